@@ -1,0 +1,57 @@
+#include <stdio.h>
+#include <unistd.h>
+
+#include "cli/verbs.h"
+#include "config/config.h"
+#include "source/state_dir.h"
+
+static const char *config_path = REPL_AGENT_CONFIG_PATH;
+
+static repl_result forget(const struct repl_config *config, const char *volume,
+                          struct repl_error *err)
+{
+    int lock_fd;
+    if (!repl_volume_name_valid(volume))
+        return repl_fail(err, REPL_E_USAGE, "'%s' is not a volume's name", volume);
+    REPL_TRY(repl_forward(repl_state_lock(config->state, &lock_fd, err), err,
+                          "stop the agent first (systemctl stop repl-agent)"));
+    repl_result result = repl_state_dir_remove(config->state, volume, err);
+    close(lock_fd);
+    return result;
+}
+
+static int forget_run(int argc, char **argv)
+{
+    struct repl_config *config;
+    struct repl_error err;
+    (void)argc;
+    if (!repl_ok(repl_config_load(config_path, REPL_ROLE_AGENT, &config, &err)))
+        return repl_verb_fail("forget", &err);
+    repl_result result = forget(config, argv[0], &err);
+    repl_config_free(config);
+    if (!repl_ok(result))
+        return repl_verb_fail("forget", &err);
+    printf("Forgot volume %s on this host. Its history at the site is untouched.\n"
+           "To protect the device again, give the volume another name.\n",
+           argv[0]);
+    return REPL_EXIT_OK;
+}
+
+static const struct repl_option options[] = {
+    {"config", "FILE", REPL_OPTION_TEXT, &config_path,
+     "the configuration, " REPL_AGENT_CONFIG_PATH " if not given"},
+    {0},
+};
+
+const struct repl_verb repl_verb_forget = {
+    .name = "forget",
+    .synopsis = "VOLUME [--config FILE]",
+    .summary = "remove what this host keeps of a volume",
+    .description = "Removes the volume's state, digests and spool from this host. The agent must "
+                   "be stopped. The history at the site stays as it is, and belongs to the volume "
+                   "as it was: protecting the device again begins a new volume under a new name.",
+    .options = options,
+    .positional_min = 1,
+    .positional_max = 1,
+    .run = forget_run,
+};

@@ -1,0 +1,170 @@
+/*
+ * repl site: runs the site in the foreground, as a service manager wants it.
+ *
+ * Ready means: every volume has been looked through and the listener answers.
+ * SIGTERM and SIGINT end it cleanly (a commit under way is finished); SIGHUP
+ * reads the configuration again and takes over the peers, an error in the file
+ * leaving everything as it was. Where the service manager watches (WatchdogSec),
+ * the loop's own timer answers it: a loop that hangs is restarted.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "cli/verbs.h"
+#include "control/control.h"
+#include "site/site.h"
+
+static const char *site_config_path = REPL_SITE_CONFIG_PATH;
+
+struct site_run {
+    struct repl_loop *loop;
+    struct repl_site *site;
+    struct repl_timer watchdog;
+    int64_t watchdog_ns; /* 0: nobody watches */
+};
+
+/* --- signals ---------------------------------------------------------------------------------- */
+
+static void run_reload(struct site_run *run)
+{
+    struct repl_config *config;
+    struct repl_error err;
+    bool restart;
+    repl_notify("RELOADING=1");
+    if (!repl_ok(repl_config_load(site_config_path, REPL_ROLE_SITE, &config, &err))) {
+        repl_log(LOG_ERR, "the configuration was not reloaded, everything stays as it was: %s",
+                 err.text);
+    } else {
+        repl_site_reload(run->site, config, &restart);
+        repl_log(LOG_INFO, "reloaded the peers of %s%s", site_config_path,
+                 restart ? "; other options have changed as well, and take a restart" : "");
+    }
+    repl_notify("READY=1");
+}
+
+static void run_signal(void *context, int signal_number)
+{
+    struct site_run *run = context;
+    if (signal_number == SIGHUP) {
+        if (run->site != NULL)
+            run_reload(run);
+        return;
+    }
+    repl_notify("STOPPING=1\nSTATUS=finishing what is under way");
+    repl_loop_stop(run->loop);
+}
+
+/* --- the watchdog ----------------------------------------------------------------------------- */
+
+static void watchdog_fire(struct repl_timer *timer)
+{
+    struct site_run *run = timer->context;
+    repl_notify("WATCHDOG=1");
+    repl_timer_arm(run->loop, &run->watchdog, repl_now_mono_ns() + run->watchdog_ns);
+}
+
+static void watchdog_start(struct site_run *run)
+{
+    const char *pid = getenv("WATCHDOG_PID");
+    const char *usec = getenv("WATCHDOG_USEC");
+    if (usec == NULL || (pid != NULL && strtoll(pid, NULL, 10) != getpid()))
+        return;
+    run->watchdog_ns = strtoll(usec, NULL, 10) * 1000 / 3;
+    run->watchdog = (struct repl_timer){.fire = watchdog_fire, .context = run};
+    if (run->watchdog_ns > 0)
+        watchdog_fire(&run->watchdog);
+}
+
+/* --- the run ---------------------------------------------------------------------------------- */
+
+static void say_ready(const struct site_run *run, const struct repl_config *config)
+{
+    char state[256];
+    size_t volumes, damaged;
+    repl_site_count(run->site, &volumes, &damaged);
+    snprintf(state, sizeof state, "READY=1\nSTATUS=%zu volumes, %zu damaged", volumes, damaged);
+    repl_notify(state);
+    repl_log(LOG_INFO, "site ready: repl %s, %s, port %u, store %s, %zu volumes, %zu damaged",
+             REPL_VERSION, repl_loop_backend_name(run->loop), repl_site_port(run->site),
+             config->store, volumes, damaged);
+}
+
+static repl_result run_loop(struct site_run *run, struct repl_config *config,
+                            struct repl_error *err)
+{
+    repl_result result = repl_loop_signals(run->loop, run_signal, run, err);
+    if (!repl_ok(result)) {
+        repl_config_free(config);
+        return result;
+    }
+    REPL_TRY(repl_site_new(run->loop, config, &run->site, err));
+    say_ready(run, config);
+    watchdog_start(run);
+    result = repl_loop_run(run->loop, err);
+    if (!repl_ok(result)) {
+        /* Without the loop nothing can be waited for. What is durable is durable. */
+        repl_log(LOG_ERR, "%s", err->text);
+        _exit(REPL_EXIT_INTERNAL);
+    }
+    repl_timer_cancel(&run->watchdog);
+    repl_site_free(run->site);
+    repl_log(LOG_INFO, "site ended");
+    return result;
+}
+
+/* Each connection and each segment that is read costs a descriptor. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static int site_run(int argc, char **argv)
+{
+    (void)argc, (void)argv;
+    struct site_run run = {0};
+    struct repl_config *config;
+    struct repl_error err;
+    signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
+    if (!repl_ok(repl_config_load(site_config_path, REPL_ROLE_SITE, &config, &err)))
+        return repl_verb_fail("site", &err);
+    struct repl_loop_options options = {.workers = config->workers,
+                                        .worker_nice = (int)config->nice};
+    repl_result result = repl_loop_new(&options, &run.loop, &err);
+    if (repl_ok(result))
+        result = run_loop(&run, config, &err);
+    else
+        repl_config_free(config);
+    repl_loop_free(run.loop);
+    return repl_ok(result) ? REPL_EXIT_OK : repl_verb_fail("site", &err);
+}
+
+static const struct repl_option site_options[] = {
+    {"config", "FILE", REPL_OPTION_TEXT, &site_config_path,
+     "The configuration; " REPL_SITE_CONFIG_PATH " if none is given."},
+    {NULL, NULL, REPL_OPTION_FLAG, NULL, NULL},
+};
+
+const struct repl_verb repl_verb_site = {
+    .name = "site",
+    .synopsis = "[--config FILE]",
+    .summary = "Runs the site: stores what hosts send, and keeps replicas.",
+    .description =
+        "Runs in the foreground and logs to standard error, as a service manager wants it "
+        "(Type=notify). It is ready when every volume's journal has been looked through; a volume "
+        "whose history is damaged is not served, and the others go on.\n"
+        "\n"
+        "SIGTERM and SIGINT end it once what is under way is finished. SIGHUP reads the "
+        "configuration again and takes over its peers: new keys count, and revoked ones are "
+        "refused, from the next request on. Other options take a restart.",
+    .options = site_options,
+    .run = site_run,
+};

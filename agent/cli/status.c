@@ -1,0 +1,316 @@
+/*
+ * repl status: how the volumes fare, on either side, worst first.
+ *
+ * What is printed for people says for each volume that is not well why, and
+ * what to do. --json prints the answer of the service as it came.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/verbs.h"
+#include "config/config.h"
+#include "control/control.h"
+#include "control/status.h"
+
+#define AGENT_SOCKET "/run/repl/agent.sock"
+#define SITE_SOCKET  "/run/repl/site.sock"
+#define WATCH_S      2
+#define PATH_SIZE    512
+
+static const char *status_config_path;
+static const char *status_socket;
+static bool status_json;
+static bool status_watch;
+
+/* --- whom to ask ------------------------------------------------------------------------------ */
+
+/* Both kinds of file share a syntax, but not their options. The error of the kind that the file
+ * seems to be is the one to show. */
+static repl_result config_socket(const char *path, char socket[PATH_SIZE], struct repl_error *err)
+{
+    struct repl_config *config;
+    struct repl_error site_err;
+    repl_result result = repl_config_load(path, REPL_ROLE_AGENT, &config, err);
+    if (!repl_ok(result)) {
+        result = repl_config_load(path, REPL_ROLE_SITE, &config, &site_err);
+        if (!repl_ok(result)) {
+            bool site = strstr(path, "site") != NULL;
+            *err = site ? site_err : *err;
+            return (repl_result){err->code};
+        }
+    }
+    snprintf(socket, PATH_SIZE, "%s", config->control);
+    repl_config_free(config);
+    return REPL_SUCCESS;
+}
+
+/* The socket of a role on this host: as its configuration has it, if there is one. */
+static void default_socket(const char *config_path, const char *fallback, char socket[PATH_SIZE])
+{
+    struct repl_error err;
+    if (access(config_path, R_OK) != 0 || !repl_ok(config_socket(config_path, socket, &err)))
+        snprintf(socket, PATH_SIZE, "%s", fallback);
+}
+
+static repl_result ask_somebody(json_t **answer, struct repl_error *err)
+{
+    char agent[PATH_SIZE], site[PATH_SIZE];
+    struct repl_error site_err;
+    default_socket(REPL_AGENT_CONFIG_PATH, AGENT_SOCKET, agent);
+    default_socket(REPL_SITE_CONFIG_PATH, SITE_SOCKET, site);
+    repl_result result = repl_control_ask(agent, "status", answer, err);
+    if (result.code != REPL_E_RETRY)
+        return result;
+    result = repl_control_ask(site, "status", answer, &site_err);
+    if (repl_ok(result))
+        return result;
+    if (result.code != REPL_E_RETRY) {
+        *err = site_err;
+        return result;
+    }
+    return repl_fail(err, REPL_E_RETRY,
+                     "neither an agent nor a site answers here (%s, %s): start one, or name its "
+                     "socket with --socket",
+                     agent, site);
+}
+
+static repl_result ask(json_t **answer, struct repl_error *err)
+{
+    char socket[PATH_SIZE];
+    if (status_socket != NULL)
+        return repl_control_ask(status_socket, "status", answer, err);
+    if (status_config_path == NULL)
+        return ask_somebody(answer, err);
+    REPL_TRY(config_socket(status_config_path, socket, err));
+    return repl_control_ask(socket, "status", answer, err);
+}
+
+/* --- values for people ------------------------------------------------------------------------ */
+
+#define CELL_SIZE 40
+
+static void size_format(uint64_t bytes, char cell[CELL_SIZE])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    while (value >= 1024 && unit + 1 < sizeof units / sizeof units[0]) {
+        value /= 1024;
+        unit++;
+    }
+    snprintf(cell, CELL_SIZE, unit == 0 || value >= 100 ? "%.0f %s" : "%.1f %s", value,
+             units[unit]);
+}
+
+static void duration_format(int64_t ms, char cell[CELL_SIZE])
+{
+    int64_t s = ms / 1000;
+    if (ms < 0)
+        snprintf(cell, CELL_SIZE, "-");
+    else if (ms < 60000)
+        snprintf(cell, CELL_SIZE, "%.1f s", (double)ms / 1000);
+    else if (s < 3600)
+        snprintf(cell, CELL_SIZE, "%" PRId64 " min %" PRId64 " s", s / 60, s % 60);
+    else if (s < 86400)
+        snprintf(cell, CELL_SIZE, "%" PRId64 " h %" PRId64 " min", s / 3600, s / 60 % 60);
+    else
+        snprintf(cell, CELL_SIZE, "%" PRId64 " d %" PRId64 " h", s / 86400, s / 3600 % 24);
+}
+
+static void time_format(int64_t time_ns, char cell[CELL_SIZE])
+{
+    time_t seconds = (time_t)(time_ns / 1000000000);
+    struct tm parts;
+    localtime_r(&seconds, &parts);
+    strftime(cell, CELL_SIZE, "%Y-%m-%d %H:%M:%S", &parts);
+}
+
+/* --- the table -------------------------------------------------------------------------------- */
+
+static bool is_late(const struct repl_volume_status *volume)
+{
+    return volume->rpo_ms > 0 && volume->lag_ms > volume->rpo_ms;
+}
+
+static bool is_well(const struct repl_volume_status *volume)
+{
+    return volume->state <= REPL_STATE_IDLE && !is_late(volume);
+}
+
+static int worst_first(const void *a, const void *b)
+{
+    const struct repl_volume_status *x = a, *y = b;
+    if (x->state != y->state)
+        return x->state > y->state ? -1 : 1;
+    if (is_late(x) != is_late(y))
+        return is_late(x) ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
+static void print_notes(const struct repl_status *status, const struct repl_volume_status *volume)
+{
+    char done[CELL_SIZE], total[CELL_SIZE], time[CELL_SIZE];
+    if (volume->cause[0] != '\0')
+        printf("    cause:   %s\n", volume->cause);
+    if (volume->remedy[0] != '\0')
+        printf("    remedy:  %s\n", volume->remedy);
+    if (is_late(volume))
+        printf("    late:    what could be restored is older than the volume's rpo allows\n");
+    if (volume->total_bytes > 0) {
+        size_format(volume->done_bytes, done);
+        size_format(volume->total_bytes, total);
+        printf("    copied:  %s of %s (%.0f %%)\n", done, total,
+               100.0 * (double)volume->done_bytes / (double)volume->total_bytes);
+    }
+    if (volume->backlog_bytes > 0 && volume->catch_up_ms >= 0) {
+        duration_format(volume->catch_up_ms, time);
+        printf("    backlog: gone in about %s\n", time);
+    }
+    if (!status->site)
+        return;
+    if (!volume->replica_on)
+        printf("    replica: none\n");
+    else if (volume->replica_applying)
+        printf("    replica: %s, being brought forward%s\n", volume->device,
+               volume->replica_seq == 0 ? "; it has not reached a point yet" : "");
+    else
+        printf("    replica: %s, at point %" PRIu64 "\n", volume->device, volume->replica_seq);
+}
+
+static void print_volume(const struct repl_status *status, const struct repl_volume_status *volume,
+                         int name_width)
+{
+    char lag[CELL_SIZE], rpo[CELL_SIZE], point[CELL_SIZE] = "none", size[CELL_SIZE],
+                                         backlog[CELL_SIZE];
+    duration_format(volume->lag_ms, lag);
+    duration_format(volume->rpo_ms > 0 ? volume->rpo_ms : -1, rpo);
+    size_format(volume->size, size);
+    size_format(volume->backlog_bytes, backlog);
+    if (volume->point.seq != 0)
+        time_format(volume->point.end_ns, point);
+    printf("%-*s  %-9s  %-11s  %-11s  %-19s  %-9s  %s\n", name_width, volume->name,
+           repl_state_name(volume->state), lag, rpo, point, size, backlog);
+    print_notes(status, volume);
+}
+
+static void print_status(struct repl_status *status)
+{
+    char now[CELL_SIZE];
+    int name_width = 6;
+    time_format(status->time_ns, now);
+    printf("%s %s, repl %s (%s), %s\n\n", status->site ? "site" : "agent", status->name,
+           status->version, status->io, now);
+    if (status->volume_count == 0) {
+        printf("No volumes.\n");
+        return;
+    }
+    qsort(status->volumes, status->volume_count, sizeof *status->volumes, worst_first);
+    for (size_t i = 0; i < status->volume_count; i++) {
+        int width = (int)strlen(status->volumes[i].name);
+        name_width = width > name_width ? width : name_width;
+    }
+    printf("%-*s  %-9s  %-11s  %-11s  %-19s  %-9s  %s\n", name_width, "VOLUME", "STATE", "AGE",
+           "RPO", "LAST POINT", "SIZE", "BACKLOG");
+    for (size_t i = 0; i < status->volume_count; i++)
+        print_volume(status, &status->volumes[i], name_width);
+}
+
+static int status_exit(const struct repl_status *status)
+{
+    for (size_t i = 0; i < status->volume_count; i++) {
+        if (!is_well(&status->volumes[i]))
+            return REPL_EXIT_WARNING;
+    }
+    return REPL_EXIT_OK;
+}
+
+/* --- the verb --------------------------------------------------------------------------------- */
+
+static repl_result show(int *exit_code, struct repl_error *err)
+{
+    struct repl_status status;
+    json_t *answer;
+    REPL_TRY(ask(&answer, err));
+    repl_result result = repl_status_from_json(answer, &status, err);
+    if (repl_ok(result) && status_watch && !status_json && isatty(STDOUT_FILENO))
+        fputs("\033[H\033[2J", stdout);
+    if (repl_ok(result) && status_json) {
+        json_dumpf(answer, stdout, status_watch ? JSON_COMPACT : JSON_INDENT(2));
+        putchar('\n');
+    } else if (repl_ok(result)) {
+        print_status(&status);
+    }
+    json_decref(answer);
+    if (!repl_ok(result))
+        return result;
+    *exit_code = status_exit(&status);
+    repl_status_fini(&status);
+    return REPL_SUCCESS;
+}
+
+/* Until somebody has seen enough. A service that is being restarted is waited for. */
+static int watch(void)
+{
+    for (;;) {
+        struct repl_error err;
+        int exit_code;
+        repl_result result = show(&exit_code, &err);
+        if (!repl_ok(result) && result.code != REPL_E_RETRY)
+            return repl_verb_fail("status", &err);
+        if (!repl_ok(result))
+            fprintf(stderr, "repl status: %s\n", err.text);
+        if (fflush(stdout) != 0)
+            return REPL_EXIT_OK; /* the reader went away */
+        sleep(WATCH_S);
+    }
+}
+
+static int status_run(int argc, char **argv)
+{
+    (void)argc, (void)argv;
+    struct repl_error err;
+    int exit_code;
+    if (status_config_path != NULL && status_socket != NULL) {
+        repl_ignore(repl_fail(&err, REPL_E_USAGE,
+                              "--config and --socket both say whom to ask: remove one"));
+        return repl_verb_fail("status", &err);
+    }
+    if (status_watch)
+        return watch();
+    if (!repl_ok(show(&exit_code, &err)))
+        return repl_verb_fail("status", &err);
+    return exit_code;
+}
+
+static const struct repl_option status_options[] = {
+    {"json", NULL, REPL_OPTION_FLAG, &status_json,
+     "Prints JSON instead of a table; docs/formats/status.md explains it. With --watch, one line a "
+     "look."},
+    {"watch", NULL, REPL_OPTION_FLAG, &status_watch, "Looks again every 2 seconds, until ended."},
+    {"config", "FILE", REPL_OPTION_TEXT, &status_config_path,
+     "Asks the service with this configuration."},
+    {"socket", "PATH", REPL_OPTION_TEXT, &status_socket,
+     "Asks the service with this control socket."},
+    {NULL, NULL, REPL_OPTION_FLAG, NULL, NULL},
+};
+
+const struct repl_verb repl_verb_status = {
+    .name = "status",
+    .synopsis = "[--json] [--watch] [--config FILE | --socket PATH]",
+    .summary = "Shows how the volumes fare, on a host or at a site.",
+    .description =
+        "Asks the agent that runs on this host, or else the site. The worst volume comes first; a "
+        "volume that is not well is followed by the cause and by what to do. AGE is the age of "
+        "what the site could restore now.\n"
+        "\n"
+        "The exit code is 0 if every volume is ok or idle and within its rpo, 1 if one is not "
+        "(a first copy that is still under way counts as not), 2 if no service answers.",
+    .options = status_options,
+    .run = status_run,
+};

@@ -1,0 +1,110 @@
+/*
+ * The configuration file: INI sections and "key = value" lines, read from one
+ * table (config_table.c) that also prints the documentation of every option.
+ * Both roles share the format; an option of the other role is an error with
+ * its file and line.
+ */
+#ifndef REPL_AGENT_CONFIG_H
+#define REPL_AGENT_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "repl/error.h"
+#include "repl/format.h"
+
+enum repl_role {
+    REPL_ROLE_AGENT = 1,
+    REPL_ROLE_SITE = 2,
+};
+
+#define REPL_AGENT_CONFIG_PATH "/etc/repl/agent.conf"
+#define REPL_SITE_CONFIG_PATH  "/etc/repl/site.conf"
+
+/* [volume NAME]: letters, digits, '.', '_' and '-', not starting with '.' or '-' */
+#define REPL_VOLUME_NAME_MAX 64
+
+/* Bounds of what a file may hold; more is an error, not a cut. */
+#define REPL_CONFIG_FILE_SIZE_MAX (1u << 20)
+#define REPL_CONFIG_VOLUMES_MAX   1024u
+#define REPL_CONFIG_PEERS_MAX     1024u
+#define REPL_CONFIG_NAMES_MAX     1024u /* volumes of one peer */
+
+struct repl_config_volume {
+    char *name;
+    /* agent */
+    char *device;   /* the block device (a path that stays, such as /dev/disk/by-id/...) */
+    int64_t rpo_ms; /* the age a point may reach at the site; 2 s to 1 day, default 4 s */
+    bool sync;      /* syncfs ahead of each point, default yes */
+    /* site */
+    char *replica; /* "image" (default), "none", or the path of a device or file */
+};
+
+struct repl_config_peer {
+    char *name;
+    struct repl_digest fingerprint;
+    char **volumes; /* names it may write (role source) or read (role recovery) */
+    size_t volume_count;
+    bool all_volumes; /* "volumes = *" */
+    bool recovery;    /* "role = recovery": may read, never write. Default: source */
+    bool revoked;     /* "revoked = yes": known, and refused with a message that says so */
+};
+
+struct repl_config {
+    enum repl_role role;
+    char *path; /* of the file, for messages */
+
+    /* [agent] */
+    char *key;                  /* /etc/repl/agent.key, /etc/repl/site.key */
+    char *state;                /* /var/lib/repl */
+    char *control;              /* /run/repl/agent.sock, /run/repl/site.sock */
+    uint64_t spool_limit_bytes; /* 10 GiB; at least 64 MiB */
+    unsigned workers;           /* 0: one a processor */
+    unsigned nice;              /* of the workers, default 10 */
+
+    /* [remote], agent only */
+    char *remote_address; /* host:port */
+    struct repl_digest remote_fingerprint;
+
+    /* [site], site only (and key, control, workers, nice as above) */
+    char *listen; /* 0.0.0.0:7420 */
+    char *store;  /* /var/lib/repl-site */
+
+    struct repl_config_volume *volumes;
+    size_t volume_count;
+    struct repl_config_peer *peers;
+    size_t peer_count;
+};
+
+/* Every error names file, line, and what would be right. */
+REPL_RESULT repl_config_load(const char *path, enum repl_role role, struct repl_config **out,
+                             struct repl_error *err);
+/* The same from memory; path is only for messages. The fuzz target's door. */
+REPL_RESULT repl_config_parse(const char *text, size_t size, const char *path, enum repl_role role,
+                              struct repl_config **out, struct repl_error *err);
+void repl_config_free(struct repl_config *config);
+
+const struct repl_config_volume *repl_config_find_volume(const struct repl_config *config,
+                                                         const char *name);
+const struct repl_config_peer *repl_config_find_peer(const struct repl_config *config,
+                                                     const struct repl_digest *fingerprint);
+
+/* Prints every option with its section, default, range and meaning (text, or troff for the man
+ * page). */
+void repl_config_document(FILE *out, bool troff);
+
+/* --- values, shared with the command line ----------------------------------------------------- */
+
+/* "64M", "10 GiB", "4096": bytes. */
+REPL_RESULT repl_parse_size(const char *text, uint64_t *bytes, struct repl_error *err);
+/* "4s", "250ms", "10 min", "1h": milliseconds. */
+REPL_RESULT repl_parse_duration(const char *text, int64_t *ms, struct repl_error *err);
+/* "12": digits and nothing else. */
+REPL_RESULT repl_parse_count(const char *text, uint64_t *count, struct repl_error *err);
+/* "host:port", "[v6]:port"; anything else is refused. The port is from port_min up. */
+REPL_RESULT repl_parse_address(const char *text, unsigned port_min, struct repl_error *err);
+bool repl_volume_name_valid(const char *name);
+
+#endif

@@ -1,0 +1,258 @@
+/*
+ * The one table of the configuration file's options, and its documentation.
+ *
+ * A line of the table is all there is to an option: the parser (config.c)
+ * stores by type and offset, applies a default by parsing it as if it had been
+ * written, and checks the bounds that are printed here. A section belongs to
+ * the roles its options belong to.
+ */
+#include "config/config_table.h"
+
+#include <inttypes.h>
+#include <sys/un.h>
+
+#include "config/document.h"
+
+#define MIB       (UINT64_C(1) << 20)
+#define PIB       (UINT64_C(1) << 50)
+#define SECOND_MS UINT64_C(1000)
+#define DAY_MS    (86400 * SECOND_MS)
+
+/* A path must fit its line, a socket's path its sockaddr_un with the NUL. */
+#define PATH_SIZE_MAX        4095
+#define SOCKET_PATH_SIZE_MAX (sizeof((struct sockaddr_un *)0)->sun_path - 1)
+
+#define TEXT_OF_(number) #number
+#define TEXT_OF(number)  TEXT_OF_(number)
+
+#define IN_CONFIG(field) offsetof(struct repl_config, field)
+#define IN_VOLUME(field) offsetof(struct repl_config_volume, field)
+#define IN_PEER(field)   offsetof(struct repl_config_peer, field)
+
+#define HELP_CONTROL "The socket on which the running program answers \"repl status\" and its like."
+#define HELP_WORKERS "Threads that hash, compress and decompress. 0 means one for each processor."
+#define HELP_NICE                                                                                  \
+    "How far the worker threads step back behind other programs: 0 not at all, 19 furthest."
+
+/* clang-format off */
+const struct repl_config_option repl_config_options[] = {
+    {REPL_CONFIG_AGENT, "key", REPL_ROLE_AGENT, REPL_CONFIG_PATH, IN_CONFIG(key),
+     "/etc/repl/agent.key", 1, PATH_SIZE_MAX,
+     "This host's key file, made with \"repl keygen\". Its fingerprint goes into a [peer NAME] "
+     "section at the site."},
+    {REPL_CONFIG_AGENT, "state", REPL_ROLE_AGENT, REPL_CONFIG_PATH, IN_CONFIG(state),
+     "/var/lib/repl", 1, PATH_SIZE_MAX,
+     "The directory for the spool, the page digests and what else must outlive a restart. It must "
+     "not lie on a volume that is protected by it."},
+    {REPL_CONFIG_AGENT, "control", REPL_ROLE_AGENT, REPL_CONFIG_PATH, IN_CONFIG(control),
+     "/run/repl/agent.sock", 1, SOCKET_PATH_SIZE_MAX, HELP_CONTROL},
+    {REPL_CONFIG_AGENT, "spool_limit", REPL_ROLE_AGENT, REPL_CONFIG_SIZE,
+     IN_CONFIG(spool_limit_bytes), "10 GiB", 64 * MIB, PIB,
+     "What the spool may hold while the site cannot be reached. Beyond it, points are given up "
+     "and only what changed is remembered."},
+    {REPL_CONFIG_AGENT, "workers", REPL_ROLE_AGENT, REPL_CONFIG_COUNT, IN_CONFIG(workers),
+     "0", 0, 256, HELP_WORKERS},
+    {REPL_CONFIG_AGENT, "nice", REPL_ROLE_AGENT, REPL_CONFIG_COUNT, IN_CONFIG(nice),
+     "10", 0, 19, HELP_NICE},
+
+    {REPL_CONFIG_REMOTE, "address", REPL_ROLE_AGENT, REPL_CONFIG_ADDRESS,
+     IN_CONFIG(remote_address), NULL, 1, 65535,
+     "Where the site listens: a name or an address, a colon and a port. An IPv6 address stands "
+     "in brackets: [2001:db8::7]:7420."},
+    {REPL_CONFIG_REMOTE, "fingerprint", REPL_ROLE_AGENT, REPL_CONFIG_FINGERPRINT,
+     IN_CONFIG(remote_fingerprint), NULL, 0, 0,
+     "The fingerprint of the site's key, which \"repl keygen\" printed there. A site with another "
+     "key is refused."},
+
+    {REPL_CONFIG_SITE, "listen", REPL_ROLE_SITE, REPL_CONFIG_ADDRESS, IN_CONFIG(listen),
+     "0.0.0.0:7420", 0, 65535,
+     "The address and port to listen on; [::]:7420 for IPv6 and IPv4. Port 0 lets the kernel "
+     "choose one."},
+    {REPL_CONFIG_SITE, "key", REPL_ROLE_SITE, REPL_CONFIG_PATH, IN_CONFIG(key),
+     "/etc/repl/site.key", 1, PATH_SIZE_MAX,
+     "The site's key file, made with \"repl keygen\". Its fingerprint goes into [remote] at each "
+     "host."},
+    {REPL_CONFIG_SITE, "store", REPL_ROLE_SITE, REPL_CONFIG_PATH, IN_CONFIG(store),
+     "/var/lib/repl-site", 1, PATH_SIZE_MAX,
+     "The directory for the segments, the catalogue and the replicas."},
+    {REPL_CONFIG_SITE, "control", REPL_ROLE_SITE, REPL_CONFIG_PATH, IN_CONFIG(control),
+     "/run/repl/site.sock", 1, SOCKET_PATH_SIZE_MAX, HELP_CONTROL},
+    {REPL_CONFIG_SITE, "workers", REPL_ROLE_SITE, REPL_CONFIG_COUNT, IN_CONFIG(workers),
+     "0", 0, 256, HELP_WORKERS},
+    {REPL_CONFIG_SITE, "nice", REPL_ROLE_SITE, REPL_CONFIG_COUNT, IN_CONFIG(nice),
+     "10", 0, 19, HELP_NICE},
+
+    {REPL_CONFIG_VOLUME, "device", REPL_ROLE_AGENT, REPL_CONFIG_PATH, IN_VOLUME(device),
+     NULL, 1, PATH_SIZE_MAX,
+     "The block device to protect, by a path that stays the same over reboots, such as one in "
+     "/dev/disk/by-id."},
+    {REPL_CONFIG_VOLUME, "rpo", REPL_ROLE_AGENT, REPL_CONFIG_DURATION, IN_VOLUME(rpo_ms),
+     "4s", 2 * SECOND_MS, DAY_MS,
+     "The age that the newest point at the site may reach. Points are cut often enough to stay "
+     "below it."},
+    {REPL_CONFIG_VOLUME, "sync", REPL_ROLE_AGENT, REPL_CONFIG_YES_NO, IN_VOLUME(sync),
+     "yes", 0, 0,
+     "Whether dirty data of the mounted filesystem is written out (syncfs) ahead of each point, so "
+     "that files which nobody synced are seconds old as well."},
+    {REPL_CONFIG_VOLUME, "replica", REPL_ROLE_SITE, REPL_CONFIG_REPLICA, IN_VOLUME(replica),
+     "image", 1, PATH_SIZE_MAX,
+     "The live copy: \"image\" for a file below the store, \"none\" for history alone, or the path "
+     "of a device or file, which will be overwritten."},
+
+    {REPL_CONFIG_PEER, "fingerprint", REPL_ROLE_SITE, REPL_CONFIG_FINGERPRINT,
+     IN_PEER(fingerprint), NULL, 0, 0,
+     "The fingerprint of the peer's key, which \"repl keygen\" printed there."},
+    {REPL_CONFIG_PEER, "volumes", REPL_ROLE_SITE, REPL_CONFIG_NAMES, IN_PEER(volumes),
+     NULL, 1, REPL_CONFIG_NAMES_MAX,
+     "The volumes that this key may write (role source) or read (role recovery), parted by commas "
+     "or spaces, or * for all. The list may go on in indented lines."},
+    {REPL_CONFIG_PEER, "role", REPL_ROLE_SITE, REPL_CONFIG_PEER_ROLE, IN_PEER(recovery),
+     "source", 0, 0,
+     "\"source\" for a protected host, \"recovery\" for somebody who restores: that key may read "
+     "and never write."},
+    {REPL_CONFIG_PEER, "revoked", REPL_ROLE_SITE, REPL_CONFIG_YES_NO, IN_PEER(revoked),
+     "no", 0, 0,
+     "With \"yes\" the key is known and refused, with a message that says so."},
+    {REPL_CONFIG_SECTION_COUNT, NULL, 0, 0, 0, NULL, 0, 0, NULL},
+};
+/* clang-format on */
+
+_Static_assert(sizeof repl_config_options / sizeof repl_config_options[0] <=
+                   REPL_CONFIG_OPTIONS_MAX,
+               "the parser has a place for each option");
+
+const struct repl_config_section_info repl_config_sections[REPL_CONFIG_SECTION_COUNT] = {
+    [REPL_CONFIG_AGENT] = {"agent", false, false, "The agent on a protected host."},
+    [REPL_CONFIG_REMOTE] = {"remote", false, true, "The site that the agent ships to."},
+    [REPL_CONFIG_SITE] = {"site", false, false, "The site that stores."},
+    [REPL_CONFIG_VOLUME] =
+        {"volume", true, false,
+         "One for each volume. At a host it says what to protect; at the site it "
+         "is only needed for what differs from the defaults."},
+    [REPL_CONFIG_PEER] = {"peer", true, false,
+                          "One for each host or operator that may speak to the site."},
+};
+
+static void print_size(FILE *out, uint64_t bytes)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    unsigned unit = 0;
+    for (; unit < 5 && bytes != 0 && bytes % 1024 == 0; unit++)
+        bytes /= 1024;
+    fprintf(out, "%" PRIu64 " %s", bytes, units[unit]);
+}
+
+static void print_duration(FILE *out, uint64_t ms)
+{
+    if (ms % DAY_MS == 0)
+        fprintf(out, "%" PRIu64 "d", ms / DAY_MS);
+    else
+        fprintf(out, "%" PRIu64 "s", ms / SECOND_MS);
+}
+
+void repl_config_print_range(FILE *out, const struct repl_config_option *option)
+{
+    switch (option->type) {
+    case REPL_CONFIG_PATH:
+        fputs("an absolute path", out);
+        if (option->max < PATH_SIZE_MAX)
+            fprintf(out, " of at most %" PRIu64 " bytes", option->max);
+        break;
+    case REPL_CONFIG_ADDRESS:
+        fputs("host:port", out);
+        break;
+    case REPL_CONFIG_FINGERPRINT:
+        fputs("SHA256: and 64 hex digits", out);
+        break;
+    case REPL_CONFIG_SIZE:
+        fputs("a size from ", out);
+        print_size(out, option->min);
+        fputs(" to ", out);
+        print_size(out, option->max);
+        break;
+    case REPL_CONFIG_DURATION:
+        fputs("a time from ", out);
+        print_duration(out, option->min);
+        fputs(" to ", out);
+        print_duration(out, option->max);
+        break;
+    case REPL_CONFIG_COUNT:
+        fprintf(out, "a number from %" PRIu64 " to %" PRIu64, option->min, option->max);
+        break;
+    case REPL_CONFIG_YES_NO:
+        fputs("yes or no", out);
+        break;
+    case REPL_CONFIG_PEER_ROLE:
+        fputs("source or recovery", out);
+        break;
+    case REPL_CONFIG_REPLICA:
+        fputs("image, none or an absolute path", out);
+        break;
+    case REPL_CONFIG_NAMES:
+        fputs("volume names or *", out);
+        break;
+    }
+}
+
+static void print_option(FILE *out, bool troff, const struct repl_config_option *option)
+{
+    fputs(troff ? ".TP\n.B " : "\n    ", out);
+    fputs(option->key, out);
+    fputs(troff ? "\n" : " = ", out);
+    repl_config_print_range(out, option);
+    if (option->initial == NULL)
+        fputs("; required", out);
+    else
+        fprintf(out, "; default %s", option->initial);
+    fputs(troff ? ".\n.br\n" : "\n", out);
+    if (troff)
+        repl_document_troff(out, option->help);
+    else
+        repl_document_fill(out, 8, option->help);
+}
+
+static const char *file_of(const struct repl_config_option *option)
+{
+    return option->role == REPL_ROLE_AGENT ? REPL_AGENT_CONFIG_PATH : REPL_SITE_CONFIG_PATH;
+}
+
+static void print_section(FILE *out, bool troff, const struct repl_config_option *option)
+{
+    const struct repl_config_section_info *section = &repl_config_sections[option->section];
+    fprintf(out, troff ? ".SS [%s%s] in %s\n" : "\n[%s%s] in %s\n", section->name,
+            section->named ? " NAME" : "", file_of(option));
+    if (troff)
+        repl_document_troff(out, section->help);
+    else
+        repl_document_fill(out, 4, section->help);
+}
+
+static const char document_intro[] =
+    "A file has [sections] of \"key = value\" lines, which start in the first column. A line that "
+    "starts with # or ; is a comment, and so is what follows a space and ; after a value. A line "
+    "has at most " TEXT_OF(
+        REPL_CONFIG_LINE_MAX) " bytes; only a list of volumes may go on in further, indented "
+                              "lines.\n"
+                              "\n"
+                              "A size is a number of bytes, or one with K, M, G, T or P behind it "
+                              "(powers of 1024): 64M, "
+                              "10 GiB. A time has its unit: 250ms, 4s, 10 min, 1h, 1d. A NAME has "
+                              "up to 64 letters, digits, "
+                              "dots, underscores and dashes, the first of them no dot or dash.";
+
+void repl_config_document(FILE *out, bool troff)
+{
+    if (troff)
+        repl_document_troff(out, document_intro);
+    else
+        repl_document_fill(out, 0, document_intro);
+
+    const struct repl_config_option *before = NULL;
+    for (const struct repl_config_option *option = repl_config_options; option->key != NULL;
+         before = option, option++) {
+        /* A section that both roles have comes once for each. */
+        if (before == NULL || before->section != option->section || before->role != option->role)
+            print_section(out, troff, option);
+        print_option(out, troff, option);
+    }
+}

@@ -1,0 +1,185 @@
+/*
+ * The program: a table of verbs. "help" is one of them, so the texts for people
+ * and the manual pages come out of the same tables as the parsing does.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "cli/verbs.h"
+#include "config/config.h"
+#include "config/document.h"
+
+static const struct repl_verb verb_help;
+
+static const struct repl_verb *const verbs[] = {
+    &repl_verb_agent,   &repl_verb_site,    &repl_verb_keygen, &repl_verb_status, &repl_verb_points,
+    &repl_verb_inspect, &repl_verb_restore, &repl_verb_verify, &repl_verb_forget, &verb_help,
+};
+
+#define VERB_COUNT (sizeof verbs / sizeof verbs[0])
+
+static const char program_summary[] = "continuous cross-site storage replication";
+
+static const struct {
+    enum repl_exit code;
+    const char *meaning;
+} exit_codes[] = {
+    {REPL_EXIT_OK, "Done."},
+    {REPL_EXIT_WARNING, "Done, but something wants attention."},
+    {REPL_EXIT_RETRY, "Not now: no connection, no space, a busy peer. Later it may work."},
+    {REPL_EXIT_LOCKED, "Another program holds what is needed."},
+    {REPL_EXIT_CORRUPT, "Data is damaged or missing."},
+    {REPL_EXIT_REFUSED, "Refused: not permitted, not safe, or not the same history."},
+    {REPL_EXIT_USAGE, "The arguments or the configuration are wrong."},
+    {REPL_EXIT_INTERNAL, "The machine or this program failed."},
+};
+
+static const struct repl_verb *find_verb(const char *name)
+{
+    for (size_t i = 0; i < VERB_COUNT; i++) {
+        if (strcmp(verbs[i]->name, name) == 0)
+            return verbs[i];
+    }
+    return NULL;
+}
+
+static void print_program_help(FILE *out)
+{
+    fprintf(out, "Usage: repl VERB [OPTIONS] [ARGUMENTS]\n\nrepl: %s\n\nVerbs:\n", program_summary);
+    for (size_t i = 0; i < VERB_COUNT; i++)
+        fprintf(out, "  %-9s %s\n", verbs[i]->name, verbs[i]->summary);
+    fputs("\n\"repl help VERB\" or \"repl VERB --help\" shows a verb's arguments, \"repl help "
+          "config\"\nthe options of the configuration files, \"repl --version\" the version.\n"
+          "\nExit codes:\n",
+          out);
+    for (size_t i = 0; i < sizeof exit_codes / sizeof exit_codes[0]; i++)
+        fprintf(out, "  %-3d %s\n", exit_codes[i].code, exit_codes[i].meaning);
+}
+
+static void print_version(void)
+{
+    printf("repl %s\n", REPL_VERSION);
+}
+
+/* --- manual pages ----------------------------------------------------------------------------- */
+
+static void page_begin(const char *title, const char *section, const char *name,
+                       const char *summary)
+{
+    printf(".TH %s %s \"\" \"repl %s\"\n.SH NAME\n%s \\- %s\n", title, section, REPL_VERSION, name,
+           summary);
+}
+
+static void print_program_page(void)
+{
+    page_begin("REPL", "1", "repl", program_summary);
+    fputs(".SH SYNOPSIS\n.B repl\n\\fIVERB\\fR [\\fIOPTIONS\\fR] [\\fIARGUMENTS\\fR]\n"
+          ".SH VERBS\n",
+          stdout);
+    for (size_t i = 0; i < VERB_COUNT; i++)
+        repl_verb_document(verbs[i], stdout);
+    fputs(".SH EXIT STATUS\n", stdout);
+    for (size_t i = 0; i < sizeof exit_codes / sizeof exit_codes[0]; i++)
+        printf(".TP\n%d\n%s\n", exit_codes[i].code, exit_codes[i].meaning);
+    fputs(".SH FILES\n" REPL_AGENT_CONFIG_PATH ", " REPL_SITE_CONFIG_PATH "\n"
+          ".SH SEE ALSO\n.BR repl.conf (5)\n",
+          stdout);
+}
+
+static void print_config_page(void)
+{
+    page_begin("REPL.CONF", "5", "repl.conf", "configuration of repl's agent and site");
+    fputs(".SH DESCRIPTION\n", stdout);
+    repl_config_document(stdout, true);
+    fputs(".SH SEE ALSO\n.BR repl (1)\n", stdout);
+}
+
+/* --- help ------------------------------------------------------------------------------------- */
+
+static bool help_man;
+
+static int help_on_verb(const char *name)
+{
+    const struct repl_verb *verb = find_verb(name);
+    if (verb == NULL || help_man) {
+        struct repl_error err;
+        repl_ignore(repl_fail(&err, REPL_E_USAGE,
+                              verb == NULL ? "there is no verb \"%s\": \"repl --help\" lists them"
+                                           : "%s has no page of its own: write \"repl help --man\" "
+                                             "for repl(1), which has all verbs",
+                              name));
+        return repl_verb_fail("help", &err);
+    }
+    repl_verb_help(verb, stdout);
+    return REPL_EXIT_OK;
+}
+
+static int help_run(int argc, char **argv)
+{
+    bool config = argc == 1 && strcmp(argv[0], "config") == 0;
+    if (argc == 1 && !config)
+        return help_on_verb(argv[0]);
+    if (config && help_man)
+        print_config_page();
+    else if (config)
+        repl_config_document(stdout, false);
+    else if (help_man)
+        print_program_page();
+    else
+        print_program_help(stdout);
+    return REPL_EXIT_OK;
+}
+
+static const struct repl_option help_options[] = {
+    {"man", NULL, REPL_OPTION_FLAG, &help_man,
+     "Prints the manual page repl(1), or with \"config\" repl.conf(5), as troff input."},
+    {NULL, NULL, REPL_OPTION_FLAG, NULL, NULL},
+};
+
+static const struct repl_verb verb_help = {
+    .name = "help",
+    .synopsis = "[--man] [VERB|config]",
+    .summary = "Explains a verb, or the configuration files.",
+    .options = help_options,
+    .positional_max = 1,
+    .run = help_run,
+};
+
+/* --- main ------------------------------------------------------------------------------------- */
+
+static int run_program(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_program_help(stderr);
+        return REPL_EXIT_USAGE;
+    }
+    const char *word = argv[1];
+    const struct repl_verb *verb = find_verb(word);
+    if (verb != NULL)
+        return repl_verb_dispatch(verb, argc - 1, argv + 1);
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+        print_program_help(stdout);
+        return REPL_EXIT_OK;
+    }
+    if (strcmp(word, "--version") == 0) {
+        print_version();
+        return REPL_EXIT_OK;
+    }
+    struct repl_error err;
+    repl_ignore(repl_fail(&err, REPL_E_USAGE,
+                          "there is no %s \"%s\": \"repl --help\" lists what "
+                          "there is",
+                          word[0] == '-' ? "option" : "verb", word));
+    return repl_verb_fail(NULL, &err);
+}
+
+int main(int argc, char **argv)
+{
+    int exit_code = run_program(argc, argv);
+    /* Output that did not arrive (a full disk behind a redirection) is no success. */
+    if ((fflush(stdout) != 0 || ferror(stdout)) && exit_code == REPL_EXIT_OK) {
+        fprintf(stderr, "repl: cannot write to standard output: %s\n", strerror(errno));
+        exit_code = REPL_EXIT_INTERNAL;
+    }
+    return exit_code;
+}

@@ -1,0 +1,429 @@
+/*
+ * Segments and supplies share one table of slots: the catalogue's segments
+ * first, then its supplies. A slot is filled once and never changes again, so
+ * what it holds may be used without the lock. It is opened outside of the lock;
+ * if two threads open the same one, the second result is thrown away.
+ *
+ * Chunks are found by a hash table of (slot, place in that segment's chunk
+ * table). It is filled when the first chunk is asked for, supplies first and
+ * then from the newest segment to the oldest, and only as far as is needed: a
+ * chunk that is referred to mostly lies not far behind. What cannot be opened
+ * on the way is noted and left out: another copy may do, and where none does,
+ * the error names it.
+ */
+#include "recover/history.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+
+struct history_slot {
+    struct repl_history *history;
+    struct repl_segment_id id;
+    uint64_t file_size;           /* 0: not known yet */
+    struct repl_segment *segment; /* NULL: not opened yet; set once, under the mutex */
+};
+
+struct chunk_place {
+    uint32_t slot_plus_1; /* 0: empty */
+    uint32_t chunk;
+};
+
+/* What a view calls back with: kept until the history is closed, for views do not own it. */
+struct view_context {
+    struct repl_history *history;
+    size_t newest; /* the slot of the segment that ends in the view's point */
+    struct view_context *next;
+};
+
+struct repl_history {
+    struct repl_origin *origin;
+    struct repl_catalogue catalogue;
+    struct history_slot *slots;
+    size_t slot_count;
+    pthread_mutex_t mutex; /* guards the pointers to open segments, supplies' sizes and views */
+    struct view_context *views;
+    /* Guarded by chunk_mutex, which is taken before mutex: */
+    pthread_mutex_t chunk_mutex;
+    struct chunk_place *chunks;
+    size_t chunk_room, chunk_count; /* room: a power of two, or 0 */
+    size_t chunk_slots_left;        /* slots not yet looked at, supplies last in number first */
+    char unread[REPL_ERROR_TEXT_SIZE / 2]; /* why the first one was left out */
+    unsigned unread_count;
+};
+
+/* --- opening
+ * -------------------------------------------------------------------------------------- */
+
+static repl_result slots_make(struct repl_history *history, struct repl_error *err)
+{
+    const struct repl_catalogue *c = &history->catalogue;
+    history->slot_count = c->segment_count + c->supply_count;
+    history->slots = calloc(history->slot_count + 1, sizeof *history->slots);
+    if (history->slots == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", history->slot_count);
+    for (size_t i = 0; i < history->slot_count; i++) {
+        struct history_slot *slot = &history->slots[i];
+        slot->history = history;
+        if (i >= c->segment_count) {
+            slot->id = c->supplies[i - c->segment_count];
+            continue;
+        }
+        slot->id = (struct repl_segment_id){.to_seq = c->segments[i].head.to_seq,
+                                            .part = c->segments[i].head.part};
+        slot->file_size = c->segments[i].file_size;
+    }
+    history->chunk_slots_left = history->slot_count;
+    return REPL_SUCCESS;
+}
+
+repl_result repl_history_open(struct repl_origin *origin, struct repl_history **out,
+                              struct repl_error *err)
+{
+    struct repl_history *history = calloc(1, sizeof *history);
+    if (history == NULL) {
+        origin->ops->close(origin);
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a history");
+    }
+    history->origin = origin;
+    pthread_mutex_init(&history->mutex, NULL);
+    pthread_mutex_init(&history->chunk_mutex, NULL);
+    repl_result result = origin->ops->catalogue(origin, &history->catalogue, err);
+    if (repl_ok(result))
+        result = slots_make(history, err);
+    if (!repl_ok(result)) {
+        repl_history_close(history);
+        return result;
+    }
+    *out = history;
+    return REPL_SUCCESS;
+}
+
+void repl_history_close(struct repl_history *history)
+{
+    if (history == NULL)
+        return;
+    for (size_t i = 0; history->slots != NULL && i < history->slot_count; i++)
+        repl_segment_free(history->slots[i].segment);
+    free(history->slots);
+    while (history->views != NULL) {
+        struct view_context *view = history->views;
+        history->views = view->next;
+        free(view);
+    }
+    free(history->chunks);
+    repl_catalogue_fini(&history->catalogue);
+    pthread_mutex_destroy(&history->chunk_mutex);
+    pthread_mutex_destroy(&history->mutex);
+    history->origin->ops->close(history->origin);
+    free(history);
+}
+
+const struct repl_catalogue *repl_history_catalogue(const struct repl_history *history)
+{
+    return &history->catalogue;
+}
+
+struct repl_origin *repl_history_origin(struct repl_history *history)
+{
+    return history->origin;
+}
+
+/* --- segments
+ * ------------------------------------------------------------------------------------- */
+
+static repl_result slot_read_at(void *context, uint64_t offset, void *out, size_t size,
+                                struct repl_error *err)
+{
+    const struct history_slot *slot = context;
+    struct repl_origin *origin = slot->history->origin;
+    return origin->ops->read_at(origin, &slot->id, slot->file_size, offset, out, size, err);
+}
+
+/* Whether the file is the one that was committed under this name. */
+static repl_result identity_check(const struct repl_history *history, size_t i,
+                                  const struct repl_segment *segment, struct repl_error *err)
+{
+    const struct repl_segment_header *header = &segment->header;
+    const struct repl_catalogue *c = &history->catalogue;
+    const struct repl_segment_id *id = &history->slots[i].id;
+    if (i >= c->segment_count)
+        return header->kind == REPL_SEGMENT_SUPPLY
+                   ? REPL_SUCCESS
+                   : repl_fail(err, REPL_E_CORRUPT, "it is not a supply");
+    const struct repl_head *head = &c->segments[i].head;
+    if (header->kind != REPL_SEGMENT_CHANGES || header->to_seq != id->to_seq ||
+        header->part != id->part || header->from_seq != head->from_seq)
+        return repl_fail(err, REPL_E_CORRUPT, "its header is that of segment %llu.%u",
+                         (unsigned long long)header->to_seq, header->part);
+    if (!repl_digest_equal(&segment->footer.digest, &head->digest))
+        return repl_fail(err, REPL_E_CORRUPT, "its digest is not the one that was committed");
+    if ((repl_segment_last_point(segment) != NULL) != head->has_point)
+        return repl_fail(err, REPL_E_CORRUPT, "it %s a point, and the catalogue says otherwise",
+                         head->has_point ? "lacks" : "ends in");
+    return REPL_SUCCESS;
+}
+
+static repl_result slot_open(struct repl_history *history, size_t i, struct repl_segment **out,
+                             struct repl_error *err)
+{
+    struct history_slot *slot = &history->slots[i];
+    struct repl_segment *segment = NULL;
+    uint64_t file_size = slot->file_size;
+    REPL_TRY(repl_segment_open(slot_read_at, slot, file_size, &segment, err));
+    repl_result result = identity_check(history, i, segment, err);
+    if (!repl_ok(result)) {
+        repl_segment_free(segment);
+        return result;
+    }
+    *out = segment;
+    return REPL_SUCCESS;
+}
+
+/* A supply's size is not in the catalogue. It is asked for under the lock: there are few. */
+static repl_result slot_size(struct repl_history *history, struct history_slot *slot,
+                             struct repl_error *err)
+{
+    repl_result result = REPL_SUCCESS;
+    pthread_mutex_lock(&history->mutex);
+    if (slot->file_size == 0)
+        result = history->origin->ops->size(history->origin, &slot->id, &slot->file_size, err);
+    pthread_mutex_unlock(&history->mutex);
+    return result;
+}
+
+static repl_result slot_failed(repl_result result, const struct history_slot *slot,
+                               struct repl_error *err)
+{
+    if (slot->id.supply != 0)
+        return repl_forward(result, err, "supply %llu.%u.%u", (unsigned long long)slot->id.to_seq,
+                            slot->id.part, slot->id.supply);
+    return repl_forward(result, err, "segment %llu.%u", (unsigned long long)slot->id.to_seq,
+                        slot->id.part);
+}
+
+static repl_result slot_get(struct repl_history *history, size_t i, const struct repl_segment **out,
+                            struct repl_error *err)
+{
+    struct history_slot *slot = &history->slots[i];
+    pthread_mutex_lock(&history->mutex);
+    struct repl_segment *segment = slot->segment;
+    pthread_mutex_unlock(&history->mutex);
+    if (segment == NULL) {
+        repl_result result = slot_size(history, slot, err);
+        if (repl_ok(result))
+            result = slot_open(history, i, &segment, err);
+        REPL_TRY(slot_failed(result, slot, err));
+        pthread_mutex_lock(&history->mutex);
+        if (slot->segment != NULL) {
+            repl_segment_free(segment);
+            segment = slot->segment;
+        } else {
+            slot->segment = segment;
+        }
+        pthread_mutex_unlock(&history->mutex);
+    }
+    *out = segment;
+    return REPL_SUCCESS;
+}
+
+repl_result repl_history_segment(struct repl_history *history, size_t i,
+                                 const struct repl_segment **out, struct repl_error *err)
+{
+    return slot_get(history, i, out, err);
+}
+
+repl_result repl_history_supply(struct repl_history *history, size_t i,
+                                const struct repl_segment **out, struct repl_error *err)
+{
+    return slot_get(history, history->catalogue.segment_count + i, out, err);
+}
+
+size_t repl_history_segment_of(const struct repl_history *history, uint64_t seq)
+{
+    const struct repl_catalogue *c = &history->catalogue;
+    size_t low = 0, high = c->segment_count; /* the first with to_seq > seq lies in [low, high] */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (c->segments[middle].head.to_seq <= seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == 0 || c->segments[low - 1].head.to_seq != seq || !c->segments[low - 1].head.has_point)
+        return SIZE_MAX;
+    return low - 1;
+}
+
+size_t repl_history_full_of(const struct repl_history *history, size_t i)
+{
+    const struct repl_segments_entry *segments = history->catalogue.segments;
+    while (i > 0 && (segments[i].head.from_seq != 0 || segments[i].head.part != 0))
+        i--;
+    return i;
+}
+
+/* --- chunks
+ * --------------------------------------------------------------------------------------- */
+
+static const struct repl_chunk_entry *place_entry(const struct repl_history *history,
+                                                  const struct chunk_place *place)
+{
+    return &history->slots[place->slot_plus_1 - 1].segment->chunks[place->chunk];
+}
+
+/* Where a name is or would be. Names are SHA-256: any eight bytes of one are a good hash. */
+static struct chunk_place *place_find(const struct repl_history *history,
+                                      const struct repl_digest *name)
+{
+    uint64_t hash;
+    memcpy(&hash, name->bytes, sizeof hash);
+    for (size_t i = hash & (history->chunk_room - 1);; i = (i + 1) & (history->chunk_room - 1)) {
+        struct chunk_place *place = &history->chunks[i];
+        if (place->slot_plus_1 == 0 || repl_digest_equal(&place_entry(history, place)->name, name))
+            return place;
+    }
+}
+
+static repl_result chunks_grow(struct repl_history *history, size_t more, struct repl_error *err)
+{
+    size_t room = history->chunk_room == 0 ? 1024 : history->chunk_room;
+    while ((history->chunk_count + more) * 2 > room)
+        room *= 2;
+    if (room == history->chunk_room)
+        return REPL_SUCCESS;
+    struct chunk_place *old = history->chunks, *larger = calloc(room, sizeof *larger);
+    if (larger == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a table of %zu chunks", room);
+    size_t old_room = history->chunk_room;
+    history->chunks = larger;
+    history->chunk_room = room;
+    for (size_t i = 0; i < old_room; i++) {
+        if (old[i].slot_plus_1 != 0)
+            *place_find(history, &place_entry(history, &old[i])->name) = old[i];
+    }
+    free(old);
+    return REPL_SUCCESS;
+}
+
+static repl_result slot_chunks_add(struct repl_history *history, size_t slot,
+                                   struct repl_error *err)
+{
+    const struct repl_segment *segment;
+    struct repl_error reason;
+    repl_result result = slot_get(history, slot, &segment, &reason);
+    if (result.code == REPL_E_NOMEM || result.code == REPL_E_RETRY) {
+        if (err != NULL)
+            *err = reason;
+        return result;
+    }
+    if (!repl_ok(result)) {
+        if (history->unread_count++ == 0)
+            snprintf(history->unread, sizeof history->unread, "%.*s",
+                     (int)sizeof history->unread - 1, reason.text);
+        return REPL_SUCCESS;
+    }
+    REPL_TRY(chunks_grow(history, segment->footer.chunk_count, err));
+    for (uint32_t i = 0; i < segment->footer.chunk_count; i++) {
+        struct chunk_place *place = place_find(history, &segment->chunks[i].name);
+        if (place->slot_plus_1 != 0)
+            continue;
+        *place = (struct chunk_place){.slot_plus_1 = (uint32_t)slot + 1, .chunk = i};
+        history->chunk_count++;
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result chunk_missing(const struct repl_history *history, const struct repl_digest *name,
+                                 struct repl_error *err)
+{
+    char text[REPL_DIGEST_TEXT_SIZE];
+    repl_digest_format(name, text);
+    if (history->unread_count == 0)
+        return repl_fail(err, REPL_E_MISSING, "chunk %.16s is in no segment of the volume", text);
+    return repl_fail(err, REPL_E_MISSING,
+                     "chunk %.16s is in no segment that can be read; %u cannot, the first: %s",
+                     text, history->unread_count, history->unread);
+}
+
+static repl_result chunk_find(struct repl_history *history, const struct repl_digest *name,
+                              const struct chunk_place **out, struct repl_error *err)
+{
+    REPL_TRY(chunks_grow(history, 0, err));
+    for (;;) {
+        *out = place_find(history, name);
+        if ((*out)->slot_plus_1 != 0)
+            return REPL_SUCCESS;
+        if (history->chunk_slots_left == 0)
+            return chunk_missing(history, name, err);
+        REPL_TRY(slot_chunks_add(history, history->chunk_slots_left - 1, err));
+        history->chunk_slots_left--;
+    }
+}
+
+repl_result repl_history_chunk(struct repl_history *history, const struct repl_digest *name,
+                               struct repl_chunk_home *out, struct repl_error *err)
+{
+    const struct chunk_place *place = NULL;
+    pthread_mutex_lock(&history->chunk_mutex);
+    repl_result result = chunk_find(history, name, &place, err);
+    if (repl_ok(result)) {
+        size_t slot = place->slot_plus_1 - 1, segments = history->catalogue.segment_count;
+        const struct repl_chunk_entry *entry = place_entry(history, place);
+        *out = (struct repl_chunk_home){.segment = history->slots[slot].segment,
+                                        .index = slot < segments ? slot : slot - segments,
+                                        .supply = slot >= segments,
+                                        .frame = entry->frame,
+                                        .frame_offset = entry->frame_offset};
+    }
+    pthread_mutex_unlock(&history->chunk_mutex);
+    return result;
+}
+
+/* --- views
+ * ---------------------------------------------------------------------------------------- */
+
+static repl_result view_segment(void *context, size_t i, const struct repl_segment **out,
+                                struct repl_error *err)
+{
+    const struct view_context *view = context;
+    *out = NULL;
+    if (i > view->newest)
+        return REPL_SUCCESS;
+    return slot_get(view->history, view->newest - i, out, err);
+}
+
+static repl_result view_chunk(void *context, const struct repl_digest *name,
+                              const struct repl_segment **segment, uint32_t *frame,
+                              uint32_t *frame_offset, struct repl_error *err)
+{
+    const struct view_context *view = context;
+    struct repl_chunk_home home;
+    REPL_TRY(repl_history_chunk(view->history, name, &home, err));
+    *segment = home.segment;
+    *frame = home.frame;
+    *frame_offset = home.frame_offset;
+    return REPL_SUCCESS;
+}
+
+repl_result repl_history_view(struct repl_history *history, size_t point, struct repl_view **out,
+                              struct repl_error *err)
+{
+    uint64_t seq = history->catalogue.points[point].point.seq;
+    size_t newest = repl_history_segment_of(history, seq);
+    if (newest == SIZE_MAX)
+        return repl_fail(err, REPL_E_MISSING, "no segment ends in point %llu",
+                         (unsigned long long)seq);
+    struct view_context *context = malloc(sizeof *context);
+    if (context == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a view");
+    pthread_mutex_lock(&history->mutex);
+    *context = (struct view_context){history, newest, history->views};
+    history->views = context;
+    pthread_mutex_unlock(&history->mutex);
+    return repl_forward(repl_view_open(view_segment, view_chunk, context, out, err), err,
+                        "point %llu", (unsigned long long)seq);
+}

@@ -1,0 +1,52 @@
+/*
+ * A volume's history as one can read it: its points, its segments, and a view
+ * of the volume at any point, whatever origin it comes from.
+ *
+ * Segments are opened when they are first wanted and stay open, with their
+ * tables, until the history is closed. All calls but open and close may come
+ * from several threads at once.
+ */
+#ifndef REPL_AGENT_HISTORY_H
+#define REPL_AGENT_HISTORY_H
+
+#include "recover/origin.h"
+#include "repl/view.h"
+#include "segment/segment_reader.h"
+
+struct repl_history;
+
+/* Reads the catalogue. Takes over the origin, also where it fails. */
+REPL_RESULT repl_history_open(struct repl_origin *origin, struct repl_history **out,
+                              struct repl_error *err);
+/* Every view must be gone. */
+void repl_history_close(struct repl_history *history);
+
+const struct repl_catalogue *repl_history_catalogue(const struct repl_history *history);
+struct repl_origin *repl_history_origin(struct repl_history *history);
+
+/* The i-th segment of the catalogue, found to be the one the catalogue means. */
+REPL_RESULT repl_history_segment(struct repl_history *history, size_t i,
+                                 const struct repl_segment **out, struct repl_error *err);
+REPL_RESULT repl_history_supply(struct repl_history *history, size_t i,
+                                const struct repl_segment **out, struct repl_error *err);
+/* Where in the catalogue the segment stands that ends in a point; SIZE_MAX: nowhere. */
+size_t repl_history_segment_of(const struct repl_history *history, uint64_t seq);
+/* Where the segments begin that a view of the point which segment i ends in is made of. */
+size_t repl_history_full_of(const struct repl_history *history, size_t i);
+
+/* The volume as it was at the i-th point of the catalogue. */
+REPL_RESULT repl_history_view(struct repl_history *history, size_t point, struct repl_view **out,
+                              struct repl_error *err);
+
+/* Where a chunk lies: in which segment, or supply, and that one's place in its list. */
+struct repl_chunk_home {
+    const struct repl_segment *segment;
+    size_t index;
+    bool supply;
+    uint32_t frame, frame_offset;
+};
+/* REPL_E_MISSING, naming what could not be read on the way, where it is nowhere. */
+REPL_RESULT repl_history_chunk(struct repl_history *history, const struct repl_digest *name,
+                               struct repl_chunk_home *out, struct repl_error *err);
+
+#endif

@@ -1,0 +1,92 @@
+/*
+ * Where a volume's history is read from: a site, over TLS, or a store directory
+ * when no site is running. Both give the same catalogue and the same bytes; what
+ * is made of them is history.h's business.
+ */
+#ifndef REPL_AGENT_ORIGIN_H
+#define REPL_AGENT_ORIGIN_H
+
+#include "format/wire.h"
+#include "link/client.h"
+#include "store/store.h"
+
+/* A change of how the volume fared, by the site's clock. Only a store's log has them. */
+struct repl_state_change {
+    int64_t time_ns;
+    enum repl_state state;
+    char cause[REPL_WIRE_TEXT_MAX + 1];
+};
+
+/* What is committed of a volume, oldest first. Zero-initialise. */
+struct repl_catalogue {
+    struct repl_points_entry *points;
+    size_t point_count;
+    struct repl_segments_entry *segments;
+    size_t segment_count;
+    struct repl_segment_id *supplies; /* in no particular order */
+    size_t supply_count;
+    struct repl_state_change *states;
+    size_t state_count;
+    bool damaged; /* the log is not whole: committed history may be missing from this list */
+    char note[REPL_ERROR_TEXT_SIZE]; /* what the reader should know of it; "" if nothing */
+};
+void repl_catalogue_fini(struct repl_catalogue *catalogue);
+
+struct repl_origin;
+
+struct repl_origin_ops {
+    void (*close)(struct repl_origin *origin);
+    REPL_RESULT(*catalogue)
+    (struct repl_origin *origin, struct repl_catalogue *out, struct repl_error *err);
+    /* The size of a segment or supply file. */
+    REPL_RESULT(*size)
+    (struct repl_origin *origin, const struct repl_segment_id *id, uint64_t *size,
+     struct repl_error *err);
+    /* Exactly size bytes; file_size is that of the whole. Any number of threads. */
+    REPL_RESULT(*read_at)
+    (struct repl_origin *origin, const struct repl_segment_id *id, uint64_t file_size,
+     uint64_t offset, void *out, size_t size, struct repl_error *err);
+    /* Makes calls that wait for a site give up. From any thread. */
+    void (*stop)(struct repl_origin *origin);
+};
+
+/* The volume's name is kept in it. */
+struct repl_origin {
+    const struct repl_origin_ops *ops;
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    char label[256];      /* "the store /var/lib/repl-site": for messages */
+    char directory[4096]; /* of the volume, where the origin is a store; else "" */
+};
+
+REPL_RESULT repl_origin_open_store(const char *store, const char *volume, struct repl_origin **out,
+                                   struct repl_error *err);
+REPL_RESULT repl_origin_open_site(const struct repl_client_options *options, const char *volume,
+                                  struct repl_origin **out, struct repl_error *err);
+
+/* What the command line says of it, all optional. */
+struct repl_origin_options {
+    const char *store;
+    const char *site, *fingerprint, *key;
+    const char *config;
+};
+/* Takes what is not given from the agent's configuration. */
+REPL_RESULT repl_origin_open(const struct repl_origin_options *options, const char *volume,
+                             struct repl_origin **out, struct repl_error *err);
+
+/* The rows of a verb's option table that fill a struct repl_origin_options with static storage. */
+#define REPL_ORIGIN_OPTION_ROWS(where)                                                             \
+    {"store", "DIR", REPL_OPTION_TEXT, &(where).store,                                             \
+     "Reads this store directory itself, for when its site is not running."},                      \
+        {"site", "HOST:PORT", REPL_OPTION_TEXT, &(where).site,                                     \
+         "Asks the site there, instead of the one in the configuration's [remote] section."},      \
+        {"fingerprint", "SHA256:...", REPL_OPTION_TEXT, &(where).fingerprint,                      \
+         "The fingerprint of that site's key. Required with --site."},                             \
+        {"key", "FILE", REPL_OPTION_TEXT, &(where).key,                                            \
+         "The key to show to the site, instead of the configuration's."},                          \
+    {                                                                                              \
+        "config", "FILE", REPL_OPTION_TEXT, &(where).config,                                       \
+            "The agent's configuration, which names the site and the key. Without it "             \
+            "/etc/repl/agent.conf is read if it is needed."                                        \
+    }
+
+#endif

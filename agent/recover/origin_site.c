@@ -1,0 +1,387 @@
+/*
+ * A site as an origin, over TLS.
+ *
+ * Each reading thread takes a connection out of a small pool for the length of
+ * one request. Segments are read through a cache of blocks, so that opening a
+ * small segment is one request and a restore does not make one for each page.
+ *
+ * A restore of hours must not end with a link that is away for a moment: what
+ * may work later is tried again for about a minute, unless stop is called.
+ */
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/ensure.h"
+#include "base/limits.h"
+#include "format/segment_format.h"
+#include "recover/block_cache.h"
+#include "recover/origin.h"
+
+#define FETCHERS_MAX 8u
+#define CACHE_BLOCKS 128u
+#define ATTEMPTS_MAX 7u /* waits of 1, 2, 4, 8, 16 and 32 s between them */
+
+_Static_assert(FETCHERS_MAX < CACHE_BLOCKS, "every load finds a slot");
+
+struct site_origin {
+    struct repl_origin base;
+    char *address, *key_path;
+    struct repl_client_options options;
+    atomic_bool stopped;
+    pthread_mutex_t mutex; /* guards the fetchers */
+    pthread_cond_t idle;
+    struct repl_fetcher *free_fetchers[FETCHERS_MAX];
+    size_t free_count, made_count;
+    struct repl_block_cache *cache;
+};
+
+/* --- requests
+ * ------------------------------------------------------------------------------------- */
+
+static repl_result fetcher_take(struct site_origin *origin, struct repl_fetcher **out,
+                                struct repl_error *err)
+{
+    pthread_mutex_lock(&origin->mutex);
+    while (origin->free_count == 0 && origin->made_count == FETCHERS_MAX)
+        pthread_cond_wait(&origin->idle, &origin->mutex);
+    bool make = origin->free_count == 0;
+    if (make)
+        origin->made_count++;
+    else
+        *out = origin->free_fetchers[--origin->free_count];
+    pthread_mutex_unlock(&origin->mutex);
+    if (!make)
+        return REPL_SUCCESS;
+    repl_result result = repl_fetcher_new(&origin->options, out, err);
+    if (!repl_ok(result)) {
+        pthread_mutex_lock(&origin->mutex);
+        origin->made_count--;
+        pthread_cond_signal(&origin->idle);
+        pthread_mutex_unlock(&origin->mutex);
+    }
+    return result;
+}
+
+static void fetcher_give(struct site_origin *origin, struct repl_fetcher *fetcher)
+{
+    pthread_mutex_lock(&origin->mutex);
+    origin->free_fetchers[origin->free_count++] = fetcher;
+    pthread_cond_signal(&origin->idle);
+    pthread_mutex_unlock(&origin->mutex);
+}
+
+struct answer {
+    int status;
+    char *body;
+    size_t size;
+};
+
+/* An answer that is no success, as the error it means. */
+static repl_result answer_refused(const struct site_origin *origin, const struct answer *answer,
+                                  struct repl_error *err)
+{
+    struct repl_refusal refusal;
+    if (repl_ok(repl_refusal_decode(answer->body, answer->size, &refusal, NULL)))
+        return repl_forward(repl_refusal_raise(&refusal, err), err, "%s", origin->base.label);
+    return repl_fail(err, answer->status >= 500 ? REPL_E_RETRY : REPL_E_REFUSED,
+                     "%s answered with status %d and nothing this program understands: is it a "
+                     "repl site of this version?",
+                     origin->base.label, answer->status);
+}
+
+static repl_result fetch_once(struct site_origin *origin, const char *path, const char *range,
+                              size_t limit, struct answer *out, struct repl_error *err)
+{
+    struct repl_fetcher *fetcher;
+    *out = (struct answer){0};
+    REPL_TRY(fetcher_take(origin, &fetcher, err));
+    repl_result result = repl_fetch(fetcher, "GET", path, range, NULL, 0, limit, &out->status,
+                                    &out->body, &out->size, err);
+    fetcher_give(origin, fetcher);
+    if (repl_ok(result) && out->status != 200 && out->status != 206)
+        result = answer_refused(origin, out, err);
+    if (!repl_ok(result)) {
+        free(out->body);
+        out->body = NULL;
+    }
+    return result;
+}
+
+/* Waits, in short steps, so that stop is heard. False: stopped. */
+static bool wait_seconds(const struct site_origin *origin, unsigned seconds)
+{
+    for (unsigned i = 0; i < seconds * 10; i++) {
+        if (atomic_load(&origin->stopped))
+            return false;
+        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+    }
+    return true;
+}
+
+static repl_result fetch(struct site_origin *origin, const char *path, const char *range,
+                         size_t limit, struct answer *out, struct repl_error *err)
+{
+    for (unsigned attempt = 0;; attempt++) {
+        repl_result result = fetch_once(origin, path, range, limit, out, err);
+        if (result.code != REPL_E_RETRY || attempt + 1 == ATTEMPTS_MAX ||
+            !wait_seconds(origin, 1u << attempt))
+            return result;
+    }
+}
+
+/* --- the catalogue
+ * -------------------------------------------------------------------------------- */
+
+/* Adds count elements behind an array. */
+static repl_result append(void **array, size_t *count, const void *more, size_t more_count,
+                          size_t element_size, struct repl_error *err)
+{
+    void *larger = reallocarray(*array, *count + more_count + 1, element_size);
+    if (larger == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the list of a volume");
+    memcpy((uint8_t *)larger + *count * element_size, more, more_count * element_size);
+    *array = larger;
+    *count += more_count;
+    return REPL_SUCCESS;
+}
+
+static repl_result no_progress(const struct site_origin *origin, struct repl_error *err)
+{
+    return repl_fail(err, REPL_E_CORRUPT, "%s lists the same entries again and again",
+                     origin->base.label);
+}
+
+static repl_result points_page(struct site_origin *origin, struct repl_catalogue *out, bool *more,
+                               struct repl_error *err)
+{
+    uint64_t after = out->point_count > 0 ? out->points[out->point_count - 1].point.seq : 0;
+    char path[512];
+    snprintf(path, sizeof path, "/v1/volumes/%s/points/%llu", origin->base.volume,
+             (unsigned long long)after);
+    struct answer answer;
+    struct repl_points_page page = {0};
+    REPL_TRY(fetch(origin, path, NULL, REPL_MESSAGE_SIZE_MAX, &answer, err));
+    repl_result result = repl_points_page_decode(answer.body, answer.size, &page, err);
+    free(answer.body);
+    REPL_TRY(repl_forward(result, err, "%s", origin->base.label));
+    for (uint32_t i = 0; i < page.count && repl_ok(result); i++) {
+        if (page.entries[i].point.seq <= after)
+            result = no_progress(origin, err);
+        after = page.entries[i].point.seq;
+    }
+    *more = page.more && page.count > 0;
+    if (repl_ok(result) && page.count > 0)
+        result = append((void **)&out->points, &out->point_count, page.entries, page.count,
+                        sizeof *page.entries, err);
+    repl_points_page_fini(&page);
+    return result;
+}
+
+static repl_result segments_page(struct site_origin *origin, struct repl_catalogue *out, bool *more,
+                                 struct repl_error *err)
+{
+    struct repl_head after = {0};
+    if (out->segment_count > 0)
+        after = out->segments[out->segment_count - 1].head;
+    char path[512];
+    snprintf(path, sizeof path, "/v1/volumes/%s/segments/after/%llu.%u", origin->base.volume,
+             (unsigned long long)after.to_seq, after.part);
+    struct answer answer;
+    struct repl_segments_page page = {0};
+    REPL_TRY(fetch(origin, path, NULL, REPL_MESSAGE_SIZE_MAX, &answer, err));
+    repl_result result = repl_segments_page_decode(answer.body, answer.size, &page, err);
+    free(answer.body);
+    REPL_TRY(repl_forward(result, err, "%s", origin->base.label));
+    for (uint32_t i = 0; i < page.count && repl_ok(result); i++) {
+        const struct repl_head *head = &page.entries[i].head;
+        if (head->to_seq < after.to_seq ||
+            (head->to_seq == after.to_seq && head->part <= after.part))
+            result = no_progress(origin, err);
+        after = *head;
+    }
+    *more = page.more && page.count > 0;
+    if (repl_ok(result) && page.count > 0)
+        result = append((void **)&out->segments, &out->segment_count, page.entries, page.count,
+                        sizeof *page.entries, err);
+    repl_segments_page_fini(&page);
+    return result;
+}
+
+/* "12.0.1" */
+static bool supply_parse(const char *text, struct repl_segment_id *out)
+{
+    unsigned long long to_seq;
+    int end = 0;
+    *out = (struct repl_segment_id){0};
+    if (sscanf(text, "%20llu.%9u.%9u%n", &to_seq, &out->part, &out->supply, &end) != 3 ||
+        text[end] != '\0' || out->supply == 0)
+        return false;
+    out->to_seq = to_seq;
+    return true;
+}
+
+static repl_result supplies_list(struct site_origin *origin, struct repl_catalogue *out,
+                                 struct repl_error *err)
+{
+    char path[512];
+    struct answer answer;
+    snprintf(path, sizeof path, "/v1/volumes/%s/supplies", origin->base.volume);
+    REPL_TRY(fetch(origin, path, NULL, 64u << 20, &answer, err));
+    json_error_t json_error;
+    json_t *list = json_loadb(answer.body, answer.size, JSON_REJECT_DUPLICATES, &json_error);
+    free(answer.body);
+    repl_result result = REPL_SUCCESS;
+    if (!json_is_array(list))
+        result = repl_fail(err, REPL_E_CORRUPT, "%s: its list of supplies is not one",
+                           origin->base.label);
+    for (size_t i = 0; repl_ok(result) && i < json_array_size(list); i++) {
+        const char *text = json_string_value(json_array_get(list, i));
+        struct repl_segment_id id;
+        if (text == NULL || !supply_parse(text, &id))
+            result = repl_fail(err, REPL_E_CORRUPT, "%s: its list of supplies has no id at %zu",
+                               origin->base.label, i);
+        else
+            result = append((void **)&out->supplies, &out->supply_count, &id, 1, sizeof id, err);
+    }
+    json_decref(list);
+    return result;
+}
+
+static repl_result site_catalogue(struct repl_origin *base, struct repl_catalogue *out,
+                                  struct repl_error *err)
+{
+    struct site_origin *origin = (struct site_origin *)base;
+    for (bool more = true; more;)
+        REPL_TRY(points_page(origin, out, &more, err));
+    /* Segments after points: what is committed meanwhile is then listed as a segment without its
+     * point, which harms nobody, and not the other way round. */
+    for (bool more = true; more;)
+        REPL_TRY(segments_page(origin, out, &more, err));
+    return supplies_list(origin, out, err);
+}
+
+/* --- files
+ * ---------------------------------------------------------------------------------------- */
+
+static void segment_path(const struct site_origin *origin, const struct repl_segment_id *id,
+                         char path[512])
+{
+    int size = snprintf(path, 512, "/v1/volumes/%s/segments/%llu.%u", origin->base.volume,
+                        (unsigned long long)id->to_seq, id->part);
+    if (id->supply != 0)
+        snprintf(path + size, 512 - (size_t)size, ".%u", id->supply);
+}
+
+/* Only supplies are asked for: the catalogue has the sizes of segments. A file's footer says how
+ * long the file is. */
+static repl_result site_size(struct repl_origin *base, const struct repl_segment_id *id,
+                             uint64_t *size, struct repl_error *err)
+{
+    struct site_origin *origin = (struct site_origin *)base;
+    char path[512], range[16];
+    struct answer answer;
+    struct repl_segment_footer footer;
+    segment_path(origin, id, path);
+    snprintf(range, sizeof range, "-%u", REPL_SEGMENT_FOOTER_SIZE);
+    REPL_TRY(fetch(origin, path, range, REPL_SEGMENT_HARD_LIMIT, &answer, err));
+    repl_result result = REPL_SUCCESS;
+    if (answer.status == 200) {
+        *size = answer.size;
+    } else {
+        result =
+            repl_segment_footer_decode((const uint8_t *)answer.body, answer.size, &footer, err);
+        *size = repl_ok(result) ? footer.file_size : 0;
+    }
+    free(answer.body);
+    return repl_forward(result, err, "%s: %s", base->label, path);
+}
+
+static repl_result block_fetch(void *context, const struct repl_segment_id *id, uint64_t offset,
+                               void *out, size_t size, struct repl_error *err)
+{
+    struct site_origin *origin = context;
+    char path[512], range[64];
+    struct answer answer;
+    segment_path(origin, id, path);
+    snprintf(range, sizeof range, "%llu-%llu", (unsigned long long)offset,
+             (unsigned long long)(offset + size - 1));
+    REPL_TRY(fetch(origin, path, range, 2 * REPL_CACHE_BLOCK_SIZE, &answer, err));
+    repl_result result = REPL_SUCCESS;
+    /* 200 is the whole file: right only if that is what was asked for. */
+    if (answer.size != size || (answer.status == 200 && offset != 0))
+        result = repl_fail(err, REPL_E_CORRUPT, "%s: %zu bytes of %s came where %zu were asked for",
+                           origin->base.label, answer.size, path, size);
+    else
+        memcpy(out, answer.body, size);
+    free(answer.body);
+    return result;
+}
+
+static repl_result site_read_at(struct repl_origin *base, const struct repl_segment_id *id,
+                                uint64_t file_size, uint64_t offset, void *out, size_t size,
+                                struct repl_error *err)
+{
+    struct site_origin *origin = (struct site_origin *)base;
+    return repl_block_cache_read(origin->cache, id, file_size, offset, out, size, err);
+}
+
+static void site_stop(struct repl_origin *base)
+{
+    struct site_origin *origin = (struct site_origin *)base;
+    atomic_store(&origin->stopped, true);
+}
+
+static void site_close(struct repl_origin *base)
+{
+    struct site_origin *origin = (struct site_origin *)base;
+    repl_block_cache_free(origin->cache);
+    ensure(origin->free_count == origin->made_count); /* no thread reads any more */
+    for (size_t i = 0; i < origin->free_count; i++)
+        repl_fetcher_free(origin->free_fetchers[i]);
+    pthread_cond_destroy(&origin->idle);
+    pthread_mutex_destroy(&origin->mutex);
+    free(origin->address);
+    free(origin->key_path);
+    free(origin);
+}
+
+static const struct repl_origin_ops site_origin_ops = {
+    .close = site_close,
+    .catalogue = site_catalogue,
+    .size = site_size,
+    .read_at = site_read_at,
+    .stop = site_stop,
+};
+
+repl_result repl_origin_open_site(const struct repl_client_options *options, const char *volume,
+                                  struct repl_origin **out, struct repl_error *err)
+{
+    struct site_origin *origin = calloc(1, sizeof *origin);
+    if (origin == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the site %s", options->address);
+    origin->base.ops = &site_origin_ops;
+    snprintf(origin->base.volume, sizeof origin->base.volume, "%s", volume);
+    snprintf(origin->base.label, sizeof origin->base.label, "the site %s", options->address);
+    pthread_mutex_init(&origin->mutex, NULL);
+    pthread_cond_init(&origin->idle, NULL);
+    origin->address = strdup(options->address);
+    origin->key_path = strdup(options->key_path);
+    origin->options = *options;
+    origin->options.address = origin->address;
+    origin->options.key_path = origin->key_path;
+    repl_result result =
+        origin->address == NULL || origin->key_path == NULL
+            ? repl_fail(err, REPL_E_NOMEM, "out of memory for the site %s", options->address)
+            : repl_block_cache_new(CACHE_BLOCKS, block_fetch, origin, &origin->cache, err);
+    if (!repl_ok(result)) {
+        site_close(&origin->base);
+        return result;
+    }
+    *out = &origin->base;
+    return REPL_SUCCESS;
+}

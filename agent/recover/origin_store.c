@@ -1,0 +1,308 @@
+/*
+ * A store directory as an origin, without its site: the volume's log, folded as
+ * the site itself folds it, says what is committed. The site's index is not
+ * needed, and nothing is written, so this works beside a running site, on a
+ * read-only mount and on a copy.
+ *
+ * A log may end in a torn record: that was never acknowledged and is left out.
+ * Damage before the end is told from it by whole records that lie behind it.
+ *
+ * A history may have more segments than a process may have open files, so they
+ * are kept open in a small pool, the one used longest ago making room.
+ */
+#include "recover/origin.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ensure.h"
+#include "journal.h"
+
+#define POOL_SIZE 128u /* above the number of reading threads, below any limit of open files */
+
+struct pooled_file {
+    struct repl_segment_id id;
+    struct repl_stored_segment *file; /* NULL: free */
+    unsigned users;
+    uint64_t used; /* the pool's clock */
+};
+
+struct store_origin {
+    struct repl_origin base;
+    struct repl_store *store;
+    pthread_mutex_t mutex; /* guards the pool */
+    uint64_t clock;
+    struct pooled_file pool[POOL_SIZE];
+};
+
+/* --- the catalogue ------------------------------------------------------------------------------
+ */
+
+struct fold {
+    struct repl_catalogue *catalogue;
+    struct repl_journal journal;
+    size_t point_room, segment_room, state_room, supply_room;
+};
+
+/* Makes room for one more element of an array that grows by doubling. */
+static void *grown(void *array, size_t count, size_t *room, size_t element_size)
+{
+    if (count < *room)
+        return array;
+    size_t wanted = *room == 0 ? 64 : 2 * *room;
+    void *larger = reallocarray(array, wanted, element_size);
+    if (larger != NULL)
+        *room = wanted;
+    return larger;
+}
+
+#define GROW(array, count, room, err)                                                              \
+    do {                                                                                           \
+        void *larger_ = grown(array, count, room, sizeof *(array));                                \
+        if (larger_ == NULL)                                                                       \
+            return repl_fail(err, REPL_E_NOMEM, "out of memory for the list of a volume");         \
+        (array) = larger_;                                                                         \
+    } while (0)
+
+static repl_result fold_commit(struct fold *fold, const struct repl_log_commit *commit,
+                               struct repl_error *err)
+{
+    struct repl_catalogue *c = fold->catalogue;
+    GROW(c->segments, c->segment_count, &fold->segment_room, err);
+    c->segments[c->segment_count++] =
+        (struct repl_segments_entry){.head = {.from_seq = commit->from_seq,
+                                              .to_seq = commit->to_seq,
+                                              .part = commit->part,
+                                              .has_point = commit->has_point,
+                                              .digest = commit->digest},
+                                     .file_size = commit->file_size};
+    if (!commit->has_point)
+        return REPL_SUCCESS;
+    GROW(c->points, c->point_count, &fold->point_room, err);
+    c->points[c->point_count++] =
+        (struct repl_points_entry){.point = commit->point,
+                                   .unchanged_until_ns = commit->point.end_ns,
+                                   .volume_size = commit->volume_size};
+    return REPL_SUCCESS;
+}
+
+static repl_result fold_record(struct fold *fold, const struct repl_log_record *record,
+                               struct repl_error *err)
+{
+    struct repl_catalogue *c = fold->catalogue;
+    REPL_TRY(repl_journal_apply(&fold->journal, record, err));
+    if (record->type == REPL_LOG_COMMIT)
+        return fold_commit(fold, &record->commit, err);
+    if (record->type == REPL_LOG_IDLE && c->point_count > 0)
+        c->points[c->point_count - 1].unchanged_until_ns = fold->journal.unchanged_until_ns;
+    if (record->type == REPL_LOG_STATE) {
+        GROW(c->states, c->state_count, &fold->state_room, err);
+        struct repl_state_change *change = &c->states[c->state_count++];
+        change->time_ns = record->time_ns;
+        change->state = record->state.state;
+        memcpy(change->cause, record->state.cause, sizeof change->cause);
+    }
+    return REPL_SUCCESS;
+}
+
+/* Whether a whole record with a later number lies behind the one at offset. */
+static bool record_behind(const struct repl_buffer *log, size_t offset, uint64_t number)
+{
+    for (size_t at = offset + 1; at < log->size; at++) {
+        struct repl_log_record record;
+        size_t size;
+        if (repl_ok(repl_log_record_decode(log->data + at, log->size - at, &record, &size, NULL)) &&
+            record.number > number)
+            return true;
+    }
+    return false;
+}
+
+static repl_result log_fold(struct fold *fold, const struct repl_buffer *log,
+                            struct repl_error *err)
+{
+    struct repl_catalogue *c = fold->catalogue;
+    repl_journal_init(&fold->journal);
+    for (size_t offset = 0, size = 0; offset < log->size; offset += size) {
+        struct repl_log_record record;
+        repl_result result =
+            repl_log_record_decode(log->data + offset, log->size - offset, &record, &size, err);
+        bool whole = repl_ok(result);
+        if (whole)
+            result = fold_record(fold, &record, err);
+        if (result.code == REPL_E_NOMEM || result.code == REPL_E_VERSION)
+            return result;
+        if (repl_ok(result))
+            continue;
+        c->damaged = whole || record_behind(log, offset, fold->journal.record_number);
+        snprintf(c->note, sizeof c->note,
+                 c->damaged
+                     ? "the log is damaged at byte %zu of %zu: what was committed behind it is not "
+                       "listed; \"repl inspect\" shows the rest"
+                     : "the log ends in a torn record at byte %zu of %zu, which was never "
+                       "acknowledged and is left out",
+                 offset, log->size);
+        break;
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result supply_seen(void *context, const struct repl_segment_id *id, uint64_t size,
+                               struct repl_error *err)
+{
+    struct fold *fold = context;
+    struct repl_catalogue *c = fold->catalogue;
+    (void)size;
+    if (id->supply == 0)
+        return REPL_SUCCESS;
+    GROW(c->supplies, c->supply_count, &fold->supply_room, err);
+    c->supplies[c->supply_count++] = *id;
+    return REPL_SUCCESS;
+}
+
+static repl_result store_catalogue(struct repl_origin *base, struct repl_catalogue *out,
+                                   struct repl_error *err)
+{
+    struct store_origin *origin = (struct store_origin *)base;
+    struct fold fold = {.catalogue = out};
+    struct repl_buffer log = {0};
+    repl_result result = origin->store->ops->log_read(origin->store, base->volume, &log, err);
+    if (repl_ok(result) && log.size == 0)
+        result = repl_fail(err, REPL_E_MISSING,
+                           "there is no volume %s in %s: \"ls\" of its directory volumes/ shows "
+                           "which there are",
+                           base->volume, base->label);
+    if (repl_ok(result))
+        result = log_fold(&fold, &log, err);
+    if (repl_ok(result))
+        result = origin->store->ops->segments(origin->store, base->volume, supply_seen, &fold, err);
+    repl_buffer_fini(&log);
+    return result;
+}
+
+/* --- files
+ * ---------------------------------------------------------------------------------------- */
+
+static bool id_equal(const struct repl_segment_id *a, const struct repl_segment_id *b)
+{
+    return a->to_seq == b->to_seq && a->part == b->part && a->supply == b->supply;
+}
+
+/* The entry of the file if it is in the pool; else one that may be filled with it. */
+static struct pooled_file *pool_find(struct store_origin *origin, const struct repl_segment_id *id)
+{
+    struct pooled_file *victim = NULL;
+    for (size_t i = 0; i < POOL_SIZE; i++) {
+        struct pooled_file *entry = &origin->pool[i];
+        if (entry->file != NULL && id_equal(&entry->id, id))
+            return entry;
+        if (entry->users == 0 && (victim == NULL || entry->used < victim->used))
+            victim = entry;
+    }
+    ensure(victim != NULL); /* there are fewer threads than places */
+    if (victim->file != NULL)
+        victim->file->close(victim->file);
+    victim->file = NULL;
+    victim->used = 0;
+    return victim;
+}
+
+static repl_result pool_take(struct store_origin *origin, const struct repl_segment_id *id,
+                             struct pooled_file **out, struct repl_error *err)
+{
+    repl_result result = REPL_SUCCESS;
+    pthread_mutex_lock(&origin->mutex);
+    struct pooled_file *entry = pool_find(origin, id);
+    if (entry->file == NULL)
+        result = origin->store->ops->segment_open(origin->store, origin->base.volume, id,
+                                                  &entry->file, err);
+    if (repl_ok(result)) {
+        entry->id = *id;
+        entry->users++;
+        entry->used = ++origin->clock;
+        *out = entry;
+    }
+    pthread_mutex_unlock(&origin->mutex);
+    return result;
+}
+
+static void pool_give(struct store_origin *origin, struct pooled_file *entry)
+{
+    pthread_mutex_lock(&origin->mutex);
+    entry->users--;
+    pthread_mutex_unlock(&origin->mutex);
+}
+
+static repl_result store_size(struct repl_origin *base, const struct repl_segment_id *id,
+                              uint64_t *size, struct repl_error *err)
+{
+    struct store_origin *origin = (struct store_origin *)base;
+    struct pooled_file *entry;
+    REPL_TRY(pool_take(origin, id, &entry, err));
+    *size = entry->file->size;
+    pool_give(origin, entry);
+    return REPL_SUCCESS;
+}
+
+static repl_result store_read_at(struct repl_origin *base, const struct repl_segment_id *id,
+                                 uint64_t file_size, uint64_t offset, void *out, size_t size,
+                                 struct repl_error *err)
+{
+    struct store_origin *origin = (struct store_origin *)base;
+    struct pooled_file *entry;
+    (void)file_size;
+    REPL_TRY(pool_take(origin, id, &entry, err));
+    repl_result result = entry->file->read_at(entry->file, offset, out, size, err);
+    pool_give(origin, entry);
+    return result;
+}
+
+static void store_stop(struct repl_origin *base)
+{
+    (void)base; /* nothing here waits for anybody */
+}
+
+static void store_close(struct repl_origin *base)
+{
+    struct store_origin *origin = (struct store_origin *)base;
+    for (size_t i = 0; i < POOL_SIZE; i++) {
+        if (origin->pool[i].file != NULL)
+            origin->pool[i].file->close(origin->pool[i].file);
+    }
+    if (origin->store != NULL)
+        origin->store->ops->close(origin->store);
+    pthread_mutex_destroy(&origin->mutex);
+    free(origin);
+}
+
+static const struct repl_origin_ops store_origin_ops = {
+    .close = store_close,
+    .catalogue = store_catalogue,
+    .size = store_size,
+    .read_at = store_read_at,
+    .stop = store_stop,
+};
+
+repl_result repl_origin_open_store(const char *store, const char *volume, struct repl_origin **out,
+                                   struct repl_error *err)
+{
+    struct store_origin *origin = calloc(1, sizeof *origin);
+    if (origin == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the store %s", store);
+    origin->base.ops = &store_origin_ops;
+    snprintf(origin->base.volume, sizeof origin->base.volume, "%s", volume);
+    snprintf(origin->base.label, sizeof origin->base.label, "the store %s", store);
+    pthread_mutex_init(&origin->mutex, NULL);
+    repl_result result = repl_posix_store_open(store, false, false, &origin->store, err);
+    if (repl_ok(result))
+        result = repl_posix_store_volume_path(origin->store, volume, origin->base.directory,
+                                              sizeof origin->base.directory, err);
+    if (!repl_ok(result)) {
+        store_close(&origin->base);
+        return result;
+    }
+    *out = &origin->base;
+    return REPL_SUCCESS;
+}

@@ -1,0 +1,551 @@
+/*
+ * The volume is written in pieces of 1 MiB. Threads, each with a reader of the
+ * view of its own, take the next piece in order, so a segment's frames are read
+ * about once and the target is written about from front to back. Runs of zeros
+ * are taken in larger bites and written as such.
+ *
+ * Of each piece the XXH3 of what was handed to the target is kept. About every
+ * two seconds the main thread makes it all durable: take a copy of what is
+ * noted, sync the target, save the copy. What is saved is therefore on the
+ * target whatever happens next. A failed sync ends the restore: what was saved
+ * before it stays true.
+ *
+ * Then the same threads read the target back past the page cache and compare.
+ * Pieces that earlier runs wrote are read back too.
+ */
+#include "recover/restore.h"
+
+#include <errno.h>
+#include <libgen.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/ensure.h"
+#include "base/hash.h"
+#include "recover/restore_progress.h"
+#include "recover/words.h"
+
+#define PIECE_SIZE    REPL_RESTORE_PIECE_SIZE
+#define ZERO_BITE     (UINT64_C(64) << 20)
+#define SPARSE_UNIT   65536u
+#define CHECKPOINT_NS INT64_C(2000000000)
+#define THREADS_MAX   16u
+#define CACHED_FRAMES 32u /* of each thread: so many MiB */
+
+struct restore {
+    const struct repl_restore_options *options;
+    struct repl_target *target;
+    struct repl_view *view;
+    uint64_t size; /* of the volume */
+    uint64_t piece_count;
+    uint64_t *hashes;   /* of each piece, 0: not written */
+    uint64_t zero_hash; /* of a whole piece of zeros */
+    struct repl_restore_progress *progress;
+    enum repl_restore_phase phase;
+
+    pthread_mutex_t mutex; /* guards all below, and hashes while threads run */
+    pthread_cond_t ended;  /* a thread has */
+    uint64_t next_piece;
+    uint64_t done_bytes;
+    unsigned running;
+    bool stop;
+    repl_result result; /* the first failure */
+    struct repl_error err;
+};
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* A hash of 0 means that a piece is not done. */
+static uint64_t piece_hash(const void *data, size_t size)
+{
+    uint64_t hash = repl_xxh3(data, size);
+    return hash != 0 ? hash : 1;
+}
+
+static bool is_interrupted(const struct restore *r)
+{
+    return r->options->interrupted != NULL && atomic_load(r->options->interrupted);
+}
+
+static size_t piece_size(const struct restore *r, uint64_t piece)
+{
+    uint64_t left = r->size - piece * PIECE_SIZE;
+    return left < PIECE_SIZE ? (size_t)left : PIECE_SIZE;
+}
+
+/* --- the threads' work
+ * ---------------------------------------------------------------------------- */
+
+struct bite {
+    uint64_t piece, count;
+    bool zero; /* all of it, by the manifests */
+};
+
+/* How many whole pieces from here on are zeros by the manifests and not done yet. */
+static uint64_t zero_pieces(const struct restore *r, uint64_t piece)
+{
+    bool zero;
+    uint64_t offset = piece * PIECE_SIZE;
+    uint64_t length = repl_view_stretch(r->view, offset, PIECE_SIZE, &zero);
+    if (!zero || length < PIECE_SIZE)
+        return 0;
+    uint64_t count = repl_view_stretch(r->view, offset, ZERO_BITE, &zero) / PIECE_SIZE;
+    for (uint64_t i = 0; i < count; i++) {
+        if (r->hashes[piece + i] != 0)
+            return i;
+    }
+    return count;
+}
+
+/* The next bite to do; false: there is none, or the threads are to end. */
+static bool bite_take(struct restore *r, struct bite *bite)
+{
+    bool writing = r->phase == REPL_RESTORE_WRITING;
+    pthread_mutex_lock(&r->mutex);
+    if (is_interrupted(r))
+        r->stop = true;
+    while (writing && r->next_piece < r->piece_count && r->hashes[r->next_piece] != 0)
+        r->next_piece++;
+    bool taken = !r->stop && r->next_piece < r->piece_count;
+    if (taken) {
+        uint64_t zeros = writing ? zero_pieces(r, r->next_piece) : 0;
+        *bite = (struct bite){r->next_piece, zeros > 0 ? zeros : 1, zeros > 0};
+        r->next_piece += bite->count;
+    }
+    pthread_mutex_unlock(&r->mutex);
+    return taken;
+}
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Only what is not zero is written to a file: the rest is a hole. */
+static repl_result sparse_write(const struct restore *r, uint64_t offset, const uint8_t *data,
+                                size_t size, struct repl_error *err)
+{
+    for (size_t at = 0, end; at < size; at = end) {
+        bool zero = repl_is_zero(data + at, least(size - at, SPARSE_UNIT));
+        end = at + least(size - at, SPARSE_UNIT);
+        while (end < size && repl_is_zero(data + end, least(size - end, SPARSE_UNIT)) == zero)
+            end += least(size - end, SPARSE_UNIT);
+        if (zero)
+            REPL_TRY(repl_target_zero(r->target, offset + at, end - at, err));
+        else
+            REPL_TRY(repl_target_write(r->target, offset + at, data + at, end - at, err));
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result piece_write(const struct restore *r, struct repl_view_reader *reader,
+                               uint64_t piece, uint8_t *buffer, uint64_t *hash,
+                               struct repl_error *err)
+{
+    size_t size = piece_size(r, piece);
+    uint64_t offset = piece * PIECE_SIZE;
+    REPL_TRY(repl_view_read(reader, offset, buffer, size, err));
+    *hash = piece_hash(buffer, size);
+    if (!r->target->is_device)
+        return sparse_write(r, offset, buffer, size, err);
+    return repl_target_write(r->target, offset, buffer, size, err);
+}
+
+static repl_result bite_write(struct restore *r, struct repl_view_reader *reader,
+                              const struct bite *bite, uint8_t *buffer, struct repl_error *err)
+{
+    uint64_t hash = r->zero_hash;
+    if (bite->zero)
+        REPL_TRY(
+            repl_target_zero(r->target, bite->piece * PIECE_SIZE, bite->count * PIECE_SIZE, err));
+    else
+        REPL_TRY(piece_write(r, reader, bite->piece, buffer, &hash, err));
+    pthread_mutex_lock(&r->mutex);
+    for (uint64_t i = 0; i < bite->count; i++) {
+        repl_restore_progress_note(r->progress, bite->piece + i, hash);
+        r->done_bytes += piece_size(r, bite->piece + i);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    return REPL_SUCCESS;
+}
+
+static repl_result bite_verify(struct restore *r, const struct bite *bite, uint8_t *buffer,
+                               struct repl_error *err)
+{
+    size_t size = piece_size(r, bite->piece);
+    uint64_t offset = bite->piece * PIECE_SIZE;
+    REPL_TRY(repl_target_read(r->target, offset, buffer, size, err));
+    bool same = piece_hash(buffer, size) == r->hashes[bite->piece];
+    pthread_mutex_lock(&r->mutex);
+    if (same)
+        r->done_bytes += size;
+    else /* the next attempt writes it again */
+        repl_restore_progress_note(r->progress, bite->piece, 0);
+    pthread_mutex_unlock(&r->mutex);
+    if (!same)
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "%s: what was read back at offset %llu is not what was written: do not "
+                         "use it; check the device and its cables, then restore again, best to "
+                         "another one",
+                         r->target->path, (unsigned long long)offset);
+    return REPL_SUCCESS;
+}
+
+static repl_result thread_work(struct restore *r, struct repl_error *err)
+{
+    struct repl_view_reader *reader = NULL;
+    bool writing = r->phase == REPL_RESTORE_WRITING;
+    uint8_t *buffer = aligned_alloc(REPL_TARGET_ALIGNMENT, PIECE_SIZE);
+    repl_result result =
+        buffer == NULL ? repl_fail(err, REPL_E_NOMEM, "out of memory") : REPL_SUCCESS;
+    if (repl_ok(result) && writing)
+        result = repl_view_reader_new(r->view, CACHED_FRAMES, &reader, err);
+    struct bite bite;
+    while (repl_ok(result) && bite_take(r, &bite))
+        result = writing ? bite_write(r, reader, &bite, buffer, err)
+                         : bite_verify(r, &bite, buffer, err);
+    repl_view_reader_free(reader);
+    free(buffer);
+    return result;
+}
+
+static void *thread_run(void *context)
+{
+    struct restore *r = context;
+    struct repl_error err;
+    repl_result result = thread_work(r, &err);
+    pthread_mutex_lock(&r->mutex);
+    if (!repl_ok(result) && repl_ok(r->result)) {
+        r->result = result;
+        r->err = err;
+    }
+    if (!repl_ok(result))
+        r->stop = true;
+    r->running--;
+    pthread_cond_signal(&r->ended);
+    pthread_mutex_unlock(&r->mutex);
+    return NULL;
+}
+
+/* --- the main thread
+ * ------------------------------------------------------------------------------ */
+
+static repl_result checkpoint(struct restore *r, struct repl_error *err)
+{
+    pthread_mutex_lock(&r->mutex);
+    repl_result result = repl_restore_progress_take(r->progress, err);
+    pthread_mutex_unlock(&r->mutex);
+    REPL_TRY(result);
+    REPL_TRY(repl_target_sync(r->target, err));
+    return repl_restore_progress_save(r->progress, err);
+}
+
+static void status_report(const struct restore *r, uint64_t done_bytes, uint64_t start_bytes,
+                          int64_t begin_ns)
+{
+    struct repl_restore_status status = {.phase = r->phase,
+                                         .done_bytes = done_bytes,
+                                         .total_bytes = r->size,
+                                         .start_bytes = start_bytes,
+                                         .elapsed_ns = now_ns() - begin_ns};
+    if (r->options->status != NULL)
+        r->options->status(r->options->context, &status);
+}
+
+/* Until all threads have ended: a status each second, a checkpoint every two. */
+static void threads_watch(struct restore *r, uint64_t start_bytes)
+{
+    int64_t begin_ns = now_ns(), saved_ns = begin_ns;
+    pthread_mutex_lock(&r->mutex);
+    while (r->running > 0) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec++;
+        pthread_cond_timedwait(&r->ended, &r->mutex, &until);
+        uint64_t done_bytes = r->done_bytes;
+        if (is_interrupted(r))
+            r->stop = true;
+        bool stop = r->stop;
+        pthread_mutex_unlock(&r->mutex);
+        if (stop) { /* threads may be waiting for a site */
+            struct repl_origin *origin = repl_history_origin(r->options->history);
+            origin->ops->stop(origin);
+        }
+        status_report(r, done_bytes, start_bytes, begin_ns);
+        struct repl_error err;
+        repl_result saved = REPL_SUCCESS;
+        if (r->phase == REPL_RESTORE_WRITING && now_ns() - saved_ns >= CHECKPOINT_NS) {
+            saved = checkpoint(r, &err);
+            saved_ns = now_ns();
+        }
+        pthread_mutex_lock(&r->mutex);
+        if (!repl_ok(saved) && repl_ok(r->result)) {
+            r->result = saved;
+            r->err = err;
+            r->stop = true;
+        }
+    }
+    uint64_t done_bytes = r->done_bytes;
+    pthread_mutex_unlock(&r->mutex);
+    status_report(r, done_bytes, start_bytes, begin_ns);
+}
+
+static unsigned thread_count(const struct restore *r)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned count = r->options->threads > 0 ? r->options->threads
+                     : processors > 2        ? (unsigned)processors
+                                             : 2;
+    return count < THREADS_MAX ? count : THREADS_MAX;
+}
+
+static uint64_t done_already(const struct restore *r)
+{
+    uint64_t bytes = 0;
+    for (uint64_t i = 0; i < r->piece_count; i++)
+        bytes += r->hashes[i] != 0 ? piece_size(r, i) : 0;
+    return bytes;
+}
+
+/* Runs the threads through one phase. Success: all pieces are done. */
+static repl_result phase_run(struct restore *r, enum repl_restore_phase phase,
+                             struct repl_error *err)
+{
+    pthread_t threads[THREADS_MAX];
+    unsigned count = thread_count(r), started = 0;
+    r->phase = phase;
+    r->next_piece = 0;
+    r->done_bytes = phase == REPL_RESTORE_WRITING ? done_already(r) : 0;
+    uint64_t start_bytes = r->done_bytes;
+    pthread_mutex_lock(&r->mutex);
+    for (; started < count; started++) {
+        if (pthread_create(&threads[started], NULL, thread_run, r) != 0)
+            break;
+        r->running++;
+    }
+    pthread_mutex_unlock(&r->mutex);
+    if (started == 0)
+        return repl_fail(err, REPL_E_NOMEM, "cannot start a thread");
+    threads_watch(r, start_bytes);
+    for (unsigned i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    if (!repl_ok(r->result)) {
+        if (err != NULL)
+            *err = r->err;
+        return r->result;
+    }
+    if (r->stop)
+        return repl_fail(err, REPL_E_RETRY, "interrupted");
+    return REPL_SUCCESS;
+}
+
+/* --- around it
+ * ------------------------------------------------------------------------------------ */
+
+/* With the directories above it. */
+static repl_result directory_make(const char *path, struct repl_error *err)
+{
+    char *copy = strdup(path);
+    if (copy == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory");
+    for (char *c = copy + 1; *c != '\0'; c++) {
+        if (*c != '/')
+            continue;
+        *c = '\0';
+        mkdir(copy, 0755); /* what fails here fails below */
+        *c = '/';
+    }
+    bool made = mkdir(copy, 0700) == 0 || errno == EEXIST;
+    int os_errno = errno;
+    free(copy);
+    if (!made)
+        return repl_fail_errno(err, REPL_E_IO, os_errno,
+                               "cannot make %s, where the progress is remembered", path);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_restore_progress_path(const struct repl_target *target, const char *directory,
+                                       char *path, size_t path_size, struct repl_error *err)
+{
+    int size;
+    if (!target->is_device) {
+        size = snprintf(path, path_size, "%s.repl-restore", target->resolved);
+    } else {
+        char name[256];
+        snprintf(name, sizeof name, "%s", target->resolved + 1);
+        for (char *c = name; *c != '\0'; c++) {
+            if (*c == '/')
+                *c = '-';
+        }
+        REPL_TRY(directory_make(directory, err));
+        size = snprintf(path, path_size, "%s/%s", directory, name);
+    }
+    if (size < 0 || (size_t)size >= path_size)
+        return repl_fail(err, REPL_E_USAGE, "the path of %s is too long", target->path);
+    return REPL_SUCCESS;
+}
+
+bool repl_restore_is_resumable(const char *progress_path)
+{
+    return access(progress_path, F_OK) == 0;
+}
+
+repl_result repl_restore_check_size(const struct repl_target *target, uint64_t volume_size,
+                                    struct repl_error *err)
+{
+    char has[REPL_WORDS_SIZE], needs[REPL_WORDS_SIZE];
+    if (!target->is_device || target->size >= volume_size)
+        return REPL_SUCCESS;
+    repl_words_bytes(target->size, has);
+    repl_words_bytes(volume_size, needs);
+    return repl_fail(err, REPL_E_REFUSED,
+                     "%s is too small: it has %llu bytes (%s), the volume %llu (%s)", target->path,
+                     (unsigned long long)target->size, has, (unsigned long long)volume_size, needs);
+}
+
+/* What the manifests do not call zeros. */
+static uint64_t data_bytes(const struct repl_view *view)
+{
+    uint64_t bytes = 0, size = repl_view_size(view);
+    for (uint64_t offset = 0, length; offset < size; offset += length) {
+        bool zero;
+        length = repl_view_stretch(view, offset, size - offset, &zero);
+        bytes += zero ? 0 : length;
+    }
+    return bytes;
+}
+
+/* A file on a filesystem that cannot hold it is refused before it fills it. */
+static repl_result check_space(const struct repl_target *target, uint64_t data,
+                               struct repl_error *err)
+{
+    char has[REPL_WORDS_SIZE], needs[REPL_WORDS_SIZE];
+    struct statvfs space;
+    struct stat status;
+    char *copy = target->is_device ? NULL : strdup(target->resolved);
+    bool known = copy != NULL && statvfs(dirname(copy), &space) == 0;
+    free(copy);
+    if (!known) /* opening it will say why */
+        return REPL_SUCCESS;
+    uint64_t available = (uint64_t)space.f_bavail * space.f_frsize;
+    if (stat(target->resolved, &status) == 0) /* it is replaced, or holds a part already */
+        available += (uint64_t)status.st_blocks * 512;
+    if (available >= data)
+        return REPL_SUCCESS;
+    repl_words_bytes(available, has);
+    repl_words_bytes(data, needs);
+    return repl_fail(err, REPL_E_NOSPACE,
+                     "the filesystem of %s has %s left, the volume needs %s: make room, or name a "
+                     "file elsewhere",
+                     target->path, has, needs);
+}
+
+/* A file is known by its number as well: another that got its name is not gone on with. */
+static void plan_make(const struct restore *r, struct repl_restore_plan *plan)
+{
+    const struct repl_catalogue *c = repl_history_catalogue(r->options->history);
+    const struct repl_segment *segment = NULL;
+    uint64_t seq = c->points[r->options->point].point.seq;
+    size_t i = repl_history_segment_of(r->options->history, seq);
+    /* It is open: the view has been made of it. */
+    ensure(repl_ok(repl_history_segment(r->options->history, i, &segment, NULL)));
+    *plan = (struct repl_restore_plan){.volume = segment->header.volume,
+                                       .seq = seq,
+                                       .digest = segment->footer.digest,
+                                       .volume_size = r->size};
+    if (r->target->is_device)
+        memcpy(plan->identity, r->target->identity, sizeof plan->identity);
+    else
+        snprintf(plan->identity, sizeof plan->identity, "file %llu",
+                 (unsigned long long)r->target->inode);
+}
+
+/* Opens target and progress so that either both are continued or both are new. */
+static repl_result targets_open(struct restore *r, bool *resumed, struct repl_error *err)
+{
+    const struct repl_restore_options *options = r->options;
+    struct repl_target *target = r->target;
+    struct repl_restore_plan plan;
+    bool unfinished = repl_restore_is_resumable(options->progress_path);
+    if (!target->is_device && target->exists && !unfinished && !options->overwrite)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s exists: name a new file, or give --overwrite to replace it",
+                         target->path);
+    if (target->is_device || (target->exists && !options->overwrite)) {
+        /* Whether the progress belongs to it comes first: only then is the target touched. */
+        plan_make(r, &plan);
+        REPL_TRY(repl_restore_progress_open(options->progress_path, &plan, options->overwrite,
+                                            r->hashes, &r->progress, resumed, err));
+        return repl_target_open(target, r->size, true, err);
+    }
+    /* The other way round: the file's number belongs to the plan, and an old progress file must
+     * not outlive the content it speaks of. */
+    if (unlink(options->progress_path) != 0 && errno != ENOENT)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot remove %s", options->progress_path);
+    REPL_TRY(repl_target_open(target, r->size, false, err));
+    plan_make(r, &plan);
+    return repl_restore_progress_open(options->progress_path, &plan, true, r->hashes, &r->progress,
+                                      resumed, err);
+}
+
+static repl_result restore_steps(struct restore *r, struct repl_restore_result *out,
+                                 struct repl_error *err)
+{
+    REPL_TRY(repl_history_view(r->options->history, r->options->point, &r->view, err));
+    r->size = out->volume_size = repl_view_size(r->view);
+    out->data_bytes = data_bytes(r->view);
+    REPL_TRY(repl_restore_check_size(r->target, r->size, err));
+    r->piece_count = repl_restore_piece_count(r->size);
+    r->hashes = calloc(r->piece_count + 1, sizeof *r->hashes);
+    uint8_t *zeros = calloc(1, PIECE_SIZE);
+    if (r->hashes == NULL || zeros == NULL) {
+        free(zeros);
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %llu hashes",
+                         (unsigned long long)r->piece_count);
+    }
+    r->zero_hash = piece_hash(zeros, PIECE_SIZE);
+    free(zeros);
+    REPL_TRY(check_space(r->target, out->data_bytes, err));
+    REPL_TRY(targets_open(r, &out->resumed, err));
+
+    repl_result result = phase_run(r, REPL_RESTORE_WRITING, err);
+    struct repl_error late;
+    repl_result saved = checkpoint(r, repl_ok(result) ? err : &late);
+    REPL_TRY(repl_ok(result) ? saved : result);
+    repl_target_drop_cache(r->target);
+    result = phase_run(r, REPL_RESTORE_VERIFYING, err);
+    if (!repl_ok(result)) {
+        repl_ignore(checkpoint(r, &late)); /* the first error is the one to tell */
+        return result;
+    }
+    out->verified_bytes = r->size;
+    repl_restore_progress_remove(r->progress);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_restore_run(const struct repl_restore_options *options,
+                             struct repl_restore_result *out, struct repl_error *err)
+{
+    struct restore r = {.options = options, .target = options->target};
+    *out = (struct repl_restore_result){0};
+    pthread_mutex_init(&r.mutex, NULL);
+    pthread_cond_init(&r.ended, NULL);
+    repl_result result = restore_steps(&r, out, err);
+    repl_restore_progress_close(r.progress);
+    repl_view_free(r.view);
+    free(r.hashes);
+    pthread_cond_destroy(&r.ended);
+    pthread_mutex_destroy(&r.mutex);
+    return result;
+}

@@ -1,0 +1,224 @@
+/*
+ * Writing and reading back a target that repl_target_check.c has found fit.
+ *
+ * A device is opened with O_EXCL, which the kernel grants to nobody else while
+ * it is mounted or held, whatever mount namespace that is in; the checks before
+ * are there to say why. Data goes past the page cache, so a restore does not
+ * push the host's own working set out of memory. What O_DIRECT cannot do, an
+ * end that is no whole block, goes through the cache.
+ */
+#include "recover/target.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static repl_result target_fail(const struct repl_target *target, struct repl_error *err,
+                               const char *what)
+{
+    int os_errno = errno;
+    enum repl_code code = os_errno == ENOSPC || os_errno == EDQUOT ? REPL_E_NOSPACE : REPL_E_IO;
+    return repl_fail_errno(err, code, os_errno, "cannot %s %s", what, target->path);
+}
+
+static repl_result device_open(struct repl_target *target, struct repl_error *err)
+{
+    struct stat status;
+    target->fd = open(target->resolved, O_RDWR | O_EXCL | O_CLOEXEC);
+    if (target->fd < 0 && errno == EBUSY)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s is in use (mounted, perhaps in a container, or held by another "
+                         "device): \"lsblk %s\" shows by what; release it first",
+                         target->path, target->resolved);
+    if (target->fd < 0)
+        return target_fail(target, err, "open");
+    if (fstat(target->fd, &status) != 0)
+        return target_fail(target, err, "examine");
+    if (!S_ISBLK(status.st_mode) || status.st_rdev != target->device)
+        return repl_fail(err, REPL_E_REFUSED, "%s became another device meanwhile: try again",
+                         target->path);
+    target->direct_fd = open(target->resolved, O_RDWR | O_DIRECT | O_CLOEXEC);
+    return REPL_SUCCESS;
+}
+
+/* A new file's name is durable once its directory has been synced. */
+static repl_result directory_sync(const struct repl_target *target, struct repl_error *err)
+{
+    char *copy = strdup(target->resolved);
+    if (copy == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory");
+    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(copy);
+    bool durable = fd >= 0 && fsync(fd) == 0;
+    repl_result result =
+        durable ? REPL_SUCCESS : target_fail(target, err, "make durable the name of");
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
+static repl_result file_open(struct repl_target *target, uint64_t volume_size, bool keep,
+                             struct repl_error *err)
+{
+    struct stat status;
+    int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | (target->exists ? 0 : O_CREAT | O_EXCL);
+    target->fd = open(target->resolved, flags, 0600);
+    if (target->fd < 0)
+        return target_fail(target, err, target->exists ? "open" : "make");
+    if (fstat(target->fd, &status) != 0)
+        return target_fail(target, err, "examine");
+    if (!S_ISREG(status.st_mode) ||
+        (target->exists && (status.st_ino != target->inode || status.st_dev != target->device)))
+        return repl_fail(err, REPL_E_REFUSED, "%s became another file meanwhile: try again",
+                         target->path);
+    target->device = status.st_dev;
+    target->inode = status.st_ino;
+    if (!keep && ftruncate(target->fd, 0) != 0)
+        return target_fail(target, err, "empty");
+    if (ftruncate(target->fd, (off_t)volume_size) != 0)
+        return target_fail(target, err, "give its size to");
+    target->fresh = !keep;
+    /* For reading back only: a file's last block may be part of one. */
+    target->direct_fd = open(target->resolved, O_RDONLY | O_DIRECT | O_CLOEXEC);
+    return target->exists ? REPL_SUCCESS : directory_sync(target, err);
+}
+
+repl_result repl_target_open(struct repl_target *target, uint64_t volume_size, bool keep,
+                             struct repl_error *err)
+{
+    return target->is_device ? device_open(target, err) : file_open(target, volume_size, keep, err);
+}
+
+/* Whole blocks of a device go past the page cache. */
+static int descriptor_for(const struct repl_target *target, uint64_t offset, size_t size)
+{
+    bool whole =
+        target->is_device && target->direct_fd >= 0 && (offset | size) % target->block_size == 0;
+    return whole ? target->direct_fd : target->fd;
+}
+
+repl_result repl_target_write(const struct repl_target *target, uint64_t offset, const void *data,
+                              size_t size, struct repl_error *err)
+{
+    const uint8_t *bytes = data;
+    while (size > 0) {
+        int fd = descriptor_for(target, offset, size);
+        ssize_t written = pwrite(fd, bytes, size, (off_t)offset);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written == 0)
+            errno = EIO;
+        if (written <= 0)
+            return target_fail(target, err, "write");
+        bytes += written;
+        offset += (uint64_t)written;
+        size -= (size_t)written;
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result zeros_write(const struct repl_target *target, uint64_t offset, uint64_t size,
+                               struct repl_error *err)
+{
+    size_t room = 1u << 20;
+    void *zeros = aligned_alloc(REPL_TARGET_ALIGNMENT, room);
+    if (zeros == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a buffer");
+    memset(zeros, 0, room);
+    repl_result result = REPL_SUCCESS;
+    while (repl_ok(result) && size > 0) {
+        size_t piece = size < room ? (size_t)size : room;
+        result = repl_target_write(target, offset, zeros, piece, err);
+        offset += piece;
+        size -= piece;
+    }
+    free(zeros);
+    return result;
+}
+
+repl_result repl_target_zero(const struct repl_target *target, uint64_t offset, uint64_t size,
+                             struct repl_error *err)
+{
+    if (target->fresh)
+        return REPL_SUCCESS;
+    /* The kernel lets the device do it, or writes zeros itself; it wants whole blocks. */
+    uint64_t range[2] = {offset, size};
+    if (target->is_device && (offset | size) % target->block_size == 0 &&
+        ioctl(target->fd, BLKZEROOUT, range) == 0)
+        return REPL_SUCCESS;
+    if (!target->is_device && fallocate(target->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                        (off_t)offset, (off_t)size) == 0)
+        return REPL_SUCCESS;
+    return zeros_write(target, offset, size, err);
+}
+
+/* Reads up to the end of the file, in whole aligned blocks; the bytes wanted must be among them. */
+static bool direct_read(const struct repl_target *target, uint64_t offset, uint8_t *data,
+                        size_t size)
+{
+    size_t unit = target->is_device ? target->block_size : REPL_TARGET_ALIGNMENT;
+    size_t rounded = (size + unit - 1) / unit * unit, done = 0;
+    if (target->direct_fd < 0 || offset % unit != 0)
+        return false;
+    while (done < size) {
+        ssize_t got = pread(target->direct_fd, data + done, rounded - done, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        /* A short read that ends within a block cannot be continued directly. */
+        if (got <= 0 || ((size_t)got % unit != 0 && done + (size_t)got < size))
+            return false;
+        done += (size_t)got;
+    }
+    return true;
+}
+
+repl_result repl_target_read(const struct repl_target *target, uint64_t offset, void *data,
+                             size_t size, struct repl_error *err)
+{
+    uint8_t *bytes = data;
+    if (direct_read(target, offset, data, size))
+        return REPL_SUCCESS;
+    posix_fadvise(target->fd, (off_t)offset, (off_t)size, POSIX_FADV_DONTNEED);
+    while (size > 0) {
+        ssize_t got = pread(target->fd, bytes, size, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got == 0)
+            errno = EIO;
+        if (got <= 0)
+            return target_fail(target, err, "read back");
+        bytes += got;
+        offset += (uint64_t)got;
+        size -= (size_t)got;
+    }
+    return REPL_SUCCESS;
+}
+
+repl_result repl_target_sync(const struct repl_target *target, struct repl_error *err)
+{
+    if (fdatasync(target->fd) != 0)
+        return target_fail(target, err, "make durable what was written to");
+    return REPL_SUCCESS;
+}
+
+void repl_target_drop_cache(const struct repl_target *target)
+{
+    posix_fadvise(target->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+void repl_target_fini(struct repl_target *target)
+{
+    if (target->fd >= 0)
+        close(target->fd);
+    if (target->direct_fd >= 0)
+        close(target->direct_fd);
+    free(target->path);
+    free(target->resolved);
+    *target = (struct repl_target){.fd = -1, .direct_fd = -1};
+}

@@ -1,0 +1,524 @@
+/*
+ * Threads take the next segment, or the next MiB of the replica, until there
+ * is none. What is wrong with a segment is a finding, not an error: the rest is
+ * looked at all the same. Only what keeps from looking (no connection, no
+ * memory, an interrupt) is an error.
+ *
+ * A point is affected by damage in any segment it is made of: from the last
+ * full up to its own, and those that hold chunks which these refer to. Whether
+ * the damaged bytes are still visible at the point is not asked: it is rather
+ * named once too often.
+ */
+#include "recover/verify_history.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+#include "format/slot.h"
+
+#define THREADS_MAX   16u
+#define PIECE_SIZE    (1u << 20)
+#define CACHED_FRAMES 32u
+
+/* One item of the common work: a segment, a supply, a piece. */
+typedef repl_result item_fn(void *context, void *of_thread, uint64_t item, struct repl_error *err);
+
+struct crew {
+    const struct repl_verify_options *options;
+    item_fn *item;
+    void *context;
+    repl_result (*thread_begin)(void *context, void **of_thread, struct repl_error *err);
+    void (*thread_end)(void *of_thread);
+    uint64_t item_count;
+
+    pthread_mutex_t mutex; /* guards all below, and what items sum up */
+    uint64_t next;
+    bool stop;
+    repl_result result;
+    struct repl_error err;
+};
+
+static bool crew_next(struct crew *crew, uint64_t *item)
+{
+    const atomic_bool *interrupted = crew->options->interrupted;
+    pthread_mutex_lock(&crew->mutex);
+    if (interrupted != NULL && atomic_load(interrupted) && repl_ok(crew->result)) {
+        crew->result = repl_fail(&crew->err, REPL_E_RETRY, "interrupted");
+        crew->stop = true;
+    }
+    bool taken = !crew->stop && crew->next < crew->item_count;
+    if (taken)
+        *item = crew->next++;
+    pthread_mutex_unlock(&crew->mutex);
+    return taken;
+}
+
+static void *crew_thread(void *context)
+{
+    struct crew *crew = context;
+    struct repl_error err;
+    void *of_thread = NULL;
+    uint64_t item;
+    repl_result result = crew->thread_begin(crew->context, &of_thread, &err);
+    while (repl_ok(result) && crew_next(crew, &item))
+        result = crew->item(crew->context, of_thread, item, &err);
+    if (of_thread != NULL)
+        crew->thread_end(of_thread);
+    pthread_mutex_lock(&crew->mutex);
+    if (!repl_ok(result)) {
+        crew->stop = true;
+        if (repl_ok(crew->result)) {
+            crew->result = result;
+            crew->err = err;
+        }
+    }
+    pthread_mutex_unlock(&crew->mutex);
+    return NULL;
+}
+
+static repl_result crew_run(struct crew *crew, struct repl_error *err)
+{
+    pthread_t threads[THREADS_MAX];
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned count = crew->options->threads > 0 ? crew->options->threads
+                     : processors > 2           ? (unsigned)processors
+                                                : 2;
+    unsigned started = 0;
+    if (count > THREADS_MAX)
+        count = THREADS_MAX;
+    pthread_mutex_init(&crew->mutex, NULL);
+    while (started < count && pthread_create(&threads[started], NULL, crew_thread, crew) == 0)
+        started++;
+    for (unsigned i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    pthread_mutex_destroy(&crew->mutex);
+    if (started == 0)
+        return repl_fail(err, REPL_E_NOMEM, "cannot start a thread");
+    if (!repl_ok(crew->result) && err != NULL)
+        *err = crew->err;
+    return crew->result;
+}
+
+/* --- segments
+ * ------------------------------------------------------------------------------------- */
+
+struct segments_check {
+    struct crew crew;
+    const struct repl_verify_options *options;
+    const struct repl_catalogue *catalogue;
+    struct repl_verify_result *out;
+    bool *damaged; /* of each segment, then of each supply */
+    /* pairs of such places: the first refers to chunks in the second */
+    struct repl_buffer references;
+};
+
+static void finding(struct segments_check *check, const char *text)
+{
+    pthread_mutex_lock(&check->crew.mutex);
+    check->options->finding(check->options->context, text);
+    pthread_mutex_unlock(&check->crew.mutex);
+}
+
+/* Errors that keep from looking, and not what is looked for. */
+static bool is_obstacle(repl_result result)
+{
+    return result.code == REPL_E_RETRY || result.code == REPL_E_NOMEM ||
+           result.code == REPL_E_REFUSED || result.code == REPL_E_FENCED ||
+           result.code == REPL_E_LOCKED;
+}
+
+static repl_result reference_add(struct segments_check *check, size_t from, size_t to,
+                                 struct repl_error *err)
+{
+    size_t pair[2] = {from, to};
+    pthread_mutex_lock(&check->crew.mutex);
+    repl_result result = repl_buffer_append(&check->references, pair, sizeof pair, err);
+    pthread_mutex_unlock(&check->crew.mutex);
+    return result;
+}
+
+/* Every chunk the segment refers to lies somewhere. */
+static repl_result references_check(struct segments_check *check, size_t i,
+                                    const struct repl_segment *segment,
+                                    struct repl_frame_coder *coder, uint64_t *count,
+                                    struct repl_error *err)
+{
+    struct repl_record_walk walk;
+    repl_result result = REPL_SUCCESS;
+    size_t last = SIZE_MAX;
+    repl_record_walk_begin(&walk, segment, coder);
+    for (bool done = false; repl_ok(result);) {
+        struct repl_record record;
+        struct repl_chunk_home home;
+        result = repl_record_walk_next(&walk, &record, &done, err);
+        if (!repl_ok(result) || done)
+            break;
+        if (record.type != REPL_RECORD_CHUNK)
+            continue;
+        ++*count;
+        result =
+            repl_forward(repl_history_chunk(check->options->history, &record.chunk, &home, err),
+                         err, "the extent at offset %llu", (unsigned long long)record.offset);
+        if (!repl_ok(result))
+            break;
+        size_t place = home.supply ? check->catalogue->segment_count + home.index : home.index;
+        if (place != last && place != i)
+            result = reference_add(check, i, place, err);
+        last = place;
+    }
+    repl_record_walk_end(&walk);
+    return result;
+}
+
+static repl_result segment_look(struct segments_check *check, size_t i,
+                                struct repl_frame_coder *coder, uint64_t *bytes,
+                                uint64_t *references, struct repl_error *err)
+{
+    const struct repl_segment *segment;
+    size_t segments = check->catalogue->segment_count;
+    char name[64];
+    if (i >= segments) {
+        const struct repl_segment_id *id = &check->catalogue->supplies[i - segments];
+        snprintf(name, sizeof name, "supply %llu.%u.%u", (unsigned long long)id->to_seq, id->part,
+                 id->supply);
+        REPL_TRY(repl_history_supply(check->options->history, i - segments, &segment, err));
+    } else {
+        const struct repl_head *head = &check->catalogue->segments[i].head;
+        snprintf(name, sizeof name, "segment %llu.%u", (unsigned long long)head->to_seq,
+                 head->part);
+        REPL_TRY(repl_history_segment(check->options->history, i, &segment, err));
+    }
+    *bytes = segment->footer.file_size;
+    REPL_TRY(repl_forward(repl_segment_verify(segment, coder, err), err, "%s", name));
+    if (i >= segments)
+        return REPL_SUCCESS;
+    return repl_forward(references_check(check, i, segment, coder, references, err), err, "%s",
+                        name);
+}
+
+static repl_result segment_item(void *context, void *of_thread, uint64_t item,
+                                struct repl_error *err)
+{
+    struct segments_check *check = context;
+    uint64_t bytes = 0, references = 0;
+    repl_result result = segment_look(check, item, of_thread, &bytes, &references, err);
+    if (is_obstacle(result))
+        return result;
+    if (!repl_ok(result))
+        finding(check, err->text);
+    pthread_mutex_lock(&check->crew.mutex);
+    check->out->bytes += bytes;
+    check->out->reference_count += references;
+    check->out->damaged_count += !repl_ok(result);
+    check->damaged[item] = !repl_ok(result);
+    pthread_mutex_unlock(&check->crew.mutex);
+    return REPL_SUCCESS;
+}
+
+static repl_result coder_begin(void *context, void **of_thread, struct repl_error *err)
+{
+    struct repl_frame_coder *coder = NULL;
+    (void)context;
+    repl_result result = repl_frame_coder_new(&coder, err);
+    *of_thread = coder;
+    return result;
+}
+
+static void coder_end(void *of_thread)
+{
+    repl_frame_coder_free(of_thread);
+}
+
+/* --- the chain
+ * ------------------------------------------------------------------------------------ */
+
+static bool head_follows(const struct repl_head *before, const struct repl_head *head)
+{
+    if (before == NULL)
+        return head->from_seq == 0 && head->part == 0;
+    if (before->has_point)
+        return head->part == 0 && (head->from_seq == before->to_seq || head->from_seq == 0);
+    return head->from_seq == before->from_seq && head->to_seq == before->to_seq &&
+           head->part == before->part + 1;
+}
+
+/* A segment that cannot be opened is damaged, and has been named for it. */
+static void chain_check(struct segments_check *check)
+{
+    const struct repl_catalogue *c = check->catalogue;
+    for (size_t i = 0; i < c->segment_count; i++) {
+        const struct repl_head *head = &c->segments[i].head;
+        const struct repl_head *before = i > 0 ? &c->segments[i - 1].head : NULL;
+        const struct repl_digest none = {{0}};
+        const struct repl_segment *segment;
+        char text[160];
+        bool linked = true, follows = head_follows(before, head);
+        if (repl_ok(repl_history_segment(check->options->history, i, &segment, NULL)))
+            linked = repl_digest_equal(&segment->header.prev, before ? &before->digest : &none);
+        if (linked && follows)
+            continue;
+        check->out->broken_links++;
+        check->damaged[i] = true;
+        snprintf(text, sizeof text, "segment %llu.%u %s: the chain is broken there",
+                 (unsigned long long)head->to_seq, head->part,
+                 follows ? "continues another segment than the one before it"
+                 : before == NULL
+                     ? "is the first, and carries only the changes since an earlier one"
+                     : "does not begin where the one before it ends");
+        check->options->finding(check->options->context, text);
+    }
+}
+
+/* --- the points
+ * ----------------------------------------------------------------------------------- */
+
+/* Damage spreads to those that refer to what is damaged. One round does: a chunk's own bytes
+ * refer to nothing. */
+static void damage_spread(struct segments_check *check, bool *unsound)
+{
+    const size_t(*pairs)[2] = (const void *)check->references.data;
+    size_t count = check->references.size / sizeof *pairs;
+    memcpy(unsound, check->damaged, check->catalogue->segment_count * sizeof *unsound);
+    for (size_t i = 0; i < count; i++) {
+        if (check->damaged[pairs[i][1]])
+            unsound[pairs[i][0]] = true;
+    }
+}
+
+static repl_result points_check(struct segments_check *check, struct repl_error *err)
+{
+    const struct repl_catalogue *c = check->catalogue;
+    struct repl_verify_result *out = check->out;
+    bool *unsound = calloc(c->segment_count + 1, sizeof *unsound);
+    out->point_affected = calloc(c->point_count + 1, sizeof *out->point_affected);
+    if (unsound == NULL || out->point_affected == NULL) {
+        free(unsound);
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu points", c->point_count);
+    }
+    damage_spread(check, unsound);
+    bool since_full = false;
+    size_t point = 0;
+    for (size_t i = 0; i < c->segment_count; i++) {
+        const struct repl_head *head = &c->segments[i].head;
+        if (head->from_seq == 0 && head->part == 0)
+            since_full = false;
+        since_full = since_full || unsound[i];
+        while (point < c->point_count && c->points[point].point.seq < head->to_seq)
+            out->point_affected[point++] = true; /* no segment ends in it */
+        if (head->has_point && point < c->point_count && c->points[point].point.seq == head->to_seq)
+            out->point_affected[point++] = since_full;
+    }
+    for (; point < c->point_count; point++)
+        out->point_affected[point] = true;
+    for (size_t i = 0; i < c->point_count; i++)
+        out->affected_count += out->point_affected[i];
+    free(unsound);
+    return REPL_SUCCESS;
+}
+
+void repl_verify_result_fini(struct repl_verify_result *result)
+{
+    free(result->point_affected);
+    result->point_affected = NULL;
+}
+
+repl_result repl_verify_history(const struct repl_verify_options *options,
+                                struct repl_verify_result *out, struct repl_error *err)
+{
+    const struct repl_catalogue *c = repl_history_catalogue(options->history);
+    *out = (struct repl_verify_result){.segment_count = c->segment_count,
+                                       .supply_count = c->supply_count};
+    struct segments_check check = {.options = options, .catalogue = c, .out = out};
+    check.crew = (struct crew){.options = options,
+                               .item = segment_item,
+                               .context = &check,
+                               .thread_begin = coder_begin,
+                               .thread_end = coder_end,
+                               .item_count = c->segment_count + c->supply_count};
+    check.damaged = calloc(check.crew.item_count + 1, sizeof *check.damaged);
+    repl_result result =
+        check.damaged == NULL
+            ? repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", c->segment_count)
+            : crew_run(&check.crew, err);
+    if (repl_ok(result)) {
+        chain_check(&check);
+        result = points_check(&check, err);
+    }
+    repl_buffer_fini(&check.references);
+    free(check.damaged);
+    return result;
+}
+
+/* --- the replica
+ * ---------------------------------------------------------------------------------- */
+
+struct replica_check {
+    struct crew crew;
+    struct repl_view *view;
+    const char *image_path;
+    int fd;
+    struct repl_replica_result *out;
+};
+
+struct replica_reader {
+    struct repl_view_reader *reader;
+    uint8_t *wanted, *found;
+};
+
+static void replica_reader_end(void *of_thread)
+{
+    struct replica_reader *reader = of_thread;
+    repl_view_reader_free(reader->reader);
+    free(reader->wanted);
+    free(reader->found);
+    free(reader);
+}
+
+static repl_result replica_reader_begin(void *context, void **of_thread, struct repl_error *err)
+{
+    const struct replica_check *check = context;
+    struct replica_reader *reader = calloc(1, sizeof *reader);
+    *of_thread = reader;
+    if (reader == NULL || (reader->wanted = malloc(PIECE_SIZE)) == NULL ||
+        (reader->found = malloc(PIECE_SIZE)) == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory");
+    return repl_view_reader_new(check->view, CACHED_FRAMES, &reader->reader, err);
+}
+
+/* Whatever lies behind the file's end is zeros. */
+static repl_result image_read(const struct replica_check *check, uint64_t offset, uint8_t *out,
+                              size_t size, struct repl_error *err)
+{
+    while (size > 0) {
+        ssize_t got = pread(check->fd, out, size, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return repl_fail_errno(err, REPL_E_IO, errno, "cannot read %s", check->image_path);
+        if (got == 0) {
+            memset(out, 0, size);
+            return REPL_SUCCESS;
+        }
+        out += got;
+        offset += (uint64_t)got;
+        size -= (size_t)got;
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result replica_item(void *context, void *of_thread, uint64_t item,
+                                struct repl_error *err)
+{
+    struct replica_check *check = context;
+    struct replica_reader *reader = of_thread;
+    uint64_t offset = item * PIECE_SIZE, left = repl_view_size(check->view) - offset;
+    size_t size = left < PIECE_SIZE ? (size_t)left : PIECE_SIZE;
+    REPL_TRY(repl_view_read(reader->reader, offset, reader->wanted, size, err));
+    REPL_TRY(image_read(check, offset, reader->found, size, err));
+    uint64_t differing = 0, first = UINT64_MAX;
+    for (size_t at = 0; at < size; at += REPL_PAGE_SIZE) {
+        size_t page = size - at < REPL_PAGE_SIZE ? size - at : REPL_PAGE_SIZE;
+        if (memcmp(reader->wanted + at, reader->found + at, page) == 0)
+            continue;
+        differing += page;
+        if (first == UINT64_MAX)
+            first = offset + at;
+    }
+    pthread_mutex_lock(&check->crew.mutex);
+    check->out->compared_bytes += size;
+    check->out->differing_bytes += differing;
+    if (first < check->out->first_difference)
+        check->out->first_difference = first;
+    pthread_mutex_unlock(&check->crew.mutex);
+    return REPL_SUCCESS;
+}
+
+static repl_result state_read(const char *path, struct repl_replica_state *state,
+                              uint64_t *generation, struct repl_error *err)
+{
+    uint8_t slots[REPL_SLOT_FILE] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return repl_fail_errno(err, errno == ENOENT ? REPL_E_MISSING : REPL_E_IO, errno,
+                               "cannot open %s", path);
+    ssize_t got = pread(fd, slots, sizeof slots, 0);
+    int os_errno = errno;
+    close(fd);
+    if (got < 0)
+        return repl_fail_errno(err, REPL_E_IO, os_errno, "cannot read %s", path);
+    return repl_forward(repl_replica_state_decode(slots, state, generation, err), err, "%s", path);
+}
+
+/* The point of the catalogue that the replica says it stands at. */
+static repl_result point_find(const struct repl_history *history,
+                              const struct repl_replica_state *state, size_t *point,
+                              struct repl_error *err)
+{
+    const struct repl_catalogue *c = repl_history_catalogue(history);
+    size_t i = repl_history_segment_of(history, state->reached.to_seq);
+    for (*point = 0; *point < c->point_count; ++*point) {
+        if (c->points[*point].point.seq == state->reached.to_seq)
+            break;
+    }
+    if (i == SIZE_MAX || *point == c->point_count ||
+        !repl_digest_equal(&c->segments[i].head.digest, &state->reached.digest))
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "the replica says it stands at point %llu, which is not in the history: "
+                         "it is another volume's, or the history was replaced",
+                         (unsigned long long)state->reached.to_seq);
+    return REPL_SUCCESS;
+}
+
+static repl_result replica_compare(struct replica_check *check, size_t point,
+                                   const struct repl_verify_options *options,
+                                   struct repl_error *err)
+{
+    REPL_TRY(repl_history_view(options->history, point, &check->view, err));
+    check->fd = open(check->image_path, O_RDONLY | O_CLOEXEC);
+    if (check->fd < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot open the replica %s",
+                               check->image_path);
+    check->crew =
+        (struct crew){.options = options,
+                      .item = replica_item,
+                      .context = check,
+                      .thread_begin = replica_reader_begin,
+                      .thread_end = replica_reader_end,
+                      .item_count = (repl_view_size(check->view) + PIECE_SIZE - 1) / PIECE_SIZE};
+    return crew_run(&check->crew, err);
+}
+
+repl_result repl_verify_replica(const struct repl_verify_options *options, const char *state_path,
+                                const char *image_path, struct repl_replica_result *out,
+                                struct repl_error *err)
+{
+    struct repl_replica_state state, after;
+    uint64_t generation, generation_after;
+    size_t point;
+    *out = (struct repl_replica_result){.first_difference = UINT64_MAX};
+    REPL_TRY(state_read(state_path, &state, &generation, err));
+    out->seq = state.reached.to_seq;
+    if (state.reached.to_seq == 0 || state.applying || !state.reached.has_point) {
+        out->verdict = state.reached.to_seq == 0 && !state.applying ? REPL_REPLICA_EMPTY
+                                                                    : REPL_REPLICA_BETWEEN;
+        return REPL_SUCCESS;
+    }
+    REPL_TRY(point_find(options->history, &state, &point, err));
+    struct replica_check check = {.image_path = image_path, .fd = -1, .out = out};
+    repl_result result = replica_compare(&check, point, options, err);
+    repl_view_free(check.view);
+    if (check.fd >= 0)
+        close(check.fd);
+    REPL_TRY(result);
+    REPL_TRY(state_read(state_path, &after, &generation_after, err));
+    out->verdict = out->differing_bytes == 0        ? REPL_REPLICA_SAME
+                   : generation_after != generation ? REPL_REPLICA_MOVED
+                                                    : REPL_REPLICA_DIFFERS;
+    return REPL_SUCCESS;
+}

@@ -1,0 +1,36 @@
+/*
+ * --at: which point is meant by a time as people write it.
+ */
+#ifndef REPL_AGENT_WHEN_H
+#define REPL_AGENT_WHEN_H
+
+#include "format/wire.h"
+#include "repl/error.h"
+
+enum repl_when_kind {
+    REPL_WHEN_LATEST, /* the newest point */
+    REPL_WHEN_SEQ,    /* the point with that number */
+    REPL_WHEN_TIME,   /* the newest point that was complete by then */
+};
+
+struct repl_when {
+    enum repl_when_kind kind;
+    uint64_t seq;
+    int64_t time_ns;
+};
+
+/* "latest" or "now"; "1234", a point's number; RFC 3339, "2026-05-04T13:37:00Z"; local time,
+ * "2026-05-04 13:37[:00]", "17:00", "today 17:00", "yesterday 17:00"; "10 min ago". */
+REPL_RESULT repl_when_parse(const char *text, int64_t now_ns, struct repl_when *out,
+                            struct repl_error *err);
+
+/* Which of the points, oldest first, is meant. REPL_E_MISSING says what there is instead. */
+REPL_RESULT repl_when_resolve(const struct repl_when *when, const struct repl_points_entry *points,
+                              size_t count, size_t *index, struct repl_error *err);
+
+/* The resolved point in words, several lines: number, time in local time and UTC, how it was cut,
+ * and how far it lies from the time that was asked for. Freed by the caller; NULL: out of
+ * memory. */
+char *repl_when_describe(const struct repl_when *when, const struct repl_points_entry *point);
+
+#endif

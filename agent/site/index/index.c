@@ -1,0 +1,291 @@
+/*
+ * The site's index: one LMDB file.
+ *
+ *   (main)    "repl-index-version" -> u32, "next-volume" -> u32, and the names of those below
+ *   volumes   NAME                 -> number of the volume, and how far its log is in here
+ *   points    VOLUME SEQ           -> the point, how long it was the present, the volume's size
+ *   segments  VOLUME TO PART       -> the rest of struct repl_segments_entry
+ *   chunks    VOLUME DIGEST        -> the place that was named last
+ *   dropped   VOLUME               -> nothing: its entries are still to be removed
+ *
+ * Keys are big-endian, so that LMDB's order by bytes is the order by number;
+ * values go through the cursor, and whoever reads one checks it. VOLUME is a
+ * number of 32 bits that is never given twice, so a volume is forgotten in one
+ * small transaction, and what it leaves behind is removed in many: an index of
+ * a large volume has more entries than one transaction should hold.
+ */
+#include "site/index/index_internal.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ensure.h"
+#include "format/segment_format.h"
+
+/* --- keys --------------------------------------------------------------------------------- */
+
+static void key_add(struct index_key *key, uint64_t value, size_t size)
+{
+    ensure(key->size + size <= sizeof key->bytes);
+    for (size_t i = size; i-- > 0;)
+        key->bytes[key->size++] = (uint8_t)(value >> 8 * i);
+}
+
+uint64_t repl_index_key_number(const MDB_val *key, size_t offset, size_t size)
+{
+    const uint8_t *bytes = key->mv_data;
+    uint64_t value = 0;
+    for (size_t i = 0; i < size && offset + i < key->mv_size; i++)
+        value = value << 8 | bytes[offset + i];
+    return value;
+}
+
+struct index_key repl_index_volume_key(uint32_t number)
+{
+    struct index_key key = {.size = 0};
+    key_add(&key, number, 4);
+    return key;
+}
+
+struct index_key repl_index_point_key(uint32_t number, uint64_t seq)
+{
+    struct index_key key = repl_index_volume_key(number);
+    key_add(&key, seq, 8);
+    return key;
+}
+
+struct index_key repl_index_segment_key(uint32_t number, uint64_t to_seq, uint32_t part)
+{
+    struct index_key key = repl_index_volume_key(number);
+    key_add(&key, to_seq, 8);
+    key_add(&key, part, 4);
+    return key;
+}
+
+struct index_key repl_index_chunk_key(uint32_t number, const struct repl_digest *name)
+{
+    struct index_key key = repl_index_volume_key(number);
+    memcpy(key.bytes + key.size, name->bytes, sizeof name->bytes);
+    key.size += sizeof name->bytes;
+    return key;
+}
+_Static_assert(4 + sizeof(struct repl_digest) == INDEX_KEY_SIZE_MAX,
+               "the longest key is a chunk's");
+
+MDB_val repl_index_text_val(const char *text)
+{
+    union {
+        const char *in;
+        void *out; /* LMDB only reads it */
+    } pointer = {.in = text};
+    return (MDB_val){.mv_size = strlen(text), .mv_data = pointer.out};
+}
+
+/* --- values ------------------------------------------------------------------------------- */
+
+repl_result repl_index_volume_get(struct repl_index *index, MDB_txn *txn, const char *name,
+                                  struct index_volume *out, bool *found, struct repl_error *err)
+{
+    MDB_val value;
+    *out = (struct index_volume){0};
+    REPL_TRY(
+        repl_index_get(index, txn, INDEX_VOLUMES, repl_index_text_val(name), &value, found, err));
+    if (!*found)
+        return REPL_SUCCESS;
+    struct repl_reader r = repl_index_reader_of(&value);
+    out->number = repl_read_u32(&r);
+    out->log_end = repl_read_u64(&r);
+    out->record_number = repl_read_u64(&r);
+    out->point_seq = repl_read_u64(&r);
+    if (!repl_ok(repl_reader_end(&r, NULL, "")))
+        return repl_index_damaged(index, INDEX_VOLUMES, err);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_index_point_decode(const struct repl_index *index, const MDB_val *key,
+                                    const MDB_val *value, struct repl_points_entry *out,
+                                    struct repl_error *err)
+{
+    struct repl_reader r = repl_index_reader_of(value);
+    repl_point_decode(&r, &out->point);
+    out->unchanged_until_ns = repl_read_i64(&r);
+    out->volume_size = repl_read_u64(&r);
+    if (!repl_ok(repl_reader_end(&r, NULL, "")) || key->mv_size != 12 ||
+        out->point.seq != repl_index_key_number(key, 4, 8) ||
+        out->unchanged_until_ns < out->point.end_ns || out->volume_size > REPL_VOLUME_SIZE_MAX)
+        return repl_index_damaged(index, INDEX_POINTS, err);
+    return REPL_SUCCESS;
+}
+
+static repl_result segment_decode(const struct repl_index *index, const MDB_val *key,
+                                  const MDB_val *value, struct repl_segments_entry *out,
+                                  struct repl_error *err)
+{
+    struct repl_reader r = repl_index_reader_of(value);
+    out->head.to_seq = repl_index_key_number(key, 4, 8);
+    out->head.part = (uint32_t)repl_index_key_number(key, 12, 4);
+    out->head.from_seq = repl_read_u64(&r);
+    out->file_size = repl_read_u64(&r);
+    repl_read_digest(&r, &out->head.digest);
+    uint8_t has_point = repl_read_u8(&r);
+    out->head.has_point = has_point == 1;
+    repl_read_zeros(&r, 3);
+    if (!repl_ok(repl_reader_end(&r, NULL, "")) || key->mv_size != 16 || has_point > 1 ||
+        out->head.from_seq >= out->head.to_seq || out->file_size > REPL_SEGMENT_HARD_LIMIT)
+        return repl_index_damaged(index, INDEX_SEGMENTS, err);
+    return REPL_SUCCESS;
+}
+
+/* --- reading ------------------------------------------------------------------------------ */
+
+repl_result repl_index_position(struct repl_index *index, const char *volume, uint64_t *log_end,
+                                uint64_t *record_number, struct repl_error *err)
+{
+    struct index_volume entry;
+    MDB_txn *txn;
+    bool found;
+    *log_end = *record_number = 0;
+    REPL_TRY(repl_index_read_begin(index, &txn, err));
+    repl_result result = repl_index_volume_get(index, txn, volume, &entry, &found, err);
+    repl_index_read_end(index, txn);
+    REPL_TRY(result);
+    *log_end = entry.log_end;
+    *record_number = entry.record_number;
+    return REPL_SUCCESS;
+}
+
+repl_result repl_index_chunk(struct repl_index *index, const char *volume,
+                             const struct repl_digest *name, struct repl_chunk_place *place,
+                             bool *found, struct repl_error *err)
+{
+    struct index_volume entry;
+    MDB_txn *txn;
+    MDB_val value;
+    *place = (struct repl_chunk_place){0};
+    *found = false;
+    REPL_TRY(repl_index_read_begin(index, &txn, err));
+    repl_result result = repl_index_volume_get(index, txn, volume, &entry, found, err);
+    if (repl_ok(result) && *found) {
+        struct index_key key = repl_index_chunk_key(entry.number, name);
+        result =
+            repl_index_get(index, txn, INDEX_CHUNKS, repl_index_key_val(&key), &value, found, err);
+    }
+    if (repl_ok(result) && *found) {
+        struct repl_reader r = repl_index_reader_of(&value);
+        place->segment.to_seq = repl_read_u64(&r);
+        place->segment.part = repl_read_u32(&r);
+        place->segment.supply = repl_read_u32(&r);
+        place->frame = repl_read_u32(&r);
+        place->frame_offset = repl_read_u32(&r);
+        if (!repl_ok(repl_reader_end(&r, NULL, "")) ||
+            place->frame_offset > REPL_FRAME_RAW_MAX - REPL_CHUNK_SIZE)
+            result = repl_index_damaged(index, INDEX_CHUNKS, err);
+    }
+    repl_index_read_end(index, txn);
+    if (!repl_ok(result))
+        *found = false;
+    return result;
+}
+
+/* One entry into its place in a page. */
+typedef repl_result entry_fn(const struct repl_index *index, const MDB_val *key,
+                             const MDB_val *value, void *page, uint32_t place,
+                             struct repl_error *err);
+
+/* Entries of one volume from a key on, as many as a page holds. */
+static repl_result page_fill(struct repl_index *index, MDB_txn *txn, enum index_table table,
+                             struct index_key *from, entry_fn *entry, void *page, uint32_t *count,
+                             bool *more, struct repl_error *err)
+{
+    MDB_cursor *cursor;
+    MDB_val key = repl_index_key_val(from), value;
+    int error = mdb_cursor_open(txn, index->tables[table], &cursor);
+    if (error != 0)
+        return repl_index_fail(index, error, err, "read");
+    repl_result result = REPL_SUCCESS;
+    error = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    while (error == 0 && key.mv_size >= 4 && memcmp(key.mv_data, from->bytes, 4) == 0) {
+        *more = *count == REPL_LIST_ENTRIES_MAX;
+        if (*more)
+            break;
+        result = entry(index, &key, &value, page, *count, err);
+        if (!repl_ok(result))
+            break;
+        *count += 1;
+        error = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    }
+    mdb_cursor_close(cursor);
+    if (error != 0 && error != MDB_NOTFOUND)
+        return repl_index_fail(index, error, err, "read");
+    return result;
+}
+
+static repl_result points_entry(const struct repl_index *index, const MDB_val *key,
+                                const MDB_val *value, void *page, uint32_t place,
+                                struct repl_error *err)
+{
+    struct repl_points_page *points = page;
+    return repl_index_point_decode(index, key, value, &points->entries[place], err);
+}
+
+static repl_result segments_entry(const struct repl_index *index, const MDB_val *key,
+                                  const MDB_val *value, void *page, uint32_t place,
+                                  struct repl_error *err)
+{
+    struct repl_segments_page *segments = page;
+    return segment_decode(index, key, value, &segments->entries[place], err);
+}
+
+repl_result repl_index_points(struct repl_index *index, const char *volume, uint64_t after,
+                              struct repl_points_page *out, struct repl_error *err)
+{
+    struct index_volume entry;
+    MDB_txn *txn;
+    bool found;
+    *out = (struct repl_points_page){0};
+    out->entries = calloc(REPL_LIST_ENTRIES_MAX, sizeof out->entries[0]);
+    if (out->entries == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of points");
+    repl_result result = repl_index_read_begin(index, &txn, err);
+    if (repl_ok(result)) {
+        result = repl_index_volume_get(index, txn, volume, &entry, &found, err);
+        if (repl_ok(result) && found && after < UINT64_MAX) {
+            struct index_key from = repl_index_point_key(entry.number, after + 1);
+            result = page_fill(index, txn, INDEX_POINTS, &from, points_entry, out, &out->count,
+                               &out->more, err);
+        }
+        repl_index_read_end(index, txn);
+    }
+    if (!repl_ok(result))
+        repl_points_page_fini(out);
+    return result;
+}
+
+repl_result repl_index_segments(struct repl_index *index, const char *volume, uint64_t after_to,
+                                uint32_t after_part, struct repl_segments_page *out,
+                                struct repl_error *err)
+{
+    struct index_volume entry;
+    MDB_txn *txn;
+    bool found;
+    *out = (struct repl_segments_page){0};
+    out->entries = calloc(REPL_LIST_ENTRIES_MAX, sizeof out->entries[0]);
+    if (out->entries == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of segments");
+    bool carry = after_part == UINT32_MAX;
+    repl_result result = repl_index_read_begin(index, &txn, err);
+    if (repl_ok(result)) {
+        result = repl_index_volume_get(index, txn, volume, &entry, &found, err);
+        if (repl_ok(result) && found && !(carry && after_to == UINT64_MAX)) {
+            struct index_key from =
+                repl_index_segment_key(entry.number, after_to + carry, after_part + 1);
+            result = page_fill(index, txn, INDEX_SEGMENTS, &from, segments_entry, out, &out->count,
+                               &out->more, err);
+        }
+        repl_index_read_end(index, txn);
+    }
+    if (!repl_ok(result))
+        repl_segments_page_fini(out);
+    return result;
+}

@@ -1,0 +1,76 @@
+/*
+ * The site's index (LMDB): the catalogue of points and segments, and where each
+ * chunk lies. All of it can be computed again from the logs and the segments,
+ * and is, when the file is missing or was left by another version; so nothing
+ * is synced at each commit (MDB_NOMETASYNC: after a power cut the index may be
+ * some transactions behind its log, never torn, and catches up at start).
+ *
+ * It does keep one thing the logs cannot say of themselves: how far each log is
+ * known to go. A log that ends before that has lost committed history, which a
+ * torn tail, never acknowledged, is not.
+ *
+ * One thread at a time writes (the calls that take a record or chunks); reading
+ * calls open a transaction of their own and may come from any thread.
+ */
+#ifndef REPL_AGENT_INDEX_H
+#define REPL_AGENT_INDEX_H
+
+#include "format/log_record.h"
+#include "format/wire.h"
+#include "repl/error.h"
+#include "store/store.h"
+
+struct repl_index;
+
+/* The file path, and path-lock beside it. Writable: made if missing, and made anew, empty, where
+ * it is damaged or of another version (the store's lock sees to it that nobody else writes it);
+ * else those are REPL_E_MISSING, REPL_E_CORRUPT and REPL_E_VERSION. A process opens a path once. */
+REPL_RESULT repl_index_open(const char *path, bool writable, struct repl_index **out,
+                            struct repl_error *err);
+void repl_index_close(struct repl_index *index);
+
+/* Where the log of volume goes on that is not yet in here (0: from its beginning), and the number
+ * of the last record applied. */
+REPL_RESULT repl_index_position(struct repl_index *index, const char *volume, uint64_t *log_end,
+                                uint64_t *record_number, struct repl_error *err);
+/* One record of the log, which ends at log_end there, with the chunks its segment carries (none
+ * for other types): one transaction. */
+REPL_RESULT repl_index_apply(struct repl_index *index, const char *volume,
+                             const struct repl_log_record *record, uint64_t log_end,
+                             const struct repl_chunk_entry *chunks, uint32_t chunk_count,
+                             struct repl_error *err);
+/* Between begin and end, apply and add_supply share one transaction: for catching up with a long
+ * log, where a commit a record costs more than the record. All from one thread; readers see none of
+ * it before end. A call that fails in between undoes the batch, which end then reports: go on from
+ * repl_index_position. */
+REPL_RESULT repl_index_batch_begin(struct repl_index *index, struct repl_error *err);
+REPL_RESULT repl_index_batch_end(struct repl_index *index, struct repl_error *err);
+/* The chunks of a supply to a segment that is about to be committed. */
+REPL_RESULT repl_index_add_supply(struct repl_index *index, const char *volume,
+                                  const struct repl_segment_id *id,
+                                  const struct repl_chunk_entry *chunks, uint32_t chunk_count,
+                                  struct repl_error *err);
+/* Forgets all of a volume, to compute it anew. Not within a batch. */
+REPL_RESULT repl_index_drop(struct repl_index *index, const char *volume, struct repl_error *err);
+/* Makes durable what was applied; the site calls it when idle and at its end. */
+REPL_RESULT repl_index_sync(struct repl_index *index, struct repl_error *err);
+
+/* Where a chunk lies within the pool, which for now is the volume. *found false: nowhere. */
+struct repl_chunk_place {
+    struct repl_segment_id segment;
+    uint32_t frame;
+    uint32_t frame_offset;
+};
+REPL_RESULT repl_index_chunk(struct repl_index *index, const char *volume,
+                             const struct repl_digest *name, struct repl_chunk_place *place,
+                             bool *found, struct repl_error *err);
+
+/* Up to REPL_LIST_ENTRIES_MAX points with seq > after, oldest first. */
+REPL_RESULT repl_index_points(struct repl_index *index, const char *volume, uint64_t after,
+                              struct repl_points_page *out, struct repl_error *err);
+/* The same for committed segments behind (after_to, after_part); (0, 0): from the first. */
+REPL_RESULT repl_index_segments(struct repl_index *index, const char *volume, uint64_t after_to,
+                                uint32_t after_part, struct repl_segments_page *out,
+                                struct repl_error *err);
+
+#endif

@@ -1,0 +1,296 @@
+/*
+ * What changes the index: records of the log, chunks of supplies, and dropping
+ * a volume.
+ *
+ * The index believes the log. What relates records to each other (that points
+ * ascend, that an IDLE record speaks of the last point) was checked before they
+ * were written; here, only that none is left out or applied twice.
+ */
+#include "site/index/index_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/ensure.h"
+#include "format/segment_format.h"
+
+#define NEXT_VOLUME_KEY "next-volume"
+
+/* Removed in one transaction when a volume is dropped. */
+#define PURGE_BATCH 10000u
+
+_Static_assert(INDEX_POINT_SIZE == REPL_POINT_SIZE + 16, "a point, a time and a size");
+
+/* --- volumes ------------------------------------------------------------------------------ */
+
+static repl_result volume_put(struct index_write *write, const char *name,
+                              const struct index_volume *volume, struct repl_error *err)
+{
+    uint8_t bytes[INDEX_VOLUME_SIZE];
+    struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+    repl_write_u32(&w, volume->number);
+    repl_write_u64(&w, volume->log_end);
+    repl_write_u64(&w, volume->record_number);
+    repl_write_u64(&w, volume->point_seq);
+    return repl_index_put(write, INDEX_VOLUMES, repl_index_text_val(name), &w, err);
+}
+
+/* The volume's entry, or a new one with a number of its own (stored by the caller). */
+static repl_result volume_make(struct index_write *write, const char *name,
+                               struct index_volume *out, struct repl_error *err)
+{
+    bool found;
+    MDB_val value;
+    REPL_TRY(repl_index_volume_get(write->index, write->txn, name, out, &found, err));
+    if (found)
+        return REPL_SUCCESS;
+    MDB_val key = repl_index_text_val(NEXT_VOLUME_KEY);
+    REPL_TRY(repl_index_get(write->index, write->txn, INDEX_MAIN, key, &value, &found, err));
+    out->number = 1;
+    if (found) {
+        struct repl_reader r = repl_index_reader_of(&value);
+        out->number = repl_read_u32(&r);
+        if (!repl_ok(repl_reader_end(&r, NULL, "")) || out->number == UINT32_MAX)
+            return repl_index_damaged(write->index, INDEX_VOLUMES, err);
+    }
+    uint8_t bytes[4];
+    struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+    repl_write_u32(&w, out->number + 1);
+    return repl_index_put(write, INDEX_MAIN, key, &w, err);
+}
+
+/* --- points, segments, chunks ------------------------------------------------------------- */
+
+static repl_result point_put(struct index_write *write, uint32_t volume,
+                             const struct repl_points_entry *entry, struct repl_error *err)
+{
+    uint8_t bytes[INDEX_POINT_SIZE];
+    struct index_key key = repl_index_point_key(volume, entry->point.seq);
+    struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+    repl_point_encode(&w, &entry->point);
+    repl_write_i64(&w, entry->unchanged_until_ns);
+    repl_write_u64(&w, entry->volume_size);
+    return repl_index_put(write, INDEX_POINTS, repl_index_key_val(&key), &w, err);
+}
+
+static repl_result segment_put(struct index_write *write, uint32_t volume,
+                               const struct repl_log_commit *commit_record, struct repl_error *err)
+{
+    uint8_t bytes[INDEX_SEGMENT_SIZE];
+    struct index_key key =
+        repl_index_segment_key(volume, commit_record->to_seq, commit_record->part);
+    struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+    repl_write_u64(&w, commit_record->from_seq);
+    repl_write_u64(&w, commit_record->file_size);
+    repl_write_digest(&w, &commit_record->digest);
+    repl_write_u8(&w, commit_record->has_point);
+    repl_write_zeros(&w, 3);
+    return repl_index_put(write, INDEX_SEGMENTS, repl_index_key_val(&key), &w, err);
+}
+
+/* --- applying records --------------------------------------------------------------------- */
+
+static repl_result chunks_put(struct index_write *write, uint32_t volume,
+                              const struct repl_segment_id *id,
+                              const struct repl_chunk_entry *chunks, uint32_t count,
+                              struct repl_error *err)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t bytes[INDEX_CHUNK_SIZE];
+        struct index_key key = repl_index_chunk_key(volume, &chunks[i].name);
+        struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+        repl_write_u64(&w, id->to_seq);
+        repl_write_u32(&w, id->part);
+        repl_write_u32(&w, id->supply);
+        repl_write_u32(&w, chunks[i].frame);
+        repl_write_u32(&w, chunks[i].frame_offset);
+        REPL_TRY(repl_index_put(write, INDEX_CHUNKS, repl_index_key_val(&key), &w, err));
+    }
+    return REPL_SUCCESS;
+}
+
+struct apply {
+    const char *name;
+    const struct repl_log_record *record;
+    uint64_t log_end;
+    struct repl_segment_id id;
+    const struct repl_chunk_entry *chunks;
+    uint32_t chunk_count;
+};
+
+static repl_result apply_commit(struct index_write *write, struct index_volume *volume,
+                                const struct apply *apply, struct repl_error *err)
+{
+    const struct repl_log_commit *commit_record = &apply->record->commit;
+    struct repl_segment_id id = {.to_seq = commit_record->to_seq, .part = commit_record->part};
+    REPL_TRY(segment_put(write, volume->number, commit_record, err));
+    REPL_TRY(chunks_put(write, volume->number, &id, apply->chunks, apply->chunk_count, err));
+    if (!commit_record->has_point)
+        return REPL_SUCCESS;
+    struct repl_points_entry entry = {.point = commit_record->point,
+                                      .unchanged_until_ns = commit_record->point.end_ns,
+                                      .volume_size = commit_record->volume_size};
+    volume->point_seq = commit_record->point.seq;
+    return point_put(write, volume->number, &entry, err);
+}
+
+static repl_result apply_idle(struct index_write *write, const struct index_volume *volume,
+                              const struct repl_log_idle *idle, struct repl_error *err)
+{
+    struct repl_points_entry entry;
+    struct index_key key = repl_index_point_key(volume->number, idle->seq);
+    MDB_val key_value = repl_index_key_val(&key), value;
+    bool found;
+    /* Of another point than the last one it says nothing that could be true. */
+    if (idle->seq != volume->point_seq || idle->seq == 0)
+        return REPL_SUCCESS;
+    REPL_TRY(
+        repl_index_get(write->index, write->txn, INDEX_POINTS, key_value, &value, &found, err));
+    if (!found)
+        return repl_index_damaged(write->index, INDEX_POINTS, err);
+    REPL_TRY(repl_index_point_decode(write->index, &key_value, &value, &entry, err));
+    if (idle->until_ns <= entry.unchanged_until_ns)
+        return REPL_SUCCESS;
+    entry.unchanged_until_ns = idle->until_ns;
+    return point_put(write, volume->number, &entry, err);
+}
+
+static repl_result apply_work(struct index_write *write, void *context, struct repl_error *err)
+{
+    const struct apply *apply = context;
+    const struct repl_log_record *record = apply->record;
+    struct index_volume volume;
+    REPL_TRY(volume_make(write, apply->name, &volume, err));
+    if (record->number != volume.record_number + 1 || apply->log_end <= volume.log_end)
+        return repl_fail(err, REPL_E_INTERNAL,
+                         "the index %s is at record %" PRIu64 " of volume %s, which ends at byte "
+                         "%" PRIu64 ", and was given record %" PRIu64 ", which ends at %" PRIu64,
+                         write->index->path, volume.record_number, apply->name, volume.log_end,
+                         record->number, apply->log_end);
+    if (record->type == REPL_LOG_COMMIT)
+        REPL_TRY(apply_commit(write, &volume, apply, err));
+    else if (record->type == REPL_LOG_IDLE)
+        REPL_TRY(apply_idle(write, &volume, &record->idle, err));
+    volume.record_number = record->number;
+    volume.log_end = apply->log_end;
+    return volume_put(write, apply->name, &volume, err);
+}
+
+repl_result repl_index_apply(struct repl_index *index, const char *volume,
+                             const struct repl_log_record *record, uint64_t log_end,
+                             const struct repl_chunk_entry *chunks, uint32_t chunk_count,
+                             struct repl_error *err)
+{
+    struct apply apply = {.name = volume,
+                          .record = record,
+                          .log_end = log_end,
+                          .chunks = chunks,
+                          .chunk_count = chunk_count};
+    return repl_index_write(index, apply_work, &apply, err);
+}
+
+static repl_result supply_work(struct index_write *write, void *context, struct repl_error *err)
+{
+    const struct apply *apply = context;
+    struct index_volume volume;
+    REPL_TRY(volume_make(write, apply->name, &volume, err));
+    REPL_TRY(chunks_put(write, volume.number, &apply->id, apply->chunks, apply->chunk_count, err));
+    return volume_put(write, apply->name, &volume, err);
+}
+
+repl_result repl_index_add_supply(struct repl_index *index, const char *volume,
+                                  const struct repl_segment_id *id,
+                                  const struct repl_chunk_entry *chunks, uint32_t chunk_count,
+                                  struct repl_error *err)
+{
+    struct apply apply = {.name = volume, .id = *id, .chunks = chunks, .chunk_count = chunk_count};
+    return repl_index_write(index, supply_work, &apply, err);
+}
+
+/* --- forgetting a volume ------------------------------------------------------------------ */
+
+static repl_result drop_work(struct index_write *write, void *context, struct repl_error *err)
+{
+    struct repl_index *index = write->index;
+    const char *name = context;
+    struct index_volume volume;
+    bool found;
+    REPL_TRY(repl_index_volume_get(index, write->txn, name, &volume, &found, err));
+    if (!found)
+        return REPL_SUCCESS;
+    MDB_val key = repl_index_text_val(name);
+    int error = mdb_del(write->txn, index->tables[INDEX_VOLUMES], &key, NULL);
+    if (error != 0)
+        return repl_index_write_fail(write, error, err);
+    struct index_key dropped = repl_index_volume_key(volume.number);
+    struct repl_writer nothing = repl_writer_of(NULL, 0);
+    return repl_index_put(write, INDEX_DROPPED, repl_index_key_val(&dropped), &nothing, err);
+}
+
+/* Removes up to *left entries of a table that begin with prefix, and counts *left down. */
+static repl_result purge_table(struct index_write *write, enum index_table table,
+                               struct index_key *prefix, uint32_t *left, struct repl_error *err)
+{
+    MDB_cursor *cursor;
+    int error = mdb_cursor_open(write->txn, write->index->tables[table], &cursor);
+    if (error != 0)
+        return repl_index_write_fail(write, error, err);
+    while (*left > 0) {
+        MDB_val key = repl_index_key_val(prefix);
+        error = mdb_cursor_get(cursor, &key, NULL, MDB_SET_RANGE);
+        if (error != 0 || key.mv_size < prefix->size ||
+            memcmp(key.mv_data, prefix->bytes, prefix->size) != 0)
+            break;
+        error = mdb_cursor_del(cursor, 0);
+        if (error != 0)
+            break;
+        *left -= 1;
+    }
+    mdb_cursor_close(cursor);
+    return error == 0 || error == MDB_NOTFOUND ? REPL_SUCCESS
+                                               : repl_index_write_fail(write, error, err);
+}
+
+/* One transaction's worth of what a dropped volume left. *context: whether there may be more. */
+static repl_result purge_work(struct index_write *write, void *context, struct repl_error *err)
+{
+    static const enum index_table tables[] = {INDEX_POINTS, INDEX_SEGMENTS, INDEX_CHUNKS,
+                                              INDEX_DROPPED};
+    bool *more = context;
+    MDB_cursor *cursor;
+    MDB_val key;
+    *more = false;
+    int error = mdb_cursor_open(write->txn, write->index->tables[INDEX_DROPPED], &cursor);
+    if (error != 0)
+        return repl_index_write_fail(write, error, err);
+    error = mdb_cursor_get(cursor, &key, NULL, MDB_FIRST);
+    struct index_key prefix =
+        repl_index_volume_key(error == 0 ? (uint32_t)repl_index_key_number(&key, 0, 4) : 0);
+    mdb_cursor_close(cursor);
+    if (error == MDB_NOTFOUND)
+        return REPL_SUCCESS;
+    if (error != 0)
+        return repl_index_write_fail(write, error, err);
+    uint32_t left = PURGE_BATCH;
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
+        REPL_TRY(purge_table(write, tables[i], &prefix, &left, err));
+    *more = true;
+    return REPL_SUCCESS;
+}
+
+repl_result repl_index_purge(struct repl_index *index, struct repl_error *err)
+{
+    for (bool more = true; more;)
+        REPL_TRY(repl_index_write(index, purge_work, &more, err));
+    return REPL_SUCCESS;
+}
+
+repl_result repl_index_drop(struct repl_index *index, const char *volume, struct repl_error *err)
+{
+    char name[REPL_VOLUME_NAME_SIZE + 1];
+    ensure(!index->in_batch);
+    snprintf(name, sizeof name, "%s", volume);
+    REPL_TRY(repl_index_write(index, drop_work, name, err));
+    return repl_index_purge(index, err);
+}

@@ -1,0 +1,138 @@
+/*
+ * What the parts of the index share: index.c (what is in it, and reading it),
+ * index_apply.c (what changes it) and index_env.c (the LMDB file under both).
+ */
+#ifndef REPL_AGENT_INDEX_INTERNAL_H
+#define REPL_AGENT_INDEX_INTERNAL_H
+
+#include <lmdb.h>
+#include <pthread.h>
+
+#include "base/cursor.h"
+#include "site/index/index.h"
+
+#define REPL_INDEX_VERSION 1u
+
+/* Address space, not disk: the file grows with what is in it. */
+#define REPL_INDEX_MAP_SIZE ((size_t)64 << 30)
+
+enum index_table {
+    INDEX_MAIN,
+    INDEX_VOLUMES,
+    INDEX_POINTS,
+    INDEX_SEGMENTS,
+    INDEX_CHUNKS,
+    INDEX_DROPPED,
+    INDEX_TABLE_COUNT,
+};
+
+struct repl_index {
+    MDB_env *env;
+    char *path;
+    bool writable;
+    MDB_dbi tables[INDEX_TABLE_COUNT];
+    pthread_rwlock_t map_lock; /* shared: a reading transaction; exclusive: the map's size */
+    /* The writing thread's. */
+    bool broken; /* a sync failed */
+    bool in_batch;
+    MDB_txn *batch;         /* NULL within a batch: a call failed, the batch is undone */
+    unsigned sync_fails_in; /* a test's: the sync so many from now fails, 0: none, with */
+    int sync_errno;
+};
+
+/* --- index_env.c: errors and transactions -------------------------------------------------- */
+
+REPL_RESULT repl_index_fail(const struct repl_index *index, int error, struct repl_error *err,
+                            const char *what);
+REPL_RESULT repl_index_damaged(const struct repl_index *index, enum index_table table,
+                               struct repl_error *err);
+
+REPL_RESULT repl_index_read_begin(struct repl_index *index, MDB_txn **txn, struct repl_error *err);
+void repl_index_read_end(struct repl_index *index, MDB_txn *txn);
+/* *found false: no such key. */
+REPL_RESULT repl_index_get(const struct repl_index *index, MDB_txn *txn, enum index_table table,
+                           MDB_val key, MDB_val *value, bool *found, struct repl_error *err);
+
+/* A transaction that writes, and the last error LMDB gave in it: MDB_MAP_FULL is answered by
+ * growing the map and doing the work again. */
+struct index_write {
+    struct repl_index *index;
+    MDB_txn *txn;
+    int error;
+};
+typedef repl_result index_write_fn(struct index_write *write, void *context,
+                                   struct repl_error *err);
+/* Does the work in one transaction, or in that of the batch. */
+REPL_RESULT repl_index_write(struct repl_index *index, index_write_fn *work, void *context,
+                             struct repl_error *err);
+REPL_RESULT repl_index_put(struct index_write *write, enum index_table table, MDB_val key,
+                           const struct repl_writer *value, struct repl_error *err);
+REPL_RESULT repl_index_write_fail(struct index_write *write, int error, struct repl_error *err);
+
+/* --- index.c: keys and values --------------------------------------------------------------- */
+
+#define INDEX_KEY_SIZE_MAX 36u
+
+struct index_key {
+    uint8_t bytes[INDEX_KEY_SIZE_MAX];
+    size_t size;
+};
+
+struct index_key repl_index_volume_key(uint32_t volume);
+struct index_key repl_index_point_key(uint32_t volume, uint64_t seq);
+struct index_key repl_index_segment_key(uint32_t volume, uint64_t to_seq, uint32_t part);
+struct index_key repl_index_chunk_key(uint32_t volume, const struct repl_digest *name);
+/* The number in size bytes of a key; zeros where the key is too short. */
+uint64_t repl_index_key_number(const MDB_val *key, size_t offset, size_t size);
+
+static inline MDB_val repl_index_key_val(struct index_key *key)
+{
+    return (MDB_val){.mv_size = key->size, .mv_data = key->bytes};
+}
+
+static inline struct repl_reader repl_index_reader_of(const MDB_val *value)
+{
+    return repl_reader_of(value->mv_data, value->mv_size);
+}
+
+MDB_val repl_index_text_val(const char *text);
+
+struct index_volume {
+    uint32_t number;
+    uint64_t log_end;
+    uint64_t record_number;
+    uint64_t point_seq; /* the last point; 0: none */
+};
+
+#define INDEX_VOLUME_SIZE  28u
+#define INDEX_POINT_SIZE   80u
+#define INDEX_SEGMENT_SIZE 52u
+#define INDEX_CHUNK_SIZE   24u
+
+REPL_RESULT repl_index_volume_get(struct repl_index *index, MDB_txn *txn, const char *name,
+                                  struct index_volume *out, bool *found, struct repl_error *err);
+REPL_RESULT repl_index_point_decode(const struct repl_index *index, const MDB_val *key,
+                                    const MDB_val *value, struct repl_points_entry *out,
+                                    struct repl_error *err);
+
+/* --- index_apply.c ---------------------------------------------------------------------------- */
+
+/* Removes what dropped volumes have left. */
+REPL_RESULT repl_index_purge(struct repl_index *index, struct repl_error *err);
+
+/* --- for tests ----------------------------------------------------------------------------------
+ */
+
+/* repl_index_open with another size of the map to begin with. */
+REPL_RESULT repl_index_open_sized(const char *path, bool writable, size_t map_size,
+                                  struct repl_index **out, struct repl_error *err);
+/* Lets the count-th commit or sync from now fail with this errno, as a broken disk would. */
+void repl_index_break_sync(struct repl_index *index, unsigned count, int os_errno);
+/* Writes another version number, as another release would have. */
+REPL_RESULT repl_index_set_version(struct repl_index *index, uint32_t version,
+                                   struct repl_error *err);
+/* Entries under all volumes, dropped ones included. */
+REPL_RESULT repl_index_entry_count(struct repl_index *index, uint64_t *count,
+                                   struct repl_error *err);
+
+#endif

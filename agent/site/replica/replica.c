@@ -1,0 +1,392 @@
+/*
+ * The replica follows its volume's journal.
+ *
+ *     IDLE --goal--> STEPPING (a worker's job) --reached--> IDLE
+ *                        \--failed--> WAITING --time or a new goal--> STEPPING
+ *
+ * One step goes from where the state says the replica is to the newest goal:
+ *
+ *     state {reached = A, applying} durable
+ *     every segment behind A up to the goal applied, in order
+ *     target synced
+ *     state {reached = goal} durable
+ *
+ * A crash anywhere in it leaves {A, applying}, and applying the same segments
+ * again gives the same bytes. A long step records how far it came after each
+ * CHECKPOINT_SIZE bytes, still as "applying". A full among the segments makes
+ * what lies before it superfluous, so a step begins at the last one.
+ *
+ * The state is believed only as far as the journal knows the segment it names.
+ * Where it does not (a state of another history, of another target, none at
+ * all), where the target lost bytes, and after a failed sync, the replica is
+ * built anew from the journal; that is said in the log.
+ *
+ * The state of a target outside the store lies in a file of its own, named after
+ * the target's path: what is known of one is never believed of another.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "base/ensure.h"
+#include "base/hash.h"
+#include "control/control.h"
+#include "site/replica/replica_internal.h"
+
+#define CHECKPOINT_SIZE (UINT64_C(1) << 30)
+#define RETRY_NS        (INT64_C(15) * 1000000000)
+
+struct repl_replica {
+    struct repl_loop *loop;
+    struct repl_store *store;
+    struct repl_index *index;
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+
+    /* the loop's */
+    struct repl_head goal;
+    struct repl_timer retry;
+    struct repl_job job;
+    bool busy;
+    bool asked; /* there is a goal to look at */
+    struct repl_replica_status status;
+    atomic_bool stop;
+
+    /* the worker's, while busy */
+    bool opened;
+    bool rebuild; /* nothing of the target can be relied on */
+    struct replica_target target;
+    struct replica_state state;
+    struct repl_head step_goal;
+    repl_result result;
+    struct repl_error err;
+};
+
+static bool is_before(const struct repl_head *a, const struct repl_head *b)
+{
+    return a->to_seq != b->to_seq ? a->to_seq < b->to_seq : a->part < b->part;
+}
+
+/* --- on a worker: where does it stand --------------------------------------------------------- */
+
+/* Does the journal know the segment that the state names? */
+static repl_result reached_check(struct repl_replica *r, bool *known, struct repl_error *err)
+{
+    const struct repl_head *reached = &r->state.now.reached;
+    struct repl_segments_page page;
+    uint64_t after_to = reached->part > 0 ? reached->to_seq : reached->to_seq - 1;
+    uint32_t after_part = reached->part > 0 ? reached->part - 1 : UINT32_MAX;
+    REPL_TRY(repl_index_segments(r->index, r->volume, after_to, after_part, &page, err));
+    *known = page.count > 0 && page.entries[0].head.to_seq == reached->to_seq &&
+             page.entries[0].head.part == reached->part &&
+             repl_digest_equal(&page.entries[0].head.digest, &reached->digest);
+    repl_segments_page_fini(&page);
+    return REPL_SUCCESS;
+}
+
+static void say_rebuild(const struct repl_replica *r, const char *why)
+{
+    repl_log(LOG_WARNING,
+             "volume %s: the replica %s is built anew from the journal, because %s; until then it "
+             "is not to be used",
+             r->volume, r->target.path, why);
+}
+
+static repl_result replica_open(struct repl_replica *r, struct repl_error *err)
+{
+    const char *note = NULL;
+    bool fresh;
+    REPL_TRY(replica_state_open(&r->state, &note, err));
+    repl_result result = replica_target_open(&r->target, r->state.now.size, &fresh, err);
+    if (!repl_ok(result)) {
+        replica_state_close(&r->state);
+        return result;
+    }
+    r->opened = true;
+    if (r->state.now.reached.to_seq != 0 && fresh)
+        note = "it is shorter than it was";
+    /* A fresh target without a state is simply a new replica. */
+    r->rebuild = note != NULL && !(fresh && r->state.now.reached.to_seq == 0);
+    if (r->rebuild)
+        say_rebuild(r, note);
+    return REPL_SUCCESS;
+}
+
+/* From here on nothing is believed of the target: the state says so before its bytes go. */
+static repl_result replica_reset(struct repl_replica *r, struct repl_error *err)
+{
+    struct repl_replica_state nothing = {.volume = r->state.uuid, .applying = true};
+    REPL_TRY(replica_state_write(&r->state, &nothing, err));
+    REPL_TRY(replica_target_reset(&r->target, err));
+    r->rebuild = false;
+    return REPL_SUCCESS;
+}
+
+static repl_result replica_prepare(struct repl_replica *r, struct repl_error *err)
+{
+    bool known = true;
+    if (r->opened && !replica_target_is_there(&r->target)) {
+        replica_target_close(&r->target);
+        replica_state_close(&r->state);
+        r->opened = false;
+    }
+    if (!r->opened)
+        REPL_TRY(replica_open(r, err));
+    if (!r->rebuild && r->state.now.reached.to_seq != 0)
+        REPL_TRY(reached_check(r, &known, err));
+    if (!known)
+        say_rebuild(r, "what it holds is not part of the journal");
+    if (!known || r->rebuild)
+        return replica_reset(r, err);
+    return REPL_SUCCESS;
+}
+
+/* --- on a worker: forward --------------------------------------------------------------------- */
+
+/* Where to begin: behind *from, or at the last full between it and the goal. */
+static repl_result find_start(struct repl_replica *r, struct repl_head *from,
+                              struct repl_error *err)
+{
+    struct repl_head at = *from;
+    for (bool more = true; more;) {
+        struct repl_segments_page page;
+        struct repl_head before = at;
+        REPL_TRY(repl_index_segments(r->index, r->volume, at.to_seq, at.part, &page, err));
+        for (uint32_t i = 0; i < page.count && !is_before(&r->step_goal, &page.entries[i].head);
+             i++) {
+            const struct repl_head *head = &page.entries[i].head;
+            if (head->from_seq == 0 && head->part == 0)
+                *from = before;
+            before = *head;
+        }
+        at = page.count > 0 ? page.entries[page.count - 1].head : at;
+        more = page.more && is_before(&at, &r->step_goal);
+        repl_segments_page_fini(&page);
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result state_advance(struct repl_replica *r, const struct repl_head *reached,
+                                 bool applying, struct repl_error *err)
+{
+    struct repl_replica_state next = {.volume = r->state.uuid,
+                                      .reached = *reached,
+                                      .applying = applying,
+                                      .size = reached->to_seq != 0 ? r->target.size : 0};
+    if (r->target.block)
+        next.size = 0; /* a device's own: not what a shorter file would show */
+    return replica_state_write(&r->state, &next, err);
+}
+
+static repl_result durable(struct repl_replica *r, const struct repl_head *reached, bool applying,
+                           struct repl_error *err)
+{
+    repl_result result = replica_target_sync(&r->target, err);
+    if (!repl_ok(result)) {
+        r->rebuild = true;
+        say_rebuild(r, err->text);
+        return result;
+    }
+    return state_advance(r, reached, applying, err);
+}
+
+static repl_result page_apply(struct repl_replica *r, struct replica_applier *applier,
+                              const struct repl_segments_page *page, struct repl_head *at,
+                              uint64_t *unsynced, struct repl_error *err)
+{
+    for (uint32_t i = 0; i < page->count; i++) {
+        const struct repl_segments_entry *entry = &page->entries[i];
+        if (is_before(&r->step_goal, &entry->head))
+            return REPL_SUCCESS;
+        REPL_TRY(replica_apply_segment(applier, entry, unsynced, err));
+        *at = entry->head;
+        if (*unsynced >= CHECKPOINT_SIZE) {
+            REPL_TRY(durable(r, at, true, err));
+            *unsynced = 0;
+        }
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result segments_apply(struct repl_replica *r, struct replica_applier *applier,
+                                  struct repl_head at, struct repl_error *err)
+{
+    uint64_t unsynced = 0;
+    while (is_before(&at, &r->step_goal)) {
+        struct repl_segments_page page;
+        struct repl_head before = at;
+        REPL_TRY(repl_index_segments(r->index, r->volume, at.to_seq, at.part, &page, err));
+        repl_result result = page_apply(r, applier, &page, &at, &unsynced, err);
+        repl_segments_page_fini(&page);
+        REPL_TRY(result);
+        if (!is_before(&before, &at))
+            return repl_fail(err, REPL_E_MISSING,
+                             "the index ends before segment %llu.%u of volume %s: restart the "
+                             "site, which completes it",
+                             (unsigned long long)r->step_goal.to_seq, r->step_goal.part, r->volume);
+    }
+    /* The end of a seed's part is no point: the replica is still between two. */
+    return durable(r, &at, !at.has_point, err);
+}
+
+static repl_result replica_step(struct repl_replica *r, struct repl_error *err)
+{
+    struct replica_applier *applier;
+    REPL_TRY(replica_prepare(r, err));
+    struct repl_head at = r->state.now.reached;
+    if (!is_before(&at, &r->step_goal))
+        return REPL_SUCCESS;
+    REPL_TRY(find_start(r, &at, err));
+    if (!r->state.now.applying || r->state.fd < 0)
+        REPL_TRY(state_advance(r, &r->state.now.reached, true, err));
+    REPL_TRY(
+        replica_applier_new(r->store, r->index, r->volume, &r->target, &r->stop, &applier, err));
+    repl_result result = segments_apply(r, applier, at, err);
+    replica_applier_free(applier);
+    return result;
+}
+
+static void step_work(struct repl_job *job)
+{
+    struct repl_replica *r = job->context;
+    r->result = replica_step(r, &r->err);
+}
+
+/* --- on the loop ------------------------------------------------------------------------------ */
+
+static void replica_start(struct repl_replica *r)
+{
+    if (r->busy || !r->asked || atomic_load(&r->stop))
+        return;
+    repl_timer_cancel(&r->retry);
+    r->busy = true;
+    r->asked = false;
+    r->step_goal = r->goal;
+    r->status.applying = r->status.applying || is_before(&r->status.reached, &r->goal);
+    repl_loop_work(r->loop, &r->job);
+}
+
+static void problem_note(struct repl_replica *r)
+{
+    if (strcmp(r->status.problem, r->err.text) != 0) /* once, not at each attempt */
+        repl_log(LOG_ERR, "volume %s: the replica cannot follow: %s", r->volume, r->err.text);
+    snprintf(r->status.problem, sizeof r->status.problem, "%s", r->err.text);
+    r->asked = true;
+    repl_timer_arm(r->loop, &r->retry, repl_now_mono_ns() + RETRY_NS);
+}
+
+static void step_done(struct repl_job *job)
+{
+    struct repl_replica *r = job->context;
+    bool follows = r->status.problem[0] != '\0' && repl_ok(r->result);
+    r->busy = false;
+    r->status.reached = r->state.now.reached;
+    r->status.applying = r->state.now.applying;
+    if (atomic_load(&r->stop))
+        return;
+    if (follows)
+        repl_log(LOG_INFO, "volume %s: the replica follows again", r->volume);
+    if (!repl_ok(r->result)) {
+        problem_note(r);
+        return;
+    }
+    r->status.problem[0] = '\0';
+    if (is_before(&r->step_goal, &r->goal))
+        r->asked = true;
+    replica_start(r);
+}
+
+static void retry_fire(struct repl_timer *timer)
+{
+    replica_start(timer->context);
+}
+
+void repl_replica_follow(struct repl_replica *r, const struct repl_head *goal)
+{
+    r->goal = *goal;
+    r->asked = true;
+    /* After a failure the timer has the word: a full disk is not asked at each point. */
+    if (r->status.problem[0] == '\0')
+        replica_start(r);
+}
+
+void repl_replica_stop(struct repl_replica *r)
+{
+    atomic_store(&r->stop, true);
+    repl_timer_cancel(&r->retry);
+}
+
+bool repl_replica_is_busy(const struct repl_replica *r)
+{
+    return r->busy;
+}
+
+void repl_replica_look(const struct repl_replica *r, struct repl_replica_status *out)
+{
+    *out = r->status;
+}
+
+struct replica_target *repl_replica_target(struct repl_replica *r)
+{
+    return &r->target;
+}
+
+static repl_result paths_fill(struct repl_replica *r, const struct repl_replica_options *options,
+                              struct repl_error *err)
+{
+    struct replica_target *target = &r->target;
+    struct replica_state *state = &r->state;
+    target->image = strcmp(options->target, "image") == 0;
+    int size = target->image ? snprintf(target->path, sizeof target->path, "%s/replica.img",
+                                        options->directory)
+                             : snprintf(target->path, sizeof target->path, "%s", options->target);
+    int state_size =
+        target->image
+            ? snprintf(state->path, sizeof state->path, "%s/replica.state", options->directory)
+            : snprintf(state->path, sizeof state->path, "%s/replica-%016llx.state",
+                       options->directory,
+                       (unsigned long long)repl_xxh3(options->target, strlen(options->target)));
+    if (size < 0 || (size_t)size >= sizeof target->path || state_size < 0 ||
+        (size_t)state_size >= sizeof state->path)
+        return repl_fail(err, REPL_E_USAGE, "the path of volume %s's replica is too long",
+                         options->volume);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_replica_new(const struct repl_replica_options *options, struct repl_replica **out,
+                             struct repl_error *err)
+{
+    struct repl_replica *r = calloc(1, sizeof *r);
+    if (r == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "no memory for the replica of volume %s",
+                         options->volume);
+    repl_result result = paths_fill(r, options, err);
+    if (!repl_ok(result)) {
+        free(r);
+        return result;
+    }
+    r->loop = options->loop;
+    r->store = options->store;
+    r->index = options->index;
+    snprintf(r->volume, sizeof r->volume, "%s", options->volume);
+    r->state.uuid = options->uuid;
+    r->target.fd = r->state.fd = -1;
+    r->job = (struct repl_job){.work = step_work, .done = step_done, .context = r};
+    r->retry = (struct repl_timer){.fire = retry_fire, .context = r};
+    /* Shown, not used: may be cut. */
+    snprintf(r->status.path, sizeof r->status.path, "%.*s", (int)sizeof r->status.path - 1,
+             r->target.path);
+    *out = r;
+    return REPL_SUCCESS;
+}
+
+void repl_replica_free(struct repl_replica *r)
+{
+    if (r == NULL)
+        return;
+    ensure(!r->busy);
+    repl_timer_cancel(&r->retry);
+    replica_target_close(&r->target);
+    replica_state_close(&r->state);
+    free(r);
+}

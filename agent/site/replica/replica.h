@@ -1,0 +1,52 @@
+/*
+ * A volume's replica at the site: a file or block device that is brought
+ * forward to each committed point, so that it can be mounted at any time.
+ *
+ * It follows on the worker pool, several points at a time where it is behind.
+ * What it was told to reach is kept in memory only: at a start the site tells it
+ * again. Its calls belong to the loop's thread.
+ */
+#ifndef REPL_AGENT_REPLICA_H
+#define REPL_AGENT_REPLICA_H
+
+#include "format/wire.h"
+#include "loop/loop.h"
+#include "repl/error.h"
+#include "site/index/index.h"
+#include "store/store.h"
+
+struct repl_replica;
+
+/* Strings are copied; loop, store and index must outlive the replica. */
+struct repl_replica_options {
+    struct repl_loop *loop;
+    struct repl_store *store;
+    struct repl_index *index;
+    const char *volume;
+    struct repl_uuid uuid;
+    const char *directory; /* the volume's in the store: state and image lie there */
+    const char *target;    /* "image", or the absolute path of a device or a file */
+};
+
+REPL_RESULT repl_replica_new(const struct repl_replica_options *options, struct repl_replica **out,
+                             struct repl_error *err);
+/* Not while busy. NULL does nothing. */
+void repl_replica_free(struct repl_replica *replica);
+
+/* The newest segment it may apply, committed and in the index: the end of a point, or any part of
+ * the first full. Zeros: none yet, only see whether the target is usable. */
+void repl_replica_follow(struct repl_replica *replica, const struct repl_head *goal);
+
+/* Ends what is under way soon, at a place from where it can go on. For good. */
+void repl_replica_stop(struct repl_replica *replica);
+bool repl_replica_is_busy(const struct repl_replica *replica);
+
+struct repl_replica_status {
+    char path[256];
+    struct repl_head reached;           /* zeros: nothing applied */
+    bool applying;                      /* between two points */
+    char problem[REPL_ERROR_TEXT_SIZE]; /* "": none; else it tries again by itself */
+};
+void repl_replica_look(const struct repl_replica *replica, struct repl_replica_status *out);
+
+#endif

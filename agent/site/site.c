@@ -1,0 +1,332 @@
+/*
+ * The site: store, index, volumes, listener and control socket, wired together.
+ *
+ * Opened in that order and closed in the reverse one. Closing begins with the
+ * listener, so nothing new comes; then what is under way on workers runs to its
+ * end: a commit is finished, though nobody is there to be told.
+ *
+ * A tick every few seconds syncs the index if something was applied to it (the
+ * log is what counts; this only bounds how much is applied again after a power
+ * cut), says in the log which volumes changed their state, and forgets volumes
+ * that a refused hello left empty.
+ */
+#include "site/site.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/ensure.h"
+#include "site/site_volume.h"
+
+#define TICK_NS (INT64_C(5) * 1000000000)
+
+/* --- jobs and volumes ------------------------------------------------------------------------- */
+
+void site_job_start(struct repl_site *site, struct repl_job *job)
+{
+    site->jobs++;
+    repl_loop_work(site->loop, job);
+}
+
+void site_job_ended(struct repl_site *site)
+{
+    ensure(site->jobs > 0);
+    site->jobs--;
+}
+
+struct site_volume *site_find_volume(const struct repl_site *site, const char *name)
+{
+    struct site_volume *v = site->volumes;
+    while (v != NULL && strcmp(v->name, name) != 0)
+        v = v->next;
+    return v;
+}
+
+void site_add_volume(struct repl_site *site, struct site_volume *volume)
+{
+    volume->next = site->volumes;
+    site->volumes = volume;
+    site->volume_count++;
+}
+
+/* Those of a hello that was refused. */
+static void volumes_forget_empty(struct repl_site *site)
+{
+    for (struct site_volume **link = &site->volumes; *link != NULL;) {
+        struct site_volume *v = *link;
+        if (v->journal.exists || v->damaged[0] != '\0' || !site_volume_is_idle(v)) {
+            link = &v->next;
+            continue;
+        }
+        *link = v->next;
+        site->volume_count--;
+        site_volume_free(v);
+    }
+}
+
+/* --- the tick --------------------------------------------------------------------------------- */
+
+static void sync_work(struct repl_job *job)
+{
+    struct repl_site *site = job->context;
+    struct repl_error err;
+    pthread_mutex_lock(&site->index_lock);
+    repl_result result = repl_index_sync(site->index, &err);
+    pthread_mutex_unlock(&site->index_lock);
+    if (!repl_ok(result))
+        repl_log(LOG_WARNING, "%s", err.text);
+}
+
+static void sync_done(struct repl_job *job)
+{
+    struct repl_site *site = job->context;
+    site_job_ended(site);
+    site->syncing = false;
+}
+
+static void index_sync(struct repl_site *site)
+{
+    if (!site->index_dirty || site->syncing)
+        return;
+    site->index_dirty = false;
+    site->syncing = true;
+    site->sync_job = (struct repl_job){.work = sync_work, .done = sync_done, .context = site};
+    site_job_start(site, &site->sync_job);
+}
+
+static void refusals_log(struct repl_site *site)
+{
+    if (site->refusals_logged > SITE_REFUSALS_LOGGED_MAX)
+        repl_log(LOG_WARNING, "refused %u more requests within %d s",
+                 site->refusals_logged - SITE_REFUSALS_LOGGED_MAX, (int)(TICK_NS / 1000000000));
+    site->refusals_logged = 0;
+}
+
+static void site_tick(struct repl_timer *timer)
+{
+    struct repl_site *site = timer->context;
+    int64_t now_ns = repl_now_wall_ns();
+    for (struct site_volume *v = site->volumes; v != NULL; v = v->next)
+        site_volume_log_state(v, now_ns);
+    volumes_forget_empty(site);
+    refusals_log(site);
+    index_sync(site);
+    repl_timer_arm(site->loop, &site->tick, repl_now_mono_ns() + TICK_NS);
+}
+
+/* --- status ----------------------------------------------------------------------------------- */
+
+void repl_site_count(const struct repl_site *site, size_t *volumes, size_t *damaged)
+{
+    *volumes = *damaged = 0;
+    for (const struct site_volume *v = site->volumes; v != NULL; v = v->next) {
+        *volumes += v->journal.exists && v->damaged[0] == '\0';
+        *damaged += v->damaged[0] != '\0';
+    }
+}
+
+repl_result repl_site_status(const struct repl_site *site, struct repl_status *out,
+                             struct repl_error *err)
+{
+    int64_t now_ns = repl_now_wall_ns();
+    *out = (struct repl_status){.site = true, .time_ns = now_ns};
+    snprintf(out->version, sizeof out->version, "%s", REPL_VERSION);
+    snprintf(out->io, sizeof out->io, "%s", repl_loop_backend_name(site->loop));
+    if (gethostname(out->name, sizeof out->name - 1) != 0)
+        snprintf(out->name, sizeof out->name, "?");
+    out->volumes = calloc(site->volume_count + 1, sizeof *out->volumes);
+    if (out->volumes == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "no memory for the status of %zu volumes",
+                         site->volume_count);
+    for (const struct site_volume *v = site->volumes; v != NULL; v = v->next) {
+        if (v->journal.exists || v->damaged[0] != '\0')
+            site_volume_status(v, now_ns, &out->volumes[out->volume_count++]);
+    }
+    return REPL_SUCCESS;
+}
+
+static json_t *control_answer(void *owner, const char *request, struct repl_error *err)
+{
+    struct repl_status status;
+    if (strcmp(request, "status") != 0) {
+        repl_ignore(
+            repl_fail(err, REPL_E_USAGE, "the site does not know the request \"%.100s\"", request));
+        return NULL;
+    }
+    if (!repl_ok(repl_site_status(owner, &status, err)))
+        return NULL;
+    json_t *json = repl_status_to_json(&status);
+    repl_status_fini(&status);
+    if (json == NULL)
+        repl_ignore(repl_fail(err, REPL_E_NOMEM, "no memory for the status"));
+    return json;
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+static repl_result volume_found(void *context, const char *name, struct repl_error *err)
+{
+    struct repl_site *site = context;
+    struct site_volume *v;
+    if (!repl_volume_name_valid(name)) {
+        repl_log(LOG_WARNING, "the directory \"%s\" among the volumes is not a volume's", name);
+        return REPL_SUCCESS;
+    }
+    /* A long log, or an index made anew, takes its time: the service manager is to wait. */
+    char state[256];
+    snprintf(state, sizeof state, "EXTEND_TIMEOUT_USEC=600000000\nSTATUS=reading volume %s", name);
+    repl_notify(state);
+    REPL_TRY(site_volume_load(site, name, &v, err));
+    if (v != NULL)
+        site_add_volume(site, v);
+    return REPL_SUCCESS;
+}
+
+static repl_result index_open(struct repl_site *site, struct repl_error *err)
+{
+    char path[PATH_MAX];
+    int size = snprintf(path, sizeof path, "%s/index.lmdb", site->config->store);
+    if (size < 0 || (size_t)size >= sizeof path)
+        return repl_fail(err, REPL_E_USAGE, "the path of the store %s is too long: move it",
+                         site->config->store);
+    return repl_index_open(path, true, &site->index, err);
+}
+
+static repl_result site_open(struct repl_site *site, struct repl_error *err)
+{
+    const struct repl_config *config = site->config;
+    REPL_TRY(repl_posix_store_open(config->store, true, true, &site->store, err));
+    REPL_TRY(index_open(site, err));
+    REPL_TRY(site->store->ops->volumes(site->store, volume_found, site, err));
+    for (struct site_volume *v = site->volumes; v != NULL; v = v->next) {
+        if (v->damaged[0] == '\0')
+            site_volume_follow(v);
+    }
+    struct repl_listener_options options = {.address = config->listen,
+                                            .key_path = config->key,
+                                            .handler = &site_exchange_handler,
+                                            .owner = site};
+    REPL_TRY(repl_listener_new(site->loop, &options, &site->listener, err));
+    return repl_control_new(site->loop, config->control, control_answer, site, &site->control, err);
+}
+
+repl_result repl_site_new(struct repl_loop *loop, struct repl_config *config,
+                          struct repl_site **out, struct repl_error *err)
+{
+    struct repl_site *site = calloc(1, sizeof *site);
+    if (site == NULL) {
+        repl_config_free(config);
+        return repl_fail(err, REPL_E_NOMEM, "no memory for the site");
+    }
+    site->loop = loop;
+    site->config = config;
+    site->started_ns = repl_now_wall_ns();
+    pthread_mutex_init(&site->index_lock, NULL);
+    site->tick = (struct repl_timer){.fire = site_tick, .context = site};
+    repl_result result = site_open(site, err);
+    if (!repl_ok(result)) {
+        repl_site_free(site);
+        return result;
+    }
+    repl_timer_arm(loop, &site->tick, repl_now_mono_ns() + TICK_NS);
+    *out = site;
+    return REPL_SUCCESS;
+}
+
+unsigned repl_site_port(const struct repl_site *site)
+{
+    return repl_listener_port(site->listener);
+}
+
+/* --- reload ----------------------------------------------------------------------------------- */
+
+static bool volumes_differ(const struct repl_config *a, const struct repl_config *b)
+{
+    if (a->volume_count != b->volume_count)
+        return true;
+    for (size_t i = 0; i < a->volume_count; i++) {
+        const struct repl_config_volume *other = repl_config_find_volume(b, a->volumes[i].name);
+        if (other == NULL || strcmp(other->replica, a->volumes[i].replica) != 0)
+            return true;
+    }
+    return false;
+}
+
+void repl_site_reload(struct repl_site *site, struct repl_config *config, bool *restart)
+{
+    struct repl_config *old = site->config;
+    *restart = strcmp(old->listen, config->listen) != 0 || strcmp(old->store, config->store) != 0 ||
+               strcmp(old->key, config->key) != 0 || strcmp(old->control, config->control) != 0 ||
+               old->workers != config->workers || old->nice != config->nice ||
+               volumes_differ(old, config);
+    /* Only the peers change hands; the rest goes on as it was begun. */
+    struct repl_config_peer *peers = old->peers;
+    size_t peer_count = old->peer_count;
+    old->peers = config->peers;
+    old->peer_count = config->peer_count;
+    config->peers = peers;
+    config->peer_count = peer_count;
+    repl_config_free(config);
+}
+
+/* --- closing ---------------------------------------------------------------------------------- */
+
+static bool site_is_busy(const struct repl_site *site)
+{
+    for (const struct site_volume *v = site->volumes; v != NULL; v = v->next) {
+        if (v->replica != NULL && repl_replica_is_busy(v->replica))
+            return true;
+    }
+    return site->jobs > 0;
+}
+
+static void site_wait(struct repl_site *site)
+{
+    struct repl_error err;
+    while (site_is_busy(site)) {
+        /* Without its loop nothing ends any more; the process has to. */
+        if (!repl_ok(repl_loop_once(site->loop, 1000, &err))) {
+            repl_log(LOG_ERR, "cannot end what is under way: %s", err.text);
+            abort();
+        }
+    }
+}
+
+static void volumes_close(struct repl_site *site)
+{
+    for (struct site_volume *v = site->volumes; v != NULL; v = v->next) {
+        if (v->replica != NULL)
+            repl_replica_stop(v->replica);
+        site_volume_pump(v); /* lets go of what waited */
+    }
+    site_wait(site);
+    while (site->volumes != NULL) {
+        struct site_volume *v = site->volumes;
+        site->volumes = v->next;
+        site_volume_free(v);
+    }
+}
+
+void repl_site_free(struct repl_site *site)
+{
+    struct repl_error err;
+    if (site == NULL)
+        return;
+    site->closing = true;
+    repl_timer_cancel(&site->tick);
+    repl_control_free(site->control);
+    repl_listener_free(site->listener);
+    volumes_close(site);
+    if (site->index != NULL && site->index_dirty && !repl_ok(repl_index_sync(site->index, &err)))
+        repl_log(LOG_WARNING, "%s", err.text);
+    if (site->index != NULL)
+        repl_index_close(site->index);
+    if (site->store != NULL)
+        site->store->ops->close(site->store);
+    pthread_mutex_destroy(&site->index_lock);
+    repl_config_free(site->config);
+    free(site);
+}

@@ -1,0 +1,208 @@
+/*
+ * Bytes of a request on their way into a staged file.
+ *
+ * Two buffers of 1 MiB: one is filled by the exchange, one is being written by
+ * a worker. When both are full the exchange is paused. As only one write is
+ * under way at a time, the file is a contiguous beginning of the segment at any
+ * moment, so whatever is found of it later can be gone on with.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/ensure.h"
+#include "site/site_volume.h"
+
+#define BUFFER_SIZE (1u << 20)
+
+static repl_result intake_fail(const struct site_intake *intake, int os_errno, const char *what,
+                               struct repl_error *err)
+{
+    bool full = os_errno == ENOSPC || os_errno == EDQUOT;
+    return repl_fail_errno(err, full ? REPL_E_NOSPACE : REPL_E_IO, os_errno,
+                           "cannot %s the staged file %s", what, intake->path);
+}
+
+repl_result site_intake_create(struct site_intake *intake, const struct site_volume *volume,
+                               const char *name, struct repl_error *err)
+{
+    char directory[PATH_MAX];
+    ensure(intake->fd < 0);
+    REPL_TRY(repl_posix_store_staging(volume->site->store, volume->name, directory,
+                                      sizeof directory, err));
+    int size = snprintf(intake->path, sizeof intake->path, "%s/%s", directory, name);
+    if (size < 0 || (size_t)size >= sizeof intake->path)
+        return repl_fail(err, REPL_E_USAGE, "the store's path is too long: move the store");
+    /* Never truncated: the old file may be one of which a sync has failed. */
+    if (unlink(intake->path) != 0 && errno != ENOENT)
+        return intake_fail(intake, errno, "remove", err);
+    intake->fd = open(intake->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (intake->fd < 0)
+        return intake_fail(intake, errno, "make", err);
+    intake->site = volume->site;
+    intake->written = 0;
+    intake->result = REPL_SUCCESS;
+    intake->flush = false;
+    intake->paused = false;
+    return REPL_SUCCESS;
+}
+
+repl_result site_intake_resume(struct site_intake *intake, uint64_t size, struct repl_error *err)
+{
+    ensure(site_intake_is_idle(intake));
+    if (intake->fd < 0)
+        return repl_fail(err, REPL_E_INTERNAL, "no bytes are held to go on from");
+    /* Behind it may be what was left of a write that failed. */
+    if (ftruncate(intake->fd, (off_t)size) != 0)
+        return intake_fail(intake, errno, "cut", err);
+    intake->written = size;
+    intake->result = REPL_SUCCESS;
+    intake->flush = false;
+    intake->paused = false;
+    return REPL_SUCCESS;
+}
+
+/* --- writing ---------------------------------------------------------------------------------- */
+
+static void write_work(struct repl_job *job)
+{
+    struct site_intake *intake = job->context;
+    const uint8_t *bytes = intake->writing.data;
+    size_t left = intake->writing.size;
+    uint64_t offset = intake->written;
+    intake->result = REPL_SUCCESS;
+    while (left > 0) {
+        ssize_t written = pwrite(intake->fd, bytes, left, (off_t)offset);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0) {
+            intake->result =
+                intake_fail(intake, written < 0 ? errno : ENOSPC, "write", &intake->err);
+            return;
+        }
+        bytes += written;
+        offset += (uint64_t)written;
+        left -= (size_t)written;
+    }
+}
+
+static void intake_discard(struct site_intake *intake)
+{
+    intake->filling.size = 0;
+    intake->flush = false;
+}
+
+static void write_done(struct repl_job *job)
+{
+    struct site_intake *intake = job->context;
+    site_job_ended(intake->site);
+    intake->busy = false;
+    if (repl_ok(intake->result))
+        intake->written += intake->writing.size;
+    else
+        intake_discard(intake);
+    intake->writing.size = 0;
+    site_intake_push(intake);
+    intake->moved(intake);
+}
+
+static void intake_write(struct site_intake *intake)
+{
+    struct repl_buffer full = intake->filling;
+    intake->filling = intake->writing;
+    intake->writing = full;
+    intake->busy = true;
+    intake->job = (struct repl_job){.work = write_work, .done = write_done, .context = intake};
+    site_job_start(intake->site, &intake->job);
+}
+
+static bool intake_is_due(const struct site_intake *intake)
+{
+    return intake->filling.size >= BUFFER_SIZE || (intake->flush && intake->filling.size > 0);
+}
+
+static void intake_pause(struct site_intake *intake, bool pause)
+{
+    if (intake->paused == pause)
+        return;
+    intake->paused = pause;
+    struct site_request *feeder = intake->feeder;
+    if (feeder == NULL || feeder->exchange == NULL || feeder->answered)
+        return;
+    if (pause)
+        repl_exchange_pause(feeder->exchange);
+    else
+        repl_exchange_resume(feeder->exchange);
+}
+
+repl_result site_intake_put(struct site_intake *intake, const void *data, size_t size,
+                            struct repl_error *err)
+{
+    return repl_buffer_append(&intake->filling, data, size, err);
+}
+
+void site_intake_push(struct site_intake *intake)
+{
+    if (intake_is_due(intake) && !intake->busy)
+        intake_write(intake);
+    intake_pause(intake, intake->filling.size >= BUFFER_SIZE);
+}
+
+void site_intake_flush(struct site_intake *intake)
+{
+    intake->flush = true;
+    site_intake_push(intake);
+}
+
+bool site_intake_is_idle(const struct site_intake *intake)
+{
+    return !intake->busy && !intake_is_due(intake);
+}
+
+uint64_t site_intake_size(const struct site_intake *intake)
+{
+    return intake->written + intake->writing.size + intake->filling.size;
+}
+
+void site_intake_close(struct site_intake *intake, bool remove)
+{
+    ensure(!intake->busy);
+    intake_discard(intake);
+    intake->feeder = NULL;
+    if (intake->fd < 0)
+        return;
+    close(intake->fd);
+    intake->fd = -1;
+    if (remove)
+        unlink(intake->path); /* what is left over, the next start removes */
+}
+
+void site_intake_fini(struct site_intake *intake)
+{
+    site_intake_close(intake, false);
+    repl_buffer_fini(&intake->filling);
+    repl_buffer_fini(&intake->writing);
+}
+
+repl_result site_read_at(void *context, uint64_t offset, void *out, size_t size,
+                         struct repl_error *err)
+{
+    const int *fd = context;
+    uint8_t *bytes = out;
+    while (size > 0) {
+        ssize_t got = pread(*fd, bytes, size, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return repl_fail_errno(err, REPL_E_IO, errno, "cannot read the staged segment");
+        if (got == 0)
+            return repl_fail(err, REPL_E_CORRUPT, "the segment ends at byte %llu",
+                             (unsigned long long)offset);
+        bytes += got;
+        offset += (uint64_t)got;
+        size -= (size_t)got;
+    }
+    return REPL_SUCCESS;
+}

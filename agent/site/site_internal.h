@@ -1,0 +1,136 @@
+/*
+ * The site's insides. Private to site/.
+ *
+ * Threads: everything belongs to the loop's thread but what a job's work
+ * function is given. The index has one writer at a time: whoever writes to it
+ * holds index_lock, and may hold no other lock.
+ */
+#ifndef REPL_AGENT_SITE_INTERNAL_H
+#define REPL_AGENT_SITE_INTERNAL_H
+
+#include <pthread.h>
+
+#include "config/config.h"
+#include "control/control.h"
+#include "format/wire.h"
+#include "loop/loop.h"
+#include "site/index/index.h"
+#include "site/listen/listener.h"
+#include "site/site.h"
+#include "store/store.h"
+
+struct site_volume;
+struct site_read;
+struct site_intake;
+
+#define SITE_VOLUMES_MAX         4096u /* a peer that may write any name cannot make more */
+#define SITE_REFUSALS_LOGGED_MAX 20u
+
+struct repl_site {
+    struct repl_loop *loop;
+    struct repl_config *config;
+    struct repl_store *store;
+    struct repl_index *index;
+    pthread_mutex_t index_lock;
+    bool index_dirty; /* since the last sync */
+    bool syncing;
+    struct repl_job sync_job;
+    struct repl_listener *listener;
+    struct repl_control *control;
+    struct site_volume *volumes;
+    size_t volume_count;
+    struct repl_timer tick;
+    unsigned jobs;            /* under way, replicas' not counted */
+    unsigned refusals_logged; /* since the last tick */
+    int64_t started_ns;
+    bool closing;
+};
+
+/* Counted, so that the end can wait for them; job->done is called on the loop as usual and has to
+ * begin with site_job_ended. */
+void site_job_start(struct repl_site *site, struct repl_job *job);
+void site_job_ended(struct repl_site *site);
+
+void site_add_volume(struct repl_site *site, struct site_volume *volume);
+struct site_volume *site_find_volume(const struct repl_site *site, const char *name);
+
+/* --- requests --------------------------------------------------------------------------------- */
+
+enum site_request_kind {
+    SITE_REQUEST_HELLO,
+    SITE_REQUEST_REPORT,
+    SITE_REQUEST_UPLOAD,
+    SITE_REQUEST_SUPPLY,
+    SITE_REQUEST_VOLUMES,
+    SITE_REQUEST_POINTS,
+    SITE_REQUEST_SEGMENTS,
+    SITE_REQUEST_SEGMENT,
+    SITE_REQUEST_SUPPLIES,
+};
+
+/* What a request waits for in its volume's queue. */
+enum site_change {
+    SITE_CHANGE_HELLO,
+    SITE_CHANGE_REPORT,
+    SITE_CHANGE_UPLOAD, /* to begin to receive */
+    SITE_CHANGE_COMMIT, /* all is received */
+    SITE_CHANGE_SUPPLY,
+};
+
+/* Lives as long as its exchange or as somebody holds it. */
+struct site_request {
+    struct repl_site *site;
+    struct repl_exchange *exchange; /* NULL: the peer is gone */
+    enum site_request_kind kind;
+    char name[REPL_VOLUME_NAME_SIZE + 1]; /* of the volume */
+    struct site_volume *volume;           /* NULL: not known, or none meant */
+    struct repl_segment_id id;
+    uint64_t after;  /* points */
+    uint64_t offset; /* Repl-Offset */
+    int64_t received_ns;
+    unsigned holds;
+    bool answered;
+    bool discard; /* what comes is thrown away, and acknowledged */
+    bool ended;   /* the body is complete */
+    struct repl_buffer body;
+    /* in the queue of its volume */
+    struct site_request *next;
+    enum site_change change;
+    struct site_read *read;
+    struct site_intake *supply;
+    bool supply_open; /* holds the request */
+};
+
+extern const struct repl_exchange_handler site_exchange_handler;
+
+void site_request_hold(struct site_request *request);
+void site_request_unhold(struct site_request *request);
+
+/* Each answers once; does nothing where the peer is gone or was answered. */
+void site_answer(struct site_request *request, int status, const char *content_type,
+                 const void *body, size_t size);
+/* The encoded message is freed. */
+void site_answer_message(struct site_request *request, int status, repl_result encoded,
+                         struct repl_buffer *message);
+void site_answer_ack(struct site_request *request, const struct site_volume *volume, int status);
+void site_refuse(struct site_request *request, const struct repl_refusal *refusal);
+void site_refuse_text(struct site_request *request, enum repl_refusal_code code, const char *format,
+                      ...) __attribute__((format(printf, 3, 4)));
+/* The same under another HTTP status than the code's own. */
+void site_refuse_status(struct site_request *request, int status, enum repl_refusal_code code,
+                        const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* A failure of ours: full disk, busy, or broken. The details of what is broken stay in our log. */
+void site_refuse_error(struct site_request *request, const struct repl_error *err);
+/* What of the peer's could not be read. */
+void site_refuse_damaged(struct site_request *request, const struct repl_error *err);
+
+/* --- reading (site_read.c) -------------------------------------------------------------------- */
+
+void site_read_begin(struct site_request *request);
+void site_read_volumes(struct site_request *request);
+
+/* --- who may what (site_request.c) ------------------------------------------------------------ */
+
+bool site_peer_has_volume(const struct repl_config_peer *peer, const char *name);
+
+#endif

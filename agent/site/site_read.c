@@ -1,0 +1,267 @@
+/*
+ * What may be read of a journal: points, segments, their bytes, supplies.
+ *
+ * Each is one job on a worker, as index and store may wait for a disk. Only what
+ * is committed is shown; supplies are, as soon as they are stored.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "site/site_volume.h"
+
+#define RANGE_SIZE 64
+
+struct site_read {
+    struct repl_job job;
+    struct site_request *request;
+    struct repl_point last; /* and how long it has been the present, newer than the index has it */
+    int64_t unchanged_until_ns;
+    char range[RANGE_SIZE];
+    /* the answer */
+    repl_result result;
+    struct repl_error err;
+    struct repl_buffer body;
+    const char *content_type;
+    int fd; /* >= 0: bytes of a file */
+    uint64_t offset, size, total;
+    bool range_bad;
+};
+
+/* --- on a worker ------------------------------------------------------------------------------ */
+
+static repl_result points_read(struct site_read *read, struct repl_error *err)
+{
+    const struct site_request *request = read->request;
+    struct repl_points_page page;
+    REPL_TRY(repl_index_points(request->site->index, request->name, request->after, &page, err));
+    for (uint32_t i = 0; i < page.count; i++) {
+        struct repl_points_entry *entry = &page.entries[i];
+        if (entry->point.seq == read->last.seq &&
+            entry->unchanged_until_ns < read->unchanged_until_ns)
+            entry->unchanged_until_ns = read->unchanged_until_ns;
+    }
+    repl_result result = repl_points_page_encode(&page, &read->body, err);
+    repl_points_page_fini(&page);
+    return result;
+}
+
+static repl_result segments_read(struct site_read *read, struct repl_error *err)
+{
+    const struct site_request *request = read->request;
+    struct repl_segments_page page;
+    REPL_TRY(repl_index_segments(request->site->index, request->name, request->id.to_seq,
+                                 request->id.part, &page, err));
+    repl_result result = repl_segments_page_encode(&page, &read->body, err);
+    repl_segments_page_fini(&page);
+    return result;
+}
+
+static bool number_take(const char **text, uint64_t *value)
+{
+    char *end;
+    if (**text < '0' || **text > '9')
+        return false;
+    errno = 0;
+    *value = strtoull(*text, &end, 10);
+    *text = end;
+    return errno == 0;
+}
+
+/* "bytes=A-B", "bytes=A-", "bytes=-N": one range, cut to what is there. False: none of it is. */
+static bool range_parse(const char *text, uint64_t total, uint64_t *offset, uint64_t *size)
+{
+    uint64_t first, last = total - 1;
+    if (strncmp(text, "bytes=", 6) != 0)
+        return false;
+    text += 6;
+    if (*text == '-') {
+        uint64_t count;
+        text++;
+        if (!number_take(&text, &count) || *text != '\0' || count == 0)
+            return false;
+        *size = count < total ? count : total;
+        *offset = total - *size;
+        return true;
+    }
+    if (!number_take(&text, &first) || *text++ != '-' ||
+        (*text != '\0' && (!number_take(&text, &last) || *text != '\0')) || first > last ||
+        first >= total)
+        return false;
+    *offset = first;
+    *size = (last < total ? last : total - 1) - first + 1;
+    return true;
+}
+
+static repl_result segment_read(struct site_read *read, struct repl_error *err)
+{
+    const struct site_request *request = read->request;
+    struct repl_store *store = request->site->store;
+    struct repl_stored_segment *file;
+    REPL_TRY(store->ops->segment_open(store, request->name, &request->id, &file, err));
+    read->total = read->size = file->size;
+    read->range_bad =
+        read->range[0] != '\0' && !range_parse(read->range, file->size, &read->offset, &read->size);
+    read->fd = file->fd < 0 ? -1 : fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
+    file->close(file);
+    if (read->fd < 0)
+        return repl_fail(err, REPL_E_RETRY, "no descriptor for a segment just now");
+    return REPL_SUCCESS;
+}
+
+static repl_result supply_note(void *context, const struct repl_segment_id *id, uint64_t size,
+                               struct repl_error *err)
+{
+    char text[64];
+    (void)size;
+    if (id->supply == 0)
+        return REPL_SUCCESS;
+    snprintf(text, sizeof text, "%" PRIu64 ".%" PRIu32 ".%" PRIu32, id->to_seq, id->part,
+             id->supply);
+    if (json_array_append_new(context, json_string(text)) != 0)
+        return repl_fail(err, REPL_E_NOMEM, "no memory for a list of supplies");
+    return REPL_SUCCESS;
+}
+
+static repl_result json_write(struct site_read *read, const json_t *json, struct repl_error *err)
+{
+    char *text = json == NULL ? NULL : json_dumps(json, JSON_COMPACT);
+    if (text == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "no memory for an answer");
+    repl_result result = repl_buffer_append(&read->body, text, strlen(text), err);
+    free(text);
+    read->content_type = "application/json";
+    return result;
+}
+
+static repl_result supplies_read(struct site_read *read, struct repl_error *err)
+{
+    const struct site_request *request = read->request;
+    struct repl_store *store = request->site->store;
+    json_t *list = json_array();
+    repl_result result = list == NULL
+                             ? repl_fail(err, REPL_E_NOMEM, "no memory for a list of supplies")
+                             : store->ops->segments(store, request->name, supply_note, list, err);
+    if (repl_ok(result))
+        result = json_write(read, list, err);
+    json_decref(list);
+    return result;
+}
+
+static void read_work(struct repl_job *job)
+{
+    struct site_read *read = job->context;
+    switch (read->request->kind) {
+    case SITE_REQUEST_POINTS:
+        read->result = points_read(read, &read->err);
+        return;
+    case SITE_REQUEST_SEGMENTS:
+        read->result = segments_read(read, &read->err);
+        return;
+    case SITE_REQUEST_SEGMENT:
+        read->result = segment_read(read, &read->err);
+        return;
+    default:
+        read->result = supplies_read(read, &read->err);
+        return;
+    }
+}
+
+/* --- on the loop ------------------------------------------------------------------------------ */
+
+static void segment_answer(struct site_read *read)
+{
+    struct site_request *request = read->request;
+    if (read->range_bad) {
+        close(read->fd);
+        site_refuse_status(request, 416, REPL_REFUSAL_REQUEST,
+                           "the range \"%s\" is not within the segment's %" PRIu64 " bytes",
+                           read->range, read->total);
+    } else if (request->exchange == NULL) {
+        close(read->fd);
+    } else {
+        request->answered = true;
+        repl_exchange_respond_file(request->exchange, 200, read->fd, read->offset, read->size,
+                                   read->total);
+    }
+}
+
+static void read_done(struct repl_job *job)
+{
+    struct site_read *read = job->context;
+    struct site_request *request = read->request;
+    site_job_ended(request->site);
+    if (read->result.code == REPL_E_MISSING)
+        site_refuse_text(request, REPL_REFUSAL_NOT_FOUND, "%.350s", read->err.text);
+    else if (!repl_ok(read->result))
+        site_refuse_error(request, &read->err);
+    else if (request->kind == SITE_REQUEST_SEGMENT)
+        segment_answer(read);
+    else
+        site_answer(request, 200, read->content_type, read->body.data, read->body.size);
+    repl_buffer_fini(&read->body);
+    request->read = NULL;
+    free(read);
+    site_request_unhold(request);
+}
+
+static bool is_committed(const struct site_volume *v, const struct repl_segment_id *id)
+{
+    const struct repl_head *head = &v->journal.head;
+    return v->journal.has_head &&
+           (id->to_seq < head->to_seq || (id->to_seq == head->to_seq && id->part <= head->part));
+}
+
+void site_read_begin(struct site_request *request)
+{
+    const struct site_volume *v = request->volume;
+    const char *range = repl_exchange_header(request->exchange, "Range");
+    if (request->kind == SITE_REQUEST_SEGMENT && request->id.supply == 0 &&
+        !is_committed(v, &request->id)) {
+        site_refuse_text(request, REPL_REFUSAL_NOT_FOUND,
+                         "segment %" PRIu64 ".%" PRIu32 " is not part of volume %s's history",
+                         request->id.to_seq, request->id.part, v->name);
+        return;
+    }
+    struct site_read *read = calloc(1, sizeof *read);
+    if (read == NULL) {
+        site_refuse_text(request, REPL_REFUSAL_BUSY, "the site is out of memory just now");
+        return;
+    }
+    read->request = request;
+    read->fd = -1;
+    read->last = v->journal.point;
+    read->unchanged_until_ns = v->journal.unchanged_until_ns;
+    snprintf(read->range, sizeof read->range, "%s", range != NULL ? range : "");
+    read->job = (struct repl_job){.work = read_work, .done = read_done, .context = read};
+    request->read = read;
+    site_request_hold(request);
+    site_job_start(request->site, &read->job);
+}
+
+void site_read_volumes(struct site_request *request)
+{
+    const struct repl_config_peer *peer =
+        repl_config_find_peer(request->site->config, repl_exchange_peer(request->exchange));
+    json_t *list = json_array();
+    for (const struct site_volume *v = request->site->volumes; list != NULL && v != NULL;
+         v = v->next) {
+        bool shown =
+            (v->journal.exists || v->damaged[0] != '\0') && site_peer_has_volume(peer, v->name);
+        if (shown && json_array_append_new(list, json_string(v->name)) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    char *text = list == NULL ? NULL : json_dumps(list, JSON_COMPACT);
+    json_decref(list);
+    if (text == NULL)
+        site_refuse_text(request, REPL_REFUSAL_BUSY, "the site is out of memory just now");
+    else
+        site_answer(request, 200, "application/json", text, strlen(text));
+    free(text);
+}

@@ -1,0 +1,221 @@
+/*
+ * A supply: chunks that a segment refers to and the site was found to lack.
+ *
+ * It is staged, synced, verified and stored beside the segments, and its chunks
+ * go into the index; the history does not change by it. A supply that is stored
+ * is never replaced, as the index points into it: where another one has the
+ * number already, this one gets the next that is free.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+#include "site/site_volume.h"
+
+#define SUPPLY_MAX 999u
+
+static void supply_moved(struct site_intake *intake)
+{
+    struct site_request *request = intake->context;
+    struct site_volume *v = request->volume;
+    if (intake->busy)
+        return;
+    if (!repl_ok(intake->result))
+        site_refuse_error(request, &intake->err);
+    else if (request->ended && request->exchange != NULL && !request->answered &&
+             site_intake_is_idle(intake))
+        site_volume_enqueue(v, request, SITE_CHANGE_SUPPLY);
+    if (request->exchange == NULL)
+        site_supply_closed(request);
+}
+
+void site_supply_begin(struct site_volume *v, struct site_request *request)
+{
+    struct repl_error err;
+    char name[64];
+    static uint64_t count; /* names that do not meet: several may arrive at once */
+    struct site_intake *intake = calloc(1, sizeof *intake);
+    if (intake == NULL) {
+        site_refuse_text(request, REPL_REFUSAL_BUSY, "the site is out of memory just now");
+        return;
+    }
+    intake->fd = -1;
+    intake->moved = supply_moved;
+    intake->context = request;
+    request->supply = intake;
+    snprintf(name, sizeof name, "%" PRIu64 ".supply", ++count);
+    if (!repl_ok(site_intake_create(intake, v, name, &err))) {
+        site_refuse_error(request, &err);
+        return;
+    }
+    intake->feeder = request;
+    request->supply_open = true;
+    site_request_hold(request); /* for as long as something may be written */
+}
+
+void site_supply_body(struct site_request *request, const void *data, size_t size)
+{
+    struct site_intake *intake = request->supply;
+    struct repl_error err;
+    if (!request->supply_open || request->answered)
+        return;
+    if (site_intake_size(intake) + size > REPL_SEGMENT_HARD_LIMIT)
+        site_refuse_text(request, REPL_REFUSAL_REQUEST, "a segment has at most %" PRIu64 " bytes",
+                         REPL_SEGMENT_HARD_LIMIT);
+    else if (!repl_ok(site_intake_put(intake, data, size, &err)))
+        site_refuse_error(request, &err);
+    else
+        site_intake_push(intake);
+}
+
+void site_supply_end(struct site_request *request)
+{
+    struct site_intake *intake = request->supply;
+    request->ended = true;
+    site_intake_flush(intake);
+    if (site_intake_is_idle(intake))
+        site_volume_enqueue(request->volume, request, SITE_CHANGE_SUPPLY);
+}
+
+/* --- on a worker ------------------------------------------------------------------------------ */
+
+/* Is the supply of that number the same one? REPL_E_MISSING: there is none. */
+static repl_result stored_compare(struct repl_store *store, const char *volume,
+                                  const struct repl_segment_id *id,
+                                  const struct repl_digest *digest, bool *same,
+                                  struct repl_error *err)
+{
+    struct repl_stored_segment *file;
+    struct repl_segment *segment = NULL;
+    REPL_TRY(store->ops->segment_open(store, volume, id, &file, err));
+    /* One that cannot be read is not the same; what the index says of it is not believed either. */
+    repl_result result =
+        repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err);
+    *same = repl_ok(result) && repl_digest_equal(&segment->footer.digest, digest);
+    repl_segment_free(segment);
+    file->close(file);
+    return REPL_SUCCESS;
+}
+
+static repl_result supply_store(struct site_volume *v, struct site_request *request,
+                                const struct repl_segment *segment, struct repl_error *err)
+{
+    struct repl_store *store = v->site->store;
+    struct repl_segment_id id = request->id;
+    for (; id.supply <= SUPPLY_MAX; id.supply++) {
+        bool same = false;
+        repl_result result =
+            stored_compare(store, v->name, &id, &segment->footer.digest, &same, err);
+        if (result.code == REPL_E_MISSING)
+            break;
+        REPL_TRY(result);
+        if (same)
+            goto add;
+    }
+    REPL_TRY(store->ops->segment_publish(store, v->name, &id, request->supply->fd,
+                                         request->supply->path, err));
+add:
+    pthread_mutex_lock(&v->site->index_lock);
+    repl_result result = repl_index_add_supply(v->site->index, v->name, &id, segment->chunks,
+                                               segment->footer.chunk_count, err);
+    pthread_mutex_unlock(&v->site->index_lock);
+    return result;
+}
+
+static repl_result supply_check(struct site_volume *v, const struct site_request *request,
+                                const struct repl_segment *segment, struct repl_error *err)
+{
+    const struct repl_segment_header *header = &segment->header;
+    if (header->kind != REPL_SEGMENT_SUPPLY)
+        return repl_fail(err, REPL_E_CORRUPT, "it is not a supply");
+    if (!repl_uuid_equal(&header->volume, &v->journal.create.volume))
+        return repl_fail(err, REPL_E_CORRUPT, "it is of another volume");
+    if (header->to_seq != request->id.to_seq || header->part != request->id.part)
+        return repl_fail(err, REPL_E_CORRUPT, "it was sent under another segment's name");
+    return REPL_SUCCESS;
+}
+
+static repl_result supply_verify(struct site_volume *v, struct site_request *request,
+                                 struct repl_segment **segment, struct repl_error *err)
+{
+    struct site_intake *intake = request->supply;
+    struct repl_frame_coder *coder;
+    if (fsync(intake->fd) != 0)
+        return repl_fail_errno(err, errno == ENOSPC ? REPL_E_NOSPACE : REPL_E_IO, errno,
+                               "cannot make %s durable", intake->path);
+    REPL_TRY(repl_segment_open(site_read_at, &intake->fd, intake->written, segment, err));
+    REPL_TRY(supply_check(v, request, *segment, err));
+    REPL_TRY(repl_frame_coder_new(&coder, err));
+    repl_result result = repl_segment_verify(*segment, coder, err);
+    repl_frame_coder_free(coder);
+    return result;
+}
+
+static void supply_work(struct repl_job *job)
+{
+    struct site_volume *v = job->context;
+    struct site_request *request = v->current;
+    struct site_intake *intake = request->supply;
+    struct repl_segment *segment = NULL;
+    intake->result = supply_verify(v, request, &segment, &intake->err);
+    if (repl_ok(intake->result))
+        intake->result = supply_store(v, request, segment, &intake->err);
+    repl_segment_free(segment);
+}
+
+/* --- on the loop ------------------------------------------------------------------------------ */
+
+static void supply_done(struct repl_job *job)
+{
+    struct site_volume *v = job->context;
+    struct site_request *request = v->current;
+    struct site_intake *intake = request->supply;
+    site_job_ended(v->site);
+    bool theirs = intake->result.code == REPL_E_CORRUPT || intake->result.code == REPL_E_VERSION;
+    if (!repl_ok(intake->result))
+        repl_log(LOG_ERR, "volume %s: a supply to segment %llu.%u was not taken in: %s", v->name,
+                 (unsigned long long)request->id.to_seq, request->id.part, intake->err.text);
+    site_intake_close(intake, true); /* published, it is not under that name any more */
+    v->site->index_dirty = true;
+    if (theirs)
+        site_refuse_damaged(request, &intake->err);
+    else if (!repl_ok(intake->result))
+        site_refuse_error(request, &intake->err);
+    else
+        site_answer_ack(request, v, 201);
+    site_volume_release(v);
+}
+
+void site_supply_commit(struct site_volume *v, struct site_request *request)
+{
+    request->supply->feeder = NULL;
+    v->busy = true;
+    v->supply_job = (struct repl_job){.work = supply_work, .done = supply_done, .context = v};
+    site_job_start(v->site, &v->supply_job);
+}
+
+void site_supply_closed(struct site_request *request)
+{
+    struct site_intake *intake = request->supply;
+    if (!request->supply_open)
+        return;
+    intake->feeder = NULL;
+    if (intake->busy) /* supply_moved comes back here */
+        return;
+    request->supply_open = false;
+    site_request_unhold(request);
+}
+
+void site_supply_free(struct site_request *request)
+{
+    if (request->supply == NULL)
+        return;
+    site_intake_close(request->supply, true);
+    site_intake_fini(request->supply);
+    free(request->supply);
+    request->supply = NULL;
+}

@@ -1,0 +1,457 @@
+/*
+ * One volume: the queue of changes, and its log.
+ *
+ * Whatever may end in a record of the log (hello, report, commit) is a change,
+ * and changes are made one after the other: the journal decides on the basis of
+ * its last record, so the next decision has to wait until that one is durable
+ * and applied, or has failed.
+ *
+ *     enqueue -> queue -> (its turn) begin -> busy: jobs -> release -> next
+ *
+ * A hello and the beginning of an upload also end the upload that is under way:
+ * the source has one connection for them, so the older one is dead. They wait
+ * until what it brought is in the file, so that the count of bytes they are told
+ * is right.
+ *
+ * Receiving is no change. It goes on while reports are logged.
+ *
+ * A record is first in the log, durably, then in journal and index. Where the
+ * index fails (disk full), the change counts all the same; the index catches up
+ * from the log before it takes the next record.
+ */
+#include "site/site_volume.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "base/ensure.h"
+
+#define NS_PER_MS INT64_C(1000000)
+
+/* Not sooner after a start is a silent source worth a line. */
+#define SILENCE_LOGGED_NS (INT64_C(30) * 1000000000)
+
+/* --- new and free ----------------------------------------------------------------------------- */
+
+repl_result site_volume_new(struct repl_site *site, const char *name, struct site_volume **out,
+                            struct repl_error *err)
+{
+    if (site->volume_count == SITE_VOLUMES_MAX)
+        return repl_fail(err, REPL_E_REFUSED, "this site keeps %u volumes already",
+                         SITE_VOLUMES_MAX);
+    struct site_volume *v = calloc(1, sizeof *v);
+    if (v == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "no memory for volume %s", name);
+    v->site = site;
+    snprintf(v->name, sizeof v->name, "%s", name);
+    repl_journal_init(&v->journal);
+    v->intake =
+        (struct site_intake){.site = site, .fd = -1, .moved = site_upload_moved, .context = v};
+    *out = v;
+    return REPL_SUCCESS;
+}
+
+void site_volume_free(struct site_volume *v)
+{
+    ensure(!v->busy && v->queue == NULL);
+    repl_replica_free(v->replica);
+    site_intake_fini(&v->intake);
+    free(v);
+}
+
+bool site_volume_is_idle(const struct site_volume *v)
+{
+    return !v->busy && v->queue == NULL && !v->intake.busy &&
+           (v->replica == NULL || !repl_replica_is_busy(v->replica));
+}
+
+/* --- the log ---------------------------------------------------------------------------------- */
+
+repl_result site_volume_apply(struct site_volume *v, const struct repl_log_record *record,
+                              struct repl_error *err)
+{
+    REPL_TRY(repl_journal_apply(&v->journal, record, err));
+    if (record->type == REPL_LOG_COMMIT && record->commit.has_point)
+        v->point_head = v->journal.head;
+    return REPL_SUCCESS;
+}
+
+static repl_result log_write(struct site_append *a, struct repl_error *err)
+{
+    struct repl_store *store = a->volume->site->store;
+    const char *name = a->volume->name;
+    uint8_t bytes[REPL_LOG_RECORD_SIZE_MAX];
+    size_t size;
+    if (a->create)
+        REPL_TRY(store->ops->volume_create(store, name, err));
+    repl_log_record_encode(&a->record, bytes, &size);
+    REPL_TRY(store->ops->log_append(store, name, a->log_end, bytes, size, err));
+    a->log_end += size;
+    return REPL_SUCCESS;
+}
+
+static repl_result index_write(struct site_append *a, struct repl_error *err)
+{
+    struct repl_site *site = a->volume->site;
+    const char *name = a->volume->name;
+    if (!a->index_behind)
+        return repl_index_apply(site->index, name, &a->record, a->log_end, a->chunks,
+                                a->chunk_count, err);
+    struct repl_buffer log = {0};
+    repl_result result = site->store->ops->log_read(site->store, name, &log, err);
+    if (repl_ok(result))
+        result = site_index_catch_up(site, name, log.data, a->log_end, err);
+    repl_buffer_fini(&log);
+    return result;
+}
+
+static void append_work(struct repl_job *job)
+{
+    struct site_append *a = job->context;
+    struct repl_site *site = a->volume->site;
+    a->result = log_write(a, &a->err);
+    if (!repl_ok(a->result))
+        return;
+    pthread_mutex_lock(&site->index_lock);
+    a->index_result = index_write(a, &a->index_err);
+    pthread_mutex_unlock(&site->index_lock);
+}
+
+static void append_failed(struct site_volume *v)
+{
+    struct site_append *a = &v->append;
+    v->unsettled = true;
+    repl_log(LOG_ERR, "volume %s: record %llu could not be logged: %s", v->name,
+             (unsigned long long)a->record.number, a->err.text);
+}
+
+static void append_applied(struct site_volume *v)
+{
+    struct site_append *a = &v->append;
+    struct repl_error err;
+    v->log_end = a->log_end;
+    v->unsettled = false;
+    v->site->index_dirty = true;
+    v->index_behind = !repl_ok(a->index_result);
+    if (v->index_behind)
+        repl_log(LOG_WARNING,
+                 "volume %s: the index could not take record %llu and will catch up: %s", v->name,
+                 (unsigned long long)a->record.number, a->index_err.text);
+    /* The journal made this record out of the state it is in. */
+    ensure(repl_ok(site_volume_apply(v, &a->record, &err)));
+}
+
+static void append_done(struct repl_job *job)
+{
+    struct site_append *a = job->context;
+    struct site_volume *v = a->volume;
+    site_job_ended(v->site);
+    if (repl_ok(a->result))
+        append_applied(v);
+    else
+        append_failed(v);
+    a->done(v, a->result, &a->err);
+}
+
+void site_volume_append(struct site_volume *v, const struct repl_log_record *record,
+                        const struct repl_chunk_entry *chunks, uint32_t chunk_count,
+                        void (*done)(struct site_volume *, repl_result, const struct repl_error *))
+{
+    struct site_append *a = &v->append;
+    ensure(v->busy);
+    *a = (struct site_append){.volume = v,
+                              .record = *record,
+                              .create = record->type == REPL_LOG_CREATE,
+                              .chunks = chunks,
+                              .chunk_count = chunk_count,
+                              .log_end = v->log_end,
+                              .index_behind = v->index_behind,
+                              .done = done};
+    a->job = (struct repl_job){.work = append_work, .done = append_done, .context = a};
+    site_job_start(v->site, &a->job);
+}
+
+/* --- hello and report ------------------------------------------------------------------------- */
+
+static void hello_answer(struct site_volume *v, struct site_request *request)
+{
+    struct repl_welcome welcome;
+    struct repl_buffer message = {0};
+    struct repl_error err;
+    repl_journal_welcome(&v->journal, request->received_ns, repl_now_wall_ns(), &welcome);
+    site_answer_message(request, 200, repl_welcome_encode(&welcome, &message, &err), &message);
+}
+
+static void hello_created(struct site_volume *v, repl_result result, const struct repl_error *err)
+{
+    if (!repl_ok(result)) {
+        site_refuse_error(v->current, err);
+    } else {
+        repl_log(LOG_INFO, "volume %s: a new volume, its history begins here", v->name);
+        site_volume_follow(v);
+        hello_answer(v, v->current);
+    }
+    site_volume_release(v);
+}
+
+static void hello_begin(struct site_volume *v, struct site_request *request)
+{
+    struct repl_hello hello;
+    struct repl_log_record create;
+    struct repl_refusal refusal;
+    struct repl_error err;
+    bool needs_create;
+    repl_result result = repl_hello_decode(request->body.data, request->body.size, &hello, &err);
+    if (!repl_ok(result)) {
+        site_refuse_text(
+            request, result.code == REPL_E_VERSION ? REPL_REFUSAL_VERSION : REPL_REFUSAL_REQUEST,
+            "%.350s", err.text);
+        return;
+    }
+    if (repl_journal_hello(&v->journal, v->name, &hello, request->received_ns, &create,
+                           &needs_create, &refusal) == REPL_VERDICT_REFUSE) {
+        site_refuse(request, &refusal);
+        return;
+    }
+    if (!needs_create) {
+        hello_answer(v, request);
+        return;
+    }
+    v->busy = true;
+    site_volume_append(v, &create, NULL, 0, hello_created);
+}
+
+static void report_logged(struct site_volume *v, repl_result result, const struct repl_error *err)
+{
+    if (repl_ok(result))
+        site_answer_ack(v->current, v, 200);
+    else
+        site_refuse_error(v->current, err);
+    site_volume_release(v);
+}
+
+static void report_begin(struct site_volume *v, struct site_request *request)
+{
+    struct repl_report report;
+    struct repl_log_record record;
+    struct repl_refusal refusal;
+    struct repl_error err;
+    bool needs_record;
+    if (!repl_ok(repl_report_decode(request->body.data, request->body.size, &report, &err))) {
+        site_refuse_text(request, REPL_REFUSAL_REQUEST, "%.350s", err.text);
+        return;
+    }
+    if (repl_journal_report(&v->journal, &report, request->received_ns, &record, &needs_record,
+                            &refusal) == REPL_VERDICT_REFUSE) {
+        site_refuse(request, &refusal);
+    } else if (needs_record) {
+        v->busy = true;
+        site_volume_append(v, &record, NULL, 0, report_logged);
+    } else {
+        site_answer_ack(request, v, 200);
+    }
+}
+
+/* --- one after the other ---------------------------------------------------------------------- */
+
+static void change_begin(struct site_volume *v, struct site_request *request)
+{
+    switch (request->change) {
+    case SITE_CHANGE_HELLO:
+        hello_begin(v, request);
+        break;
+    case SITE_CHANGE_REPORT:
+        report_begin(v, request);
+        break;
+    case SITE_CHANGE_UPLOAD:
+        site_upload_begin(v, request);
+        break;
+    case SITE_CHANGE_COMMIT:
+        site_commit_begin(v, request);
+        break;
+    case SITE_CHANGE_SUPPLY:
+        site_supply_commit(v, request);
+        break;
+    }
+}
+
+/* May it begin? If not, site_upload_moved calls again. */
+static bool change_ready(struct site_volume *v, const struct site_request *request)
+{
+    if (request->change != SITE_CHANGE_HELLO && request->change != SITE_CHANGE_UPLOAD)
+        return true;
+    site_upload_detach(v, "another connection has taken over: say hello again");
+    return site_intake_is_idle(&v->intake);
+}
+
+void site_volume_pump(struct site_volume *v)
+{
+    while (!v->busy && v->queue != NULL && change_ready(v, v->queue)) {
+        struct site_request *request = v->queue;
+        v->queue = request->next;
+        if (v->queue == NULL)
+            v->queue_last = NULL;
+        v->current = request;
+        if (!v->site->closing)
+            change_begin(v, request);
+        if (!v->busy) {
+            v->current = NULL;
+            site_request_unhold(request);
+        }
+    }
+}
+
+void site_volume_enqueue(struct site_volume *v, struct site_request *request,
+                         enum site_change change)
+{
+    request->change = change;
+    request->next = NULL;
+    site_request_hold(request);
+    if (v->queue_last != NULL)
+        v->queue_last->next = request;
+    else
+        v->queue = request;
+    v->queue_last = request;
+    site_volume_pump(v);
+}
+
+void site_volume_release(struct site_volume *v)
+{
+    struct site_request *request = v->current;
+    v->busy = false;
+    v->current = NULL;
+    site_request_unhold(request);
+    site_volume_pump(v);
+}
+
+/* --- the replica ------------------------------------------------------------------------------ */
+
+static void replica_make(struct site_volume *v)
+{
+    char directory[PATH_MAX];
+    struct repl_error err;
+    const struct repl_config_volume *config = repl_config_find_volume(v->site->config, v->name);
+    const char *target = config != NULL && config->replica != NULL ? config->replica : "image";
+    if (strcmp(target, "none") == 0)
+        return;
+    repl_result result =
+        repl_posix_store_volume_path(v->site->store, v->name, directory, sizeof directory, &err);
+    struct repl_replica_options options = {.loop = v->site->loop,
+                                           .store = v->site->store,
+                                           .index = v->site->index,
+                                           .volume = v->name,
+                                           .uuid = v->journal.create.volume,
+                                           .directory = directory,
+                                           .target = target};
+    if (repl_ok(result))
+        result = repl_replica_new(&options, &v->replica, &err);
+    if (!repl_ok(result))
+        repl_log(LOG_ERR, "volume %s: there is no replica: %s", v->name, err.text);
+}
+
+void site_volume_follow(struct site_volume *v)
+{
+    const struct repl_journal *j = &v->journal;
+    if (v->site->closing)
+        return;
+    if (v->replica == NULL)
+        replica_make(v);
+    /* Parts of the first full may be applied as they come: there is no good point to spoil. */
+    if (v->replica != NULL)
+        repl_replica_follow(v->replica, j->point.seq == 0 ? &j->head : &v->point_head);
+}
+
+/* --- status ----------------------------------------------------------------------------------- */
+
+static const char *state_remedy(enum repl_state state)
+{
+    switch (state) {
+    case REPL_STATE_OK:
+    case REPL_STATE_IDLE:
+        return "";
+    case REPL_STATE_LINK_DOWN:
+        return "see that the agent runs on the source and that it reaches this site: \"repl "
+               "status\" there says why not";
+    default:
+        return "\"repl status\" on the source says what to do";
+    }
+}
+
+static void replica_status(const struct site_volume *v, struct repl_volume_status *out)
+{
+    struct repl_replica_status replica;
+    out->replica_on = v->replica != NULL;
+    if (v->replica == NULL)
+        return;
+    repl_replica_look(v->replica, &replica);
+    snprintf(out->device, sizeof out->device, "%s", replica.path);
+    out->replica_applying = replica.applying;
+    out->replica_seq = replica.reached.has_point ? replica.reached.to_seq : 0;
+    if (replica.problem[0] == '\0' || out->state >= REPL_STATE_DEGRADED)
+        return;
+    out->state = REPL_STATE_DEGRADED;
+    snprintf(out->cause, sizeof out->cause, "the replica cannot follow: %.350s", replica.problem);
+    snprintf(out->remedy, sizeof out->remedy,
+             "see to the cause; the replica then catches up by itself. History is taken in and "
+             "restorable meanwhile");
+}
+
+static void damaged_status(const struct site_volume *v, struct repl_volume_status *out)
+{
+    out->state = REPL_STATE_FAILED;
+    out->lag_ms = -1;
+    snprintf(out->cause, sizeof out->cause, "%s", v->damaged);
+    snprintf(out->remedy, sizeof out->remedy,
+             "nothing was deleted. \"repl verify\" says what is whole; bring back what is missing "
+             "from a copy of the store, then restart the site");
+}
+
+void site_volume_status(const struct site_volume *v, int64_t now_ns, struct repl_volume_status *out)
+{
+    const struct repl_journal *j = &v->journal;
+    *out = (struct repl_volume_status){.catch_up_ms = -1};
+    snprintf(out->name, sizeof out->name, "%s", v->name);
+    out->size = j->volume_size;
+    out->point = j->point;
+    out->unchanged_until_ns = j->unchanged_until_ns;
+    out->points = v->points;
+    out->bytes_sent = v->bytes_received;
+    if (v->damaged[0] != '\0') {
+        damaged_status(v, out);
+        return;
+    }
+    out->state = repl_journal_state(j, now_ns, out->cause);
+    snprintf(out->remedy, sizeof out->remedy, "%s", state_remedy(out->state));
+    out->rpo_ms = j->rpo_ms;
+    int64_t lag_ns = repl_journal_lag_ns(j, now_ns);
+    out->lag_ms = lag_ns < 0 ? -1 : lag_ns / NS_PER_MS;
+    out->backlog_bytes = j->report.backlog_bytes;
+    out->done_bytes = j->report.done_bytes;
+    out->total_bytes = j->report.total_bytes;
+    out->clock_known = j->clock_known;
+    out->clock_offset_ms = j->clock_offset_ns / NS_PER_MS;
+    replica_status(v, out);
+}
+
+void site_volume_log_state(struct site_volume *v, int64_t now_ns)
+{
+    struct repl_volume_status status;
+    if (!v->journal.exists && v->damaged[0] == '\0')
+        return;
+    site_volume_status(v, now_ns, &status);
+    /* ok and idle alternate with every write. */
+    enum repl_state state = status.state == REPL_STATE_IDLE ? REPL_STATE_OK : status.state;
+    bool silent = v->journal.reported_ns == 0 && state == REPL_STATE_LINK_DOWN;
+    if ((v->state_known && state == v->state_logged) ||
+        (silent && now_ns - v->site->started_ns < SILENCE_LOGGED_NS))
+        return;
+    bool first = !v->state_known;
+    v->state_known = true;
+    v->state_logged = state;
+    if (state == REPL_STATE_OK && first)
+        return;
+    repl_log(state == REPL_STATE_OK ? LOG_INFO : LOG_WARNING, "volume %s: %s%s%s", v->name,
+             repl_state_name(state), status.cause[0] != '\0' ? ": " : "", status.cause);
+}

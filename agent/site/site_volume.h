@@ -1,0 +1,199 @@
+/*
+ * One volume at the site. What may be appended to its history is decided by its
+ * struct repl_journal alone; this does what was decided, durably and one change
+ * at a time. Private to site/.
+ *
+ *   site_volume.c   the queue of changes, the log, hello and report
+ *   site_load.c     a volume as it is found at a start
+ *   site_intake.c   bytes of a request on their way into a staged file
+ *   site_upload.c   a segment's arrival
+ *   site_commit.c   the commit sequence
+ *   site_supply.c   chunks that were found missing
+ */
+#ifndef REPL_AGENT_SITE_VOLUME_H
+#define REPL_AGENT_SITE_VOLUME_H
+
+#include <limits.h>
+
+#include "base/limits.h"
+#include "journal.h"
+#include "segment/segment_reader.h"
+#include "site/replica/replica.h"
+#include "site/site_internal.h"
+
+/* --- a staged file ---------------------------------------------------------------------------- */
+
+struct site_intake;
+typedef void site_intake_fn(struct site_intake *intake);
+
+/* Zeroed, with fd -1, before its first use. At most two buffers: one filling, one being written,
+ * so that what is in the file is always a contiguous beginning. */
+struct site_intake {
+    struct repl_site *site;
+    site_intake_fn *moved; /* a write has ended, well (more in written) or not (failed) */
+    void *context;
+    int fd; /* -1: no file */
+    char path[PATH_MAX];
+    uint64_t written;
+    bool busy; /* a write is under way: neither close nor truncate */
+    repl_result result;
+    struct repl_error err;
+    struct site_request *feeder; /* whose exchange fills it; NULL: none */
+    /* private to site_intake.c */
+    struct repl_job job;
+    struct repl_buffer filling, writing;
+    bool paused;
+    bool flush; /* also write what is less than a buffer */
+};
+
+/* A new, empty file in the volume's staging directory; an older one of that name goes. */
+REPL_RESULT site_intake_create(struct site_intake *intake, const struct site_volume *volume,
+                               const char *name, struct repl_error *err);
+/* Takes up an existing one, cut to size bytes. */
+REPL_RESULT site_intake_resume(struct site_intake *intake, uint64_t size, struct repl_error *err);
+/* Bytes behind those before, and then, once the caller has looked at them, on their way. */
+REPL_RESULT site_intake_put(struct site_intake *intake, const void *data, size_t size,
+                            struct repl_error *err);
+void site_intake_push(struct site_intake *intake);
+/* Everything that was put goes to the file, as soon as it can. */
+void site_intake_flush(struct site_intake *intake);
+/* Nothing is under way or waits to be. */
+bool site_intake_is_idle(const struct site_intake *intake);
+/* Bytes written, being written and waiting. */
+uint64_t site_intake_size(const struct site_intake *intake);
+/* Not while busy. Closes; removes the file as well. */
+void site_intake_close(struct site_intake *intake, bool remove);
+void site_intake_fini(struct site_intake *intake);
+
+/* repl_read_at_fn over a descriptor (context: int *). */
+REPL_RESULT site_read_at(void *context, uint64_t offset, void *out, size_t size,
+                         struct repl_error *err);
+
+/* --- the log ---------------------------------------------------------------------------------- */
+
+/* A record on its way into log and index. */
+struct site_append {
+    struct repl_job job;
+    struct site_volume *volume;
+    struct repl_log_record record;
+    bool create; /* the volume's directory as well */
+    const struct repl_chunk_entry *chunks;
+    uint32_t chunk_count;
+    uint64_t log_end; /* before; behind the record afterwards */
+    bool index_behind;
+    repl_result result;
+    struct repl_error err;
+    repl_result index_result;
+    struct repl_error index_err;
+    /* On the loop, after the record has been applied (or not). */
+    void (*done)(struct site_volume *volume, repl_result result, const struct repl_error *err);
+};
+
+struct site_commit {
+    struct repl_job job;
+    struct site_request *request; /* who waits for the answer */
+    enum repl_commit_step step;
+    struct repl_segment_id id;
+    int fd;
+    struct repl_segment *segment;
+    uint64_t volume_size;
+    struct repl_missing missing;
+    struct repl_log_record record;
+    repl_result result;
+    struct repl_error err;
+};
+
+/* --- the volume ------------------------------------------------------------------------------- */
+
+struct site_volume {
+    struct repl_site *site;
+    struct site_volume *next;
+    char name[REPL_VOLUME_NAME_SIZE + 1];
+    char damaged[REPL_WIRE_TEXT_MAX + 1]; /* not "": refused service, with this reason */
+
+    struct repl_journal journal;
+    struct repl_head point_head; /* the segment that ends in the last point */
+    uint64_t log_end;            /* of the last good record */
+    /* An append failed: what lies behind log_end may be there after a crash or not. It is cut off
+     * before anything is published. */
+    bool unsettled;
+    /* Published, and its record failed: goes before the next one is published. */
+    bool has_orphan;
+    struct repl_segment_id orphan;
+    bool index_behind; /* the log has records that the index lacks */
+
+    /* One change at a time: requests that make one wait here. */
+    bool busy;
+    struct site_request *queue, *queue_last;
+    struct site_request *current; /* being made: held */
+
+    struct site_intake intake; /* the upload; its file stays between requests */
+    bool header_known;         /* the journal has seen its header */
+    bool intake_dropped;       /* goes as soon as it is idle */
+    struct site_append append;
+    struct site_commit commit;
+    struct repl_job supply_job;
+
+    struct repl_replica *replica; /* NULL: none wanted, or no history yet */
+
+    /* since the start */
+    uint64_t points, bytes_received;
+    enum repl_state state_logged;
+    bool state_known; /* something has been logged */
+};
+
+REPL_RESULT site_volume_new(struct repl_site *site, const char *name, struct site_volume **out,
+                            struct repl_error *err);
+/* Nothing of it is under way any more. */
+void site_volume_free(struct site_volume *volume);
+bool site_volume_is_idle(const struct site_volume *volume);
+
+/* The request's turn comes when the changes before it are made. */
+void site_volume_enqueue(struct site_volume *volume, struct site_request *request,
+                         enum site_change change);
+void site_volume_pump(struct site_volume *volume);
+/* The present change is made. */
+void site_volume_release(struct site_volume *volume);
+/* Appends a record, applies it to journal and index, then calls done. */
+void site_volume_append(struct site_volume *volume, const struct repl_log_record *record,
+                        const struct repl_chunk_entry *chunks, uint32_t chunk_count,
+                        void (*done)(struct site_volume *, repl_result, const struct repl_error *));
+/* Journal and what is derived from it. */
+REPL_RESULT site_volume_apply(struct site_volume *volume, const struct repl_log_record *record,
+                              struct repl_error *err);
+/* Tells the replica how far it may go; makes it first if the volume has none. */
+void site_volume_follow(struct site_volume *volume);
+void site_volume_status(const struct site_volume *volume, int64_t now_ns,
+                        struct repl_volume_status *out);
+/* One line when the state has changed. */
+void site_volume_log_state(struct site_volume *volume, int64_t now_ns);
+
+/* Reads journal, store and staging, and cleans up after a crash; blocks. A damaged history is no
+ * failure: the volume is then marked. *out NULL: there is no volume, only a directory. */
+REPL_RESULT site_volume_load(struct repl_site *site, const char *name, struct site_volume **out,
+                             struct repl_error *err);
+/* Applies to the index what the log has beyond it. On a worker, or at a start. */
+REPL_RESULT site_index_catch_up(struct repl_site *site, const char *name, const uint8_t *log,
+                                uint64_t log_end, struct repl_error *err);
+
+void site_upload_begin(struct site_volume *volume, struct site_request *request);
+void site_upload_body(struct site_volume *volume, struct site_request *request, const void *data,
+                      size_t size);
+void site_upload_end(struct site_volume *volume, struct site_request *request);
+/* The request that feeds the upload is gone or goes; what has arrived is kept. */
+void site_upload_detach(struct site_volume *volume, const char *why);
+bool site_upload_is_fed_by(const struct site_volume *volume, const struct site_request *request);
+/* Gives up what is held. */
+void site_upload_drop(struct site_volume *volume);
+void site_upload_moved(struct site_intake *intake);
+
+void site_commit_begin(struct site_volume *volume, struct site_request *request);
+
+void site_supply_begin(struct site_volume *volume, struct site_request *request);
+void site_supply_body(struct site_request *request, const void *data, size_t size);
+void site_supply_end(struct site_request *request);
+void site_supply_closed(struct site_request *request);
+void site_supply_free(struct site_request *request);
+void site_supply_commit(struct site_volume *volume, struct site_request *request);
+
+#endif

@@ -1,0 +1,41 @@
+/*
+ * A protected block device: what it is, how large, and what the kernel has
+ * counted of writes to it.
+ */
+#ifndef REPL_AGENT_DEVICE_H
+#define REPL_AGENT_DEVICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "epoch.h"
+#include "format/slot.h"
+#include "repl/error.h"
+
+struct repl_device {
+    char path[256];                       /* as configured */
+    char name[64];                        /* the kernel's: "sda1", "loop0" */
+    char identity[REPL_IDENTITY_MAX + 1]; /* "wwid:...", "partuuid:...", "loop:..." */
+    dev_t number;
+    int fd;      /* O_DIRECT, read only */
+    int stat_fd; /* /sys/class/block/NAME/stat */
+    uint64_t size;
+};
+
+/* Refuses, with the reason, what cannot be protected: no block device, one without I/O
+ * accounting, zoned or DAX devices, bio-based ones (device-mapper, md, NVMe multipath). */
+REPL_RESULT repl_device_open(const char *path, struct repl_device *out, struct repl_error *err);
+void repl_device_close(struct repl_device *device);
+
+/* The size now: it may have grown since open. */
+REPL_RESULT repl_device_size(const struct repl_device *device, uint64_t *size,
+                             struct repl_error *err);
+REPL_RESULT repl_device_counters(const struct repl_device *device, struct repl_write_counters *out,
+                                 struct repl_error *err);
+
+/* Writes back what the page cache holds for it: syncfs where a filesystem of it is mounted, else
+ * fsync of the device. Blocks for as long as that takes. */
+REPL_RESULT repl_device_sync(const struct repl_device *device, struct repl_error *err);
+
+#endif

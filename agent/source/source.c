@@ -1,0 +1,158 @@
+#include "source/source.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "control/control.h"
+#include "control/status.h"
+#include "link/client.h"
+#include "loop/loop.h"
+#include "source/source_volume.h"
+#include "source/state_dir.h"
+
+struct source {
+    const struct repl_config *config;
+    struct repl_loop *loop;
+    struct repl_client *client;
+    struct repl_control *control;
+    int lock_fd;
+    struct repl_source_volume **volumes;
+    size_t volume_count; /* made so far */
+    size_t stopped_count;
+    bool stopping;
+};
+
+static void volume_stopped(void *context)
+{
+    struct source *s = context;
+    if (++s->stopped_count == s->volume_count)
+        repl_loop_stop(s->loop);
+}
+
+static void source_stop(struct source *s)
+{
+    if (s->stopping)
+        return;
+    s->stopping = true;
+    repl_notify("STOPPING=1");
+    if (s->volume_count == 0 && s->loop != NULL)
+        repl_loop_stop(s->loop);
+    for (size_t i = 0; i < s->volume_count; i++)
+        repl_source_volume_stop(s->volumes[i]);
+}
+
+static void signal_arrived(void *context, int signal_number)
+{
+    struct source *s = context;
+    if (signal_number == SIGHUP) {
+        repl_log(LOG_NOTICE, "SIGHUP: a changed configuration takes effect at a restart, which "
+                             "needs no resync");
+        return;
+    }
+    source_stop(s);
+}
+
+static json_t *status_answer(struct source *s, struct repl_error *err)
+{
+    struct repl_status status = {.time_ns = repl_now_wall_ns(), .volume_count = s->volume_count};
+    snprintf(status.version, sizeof status.version, "%s", REPL_VERSION);
+    snprintf(status.io, sizeof status.io, "%s", repl_loop_backend_name(s->loop));
+    if (gethostname(status.name, sizeof status.name - 1) != 0)
+        snprintf(status.name, sizeof status.name, "unknown");
+    status.volumes = calloc(s->volume_count + 1, sizeof *status.volumes);
+    if (status.volumes == NULL) {
+        repl_ignore(repl_fail(err, REPL_E_NOMEM, "out of memory for the status"));
+        return NULL;
+    }
+    for (size_t i = 0; i < s->volume_count; i++)
+        repl_source_volume_status(s->volumes[i], &status.volumes[i]);
+    json_t *json = repl_status_to_json(&status);
+    repl_status_fini(&status);
+    return json;
+}
+
+static json_t *control_answer(void *owner, const char *request, struct repl_error *err)
+{
+    if (strcmp(request, "status") == 0)
+        return status_answer(owner, err);
+    repl_ignore(repl_fail(err, REPL_E_USAGE, "the agent does not know the request '%s'", request));
+    return NULL;
+}
+
+static repl_result volumes_start(struct source *s, const struct repl_client_options *client,
+                                 struct repl_error *err)
+{
+    s->volumes = calloc(s->config->volume_count + 1, sizeof *s->volumes);
+    if (s->volumes == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the volumes");
+    for (size_t i = 0; i < s->config->volume_count; i++) {
+        const struct repl_source_volume_options options = {
+            .loop = s->loop,
+            .client = s->client,
+            .client_options = *client,
+            .config = s->config,
+            .volume = &s->config->volumes[i],
+            .stopped = volume_stopped,
+            .context = s,
+        };
+        REPL_TRY(repl_source_volume_new(&options, &s->volumes[i], err));
+        s->volume_count++;
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result source_start(struct source *s, struct repl_error *err)
+{
+    const struct repl_config *config = s->config;
+    const struct repl_client_options client = {
+        .address = config->remote_address,
+        .key_path = config->key,
+        .fingerprint = config->remote_fingerprint,
+    };
+    const struct repl_loop_options loop = {.workers = config->workers,
+                                           .worker_nice = (int)config->nice};
+    if (config->volume_count == 0)
+        return repl_fail(err, REPL_E_USAGE, "%s: there is no [volume NAME] to protect",
+                         config->path);
+    REPL_TRY(repl_state_lock(config->state, &s->lock_fd, err));
+    REPL_TRY(repl_loop_new(&loop, &s->loop, err));
+    REPL_TRY(repl_loop_signals(s->loop, signal_arrived, s, err));
+    REPL_TRY(repl_client_new(s->loop, &client, &s->client, err));
+    REPL_TRY(repl_control_new(s->loop, config->control, control_answer, s, &s->control, err));
+    return volumes_start(s, &client, err);
+}
+
+repl_result repl_source_run(const struct repl_config *config, struct repl_error *err)
+{
+    struct source s = {.config = config, .lock_fd = -1};
+    struct repl_error late;
+    repl_result result = source_start(&s, err);
+    bool started = repl_ok(result);
+    if (started) {
+        repl_log(LOG_NOTICE, "protecting %zu volume%s, site %s, %s", s.volume_count,
+                 s.volume_count == 1 ? "" : "s", config->remote_address,
+                 repl_loop_backend_name(s.loop));
+        repl_notify("READY=1");
+    } else {
+        source_stop(&s);
+    }
+    /* also after a start that failed halfway: the volumes made so far are stopped in order */
+    if (s.loop != NULL && (started || s.volume_count > 0)) {
+        repl_result ran = repl_loop_run(s.loop, started ? err : &late);
+        if (started)
+            result = ran;
+    }
+    repl_control_free(s.control);
+    for (size_t i = 0; i < s.volume_count; i++)
+        repl_source_volume_free(s.volumes[i]);
+    free(s.volumes);
+    repl_client_free(s.client);
+    repl_loop_free(s.loop);
+    if (s.lock_fd >= 0)
+        close(s.lock_fd);
+    return result;
+}

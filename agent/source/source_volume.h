@@ -1,0 +1,37 @@
+/*
+ * One protected volume: the pipeline of common/pipeline.h driven by the loop.
+ */
+#ifndef REPL_AGENT_SOURCE_VOLUME_H
+#define REPL_AGENT_SOURCE_VOLUME_H
+
+#include "config/config.h"
+#include "control/status.h"
+#include "link/client.h"
+#include "loop/loop.h"
+#include "repl/error.h"
+
+struct repl_source_volume;
+
+struct repl_source_volume_options {
+    struct repl_loop *loop;
+    struct repl_client *client;
+    struct repl_client_options client_options; /* for a blocking connection of its own */
+    const struct repl_config *config;          /* outlives the volume */
+    const struct repl_config_volume *volume;
+    void (*stopped)(void *context); /* after repl_source_volume_stop, once */
+    void *context;
+};
+
+/* Never fails for what may be different later (device missing, state damaged, disk full): the
+ * volume is then FAILED, says why, and is tried again every few seconds. */
+REPL_RESULT repl_source_volume_new(const struct repl_source_volume_options *options,
+                                   struct repl_source_volume **out, struct repl_error *err);
+/* A last checkpoint, then the stopped callback; bounded in time. */
+void repl_source_volume_stop(struct repl_source_volume *volume);
+/* After stopped. */
+void repl_source_volume_free(struct repl_source_volume *volume);
+
+void repl_source_volume_status(const struct repl_source_volume *volume,
+                               struct repl_volume_status *out);
+
+#endif

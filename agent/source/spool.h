@@ -1,0 +1,52 @@
+/*
+ * The spool: segments as files while they are built and until the site has
+ * acknowledged them. A file is written in order through the loop and read back,
+ * mostly from the page cache, by the request that sends it.
+ *
+ * Nothing here is synced: what a power cut takes from the spool is found again
+ * by comparison (see pipeline.h for what has to be durable instead).
+ */
+#ifndef REPL_AGENT_SPOOL_H
+#define REPL_AGENT_SPOOL_H
+
+#include "loop/loop.h"
+#include "repl/error.h"
+
+struct repl_spool_file;
+
+/* Told when more of the file can be read, or that writing it failed; NULL: a write to a file that
+ * has been dropped is over. */
+typedef void repl_spool_fn(void *context, struct repl_spool_file *file, repl_result result,
+                           const struct repl_error *err);
+
+struct repl_spool {
+    struct repl_loop *loop;
+    int dir_fd;
+    struct repl_spool_file *files; /* a list */
+    unsigned writes_out;
+    repl_spool_fn *progress;
+    void *context;
+};
+
+void repl_spool_init(struct repl_spool *spool, struct repl_loop *loop, int dir_fd,
+                     repl_spool_fn *progress, void *context);
+/* Removes every file; no write may be outstanding (writes_out is 0). */
+void repl_spool_fini(struct repl_spool *spool);
+
+/* Copies the bytes and starts to write them at the end of segment number, which is made if it is
+ * not there. */
+REPL_RESULT repl_spool_append(struct repl_spool *spool, uint64_t number, const void *data,
+                              size_t size, struct repl_error *err);
+struct repl_spool_file *repl_spool_find(struct repl_spool *spool, uint64_t number);
+/* Removes the file; what is still being written to it is forgotten when it is done. */
+void repl_spool_drop(struct repl_spool *spool, uint64_t number);
+
+/* Bytes from the beginning that have been written and can be read. */
+uint64_t repl_spool_readable(const struct repl_spool_file *file);
+/* Bytes appended: the file's size once the writes are done. */
+uint64_t repl_spool_appended(const struct repl_spool_file *file);
+/* Reads up to size bytes at offset, which are readable; blocks, as a rule not. */
+REPL_RESULT repl_spool_read(const struct repl_spool_file *file, uint64_t offset, void *out,
+                            size_t size, struct repl_error *err);
+
+#endif

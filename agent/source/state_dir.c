@@ -1,0 +1,307 @@
+#include "source/state_dir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+
+#define DIGESTS_HEADER 4096u
+#define DIGESTS_MAGIC  0x5453454744504552ull
+
+/* --- directories
+ * ------------------------------------------------------------------------------------ */
+
+static repl_result directory_make(int at, const char *name, int *fd, struct repl_error *err)
+{
+    if (mkdirat(at, name, 0700) == 0) {
+        /* a new name is there after a power cut only when its directory has been synced */
+        if (at != AT_FDCWD && fsync(at) != 0)
+            return repl_fail_errno(err, REPL_E_IO, errno, "%s: syncing its parent", name);
+    } else if (errno != EEXIST) {
+        return repl_fail_errno(err, errno == ENOSPC ? REPL_E_NOSPACE : REPL_E_IO, errno, "mkdir %s",
+                               name);
+    }
+    *fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "open %s", name);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_state_lock(const char *path, int *lock_fd, struct repl_error *err)
+{
+    int dir;
+    *lock_fd = -1;
+    REPL_TRY(repl_forward(directory_make(AT_FDCWD, path, &dir, err), err, "[agent] state"));
+    int fd = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    int failed = fd < 0 ? errno : 0;
+    close(dir);
+    if (fd < 0)
+        return repl_fail_errno(err, REPL_E_IO, failed, "%s/lock", path);
+    char owner[32] = "";
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        ssize_t got = pread(fd, owner, sizeof owner - 1, 0);
+        owner[got > 0 ? got : 0] = '\0';
+        close(fd);
+        return repl_fail(err, REPL_E_LOCKED, "%s is in use by an agent (process %s)", path,
+                         owner[0] != '\0' ? owner : "unknown");
+    }
+    int length = snprintf(owner, sizeof owner, "%d", (int)getpid());
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, owner, (size_t)length, 0) != length) {
+        failed = errno;
+        close(fd);
+        return repl_fail_errno(err, REPL_E_IO, failed, "%s/lock", path);
+    }
+    *lock_fd = fd;
+    return REPL_SUCCESS;
+}
+
+/* Removes the plain files of a directory. */
+static repl_result directory_empty(int fd, struct repl_error *err)
+{
+    int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = copy >= 0 ? fdopendir(copy) : NULL;
+    if (dir == NULL) {
+        if (copy >= 0)
+            close(copy);
+        return repl_fail_errno(err, REPL_E_IO, errno, "reading a directory");
+    }
+    repl_result result = REPL_SUCCESS;
+    for (struct dirent *entry; repl_ok(result) && (entry = readdir(dir)) != NULL;) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (unlinkat(fd, entry->d_name, 0) != 0 && errno != ENOENT && errno != EISDIR)
+            result = repl_fail_errno(err, REPL_E_IO, errno, "removing %s", entry->d_name);
+    }
+    closedir(dir);
+    return result;
+}
+
+/* --- the state
+ * ------------------------------------------------------------------------------------------ */
+
+static repl_result state_begin(struct repl_state_dir *dir, uint64_t volume_size,
+                               const char *identity, struct repl_error *err)
+{
+    dir->is_new = true;
+    dir->state =
+        (struct repl_source_state){.lineage = 1, .volume_size = volume_size, .next_seq = 1};
+    snprintf(dir->state.identity, sizeof dir->state.identity, "%s", identity);
+    if (getrandom(dir->state.volume.bytes, sizeof dir->state.volume.bytes, 0) !=
+        sizeof dir->state.volume.bytes)
+        return repl_fail_errno(err, REPL_E_IO, errno, "getrandom");
+    dir->state.volume.bytes[6] = (dir->state.volume.bytes[6] & 0x0f) | 0x40; /* RFC 9562, v4 */
+    dir->state.volume.bytes[8] = (dir->state.volume.bytes[8] & 0x3f) | 0x80;
+    REPL_TRY(repl_state_dir_write(dir, &dir->state, err));
+    if (fsync(dir->dir_fd) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "syncing %s", dir->label);
+    return REPL_SUCCESS;
+}
+
+static repl_result state_load(struct repl_state_dir *dir, uint64_t volume_size,
+                              const char *identity, struct repl_error *err)
+{
+    uint8_t file[REPL_SLOT_FILE] = {0};
+    dir->state_fd = openat(dir->dir_fd, "state", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (dir->state_fd < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s/state", dir->label);
+    ssize_t got = pread(dir->state_fd, file, sizeof file, 0);
+    if (got < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s/state", dir->label);
+    /* Empty, or only ever one slot torn at the very first write: no segment can have been sent. */
+    if (got == 0 || (got <= (ssize_t)sizeof file && repl_is_zero(file, sizeof file)))
+        return state_begin(dir, volume_size, identity, err);
+    REPL_TRY(repl_forward(
+        repl_source_state_decode(file, &dir->state, &dir->generation, err), err,
+        "%s/state: is damaged. Without it this host cannot tell its own history at the site from "
+        "another's; to begin a new one: repl forget, and another volume name",
+        dir->label));
+    if (strcmp(dir->state.identity, identity) != 0)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "another device than the one protected so far has this name: it is %s, "
+                         "and was %s. Put the right device into the configuration; if the volume "
+                         "has really moved: repl forget, and another volume name",
+                         identity, dir->state.identity);
+    if (volume_size < dir->state.volume_size)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "the device shrank from %llu to %llu bytes, which is not followed: repl "
+                         "forget, and another volume name",
+                         (unsigned long long)dir->state.volume_size,
+                         (unsigned long long)volume_size);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_state_dir_write(struct repl_state_dir *dir, const struct repl_source_state *state,
+                                 struct repl_error *err)
+{
+    uint8_t slot[REPL_SLOT_SIZE];
+    uint64_t generation = dir->generation + 1;
+    repl_source_state_encode(state, generation, slot);
+    ssize_t put = pwrite(dir->state_fd, slot, sizeof slot, (off_t)repl_slot_offset(generation));
+    if (put != (ssize_t)sizeof slot || fdatasync(dir->state_fd) != 0)
+        return repl_fail_errno(err, errno == ENOSPC ? REPL_E_NOSPACE : REPL_E_IO, errno, "%s/state",
+                               dir->label);
+    dir->generation = generation;
+    return REPL_SUCCESS;
+}
+
+/* --- the digests
+ * ----------------------------------------------------------------------------------------- */
+
+static size_t digests_size(uint64_t volume_size)
+{
+    uint64_t pages = (volume_size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
+    return DIGESTS_HEADER + (size_t)pages * sizeof(struct repl_page_digest);
+}
+
+static void digests_header(const struct repl_state_dir *dir, uint8_t header[64])
+{
+    memset(header, 0, 64);
+    struct repl_writer w = repl_writer_of(header, 64);
+    repl_write_u64(&w, DIGESTS_MAGIC);
+    repl_write_u64(&w, 1); /* version */
+    repl_write_uuid(&w, &dir->state.volume);
+    w.position = 56;
+    repl_write_u64(&w, repl_xxh3(header, 56));
+}
+
+static repl_result digests_map(struct repl_state_dir *dir, uint64_t volume_size,
+                               struct repl_error *err)
+{
+    size_t size = digests_size(volume_size);
+    if (ftruncate(dir->digests_fd, (off_t)size) != 0)
+        return repl_fail_errno(err, REPL_E_NOSPACE, errno, "%s/digests: %zu bytes", dir->label,
+                               size);
+    /* Real blocks now: a full disk would show as SIGBUS in the mapping later. */
+    int failed = posix_fallocate(dir->digests_fd, 0, (off_t)size);
+    if (failed != 0)
+        return repl_fail_errno(err, REPL_E_NOSPACE, failed, "%s/digests: %zu bytes", dir->label,
+                               size);
+    void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, dir->digests_fd, 0);
+    if (map == MAP_FAILED)
+        return repl_fail_errno(err, REPL_E_NOMEM, errno, "%s/digests: mmap", dir->label);
+    dir->map = map;
+    dir->map_size = size;
+    dir->digests = (struct repl_page_digest *)(void *)(dir->map + DIGESTS_HEADER);
+    return REPL_SUCCESS;
+}
+
+static repl_result digests_open(struct repl_state_dir *dir, uint64_t volume_size,
+                                struct repl_error *err)
+{
+    uint8_t wanted[64], found[64] = {0};
+    digests_header(dir, wanted);
+    dir->digests_fd = openat(dir->dir_fd, "digests", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (dir->digests_fd < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s/digests", dir->label);
+    bool ours = pread(dir->digests_fd, found, sizeof found, 0) == (ssize_t)sizeof found &&
+                memcmp(found, wanted, sizeof found) == 0;
+    if (!ours && ftruncate(dir->digests_fd, 0) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s/digests", dir->label);
+    REPL_TRY(digests_map(dir, volume_size, err));
+    if (!ours) {
+        memcpy(dir->map, wanted, sizeof wanted);
+        return repl_state_dir_checkpoint(dir, err);
+    }
+    return REPL_SUCCESS;
+}
+
+repl_result repl_state_dir_checkpoint(struct repl_state_dir *dir, struct repl_error *err)
+{
+    if (msync(dir->map, dir->map_size, MS_SYNC) != 0 || fdatasync(dir->digests_fd) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s/digests: msync", dir->label);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_state_dir_grow(struct repl_state_dir *dir, uint64_t volume_size,
+                                struct repl_error *err)
+{
+    uint8_t *map = dir->map;
+    size_t size = dir->map_size;
+    REPL_TRY(digests_map(dir, volume_size, err));
+    munmap(map, size);
+    return REPL_SUCCESS;
+}
+
+/* --- open, close, remove
+ * --------------------------------------------------------------------------------- */
+
+static repl_result volume_directory(const char *state_path, const char *volume, int *fd,
+                                    struct repl_error *err)
+{
+    int top, volumes;
+    REPL_TRY(directory_make(AT_FDCWD, state_path, &top, err));
+    repl_result result = directory_make(top, "volumes", &volumes, err);
+    close(top);
+    REPL_TRY(result);
+    result = directory_make(volumes, volume, fd, err);
+    close(volumes);
+    return result;
+}
+
+repl_result repl_state_dir_open(const char *state_path, const char *volume, uint64_t volume_size,
+                                const char *identity, struct repl_state_dir *out,
+                                struct repl_error *err)
+{
+    *out = (struct repl_state_dir){.dir_fd = -1, .spool_fd = -1, .state_fd = -1, .digests_fd = -1};
+    snprintf(out->label, sizeof out->label, "%.60s/volumes/%s", state_path, volume);
+    repl_result result = volume_directory(state_path, volume, &out->dir_fd, err);
+    if (repl_ok(result))
+        result = directory_make(out->dir_fd, "spool", &out->spool_fd, err);
+    if (repl_ok(result))
+        result = directory_empty(out->spool_fd, err);
+    if (repl_ok(result))
+        result = state_load(out, volume_size, identity, err);
+    if (repl_ok(result))
+        result = digests_open(out, volume_size, err);
+    if (!repl_ok(result))
+        repl_state_dir_close(out);
+    return result;
+}
+
+void repl_state_dir_close(struct repl_state_dir *dir)
+{
+    int *const fds[] = {&dir->dir_fd, &dir->spool_fd, &dir->state_fd, &dir->digests_fd};
+    if (dir->map != NULL)
+        munmap(dir->map, dir->map_size);
+    dir->map = NULL;
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
+        if (*fds[i] >= 0)
+            close(*fds[i]);
+        *fds[i] = -1;
+    }
+}
+
+repl_result repl_state_dir_remove(const char *state_path, const char *volume,
+                                  struct repl_error *err)
+{
+    char path[512];
+    int fd, spool;
+    snprintf(path, sizeof path, "%s/volumes/%s", state_path, volume);
+    fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return repl_fail_errno(err, errno == ENOENT ? REPL_E_MISSING : REPL_E_IO, errno,
+                               "nothing is kept of volume %s: %s", volume, path);
+    repl_result result = REPL_SUCCESS;
+    spool = openat(fd, "spool", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (spool >= 0) {
+        result = directory_empty(spool, err);
+        close(spool);
+        if (repl_ok(result) && unlinkat(fd, "spool", AT_REMOVEDIR) != 0)
+            result = repl_fail_errno(err, REPL_E_IO, errno, "%s/spool", path);
+    }
+    if (repl_ok(result))
+        result = directory_empty(fd, err);
+    close(fd);
+    if (repl_ok(result) && rmdir(path) != 0)
+        result = repl_fail_errno(err, REPL_E_IO, errno, "%s", path);
+    return result;
+}

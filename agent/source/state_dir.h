@@ -1,0 +1,55 @@
+/*
+ * What the source keeps of one volume on its own disk:
+ *
+ *   STATE/volumes/NAME/state     two slots, struct repl_source_state
+ *   STATE/volumes/NAME/digests   4 KiB of header, then 16 bytes a page, mapped
+ *   STATE/volumes/NAME/spool/    segments the site has not acknowledged
+ *
+ * STATE/lock is held by the one agent that uses STATE.
+ */
+#ifndef REPL_AGENT_STATE_DIR_H
+#define REPL_AGENT_STATE_DIR_H
+
+#include "capture/digest_table.h"
+#include "format/slot.h"
+#include "repl/error.h"
+
+/* Makes STATE if need be and locks it; REPL_E_LOCKED names the process that has it. */
+REPL_RESULT repl_state_lock(const char *path, int *lock_fd, struct repl_error *err);
+
+struct repl_state_dir {
+    int dir_fd;
+    int spool_fd; /* directory */
+    int state_fd;
+    int digests_fd;
+    uint64_t generation; /* of the state last written or read */
+    struct repl_source_state state;
+    bool is_new;  /* no state was there */
+    uint8_t *map; /* of the digests' file */
+    size_t map_size;
+    struct repl_page_digest *digests;
+    char label[128]; /* for messages */
+};
+
+/* Opens or makes the volume's directory, empties its spool, maps its digests for volume_size
+ * bytes. A volume without state gets a new UUID. A table that does not belong to the state is
+ * begun anew, which costs sending everything once. */
+REPL_RESULT repl_state_dir_open(const char *state_path, const char *volume, uint64_t volume_size,
+                                const char *identity, struct repl_state_dir *out,
+                                struct repl_error *err);
+void repl_state_dir_close(struct repl_state_dir *dir);
+
+/* Durable when it returns. Blocks; one at a time. */
+REPL_RESULT repl_state_dir_write(struct repl_state_dir *dir, const struct repl_source_state *state,
+                                 struct repl_error *err);
+/* msync of the digests; blocks. */
+REPL_RESULT repl_state_dir_checkpoint(struct repl_state_dir *dir, struct repl_error *err);
+/* The table for a larger volume; dir->digests moves. */
+REPL_RESULT repl_state_dir_grow(struct repl_state_dir *dir, uint64_t volume_size,
+                                struct repl_error *err);
+
+/* Removes all that is kept of a volume. */
+REPL_RESULT repl_state_dir_remove(const char *state_path, const char *volume,
+                                  struct repl_error *err);
+
+#endif

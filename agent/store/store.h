@@ -1,0 +1,107 @@
+/*
+ * Where segments lie: a table of calls, with a posix directory behind it and,
+ * later, object storage. Used by the site and by recovery without a site.
+ *
+ * Every call may block and is made from a worker or a program without a loop.
+ * What returns success is durable. Names of volumes have been validated by the
+ * caller (repl_volume_name_valid).
+ */
+#ifndef REPL_AGENT_STORE_H
+#define REPL_AGENT_STORE_H
+
+#include "base/cursor.h"
+#include "repl/error.h"
+#include "repl/format.h"
+
+/* A segment's name within its volume: TO.PART, and a number for a supply to it. */
+struct repl_segment_id {
+    uint64_t to_seq;
+    uint32_t part;
+    uint32_t supply; /* 0: the segment itself; 1, 2, ...: chunks it was found to lack */
+};
+
+/* A segment open for reading. read_at may be called from several threads at once. */
+struct repl_stored_segment;
+
+struct repl_store_ops;
+
+struct repl_store {
+    const struct repl_store_ops *ops;
+};
+
+typedef repl_result repl_volume_visit_fn(void *context, const char *volume, struct repl_error *err);
+typedef repl_result repl_segment_visit_fn(void *context, const struct repl_segment_id *id,
+                                          uint64_t size, struct repl_error *err);
+
+/* clang-format takes REPL_RESULT for the name of a function here. */
+/* clang-format off */
+struct repl_store_ops {
+    const char *name; /* "posix" */
+    void (*close)(struct repl_store *store);
+
+    REPL_RESULT (*volumes)(struct repl_store *store, repl_volume_visit_fn *visit, void *context,
+                           struct repl_error *err);
+    REPL_RESULT (*volume_create)(struct repl_store *store, const char *volume,
+                                 struct repl_error *err);
+    /* The segments of a volume in no particular order, uncommitted ones included. */
+    REPL_RESULT (*segments)(struct repl_store *store, const char *volume,
+                            repl_segment_visit_fn *visit, void *context, struct repl_error *err);
+
+    /* Takes over the whole file behind fd, whose bytes have been synced already, as the segment;
+     * an older one under that name, never committed, is replaced. staged_path is the file's name,
+     * which is gone afterwards; fd stays the caller's to close. Parts up to 999999 and supplies up
+     * to 999 fit a name. */
+    REPL_RESULT (*segment_publish)(struct repl_store *store, const char *volume,
+                                   const struct repl_segment_id *id, int fd,
+                                   const char *staged_path, struct repl_error *err);
+    REPL_RESULT (*segment_open)(struct repl_store *store, const char *volume,
+                                const struct repl_segment_id *id,
+                                struct repl_stored_segment **out, struct repl_error *err);
+    /* Success if it is not there. */
+    REPL_RESULT (*segment_remove)(struct repl_store *store, const char *volume,
+                                  const struct repl_segment_id *id, struct repl_error *err);
+
+    /* The volume's log, whole, in place of what out held; empty if there is none, or no such
+     * volume. In a store open for writing what it returns is durable, whoever wrote it: a process
+     * that was killed before it had synced its last record leaves that to us. */
+    REPL_RESULT (*log_read)(struct repl_store *store, const char *volume, struct repl_buffer *out,
+                            struct repl_error *err);
+    /* Appends at end, which is where the caller knows the last good record to end: whatever lies
+     * behind it is cut off (with size 0, that is all it does). After a failed sync the file is
+     * never written again: it is copied up to end into a new one, which takes its place (so a
+     * retry of a failed call is safe). */
+    REPL_RESULT (*log_append)(struct repl_store *store, const char *volume, uint64_t end,
+                              const void *data, size_t size, struct repl_error *err);
+};
+/* clang-format on */
+
+/* Opens STORE, creating it if create is set. One process at a time may open it for writing:
+ * REPL_E_LOCKED says which one has it. Readers (writable false) need no lock. */
+REPL_RESULT repl_posix_store_open(const char *path, bool writable, bool create,
+                                  struct repl_store **out, struct repl_error *err);
+/* Where uploads of a volume may be staged so that publishing is a rename: a directory of a posix
+ * store. The text is valid as long as the store. */
+REPL_RESULT repl_posix_store_staging(struct repl_store *store, const char *volume, char *path,
+                                     size_t path_size, struct repl_error *err);
+/* The directory of a volume: the replica's image lies there too. */
+REPL_RESULT repl_posix_store_volume_path(struct repl_store *store, const char *volume, char *path,
+                                         size_t path_size, struct repl_error *err);
+
+/* --- an open segment ---------------------------------------------------------------------- */
+
+/* clang-format off */
+struct repl_stored_segment {
+    uint64_t size;
+    int fd; /* -1 where the store has no files */
+    REPL_RESULT (*read_at)(struct repl_stored_segment *segment, uint64_t offset, void *out,
+                           size_t size, struct repl_error *err);
+    void (*close)(struct repl_stored_segment *segment);
+    char label[96]; /* "volume data, segment 12.0": for messages */
+};
+/* clang-format on */
+
+/* repl_read_at_fn over a struct repl_stored_segment. */
+REPL_RESULT repl_stored_segment_read_at(void *segment, uint64_t offset, void *out, size_t size,
+                                        struct repl_error *err);
+
+#endif

@@ -1,0 +1,732 @@
+/*
+ * The posix store: a directory.
+ *
+ *   STORE/repl-store            one line, the version of this layout; written last, so a store
+ *                               that has it is whole
+ *   STORE/lock                  flock of the process that writes, its id inside
+ *   STORE/volumes/NAME/log      store_posix_log.c
+ *                      segments/TO.PART.seg, TO.PART.N.sup: numbers padded with zeros, so that
+ *                               sorting by name sorts by order
+ *                      staging/ uploads, by names of their owner
+ *
+ * Everything is reached from descriptors of directories, one component at a
+ * time, and no component below STORE may be a symbolic link. A name is durable
+ * when its directory has been synced after the rename, mkdir or unlink: each
+ * call here that makes or removes one does so before it returns.
+ *
+ * A segment is complete or absent: it gets its name by rename, after its bytes
+ * have been synced. Whether it belongs to the history only the log says.
+ */
+#include "store/store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "store/store_posix_internal.h"
+
+#define STORE_VERSION 1u
+#define VERSION_NAME  "repl-store"
+#define VERSION_NEW   "repl-store.new"
+#define VERSION_START "repl store, version "
+#define LOCK_NAME     "lock"
+#define VOLUMES_NAME  "volumes"
+#define SEGMENTS_NAME "segments"
+#define STAGING_NAME  "staging"
+
+#define OPEN_DIRECTORY (O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
+
+/* What fits the padding of a name; more would not sort. */
+#define PART_MAX   999999u
+#define SUPPLY_MAX 999u
+
+#define SEGMENT_NAME_SIZE 48u
+#define SEGMENT_TEXT_SIZE 48u
+
+static const struct repl_store_ops posix_ops;
+
+/* --- errors ------------------------------------------------------------------------------- */
+
+static enum repl_code code_of(int os_errno)
+{
+    switch (os_errno) {
+    case ENOSPC:
+    case EDQUOT:
+        return REPL_E_NOSPACE;
+    case ENOENT:
+        return REPL_E_MISSING;
+    case ELOOP: /* O_NOFOLLOW met a symbolic link */
+    case EXDEV:
+        return REPL_E_REFUSED;
+    case ENOMEM:
+        return REPL_E_NOMEM;
+    default:
+        return REPL_E_IO;
+    }
+}
+
+repl_result repl_posix_fail(struct repl_error *err, int os_errno, const char *format, ...)
+{
+    char text[REPL_ERROR_TEXT_SIZE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return repl_fail_errno(err, code_of(os_errno), os_errno, "%s", text);
+}
+
+repl_result repl_posix_need_writable(const struct posix_store *store, struct repl_error *err)
+{
+    if (!store->writable)
+        return repl_fail(err, REPL_E_REFUSED, "the store %s was opened for reading only",
+                         store->path);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_posix_file_size(int fd, const char *volume, const char *name, uint64_t *size,
+                                 struct repl_error *err)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return repl_posix_fail(err, errno, "cannot examine %s of volume %s", name, volume);
+    if (!S_ISREG(status.st_mode))
+        return repl_fail(err, REPL_E_REFUSED, "%s of volume %s is not a regular file", name,
+                         volume);
+    *size = (uint64_t)status.st_size;
+    return REPL_SUCCESS;
+}
+
+/* --- directories -------------------------------------------------------------------------- */
+
+/* The caller has validated the name; this is the wall behind that. */
+static repl_result check_volume_name(const char *volume, struct repl_error *err)
+{
+    if (volume[0] == '\0' || volume[0] == '.' || strchr(volume, '/') != NULL ||
+        strlen(volume) > REPL_VOLUME_NAME_SIZE)
+        return repl_fail(err, REPL_E_INTERNAL, "\"%.80s\" is not a name for a volume", volume);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_posix_volume_open(const struct posix_store *store, const char *volume, int *fd,
+                                   struct repl_error *err)
+{
+    REPL_TRY(check_volume_name(volume, err));
+    *fd = openat(store->volumes_fd, volume, OPEN_DIRECTORY);
+    if (*fd < 0 && errno == ENOENT)
+        return repl_fail(err, REPL_E_MISSING, "there is no volume %s in the store %s", volume,
+                         store->path);
+    if (*fd < 0)
+        return repl_posix_fail(err, errno, "cannot open volume %s in the store %s", volume,
+                               store->path);
+    return REPL_SUCCESS;
+}
+
+static repl_result segments_open(const struct posix_store *store, const char *volume, int *fd,
+                                 struct repl_error *err)
+{
+    int directory;
+    REPL_TRY(repl_posix_volume_open(store, volume, &directory, err));
+    *fd = openat(directory, SEGMENTS_NAME, OPEN_DIRECTORY);
+    int os_errno = errno;
+    close(directory);
+    if (*fd < 0)
+        return repl_posix_fail(err, os_errno,
+                               "cannot open the segments of volume %s in the store "
+                               "%s",
+                               volume, store->path);
+    return REPL_SUCCESS;
+}
+
+static repl_result sync_directory(const struct posix_store *store, int fd, const char *name,
+                                  struct repl_error *err)
+{
+    if (store->calls.fsync(fd) != 0)
+        return repl_posix_fail(err, errno,
+                               "cannot make %s in the store %s durable: check the disk "
+                               "under it",
+                               name, store->path);
+    return REPL_SUCCESS;
+}
+
+/* Makes a directory unless it is there, and opens it. Its name is durable once parent is synced. */
+static repl_result directory_make(const struct posix_store *store, int parent, const char *name,
+                                  int *fd, struct repl_error *err)
+{
+    if (mkdirat(parent, name, 0700) != 0 && errno != EEXIST)
+        return repl_posix_fail(err, errno, "cannot make %s in the store %s", name, store->path);
+    *fd = openat(parent, name, OPEN_DIRECTORY);
+    if (*fd < 0)
+        return repl_posix_fail(err, errno, "cannot open %s in the store %s", name, store->path);
+    return REPL_SUCCESS;
+}
+
+/* Calls visit for each name in the directory behind fd that does not begin with a dot. */
+typedef repl_result name_visit_fn(void *context, int directory, const char *name,
+                                  struct repl_error *err);
+
+static repl_result directory_walk(const struct posix_store *store, int fd, name_visit_fn *visit,
+                                  void *context, struct repl_error *err)
+{
+    /* A descriptor of its own: the place in the listing belongs to the open file. */
+    int own = openat(fd, ".", OPEN_DIRECTORY);
+    DIR *listing = own < 0 ? NULL : fdopendir(own);
+    if (listing == NULL) {
+        int os_errno = errno;
+        if (own >= 0)
+            close(own);
+        return repl_posix_fail(err, os_errno, "cannot list a directory of the store %s",
+                               store->path);
+    }
+    repl_result result = REPL_SUCCESS;
+    while (repl_ok(result)) {
+        errno = 0;
+        struct dirent *entry = readdir(listing);
+        if (entry == NULL) {
+            if (errno != 0)
+                result = repl_posix_fail(err, errno, "cannot list a directory of the store %s",
+                                         store->path);
+            break;
+        }
+        if (entry->d_name[0] != '.')
+            result = visit(context, fd, entry->d_name, err);
+    }
+    closedir(listing);
+    return result;
+}
+
+/* --- volumes ------------------------------------------------------------------------------ */
+
+struct volume_walk {
+    repl_volume_visit_fn *visit;
+    void *context;
+};
+
+static repl_result volume_seen(void *context, int directory, const char *name,
+                               struct repl_error *err)
+{
+    const struct volume_walk *walk = context;
+    struct stat status;
+    if (fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(status.st_mode) ||
+        strlen(name) > REPL_VOLUME_NAME_SIZE)
+        return REPL_SUCCESS;
+    return walk->visit(walk->context, name, err);
+}
+
+static repl_result posix_volumes(struct repl_store *base, repl_volume_visit_fn *visit,
+                                 void *context, struct repl_error *err)
+{
+    struct posix_store *store = posix_store_of(base);
+    struct volume_walk walk = {.visit = visit, .context = context};
+    return directory_walk(store, store->volumes_fd, volume_seen, &walk, err);
+}
+
+static repl_result volume_fill(struct posix_store *store, int directory, const char *volume,
+                               struct repl_error *err)
+{
+    static const char *const names[] = {SEGMENTS_NAME, STAGING_NAME};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        int fd;
+        REPL_TRY(directory_make(store, directory, names[i], &fd, err));
+        repl_result result = sync_directory(store, fd, names[i], err);
+        close(fd);
+        REPL_TRY(result);
+    }
+    return sync_directory(store, directory, volume, err);
+}
+
+/* Again after a crash within: whatever is there already is kept and synced once more. */
+static repl_result posix_volume_create(struct repl_store *base, const char *volume,
+                                       struct repl_error *err)
+{
+    struct posix_store *store = posix_store_of(base);
+    int directory;
+    REPL_TRY(repl_posix_need_writable(store, err));
+    REPL_TRY(check_volume_name(volume, err));
+    REPL_TRY(directory_make(store, store->volumes_fd, volume, &directory, err));
+    repl_result result = volume_fill(store, directory, volume, err);
+    close(directory);
+    REPL_TRY(result);
+    return sync_directory(store, store->volumes_fd, VOLUMES_NAME, err);
+}
+
+static repl_result volume_path(struct repl_store *base, const char *volume, const char *below,
+                               char *path, size_t path_size, struct repl_error *err)
+{
+    const struct posix_store *store = posix_store_of(base);
+    REPL_TRY(check_volume_name(volume, err));
+    int size = snprintf(path, path_size, "%s/%s/%s%s", store->path, VOLUMES_NAME, volume, below);
+    if (size < 0 || (size_t)size >= path_size)
+        return repl_fail(err, REPL_E_USAGE, "the path of the store %s is too long: move it",
+                         store->path);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_posix_store_staging(struct repl_store *store, const char *volume, char *path,
+                                     size_t path_size, struct repl_error *err)
+{
+    return volume_path(store, volume, "/" STAGING_NAME, path, path_size, err);
+}
+
+repl_result repl_posix_store_volume_path(struct repl_store *store, const char *volume, char *path,
+                                         size_t path_size, struct repl_error *err)
+{
+    return volume_path(store, volume, "", path, path_size, err);
+}
+
+/* --- names of segments -------------------------------------------------------------------- */
+
+static void segment_name_format(const struct repl_segment_id *id, char name[SEGMENT_NAME_SIZE])
+{
+    if (id->supply == 0)
+        snprintf(name, SEGMENT_NAME_SIZE, "%020" PRIu64 ".%06" PRIu32 ".seg", id->to_seq, id->part);
+    else
+        snprintf(name, SEGMENT_NAME_SIZE, "%020" PRIu64 ".%06" PRIu32 ".%03" PRIu32 ".sup",
+                 id->to_seq, id->part, id->supply);
+}
+
+static bool digits_take(const char **text, size_t count, uint64_t *value)
+{
+    *value = 0;
+    for (size_t i = 0; i < count; i++) {
+        char c = (*text)[i];
+        uint64_t digit = (uint64_t)(c - '0');
+        if (c < '0' || c > '9' || *value > (UINT64_MAX - digit) / 10)
+            return false;
+        *value = *value * 10 + digit;
+    }
+    *text += count;
+    return true;
+}
+
+/* Only a name that segment_name_format would give is one. */
+static bool segment_name_parse(const char *name, struct repl_segment_id *out)
+{
+    uint64_t to_seq, part, supply = 0;
+    if (!digits_take(&name, 20, &to_seq) || *name++ != '.' || !digits_take(&name, 6, &part))
+        return false;
+    if (strcmp(name, ".seg") != 0 && (*name++ != '.' || !digits_take(&name, 3, &supply) ||
+                                      strcmp(name, ".sup") != 0 || supply == 0))
+        return false;
+    *out = (struct repl_segment_id){
+        .to_seq = to_seq, .part = (uint32_t)part, .supply = (uint32_t)supply};
+    return true;
+}
+
+static void segment_text(const struct repl_segment_id *id, char text[SEGMENT_TEXT_SIZE])
+{
+    int size = snprintf(text, SEGMENT_TEXT_SIZE, "%" PRIu64 ".%" PRIu32, id->to_seq, id->part);
+    if (id->supply != 0)
+        snprintf(text + size, SEGMENT_TEXT_SIZE - (size_t)size, ".%" PRIu32, id->supply);
+}
+
+static repl_result check_segment_id(const struct repl_segment_id *id, struct repl_error *err)
+{
+    if (id->part > PART_MAX || id->supply > SUPPLY_MAX)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "segment %" PRIu64 ".%" PRIu32 ", supply %" PRIu32
+                         ": the store holds up to part %u and supply %u",
+                         id->to_seq, id->part, id->supply, PART_MAX, SUPPLY_MAX);
+    return REPL_SUCCESS;
+}
+
+/* --- segments ----------------------------------------------------------------------------- */
+
+struct segment_walk {
+    repl_segment_visit_fn *visit;
+    void *context;
+};
+
+static repl_result segment_seen(void *context, int directory, const char *name,
+                                struct repl_error *err)
+{
+    const struct segment_walk *walk = context;
+    struct repl_segment_id id;
+    struct stat status;
+    if (!segment_name_parse(name, &id))
+        return REPL_SUCCESS;
+    if (fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
+        /* Removed since it was listed: it is not there, which is an answer. */
+        return errno == ENOENT ? REPL_SUCCESS
+                               : repl_posix_fail(err, errno, "cannot examine segment %s", name);
+    }
+    if (!S_ISREG(status.st_mode))
+        return REPL_SUCCESS;
+    return walk->visit(walk->context, &id, (uint64_t)status.st_size, err);
+}
+
+static repl_result posix_segments(struct repl_store *base, const char *volume,
+                                  repl_segment_visit_fn *visit, void *context,
+                                  struct repl_error *err)
+{
+    struct posix_store *store = posix_store_of(base);
+    struct segment_walk walk = {.visit = visit, .context = context};
+    int fd;
+    REPL_TRY(segments_open(store, volume, &fd, err));
+    repl_result result = directory_walk(store, fd, segment_seen, &walk, err);
+    close(fd);
+    return result;
+}
+
+/* Is the file called path the one behind fd? Another would be published unsynced and unchecked. */
+static repl_result check_staged(int fd, const char *path, struct repl_error *err)
+{
+    struct stat behind, named;
+    if (fstat(fd, &behind) != 0)
+        return repl_posix_fail(err, errno, "cannot examine the staged segment %s", path);
+    if (lstat(path, &named) != 0)
+        return repl_posix_fail(err, errno, "cannot examine the staged segment %s", path);
+    if (behind.st_dev != named.st_dev || behind.st_ino != named.st_ino || !S_ISREG(behind.st_mode))
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s is another file than the one that was received: upload it again",
+                         path);
+    return REPL_SUCCESS;
+}
+
+static repl_result posix_segment_publish(struct repl_store *base, const char *volume,
+                                         const struct repl_segment_id *id, int fd,
+                                         const char *staged_path, struct repl_error *err)
+{
+    struct posix_store *store = posix_store_of(base);
+    char name[SEGMENT_NAME_SIZE];
+    int directory;
+    REPL_TRY(repl_posix_need_writable(store, err));
+    REPL_TRY(check_segment_id(id, err));
+    REPL_TRY(check_staged(fd, staged_path, err));
+    REPL_TRY(segments_open(store, volume, &directory, err));
+    segment_name_format(id, name);
+    repl_result result;
+    if (renameat(AT_FDCWD, staged_path, directory, name) != 0)
+        result = repl_posix_fail(err, errno,
+                                 "cannot move %s to the segments of volume %s (it must be staged "
+                                 "in the volume's own directory)",
+                                 staged_path, volume);
+    else
+        result = sync_directory(store, directory, SEGMENTS_NAME, err);
+    close(directory);
+    return result;
+}
+
+static repl_result posix_segment_remove(struct repl_store *base, const char *volume,
+                                        const struct repl_segment_id *id, struct repl_error *err)
+{
+    struct posix_store *store = posix_store_of(base);
+    char name[SEGMENT_NAME_SIZE], text[SEGMENT_TEXT_SIZE];
+    int directory;
+    REPL_TRY(repl_posix_need_writable(store, err));
+    REPL_TRY(check_segment_id(id, err));
+    REPL_TRY(segments_open(store, volume, &directory, err));
+    segment_name_format(id, name);
+    segment_text(id, text);
+    repl_result result;
+    /* Synced though it was not there: an earlier removal may not have come that far. */
+    if (unlinkat(directory, name, 0) != 0 && errno != ENOENT)
+        result = repl_posix_fail(err, errno, "cannot remove segment %s of volume %s", text, volume);
+    else
+        result = sync_directory(store, directory, SEGMENTS_NAME, err);
+    close(directory);
+    return result;
+}
+
+static repl_result posix_read_at(struct repl_stored_segment *segment, uint64_t offset, void *out,
+                                 size_t size, struct repl_error *err)
+{
+    uint8_t *bytes = out;
+    if (offset > segment->size || size > segment->size - offset)
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "%s has %" PRIu64 " bytes, and %zu from byte %" PRIu64 " were asked for",
+                         segment->label, segment->size, size, offset);
+    while (size > 0) {
+        ssize_t got = pread(segment->fd, bytes, size, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return repl_posix_fail(err, errno, "cannot read %s at byte %" PRIu64, segment->label,
+                                   offset);
+        if (got == 0)
+            return repl_fail(err, REPL_E_CORRUPT, "%s became shorter while it was read",
+                             segment->label);
+        bytes += got;
+        offset += (uint64_t)got;
+        size -= (size_t)got;
+    }
+    return REPL_SUCCESS;
+}
+
+static void posix_segment_close(struct repl_stored_segment *segment)
+{
+    close(segment->fd);
+    free(segment);
+}
+
+repl_result repl_stored_segment_read_at(void *segment, uint64_t offset, void *out, size_t size,
+                                        struct repl_error *err)
+{
+    struct repl_stored_segment *stored = segment;
+    return stored->read_at(stored, offset, out, size, err);
+}
+
+/* The open file of a segment as a struct; closes fd where it fails. */
+static repl_result stored_segment_new(const char *volume, const struct repl_segment_id *id, int fd,
+                                      struct repl_stored_segment **out, struct repl_error *err)
+{
+    char text[SEGMENT_TEXT_SIZE];
+    struct repl_stored_segment *segment = calloc(1, sizeof *segment);
+    repl_result result = segment == NULL
+                             ? repl_fail(err, REPL_E_NOMEM, "out of memory for a segment")
+                             : repl_posix_file_size(fd, volume, "a segment", &segment->size, err);
+    if (!repl_ok(result)) {
+        free(segment);
+        close(fd);
+        return result;
+    }
+    segment_text(id, text);
+    /* Cut at the end where both are as long as they can be: it is only for messages. */
+    int size =
+        snprintf(segment->label, sizeof segment->label, "volume %s, segment %s", volume, text);
+    if (size < 0)
+        segment->label[0] = '\0';
+    segment->fd = fd;
+    segment->read_at = posix_read_at;
+    segment->close = posix_segment_close;
+    *out = segment;
+    return REPL_SUCCESS;
+}
+
+static repl_result posix_segment_open(struct repl_store *base, const char *volume,
+                                      const struct repl_segment_id *id,
+                                      struct repl_stored_segment **out, struct repl_error *err)
+{
+    struct posix_store *store = posix_store_of(base);
+    char name[SEGMENT_NAME_SIZE], text[SEGMENT_TEXT_SIZE];
+    int directory;
+    REPL_TRY(check_segment_id(id, err));
+    REPL_TRY(segments_open(store, volume, &directory, err));
+    segment_name_format(id, name);
+    segment_text(id, text);
+    int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int os_errno = errno;
+    close(directory);
+    if (fd < 0 && os_errno == ENOENT)
+        return repl_fail(err, REPL_E_MISSING, "segment %s of volume %s is not in the store %s",
+                         text, volume, store->path);
+    if (fd < 0)
+        return repl_posix_fail(err, os_errno, "cannot open segment %s of volume %s", text, volume);
+    return stored_segment_new(volume, id, fd, out, err);
+}
+
+/* --- opening a store ---------------------------------------------------------------------- */
+
+/* *found false: there is no version file. */
+static repl_result version_check(const struct posix_store *store, bool *found,
+                                 struct repl_error *err)
+{
+    char text[64];
+    *found = false;
+    int fd = openat(store->root_fd, VERSION_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 && errno == ENOENT)
+        return REPL_SUCCESS;
+    if (fd < 0)
+        return repl_posix_fail(err, errno, "cannot open %s/%s", store->path, VERSION_NAME);
+    ssize_t size = read(fd, text, sizeof text - 1);
+    int os_errno = errno;
+    close(fd);
+    if (size < 0)
+        return repl_posix_fail(err, os_errno, "cannot read %s/%s", store->path, VERSION_NAME);
+    text[size] = '\0';
+    unsigned version = 0;
+    int end = 0;
+    if (sscanf(text, VERSION_START "%9u\n%n", &version, &end) != 1 || end != size)
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "%s/%s is not what a store begins with: bring it back from a backup",
+                         store->path, VERSION_NAME);
+    if (version != STORE_VERSION)
+        return repl_fail(err, REPL_E_VERSION,
+                         "the store %s has layout version %u, and this version of repl knows %u: "
+                         "use the release that wrote it, or a later one",
+                         store->path, version, STORE_VERSION);
+    *found = true;
+    return REPL_SUCCESS;
+}
+
+static repl_result version_write(const struct posix_store *store, struct repl_error *err)
+{
+    char text[64];
+    int size = snprintf(text, sizeof text, VERSION_START "%u\n", STORE_VERSION);
+    int fd = openat(store->root_fd, VERSION_NEW,
+                    O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return repl_posix_fail(err, errno, "cannot make a file in the store %s", store->path);
+    ssize_t written = write(fd, text, (size_t)size);
+    bool durable = written == size && store->calls.fsync(fd) == 0;
+    int os_errno = written >= 0 && written != size ? ENOSPC : errno;
+    close(fd);
+    if (!durable)
+        return repl_posix_fail(err, os_errno, "cannot write %s/%s", store->path, VERSION_NEW);
+    if (renameat(store->root_fd, VERSION_NEW, store->root_fd, VERSION_NAME) != 0)
+        return repl_posix_fail(err, errno, "cannot make %s/%s", store->path, VERSION_NAME);
+    return sync_directory(store, store->root_fd, VERSION_NAME, err);
+}
+
+/* Only a directory that is empty, or that we began to fill, becomes a store. */
+static repl_result foreign_seen(void *context, int directory, const char *name,
+                                struct repl_error *err)
+{
+    static const char *const ours[] = {LOCK_NAME, VOLUMES_NAME, VERSION_NEW, "lost+found"};
+    const struct posix_store *store = context;
+    (void)directory;
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+        if (strcmp(name, ours[i]) == 0)
+            return REPL_SUCCESS;
+    }
+    return repl_fail(err, REPL_E_REFUSED,
+                     "%s is not a store and not empty (it has \"%s\"): name an empty directory",
+                     store->path, name);
+}
+
+static repl_result store_create(struct posix_store *store, struct repl_error *err)
+{
+    int volumes;
+    REPL_TRY(directory_make(store, store->root_fd, VOLUMES_NAME, &volumes, err));
+    repl_result result = sync_directory(store, volumes, VOLUMES_NAME, err);
+    close(volumes);
+    REPL_TRY(result);
+    return version_write(store, err);
+}
+
+static repl_result locked_by_other(const struct posix_store *store, struct repl_error *err)
+{
+    char owner[32] = "";
+    ssize_t size = pread(store->lock_fd, owner, sizeof owner - 1, 0);
+    owner[size > 0 ? size : 0] = '\0';
+    owner[strspn(owner, "0123456789")] = '\0';
+    return repl_fail(err, REPL_E_LOCKED,
+                     "the store %s is in use by %s%s: stop that one first, or name another store",
+                     store->path, owner[0] != '\0' ? "process " : "another process", owner);
+}
+
+static repl_result store_lock(struct posix_store *store, struct repl_error *err)
+{
+    char owner[32];
+    store->lock_fd =
+        openat(store->root_fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (store->lock_fd < 0)
+        return repl_posix_fail(err, errno, "cannot open %s/%s", store->path, LOCK_NAME);
+    while (flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno == EWOULDBLOCK)
+            return locked_by_other(store, err);
+        if (errno != EINTR)
+            return repl_posix_fail(err, errno, "cannot lock %s/%s", store->path, LOCK_NAME);
+    }
+    /* The process id is a courtesy to whoever finds the lock taken; a full disk may deny it. */
+    int size = snprintf(owner, sizeof owner, "%ld\n", (long)getpid());
+    bool noted =
+        ftruncate(store->lock_fd, 0) == 0 && pwrite(store->lock_fd, owner, (size_t)size, 0) == size;
+    (void)noted;
+    return REPL_SUCCESS;
+}
+
+static repl_result root_open(struct posix_store *store, const char *path, bool create,
+                             struct repl_error *err)
+{
+    bool made = create && mkdir(path, 0700) == 0;
+    if (create && !made && errno != EEXIST)
+        return repl_posix_fail(err, errno, "cannot make the store %s", path);
+    store->root_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (store->root_fd < 0)
+        return repl_posix_fail(err, errno, "cannot open the store %s", path);
+    store->path = realpath(path, NULL);
+    if (store->path == NULL)
+        return repl_posix_fail(err, errno, "cannot find the path of the store %s", path);
+    if (!made)
+        return REPL_SUCCESS;
+    int parent = openat(store->root_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (parent < 0)
+        return repl_posix_fail(err, errno, "cannot open the directory above %s", store->path);
+    repl_result result = sync_directory(store, parent, "its name", err);
+    close(parent);
+    return result;
+}
+
+static repl_result store_open(struct posix_store *store, const char *path, bool create,
+                              struct repl_error *err)
+{
+    bool found;
+    REPL_TRY(root_open(store, path, create, err));
+    REPL_TRY(version_check(store, &found, err));
+    if (!found && !create)
+        return repl_fail(err, REPL_E_MISSING,
+                         "%s is not a store: name the directory that has the file %s, and see "
+                         "that its filesystem is mounted",
+                         store->path, VERSION_NAME);
+    if (!found)
+        REPL_TRY(directory_walk(store, store->root_fd, foreign_seen, store, err));
+    if (store->writable)
+        REPL_TRY(store_lock(store, err));
+    if (!found) {
+        /* Somebody may have made the store while we waited to hold its lock. */
+        REPL_TRY(version_check(store, &found, err));
+        if (!found)
+            REPL_TRY(store_create(store, err));
+    }
+    store->volumes_fd = openat(store->root_fd, VOLUMES_NAME, OPEN_DIRECTORY);
+    if (store->volumes_fd < 0)
+        return repl_posix_fail(err, errno, "cannot open %s/%s", store->path, VOLUMES_NAME);
+    return REPL_SUCCESS;
+}
+
+static void posix_close(struct repl_store *base)
+{
+    struct posix_store *store = posix_store_of(base);
+    repl_posix_logs_free(store);
+    if (store->volumes_fd >= 0)
+        close(store->volumes_fd);
+    if (store->lock_fd >= 0)
+        close(store->lock_fd); /* which releases the lock */
+    if (store->root_fd >= 0)
+        close(store->root_fd);
+    pthread_mutex_destroy(&store->mutex);
+    free(store->path);
+    free(store);
+}
+
+repl_result repl_posix_store_open(const char *path, bool writable, bool create,
+                                  struct repl_store **out, struct repl_error *err)
+{
+    if (create && !writable)
+        return repl_fail(err, REPL_E_INTERNAL, "a store that is created is opened for writing");
+    struct posix_store *store = calloc(1, sizeof *store);
+    if (store == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the store %s", path);
+    store->base.ops = &posix_ops;
+    store->calls = (struct posix_store_calls){fsync, fdatasync, pwrite};
+    store->root_fd = store->volumes_fd = store->lock_fd = -1;
+    store->writable = writable;
+    pthread_mutex_init(&store->mutex, NULL);
+    repl_result result = store_open(store, path, create, err);
+    if (!repl_ok(result)) {
+        posix_close(&store->base);
+        return result;
+    }
+    *out = &store->base;
+    return REPL_SUCCESS;
+}
+
+static const struct repl_store_ops posix_ops = {
+    .name = "posix",
+    .close = posix_close,
+    .volumes = posix_volumes,
+    .volume_create = posix_volume_create,
+    .segments = posix_segments,
+    .segment_publish = posix_segment_publish,
+    .segment_open = posix_segment_open,
+    .segment_remove = posix_segment_remove,
+    .log_read = repl_posix_log_read,
+    .log_append = repl_posix_log_append,
+};

@@ -1,0 +1,37 @@
+/*
+ * Every bound that a queue, a buffer or a peer's claim has, with its reason.
+ */
+#ifndef REPL_BASE_LIMITS_H
+#define REPL_BASE_LIMITS_H
+
+#include "repl/format.h"
+
+/* A volume: 2^50 bytes, so that a page number fits 38 bits and sums never overflow. */
+#define REPL_VOLUME_SIZE_MAX (UINT64_C(1) << 50)
+
+/* A segment. A builder that reaches the soft limit ends the part and begins the next one; the
+ * hard limit is what a reader accepts, so it leaves room for one more batch and the manifest. */
+#define REPL_SEGMENT_SOFT_LIMIT (UINT64_C(256) << 20)
+#define REPL_SEGMENT_HARD_LIMIT (UINT64_C(1) << 30)
+#define REPL_INDEX_SIZE_MAX     (64u << 20)
+#define REPL_FRAMES_MAX         (1u << 20)
+#define REPL_BLOCKS_MAX         (1u << 16)
+#define REPL_CHUNKS_MAX         (1u << 20)
+#define REPL_POINTS_MAX         (1u << 16)
+
+/* What zstd may add to a frame it cannot compress; such a frame is kept stored instead. */
+#define REPL_FRAME_STORED_MAX REPL_FRAME_RAW_MAX
+
+/* A message of the wire protocol, and what may be listed in one. */
+#define REPL_MESSAGE_SIZE_MAX    (1u << 20)
+#define REPL_MISSING_CHUNKS_MAX  8192u
+#define REPL_VOLUME_NAME_SIZE    64u
+#define REPL_WIRE_TEXT_MAX       400u
+#define REPL_LIST_ENTRIES_MAX    4096u
+
+_Static_assert(REPL_MISSING_CHUNKS_MAX * 32u < REPL_MESSAGE_SIZE_MAX, "the list fits a message");
+_Static_assert(REPL_FRAME_RAW_MAX % REPL_CHUNK_SIZE == 0, "a frame holds whole chunks");
+_Static_assert(REPL_SEGMENT_SOFT_LIMIT + REPL_INDEX_SIZE_MAX < REPL_SEGMENT_HARD_LIMIT,
+               "a part that ends at the soft limit is readable");
+
+#endif

@@ -1,0 +1,80 @@
+#include "capture/digest_table.h"
+
+#include <string.h>
+
+#include "base/ensure.h"
+
+repl_result repl_digest_table_init(struct repl_digest_table *table,
+                                   struct repl_page_digest *entries, uint64_t page_count,
+                                   struct repl_error *err)
+{
+    *table = (struct repl_digest_table){0};
+    return repl_digest_table_grow(table, entries, page_count, err);
+}
+
+void repl_digest_table_fini(struct repl_digest_table *table)
+{
+    repl_bitmap_fini(&table->pending[0]);
+    repl_bitmap_fini(&table->pending[1]);
+    *table = (struct repl_digest_table){0};
+}
+
+repl_result repl_digest_table_grow(struct repl_digest_table *table,
+                                   struct repl_page_digest *entries, uint64_t page_count,
+                                   struct repl_error *err)
+{
+    REPL_TRY(repl_bitmap_grow(&table->pending[0], page_count, err));
+    REPL_TRY(repl_bitmap_grow(&table->pending[1], page_count, err));
+    table->entries = entries;
+    table->page_count = page_count;
+    return REPL_SUCCESS;
+}
+
+struct repl_page_digest repl_digest_table_get(const struct repl_digest_table *table, uint64_t page)
+{
+    ensure(page < table->page_count);
+    if (repl_bitmap_test(&table->pending[0], page) || repl_bitmap_test(&table->pending[1], page))
+        return (struct repl_page_digest){0};
+    return table->entries[page];
+}
+
+void repl_digest_table_sent(struct repl_digest_table *table, uint64_t page, uint64_t count,
+                            uint64_t segment)
+{
+    ensure(segment >= table->newest);
+    table->newest = segment;
+    repl_bitmap_set(&table->pending[segment > table->mark], page, count);
+}
+
+void repl_digest_table_set(struct repl_digest_table *table, uint64_t page,
+                           const struct repl_page_digest *digest)
+{
+    ensure(page < table->page_count);
+    table->entries[page] = *digest;
+}
+
+void repl_digest_table_acknowledged(struct repl_digest_table *table, uint64_t segment)
+{
+    if (segment < table->mark)
+        return;
+    repl_bitmap_clear_all(&table->pending[0]);
+    struct repl_bitmap cleared = table->pending[0];
+    table->pending[0] = table->pending[1];
+    table->pending[1] = cleared;
+    table->mark = table->newest;
+    if (segment >= table->newest) /* nothing is on its way */
+        repl_bitmap_clear_all(&table->pending[0]);
+}
+
+void repl_digest_table_forget(struct repl_digest_table *table, uint64_t page, uint64_t count)
+{
+    ensure(page <= table->page_count && count <= table->page_count - page);
+    memset(&table->entries[page], 0, count * sizeof *table->entries);
+}
+
+struct repl_page_digest repl_page_digest_of(const struct repl_digest *digest)
+{
+    struct repl_page_digest page;
+    memcpy(page.bytes, digest->bytes, sizeof page.bytes);
+    return page;
+}

@@ -1,0 +1,72 @@
+/*
+ * The page digests: what the site holds of every page, as far as the source
+ * knows, so that a page rewritten with the same bytes is not sent and a resync
+ * compares locally.
+ *
+ * 128 bits of SHA-256 a page, in memory the caller provides (a mapped file at
+ * the source, the heap in a test). All zeros means unknown: the page is sent.
+ *
+ * The rule that keeps it true: an entry changes only when the site has
+ * acknowledged the segment that carries the page. From the moment a page goes
+ * into a segment until then it is pending, and a pending page counts as
+ * unknown: the table still has the digest of what the site held before, and a
+ * page that returns to those bytes must be sent all the same.
+ *
+ * Pending pages are kept as two bitmaps, one of segments up to a mark, one of
+ * those behind it. When all up to the mark have been acknowledged, that bitmap
+ * is cleared, the other takes its place and the mark moves to the newest
+ * segment. A page may so stay pending longer than it must, which costs sending
+ * it once more and nothing else.
+ *
+ * After a crash the table may be behind or ahead of the checkpoint by any
+ * subset of the entries that changed since; whoever starts from a checkpoint
+ * forgets the pages of every segment after it (repl_digest_table_forget), and
+ * what is left is exact.
+ */
+#ifndef REPL_DIGEST_TABLE_H
+#define REPL_DIGEST_TABLE_H
+
+#include "base/bitmap.h"
+#include "repl/error.h"
+#include "repl/format.h"
+
+struct repl_page_digest {
+    uint8_t bytes[16];
+};
+
+struct repl_digest_table {
+    struct repl_page_digest *entries; /* not owned */
+    uint64_t page_count;
+    struct repl_bitmap pending[2]; /* of segments up to the mark; of those behind it */
+    uint64_t mark;                 /* segment number */
+    uint64_t newest;               /* highest segment number a page was sent under */
+};
+
+/* entries holds page_count digests and outlives the table. */
+REPL_RESULT repl_digest_table_init(struct repl_digest_table *table,
+                                   struct repl_page_digest *entries, uint64_t page_count,
+                                   struct repl_error *err);
+void repl_digest_table_fini(struct repl_digest_table *table);
+/* The volume grew (or the mapping moved): new entries are the caller's to zero. */
+REPL_RESULT repl_digest_table_grow(struct repl_digest_table *table,
+                                   struct repl_page_digest *entries, uint64_t page_count,
+                                   struct repl_error *err);
+
+/* What the site holds of a page; zeros where that is not known, or pending. */
+struct repl_page_digest repl_digest_table_get(const struct repl_digest_table *table,
+                                              uint64_t page);
+/* The page went into segment number (numbers of segments grow; they are the source's own count of
+ * parts, not points). */
+void repl_digest_table_sent(struct repl_digest_table *table, uint64_t page, uint64_t count,
+                            uint64_t segment);
+/* A page of a segment that has been acknowledged. */
+void repl_digest_table_set(struct repl_digest_table *table, uint64_t page,
+                           const struct repl_page_digest *digest);
+/* Every segment up to this number has been acknowledged, and set called for its pages. */
+void repl_digest_table_acknowledged(struct repl_digest_table *table, uint64_t segment);
+/* Nothing is known of these pages any more. */
+void repl_digest_table_forget(struct repl_digest_table *table, uint64_t page, uint64_t count);
+
+struct repl_page_digest repl_page_digest_of(const struct repl_digest *digest);
+
+#endif

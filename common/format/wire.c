@@ -1,0 +1,540 @@
+/*
+ * The messages. A header of 12 bytes (magic, type, size) and the fields, in the
+ * order of docs/formats/wire.md. What a decoder accepts it has held to every
+ * bound that the message alone can be held to; a page of a list, also to its
+ * order, and one that says that there is more is not empty: whoever pages
+ * through a list gets on with each page.
+ *
+ * An encoder that fails leaves nothing behind in the buffer.
+ */
+#include "format/wire.h"
+
+#include <stdlib.h>
+
+#include "format/segment_format.h"
+
+#define WIRE_MAGIC       0x4c504552u /* "REPL" */
+#define WIRE_HEADER_SIZE 12u
+
+static const char *const type_names[] = {
+    [REPL_WIRE_HELLO] = "hello",     [REPL_WIRE_WELCOME] = "welcome",
+    [REPL_WIRE_ACK] = "ack",         [REPL_WIRE_REFUSAL] = "refusal",
+    [REPL_WIRE_MISSING] = "missing", [REPL_WIRE_REPORT] = "report",
+    [REPL_WIRE_POINTS] = "points",   [REPL_WIRE_SEGMENTS] = "segments",
+};
+
+enum repl_wire_type repl_wire_type_of(const void *data, size_t size)
+{
+    struct repl_reader r = repl_reader_of(data, size);
+    uint32_t magic = repl_read_u32(&r);
+    uint16_t type = repl_read_u16(&r);
+    repl_read_zeros(&r, 2);
+    uint32_t whole = repl_read_u32(&r);
+    bool valid = !r.failed && magic == WIRE_MAGIC && whole == size && type >= REPL_WIRE_HELLO &&
+                 type <= REPL_WIRE_SEGMENTS;
+    return valid ? (enum repl_wire_type)type : (enum repl_wire_type)0;
+}
+
+/* --- framing: every encoder is open, fields, close; every decoder enter, fields, leave ---- */
+
+static repl_result message_open(struct repl_buffer *out, size_t body_max, struct repl_writer *w,
+                                struct repl_error *err)
+{
+    uint8_t *room = repl_buffer_extend(out, WIRE_HEADER_SIZE + body_max);
+    if (room == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a message");
+    *w = repl_writer_of(room, WIRE_HEADER_SIZE + body_max);
+    w->position = WIRE_HEADER_SIZE;
+    return REPL_SUCCESS;
+}
+
+static repl_result message_close(struct repl_buffer *out, enum repl_wire_type type,
+                                 const struct repl_writer *w, struct repl_error *err)
+{
+    if (w->failed || w->position > REPL_MESSAGE_SIZE_MAX) {
+        out->size -= w->size;
+        return repl_fail(err, REPL_E_INTERNAL, "a %s message does not fit its limit",
+                         type_names[type]);
+    }
+    struct repl_writer header = repl_writer_of(w->data, WIRE_HEADER_SIZE);
+    repl_write_u32(&header, WIRE_MAGIC);
+    repl_write_u16(&header, (uint16_t)type);
+    repl_write_u16(&header, 0);
+    repl_write_u32(&header, (uint32_t)w->position);
+    out->size -= w->size - w->position;
+    return REPL_SUCCESS;
+}
+
+/* A list longer than its reader would take is refused here already. */
+static repl_result list_open(struct repl_buffer *out, enum repl_wire_type type, uint32_t count,
+                             uint32_t limit, size_t body_max, struct repl_writer *w,
+                             struct repl_error *err)
+{
+    if (count > limit)
+        return repl_fail(err, REPL_E_INTERNAL, "a %s message of %u entries, at most %u may be",
+                         type_names[type], count, limit);
+    return message_open(out, body_max, w, err);
+}
+
+static repl_result message_enter(const void *data, size_t size, enum repl_wire_type type,
+                                 struct repl_reader *r, struct repl_error *err)
+{
+    if (repl_wire_type_of(data, size) != type)
+        return repl_fail(err, REPL_E_CORRUPT, "not a %s message", type_names[type]);
+    *r = repl_reader_of(data, size);
+    r->position = WIRE_HEADER_SIZE;
+    return REPL_SUCCESS;
+}
+
+static repl_result message_leave(const struct repl_reader *r, enum repl_wire_type type,
+                                 struct repl_error *err)
+{
+    return repl_reader_end(r, err, type_names[type]);
+}
+
+static bool read_bool(struct repl_reader *r)
+{
+    uint8_t value = repl_read_u8(r);
+    if (value > 1)
+        r->failed = true;
+    return value == 1;
+}
+
+#define HEAD_SIZE 56u
+
+static void head_encode(struct repl_writer *w, const struct repl_head *head)
+{
+    repl_write_u64(w, head->from_seq);
+    repl_write_u64(w, head->to_seq);
+    repl_write_u32(w, head->part);
+    repl_write_u8(w, head->has_point);
+    repl_write_zeros(w, 3);
+    repl_write_digest(w, &head->digest);
+}
+
+static void head_decode(struct repl_reader *r, struct repl_head *out)
+{
+    out->from_seq = repl_read_u64(r);
+    out->to_seq = repl_read_u64(r);
+    out->part = repl_read_u32(r);
+    out->has_point = read_bool(r);
+    repl_read_zeros(r, 3);
+    repl_read_digest(r, &out->digest);
+    if (out->from_seq >= out->to_seq)
+        r->failed = true;
+}
+
+/* The head of a journal in which there may be nothing yet: zeros then. */
+static void head_or_none_decode(struct repl_reader *r, struct repl_head *out)
+{
+    struct repl_reader here = *r;
+    repl_read_zeros(&here, HEAD_SIZE);
+    if (here.failed)
+        head_decode(r, out);
+    else
+        r->position = here.position;
+}
+
+/* --- hello and welcome -------------------------------------------------------------------- */
+
+repl_result repl_hello_encode(const struct repl_hello *m, struct repl_buffer *out,
+                              struct repl_error *err)
+{
+    struct repl_writer w;
+    REPL_TRY(message_open(out, 64, &w, err));
+    repl_write_u16(&w, m->version_min);
+    repl_write_u16(&w, m->version_max);
+    repl_write_uuid(&w, &m->volume);
+    repl_write_u8(&w, (uint8_t)m->kind);
+    repl_write_zeros(&w, 3);
+    repl_write_u64(&w, m->lineage);
+    repl_write_u64(&w, m->volume_size);
+    repl_write_u32(&w, m->rpo_ms);
+    repl_write_i64(&w, m->sent_ns);
+    return message_close(out, REPL_WIRE_HELLO, &w, err);
+}
+
+repl_result repl_hello_decode(const void *data, size_t size, struct repl_hello *out,
+                              struct repl_error *err)
+{
+    struct repl_reader r;
+    *out = (struct repl_hello){0};
+    REPL_TRY(message_enter(data, size, REPL_WIRE_HELLO, &r, err));
+    out->version_min = repl_read_u16(&r);
+    out->version_max = repl_read_u16(&r);
+    /* What follows may differ in a version to come: only its place is known to us. */
+    if (!r.failed && (out->version_min > REPL_PROTOCOL_MAX || out->version_max < REPL_PROTOCOL_MIN))
+        return repl_fail(err, REPL_E_VERSION,
+                         "the peer speaks protocol versions %u to %u, this side %u to %u: upgrade "
+                         "the older one",
+                         out->version_min, out->version_max, REPL_PROTOCOL_MIN, REPL_PROTOCOL_MAX);
+    repl_read_uuid(&r, &out->volume);
+    out->kind = repl_read_u8(&r);
+    repl_read_zeros(&r, 3);
+    out->lineage = repl_read_u64(&r);
+    out->volume_size = repl_read_u64(&r);
+    out->rpo_ms = repl_read_u32(&r);
+    out->sent_ns = repl_read_i64(&r);
+    if (out->version_min > out->version_max || out->kind != REPL_VOLUME_BLOCK ||
+        out->volume_size > REPL_VOLUME_SIZE_MAX)
+        r.failed = true;
+    return message_leave(&r, REPL_WIRE_HELLO, err);
+}
+
+repl_result repl_welcome_encode(const struct repl_welcome *m, struct repl_buffer *out,
+                                struct repl_error *err)
+{
+    struct repl_writer w;
+    REPL_TRY(message_open(out, 64 + HEAD_SIZE + 64, &w, err));
+    repl_write_u16(&w, m->version);
+    repl_write_u8(&w, m->known);
+    repl_write_zeros(&w, 1);
+    repl_write_u64(&w, m->lineage);
+    head_encode(&w, &m->head);
+    repl_write_u64(&w, m->point_seq);
+    repl_write_u64(&w, m->staged_to_seq);
+    repl_write_u32(&w, m->staged_part);
+    repl_write_i64(&w, m->staged_created_ns);
+    repl_write_u64(&w, m->staged_bytes);
+    repl_write_i64(&w, m->received_ns);
+    repl_write_i64(&w, m->replied_ns);
+    return message_close(out, REPL_WIRE_WELCOME, &w, err);
+}
+
+repl_result repl_welcome_decode(const void *data, size_t size, struct repl_welcome *out,
+                                struct repl_error *err)
+{
+    struct repl_reader r;
+    *out = (struct repl_welcome){0};
+    REPL_TRY(message_enter(data, size, REPL_WIRE_WELCOME, &r, err));
+    out->version = repl_read_u16(&r);
+    if (!r.failed && (out->version < REPL_PROTOCOL_MIN || out->version > REPL_PROTOCOL_MAX))
+        return repl_fail(err, REPL_E_VERSION,
+                         "the site chose protocol version %u, and this side speaks %u to %u: "
+                         "upgrade the older one",
+                         out->version, REPL_PROTOCOL_MIN, REPL_PROTOCOL_MAX);
+    out->known = read_bool(&r);
+    repl_read_zeros(&r, 1);
+    out->lineage = repl_read_u64(&r);
+    head_or_none_decode(&r, &out->head);
+    out->point_seq = repl_read_u64(&r);
+    out->staged_to_seq = repl_read_u64(&r);
+    out->staged_part = repl_read_u32(&r);
+    out->staged_created_ns = repl_read_i64(&r);
+    out->staged_bytes = repl_read_u64(&r);
+    out->received_ns = repl_read_i64(&r);
+    out->replied_ns = repl_read_i64(&r);
+    if (out->staged_bytes > REPL_SEGMENT_HARD_LIMIT ||
+        (out->staged_bytes > 0 && out->staged_to_seq == 0))
+        r.failed = true;
+    return message_leave(&r, REPL_WIRE_WELCOME, err);
+}
+
+/* --- ack, refusal, missing ---------------------------------------------------------------- */
+
+repl_result repl_ack_encode(const struct repl_ack *m, struct repl_buffer *out,
+                            struct repl_error *err)
+{
+    struct repl_writer w;
+    REPL_TRY(message_open(out, HEAD_SIZE + 16, &w, err));
+    head_encode(&w, &m->head);
+    repl_write_i64(&w, m->received_ns);
+    repl_write_i64(&w, m->replied_ns);
+    return message_close(out, REPL_WIRE_ACK, &w, err);
+}
+
+repl_result repl_ack_decode(const void *data, size_t size, struct repl_ack *out,
+                            struct repl_error *err)
+{
+    struct repl_reader r;
+    *out = (struct repl_ack){0};
+    REPL_TRY(message_enter(data, size, REPL_WIRE_ACK, &r, err));
+    head_or_none_decode(&r, &out->head);
+    out->received_ns = repl_read_i64(&r);
+    out->replied_ns = repl_read_i64(&r);
+    return message_leave(&r, REPL_WIRE_ACK, err);
+}
+
+repl_result repl_refusal_encode(const struct repl_refusal *m, struct repl_buffer *out,
+                                struct repl_error *err)
+{
+    struct repl_writer w;
+    REPL_TRY(message_open(out, 8 + REPL_WIRE_TEXT_MAX, &w, err));
+    repl_write_u8(&w, (uint8_t)m->code);
+    repl_write_zeros(&w, 3);
+    repl_words_encode(&w, m->text);
+    return message_close(out, REPL_WIRE_REFUSAL, &w, err);
+}
+
+repl_result repl_refusal_decode(const void *data, size_t size, struct repl_refusal *out,
+                                struct repl_error *err)
+{
+    struct repl_reader r;
+    *out = (struct repl_refusal){0};
+    REPL_TRY(message_enter(data, size, REPL_WIRE_REFUSAL, &r, err));
+    out->code = repl_read_u8(&r);
+    repl_read_zeros(&r, 3);
+    repl_read_text(&r, out->text, REPL_WIRE_TEXT_MAX);
+    if (out->code < REPL_REFUSAL_BUSY || out->code > REPL_REFUSAL_INTERNAL)
+        r.failed = true;
+    return message_leave(&r, REPL_WIRE_REFUSAL, err);
+}
+
+repl_result repl_missing_encode(const struct repl_missing *m, struct repl_buffer *out,
+                                struct repl_error *err)
+{
+    struct repl_writer w;
+    REPL_TRY(list_open(out, REPL_WIRE_MISSING, m->count, REPL_MISSING_CHUNKS_MAX,
+                       4 + m->count * sizeof m->names[0], &w, err));
+    repl_write_u32(&w, m->count);
+    for (uint32_t i = 0; i < m->count; i++)
+        repl_write_digest(&w, &m->names[i]);
+    return message_close(out, REPL_WIRE_MISSING, &w, err);
+}
+
+/* Memory for the entries a list announces, which must be about as long as the list says. */
+static repl_result list_allocate(const struct repl_reader *r, uint32_t count, uint32_t limit,
+                                 size_t wire_size, size_t size, void **out, struct repl_error *err)
+{
+    if (r->failed || count > limit || repl_reader_left(r) != count * wire_size)
+        return repl_fail(err, REPL_E_CORRUPT, "a list of %u entries does not fit its message",
+                         count);
+    *out = calloc(count + 1, size);
+    if (*out == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of %u entries", count);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_missing_decode(const void *data, size_t size, struct repl_missing *out,
+                                struct repl_error *err)
+{
+    struct repl_reader r;
+    void *names;
+    *out = (struct repl_missing){0};
+    REPL_TRY(message_enter(data, size, REPL_WIRE_MISSING, &r, err));
+    uint32_t count = repl_read_u32(&r);
+    REPL_TRY(list_allocate(&r, count, REPL_MISSING_CHUNKS_MAX, sizeof out->names[0],
+                           sizeof out->names[0], &names, err));
+    out->names = names;
+    out->count = count;
+    for (uint32_t i = 0; i < count; i++)
+        repl_read_digest(&r, &out->names[i]);
+    return message_leave(&r, REPL_WIRE_MISSING, err);
+}
+
+void repl_missing_fini(struct repl_missing *missing)
+{
+    free(missing->names);
+    *missing = (struct repl_missing){0};
+}
+
+/* --- report ------------------------------------------------------------------------------- */
+
+repl_result repl_report_encode(const struct repl_report *m, struct repl_buffer *out,
+                               struct repl_error *err)
+{
+    struct repl_writer w;
+    REPL_TRY(message_open(out, 64 + REPL_WIRE_TEXT_MAX, &w, err));
+    repl_write_u64(&w, m->seq);
+    repl_write_i64(&w, m->unchanged_until_ns);
+    repl_write_u8(&w, (uint8_t)m->state);
+    repl_write_zeros(&w, 1);
+    repl_words_encode(&w, m->cause);
+    repl_write_u64(&w, m->backlog_bytes);
+    repl_write_u64(&w, m->done_bytes);
+    repl_write_u64(&w, m->total_bytes);
+    repl_write_i64(&w, m->sent_ns);
+    return message_close(out, REPL_WIRE_REPORT, &w, err);
+}
+
+repl_result repl_report_decode(const void *data, size_t size, struct repl_report *out,
+                               struct repl_error *err)
+{
+    struct repl_reader r;
+    *out = (struct repl_report){0};
+    REPL_TRY(message_enter(data, size, REPL_WIRE_REPORT, &r, err));
+    out->seq = repl_read_u64(&r);
+    out->unchanged_until_ns = repl_read_i64(&r);
+    out->state = repl_read_u8(&r);
+    repl_read_zeros(&r, 1);
+    repl_read_text(&r, out->cause, REPL_WIRE_TEXT_MAX);
+    out->backlog_bytes = repl_read_u64(&r);
+    out->done_bytes = repl_read_u64(&r);
+    out->total_bytes = repl_read_u64(&r);
+    out->sent_ns = repl_read_i64(&r);
+    if (out->state >= REPL_STATE_COUNT)
+        r.failed = true;
+    return message_leave(&r, REPL_WIRE_REPORT, err);
+}
+
+/* --- what recovery reads ------------------------------------------------------------------ */
+
+#define POINTS_ENTRY_SIZE   (REPL_POINT_SIZE + 16u)
+#define SEGMENTS_ENTRY_SIZE (HEAD_SIZE + 8u)
+
+_Static_assert(20 + REPL_LIST_ENTRIES_MAX * POINTS_ENTRY_SIZE < REPL_MESSAGE_SIZE_MAX, "it fits");
+
+repl_result repl_points_page_encode(const struct repl_points_page *m, struct repl_buffer *out,
+                                    struct repl_error *err)
+{
+    struct repl_writer w;
+    REPL_TRY(list_open(out, REPL_WIRE_POINTS, m->count, REPL_LIST_ENTRIES_MAX,
+                       8 + (size_t)m->count * POINTS_ENTRY_SIZE, &w, err));
+    repl_write_u32(&w, m->count);
+    repl_write_u8(&w, m->more);
+    repl_write_zeros(&w, 3);
+    for (uint32_t i = 0; i < m->count; i++) {
+        repl_point_encode(&w, &m->entries[i].point);
+        repl_write_i64(&w, m->entries[i].unchanged_until_ns);
+        repl_write_u64(&w, m->entries[i].volume_size);
+    }
+    return message_close(out, REPL_WIRE_POINTS, &w, err);
+}
+
+static bool points_entry_valid(const struct repl_points_entry *entries, uint32_t i)
+{
+    const struct repl_points_entry *entry = &entries[i];
+    return entry->unchanged_until_ns >= entry->point.end_ns &&
+           entry->volume_size <= REPL_VOLUME_SIZE_MAX &&
+           (i == 0 || entry->point.seq > entries[i - 1].point.seq);
+}
+
+repl_result repl_points_page_decode(const void *data, size_t size, struct repl_points_page *out,
+                                    struct repl_error *err)
+{
+    struct repl_reader r;
+    void *entries;
+    *out = (struct repl_points_page){0};
+    REPL_TRY(message_enter(data, size, REPL_WIRE_POINTS, &r, err));
+    uint32_t count = repl_read_u32(&r);
+    out->more = read_bool(&r);
+    repl_read_zeros(&r, 3);
+    REPL_TRY(list_allocate(&r, count, REPL_LIST_ENTRIES_MAX, POINTS_ENTRY_SIZE,
+                           sizeof out->entries[0], &entries, err));
+    out->entries = entries;
+    out->count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        repl_point_decode(&r, &out->entries[i].point);
+        out->entries[i].unchanged_until_ns = repl_read_i64(&r);
+        out->entries[i].volume_size = repl_read_u64(&r);
+        if (!points_entry_valid(out->entries, i))
+            r.failed = true;
+    }
+    if (out->more && count == 0)
+        r.failed = true;
+    repl_result result = message_leave(&r, REPL_WIRE_POINTS, err);
+    if (!repl_ok(result))
+        repl_points_page_fini(out);
+    return result;
+}
+
+void repl_points_page_fini(struct repl_points_page *page)
+{
+    free(page->entries);
+    *page = (struct repl_points_page){0};
+}
+
+repl_result repl_segments_page_encode(const struct repl_segments_page *m, struct repl_buffer *out,
+                                      struct repl_error *err)
+{
+    struct repl_writer w;
+    REPL_TRY(list_open(out, REPL_WIRE_SEGMENTS, m->count, REPL_LIST_ENTRIES_MAX,
+                       8 + (size_t)m->count * SEGMENTS_ENTRY_SIZE, &w, err));
+    repl_write_u32(&w, m->count);
+    repl_write_u8(&w, m->more);
+    repl_write_zeros(&w, 3);
+    for (uint32_t i = 0; i < m->count; i++) {
+        head_encode(&w, &m->entries[i].head);
+        repl_write_u64(&w, m->entries[i].file_size);
+    }
+    return message_close(out, REPL_WIRE_SEGMENTS, &w, err);
+}
+
+static bool segments_entry_valid(const struct repl_segments_entry *entries, uint32_t i)
+{
+    const struct repl_head *head = &entries[i].head;
+    if (entries[i].file_size > REPL_SEGMENT_HARD_LIMIT)
+        return false;
+    if (i == 0)
+        return true;
+    const struct repl_head *before = &entries[i - 1].head;
+    return head->to_seq > before->to_seq ||
+           (head->to_seq == before->to_seq && head->part > before->part);
+}
+
+repl_result repl_segments_page_decode(const void *data, size_t size, struct repl_segments_page *out,
+                                      struct repl_error *err)
+{
+    struct repl_reader r;
+    void *entries;
+    *out = (struct repl_segments_page){0};
+    REPL_TRY(message_enter(data, size, REPL_WIRE_SEGMENTS, &r, err));
+    uint32_t count = repl_read_u32(&r);
+    out->more = read_bool(&r);
+    repl_read_zeros(&r, 3);
+    REPL_TRY(list_allocate(&r, count, REPL_LIST_ENTRIES_MAX, SEGMENTS_ENTRY_SIZE,
+                           sizeof out->entries[0], &entries, err));
+    out->entries = entries;
+    out->count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        head_decode(&r, &out->entries[i].head);
+        out->entries[i].file_size = repl_read_u64(&r);
+        if (!segments_entry_valid(out->entries, i))
+            r.failed = true;
+    }
+    if (out->more && count == 0)
+        r.failed = true;
+    repl_result result = message_leave(&r, REPL_WIRE_SEGMENTS, err);
+    if (!repl_ok(result))
+        repl_segments_page_fini(out);
+    return result;
+}
+
+void repl_segments_page_fini(struct repl_segments_page *page)
+{
+    free(page->entries);
+    *page = (struct repl_segments_page){0};
+}
+
+/* --- refusals as errors and statuses ------------------------------------------------------ */
+
+repl_result repl_refusal_raise(const struct repl_refusal *refusal, struct repl_error *err)
+{
+    static const enum repl_code codes[] = {
+        [REPL_REFUSAL_BUSY] = REPL_E_RETRY,         [REPL_REFUSAL_NO_SPACE] = REPL_E_NOSPACE,
+        [REPL_REFUSAL_GREET] = REPL_E_RETRY,        [REPL_REFUSAL_DAMAGED] = REPL_E_RETRY,
+        [REPL_REFUSAL_FORK] = REPL_E_FORK,          [REPL_REFUSAL_FENCED] = REPL_E_FENCED,
+        [REPL_REFUSAL_PERMISSION] = REPL_E_REFUSED, [REPL_REFUSAL_VERSION] = REPL_E_VERSION,
+        [REPL_REFUSAL_REQUEST] = REPL_E_REFUSED,    [REPL_REFUSAL_NOT_FOUND] = REPL_E_MISSING,
+        [REPL_REFUSAL_INTERNAL] = REPL_E_RETRY,
+    };
+    bool known = refusal->code >= REPL_REFUSAL_BUSY && refusal->code <= REPL_REFUSAL_INTERNAL;
+    return repl_fail(err, known ? codes[refusal->code] : REPL_E_INTERNAL, "%s", refusal->text);
+}
+
+int repl_refusal_status(enum repl_refusal_code code)
+{
+    switch (code) {
+    case REPL_REFUSAL_BUSY:
+        return 503;
+    case REPL_REFUSAL_NO_SPACE:
+        return 507;
+    case REPL_REFUSAL_GREET:
+    case REPL_REFUSAL_FORK:
+        return 409;
+    case REPL_REFUSAL_DAMAGED:
+        return 422;
+    case REPL_REFUSAL_FENCED:
+    case REPL_REFUSAL_PERMISSION:
+        return 403;
+    case REPL_REFUSAL_VERSION:
+        return 426;
+    case REPL_REFUSAL_REQUEST:
+        return 400;
+    case REPL_REFUSAL_NOT_FOUND:
+        return 404;
+    case REPL_REFUSAL_INTERNAL:
+        return 500;
+    }
+    return 500;
+}

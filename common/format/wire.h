@@ -1,0 +1,174 @@
+/*
+ * The messages between source, site and recovery, the bodies of the HTTP
+ * requests and answers of docs/formats/wire.md. Each begins with its type and
+ * size, so that a message cannot be taken for another.
+ */
+#ifndef REPL_FORMAT_WIRE_H
+#define REPL_FORMAT_WIRE_H
+
+#include "base/cursor.h"
+#include "base/limits.h"
+#include "format/log_record.h"
+#include "repl/error.h"
+#include "repl/format.h"
+
+#define REPL_PROTOCOL_MIN 1u
+#define REPL_PROTOCOL_MAX 1u
+
+enum repl_wire_type {
+    REPL_WIRE_HELLO = 1,
+    REPL_WIRE_WELCOME = 2,
+    REPL_WIRE_ACK = 3,
+    REPL_WIRE_REFUSAL = 4,
+    REPL_WIRE_MISSING = 5,
+    REPL_WIRE_REPORT = 6,
+    REPL_WIRE_POINTS = 7,
+    REPL_WIRE_SEGMENTS = 8,
+};
+
+/* Source to site, first after each loss of contact: who I am and where I stand. */
+struct repl_hello {
+    uint16_t version_min, version_max;
+    struct repl_uuid volume;
+    enum repl_volume_kind kind;
+    uint64_t lineage;
+    uint64_t volume_size;
+    uint32_t rpo_ms;
+    int64_t sent_ns; /* the source's clock */
+};
+
+/* Where a journal ends: its last segment, whether a point or an open part. */
+struct repl_head {
+    uint64_t from_seq, to_seq;
+    uint32_t part;
+    bool has_point; /* else more parts of (from, to] are to come */
+    struct repl_digest digest;
+};
+
+/* Site to source. */
+struct repl_welcome {
+    uint16_t version;
+    bool known; /* the volume has a history here */
+    uint64_t lineage;
+    struct repl_head head; /* zeros where there is none */
+    uint64_t point_seq;    /* the last point; 0: none */
+    /* bytes of an unfinished upload that are held, of the segment created at staged_created_ns */
+    uint64_t staged_to_seq;
+    uint32_t staged_part;
+    int64_t staged_created_ns;
+    uint64_t staged_bytes;
+    int64_t received_ns, replied_ns; /* the site's clock */
+};
+
+/* Site to source: the segment is durable and part of the history. Also the answer to a report,
+ * where the head is zeros as long as there is none. */
+struct repl_ack {
+    struct repl_head head;
+    int64_t received_ns, replied_ns;
+};
+
+enum repl_refusal_code {
+    REPL_REFUSAL_BUSY = 1,       /* try again later */
+    REPL_REFUSAL_NO_SPACE = 2,   /* the store is full */
+    REPL_REFUSAL_GREET = 3,      /* the head or the staged bytes are others: say hello again */
+    REPL_REFUSAL_DAMAGED = 4,    /* the segment did not arrive as it was sent: send it again */
+    REPL_REFUSAL_FORK = 5,       /* not a continuation of the history held here */
+    REPL_REFUSAL_FENCED = 6,     /* the lineage is old */
+    REPL_REFUSAL_PERMISSION = 7, /* this key may not do this */
+    REPL_REFUSAL_VERSION = 8,    /* no common protocol version */
+    REPL_REFUSAL_REQUEST = 9,    /* not understood */
+    REPL_REFUSAL_NOT_FOUND = 10,
+    REPL_REFUSAL_INTERNAL = 11, /* the site is broken: see its log */
+};
+
+struct repl_refusal {
+    enum repl_refusal_code code;
+    char text[REPL_WIRE_TEXT_MAX + 1];
+};
+
+/* Site to source: chunks the segment refers to that the site does not have. */
+struct repl_missing {
+    uint32_t count;
+    struct repl_digest *names; /* decoded: heap, freed by repl_missing_fini */
+};
+void repl_missing_fini(struct repl_missing *missing);
+
+/* Source to site, every few seconds: how it fares; and where nothing changed since point seq, that
+ * the point is still the present. */
+struct repl_report {
+    uint64_t seq;               /* 0: no claim */
+    int64_t unchanged_until_ns; /* the source's clock, as all times of points are */
+    enum repl_state state;
+    char cause[REPL_WIRE_TEXT_MAX + 1];
+    uint64_t backlog_bytes;
+    uint64_t done_bytes, total_bytes; /* of a seed or resync; 0 of 0: none */
+    int64_t sent_ns;
+};
+
+/* Site to recovery: entries of a journal, oldest first, and whether there are more. */
+struct repl_points_entry {
+    struct repl_point point;
+    int64_t unchanged_until_ns; /* not before point.end_ns */
+    uint64_t volume_size;
+};
+struct repl_points_page {
+    uint32_t count;
+    bool more;
+    struct repl_points_entry *entries; /* heap, freed by repl_points_page_fini */
+};
+void repl_points_page_fini(struct repl_points_page *page);
+
+struct repl_segments_entry {
+    struct repl_head head;
+    uint64_t file_size;
+};
+struct repl_segments_page {
+    uint32_t count;
+    bool more;
+    struct repl_segments_entry *entries;
+};
+void repl_segments_page_fini(struct repl_segments_page *page);
+
+/* Each encode appends to out; each decode wants exactly one message of its type. */
+REPL_RESULT repl_hello_encode(const struct repl_hello *m, struct repl_buffer *out,
+                              struct repl_error *err);
+REPL_RESULT repl_hello_decode(const void *data, size_t size, struct repl_hello *out,
+                              struct repl_error *err);
+REPL_RESULT repl_welcome_encode(const struct repl_welcome *m, struct repl_buffer *out,
+                                struct repl_error *err);
+REPL_RESULT repl_welcome_decode(const void *data, size_t size, struct repl_welcome *out,
+                                struct repl_error *err);
+REPL_RESULT repl_ack_encode(const struct repl_ack *m, struct repl_buffer *out,
+                            struct repl_error *err);
+REPL_RESULT repl_ack_decode(const void *data, size_t size, struct repl_ack *out,
+                            struct repl_error *err);
+REPL_RESULT repl_refusal_encode(const struct repl_refusal *m, struct repl_buffer *out,
+                                struct repl_error *err);
+REPL_RESULT repl_refusal_decode(const void *data, size_t size, struct repl_refusal *out,
+                                struct repl_error *err);
+REPL_RESULT repl_missing_encode(const struct repl_missing *m, struct repl_buffer *out,
+                                struct repl_error *err);
+REPL_RESULT repl_missing_decode(const void *data, size_t size, struct repl_missing *out,
+                                struct repl_error *err);
+REPL_RESULT repl_report_encode(const struct repl_report *m, struct repl_buffer *out,
+                               struct repl_error *err);
+REPL_RESULT repl_report_decode(const void *data, size_t size, struct repl_report *out,
+                               struct repl_error *err);
+REPL_RESULT repl_points_page_encode(const struct repl_points_page *m, struct repl_buffer *out,
+                                    struct repl_error *err);
+REPL_RESULT repl_points_page_decode(const void *data, size_t size, struct repl_points_page *out,
+                                    struct repl_error *err);
+REPL_RESULT repl_segments_page_encode(const struct repl_segments_page *m, struct repl_buffer *out,
+                                      struct repl_error *err);
+REPL_RESULT repl_segments_page_decode(const void *data, size_t size, struct repl_segments_page *out,
+                                      struct repl_error *err);
+
+/* The type a message announces; 0: not a message. */
+enum repl_wire_type repl_wire_type_of(const void *data, size_t size);
+
+/* The error a refusal means to whoever asked, with its text. */
+REPL_RESULT repl_refusal_raise(const struct repl_refusal *refusal, struct repl_error *err);
+/* The HTTP status it travels under. */
+int repl_refusal_status(enum repl_refusal_code code);
+
+#endif

@@ -1,0 +1,392 @@
+#include "journal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/ensure.h"
+#include "base/hash.h"
+
+/* A quiet volume's time moves on every few seconds, but is written to the log only this often: what
+ * a restart of the site forgets, the next report says again. */
+#define IDLE_LOG_INTERVAL_NS (INT64_C(60) * 1000000000)
+
+/* A source reports every second. One that has not for so long is taken for unreachable. */
+#define SILENCE_NS (INT64_C(10) * 1000000000)
+
+void repl_journal_init(struct repl_journal *journal)
+{
+    memset(journal, 0, sizeof *journal);
+}
+
+__attribute__((format(printf, 3, 4))) static enum repl_verdict
+refuse(struct repl_refusal *refusal, enum repl_refusal_code code, const char *format, ...)
+{
+    refusal->code = code;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(refusal->text, sizeof refusal->text, format, args);
+    va_end(args);
+    return REPL_VERDICT_REFUSE;
+}
+
+/* --- the fold ------------------------------------------------------------------------------------- */
+
+/* Whether a segment (from, to] part may be the next after the head. */
+static bool continues(const struct repl_journal *j, uint64_t from, uint64_t to, uint32_t part)
+{
+    if (!j->has_head)
+        return from == 0 && part == 0;
+    if (j->head.has_point)
+        return part == 0 && (from == j->head.to_seq || (from == 0 && to > j->head.to_seq));
+    return from == j->head.from_seq && to == j->head.to_seq && part == j->head.part + 1;
+}
+
+static void commit_apply(struct repl_journal *j, const struct repl_log_commit *commit)
+{
+    j->has_head = true;
+    j->lineage = commit->lineage;
+    j->head = (struct repl_head){.from_seq = commit->from_seq,
+                                 .to_seq = commit->to_seq,
+                                 .part = commit->part,
+                                 .has_point = commit->has_point,
+                                 .digest = commit->digest};
+    j->volume_size = commit->volume_size;
+    if (commit->has_point) {
+        j->point = commit->point;
+        j->unchanged_until_ns = commit->point.end_ns;
+    }
+}
+
+repl_result repl_journal_apply(struct repl_journal *j, const struct repl_log_record *record,
+                               struct repl_error *err)
+{
+    unsigned long long number = record->number;
+    if (record->number != j->record_number + 1)
+        return repl_fail(err, REPL_E_CORRUPT, "log record %llu follows record %llu", number,
+                         (unsigned long long)j->record_number);
+    if ((record->type == REPL_LOG_CREATE) == j->exists)
+        return repl_fail(err, REPL_E_CORRUPT, "log record %llu: the volume is %s", number,
+                         j->exists ? "created twice" : "not created");
+    switch (record->type) {
+    case REPL_LOG_CREATE:
+        j->exists = true;
+        j->create = record->create;
+        j->lineage = record->create.lineage;
+        break;
+    case REPL_LOG_COMMIT:
+        if (!continues(j, record->commit.from_seq, record->commit.to_seq, record->commit.part))
+            return repl_fail(err, REPL_E_CORRUPT,
+                             "log record %llu commits a segment that does not follow the one "
+                             "before it",
+                             number);
+        commit_apply(j, &record->commit);
+        break;
+    case REPL_LOG_IDLE:
+        if (record->idle.seq != j->point.seq)
+            return repl_fail(err, REPL_E_CORRUPT, "log record %llu speaks of another point",
+                             number);
+        if (record->idle.until_ns > j->unchanged_until_ns)
+            j->unchanged_until_ns = record->idle.until_ns;
+        j->idle_logged_ns = record->time_ns;
+        break;
+    case REPL_LOG_STATE:
+        j->state = record->state.state;
+        break;
+    }
+    j->record_number = record->number;
+    return REPL_SUCCESS;
+}
+
+static struct repl_log_record record_new(const struct repl_journal *j, enum repl_log_type type,
+                                         int64_t now_ns)
+{
+    return (struct repl_log_record){
+        .type = type, .number = j->record_number + 1, .time_ns = now_ns};
+}
+
+/* The least difference seen is the one that waited least on the way. It grows a little with each
+ * message that took longer, so that a drifting or a newly set clock is followed. */
+static void clock_sample(struct repl_journal *j, int64_t sent_ns, int64_t received_ns)
+{
+    int64_t offset = received_ns - sent_ns;
+    if (!j->clock_known || offset < j->clock_offset_ns)
+        j->clock_offset_ns = offset;
+    else
+        j->clock_offset_ns += (offset - j->clock_offset_ns) / 16;
+    j->clock_known = true;
+}
+
+/* --- hello ----------------------------------------------------------------------------------------- */
+
+enum repl_verdict repl_journal_hello(struct repl_journal *j, const char *name,
+                                     const struct repl_hello *hello, int64_t now_ns,
+                                     struct repl_log_record *create, bool *needs_create,
+                                     struct repl_refusal *refusal)
+{
+    *needs_create = false;
+    if (hello->version_min > REPL_PROTOCOL_MAX || hello->version_max < REPL_PROTOCOL_MIN)
+        return refuse(refusal, REPL_REFUSAL_VERSION,
+                      "the source speaks protocol versions %u to %u, this site %u to %u: upgrade "
+                      "the older one",
+                      hello->version_min, hello->version_max, REPL_PROTOCOL_MIN,
+                      REPL_PROTOCOL_MAX);
+    if (j->exists && !repl_uuid_equal(&j->create.volume, &hello->volume)) {
+        char here[REPL_UUID_TEXT_SIZE], there[REPL_UUID_TEXT_SIZE];
+        repl_uuid_format(&j->create.volume, here);
+        repl_uuid_format(&hello->volume, there);
+        return refuse(refusal, REPL_REFUSAL_FORK,
+                      "volume %s is %s here, the source's is %s: it was set up anew or is another "
+                      "host's. The history is kept; give the new volume another name",
+                      name, here, there);
+    }
+    if (j->exists && hello->lineage < j->lineage)
+        return refuse(refusal, REPL_REFUSAL_FENCED,
+                      "volume %s belongs to lineage %llu now, the source writes %llu", name,
+                      (unsigned long long)j->lineage, (unsigned long long)hello->lineage);
+    j->rpo_ms = hello->rpo_ms;
+    clock_sample(j, hello->sent_ns, now_ns);
+    if (j->reported_ns == 0)
+        j->report.state = j->point.seq == 0 ? REPL_STATE_SEEDING : REPL_STATE_OK;
+    j->reported_ns = now_ns;
+    if (!j->exists) {
+        *create = record_new(j, REPL_LOG_CREATE, now_ns);
+        snprintf(create->create.name, sizeof create->create.name, "%s", name);
+        create->create.volume = hello->volume;
+        create->create.kind = hello->kind;
+        create->create.lineage = hello->lineage;
+        *needs_create = true;
+    }
+    return REPL_VERDICT_ACCEPT;
+}
+
+void repl_journal_welcome(const struct repl_journal *j, int64_t received_ns, int64_t now_ns,
+                          struct repl_welcome *out)
+{
+    *out = (struct repl_welcome){.version = REPL_PROTOCOL_MAX,
+                                 .known = j->has_head,
+                                 .lineage = j->lineage,
+                                 .head = j->head,
+                                 .point_seq = j->point.seq,
+                                 .received_ns = received_ns,
+                                 .replied_ns = now_ns};
+    if (j->upload.active && !j->upload.committing) {
+        out->staged_to_seq = j->upload.to_seq;
+        out->staged_part = j->upload.part;
+        out->staged_created_ns = j->upload.created_ns;
+        out->staged_bytes = j->upload.bytes;
+    }
+}
+
+/* --- upload ---------------------------------------------------------------------------------------- */
+
+static bool is_head(const struct repl_journal *j, uint64_t to_seq, uint32_t part)
+{
+    return j->has_head && j->head.to_seq == to_seq && j->head.part == part;
+}
+
+enum repl_verdict repl_journal_upload_begin(struct repl_journal *j, uint64_t to_seq, uint32_t part,
+                                            uint64_t offset, struct repl_refusal *refusal)
+{
+    struct repl_journal_upload *u = &j->upload;
+    if (!j->exists)
+        return refuse(refusal, REPL_REFUSAL_GREET, "no hello was said for this volume");
+    if (is_head(j, to_seq, part))
+        return REPL_VERDICT_DUPLICATE;
+    if (u->committing)
+        return refuse(refusal, REPL_REFUSAL_BUSY, "the segment before is still being committed");
+    if (offset == 0) {
+        *u = (struct repl_journal_upload){.active = true, .to_seq = to_seq, .part = part};
+        return REPL_VERDICT_ACCEPT;
+    }
+    if (!u->active || u->to_seq != to_seq || u->part != part || u->bytes != offset)
+        return refuse(refusal, REPL_REFUSAL_GREET,
+                      "cannot resume segment %llu.%u at byte %llu: other bytes are held",
+                      (unsigned long long)to_seq, part, (unsigned long long)offset);
+    return REPL_VERDICT_ACCEPT;
+}
+
+/* What can be told from the header alone. */
+static enum repl_verdict header_check(const struct repl_journal *j,
+                                      const struct repl_segment_header *header,
+                                      struct repl_refusal *refusal)
+{
+    unsigned long long from = header->from_seq, to = header->to_seq;
+    if (header->kind != REPL_SEGMENT_CHANGES)
+        return refuse(refusal, REPL_REFUSAL_REQUEST, "segment %llu.%u carries no changes", to,
+                      header->part);
+    if (!repl_uuid_equal(&header->volume, &j->create.volume))
+        return refuse(refusal, REPL_REFUSAL_FORK, "segment %llu.%u is of another volume", to,
+                      header->part);
+    if (header->lineage < j->lineage)
+        return refuse(refusal, REPL_REFUSAL_FENCED,
+                      "segment %llu.%u is of lineage %llu, the volume belongs to lineage %llu now",
+                      to, header->part, (unsigned long long)header->lineage,
+                      (unsigned long long)j->lineage);
+    if (!continues(j, header->from_seq, header->to_seq, header->part))
+        return refuse(refusal, REPL_REFUSAL_GREET,
+                      "segment (%llu, %llu].%u does not follow the head %llu.%u", from, to,
+                      header->part, (unsigned long long)j->head.to_seq, j->head.part);
+    if (!repl_digest_equal(&header->prev, &j->head.digest))
+        return refuse(refusal, REPL_REFUSAL_FORK,
+                      "segment %llu.%u continues another history than the one held here (the "
+                      "source was cloned or rolled back). The history is kept",
+                      to, header->part);
+    return REPL_VERDICT_ACCEPT;
+}
+
+enum repl_verdict repl_journal_upload_header(struct repl_journal *j,
+                                             const struct repl_segment_header *header,
+                                             struct repl_refusal *refusal)
+{
+    struct repl_journal_upload *u = &j->upload;
+    ensure(u->active && !u->committing);
+    if (header->to_seq != u->to_seq || header->part != u->part)
+        return refuse(refusal, REPL_REFUSAL_REQUEST,
+                      "segment %llu.%u was sent under the name %llu.%u",
+                      (unsigned long long)header->to_seq, header->part,
+                      (unsigned long long)u->to_seq, u->part);
+    u->created_ns = header->created_ns;
+    return header_check(j, header, refusal);
+}
+
+void repl_journal_upload_grow(struct repl_journal *j, uint64_t size)
+{
+    ensure(j->upload.active && !j->upload.committing);
+    j->upload.bytes += size;
+}
+
+void repl_journal_upload_drop(struct repl_journal *j)
+{
+    j->upload = (struct repl_journal_upload){0};
+}
+
+enum repl_verdict repl_journal_check(struct repl_journal *j,
+                                     const struct repl_segment_header *header,
+                                     const struct repl_segment_footer *footer,
+                                     uint64_t volume_size, const struct repl_point *point,
+                                     int64_t now_ns, struct repl_log_record *commit,
+                                     struct repl_refusal *refusal)
+{
+    if (is_head(j, header->to_seq, header->part))
+        return repl_digest_equal(&j->head.digest, &footer->digest)
+                   ? REPL_VERDICT_DUPLICATE
+                   : refuse(refusal, REPL_REFUSAL_FORK,
+                            "another segment %llu.%u is part of the history already",
+                            (unsigned long long)header->to_seq, header->part);
+    enum repl_verdict verdict = header_check(j, header, refusal);
+    if (verdict != REPL_VERDICT_ACCEPT)
+        return verdict;
+    if (point != NULL && point->end_ns < j->point.begin_ns)
+        return refuse(refusal, REPL_REFUSAL_REQUEST,
+                      "point %llu would lie before point %llu in time: the source's clock was set "
+                      "back",
+                      (unsigned long long)point->seq, (unsigned long long)j->point.seq);
+    *commit = record_new(j, REPL_LOG_COMMIT, now_ns);
+    commit->commit = (struct repl_log_commit){.from_seq = header->from_seq,
+                                              .to_seq = header->to_seq,
+                                              .part = header->part,
+                                              .lineage = header->lineage,
+                                              .file_size = footer->file_size,
+                                              .volume_size = volume_size,
+                                              .digest = footer->digest,
+                                              .has_point = point != NULL};
+    if (point != NULL)
+        commit->commit.point = *point;
+    return REPL_VERDICT_ACCEPT;
+}
+
+/* --- report, ack, status ---------------------------------------------------------------------------- */
+
+static void idle_report(struct repl_journal *j, const struct repl_report *report, int64_t now_ns,
+                        struct repl_log_record *record, bool *needs_record)
+{
+    int64_t until = report->unchanged_until_ns;
+    if (report->seq == 0 || report->seq != j->point.seq || !j->head.has_point)
+        return;
+    if (until > report->sent_ns) /* nobody knows what has not been yet */
+        until = report->sent_ns;
+    if (until <= j->unchanged_until_ns)
+        return;
+    j->unchanged_until_ns = until;
+    if (now_ns - j->idle_logged_ns < IDLE_LOG_INTERVAL_NS)
+        return;
+    *record = record_new(j, REPL_LOG_IDLE, now_ns);
+    record->idle = (struct repl_log_idle){.seq = report->seq, .until_ns = until};
+    *needs_record = true;
+}
+
+enum repl_verdict repl_journal_report(struct repl_journal *j, const struct repl_report *report,
+                                      int64_t now_ns, struct repl_log_record *record,
+                                      bool *needs_record, struct repl_refusal *refusal)
+{
+    *needs_record = false;
+    if (!j->exists)
+        return refuse(refusal, REPL_REFUSAL_GREET, "no hello was said for this volume");
+    j->report = *report;
+    j->reported_ns = now_ns;
+    clock_sample(j, report->sent_ns, now_ns);
+    /* OK and IDLE alternate with every write: the timeline needs neither. */
+    enum repl_state state = report->state == REPL_STATE_IDLE ? REPL_STATE_OK : report->state;
+    if (state != j->state) {
+        *record = record_new(j, REPL_LOG_STATE, now_ns);
+        record->state.state = state;
+        snprintf(record->state.cause, sizeof record->state.cause, "%s", report->cause);
+        *needs_record = true;
+        return REPL_VERDICT_ACCEPT;
+    }
+    idle_report(j, report, now_ns, record, needs_record);
+    return REPL_VERDICT_ACCEPT;
+}
+
+void repl_journal_ack(const struct repl_journal *j, int64_t received_ns, int64_t now_ns,
+                      struct repl_ack *out)
+{
+    *out = (struct repl_ack){.head = j->head, .received_ns = received_ns, .replied_ns = now_ns};
+}
+
+int64_t repl_journal_lag_ns(const struct repl_journal *j, int64_t now_ns)
+{
+    if (j->point.seq == 0)
+        return -1;
+    int64_t lag = now_ns - j->clock_offset_ns - j->unchanged_until_ns;
+    return lag > 0 ? lag : 0;
+}
+
+enum repl_state repl_journal_state(const struct repl_journal *j, int64_t now_ns, char *cause)
+{
+    int64_t silence = now_ns - j->reported_ns;
+    if (j->reported_ns == 0 || silence > SILENCE_NS) {
+        if (j->reported_ns == 0)
+            snprintf(cause, REPL_WIRE_TEXT_MAX + 1,
+                     "nothing was heard of the source since this site started");
+        else
+            snprintf(cause, REPL_WIRE_TEXT_MAX + 1, "nothing was heard of the source for %lld s",
+                     (long long)(silence / 1000000000));
+        return REPL_STATE_LINK_DOWN;
+    }
+    snprintf(cause, REPL_WIRE_TEXT_MAX + 1, "%s", j->report.cause);
+    return j->report.state;
+}
+
+/* --- the commit sequence ----------------------------------------------------------------------------- */
+
+enum repl_commit_step repl_commit_next(enum repl_commit_step step, bool succeeded)
+{
+    if (!succeeded)
+        return REPL_COMMIT_FAILED;
+    switch (step) {
+    case REPL_COMMIT_SYNC:
+        return REPL_COMMIT_VERIFY;
+    case REPL_COMMIT_VERIFY:
+        return REPL_COMMIT_PUBLISH;
+    case REPL_COMMIT_PUBLISH:
+        return REPL_COMMIT_LOG;
+    case REPL_COMMIT_LOG:
+        return REPL_COMMIT_DONE;
+    case REPL_COMMIT_DONE:
+    case REPL_COMMIT_FAILED:
+        break;
+    }
+    ensure(!"a step follows the last one");
+    return REPL_COMMIT_FAILED;
+}

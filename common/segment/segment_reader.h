@@ -1,0 +1,74 @@
+/*
+ * Reads a segment by ranges: header, footer and index when it is opened, then
+ * blocks of the manifest and frames as they are wanted.
+ *
+ * Nothing in the file is trusted: every number is held to its bounds, every
+ * block and frame to its checksum, and the records' order, their place in the
+ * frames and their count are checked while they are walked. Whoever needs to
+ * know that the file as a whole is what its digest says uses
+ * repl_segment_verify.
+ */
+#ifndef REPL_SEGMENT_READER_H
+#define REPL_SEGMENT_READER_H
+
+#include "base/cursor.h"
+#include "repl/error.h"
+#include "repl/format.h"
+#include "segment/frame.h"
+
+/* Reads exactly size bytes at offset, or fails. May be called from several threads at once if the
+ * segment is used from several. */
+typedef repl_result repl_read_at_fn(void *context, uint64_t offset, void *out, size_t size,
+                                    struct repl_error *err);
+
+/* Opened, immutable, may be shared between threads. */
+struct repl_segment {
+    struct repl_segment_header header;
+    struct repl_segment_footer footer;
+    struct repl_frame_entry *frames;
+    struct repl_block_entry *blocks;
+    struct repl_chunk_entry *chunks;
+    struct repl_point *points;
+    repl_read_at_fn *read_at;
+    void *context;
+};
+
+REPL_RESULT repl_segment_open(repl_read_at_fn *read_at, void *context, uint64_t file_size,
+                              struct repl_segment **out, struct repl_error *err);
+void repl_segment_free(struct repl_segment *segment);
+
+/* The point the segment ends in; NULL for a part that others follow and for a SUPPLY. */
+const struct repl_point *repl_segment_last_point(const struct repl_segment *segment);
+
+/* Frame index into raw, which has room for REPL_FRAME_RAW_MAX bytes; *size is how many there are.
+ * stored is scratch space that grows as needed. */
+REPL_RESULT repl_segment_read_frame(const struct repl_segment *segment, uint32_t index,
+                                    struct repl_frame_coder *coder, struct repl_buffer *stored,
+                                    void *raw, size_t *size, struct repl_error *err);
+
+/* A walk over the manifest's records. */
+struct repl_record_walk {
+    const struct repl_segment *segment;
+    struct repl_frame_coder *coder;
+    struct repl_buffer stored;
+    struct repl_buffer raw;
+    struct repl_reader reader;
+    uint32_t next_block;
+    uint64_t record_count;
+    uint64_t object_size;
+    uint64_t end; /* of the record before */
+};
+
+void repl_record_walk_begin(struct repl_record_walk *walk, const struct repl_segment *segment,
+                            struct repl_frame_coder *coder);
+/* *done instead of a record at the end, by when the count has been checked too. */
+REPL_RESULT repl_record_walk_next(struct repl_record_walk *walk, struct repl_record *record,
+                                  bool *done, struct repl_error *err);
+void repl_record_walk_end(struct repl_record_walk *walk);
+
+/* Reads every byte: the digest of the whole, every record, every frame; and that frames hold
+ * what records and chunks say they do (chunk names are computed anew). */
+REPL_RESULT repl_segment_verify(const struct repl_segment *segment, struct repl_frame_coder *coder,
+                                struct repl_error *err);
+
+#endif

@@ -1,0 +1,128 @@
+/*
+ * Getting segments to the site: what the source does about the link, one volume.
+ *
+ * Events go in (an answer, a lost link, a segment begun or completed), actions
+ * come out of repl_ship_next until it says WAIT. Segments are sent one at a
+ * time in the order of the chain; a segment may be sent while it is still being
+ * built. Nothing here touches a file or a socket.
+ *
+ *   DOWN --time--> GREETING --welcome--> READY --segment--> SENDING
+ *     ^                                    ^                   |
+ *     +---- link lost, busy (back off) ----+------- ack -------+
+ *   HALTED: the site refused for a reason that only a person can change; asked
+ *   again once a minute, so that the change takes effect by itself.
+ */
+#ifndef REPL_SHIP_H
+#define REPL_SHIP_H
+
+#include "format/slot.h"
+#include "format/wire.h"
+#include "repl/error.h"
+#include "repl/format.h"
+
+enum repl_ship_state {
+    REPL_SHIP_DOWN,
+    REPL_SHIP_GREETING,
+    REPL_SHIP_READY,
+    REPL_SHIP_SENDING,
+    REPL_SHIP_HALTED,
+};
+
+/* A segment on its way. */
+struct repl_ship_segment {
+    uint64_t number; /* the source's own count */
+    uint64_t from_seq, to_seq;
+    uint32_t part;
+    int64_t created_ns;
+    struct repl_digest prev;
+    bool complete; /* then these are known: */
+    bool has_point;
+    struct repl_digest digest;
+    uint64_t size;
+};
+
+enum repl_ship_action_type {
+    REPL_SHIP_WAIT,         /* nothing to do before until_ns, or an event */
+    REPL_SHIP_HELLO,        /* send a hello; answer with welcome, refused or lost */
+    REPL_SHIP_SEND,         /* send segment number from offset on; answer with ack, ... */
+    REPL_SHIP_SEND_SUPPLY,  /* send the chunks the site lacks, then answer with supplied or lost */
+    REPL_SHIP_ACKNOWLEDGED, /* segment number is the site's: take over its digests, drop it */
+    REPL_SHIP_RECOVER,      /* the site has committed segments of ours behind the checkpoint that we
+                               no longer hold: drop every segment, forget the digests of their pages
+                               (the site lists them), make head the checkpoint, call recovered */
+    REPL_SHIP_RESTART,      /* the site holds nothing of this volume any more: forget all digests,
+                               drop every segment, begin a new chain, then call restarted */
+};
+
+struct repl_ship_action {
+    enum repl_ship_action_type type;
+    uint64_t number;
+    uint64_t offset;
+    int64_t until_ns;
+    struct repl_head head; /* RECOVER: the site's */
+};
+
+struct repl_ship {
+    enum repl_ship_state state;
+    struct repl_head head;      /* the last segment known to be the site's; zeros: none */
+    uint64_t point_seq;         /* the last point known to be the site's */
+    struct repl_head sent[REPL_SENT_MAX]; /* from the state of before a restart */
+    uint32_t sent_count;
+    struct repl_ship_segment *segments; /* oldest first; owned */
+    size_t segment_count, segment_capacity;
+    uint64_t acknowledged;      /* segments at the front whose ACKNOWLEDGED action is due */
+    bool recover_due, restart_due, supply_due;
+    struct repl_head recover_head;
+    uint64_t resume_offset;     /* of the first segment */
+    bool no_offset;             /* it has to be sent from its start */
+    int64_t wait_until_ns;
+    unsigned failures;          /* in a row */
+    unsigned greets;            /* in a row, without an ack between */
+    enum repl_refusal_code halted_by;
+    char cause[REPL_WIRE_TEXT_MAX + 1]; /* of DOWN and HALTED, for people */
+    /* clock of the site minus ours, from the exchange with the shortest round trip lately */
+    bool clock_known;
+    int64_t clock_offset_ns;
+    int64_t clock_error_ns; /* half that round trip */
+};
+
+/* Takes up where a state left off: checkpoint and sent are from it. */
+void repl_ship_init(struct repl_ship *ship, const struct repl_source_state *state);
+void repl_ship_fini(struct repl_ship *ship);
+
+/* What to do now. Each action but WAIT is handed out once. */
+void repl_ship_next(struct repl_ship *ship, int64_t now_ns, struct repl_ship_action *action);
+
+/* A new segment at the end of the chain, complete or not. */
+REPL_RESULT repl_ship_begin(struct repl_ship *ship, const struct repl_ship_segment *segment,
+                            struct repl_error *err);
+/* The one begun last has been finished. */
+void repl_ship_complete(struct repl_ship *ship, uint64_t number, const struct repl_digest *digest,
+                        uint64_t size, bool has_point);
+/* The one begun last has been given up before it was complete; if it was being sent, the shell has
+ * ended that request. */
+void repl_ship_abandon(struct repl_ship *ship, uint64_t number);
+
+void repl_ship_welcome(struct repl_ship *ship, const struct repl_welcome *welcome, int64_t now_ns);
+void repl_ship_ack(struct repl_ship *ship, const struct repl_ack *ack, int64_t now_ns);
+void repl_ship_refused(struct repl_ship *ship, const struct repl_refusal *refusal, int64_t now_ns);
+/* The site lacks chunks; the shell keeps the list. */
+void repl_ship_missing(struct repl_ship *ship);
+void repl_ship_supplied(struct repl_ship *ship);
+/* No answer came: cause says why. */
+void repl_ship_lost(struct repl_ship *ship, const char *cause, int64_t now_ns);
+/* Every segment is gone (the answer to RECOVER, before recovered). */
+void repl_ship_dropped(struct repl_ship *ship);
+void repl_ship_recovered(struct repl_ship *ship);
+void repl_ship_restarted(struct repl_ship *ship);
+
+/* One exchange: our clock when it was sent and when the answer came, the site's when it received
+ * and when it replied (Mills, RFC 5905, section 8). */
+void repl_ship_clock(struct repl_ship *ship, int64_t sent_ns, int64_t received_ns,
+                     int64_t replied_ns, int64_t arrived_ns);
+
+/* The end of the chain as it is being built: what the next segment has to follow. */
+struct repl_head repl_ship_tail(const struct repl_ship *ship);
+const struct repl_ship_segment *repl_ship_find(const struct repl_ship *ship, uint64_t number);
+
+#endif

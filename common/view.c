@@ -1,0 +1,355 @@
+#include "repl/view.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ensure.h"
+#include "base/extent_map.h"
+#include "base/hash.h"
+#include "segment/frame.h"
+#include "segment/segment_reader.h"
+
+/*
+ * Extents of the map: source of DATA is segment << 32 | frame (segment: its
+ * place in segments[]); of CHUNK the place of the name in names.
+ */
+struct repl_view {
+    uint64_t size;
+    struct repl_extent_map extents;
+    const struct repl_segment **segments;
+    size_t segment_count, segment_capacity;
+    struct repl_buffer names; /* struct repl_digest each */
+    repl_view_chunk_fn *find_chunk;
+    void *context;
+};
+
+static repl_result segment_add(struct repl_view *v, const struct repl_segment *segment,
+                               struct repl_error *err)
+{
+    if (v->segment_count == v->segment_capacity) {
+        size_t capacity = v->segment_capacity ? 2 * v->segment_capacity : 16;
+        const struct repl_segment **segments =
+            realloc(v->segments, capacity * sizeof *v->segments);
+        if (segments == NULL)
+            return repl_fail(err, REPL_E_NOMEM, "out of memory for a view of %zu segments",
+                             v->segment_count);
+        v->segments = segments;
+        v->segment_capacity = capacity;
+    }
+    v->segments[v->segment_count++] = segment;
+    return REPL_SUCCESS;
+}
+
+/* Whether older is what newer says it follows. */
+static repl_result link_check(const struct repl_segment *newer, const struct repl_segment *older,
+                              struct repl_error *err)
+{
+    const struct repl_segment_header *n = &newer->header, *o = &older->header;
+    bool same_group = n->from_seq == o->from_seq && n->to_seq == o->to_seq;
+    bool follows = same_group ? n->part == o->part + 1 && o->part + 1 != 0
+                              : n->part == 0 && n->from_seq == o->to_seq;
+    if (!follows || !repl_digest_equal(&n->prev, &older->footer.digest) ||
+        !repl_uuid_equal(&n->volume, &o->volume))
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "segment %llu.%u does not follow segment %llu.%u: the chain is broken",
+                         (unsigned long long)n->to_seq, n->part, (unsigned long long)o->to_seq,
+                         o->part);
+    return REPL_SUCCESS;
+}
+
+static repl_result record_add(struct repl_view *v, const struct repl_record *record, size_t segment,
+                              struct repl_error *err)
+{
+    struct repl_extent extent = {
+        .offset = record->offset, .length = record->length, .type = record->type};
+    if (record->offset >= v->size) /* the volume was larger then */
+        return REPL_SUCCESS;
+    if (record->length > v->size - record->offset)
+        extent.length = v->size - record->offset;
+    if (record->type == REPL_RECORD_DATA) {
+        extent.source = (uint64_t)segment << 32 | record->frame;
+        extent.source_offset = record->frame_offset;
+    } else if (record->type == REPL_RECORD_CHUNK) {
+        extent.source = v->names.size / sizeof record->chunk;
+        extent.source_offset = record->chunk_offset;
+        REPL_TRY(repl_buffer_append(&v->names, &record->chunk, sizeof record->chunk, err));
+    }
+    return repl_extent_map_fill(&v->extents, &extent, err);
+}
+
+static repl_result manifest_add(struct repl_view *v, size_t segment, struct repl_frame_coder *coder,
+                                struct repl_error *err)
+{
+    struct repl_record_walk walk;
+    repl_record_walk_begin(&walk, v->segments[segment], coder);
+    repl_result result;
+    for (bool done = false;;) {
+        struct repl_record record;
+        result = repl_record_walk_next(&walk, &record, &done, err);
+        if (!repl_ok(result) || done)
+            break;
+        if (record.type == REPL_RECORD_OBJECT) {
+            if (segment == 0)
+                v->size = record.size;
+            continue;
+        }
+        result = record_add(v, &record, segment, err);
+        if (!repl_ok(result))
+            break;
+    }
+    repl_record_walk_end(&walk);
+    return result;
+}
+
+/* The first byte that nothing covers; size: all is covered. */
+static uint64_t first_gap(const struct repl_view *v)
+{
+    uint64_t end = 0;
+    struct repl_extent_cursor cursor = repl_extent_map_seek(&v->extents, 0);
+    for (const struct repl_extent *e; (e = repl_extent_cursor_next(&cursor)) != NULL;) {
+        if (e->offset > end)
+            break;
+        end = e->offset + e->length;
+    }
+    return end;
+}
+
+static repl_result segments_walk(struct repl_view *v, repl_view_segment_fn *segment_at,
+                                 struct repl_frame_coder *coder, struct repl_error *err)
+{
+    for (size_t i = 0;; i++) {
+        const struct repl_segment *segment;
+        REPL_TRY(segment_at(v->context, i, &segment, err));
+        if (segment == NULL)
+            break;
+        if (i > 0)
+            REPL_TRY(link_check(v->segments[i - 1], segment, err));
+        else if (repl_segment_last_point(segment) == NULL)
+            return repl_fail(err, REPL_E_CORRUPT, "segment %llu.%u does not end in a point",
+                             (unsigned long long)segment->header.to_seq, segment->header.part);
+        REPL_TRY(segment_add(v, segment, err));
+        REPL_TRY(repl_forward(manifest_add(v, i, coder, err), err, "segment %llu.%u",
+                              (unsigned long long)segment->header.to_seq, segment->header.part));
+        if (segment->header.from_seq == 0 && segment->header.part == 0)
+            break;
+    }
+    if (v->segment_count == 0)
+        return repl_fail(err, REPL_E_MISSING, "no segment ends in this point");
+    uint64_t gap = first_gap(v);
+    if (gap < v->size)
+        return repl_fail(err, REPL_E_MISSING,
+                         "no segment carries the bytes from offset %llu: an older one is missing",
+                         (unsigned long long)gap);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
+                           void *context, struct repl_view **out, struct repl_error *err)
+{
+    struct repl_view *v = calloc(1, sizeof *v);
+    if (v == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a view");
+    repl_extent_map_init(&v->extents);
+    v->find_chunk = find_chunk;
+    v->context = context;
+    struct repl_frame_coder *coder = NULL;
+    repl_result result = repl_frame_coder_new(&coder, err);
+    if (repl_ok(result))
+        result = segments_walk(v, segment_at, coder, err);
+    repl_frame_coder_free(coder);
+    if (!repl_ok(result)) {
+        repl_view_free(v);
+        return result;
+    }
+    *out = v;
+    return REPL_SUCCESS;
+}
+
+void repl_view_free(struct repl_view *v)
+{
+    if (v == NULL)
+        return;
+    repl_extent_map_fini(&v->extents);
+    repl_buffer_fini(&v->names);
+    free(v->segments);
+    free(v);
+}
+
+uint64_t repl_view_size(const struct repl_view *v)
+{
+    return v->size;
+}
+
+size_t repl_view_segment_count(const struct repl_view *v)
+{
+    return v->segment_count;
+}
+
+uint64_t repl_view_extent_count(const struct repl_view *v)
+{
+    return v->extents.extent_count;
+}
+
+uint64_t repl_view_stretch(const struct repl_view *v, uint64_t offset, uint64_t limit, bool *zero)
+{
+    ensure(offset < v->size && limit > 0);
+    uint64_t end = limit < v->size - offset ? offset + limit : v->size;
+    uint64_t at = offset;
+    struct repl_extent_cursor cursor = repl_extent_map_seek(&v->extents, offset);
+    const struct repl_extent *e = repl_extent_cursor_next(&cursor);
+    *zero = e != NULL && e->type == REPL_RECORD_ZERO;
+    for (; e != NULL && at < end && (e->type == REPL_RECORD_ZERO) == *zero;
+         e = repl_extent_cursor_next(&cursor))
+        at = e->offset + e->length;
+    return (at < end ? at : end) - offset;
+}
+
+/* --- reading ----------------------------------------------------------------------------------- */
+
+struct cached_frame {
+    const struct repl_segment *segment; /* NULL: empty */
+    uint32_t frame;
+    size_t size;
+    uint64_t used; /* the reader's clock when last used */
+    uint8_t *raw;
+};
+
+struct repl_view_reader {
+    const struct repl_view *view;
+    struct repl_frame_coder *coder;
+    struct repl_sha256 *sha;
+    struct repl_buffer stored;
+    uint64_t clock;
+    unsigned cache_size;
+    struct cached_frame *cache;
+};
+
+repl_result repl_view_reader_new(const struct repl_view *view, unsigned cache_frames,
+                                 struct repl_view_reader **out, struct repl_error *err)
+{
+    ensure(cache_frames > 0);
+    struct repl_view_reader *reader = calloc(1, sizeof *reader);
+    if (reader == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a reader");
+    reader->view = view;
+    reader->cache_size = cache_frames;
+    reader->cache = calloc(cache_frames, sizeof *reader->cache);
+    repl_result result = reader->cache == NULL
+                             ? repl_fail(err, REPL_E_NOMEM, "out of memory for a reader")
+                             : repl_frame_coder_new(&reader->coder, err);
+    if (repl_ok(result))
+        result = repl_sha256_new(&reader->sha, err);
+    if (!repl_ok(result)) {
+        repl_view_reader_free(reader);
+        return result;
+    }
+    *out = reader;
+    return REPL_SUCCESS;
+}
+
+void repl_view_reader_free(struct repl_view_reader *reader)
+{
+    if (reader == NULL)
+        return;
+    for (unsigned i = 0; reader->cache != NULL && i < reader->cache_size; i++)
+        free(reader->cache[i].raw);
+    free(reader->cache);
+    repl_frame_coder_free(reader->coder);
+    repl_sha256_free(reader->sha);
+    repl_buffer_fini(&reader->stored);
+    free(reader);
+}
+
+/* The frame from the cache, or decoded into the place used least recently. */
+static repl_result frame_get(struct repl_view_reader *reader, const struct repl_segment *segment,
+                             uint32_t frame, const struct cached_frame **out,
+                             struct repl_error *err)
+{
+    struct cached_frame *victim = &reader->cache[0];
+    reader->clock++;
+    for (unsigned i = 0; i < reader->cache_size; i++) {
+        struct cached_frame *c = &reader->cache[i];
+        if (c->segment == segment && c->frame == frame) {
+            c->used = reader->clock;
+            *out = c;
+            return REPL_SUCCESS;
+        }
+        if (c->used < victim->used)
+            victim = c;
+    }
+    if (victim->raw == NULL && (victim->raw = malloc(REPL_FRAME_RAW_MAX)) == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a frame");
+    victim->segment = NULL;
+    REPL_TRY(repl_forward(repl_segment_read_frame(segment, frame, reader->coder, &reader->stored,
+                                                  victim->raw, &victim->size, err),
+                          err, "segment %llu.%u", (unsigned long long)segment->header.to_seq,
+                          segment->header.part));
+    victim->segment = segment;
+    victim->frame = frame;
+    victim->used = reader->clock;
+    *out = victim;
+    return REPL_SUCCESS;
+}
+
+static repl_result chunk_read(struct repl_view_reader *reader, const struct repl_extent *extent,
+                              uint64_t skip, void *out, size_t size, struct repl_error *err)
+{
+    const struct repl_view *v = reader->view;
+    const struct repl_digest *name =
+        &((const struct repl_digest *)(const void *)v->names.data)[extent->source];
+    const struct repl_segment *segment;
+    const struct cached_frame *frame;
+    uint32_t index, offset;
+    REPL_TRY(v->find_chunk(v->context, name, &segment, &index, &offset, err));
+    REPL_TRY(frame_get(reader, segment, index, &frame, err));
+    if ((uint64_t)offset + REPL_CHUNK_SIZE > frame->size)
+        return repl_fail(err, REPL_E_CORRUPT, "a chunk lies outside its frame");
+    struct repl_digest pages[REPL_CHUNK_PAGES], found;
+    for (size_t i = 0; i < REPL_CHUNK_PAGES; i++)
+        repl_page_digest(reader->sha, frame->raw + offset + i * REPL_PAGE_SIZE, REPL_PAGE_SIZE,
+                         &pages[i]);
+    repl_chunk_name(reader->sha, pages, &found);
+    if (!repl_digest_equal(&found, name))
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "segment %llu.%u: a chunk does not have the content it is named for",
+                         (unsigned long long)segment->header.to_seq, segment->header.part);
+    memcpy(out, frame->raw + offset + extent->source_offset + skip, size);
+    return REPL_SUCCESS;
+}
+
+static repl_result data_read(struct repl_view_reader *reader, const struct repl_extent *extent,
+                             uint64_t skip, void *out, size_t size, struct repl_error *err)
+{
+    const struct repl_segment *segment = reader->view->segments[extent->source >> 32];
+    const struct cached_frame *frame;
+    REPL_TRY(frame_get(reader, segment, (uint32_t)extent->source, &frame, err));
+    ensure(extent->source_offset + skip + size <= frame->size);
+    memcpy(out, frame->raw + extent->source_offset + skip, size);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_view_read(struct repl_view_reader *reader, uint64_t offset, void *out, size_t size,
+                           struct repl_error *err)
+{
+    const struct repl_view *v = reader->view;
+    ensure(offset <= v->size && size <= v->size - offset);
+    uint8_t *to = out;
+    struct repl_extent_cursor cursor = repl_extent_map_seek(&v->extents, offset);
+    while (size > 0) {
+        const struct repl_extent *extent = repl_extent_cursor_next(&cursor);
+        ensure(extent != NULL && extent->offset <= offset);
+        uint64_t skip = offset - extent->offset;
+        uint64_t left = extent->length - skip;
+        size_t piece = left < size ? (size_t)left : size;
+        if (extent->type == REPL_RECORD_ZERO)
+            memset(to, 0, piece);
+        else if (extent->type == REPL_RECORD_CHUNK)
+            REPL_TRY(chunk_read(reader, extent, skip, to, piece, err));
+        else
+            REPL_TRY(data_read(reader, extent, skip, to, piece, err));
+        to += piece;
+        offset += piece;
+        size -= piece;
+    }
+    return REPL_SUCCESS;
+}

@@ -1,0 +1,60 @@
+/*
+ * A view: a volume as it was at one point, computed from segments, newest wins.
+ *
+ * Source: the merge of sorted runs of a log-structured store (O'Neil et al.,
+ * "The log-structured merge-tree", 1996), read from the newest run to the
+ * oldest; an extent map remembers what newer runs have already said, so no
+ * segment older than the last full is looked at, nor any once all is covered.
+ */
+#ifndef REPL_VIEW_H
+#define REPL_VIEW_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "repl/error.h"
+#include "repl/format.h"
+
+struct repl_segment;
+struct repl_view;
+
+/* Opens the i-th segment, counted from the newest, 0 being the one that ends in the wanted point.
+ * NULL in *out: there are no more. Segments stay the caller's and must outlive the view. */
+typedef repl_result repl_view_segment_fn(void *context, size_t i, const struct repl_segment **out,
+                                         struct repl_error *err);
+
+/* Where a chunk lies that a segment refers to by name. From several threads at once if the view
+ * is read so. */
+typedef repl_result repl_view_chunk_fn(void *context, const struct repl_digest *name,
+                                       const struct repl_segment **segment, uint32_t *frame,
+                                       uint32_t *frame_offset, struct repl_error *err);
+
+/* Walks manifests until the whole volume is covered: REPL_E_MISSING names the first byte that no
+ * segment carries, REPL_E_CORRUPT a chain whose links or numbers do not fit. */
+REPL_RESULT repl_view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
+                           void *context, struct repl_view **out, struct repl_error *err);
+void repl_view_free(struct repl_view *view);
+
+uint64_t repl_view_size(const struct repl_view *view);      /* of the volume, bytes */
+size_t repl_view_segment_count(const struct repl_view *view); /* opened for it */
+
+/* The next stretch at or after offset that is all zeros by the manifests (*zero) or is not, at
+ * most limit bytes long. */
+uint64_t repl_view_stretch(const struct repl_view *view, uint64_t offset, uint64_t limit,
+                           bool *zero);
+/* Extents the volume is made of: a measure of how scattered it lies. */
+uint64_t repl_view_extent_count(const struct repl_view *view);
+
+/* A reader of a view with its own decoder and cache of frames (up to cache_frames MiB); one thread
+ * at a time, any number of readers of one view. */
+struct repl_view_reader;
+REPL_RESULT repl_view_reader_new(const struct repl_view *view, unsigned cache_frames,
+                                 struct repl_view_reader **out, struct repl_error *err);
+void repl_view_reader_free(struct repl_view_reader *reader);
+
+/* Fills out with [offset, offset + size), which lies within the volume. Every frame has been
+ * checked against its checksum, every referenced chunk against its name. */
+REPL_RESULT repl_view_read(struct repl_view_reader *reader, uint64_t offset, void *out, size_t size,
+                           struct repl_error *err);
+
+#endif

@@ -1,0 +1,194 @@
+# Sourced by every integration test. Gives it a directory of its own, an agent and a site on
+# loopback, loop devices and mounts, and undoes all of it on every exit.
+#
+# A test is skipped (exit 77) only for what the machine lacks, said in one line; anything else that
+# goes wrong is a failure.
+
+set -u -o pipefail
+: "${REPL:?the path of the program under test}"
+
+workdir=$(mktemp -d /var/tmp/repl-test.XXXXXX)
+test_pids=()
+test_loops=()
+test_mounts=()
+
+note() { printf '%s  %s\n' "$(date +%T)" "$*"; }
+fail() {
+    note "FAILED: $*"
+    for log in "$workdir"/*.log; do
+        [ -f "$log" ] && { echo "--- ${log##*/}"; tail -n 40 "$log"; }
+    done
+    exit 1
+}
+skip() { echo "skipped: $*"; exit 77; }
+run() { "$@" || fail "$* (exit $?)"; }
+
+requires_root() { [ "$(id -u)" = 0 ] || skip "needs root"; }
+requires_tool() { command -v "$1" >/dev/null || skip "needs $1"; }
+requires_loop() { [ -c /dev/loop-control ] || skip "needs loop devices"; }
+
+# Ends a process and waits for it; the signal is the second argument.
+stop_pid() {
+    kill "-${2:-TERM}" "$1" 2>/dev/null
+    for _ in $(seq 200); do
+        kill -0 "$1" 2>/dev/null || break
+        # a child of ours is gone when it can be reaped
+        if [ "$(ps -o stat= -p "$1" 2>/dev/null | cut -c1)" = Z ]; then break; fi
+        sleep 0.05
+    done
+    kill -KILL "$1" 2>/dev/null
+    wait "$1" 2>/dev/null
+}
+
+cleanup() {
+    local status=$? i
+    trap - EXIT
+    for i in "${test_pids[@]}"; do [ -n "$i" ] && stop_pid "$i"; done
+    for ((i = ${#test_mounts[@]} - 1; i >= 0; i--)); do umount "${test_mounts[i]}" 2>/dev/null; done
+    for i in "${test_loops[@]}"; do losetup -d "$i" 2>/dev/null; done
+    [ -n "${KEEP:-}" ] && echo "kept: $workdir" || rm -rf "$workdir"
+    exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# make_loop FILE SIZE [losetup options]: sets $loop. The file behind it is read and written directly,
+# so that nothing but the device's own cache lies between.
+make_loop() {
+    local file=$1 size=$2
+    shift 2
+    [ -e "$file" ] || run truncate -s "$size" "$file"
+    loop=$(losetup --find --show --direct-io=on "$@" "$file") || fail "losetup $file"
+    test_loops+=("$loop")
+}
+drop_loop() {
+    local i
+    losetup -d "$1" || fail "losetup -d $1"
+    for i in "${!test_loops[@]}"; do [ "${test_loops[i]}" = "$1" ] && unset "test_loops[i]"; done
+    test_loops=("${test_loops[@]}")
+}
+make_mount() { # DEVICE DIRECTORY [options]
+    local device=$1 directory=$2
+    shift 2
+    mkdir -p "$directory"
+    run mount "$@" "$device" "$directory"
+    test_mounts+=("$directory")
+}
+drop_mount() {
+    local i
+    run umount "$1"
+    for i in "${!test_mounts[@]}"; do [ "${test_mounts[i]}" = "$1" ] && unset "test_mounts[i]"; done
+    test_mounts=("${test_mounts[@]}")
+}
+
+# --- one site and one agent ------------------------------------------------------------------------
+
+port=$((20000 + $$ % 20000))
+
+# make_keys: site, agent and recovery keys; sets *_fingerprint
+make_keys() {
+    run "$REPL" keygen --name site "$workdir/site.key" >/dev/null
+    run "$REPL" keygen --name agent "$workdir/agent.key" >/dev/null
+    run "$REPL" keygen --name rescue "$workdir/rescue.key" >/dev/null
+    site_fingerprint=$("$REPL" keygen --show "$workdir/site.key")
+    agent_fingerprint=$("$REPL" keygen --show "$workdir/agent.key")
+    rescue_fingerprint=$("$REPL" keygen --show "$workdir/rescue.key")
+}
+
+# write_site_config VOLUME...
+write_site_config() {
+    cat >"$workdir/site.conf" <<EOF
+[site]
+listen = 127.0.0.1:$port
+key = $workdir/site.key
+store = $workdir/store
+control = $workdir/site.sock
+
+[peer agent]
+fingerprint = $agent_fingerprint
+volumes = $*
+
+[peer rescue]
+fingerprint = $rescue_fingerprint
+role = recovery
+volumes = *
+EOF
+}
+
+# write_agent_config NAME=DEVICE... ; RPO and SPOOL_LIMIT from the environment
+write_agent_config() {
+    cat >"$workdir/agent.conf" <<EOF
+[agent]
+key = $workdir/agent.key
+state = $workdir/state
+control = $workdir/agent.sock
+spool_limit = ${SPOOL_LIMIT:-1G}
+
+[remote]
+address = 127.0.0.1:$port
+fingerprint = $site_fingerprint
+EOF
+    local pair
+    for pair in "$@"; do
+        printf '\n[volume %s]\ndevice = %s\nrpo = %s\n' "${pair%%=*}" "${pair#*=}" "${RPO:-2s}" \
+            >>"$workdir/agent.conf"
+    done
+}
+
+start_site() {
+    "$REPL" site --config "$workdir/site.conf" >>"$workdir/site.log" 2>&1 &
+    site_pid=$!
+    test_pids[0]=$site_pid
+    wait_for 10 "the site answers" site_answers
+}
+start_agent() {
+    "$REPL" agent --config "$workdir/agent.conf" >>"$workdir/agent.log" 2>&1 &
+    agent_pid=$!
+    test_pids[1]=$agent_pid
+    wait_for 10 "the agent answers" agent_answers
+}
+stop_site() { stop_pid "$site_pid" "${1:-TERM}"; test_pids[0]=; }
+stop_agent() { stop_pid "$agent_pid" "${1:-TERM}"; test_pids[1]=; }
+
+site_answers() { site_status >/dev/null 2>&1; }
+agent_answers() { agent_status >/dev/null 2>&1; }
+# Exit code 1 of status only says that a volume is not well.
+site_status() { "$REPL" status --json --socket "$workdir/site.sock"; [ $? -le 1 ]; }
+agent_status() { "$REPL" status --json --socket "$workdir/agent.sock"; [ $? -le 1 ]; }
+# site_value VOLUME .field
+site_value() { site_status | jq -r --arg v "$1" ".volumes[] | select(.name == \$v) | $2"; }
+agent_value() { agent_status | jq -r --arg v "$1" ".volumes[] | select(.name == \$v) | $2"; }
+
+# wait_for SECONDS WHAT COMMAND...
+wait_for() {
+    local seconds=$1 what=$2 deadline
+    shift 2
+    deadline=$(($(date +%s) + seconds))
+    until "$@"; do
+        [ "$(date +%s)" -lt "$deadline" ] || fail "not within $seconds s: $what"
+        sleep 0.1
+    done
+}
+
+# The site's knowledge of the volume is no older than SINCE (nanoseconds since 1970).
+known_since() { # VOLUME SINCE
+    local until
+    until=$(site_value "$1" '[.point.end_ns, .unchanged_until_ns] | max') || return 1
+    [ -n "$until" ] && [ "$until" != null ] && [ "$until" -ge "$2" ]
+}
+# Waits until everything written before this call is in a point at the site.
+wait_replicated() { # VOLUME [SECONDS]
+    local now
+    now=$(date +%s%N)
+    wait_for "${2:-30}" "volume $1 is known as of now" known_since "$1" "$now"
+}
+replica_reached() { # VOLUME
+    local reached
+    reached=$(site_value "$1" 'if .replica_applying then -1 else .replica_seq end')
+    [ -n "$reached" ] && [ "$reached" = "$(site_value "$1" .point.seq)" ]
+}
+
+# Whether two files or devices hold the same bytes.
+same_bytes() { cmp -s "$1" "$2"; }
+device_hash() { sha256sum "$1" | cut -d' ' -f1; }

@@ -1,0 +1,1121 @@
+/*
+ * The event loop, every test against both backends. Where the kernel refuses
+ * io_uring those runs are skipped.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "loop/loop.h"
+
+#define MS         1000000ll
+#define TURN_LIMIT 5000 /* ms; far more than anything here takes */
+#define MANY       5000 /* more than the submission ring and the limit in flight */
+
+static enum repl_loop_backend uring = REPL_LOOP_IO_URING;
+static enum repl_loop_backend epoll = REPL_LOOP_EPOLL;
+
+struct fixture {
+    enum repl_loop_backend backend;
+    struct repl_loop *loop; /* NULL: the kernel has no io_uring for us */
+    FILE *file;
+    int fd;
+};
+
+static int set_up(void **state)
+{
+    enum repl_loop_backend backend = *(enum repl_loop_backend *)*state;
+    struct fixture *fixture = calloc(1, sizeof *fixture);
+    struct repl_loop_options options = {.backend = backend, .workers = 3, .worker_nice = 5};
+    struct repl_error err;
+    fixture->backend = backend;
+    fixture->file = tmpfile();
+    fixture->fd = fileno(fixture->file);
+    if (!repl_ok(repl_loop_new(&options, &fixture->loop, &err)) && backend == REPL_LOOP_EPOLL) {
+        print_error("%s\n", err.text);
+        return -1;
+    }
+    *state = fixture;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *fixture = *state;
+    repl_loop_free(fixture->loop);
+    fclose(fixture->file);
+    free(fixture);
+    return 0;
+}
+
+static struct fixture *fixture_of(void **state)
+{
+    struct fixture *fixture = *state;
+    if (fixture->loop == NULL)
+        skip();
+    return fixture;
+}
+
+static void once(struct repl_loop *loop, int timeout_ms)
+{
+    struct repl_error err = {0};
+    if (!repl_ok(repl_loop_once(loop, timeout_ms, &err)))
+        fail_msg("%s", err.text);
+}
+
+static void turn_until(struct repl_loop *loop, const int *counter, int wanted)
+{
+    int64_t end_ns = repl_now_mono_ns() + TURN_LIMIT * MS;
+    while (*counter < wanted) {
+        once(loop, 100);
+        if (repl_now_mono_ns() > end_ns)
+            fail_msg("%d of %d callbacks came", *counter, wanted);
+    }
+}
+
+/* --- file I/O ------------------------------------------------------------------------------ */
+
+struct io_probe {
+    struct repl_io io;
+    int64_t result;
+    int *calls;
+    bool starting; /* within the function that starts it */
+};
+
+static void io_done(struct repl_io *io, int64_t result)
+{
+    struct io_probe *probe = io->context;
+    assert_false(probe->starting);
+    probe->result = result;
+    (*probe->calls)++;
+}
+
+static void io_init(struct io_probe *probe, int *calls)
+{
+    /* Not zeroed: an operation needs no more than its public fields. */
+    memset(probe, 0xa5, sizeof *probe);
+    probe->starting = true;
+    probe->calls = calls;
+    probe->io.done = io_done;
+    probe->io.context = probe;
+}
+
+static int64_t do_io(struct repl_loop *loop, char kind, int fd, void *buffer, size_t size,
+                     uint64_t offset)
+{
+    struct io_probe probe;
+    int calls = 0;
+    io_init(&probe, &calls);
+    if (kind == 'r')
+        repl_loop_read(loop, &probe.io, fd, buffer, size, offset);
+    else if (kind == 'w')
+        repl_loop_write(loop, &probe.io, fd, buffer, size, offset);
+    else
+        repl_loop_sync(loop, &probe.io, fd);
+    assert_int_equal(calls, 0);
+    probe.starting = false;
+    turn_until(loop, &calls, 1);
+    once(loop, 0);
+    assert_int_equal(calls, 1);
+    return probe.result;
+}
+
+static void test_write_sync_read(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    char text[] = "acknowledged", got[16] = {0};
+    assert_int_equal(do_io(fixture->loop, 'w', fixture->fd, text, 12, 4096), 12);
+    assert_int_equal(do_io(fixture->loop, 's', fixture->fd, NULL, 0, 0), 0);
+    assert_int_equal(do_io(fixture->loop, 'r', fixture->fd, got, 12, 4096), 12);
+    assert_string_equal(got, "acknowledged");
+    assert_int_equal(do_io(fixture->loop, 'r', fixture->fd, got, 4, 0), 4);
+    assert_memory_equal(got, "\0\0\0\0", 4);
+    assert_int_equal(do_io(fixture->loop, 'w', fixture->fd, text, 0, 0), 0);
+}
+
+static void test_short_at_end(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    char buffer[4096] = {0};
+    assert_int_equal(do_io(fixture->loop, 'w', fixture->fd, buffer, 100, 0), 100);
+    assert_int_equal(do_io(fixture->loop, 'r', fixture->fd, buffer, sizeof buffer, 40), 60);
+    assert_int_equal(do_io(fixture->loop, 'r', fixture->fd, buffer, sizeof buffer, 100), 0);
+    assert_int_equal(do_io(fixture->loop, 'r', fixture->fd, buffer, sizeof buffer, 5000), 0);
+}
+
+static void test_errors_are_results(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    char buffer[16] = {0};
+    int directory = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int null_in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(do_io(fixture->loop, 'r', -1, buffer, 16, 0), -EBADF);
+    assert_int_equal(do_io(fixture->loop, 's', -1, NULL, 0, 0), -EBADF);
+    assert_int_equal(do_io(fixture->loop, 'w', null_in, buffer, 16, 0), -EBADF);
+    assert_int_equal(do_io(fixture->loop, 'r', directory, buffer, 16, 0), -EISDIR);
+    assert_int_equal(do_io(fixture->loop, 's', null_in, NULL, 0, 0), -EINVAL);
+    assert_int_equal(do_io(fixture->loop, 'r', fixture->fd, buffer, 16, UINT64_MAX), -EINVAL);
+    assert_int_equal(do_io(fixture->loop, 'w', fixture->fd, buffer, 16, 1ull << 63), -EINVAL);
+    close(directory);
+    close(null_in);
+}
+
+static void test_many_at_once(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct io_probe *probes = malloc(MANY * sizeof *probes);
+    uint64_t *values = malloc(MANY * sizeof *values);
+    for (int pass = 0; pass < 2; pass++) {
+        int calls = 0;
+        for (int i = 0; i < MANY; i++) {
+            io_init(&probes[i], &calls);
+            values[i] = pass == 0 ? (uint64_t)i * 2654435761u : 0;
+            if (pass == 0)
+                repl_loop_write(fixture->loop, &probes[i].io, fixture->fd, &values[i], 8,
+                                (uint64_t)i * 8);
+            else
+                repl_loop_read(fixture->loop, &probes[i].io, fixture->fd, &values[i], 8,
+                               (uint64_t)i * 8);
+            probes[i].starting = false;
+        }
+        assert_int_equal(calls, 0);
+        turn_until(fixture->loop, &calls, MANY);
+        for (int i = 0; i < MANY; i++) {
+            assert_int_equal(probes[i].result, 8);
+            assert_int_equal(values[i], (uint64_t)i * 2654435761u);
+        }
+    }
+    free(values);
+    free(probes);
+}
+
+struct chain {
+    struct repl_loop *loop;
+    int fd;
+    int step;
+    char buffer[8];
+};
+
+/* write, write over it, sync, read: one struct, used again from its own callback */
+static void chain_done(struct repl_io *io, int64_t result)
+{
+    struct chain *chain = io->context;
+    switch (++chain->step) {
+    case 1:
+        assert_int_equal(result, 5);
+        repl_loop_write(chain->loop, io, chain->fd, "newer", 5, 0);
+        break;
+    case 2:
+        assert_int_equal(result, 5);
+        repl_loop_sync(chain->loop, io, chain->fd);
+        break;
+    case 3:
+        assert_int_equal(result, 0);
+        repl_loop_read(chain->loop, io, chain->fd, chain->buffer, sizeof chain->buffer, 0);
+        break;
+    case 4:
+        assert_int_equal(result, 5);
+        assert_memory_equal(chain->buffer, "newer", 5);
+        repl_loop_stop(chain->loop);
+        break;
+    default:
+        fail();
+    }
+}
+
+static void test_reuse_from_callback(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct chain chain = {.loop = fixture->loop, .fd = fixture->fd};
+    struct repl_io io = {.done = chain_done, .context = &chain};
+    struct repl_error err;
+    repl_loop_write(fixture->loop, &io, fixture->fd, "older", 5, 0);
+    assert_true(repl_ok(repl_loop_run(fixture->loop, &err)));
+    assert_int_equal(chain.step, 4);
+}
+
+/* --- timers -------------------------------------------------------------------------------- */
+
+#define TIMERS 600
+
+struct timer_probe {
+    struct repl_timer timer;
+    struct repl_loop *loop;
+    struct repl_timer *victim; /* cancelled from the callback */
+    int rearm;                 /* times */
+    int64_t rearm_ns;
+    int calls;
+    int *order; /* NULL or where the callback's place is taken from */
+    int place;
+};
+
+static void timer_fired(struct repl_timer *timer)
+{
+    struct timer_probe *probe = timer->context;
+    assert_true(repl_now_mono_ns() >= timer->due_ns);
+    probe->calls++;
+    if (probe->order != NULL)
+        probe->place = (*probe->order)++;
+    if (probe->victim != NULL)
+        repl_timer_cancel(probe->victim);
+    if (probe->rearm-- > 0)
+        repl_timer_arm(probe->loop, timer, probe->rearm_ns);
+}
+
+static void timer_init(struct timer_probe *probe, struct repl_loop *loop)
+{
+    memset(probe, 0, sizeof *probe);
+    probe->timer.fire = timer_fired;
+    probe->timer.context = probe;
+    probe->loop = loop;
+}
+
+static void test_timers_in_order(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct timer_probe *probes = calloc(TIMERS, sizeof *probes);
+    unsigned random = 12345;
+    int order = 0, armed = 0;
+    int64_t base_ns = repl_now_mono_ns() + 20 * MS;
+    for (int i = 0; i < TIMERS; i++) {
+        timer_init(&probes[i], fixture->loop);
+        probes[i].order = &order;
+        random = random * 1103515245u + 12345u;
+        /* Few enough values that many are equal; some are moved once more. */
+        repl_timer_arm(fixture->loop, &probes[i].timer, base_ns + (random >> 16) % 50 * MS / 10);
+        if (i % 7 == 0)
+            repl_timer_arm(fixture->loop, &probes[i].timer,
+                           base_ns + (random >> 20) % 50 * MS / 10);
+    }
+    for (int i = 0; i < TIMERS; i += 3)
+        repl_timer_cancel(&probes[i].timer);
+    for (int i = 0; i < TIMERS; i++)
+        armed += i % 3 != 0;
+    turn_until(fixture->loop, &order, armed);
+
+    const struct repl_timer *by_place[TIMERS] = {0};
+    for (int i = 0; i < TIMERS; i++) {
+        assert_int_equal(probes[i].calls, i % 3 != 0);
+        if (probes[i].calls != 0)
+            by_place[probes[i].place] = &probes[i].timer;
+    }
+    for (int i = 1; i < armed; i++) {
+        assert_true(by_place[i - 1]->due_ns <= by_place[i]->due_ns);
+        /* Equal times fire in the order of arming; the array was armed from its start. */
+        if (by_place[i - 1]->due_ns == by_place[i]->due_ns)
+            assert_true(by_place[i - 1] < by_place[i]);
+    }
+    free(probes);
+}
+
+static void test_timer_cancel(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct timer_probe first, second, third;
+    int64_t due_ns = repl_now_mono_ns() + 2 * MS;
+    timer_init(&first, fixture->loop);
+    timer_init(&second, fixture->loop);
+    timer_init(&third, fixture->loop);
+    repl_timer_cancel(&first.timer); /* never armed: nothing */
+    first.victim = &second.timer;
+    repl_timer_arm(fixture->loop, &first.timer, due_ns);
+    repl_timer_arm(fixture->loop, &second.timer, due_ns); /* due in the same turn */
+    repl_timer_arm(fixture->loop, &third.timer, due_ns + 1 * MS);
+    turn_until(fixture->loop, &third.calls, 1);
+    assert_int_equal(first.calls, 1);
+    assert_int_equal(second.calls, 0);
+    repl_timer_cancel(&third.timer); /* fired: nothing */
+
+    repl_timer_arm(fixture->loop, &third.timer, INT64_MAX);
+    repl_timer_arm(fixture->loop, &third.timer, 0); /* moved to the front */
+    once(fixture->loop, TURN_LIMIT);
+    assert_int_equal(third.calls, 2);
+}
+
+static void test_timer_rearmed_for_the_past(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct timer_probe eager, other;
+    struct io_probe io;
+    int calls = 0;
+    char buffer[1] = {0};
+    timer_init(&eager, fixture->loop);
+    timer_init(&other, fixture->loop);
+    eager.rearm = 1000000;
+    repl_timer_arm(fixture->loop, &eager.timer, INT64_MIN);
+    once(fixture->loop, 0);
+    assert_int_equal(eager.calls, 1); /* once a turn */
+
+    /* It keeps neither I/O nor another timer from their turn. */
+    repl_timer_arm(fixture->loop, &other.timer, repl_now_mono_ns());
+    io_init(&io, &calls);
+    repl_loop_write(fixture->loop, &io.io, fixture->fd, buffer, 1, 0);
+    io.starting = false;
+    turn_until(fixture->loop, &calls, 1);
+    turn_until(fixture->loop, &other.calls, 1);
+    repl_timer_cancel(&eager.timer);
+}
+
+/* --- readiness ----------------------------------------------------------------------------- */
+
+struct poll_probe {
+    struct repl_poll poll;
+    struct repl_loop *loop;
+    int fd;
+    int calls;
+    unsigned seen;
+    bool take; /* reads one byte a call */
+    int stop_at;
+    struct repl_poll *victim; /* stopped from the callback */
+    int change_at;
+    unsigned change_to;
+};
+
+static void poll_ready(struct repl_poll *poll, unsigned events)
+{
+    struct poll_probe *probe = poll->context;
+    char byte;
+    probe->seen |= events;
+    probe->calls++;
+    if (probe->take)
+        assert_int_equal(read(probe->fd, &byte, 1), 1);
+    if (probe->calls == probe->stop_at)
+        repl_poll_stop(poll);
+    if (probe->calls == probe->change_at)
+        repl_poll_start(probe->loop, poll, probe->fd, probe->change_to);
+    if (probe->victim != NULL)
+        repl_poll_stop(probe->victim);
+}
+
+static void poll_init(struct poll_probe *probe, struct repl_loop *loop, int fd)
+{
+    memset(probe, 0, sizeof *probe);
+    probe->poll.ready = poll_ready;
+    probe->poll.context = probe;
+    probe->loop = loop;
+    probe->fd = fd;
+}
+
+static void make_pipe(int ends[2])
+{
+    assert_int_equal(pipe2(ends, O_NONBLOCK | O_CLOEXEC), 0);
+}
+
+static void close_pipe(int ends[2])
+{
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void quiet(struct repl_loop *loop)
+{
+    for (int i = 0; i < 5; i++)
+        once(loop, 1);
+}
+
+static void test_poll_level_triggered(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct poll_probe probe;
+    int ends[2];
+    make_pipe(ends);
+    poll_init(&probe, fixture->loop, ends[0]);
+    probe.take = true;
+    repl_poll_start(fixture->loop, &probe.poll, ends[0], POLLIN);
+    quiet(fixture->loop);
+    assert_int_equal(probe.calls, 0);
+
+    assert_int_equal(write(ends[1], "abc", 3), 3);
+    turn_until(fixture->loop, &probe.calls, 3);
+    quiet(fixture->loop);
+    assert_int_equal(probe.calls, 3);
+    assert_int_equal(probe.seen, POLLIN);
+
+    assert_int_equal(write(ends[1], "d", 1), 1);
+    turn_until(fixture->loop, &probe.calls, 4);
+    probe.take = false;
+    close(ends[1]);
+    turn_until(fixture->loop, &probe.calls, 6);
+    assert_true((probe.seen & POLLHUP) != 0);
+    repl_poll_stop(&probe.poll);
+    repl_poll_stop(&probe.poll); /* stopped: nothing */
+    quiet(fixture->loop);
+    assert_int_equal(probe.calls, 6);
+    close(ends[0]);
+}
+
+static void test_poll_change(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct poll_probe probe;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    poll_init(&probe, fixture->loop, pair[0]);
+
+    /* From the outside, while the kernel watches for something else. */
+    repl_poll_start(fixture->loop, &probe.poll, pair[0], POLLIN);
+    quiet(fixture->loop);
+    repl_poll_start(fixture->loop, &probe.poll, pair[0], POLLIN | POLLOUT);
+    turn_until(fixture->loop, &probe.calls, 2);
+    assert_int_equal(probe.seen, POLLOUT);
+    repl_poll_start(fixture->loop, &probe.poll, pair[0], POLLIN);
+    int calls = probe.calls;
+    quiet(fixture->loop);
+    assert_int_equal(probe.calls, calls);
+
+    /* From the callback. */
+    probe.change_at = calls + 1;
+    probe.change_to = POLLOUT;
+    probe.seen = 0;
+    assert_int_equal(write(pair[1], "x", 1), 1);
+    turn_until(fixture->loop, &probe.calls, calls + 3);
+    assert_int_equal(probe.seen, POLLIN | POLLOUT);
+
+    /* To another descriptor. */
+    int ends[2];
+    make_pipe(ends);
+    repl_poll_start(fixture->loop, &probe.poll, ends[0], POLLIN);
+    calls = probe.calls;
+    quiet(fixture->loop);
+    assert_int_equal(probe.calls, calls);
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    turn_until(fixture->loop, &probe.calls, calls + 1);
+    repl_poll_stop(&probe.poll);
+    close_pipe(ends);
+    close_pipe(pair);
+}
+
+static void test_poll_change_drops_stale_events(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct poll_probe probe;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    poll_init(&probe, fixture->loop, pair[0]);
+    repl_poll_start(fixture->loop, &probe.poll, pair[0], POLLOUT);
+    turn_until(fixture->loop, &probe.calls, 1); /* the next request is ready at once */
+    repl_poll_start(fixture->loop, &probe.poll, pair[0], POLLIN);
+    int calls = probe.calls;
+    quiet(fixture->loop);
+    assert_int_equal(probe.calls, calls);
+    repl_poll_stop(&probe.poll);
+    close_pipe(pair);
+}
+
+static void test_poll_stop_from_callback(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct poll_probe probe;
+    int ends[2];
+    make_pipe(ends);
+    assert_int_equal(write(ends[1], "abc", 3), 3);
+    poll_init(&probe, fixture->loop, ends[0]);
+    probe.stop_at = 2;
+    repl_poll_start(fixture->loop, &probe.poll, ends[0], POLLIN);
+    turn_until(fixture->loop, &probe.calls, 2);
+    quiet(fixture->loop);
+    assert_int_equal(probe.calls, 2);
+
+    /* Stopped and started again within one callback. */
+    probe.stop_at = 3;
+    probe.change_at = 3;
+    probe.change_to = POLLIN;
+    repl_poll_start(fixture->loop, &probe.poll, ends[0], POLLIN);
+    turn_until(fixture->loop, &probe.calls, 5);
+    repl_poll_stop(&probe.poll);
+    close_pipe(ends);
+}
+
+/* Whichever of two ready polls comes first stops and frees the other. */
+static struct poll_probe *rivals[2];
+
+static void rival_ready(struct repl_poll *poll, unsigned events)
+{
+    (void)events;
+    struct poll_probe *self = poll->context;
+    int other = rivals[0] == self;
+    self->calls++;
+    if (rivals[other] == NULL)
+        return;
+    repl_poll_stop(&rivals[other]->poll);
+    free(rivals[other]);
+    rivals[other] = NULL;
+}
+
+static void test_poll_stop_with_completion_queued(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    int ends[2][2];
+    for (int i = 0; i < 2; i++) {
+        make_pipe(ends[i]);
+        rivals[i] = malloc(sizeof *rivals[i]);
+        poll_init(rivals[i], fixture->loop, ends[i][0]);
+        rivals[i]->poll.ready = rival_ready;
+        repl_poll_start(fixture->loop, &rivals[i]->poll, ends[i][0], POLLIN);
+    }
+    quiet(fixture->loop);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(write(ends[i][1], "x", 1), 1);
+    once(fixture->loop, TURN_LIMIT);
+    struct poll_probe *left = rivals[0] != NULL ? rivals[0] : rivals[1];
+    assert_true(rivals[0] == NULL || rivals[1] == NULL);
+    assert_int_equal(left->calls, 1);
+    turn_until(fixture->loop, &left->calls, 4);
+
+    repl_poll_stop(&left->poll);
+    free(left);
+    quiet(fixture->loop);
+    for (int i = 0; i < 2; i++)
+        close_pipe(ends[i]);
+}
+
+static void test_poll_stop_outside_and_free(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    int ends[2];
+    make_pipe(ends);
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    for (int turns = 0; turns < 3; turns++) {
+        struct poll_probe *probe = malloc(sizeof *probe);
+        poll_init(probe, fixture->loop, ends[0]);
+        repl_poll_start(fixture->loop, &probe->poll, ends[0], POLLIN);
+        for (int i = 0; i < turns; i++)
+            once(fixture->loop, TURN_LIMIT);
+        repl_poll_stop(&probe->poll);
+        free(probe);
+        quiet(fixture->loop);
+    }
+    close_pipe(ends);
+}
+
+/* More polls than the submission ring has entries, all ready, all stopped. */
+static void test_poll_many(void **state)
+{
+    enum { POLLS = 1500 };
+    struct fixture *fixture = fixture_of(state);
+    struct poll_probe *probes = calloc(POLLS, sizeof *probes);
+    int ends[2];
+    make_pipe(ends);
+    for (int i = 0; i < POLLS; i++) {
+        poll_init(&probes[i], fixture->loop, ends[i % 2]);
+        repl_poll_start(fixture->loop, &probes[i].poll, ends[i % 2], i % 2 == 0 ? POLLIN : POLLOUT);
+        if (fixture->backend == REPL_LOOP_EPOLL && i >= 200)
+            break; /* each costs a descriptor there */
+    }
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    turn_until(fixture->loop, &probes[200].calls, 2);
+    turn_until(fixture->loop, &probes[199].calls, 2);
+    for (int i = 0; i < POLLS; i++)
+        repl_poll_stop(&probes[i].poll);
+    int calls = probes[0].calls;
+    quiet(fixture->loop);
+    assert_int_equal(probes[0].calls, calls);
+    free(probes);
+    close_pipe(ends);
+}
+
+static void test_poll_twice_on_one_descriptor(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct poll_probe in, out;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    poll_init(&in, fixture->loop, pair[0]);
+    poll_init(&out, fixture->loop, pair[0]);
+    repl_poll_start(fixture->loop, &in.poll, pair[0], POLLIN);
+    repl_poll_start(fixture->loop, &out.poll, pair[0], POLLOUT);
+    turn_until(fixture->loop, &out.calls, 2);
+    assert_int_equal(in.calls, 0);
+    repl_poll_stop(&in.poll);
+    int calls = out.calls;
+    turn_until(fixture->loop, &out.calls, calls + 2);
+    repl_poll_stop(&out.poll);
+    close_pipe(pair);
+}
+
+static void test_poll_of_what_cannot_be_watched(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct poll_probe bad, file, victim;
+    poll_init(&bad, fixture->loop, -1);
+    bad.stop_at = 1;
+    repl_poll_start(fixture->loop, &bad.poll, -1, POLLIN);
+    assert_int_equal(bad.calls, 0);
+    turn_until(fixture->loop, &bad.calls, 1);
+    assert_int_equal(bad.seen, POLLERR | POLLNVAL);
+
+    /* A regular file is always ready, as for poll(2). */
+    poll_init(&victim, fixture->loop, fixture->fd);
+    poll_init(&file, fixture->loop, fixture->fd);
+    repl_poll_start(fixture->loop, &victim.poll, fixture->fd, POLLOUT);
+    repl_poll_start(fixture->loop, &file.poll, fixture->fd, POLLIN);
+    turn_until(fixture->loop, &file.calls, 2);
+    turn_until(fixture->loop, &victim.calls, 2);
+    assert_int_equal(file.seen, POLLIN);
+    assert_int_equal(victim.seen, POLLOUT);
+    repl_poll_start(fixture->loop, &file.poll, fixture->fd, POLLOUT);
+    file.seen = 0;
+    int calls = file.calls;
+    turn_until(fixture->loop, &file.calls, calls + 2);
+    assert_int_equal(file.seen, POLLOUT);
+    file.victim = &victim.poll;
+    once(fixture->loop, TURN_LIMIT);
+    calls = victim.calls;
+    repl_poll_stop(&file.poll);
+    quiet(fixture->loop);
+    assert_int_equal(victim.calls, calls);
+    assert_int_equal(bad.calls, 1);
+}
+
+/* --- the worker pool ----------------------------------------------------------------------- */
+
+struct job_probe {
+    struct repl_job job;
+    struct repl_loop *loop;
+    int *done;
+    int again;
+    int worked;
+    int nice;
+    pthread_t thread;
+    sigset_t mask;
+};
+
+static void job_work(struct repl_job *job)
+{
+    struct job_probe *probe = job->context;
+    probe->worked++;
+    probe->thread = pthread_self();
+    probe->nice = getpriority(PRIO_PROCESS, 0);
+    pthread_sigmask(SIG_BLOCK, NULL, &probe->mask);
+}
+
+static void job_done(struct repl_job *job)
+{
+    struct job_probe *probe = job->context;
+    assert_false(pthread_equal(probe->thread, pthread_self()));
+    if (probe->again-- > 0)
+        repl_loop_work(probe->loop, job);
+    else
+        (*probe->done)++;
+}
+
+static void test_jobs(void **state)
+{
+    enum { JOBS = 2000 };
+    struct fixture *fixture = fixture_of(state);
+    struct job_probe *probes = calloc(JOBS, sizeof *probes);
+    int done = 0;
+    assert_int_equal(repl_loop_worker_count(fixture->loop), 3);
+    for (int i = 0; i < JOBS; i++) {
+        probes[i].job =
+            (struct repl_job){.work = job_work, .done = job_done, .context = &probes[i]};
+        probes[i].loop = fixture->loop;
+        probes[i].done = &done;
+        probes[i].again = i % 2;
+        repl_loop_work(fixture->loop, &probes[i].job);
+    }
+    assert_int_equal(done, 0);
+    turn_until(fixture->loop, &done, JOBS);
+    for (int i = 0; i < JOBS; i++) {
+        assert_int_equal(probes[i].worked, 1 + i % 2);
+        assert_true(probes[i].nice >= 5);
+        assert_int_equal(sigismember(&probes[i].mask, SIGTERM), 1);
+    }
+    free(probes);
+}
+
+/* --- run, once, stop ------------------------------------------------------------------------ */
+
+static void stop_fired(struct repl_timer *timer)
+{
+    repl_loop_stop(timer->context);
+}
+
+static void *stop_thread(void *loop)
+{
+    usleep(5000);
+    repl_loop_stop(loop);
+    return NULL;
+}
+
+static void test_run_and_stop(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct repl_error err;
+    struct repl_timer timer = {.fire = stop_fired, .context = fixture->loop};
+    for (int i = 0; i < 2; i++) { /* it can be run again */
+        repl_timer_arm(fixture->loop, &timer, repl_now_mono_ns() + MS);
+        assert_true(repl_ok(repl_loop_run(fixture->loop, &err)));
+    }
+    repl_loop_stop(fixture->loop);
+    assert_true(repl_ok(repl_loop_run(fixture->loop, &err)));
+
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, stop_thread, fixture->loop), 0);
+    assert_true(repl_ok(repl_loop_run(fixture->loop, &err)));
+    pthread_join(thread, NULL);
+}
+
+static void test_once_timeout(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct poll_probe probe;
+    struct timer_probe timer;
+    int ends[2];
+    make_pipe(ends);
+    poll_init(&probe, fixture->loop, ends[0]);
+    repl_poll_start(fixture->loop, &probe.poll, ends[0], POLLIN);
+    quiet(fixture->loop);
+
+    /* The end of the kernel's request for a stopped poll does not cut it short. */
+    repl_poll_stop(&probe.poll);
+    int64_t begin_ns = repl_now_mono_ns();
+    once(fixture->loop, 30);
+    int64_t took_ns = repl_now_mono_ns() - begin_ns;
+    assert_true(took_ns >= 30 * MS);
+
+    begin_ns = repl_now_mono_ns();
+    once(fixture->loop, 0);
+    assert_true(repl_now_mono_ns() - begin_ns < 1000 * MS);
+
+    timer_init(&timer, fixture->loop);
+    repl_timer_arm(fixture->loop, &timer.timer, repl_now_mono_ns() + 3 * MS);
+    begin_ns = repl_now_mono_ns();
+    once(fixture->loop, TURN_LIMIT);
+    assert_int_equal(timer.calls, 1);
+    repl_timer_arm(fixture->loop, &timer.timer, repl_now_mono_ns() + 3 * MS);
+    once(fixture->loop, -1);
+    assert_int_equal(timer.calls, 2);
+    assert_true(repl_now_mono_ns() - begin_ns < TURN_LIMIT * MS);
+    close_pipe(ends);
+}
+
+/* --- signals ------------------------------------------------------------------------------- */
+
+static int signals_seen[3];
+static int signal_calls;
+
+static void signal_came(void *context, int signal_number)
+{
+    assert_ptr_equal(context, signals_seen);
+    signals_seen[signal_calls++] = signal_number;
+}
+
+static void test_signals(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct repl_error err;
+    sigset_t mask;
+    signal_calls = 0;
+    assert_true(repl_ok(repl_loop_signals(fixture->loop, signal_came, signals_seen, &err)));
+    assert_int_equal(repl_loop_signals(fixture->loop, signal_came, signals_seen, &err).code,
+                     REPL_E_INTERNAL);
+    kill(getpid(), SIGHUP);
+    turn_until(fixture->loop, &signal_calls, 1);
+    assert_int_equal(signals_seen[0], SIGHUP);
+    kill(getpid(), SIGTERM);
+    kill(getpid(), SIGINT);
+    turn_until(fixture->loop, &signal_calls, 3);
+    assert_int_equal(signals_seen[1] + signals_seen[2], SIGTERM + SIGINT);
+
+    repl_loop_free(fixture->loop);
+    fixture->loop = NULL;
+    pthread_sigmask(SIG_BLOCK, NULL, &mask);
+    assert_int_equal(sigismember(&mask, SIGTERM), 0);
+}
+
+/* --- making and freeing --------------------------------------------------------------------- */
+
+static void test_free_with_polls_and_timers(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct poll_probe ready, idle, unsubmitted, stopped, twin;
+    struct timer_probe timer;
+    int ends[2];
+    make_pipe(ends);
+    poll_init(&ready, fixture->loop, ends[1]);
+    poll_init(&idle, fixture->loop, ends[0]);
+    poll_init(&stopped, fixture->loop, ends[0]);
+    poll_init(&unsubmitted, fixture->loop, ends[0]);
+    poll_init(&twin, fixture->loop, fixture->fd);
+    timer_init(&timer, fixture->loop);
+    repl_poll_start(fixture->loop, &ready.poll, ends[1], POLLOUT);
+    repl_poll_start(fixture->loop, &idle.poll, ends[0], POLLIN);
+    repl_poll_start(fixture->loop, &stopped.poll, ends[0], POLLIN);
+    turn_until(fixture->loop, &ready.calls, 2);
+    repl_poll_start(fixture->loop, &unsubmitted.poll, ends[0], POLLIN);
+    repl_poll_start(fixture->loop, &twin.poll, fixture->fd, POLLIN);
+    repl_poll_stop(&stopped.poll);
+    repl_timer_arm(fixture->loop, &timer.timer, repl_now_mono_ns());
+    repl_loop_free(fixture->loop);
+    fixture->loop = NULL;
+
+    repl_poll_stop(&ready.poll); /* nothing, the loop is gone */
+    repl_timer_cancel(&timer.timer);
+    assert_int_equal(timer.calls, 0);
+    close_pipe(ends);
+}
+
+static void test_options(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    struct repl_error err;
+    struct repl_loop *loop = NULL;
+    struct repl_loop_options options = {.backend = fixture->backend};
+    const char *name = fixture->backend == REPL_LOOP_EPOLL ? "epoll" : "io_uring";
+    assert_string_equal(repl_loop_backend_name(fixture->loop), name);
+
+    assert_true(repl_ok(repl_loop_new(&options, &loop, &err)));
+    assert_in_range(repl_loop_worker_count(loop), 2, 16);
+    repl_loop_free(loop);
+    repl_loop_free(NULL);
+
+    options.worker_nice = 20;
+    assert_int_equal(repl_loop_new(&options, &loop, &err).code, REPL_E_USAGE);
+    options.worker_nice = 0;
+    options.workers = 100000;
+    assert_int_equal(repl_loop_new(&options, &loop, &err).code, REPL_E_USAGE);
+}
+
+static void test_clocks(void **state)
+{
+    (void)state;
+    int64_t mono_ns = repl_now_mono_ns();
+    assert_true(mono_ns > 0 && repl_now_mono_ns() >= mono_ns);
+    assert_true(repl_now_wall_ns() > 1600000000ll * 1000 * MS);
+}
+
+static const char *auto_backend_name(void)
+{
+    struct repl_error err;
+    struct repl_loop *loop = NULL;
+    struct repl_loop_options options = {.backend = REPL_LOOP_AUTO};
+    if (!repl_ok(repl_loop_new(&options, &loop, &err)))
+        return err.text[0] == '\0' ? "failed" : "failed with a text";
+    const char *name = repl_loop_backend_name(loop);
+    repl_loop_free(loop);
+    return name;
+}
+
+static void test_backend_by_environment(void **state)
+{
+    const char *before = getenv("REPL_NO_IO_URING");
+    char *saved = before == NULL ? NULL : strdup(before);
+    setenv("REPL_NO_IO_URING", "1", 1);
+    assert_string_equal(auto_backend_name(), "epoll");
+    setenv("REPL_NO_IO_URING", "0", 1);
+    const char *allowed = auto_backend_name();
+    unsetenv("REPL_NO_IO_URING");
+    assert_string_equal(auto_backend_name(), allowed);
+    if (saved != NULL)
+        setenv("REPL_NO_IO_URING", saved, 1);
+    free(saved);
+    fixture_of(state);
+    assert_string_equal(allowed, "io_uring");
+}
+
+/* --- what the kernel refuses ----------------------------------------------------------------- */
+
+/* From here on the call fails in this process with this error. */
+static void forbid(unsigned call, int error)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = 4, .filter = filter};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        _exit(77);
+}
+
+static void in_child(int (*run)(int argument), int argument)
+{
+    int status;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(run(argument));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77)
+        skip();
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static int child_without_uring(int error)
+{
+    forbid(SYS_io_uring_setup, error);
+    unsetenv("REPL_NO_IO_URING");
+    if (strcmp(auto_backend_name(), "epoll") != 0)
+        return 1;
+    struct repl_error err = {0};
+    struct repl_loop *loop = NULL;
+    struct repl_loop_options options = {.backend = REPL_LOOP_IO_URING};
+    repl_result result = repl_loop_new(&options, &loop, &err);
+    return result.code == REPL_E_IO && err.os_errno == error &&
+                   strstr(err.text, "kernel.io_uring_disabled") != NULL
+               ? 0
+               : 2;
+}
+
+static void test_backend_without_uring(void **state)
+{
+    (void)state;
+    in_child(child_without_uring, EPERM);
+    in_child(child_without_uring, ENOSYS);
+}
+
+static struct repl_loop *child_uring_loop(void)
+{
+    struct repl_error err;
+    struct repl_loop *loop = NULL;
+    struct repl_loop_options options = {.backend = REPL_LOOP_IO_URING, .workers = 1};
+    if (!repl_ok(repl_loop_new(&options, &loop, &err)))
+        _exit(77);
+    return loop;
+}
+
+/* A kernel that takes no more for now is not an error, whatever is waiting to be submitted. */
+static int child_kernel_busy(int error)
+{
+    static struct io_probe probes[2000];
+    struct repl_loop *loop = child_uring_loop();
+    struct repl_error err;
+    int calls = 0;
+    forbid(SYS_io_uring_enter, error);
+    for (size_t i = 0; i < 2000; i++) {
+        io_init(&probes[i], &calls);
+        repl_loop_sync(loop, &probes[i].io, -1);
+    }
+    return repl_ok(repl_loop_once(loop, 5, &err)) && calls == 0 ? 0 : 1;
+}
+
+static int child_kernel_fails(int error)
+{
+    struct repl_loop *loop = child_uring_loop();
+    struct repl_error err = {0};
+    forbid(SYS_io_uring_enter, error);
+    repl_result result = repl_loop_run(loop, &err);
+    return result.code == REPL_E_IO && err.os_errno == error ? 0 : 1;
+}
+
+static void test_kernel_busy_and_failing(void **state)
+{
+    (void)state;
+    in_child(child_kernel_busy, EBUSY);
+    in_child(child_kernel_busy, EAGAIN);
+    in_child(child_kernel_fails, EOPNOTSUPP);
+}
+
+/* Whatever cannot be had, making a loop says so and leaves nothing behind. */
+static int child_out_of_descriptors(int backend)
+{
+    if (backend == REPL_LOOP_IO_URING)
+        repl_loop_free(child_uring_loop()); /* or exit, for the test to be skipped */
+    struct rlimit none;
+    getrlimit(RLIMIT_NOFILE, &none);
+    int last = dup(0), lowest = dup(0);
+    (void)last;
+    for (int room = 0; room < 3; room++) {
+        struct repl_error err = {0};
+        struct repl_loop *loop = NULL;
+        struct repl_loop_options options = {.backend = (enum repl_loop_backend)backend};
+        none.rlim_cur = (rlim_t)lowest + 1 + (rlim_t)room;
+        setrlimit(RLIMIT_NOFILE, &none);
+        repl_result result = repl_loop_new(&options, &loop, &err);
+        if (repl_ok(result) != (room == 2) || (room < 2 && err.os_errno != EMFILE))
+            return 1 + room;
+        repl_loop_free(loop);
+    }
+    return 0;
+}
+
+static int child_out_of_threads(int backend)
+{
+    if (backend == REPL_LOOP_IO_URING)
+        repl_loop_free(child_uring_loop());
+    struct repl_error err = {0};
+    struct repl_loop *loop = NULL;
+    struct repl_loop_options options = {.backend = (enum repl_loop_backend)backend};
+    forbid(SYS_clone3, EAGAIN);
+    forbid(SYS_clone, EAGAIN);
+    repl_result result = repl_loop_new(&options, &loop, &err);
+    return result.code == REPL_E_IO && err.os_errno == EAGAIN &&
+                   strstr(err.text, "TasksMax") != NULL
+               ? 0
+               : 1;
+}
+
+static void test_nothing_left(void **state)
+{
+    (void)state;
+    in_child(child_out_of_descriptors, REPL_LOOP_EPOLL);
+    in_child(child_out_of_threads, REPL_LOOP_EPOLL);
+    in_child(child_out_of_threads, REPL_LOOP_IO_URING);
+    in_child(child_out_of_descriptors, REPL_LOOP_IO_URING);
+}
+
+#define ON(test, backend)                                                                          \
+    {                                                                                              \
+#test "/" #backend, test, set_up, tear_down, &backend                                      \
+    }
+#define BOTH(test) ON(test, uring), ON(test, epoll)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        /* Those that fork first, and without a fixture: while there is only one thread. */
+        cmocka_unit_test(test_backend_without_uring),
+        cmocka_unit_test(test_kernel_busy_and_failing),
+        cmocka_unit_test(test_nothing_left),
+        cmocka_unit_test(test_clocks),
+        ON(test_backend_by_environment, uring),
+        BOTH(test_options),
+        BOTH(test_write_sync_read),
+        BOTH(test_short_at_end),
+        BOTH(test_errors_are_results),
+        BOTH(test_many_at_once),
+        BOTH(test_reuse_from_callback),
+        BOTH(test_timers_in_order),
+        BOTH(test_timer_cancel),
+        BOTH(test_timer_rearmed_for_the_past),
+        BOTH(test_poll_level_triggered),
+        BOTH(test_poll_change),
+        BOTH(test_poll_change_drops_stale_events),
+        BOTH(test_poll_stop_from_callback),
+        BOTH(test_poll_stop_with_completion_queued),
+        BOTH(test_poll_stop_outside_and_free),
+        BOTH(test_poll_many),
+        BOTH(test_poll_twice_on_one_descriptor),
+        BOTH(test_poll_of_what_cannot_be_watched),
+        BOTH(test_jobs),
+        BOTH(test_run_and_stop),
+        BOTH(test_once_timeout),
+        BOTH(test_signals),
+        BOTH(test_free_with_polls_and_timers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

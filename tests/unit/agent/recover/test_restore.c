@@ -1,0 +1,345 @@
+/*
+ * Restores out of a store directory, to files and, where that can be had, to a
+ * loop device; interrupted, resumed, refused, and read back wrongly.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "recover/restore.h"
+#include "recover/restore_progress.h"
+#include "unit/agent/recover/store_model.h"
+
+struct fixture {
+    struct store_model model;
+    struct repl_history *history;
+    char target[300], progress[400];
+    char backing[300], loop[64]; /* "": no loop device */
+    struct repl_restore_result result;
+    struct repl_error err;
+};
+
+static void reopen(struct fixture *f)
+{
+    struct repl_origin *origin;
+    repl_history_close(f->history);
+    f->history = NULL;
+    if (!repl_ok(repl_origin_open_store(f->model.path, MODEL_VOLUME, &origin, &f->err)) ||
+        !repl_ok(repl_history_open(origin, &f->history, &f->err)))
+        fail_msg("%s", f->err.text);
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    *state = f;
+    model_init(&f->model);
+    model_fill(&f->model);
+    snprintf(f->target, sizeof f->target, "%s/target", f->model.temporary.path);
+    snprintf(f->backing, sizeof f->backing, "%s/backing", f->model.temporary.path);
+    reopen(f);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    char command[128];
+    snprintf(command, sizeof command, "losetup -d %s", f->loop);
+    if (f->loop[0] != '\0' && system(command) != 0)
+        print_error("%s failed\n", command);
+    repl_history_close(f->history);
+    model_fini(&f->model);
+    free(f);
+    return 0;
+}
+
+static bool overwrite;
+static atomic_bool interrupted;
+static unsigned threads;
+
+/* As the verb does it, without asking. */
+static repl_result restore(struct fixture *f, uint64_t seq, const char *path)
+{
+    struct repl_target target;
+    REPL_TRY(repl_target_examine(path, &target, &f->err));
+    struct repl_restore_options options = {.history = f->history,
+                                           .point = (size_t)seq - 1,
+                                           .target = &target,
+                                           .progress_path = f->progress,
+                                           .overwrite = overwrite,
+                                           .threads = threads,
+                                           .interrupted = &interrupted};
+    repl_result result = repl_target_check_unused(&target, &f->err);
+    if (repl_ok(result))
+        result = repl_restore_progress_path(&target, f->model.temporary.path, f->progress,
+                                            sizeof f->progress, &f->err);
+    if (repl_ok(result))
+        result = repl_restore_run(&options, &f->result, &f->err);
+    repl_target_fini(&target);
+    return result;
+}
+
+static void assert_restored(struct fixture *f, uint64_t seq, const char *path)
+{
+    if (!repl_ok(restore(f, seq, path)))
+        fail_msg("%s", f->err.text);
+    assert_int_equal(f->result.verified_bytes, MODEL_SIZE);
+    assert_int_not_equal(access(f->progress, F_OK), 0);
+}
+
+static void assert_code(const struct fixture *f, repl_result result, enum repl_code code,
+                        const char *part)
+{
+    if (result.code != code || strstr(f->err.text, part) == NULL)
+        fail_msg("%s: %s", repl_code_name(result.code), f->err.text);
+}
+
+static void assert_content(const struct fixture *f, uint64_t seq, const char *path)
+{
+    uint8_t *bytes = malloc(MODEL_SIZE);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(read(fd, bytes, MODEL_SIZE), MODEL_SIZE);
+    close(fd);
+    assert_memory_equal(bytes, f->model.points[seq], MODEL_SIZE);
+    free(bytes);
+}
+
+/* --- files ------------------------------------------------------------------------------------ */
+
+static void test_each_point(void **state)
+{
+    struct fixture *f = *state;
+    struct stat status;
+    for (uint64_t seq = 1; seq <= MODEL_LAST; seq++) {
+        threads = (unsigned)seq;
+        assert_restored(f, seq, f->target);
+        assert_content(f, seq, f->target);
+        assert_int_equal(stat(f->target, &status), 0);
+        assert_int_equal(status.st_size, MODEL_SIZE);
+        assert_int_equal(status.st_mode & 0777, 0600);
+        /* Point 4 is nearly all zeros: the file has holes. */
+        if (seq == 4)
+            assert_true((uint64_t)status.st_blocks * 512 < MODEL_MIB);
+        assert_int_equal(unlink(f->target), 0);
+    }
+    threads = 0;
+}
+
+static void test_existing_file(void **state)
+{
+    struct fixture *f = *state;
+    int fd = open(f->target, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    uint8_t *ones = malloc(2 * MODEL_SIZE);
+    memset(ones, 0xff, 2 * MODEL_SIZE);
+    assert_int_equal(write(fd, ones, 2 * MODEL_SIZE), 2 * MODEL_SIZE);
+    close(fd);
+    free(ones);
+    assert_code(f, restore(f, 1, f->target), REPL_E_REFUSED, "--overwrite");
+    overwrite = true;
+    assert_restored(f, 4, f->target);
+    overwrite = false;
+    assert_content(f, 4, f->target);
+    assert_code(f, restore(f, 1, f->model.temporary.path), REPL_E_USAGE, "neither a block device");
+    assert_code(f, restore(f, 1, "/nonexistent/file"), REPL_E_IO, "/nonexistent/file");
+}
+
+/* --- interrupted ------------------------------------------------------------------------------ */
+
+static void test_interrupted(void **state)
+{
+    struct fixture *f = *state;
+    atomic_store(&interrupted, true);
+    assert_code(f, restore(f, 1, f->target), REPL_E_RETRY, "interrupted");
+    atomic_store(&interrupted, false);
+    assert_int_equal(access(f->progress, F_OK), 0);
+    assert_code(f, restore(f, 2, f->target), REPL_E_REFUSED, "unfinished restore of point 1");
+    reopen(f);
+    assert_restored(f, 1, f->target);
+    assert_true(f->result.resumed);
+    assert_content(f, 1, f->target);
+}
+
+/* Ends in the fifth piece, because a frame is damaged; then the frame is healed. */
+static void break_off(struct fixture *f, const char *target)
+{
+    char path[400];
+    struct repl_restore_plan plan;
+    uint64_t done;
+    threads = 1;
+    model_segment_path(&f->model, 1, 1, path);
+    flip_bit(path, REPL_SEGMENT_HEADER_SIZE + 100);
+    assert_code(f, restore(f, 1, target), REPL_E_CORRUPT, "segment 1.1");
+    flip_bit(path, REPL_SEGMENT_HEADER_SIZE + 100);
+    reopen(f);
+    assert_true(repl_ok(repl_restore_progress_read(f->progress, &plan, &done, &f->err)));
+    assert_int_equal(done, 4);
+    assert_int_equal(plan.seq, 1);
+    assert_int_equal(plan.volume_size, MODEL_SIZE);
+}
+
+static void test_resume(void **state)
+{
+    struct fixture *f = *state;
+    break_off(f, f->target);
+    assert_restored(f, 1, f->target);
+    assert_true(f->result.resumed);
+    assert_content(f, 1, f->target);
+}
+
+/* What an earlier run wrote is read back as well, and written again if it is not there. */
+static void test_read_back(void **state)
+{
+    struct fixture *f = *state;
+    break_off(f, f->target);
+    flip_bit(f->target, MODEL_MIB + 17);
+    assert_code(f, restore(f, 1, f->target), REPL_E_CORRUPT, "at offset 1048576");
+    assert_restored(f, 1, f->target);
+    assert_content(f, 1, f->target);
+}
+
+/* A bit in a hole, where the restore has nothing to write. */
+static void test_read_back_hole(void **state)
+{
+    struct fixture *f = *state;
+    break_off(f, f->target);
+    flip_bit(f->target, 3 * MODEL_MIB + 17);
+    assert_code(f, restore(f, 1, f->target), REPL_E_CORRUPT, "at offset 3145728");
+    assert_restored(f, 1, f->target);
+    assert_content(f, 1, f->target);
+}
+
+static void test_damaged_progress(void **state)
+{
+    struct fixture *f = *state;
+    break_off(f, f->target);
+    flip_bit(f->progress, 4096 + 8); /* a page of hashes: only its pieces are done again */
+    assert_restored(f, 1, f->target);
+    assert_content(f, 1, f->target);
+    assert_int_equal(unlink(f->target), 0);
+
+    break_off(f, f->target);
+    flip_bit(f->progress, 100); /* the plan */
+    assert_code(f, restore(f, 1, f->target), REPL_E_REFUSED, "cannot be read");
+    overwrite = true;
+    assert_restored(f, 1, f->target);
+    overwrite = false;
+    assert_false(f->result.resumed);
+    assert_content(f, 1, f->target);
+}
+
+/* The progress of a file that is gone says nothing of one that took its name. */
+static void test_replaced_target(void **state)
+{
+    struct fixture *f = *state;
+    char other[320];
+    break_off(f, f->target);
+    snprintf(other, sizeof other, "%s.other", f->target);
+    int fd = open(other, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(ftruncate(fd, MODEL_SIZE), 0);
+    close(fd);
+    assert_int_equal(rename(other, f->target), 0);
+    assert_code(f, restore(f, 1, f->target), REPL_E_REFUSED, "another target");
+    assert_int_equal(unlink(f->target), 0);
+    assert_restored(f, 1, f->target);
+    assert_content(f, 1, f->target);
+}
+
+/* --- devices ---------------------------------------------------------------------------------- */
+
+/* False: there are none here. */
+static bool loop_make(struct fixture *f, uint64_t size)
+{
+    char command[400];
+    uint8_t *ones = malloc(size);
+    int fd = open(f->backing, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    memset(ones, 0xff, size);
+    bool made = geteuid() == 0 && fd >= 0 && write(fd, ones, size) == (ssize_t)size;
+    free(ones);
+    if (fd >= 0)
+        close(fd);
+    snprintf(command, sizeof command, "losetup --find --show %s 2>/dev/null", f->backing);
+    FILE *out = made ? popen(command, "r") : NULL;
+    if (out == NULL)
+        return false;
+    if (fgets(f->loop, sizeof f->loop, out) == NULL)
+        f->loop[0] = '\0';
+    pclose(out);
+    f->loop[strcspn(f->loop, "\n")] = '\0';
+    return f->loop[0] != '\0';
+}
+
+static void test_device(void **state)
+{
+    struct fixture *f = *state;
+    if (!loop_make(f, 8 * MODEL_MIB))
+        skip();
+    for (uint64_t seq = 1; seq <= MODEL_LAST; seq++) {
+        assert_restored(f, seq, f->loop);
+        assert_content(f, seq, f->loop);
+    }
+    /* What lies behind the volume is left alone. */
+    uint8_t byte = 0;
+    int fd = open(f->loop, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(pread(fd, &byte, 1, MODEL_SIZE), 1);
+    assert_int_equal(byte, 0xff);
+    close(fd);
+}
+
+static void test_device_resume(void **state)
+{
+    struct fixture *f = *state;
+    if (!loop_make(f, 8 * MODEL_MIB))
+        skip();
+    break_off(f, f->loop);
+    assert_code(f, restore(f, 3, f->loop), REPL_E_REFUSED, "unfinished restore of point 1");
+    assert_restored(f, 1, f->loop);
+    assert_true(f->result.resumed);
+    assert_content(f, 1, f->loop);
+    break_off(f, f->loop);
+    overwrite = true;
+    assert_restored(f, 3, f->loop);
+    overwrite = false;
+    assert_content(f, 3, f->loop);
+}
+
+static void test_device_refused(void **state)
+{
+    struct fixture *f = *state;
+    if (!loop_make(f, MODEL_SIZE / 4096 * 4096))
+        skip();
+    assert_code(f, restore(f, 1, f->loop), REPL_E_REFUSED, "too small");
+    assert_code(f, restore(f, 1, f->backing), REPL_E_REFUSED, "losetup -d");
+    struct repl_target target;
+    assert_true(repl_ok(repl_target_examine(f->loop, &target, &f->err)));
+    assert_true(repl_target_overlaps(&target, f->loop));
+    assert_false(repl_target_overlaps(&target, f->backing));
+    int holder = open(f->loop, O_RDONLY | O_EXCL | O_CLOEXEC);
+    assert_true(holder >= 0);
+    assert_code(f, repl_target_open(&target, MODEL_SIZE, true, &f->err), REPL_E_REFUSED, "in use");
+    close(holder);
+    repl_target_fini(&target);
+}
+
+#define RESTORE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        RESTORE_TEST(test_each_point),       RESTORE_TEST(test_existing_file),
+        RESTORE_TEST(test_interrupted),      RESTORE_TEST(test_resume),
+        RESTORE_TEST(test_read_back),        RESTORE_TEST(test_read_back_hole),
+        RESTORE_TEST(test_damaged_progress), RESTORE_TEST(test_replaced_target),
+        RESTORE_TEST(test_device),           RESTORE_TEST(test_device_resume),
+        RESTORE_TEST(test_device_refused),
+    };
+    return cmocka_run_group_tests_name("restore", tests, NULL, NULL);
+}

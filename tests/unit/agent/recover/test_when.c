@@ -1,0 +1,230 @@
+/*
+ * Times as people write them, in UTC and in a zone with summer time; and which
+ * point they mean.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "recover/when.h"
+#include "recover/words.h"
+
+#define S INT64_C(1000000000)
+
+#define NOW (INT64_C(1777889820) * S) /* 2026-05-04T10:17:00Z, 12:17 in Berlin, a Monday */
+
+static void set_zone(const char *zone)
+{
+    setenv("TZ", zone, 1);
+    tzset();
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    set_zone("CET-1CEST,M3.5.0,M10.5.0/3");
+    return 0;
+}
+
+static int64_t parsed(const char *text)
+{
+    struct repl_when when;
+    struct repl_error err;
+    if (!repl_ok(repl_when_parse(text, NOW, &when, &err)))
+        fail_msg("%s: %s", text, err.text);
+    assert_int_equal(when.kind, REPL_WHEN_TIME);
+    return when.time_ns;
+}
+
+static void assert_refused(const char *text, const char *part)
+{
+    struct repl_when when;
+    struct repl_error err = {0};
+    repl_result result = repl_when_parse(text, NOW, &when, &err);
+    if (result.code != REPL_E_USAGE || strstr(err.text, part) == NULL)
+        fail_msg("\"%s\": code %d, %s", text, (int)result.code, err.text);
+}
+
+static void test_forms(void **state)
+{
+    (void)state;
+    struct repl_when when;
+    assert_true(repl_ok(repl_when_parse("latest", NOW, &when, NULL)));
+    assert_int_equal(when.kind, REPL_WHEN_LATEST);
+    assert_true(repl_ok(repl_when_parse("NOW", NOW, &when, NULL)));
+    assert_int_equal(when.kind, REPL_WHEN_LATEST);
+    assert_true(repl_ok(repl_when_parse("123", NOW, &when, NULL)));
+    assert_int_equal(when.kind, REPL_WHEN_SEQ);
+    assert_int_equal(when.seq, 123);
+
+    assert_int_equal(parsed("10 min ago"), NOW - 600 * S);
+    assert_int_equal(parsed("10min ago"), NOW - 600 * S);
+    assert_int_equal(parsed("2 hours ago"), NOW - 7200 * S);
+    assert_int_equal(parsed("1 day ago"), NOW - 86400 * S);
+    assert_int_equal(parsed("3w ago"), NOW - 3 * 7 * 86400 * S);
+    assert_int_equal(parsed("0 s ago"), NOW);
+
+    assert_int_equal(parsed("2026-05-04T10:17:00Z"), NOW);
+    assert_int_equal(parsed("2026-05-04T12:17:00+02:00"), NOW);
+    assert_int_equal(parsed("2026-05-04 05:17:00-05:00"), NOW);
+    assert_int_equal(parsed("2026-05-04T10:16:59.25Z"), NOW - S * 3 / 4);
+
+    assert_int_equal(parsed("2026-05-04 12:17"), NOW);
+    assert_int_equal(parsed("2026-05-04T12:16:30"), NOW - 30 * S);
+    assert_int_equal(parsed("2026-01-04 11:17"), parsed("2026-01-04T10:17:00Z"));
+    assert_int_equal(parsed("12:00"), NOW - 17 * 60 * S);
+    assert_int_equal(parsed("today 12:00"), NOW - 17 * 60 * S);
+    assert_int_equal(parsed("yesterday 12:17"), NOW - 86400 * S);
+    assert_int_equal(parsed("Yesterday 23:59:59"), parsed("2026-05-03 23:59:59"));
+}
+
+static void test_summer_time(void **state)
+{
+    (void)state;
+    assert_refused("2026-03-29 02:30", "never shown");
+    assert_refused("2025-10-26 02:30", "twice");
+    assert_int_equal(parsed("2025-10-26T02:30:00+02:00") + 3600 * S,
+                     parsed("2025-10-26T02:30:00+01:00"));
+    assert_int_equal(parsed("2026-03-29 03:30"), parsed("2026-03-29T01:30:00Z"));
+    set_zone("UTC0");
+    assert_int_equal(parsed("2026-03-29 02:30"), parsed("2026-03-29T02:30:00Z"));
+    set_up(NULL);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    static const char *const not_times[] = {
+        "",
+        "soon",
+        "10",
+        "10 min",
+        "ago",
+        "10 parsecs ago",
+        "-3 min ago",
+        "2026-05-04",
+        "2026-5-4 10:00",
+        "2026-13-04 10:00",
+        "2026-05-04T25:00:00Z",
+        "2026-05-04T10:00:00+2",
+        "tomorrow 10:00",
+        "12:00 ",
+        "99999999999999999999",
+        "10 min ago!",
+        "2026-05-04 12:60",
+        "12:",
+    };
+    for (size_t i = 0; i < sizeof not_times / sizeof not_times[0]; i++) {
+        assert_refused(not_times[i], "neither a time nor");
+    }
+    assert_refused("2026-02-30 10:00", "no such day");
+    assert_refused("2026-02-30T10:00:00Z", "no such day");
+    assert_refused("2026-05-04T10:17:01Z", "has not been yet");
+    assert_refused("23:00", "has not been yet");
+    assert_refused("999999999999 weeks ago", "before all time");
+}
+
+static const struct repl_points_entry points[] = {
+    {.point = {.seq = 3, .begin_ns = 100 * S - 1, .end_ns = 100 * S},
+     .unchanged_until_ns = 105 * S},
+    {.point = {.seq = 4, .begin_ns = 110 * S - 1, .end_ns = 110 * S},
+     .unchanged_until_ns = 110 * S},
+    {.point = {.seq = 9, .begin_ns = 120 * S - 1, .end_ns = 120 * S},
+     .unchanged_until_ns = 120 * S},
+};
+
+static uint64_t resolved(enum repl_when_kind kind, uint64_t seq, int64_t time_ns)
+{
+    struct repl_when when = {.kind = kind, .seq = seq, .time_ns = time_ns};
+    struct repl_error err;
+    size_t index;
+    if (!repl_ok(repl_when_resolve(&when, points, 3, &index, &err)))
+        return 0;
+    return points[index].point.seq;
+}
+
+static void test_resolve(void **state)
+{
+    (void)state;
+    assert_int_equal(resolved(REPL_WHEN_LATEST, 0, 0), 9);
+    assert_int_equal(resolved(REPL_WHEN_SEQ, 4, 0), 4);
+    assert_int_equal(resolved(REPL_WHEN_SEQ, 5, 0), 0);
+    assert_int_equal(resolved(REPL_WHEN_TIME, 0, 100 * S), 3);
+    assert_int_equal(resolved(REPL_WHEN_TIME, 0, 110 * S - 1), 3);
+    assert_int_equal(resolved(REPL_WHEN_TIME, 0, 110 * S), 4);
+    assert_int_equal(resolved(REPL_WHEN_TIME, 0, 1000 * S), 9);
+    assert_int_equal(resolved(REPL_WHEN_TIME, 0, 100 * S - 1), 0);
+
+    struct repl_when when = {.kind = REPL_WHEN_SEQ, .seq = 5};
+    struct repl_error err;
+    size_t index;
+    assert_int_equal(repl_when_resolve(&when, points, 3, &index, &err).code, REPL_E_MISSING);
+    assert_non_null(strstr(err.text, "4 and 9"));
+    when.seq = 12;
+    assert_int_equal(repl_when_resolve(&when, points, 3, &index, &err).code, REPL_E_MISSING);
+    assert_non_null(strstr(err.text, "last is 9"));
+    assert_int_equal(repl_when_resolve(&when, points, 0, &index, &err).code, REPL_E_MISSING);
+}
+
+static void assert_described(int64_t time_ns, size_t index, const char *part)
+{
+    struct repl_when when = {.kind = REPL_WHEN_TIME, .time_ns = time_ns};
+    char *text = repl_when_describe(&when, &points[index]);
+    assert_non_null(text);
+    if (strstr(text, part) == NULL)
+        fail_msg("%s: %s", part, text);
+    free(text);
+}
+
+static void test_describe(void **state)
+{
+    (void)state;
+    assert_described(103 * S, 0, "did not change until the time that was asked for");
+    assert_described(108 * S, 0, "3.0 s before the time that was asked for");
+    assert_described(108 * S, 0, "point 3 of 1970-01-01 01:01:40.000 +0100 (1970-01-01T00:01:40");
+}
+
+static void test_words(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t ns;
+        const char *text;
+    } durations[] = {{0, "0 ms"},
+                     {-5000000, "-5 ms"},
+                     {S * 42 / 10, "4.2 s"},
+                     {S * 200, "3 min 20 s"},
+                     {S * 7500, "2 h 5 min"},
+                     {S * 273600, "3 d 4 h"}};
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } sizes[] = {{0, "0 B"}, {1023, "1023 B"}, {1536, "1.5 KiB"}, {1u << 30, "1 GiB"}};
+    char text[REPL_WORDS_SIZE];
+    for (size_t i = 0; i < sizeof durations / sizeof durations[0]; i++) {
+        repl_words_duration(durations[i].ns, text);
+        assert_string_equal(text, durations[i].text);
+    }
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        repl_words_bytes(sizes[i].bytes, text);
+        assert_string_equal(text, sizes[i].text);
+    }
+    repl_words_utc(-S / 4, text);
+    assert_string_equal(text, "1969-12-31T23:59:59.750Z");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forms),    cmocka_unit_test(test_summer_time),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_resolve),
+        cmocka_unit_test(test_describe), cmocka_unit_test(test_words),
+    };
+    return cmocka_run_group_tests_name("when", tests, set_up, NULL);
+}

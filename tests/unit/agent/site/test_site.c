@@ -1,0 +1,1026 @@
+/*
+ * A whole site, from the TLS connection to the replica's bytes: what it takes
+ * in, what it refuses, and what it makes of whatever a crash or a broken disk
+ * has left.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <jansson.h>
+#include <sys/mount.h>
+
+#include "agent/site/site_fixture.h"
+
+static struct world world;
+
+static int setup(void **state)
+{
+    world_init(&world, NULL);
+    site_start(&world);
+    *state = &world;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    world_fini(*state);
+    return 0;
+}
+
+/* --- taking in -------------------------------------------------------------------------------- */
+
+static void test_seed_in_parts(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    hello(w);
+    build_begin(&b, w, 0, 5, 0);
+    for (unsigned i = 0; i < 3; i++)
+        build_data(&b, (uint64_t)i * MIB, MIB);
+    build_end(&b, false);
+    build_commit(&b);
+    assert_int_equal(volume_status(w, "data").point.seq, 0);
+    assert_int_equal(volume_status(w, "data").lag_ms, -1);
+
+    /* The first part may be applied before the rest is here; it is no point. */
+    PUMP_UNTIL(w, volume_status(w, "data").replica_applying);
+    assert_int_equal(volume_status(w, "data").replica_seq, 0);
+
+    build_begin(&b, w, 0, 5, 1);
+    build_zero(&b, 3 * MIB, MIB);
+    build_data(&b, 4 * MIB, MIB);
+    build_data(&b, 5 * MIB, MIB);
+    build_data(&b, 6 * MIB, MODEL_SIZE - 6 * MIB);
+    build_end(&b, true);
+    build_commit(&b);
+    assert_int_equal(volume_status(w, "data").point.seq, 5);
+    assert_int_equal(volume_status(w, "data").size, MODEL_SIZE);
+    expect_replica(w);
+}
+
+static void test_increments(void **state)
+{
+    struct world *w = *state;
+    seed(w);
+    expect_replica(w);
+    for (int i = 0; i < 5; i++) {
+        increment(w);
+        expect_replica(w);
+    }
+    /* Several points while the replica is not waited for. */
+    for (int i = 0; i < 10; i++)
+        increment(w);
+    expect_replica(w);
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_int_equal(status.points, 16);
+    assert_int_equal(status.rpo_ms, 4000);
+    assert_true(status.replica_on);
+}
+
+static void test_welcome(void **state)
+{
+    struct world *w = *state;
+    struct repl_welcome welcome = hello(w);
+    assert_false(welcome.known);
+    assert_int_equal(welcome.version, 1);
+    assert_int_equal(welcome.lineage, 1);
+    assert_true(welcome.replied_ns >= welcome.received_ns);
+    seed(w);
+    increment(w);
+    welcome = hello(w);
+    assert_true(welcome.known);
+    assert_int_equal(welcome.head.to_seq, 2);
+    assert_true(repl_digest_equal(&welcome.head.digest, &w->head.digest));
+    assert_int_equal(welcome.point_seq, 2);
+    assert_int_equal(welcome.staged_bytes, 0);
+}
+
+static void test_duplicate(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    seed(w);
+    build_begin(&b, w, 1, 2, 0);
+    build_data(&b, 0, MIB);
+    build_end(&b, true);
+    assert_int_equal(build_put(&b), 201);
+    /* The ack was lost; the whole is sent once more, and nothing is added. */
+    assert_int_equal(build_put(&b), 201);
+    assert_int_equal(w->ack.head.to_seq, 2);
+    assert_true(repl_digest_equal(&w->ack.head.digest, &b.footer.digest));
+    assert_int_equal(volume_status(w, "data").points, 2);
+    build_taken(&b);
+    build_fini(&b);
+    increment(w);
+    expect_replica(w);
+}
+
+static void test_fork_and_fence(void **state)
+{
+    struct world *w = *state;
+    struct repl_hello message;
+    struct build b;
+    seed(w);
+    increment(w);
+    /* A clone of the host, gone another way since. */
+    struct repl_head real = w->head;
+    memset(&w->head.digest, 9, sizeof w->head.digest);
+    build_begin(&b, w, 2, 3, 0);
+    build_data(&b, 0, 4 * REPL_PAGE_SIZE);
+    build_end(&b, true);
+    build_put(&b);
+    expect_refusal(w, 409, REPL_REFUSAL_FORK, "another history");
+    build_fini(&b);
+    w->head = real;
+    /* Another volume under the name. */
+    message = hello_of(w);
+    message.volume.bytes[0] ^= 1;
+    hello_as(w, KEY_HOST, "data", &message);
+    expect_refusal(w, 409, REPL_REFUSAL_FORK, "set up anew");
+    /* An old lineage. */
+    message = hello_of(w);
+    message.lineage = 0;
+    hello_as(w, KEY_HOST, "data", &message);
+    expect_refusal(w, 403, REPL_REFUSAL_FENCED, "lineage 1");
+    message = hello_of(w);
+    message.version_min = message.version_max = 9;
+    hello_as(w, KEY_HOST, "data", &message);
+    expect_refusal(w, 426, REPL_REFUSAL_VERSION, "upgrade the older");
+    /* Nothing of this has touched the history. */
+    struct repl_welcome welcome = hello(w);
+    assert_int_equal(welcome.head.to_seq, 2);
+    assert_true(repl_digest_equal(&welcome.head.digest, &w->head.digest));
+}
+
+static void test_gap_is_refused_early(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    struct call call;
+    struct repl_error err = {0};
+    seed(w);
+    build_begin(&b, w, 7, 8, 0);
+    build_data(&b, 0, MIB);
+    build_data(&b, MIB, MIB);
+    build_end(&b, true);
+    /* The end of the body never comes; the answer does. */
+    call_init(&call, w, "PUT", "/v1/volumes/data/segments/8.0");
+    call.request.read_body = call_read;
+    call.bytes = b.file.bytes.data;
+    call.size = 300000;
+    must(repl_request_start(w->clients[KEY_HOST], &call.request, &err), &err);
+    PUMP_UNTIL(w, call.done);
+    expect_refusal(w, 409, REPL_REFUSAL_GREET, "does not follow");
+    build_fini(&b);
+}
+
+static void test_damaged_upload(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    seed(w);
+    build_begin(&b, w, 1, 2, 0);
+    build_data(&b, 0, MIB);
+    build_end(&b, true);
+    uint8_t *bytes = b.file.bytes.data;
+    size_t size = b.file.bytes.size;
+    bytes[size / 2] ^= 1;
+    build_put(&b);
+    expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "");
+    bytes[size / 2] ^= 1;
+    put(w, 2, 0, 0, bytes, size - 100);
+    expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "");
+    put(w, 2, 0, 0, bytes, 50);
+    expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "header");
+    put(w, 2, 0, 0, NULL, 0);
+    expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "header");
+    put(w, 3, 0, 0, bytes, size);
+    expect_refusal(w, 400, REPL_REFUSAL_REQUEST, "under the name");
+    assert_int_equal(hello(w).staged_bytes, 0);
+    build_commit(&b);
+    expect_replica(w);
+}
+
+/* --- resuming --------------------------------------------------------------------------------- */
+
+/* Sends the first bytes of a segment and loses the connection. */
+static void send_beginning(struct world *w, const struct build *b, size_t size)
+{
+    struct call call;
+    struct repl_error err = {0};
+    call_init(&call, w, "PUT", "/v1/volumes/data/segments/%llu.%u",
+              (unsigned long long)b->header.to_seq, b->header.part);
+    call.request.read_body = call_read;
+    call.bytes = b->file.bytes.data;
+    call.size = size;
+    must(repl_request_start(w->clients[KEY_HOST], &call.request, &err), &err);
+    PUMP_UNTIL(w, call.sent == size);
+    for (int i = 0; i < 30; i++)
+        turn(w);
+    repl_request_cancel(&call.request);
+}
+
+static void build_big(struct build *b, struct world *w)
+{
+    build_begin(b, w, 1, 2, 0);
+    for (unsigned i = 0; i < 4; i++)
+        build_data(b, (uint64_t)i * MIB, MIB);
+    build_end(b, true);
+}
+
+static void test_resume(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    size_t beginning = 2 * MIB + 12345;
+    seed(w);
+    build_big(&b, w);
+    send_beginning(w, &b, beginning);
+    struct repl_welcome welcome = hello(w);
+    assert_int_equal(welcome.staged_to_seq, 2);
+    assert_int_equal(welcome.staged_created_ns, b.header.created_ns);
+    assert_int_equal(welcome.staged_bytes, beginning);
+    put(w, 2, 0, beginning - 1, b.file.bytes.data, 10);
+    expect_refusal(w, 409, REPL_REFUSAL_GREET, "other bytes are held");
+    assert_int_equal(
+        put(w, 2, 0, beginning, b.file.bytes.data + beginning, b.file.bytes.size - beginning), 201);
+    build_taken(&b);
+    build_fini(&b);
+    expect_replica(w);
+}
+
+static void test_resume_after_restart(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    size_t beginning = 2 * MIB + 999;
+    seed(w);
+    build_big(&b, w);
+    send_beginning(w, &b, beginning);
+    assert_int_equal(hello(w).staged_bytes, beginning);
+    site_restart(w);
+    assert_int_equal(hello(w).staged_bytes, beginning);
+    assert_int_equal(
+        put(w, 2, 0, beginning, b.file.bytes.data + beginning, b.file.bytes.size - beginning), 201);
+    build_taken(&b);
+    build_fini(&b);
+    expect_replica(w);
+}
+
+static void test_new_connection_takes_over(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    struct call stuck;
+    struct repl_error err = {0};
+    seed(w);
+    build_big(&b, w);
+    call_init(&stuck, w, "PUT", "/v1/volumes/data/segments/2.0");
+    stuck.request.read_body = call_read;
+    stuck.bytes = b.file.bytes.data;
+    stuck.size = MIB;
+    must(repl_request_start(w->clients[KEY_HOST], &stuck.request, &err), &err);
+    PUMP_UNTIL(w, stuck.sent == MIB);
+    for (int i = 0; i < 30; i++)
+        turn(w);
+    /* The old connection hangs; the source does not know that yet, nor do we. */
+    assert_int_equal(hello(w).staged_bytes, MIB);
+    PUMP_UNTIL(w, stuck.done);
+    expect_refusal(w, 503, REPL_REFUSAL_BUSY, "another connection");
+    assert_int_equal(build_put(&b), 201);
+    build_taken(&b);
+    build_fini(&b);
+    expect_replica(w);
+}
+
+/* --- chunks ----------------------------------------------------------------------------------- */
+
+static void supply_build(struct build *b, struct world *w, const uint8_t *chunk, int count)
+{
+    struct repl_error err = {0};
+    *b = (struct build){.w = w,
+                        .header = {.version = REPL_SEGMENT_VERSION,
+                                   .kind = REPL_SEGMENT_SUPPLY,
+                                   .volume_kind = REPL_VOLUME_BLOCK,
+                                   .volume = w->uuid,
+                                   .lineage = w->lineage,
+                                   .from_seq = 1,
+                                   .to_seq = 2,
+                                   .created_ns = 5}};
+    must(repl_segment_builder_new(&b->header, 0, memory_sink, &b->file, &b->builder, &err), &err);
+    uint32_t frame = add_frame(b->builder, w->coder, chunk, (size_t)count * REPL_CHUNK_SIZE);
+    for (int i = 0; i < count; i++) {
+        struct repl_chunk_entry entry = {.name = chunk_name_of(chunk + i * REPL_CHUNK_SIZE),
+                                         .frame = frame,
+                                         .frame_offset = (uint32_t)i * REPL_CHUNK_SIZE};
+        must(repl_segment_builder_chunk(b->builder, &entry, &err), &err);
+    }
+    must(repl_segment_builder_finish(b->builder, NULL, 0, &b->footer, &err), &err);
+}
+
+static int supply_put(struct build *b, unsigned number)
+{
+    struct call call;
+    call_init(&call, b->w, "PUT", "/v1/volumes/data/segments/2.0.%u", number);
+    call.request.body = b->file.bytes.data;
+    call.request.body_size = b->file.bytes.size;
+    return call_run(&call, KEY_HOST);
+}
+
+static void build_with_missing(struct build *b, struct world *w, uint8_t *chunks)
+{
+    random_fill(&w->random, chunks, 2 * REPL_CHUNK_SIZE);
+    build_begin(b, w, 1, 2, 0);
+    build_data(b, 0, MIB);
+    build_chunk(b, 2 * MIB, REPL_CHUNK_SIZE, chunks, 0);
+    build_chunk(b, 3 * MIB, REPL_CHUNK_SIZE, chunks + REPL_CHUNK_SIZE, 0);
+    build_chunk(b, 4 * MIB, 2 * REPL_PAGE_SIZE, chunks, REPL_PAGE_SIZE);
+    build_end(b, true);
+}
+
+static void expect_missing(struct world *w, uint32_t count)
+{
+    struct repl_missing missing;
+    struct repl_error err = {0};
+    assert_int_equal(w->status, 409);
+    must(repl_missing_decode(w->response.data, w->response.size, &missing, &err), &err);
+    assert_int_equal(missing.count, count);
+    repl_missing_fini(&missing);
+}
+
+static void test_missing_chunks(void **state)
+{
+    struct world *w = *state;
+    struct build b, supply;
+    static uint8_t chunks[2 * REPL_CHUNK_SIZE];
+    seed(w);
+    build_with_missing(&b, w, chunks);
+    build_put(&b);
+    expect_missing(w, 2);
+    /* Half of it helps half. */
+    supply_build(&supply, w, chunks, 1);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    assert_int_equal(w->ack.head.to_seq, 1);
+    build_fini(&supply);
+    put(w, 2, 0, b.file.bytes.size, NULL, 0);
+    expect_missing(w, 1);
+    /* The number is taken: the site finds another. The same once more changes nothing. */
+    supply_build(&supply, w, chunks, 2);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/supplies"), 200);
+    json_t *list = json_loadb((const char *)w->response.data, w->response.size, 0, NULL);
+    assert_int_equal(json_array_size(list), 2);
+    json_decref(list);
+    /* Nothing has to be sent again. */
+    assert_int_equal(put(w, 2, 0, b.file.bytes.size, NULL, 0), 201);
+    build_taken(&b);
+    build_fini(&b);
+    expect_replica(w);
+}
+
+static void test_supply_refused(void **state)
+{
+    struct world *w = *state;
+    struct build supply;
+    static uint8_t chunks[REPL_CHUNK_SIZE];
+    seed(w);
+    random_fill(&w->random, chunks, sizeof chunks);
+    supply_build(&supply, w, chunks, 1);
+    supply.file.bytes.data[200] ^= 1;
+    supply_put(&supply, 1);
+    expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "");
+    supply.file.bytes.data[200] ^= 1;
+    /* A supply is no segment of the history. */
+    put(w, 2, 0, 0, supply.file.bytes.data, supply.file.bytes.size);
+    expect_refusal(w, 400, REPL_REFUSAL_REQUEST, "carries no changes");
+    build_fini(&supply);
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/segments/2.0.1"), 404);
+    increment(w);
+    expect_replica(w);
+}
+
+/* The index can be lost: segments, logs and supplies say it all again. */
+static void test_index_made_anew(void **state)
+{
+    struct world *w = *state;
+    struct build b, supply;
+    static uint8_t chunks[2 * REPL_CHUNK_SIZE];
+    char path[256];
+    seed(w);
+    build_with_missing(&b, w, chunks);
+    build_put(&b);
+    supply_build(&supply, w, chunks, 2);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+    build_commit(&b);
+    increment(w);
+    expect_replica(w);
+    site_stop(w);
+    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/index.lmdb-lock", w->store);
+    unlink(path);
+    file_path(w, path, "replica.state"); /* the replica has to find every chunk again */
+    assert_int_equal(unlink(path), 0);
+    site_start(w);
+    hello(w);
+    expect_replica(w);
+    increment(w);
+    expect_replica(w);
+}
+
+/* --- reports ---------------------------------------------------------------------------------- */
+
+static void test_reports(void **state)
+{
+    struct world *w = *state;
+    struct repl_report message = {.seq = 1, .state = REPL_STATE_IDLE};
+    seed(w);
+    assert_int_equal(volume_status(w, "data").state, REPL_STATE_LINK_DOWN);
+    message.sent_ns = repl_now_wall_ns();
+    message.unchanged_until_ns = message.sent_ns - 500000000;
+    assert_int_equal(report(w, &message), 200);
+    assert_int_equal(w->ack.head.to_seq, 1);
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_int_equal(status.state, REPL_STATE_IDLE);
+    assert_int_equal(status.unchanged_until_ns, message.unchanged_until_ns);
+    assert_in_range(status.lag_ms, 500, 20000);
+
+    message.state = REPL_STATE_DEGRADED;
+    snprintf(message.cause, sizeof message.cause, "a mark was lost");
+    message.backlog_bytes = 77;
+    assert_int_equal(report(w, &message), 200);
+    status = volume_status(w, "data");
+    assert_int_equal(status.state, REPL_STATE_DEGRADED);
+    assert_string_equal(status.cause, "a mark was lost");
+    assert_int_equal(status.backlog_bytes, 77);
+    assert_true(status.remedy[0] != '\0');
+
+    /* What the log says of it survives. */
+    site_restart(w);
+    assert_int_equal(volume_status(w, "data").unchanged_until_ns, message.unchanged_until_ns);
+    increment(w);
+    expect_replica(w);
+}
+
+static void test_report_without_hello(void **state)
+{
+    struct world *w = *state;
+    struct repl_report message = {.state = REPL_STATE_OK};
+    report(w, &message);
+    expect_refusal(w, 409, REPL_REFUSAL_GREET, "no hello");
+    put(w, 1, 0, 0, (const uint8_t *)"x", 1);
+    expect_refusal(w, 409, REPL_REFUSAL_GREET, "no hello");
+}
+
+/* --- who may what ----------------------------------------------------------------------------- */
+
+static void test_permissions(void **state)
+{
+    struct world *w = *state;
+    struct repl_hello message = hello_of(w);
+    char text[REPL_FINGERPRINT_TEXT_SIZE];
+    seed(w);
+    hello_as(w, KEY_UNKNOWN, "data", &message);
+    repl_fingerprint_format(&w->fingerprints[KEY_UNKNOWN], text);
+    expect_refusal(w, 403, REPL_REFUSAL_PERMISSION, text);
+    hello_as(w, KEY_REVOKED, "data", &message);
+    repl_fingerprint_format(&w->fingerprints[KEY_REVOKED], text);
+    expect_refusal(w, 403, REPL_REFUSAL_PERMISSION, text);
+    assert_non_null(strstr(w->refusal.text, "revoked"));
+    hello_as(w, KEY_OTHER, "data", &message);
+    expect_refusal(w, 403, REPL_REFUSAL_PERMISSION, "not for volume data");
+    hello_as(w, KEY_RECOVERY, "data", &message);
+    expect_refusal(w, 403, REPL_REFUSAL_PERMISSION, "not write");
+    hello_as(w, KEY_HOST, "else", &message);
+    expect_refusal(w, 403, REPL_REFUSAL_PERMISSION, "not for volume else");
+
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/points/0"), 200);
+    assert_int_equal(get(w, KEY_HOST, "/v1/volumes/data/points/0"), 200);
+    assert_int_equal(get(w, KEY_OTHER, "/v1/volumes/data/points/0"), 403);
+    assert_int_equal(get(w, KEY_REVOKED, "/v1/volumes/data/points/0"), 403);
+    assert_int_equal(get(w, KEY_OTHER, "/v1/volumes"), 200);
+    assert_int_equal(w->response.size, 2);
+    assert_memory_equal(w->response.data, "[]", 2);
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes"), 200);
+    assert_memory_equal(w->response.data, "[\"data\"]", 8);
+}
+
+static void test_reload(void **state)
+{
+    struct world *w = *state;
+    bool restart;
+    seed(w);
+    assert_int_equal(get(w, KEY_OTHER, "/v1/volumes/data/points/0"), 403);
+    /* The two have changed places. */
+    struct repl_digest host = w->fingerprints[KEY_HOST];
+    w->fingerprints[KEY_HOST] = w->fingerprints[KEY_OTHER];
+    w->fingerprints[KEY_OTHER] = host;
+    repl_site_reload(w->site, config_make(w), &restart);
+    assert_false(restart);
+    assert_int_equal(get(w, KEY_OTHER, "/v1/volumes/data/points/0"), 200);
+    assert_int_equal(get(w, KEY_HOST, "/v1/volumes/data/points/0"), 403);
+    w->replica = "none";
+    repl_site_reload(w->site, config_make(w), &restart);
+    assert_true(restart);
+}
+
+static void test_bad_paths(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *path;
+        int status;
+    } cases[] = {
+        {"/", 404},
+        {"/v1", 404},
+        {"/v1/volumes/", 404},
+        {"/v1/volumes/data", 404},
+        {"/v1/volumes/.data/points/0", 404},
+        {"/v1/volumes/../points/0", 404},
+        {"/v1/volumes//points/0", 404},
+        {"/v1/volumes/data/points/", 404},
+        {"/v1/volumes/data/points/x", 404},
+        {"/v1/volumes/data/points/00", 404},
+        {"/v1/volumes/data/points/99999999999999999999", 404},
+        {"/v1/volumes/data/segments/1", 404},
+        {"/v1/volumes/data/segments/1.", 404},
+        {"/v1/volumes/data/segments/1.0.0", 404},
+        {"/v1/volumes/data/segments/1.0.1.", 404},
+        {"/v1/volumes/data/segments/1.0.1.1", 404},
+        {"/v1/volumes/data/segments/1.4294967296", 404},
+        {"/v1/volumes/data/segments/after/1.0.1", 404},
+        {"/v1/volumes/data/segments/2.0", 404},
+        {"/v1/volumes/data/hello", 405},
+        {"/v1/volumes/spare/points/0", 404},
+        {"/v2/volumes", 426},
+        {"/v0/volumes", 426},
+    };
+    seed(w);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        if (get(w, KEY_HOST, cases[i].path) != cases[i].status)
+            fail_msg("%s: %d", cases[i].path, w->status);
+        assert_true(w->refusal.code != 0 && w->refusal.text[0] != '\0');
+    }
+    struct call call;
+    call_init(&call, w, "DELETE", "/v1/volumes/data/segments/1.0");
+    assert_int_equal(call_run(&call, KEY_HOST), 405);
+    static uint8_t much[100000];
+    call_init(&call, w, "POST", "/v1/volumes/data/hello");
+    call.request.body = much;
+    call.request.body_size = sizeof much;
+    assert_int_equal(call_run(&call, KEY_HOST), 413);
+    call_init(&call, w, "POST", "/v1/volumes/data/report");
+    call.request.body = much;
+    call.request.body_size = 100;
+    assert_int_equal(call_run(&call, KEY_HOST), 400);
+}
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+static void range_get(struct world *w, const char *range, int status, uint64_t offset, size_t size,
+                      const uint8_t *whole)
+{
+    struct call call;
+    call_init(&call, w, "GET", "/v1/volumes/data/segments/2.0");
+    snprintf(call.request.range, sizeof call.request.range, "%s", range);
+    if (call_run(&call, KEY_RECOVERY) != status)
+        fail_msg("%s: %d %s", range, w->status, w->refusal.text);
+    if (status == 416) {
+        assert_int_equal(w->refusal.code, REPL_REFUSAL_REQUEST);
+        return;
+    }
+    assert_int_equal(w->response.size, size);
+    assert_memory_equal(w->response.data, whole + offset, size);
+}
+
+static void test_readers(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    struct repl_points_page points;
+    struct repl_segments_page segments;
+    struct repl_error err = {0};
+    seed(w);
+    build_begin(&b, w, 1, 2, 0);
+    build_data(&b, 0, MIB);
+    build_end(&b, true);
+    assert_int_equal(build_put(&b), 201);
+    build_taken(&b);
+    increment(w);
+
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/points/1"), 200);
+    must(repl_points_page_decode(w->response.data, w->response.size, &points, &err), &err);
+    assert_int_equal(points.count, 2);
+    assert_int_equal(points.entries[0].point.seq, 2);
+    assert_int_equal(points.entries[1].volume_size, MODEL_SIZE);
+    repl_points_page_fini(&points);
+
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/segments/after/0.0"), 200);
+    must(repl_segments_page_decode(w->response.data, w->response.size, &segments, &err), &err);
+    assert_int_equal(segments.count, 3);
+    assert_true(repl_digest_equal(&segments.entries[1].head.digest, &b.footer.digest));
+    assert_int_equal(segments.entries[1].file_size, b.file.bytes.size);
+    repl_segments_page_fini(&segments);
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/segments/after/3.0"), 200);
+    must(repl_segments_page_decode(w->response.data, w->response.size, &segments, &err), &err);
+    assert_int_equal(segments.count, 0);
+    repl_segments_page_fini(&segments);
+
+    const uint8_t *whole = b.file.bytes.data;
+    size_t size = b.file.bytes.size;
+    range_get(w, "", 200, 0, size, whole);
+    range_get(w, "0-127", 206, 0, 128, whole);
+    range_get(w, "1000-1000", 206, 1000, 1, whole);
+    range_get(w, "4096-", 206, 4096, size - 4096, whole);
+    range_get(w, "-128", 206, size - 128, 128, whole);
+    range_get(w, "128-99999999999", 206, 128, size - 128, whole);
+    range_get(w, "99999999-", 416, 0, 0, whole);
+    range_get(w, "5-4", 416, 0, 0, whole);
+    range_get(w, "1-2,4-5", 416, 0, 0, whole);
+    build_fini(&b);
+}
+
+/* --- restarts, crashes and damage ------------------------------------------------------------- */
+
+static void file_write(const char *path, const void *bytes, size_t size, int flags)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes, size), size);
+    close(fd);
+}
+
+static off_t file_size(const char *path)
+{
+    struct stat status;
+    assert_int_equal(stat(path, &status), 0);
+    return status.st_size;
+}
+
+static bool exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+static void test_restart(void **state)
+{
+    struct world *w = *state;
+    seed(w);
+    for (int i = 0; i < 3; i++) {
+        increment(w);
+        site_restart(w);
+        struct repl_welcome welcome = hello(w);
+        assert_int_equal(welcome.head.to_seq, w->head.to_seq);
+        assert_true(repl_digest_equal(&welcome.head.digest, &w->head.digest));
+    }
+    expect_replica(w);
+}
+
+/* Everything was received and nothing of the commit survived. */
+static void test_crash_before_publish(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    char path[256];
+    seed(w);
+    build_big(&b, w);
+    site_stop(w);
+    file_path(w, path, "staging/00000000000000000002.000000.upload");
+    file_write(path, b.file.bytes.data, b.file.bytes.size, 0);
+    file_path(w, path, "staging/7.supply");
+    file_write(path, "x", 1, 0);
+    site_start(w);
+    assert_false(exists(path));
+    assert_int_equal(hello(w).staged_bytes, b.file.bytes.size);
+    assert_int_equal(put(w, 2, 0, b.file.bytes.size, NULL, 0), 201);
+    build_taken(&b);
+    build_fini(&b);
+    expect_replica(w);
+}
+
+/* What is staged is worth nothing: of another history, or no segment at all. */
+static void test_staged_rubbish(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    char path[256], second[256];
+    seed(w);
+    struct repl_head real = w->head;
+    memset(&w->head.digest, 3, sizeof w->head.digest);
+    build_big(&b, w);
+    w->head = real;
+    site_stop(w);
+    file_path(w, path, "staging/00000000000000000002.000000.upload");
+    file_write(path, b.file.bytes.data, b.file.bytes.size, 0);
+    file_path(w, second, "staging/00000000000000000003.000000.upload");
+    file_write(second, "rubbish", 7, 0);
+    build_fini(&b);
+    site_start(w);
+    assert_false(exists(path));
+    assert_false(exists(second));
+    assert_int_equal(hello(w).staged_bytes, 0);
+    memset(w->model, 0, MODEL_SIZE);
+}
+
+static void test_crash_after_publish(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    char path[256];
+    seed(w);
+    build_big(&b, w);
+    site_stop(w);
+    file_path(w, path, "segments/00000000000000000002.000000.seg");
+    file_write(path, b.file.bytes.data, b.file.bytes.size, 0);
+    site_start(w);
+    assert_false(exists(path));
+    assert_int_equal(hello(w).head.to_seq, 1);
+    build_commit(&b);
+    expect_replica(w);
+}
+
+/* The record was being appended. */
+static void test_torn_tail(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    char log[256], path[256];
+    static uint8_t copy[4096];
+    seed(w);
+    file_path(w, log, "log");
+    off_t before = file_size(log);
+    build_big(&b, w);
+    assert_int_equal(build_put(&b), 201);
+    site_stop(w);
+    /* Half of the record, and an index that has not seen it. */
+    off_t after = file_size(log);
+    int fd = open(log, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(pread(fd, copy, sizeof copy, 0), after);
+    close(fd);
+    assert_int_equal(truncate(log, before + (after - before) / 2), 0);
+    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
+    assert_int_equal(unlink(path), 0);
+    site_start(w);
+    assert_int_equal(file_size(log), before);
+    assert_int_equal(hello(w).head.to_seq, 1);
+    /* The replica was ahead of the history that is left, and goes back. */
+    build_commit(&b);
+    expect_replica(w);
+}
+
+/* The record is durable, nobody was told. */
+static void test_crash_after_log(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    seed(w);
+    build_big(&b, w);
+    assert_int_equal(build_put(&b), 201);
+    site_restart(w);
+    struct repl_welcome welcome = hello(w);
+    assert_true(repl_digest_equal(&welcome.head.digest, &b.footer.digest));
+    assert_int_equal(build_put(&b), 201); /* and again it is a duplicate */
+    build_taken(&b);
+    build_fini(&b);
+    expect_replica(w);
+}
+
+static unsigned segments_count(struct world *w)
+{
+    char path[256];
+    unsigned count = 0;
+    for (unsigned i = 1; i < 20; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "segments/%020u.000000.seg", i);
+        file_path(w, path, name);
+        count += exists(path);
+    }
+    return count;
+}
+
+/* Damaged history: not served, nothing deleted; the other volume goes on. */
+static void expect_damaged(struct world *w, const char *words)
+{
+    struct repl_hello message = hello_of(w);
+    unsigned segments = segments_count(w);
+    size_t volumes, damaged;
+    site_start(w);
+    repl_site_count(w->site, &volumes, &damaged);
+    assert_int_equal(damaged, 1);
+    hello_as(w, KEY_HOST, "data", &message);
+    expect_refusal(w, 500, REPL_REFUSAL_INTERNAL, words);
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/points/0"), 500);
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_int_equal(status.state, REPL_STATE_FAILED);
+    assert_non_null(strstr(status.cause, words));
+    assert_int_equal(segments_count(w), segments);
+    hello_as(w, KEY_HOST, "spare", &message);
+    assert_int_equal(w->status, 200);
+}
+
+static void three_points(struct world *w)
+{
+    struct repl_hello message = hello_of(w);
+    seed(w);
+    increment(w);
+    increment(w);
+    hello_as(w, KEY_HOST, "spare", &message);
+    site_stop(w);
+}
+
+static void test_damaged_log(void **state)
+{
+    struct world *w = *state;
+    char log[256];
+    three_points(w);
+    file_path(w, log, "log");
+    uint8_t byte;
+    int fd = open(log, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pread(fd, &byte, 1, 150), 1);
+    byte ^= 1;
+    assert_int_equal(pwrite(fd, &byte, 1, 150), 1);
+    close(fd);
+    expect_damaged(w, "log at byte");
+}
+
+/* The same, though the index that knows better is lost too: whole records follow. */
+static void test_damaged_log_without_index(void **state)
+{
+    struct world *w = *state;
+    char path[256];
+    three_points(w);
+    file_path(w, path, "log");
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "\377", 1, 150), 1);
+    close(fd);
+    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
+    assert_int_equal(unlink(path), 0);
+    expect_damaged(w, "log at byte");
+}
+
+static void test_shorter_log(void **state)
+{
+    struct world *w = *state;
+    char log[256];
+    three_points(w);
+    file_path(w, log, "log");
+    assert_int_equal(truncate(log, file_size(log) - 3), 0);
+    expect_damaged(w, "log");
+}
+
+static void test_missing_log(void **state)
+{
+    struct world *w = *state;
+    char path[256];
+    three_points(w);
+    file_path(w, path, "log");
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
+    assert_int_equal(unlink(path), 0);
+    expect_damaged(w, "log is missing");
+}
+
+static void test_missing_segment(void **state)
+{
+    struct world *w = *state;
+    char path[256];
+    three_points(w);
+    file_path(w, path, "segments/00000000000000000002.000000.seg");
+    assert_int_equal(unlink(path), 0);
+    expect_damaged(w, "segment 2.0 is missing");
+}
+
+static void test_shorter_segment(void **state)
+{
+    struct world *w = *state;
+    char path[256];
+    three_points(w);
+    file_path(w, path, "segments/00000000000000000003.000000.seg");
+    assert_int_equal(truncate(path, 1000), 0);
+    expect_damaged(w, "segment 3.0 has 1000 bytes");
+}
+
+/* A log that lost its end, with an index that never saw it: the segments tell. */
+static void test_segments_without_records(void **state)
+{
+    struct world *w = *state;
+    char path[256];
+    off_t end;
+    seed(w);
+    file_path(w, path, "log");
+    end = file_size(path);
+    increment(w);
+    increment(w);
+    site_stop(w);
+    assert_int_equal(truncate(path, end), 0);
+    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
+    assert_int_equal(unlink(path), 0);
+    expect_damaged(w, "2 segments are there");
+}
+
+static void test_second_site_is_locked_out(void **state)
+{
+    struct world *w = *state;
+    struct repl_site *second;
+    struct repl_error err = {0};
+    assert_int_equal(repl_site_new(w->loop, config_make(w), &second, &err).code, REPL_E_LOCKED);
+}
+
+/* --- a full disk ------------------------------------------------------------------------------ */
+
+static void test_no_space(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    char ballast[128];
+    static uint8_t block[MIB];
+    site_stop(w);
+    if (geteuid() != 0)
+        skip();
+    nftw(w->store, tree_remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    mkdir(w->store, 0700);
+    if (mount("none", w->store, "tmpfs", 0, "size=24m") != 0)
+        skip();
+    site_start(w);
+    seed(w);
+    expect_replica(w);
+    snprintf(ballast, sizeof ballast, "%s/volumes/data/ballast", w->store);
+    int fd = open(ballast, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    while (write(fd, block, sizeof block) > 0)
+        continue;
+    assert_int_equal(errno, ENOSPC);
+    build_big(&b, w);
+    build_put(&b);
+    expect_refusal(w, 507, REPL_REFUSAL_NO_SPACE, "full");
+    assert_int_equal(hello(w).head.to_seq, 1);
+    assert_int_equal(unlink(ballast), 0);
+    close(fd);
+    assert_int_equal(build_put(&b), 201);
+    build_taken(&b);
+    build_fini(&b);
+    expect_replica(w);
+    site_restart(w);
+    assert_int_equal(hello(w).head.to_seq, 2);
+    site_stop(w);
+    assert_int_equal(umount(w->store), 0);
+}
+
+static int teardown_mount(void **state)
+{
+    struct world *w = *state;
+    if (w->site != NULL)
+        site_stop(w);
+    umount2(w->store, MNT_DETACH);
+    world_fini(w);
+    return 0;
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_seed_in_parts),
+        TEST(test_increments),
+        TEST(test_welcome),
+        TEST(test_duplicate),
+        TEST(test_fork_and_fence),
+        TEST(test_gap_is_refused_early),
+        TEST(test_damaged_upload),
+        TEST(test_resume),
+        TEST(test_resume_after_restart),
+        TEST(test_new_connection_takes_over),
+        TEST(test_missing_chunks),
+        TEST(test_supply_refused),
+        TEST(test_index_made_anew),
+        TEST(test_reports),
+        TEST(test_report_without_hello),
+        TEST(test_permissions),
+        TEST(test_reload),
+        TEST(test_bad_paths),
+        TEST(test_readers),
+        TEST(test_restart),
+        TEST(test_crash_before_publish),
+        TEST(test_staged_rubbish),
+        TEST(test_crash_after_publish),
+        TEST(test_torn_tail),
+        TEST(test_crash_after_log),
+        TEST(test_damaged_log),
+        TEST(test_damaged_log_without_index),
+        TEST(test_shorter_log),
+        TEST(test_missing_log),
+        TEST(test_missing_segment),
+        TEST(test_shorter_segment),
+        TEST(test_segments_without_records),
+        TEST(test_second_site_is_locked_out),
+        cmocka_unit_test_setup_teardown(test_no_space, setup, teardown_mount),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

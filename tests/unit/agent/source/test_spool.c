@@ -1,0 +1,170 @@
+/*
+ * The spool: what has been appended becomes readable in order, a file that is
+ * dropped while it is written goes without a trace, and a full disk is told.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "source/spool.h"
+#include "unit/temporary.h"
+
+struct fixture {
+    struct temporary directory;
+    struct repl_loop *loop;
+    struct repl_spool spool;
+    int dir_fd;
+    unsigned told, failed;
+    struct repl_error err;
+};
+
+static void progress(void *context, struct repl_spool_file *file, repl_result result,
+                     const struct repl_error *err)
+{
+    struct fixture *f = context;
+    (void)file;
+    f->told++;
+    if (!repl_ok(result)) {
+        f->failed++;
+        f->err = *err;
+    }
+}
+
+static int set_up(void **state)
+{
+    static struct fixture f;
+    struct repl_loop_options options = {.workers = 2};
+    struct repl_error err;
+    f = (struct fixture){0};
+    if (temporary_make(&f.directory) != 0)
+        return -1;
+    f.dir_fd = open(f.directory.path, O_RDONLY | O_DIRECTORY);
+    if (f.dir_fd < 0 || !repl_ok(repl_loop_new(&options, &f.loop, &err)))
+        return -1;
+    repl_spool_init(&f.spool, f.loop, f.dir_fd, progress, &f);
+    *state = &f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    repl_spool_fini(&f->spool);
+    repl_loop_free(f->loop);
+    close(f->dir_fd);
+    temporary_remove(&f->directory);
+    return 0;
+}
+
+static void drain(struct fixture *f)
+{
+    struct repl_error err;
+    for (int turns = 0; f->spool.writes_out > 0; turns++) {
+        assert_in_range(turns, 0, 1000);
+        assert_true(repl_ok(repl_loop_once(f->loop, 1000, &err)));
+    }
+}
+
+static void append(struct fixture *f, uint64_t number, const void *data, size_t size)
+{
+    struct repl_error err;
+    assert_true(repl_ok(repl_spool_append(&f->spool, number, data, size, &err)));
+}
+
+static unsigned file_count(const struct fixture *f)
+{
+    unsigned count = 0;
+    DIR *dir = opendir(f->directory.path);
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
+        count += entry->d_name[0] != '.';
+    closedir(dir);
+    return count;
+}
+
+static void appended_bytes_become_readable(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t data[300000], back[sizeof data];
+    struct repl_error err;
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i * 7 + i / 251);
+    for (size_t at = 0, size; at < sizeof data; at += size) {
+        size = 1 + at % 9973;
+        if (size > sizeof data - at)
+            size = sizeof data - at;
+        append(f, 7, data + at, size);
+    }
+    struct repl_spool_file *file = repl_spool_find(&f->spool, 7);
+    assert_non_null(file);
+    assert_int_equal(repl_spool_appended(file), sizeof data);
+    drain(f);
+    assert_int_equal(repl_spool_readable(file), sizeof data);
+    assert_true(repl_ok(repl_spool_read(file, 0, back, sizeof back, &err)));
+    assert_memory_equal(data, back, sizeof data);
+    assert_true(repl_ok(repl_spool_read(file, 299000, back, 1000, &err)));
+    assert_memory_equal(data + 299000, back, 1000);
+    assert_int_equal(f->failed, 0);
+}
+
+static void a_dropped_file_is_gone_at_once(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t data[1 << 20];
+    for (int i = 0; i < 8; i++)
+        append(f, 1, data, sizeof data);
+    append(f, 2, "x", 1);
+    repl_spool_drop(&f->spool, 1); /* its writes are under way */
+    assert_null(repl_spool_find(&f->spool, 1));
+    assert_int_equal(file_count(f), 1);
+    append(f, 1, "again", 5); /* the number may come back */
+    drain(f);
+    assert_int_equal(repl_spool_readable(repl_spool_find(&f->spool, 1)), 5);
+    assert_int_equal(f->failed, 0);
+    repl_spool_drop(&f->spool, 1);
+    repl_spool_drop(&f->spool, 2);
+    repl_spool_drop(&f->spool, 3); /* never was */
+    assert_int_equal(file_count(f), 0);
+}
+
+/* A file may grow to so many bytes in this process, for the time of one test: the disk is full. */
+static void a_failed_write_is_told(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t data[65536];
+    struct rlimit before, small = {.rlim_cur = 100000, .rlim_max = RLIM_INFINITY};
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small.rlim_max = before.rlim_max;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    append(f, 1, data, sizeof data);
+    append(f, 1, data, sizeof data);
+    append(f, 1, data, sizeof data);
+    drain(f);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_true(f->failed >= 1);
+    assert_non_null(strstr(f->err.text, "spool: writing a segment"));
+    /* what comes after a failed write is not readable, however it went */
+    assert_true(repl_spool_readable(repl_spool_find(&f->spool, 1)) <= 2 * sizeof data);
+    repl_spool_drop(&f->spool, 1);
+    assert_int_equal(file_count(f), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(appended_bytes_become_readable, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_dropped_file_is_gone_at_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_failed_write_is_told, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,723 @@
+/*
+ * The messages: every type with random values there and back, the bytes where the specification
+ * says, every truncation refused, lists held to their limits and order, other protocol versions
+ * refused in words.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "format/wire.h"
+#include "unit/random.h"
+
+#define ROUNDS 200
+
+/* Any message, decoded. */
+union message {
+    struct repl_hello hello;
+    struct repl_welcome welcome;
+    struct repl_ack ack;
+    struct repl_refusal refusal;
+    struct repl_missing missing;
+    struct repl_report report;
+    struct repl_points_page points;
+    struct repl_segments_page segments;
+};
+
+/* --- random messages, and whether two are the same ----------------------------------------- */
+
+static void random_text(struct random *random, char *text)
+{
+    size_t size = random_below(random, REPL_WIRE_TEXT_MAX + 1);
+    for (size_t i = 0; i < size; i++)
+        text[i] = (char)(random_below(random, 2) ? 0x20 + random_below(random, 0x5f)
+                                                 : 0x80 + random_below(random, 0x80));
+    text[size] = '\0';
+}
+
+static void random_digest(struct random *random, struct repl_digest *digest)
+{
+    random_fill(random, digest->bytes, sizeof digest->bytes);
+}
+
+static bool digest_same(const struct repl_digest *a, const struct repl_digest *b)
+{
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+static struct repl_head random_head(struct random *random)
+{
+    struct repl_head head = {.to_seq = random_next(random) | 1,
+                             .part = (uint32_t)random_next(random),
+                             .has_point = random_below(random, 2)};
+    head.from_seq = random_below(random, head.to_seq);
+    random_digest(random, &head.digest);
+    return head;
+}
+
+static bool head_same(const struct repl_head *a, const struct repl_head *b)
+{
+    return a->from_seq == b->from_seq && a->to_seq == b->to_seq && a->part == b->part &&
+           a->has_point == b->has_point && digest_same(&a->digest, &b->digest);
+}
+
+static void hello_make(struct random *random, union message *m)
+{
+    m->hello = (struct repl_hello){.version_min = (uint16_t)random_below(random, 2),
+                                   .version_max = (uint16_t)(1 + random_below(random, 65535)),
+                                   .kind = REPL_VOLUME_BLOCK,
+                                   .lineage = random_next(random),
+                                   .volume_size = random_below(random, REPL_VOLUME_SIZE_MAX + 1),
+                                   .rpo_ms = (uint32_t)random_next(random),
+                                   .sent_ns = (int64_t)random_next(random)};
+    random_fill(random, m->hello.volume.bytes, sizeof m->hello.volume.bytes);
+}
+
+static bool hello_same(const union message *ma, const union message *mb)
+{
+    const struct repl_hello *a = &ma->hello, *b = &mb->hello;
+    return a->version_min == b->version_min && a->version_max == b->version_max &&
+           memcmp(&a->volume, &b->volume, sizeof a->volume) == 0 && a->kind == b->kind &&
+           a->lineage == b->lineage && a->volume_size == b->volume_size && a->rpo_ms == b->rpo_ms &&
+           a->sent_ns == b->sent_ns;
+}
+
+static void welcome_make(struct random *random, union message *m)
+{
+    m->welcome =
+        (struct repl_welcome){.version = 1,
+                              .known = random_below(random, 2),
+                              .lineage = random_next(random),
+                              .point_seq = random_next(random),
+                              .staged_to_seq = random_next(random) | 1,
+                              .staged_part = (uint32_t)random_next(random),
+                              .staged_created_ns = (int64_t)random_next(random),
+                              .staged_bytes = random_below(random, REPL_SEGMENT_HARD_LIMIT + 1),
+                              .received_ns = (int64_t)random_next(random),
+                              .replied_ns = (int64_t)random_next(random)};
+    if (random_below(random, 2))
+        m->welcome.head = random_head(random);
+}
+
+static bool welcome_same(const union message *ma, const union message *mb)
+{
+    const struct repl_welcome *a = &ma->welcome, *b = &mb->welcome;
+    return a->version == b->version && a->known == b->known && a->lineage == b->lineage &&
+           head_same(&a->head, &b->head) && a->point_seq == b->point_seq &&
+           a->staged_to_seq == b->staged_to_seq && a->staged_part == b->staged_part &&
+           a->staged_created_ns == b->staged_created_ns && a->staged_bytes == b->staged_bytes &&
+           a->received_ns == b->received_ns && a->replied_ns == b->replied_ns;
+}
+
+static void ack_make(struct random *random, union message *m)
+{
+    m->ack = (struct repl_ack){.head = random_head(random),
+                               .received_ns = (int64_t)random_next(random),
+                               .replied_ns = (int64_t)random_next(random)};
+}
+
+static bool ack_same(const union message *a, const union message *b)
+{
+    return head_same(&a->ack.head, &b->ack.head) && a->ack.received_ns == b->ack.received_ns &&
+           a->ack.replied_ns == b->ack.replied_ns;
+}
+
+static void refusal_make(struct random *random, union message *m)
+{
+    m->refusal.code = REPL_REFUSAL_BUSY + random_below(random, REPL_REFUSAL_INTERNAL);
+    random_text(random, m->refusal.text);
+}
+
+static bool refusal_same(const union message *a, const union message *b)
+{
+    return a->refusal.code == b->refusal.code && strcmp(a->refusal.text, b->refusal.text) == 0;
+}
+
+static void missing_make(struct random *random, union message *m)
+{
+    uint32_t count = (uint32_t)random_below(random, 20);
+    m->missing = (struct repl_missing){.count = count,
+                                       .names = calloc(count + 1, sizeof m->missing.names[0])};
+    for (uint32_t i = 0; i < count; i++)
+        random_digest(random, &m->missing.names[i]);
+}
+
+static bool missing_same(const union message *a, const union message *b)
+{
+    return a->missing.count == b->missing.count &&
+           memcmp(a->missing.names, b->missing.names, a->missing.count * 32u) == 0;
+}
+
+static void missing_free(union message *m)
+{
+    repl_missing_fini(&m->missing);
+}
+
+static void report_make(struct random *random, union message *m)
+{
+    m->report =
+        (struct repl_report){.seq = random_next(random),
+                             .unchanged_until_ns = (int64_t)random_next(random),
+                             .state = (enum repl_state)random_below(random, REPL_STATE_COUNT),
+                             .backlog_bytes = random_next(random),
+                             .done_bytes = random_next(random),
+                             .total_bytes = random_next(random),
+                             .sent_ns = (int64_t)random_next(random)};
+    random_text(random, m->report.cause);
+}
+
+static bool report_same(const union message *ma, const union message *mb)
+{
+    const struct repl_report *a = &ma->report, *b = &mb->report;
+    return a->seq == b->seq && a->unchanged_until_ns == b->unchanged_until_ns &&
+           a->state == b->state && strcmp(a->cause, b->cause) == 0 &&
+           a->backlog_bytes == b->backlog_bytes && a->done_bytes == b->done_bytes &&
+           a->total_bytes == b->total_bytes && a->sent_ns == b->sent_ns;
+}
+
+static struct repl_point random_point(struct random *random, uint64_t seq)
+{
+    int64_t begin_ns = (int64_t)(random_next(random) >> 2);
+    return (struct repl_point){.seq = seq,
+                               .begin_ns = begin_ns,
+                               .end_ns = begin_ns + (int64_t)random_below(random, 1000),
+                               .consistency = REPL_CONSISTENCY_CRASH + random_below(random, 3),
+                               .cut = REPL_CUT_QUIET + random_below(random, 4),
+                               .flags = (uint16_t)random_below(random, 4),
+                               .attempts = (uint32_t)random_next(random) | 1,
+                               .changed_bytes = random_next(random)};
+}
+
+static bool point_same(const struct repl_point *a, const struct repl_point *b)
+{
+    return a->seq == b->seq && a->begin_ns == b->begin_ns && a->end_ns == b->end_ns &&
+           a->consistency == b->consistency && a->cut == b->cut && a->flags == b->flags &&
+           a->attempts == b->attempts && a->changed_bytes == b->changed_bytes;
+}
+
+static void points_make(struct random *random, union message *m)
+{
+    uint32_t count = (uint32_t)random_below(random, 20);
+    uint64_t seq = 0;
+    m->points =
+        (struct repl_points_page){.count = count,
+                                  .more = count > 0 && random_below(random, 2),
+                                  .entries = calloc(count + 1, sizeof m->points.entries[0])};
+    for (uint32_t i = 0; i < count; i++) {
+        struct repl_points_entry *entry = &m->points.entries[i];
+        seq += 1 + random_below(random, 1000);
+        entry->point = random_point(random, seq);
+        entry->unchanged_until_ns = entry->point.end_ns + (int64_t)random_below(random, 1000);
+        entry->volume_size = random_below(random, REPL_VOLUME_SIZE_MAX + 1);
+    }
+}
+
+static bool points_same(const union message *ma, const union message *mb)
+{
+    const struct repl_points_page *a = &ma->points, *b = &mb->points;
+    bool same = a->count == b->count && a->more == b->more;
+    for (uint32_t i = 0; same && i < a->count; i++)
+        same = point_same(&a->entries[i].point, &b->entries[i].point) &&
+               a->entries[i].unchanged_until_ns == b->entries[i].unchanged_until_ns &&
+               a->entries[i].volume_size == b->entries[i].volume_size;
+    return same;
+}
+
+static void points_free(union message *m)
+{
+    repl_points_page_fini(&m->points);
+}
+
+static void segments_make(struct random *random, union message *m)
+{
+    uint32_t count = (uint32_t)random_below(random, 20);
+    uint64_t seq = 1;
+    uint32_t part = 0;
+    m->segments =
+        (struct repl_segments_page){.count = count,
+                                    .more = count > 0 && random_below(random, 2),
+                                    .entries = calloc(count + 1, sizeof m->segments.entries[0])};
+    for (uint32_t i = 0; i < count; i++) {
+        struct repl_segments_entry *entry = &m->segments.entries[i];
+        bool next = random_below(random, 2);
+        seq += next;
+        part = next ? 0 : part + 1;
+        entry->head = random_head(random);
+        entry->head.from_seq = seq - 1;
+        entry->head.to_seq = seq;
+        entry->head.part = part;
+        entry->file_size = random_below(random, REPL_SEGMENT_HARD_LIMIT + 1);
+    }
+}
+
+static bool segments_same(const union message *ma, const union message *mb)
+{
+    const struct repl_segments_page *a = &ma->segments, *b = &mb->segments;
+    bool same = a->count == b->count && a->more == b->more;
+    for (uint32_t i = 0; same && i < a->count; i++)
+        same = head_same(&a->entries[i].head, &b->entries[i].head) &&
+               a->entries[i].file_size == b->entries[i].file_size;
+    return same;
+}
+
+static void segments_free(union message *m)
+{
+    repl_segments_page_fini(&m->segments);
+}
+
+/* --- the types, one row each ----------------------------------------------------------------- */
+
+#define DOORS(name, type)                                                                          \
+    static repl_result name##_out(const union message *m, struct repl_buffer *out,                 \
+                                  struct repl_error *err)                                          \
+    {                                                                                              \
+        return repl_##type##_encode(&m->name, out, err);                                           \
+    }                                                                                              \
+    static repl_result name##_in(const void *data, size_t size, union message *m,                  \
+                                 struct repl_error *err)                                           \
+    {                                                                                              \
+        return repl_##type##_decode(data, size, &m->name, err);                                    \
+    }
+DOORS(hello, hello)
+DOORS(welcome, welcome)
+DOORS(ack, ack)
+DOORS(refusal, refusal)
+DOORS(missing, missing)
+DOORS(report, report)
+DOORS(points, points_page)
+DOORS(segments, segments_page)
+
+static void nothing_to_free(union message *m)
+{
+    (void)m;
+}
+
+static const struct row {
+    enum repl_wire_type type;
+    void (*make)(struct random *random, union message *m);
+    bool (*same)(const union message *a, const union message *b);
+    repl_result (*encode)(const union message *m, struct repl_buffer *out, struct repl_error *err);
+    repl_result (*decode)(const void *data, size_t size, union message *m, struct repl_error *err);
+    void (*free)(union message *m);
+} rows[] = {
+    {REPL_WIRE_HELLO, hello_make, hello_same, hello_out, hello_in, nothing_to_free},
+    {REPL_WIRE_WELCOME, welcome_make, welcome_same, welcome_out, welcome_in, nothing_to_free},
+    {REPL_WIRE_ACK, ack_make, ack_same, ack_out, ack_in, nothing_to_free},
+    {REPL_WIRE_REFUSAL, refusal_make, refusal_same, refusal_out, refusal_in, nothing_to_free},
+    {REPL_WIRE_MISSING, missing_make, missing_same, missing_out, missing_in, missing_free},
+    {REPL_WIRE_REPORT, report_make, report_same, report_out, report_in, nothing_to_free},
+    {REPL_WIRE_POINTS, points_make, points_same, points_out, points_in, points_free},
+    {REPL_WIRE_SEGMENTS, segments_make, segments_same, segments_out, segments_in, segments_free},
+};
+#define ROW_COUNT (sizeof rows / sizeof rows[0])
+
+/* A copy of exactly this size on the heap: where reading goes beyond, the sanitizers say so. */
+static enum repl_code decode_copy(const struct row *row, const uint8_t *data, size_t size)
+{
+    uint8_t *copy = malloc(size > 0 ? size : 1);
+    union message m;
+    struct repl_error err = {.text = ""};
+    memcpy(copy, data, size);
+    enum repl_code code = row->decode(copy, size, &m, &err).code;
+    free(copy);
+    if (code == REPL_OK)
+        row->free(&m);
+    else
+        assert_true(err.text[0] != '\0');
+    return code;
+}
+
+static void random_messages_come_back(void **state)
+{
+    struct random random = random_begin("random_messages_come_back", 1);
+    (void)state;
+    for (size_t i = 0; i < ROW_COUNT * ROUNDS; i++) {
+        const struct row *row = &rows[i % ROW_COUNT];
+        union message m = {0}, back;
+        struct repl_error err;
+        struct repl_buffer buffer = {0};
+        row->make(&random, &m);
+        /* it is appended to what is there */
+        assert_true(repl_ok(repl_buffer_append(&buffer, "before", 6, &err)));
+        assert_true(repl_ok(row->encode(&m, &buffer, &err)));
+        assert_memory_equal(buffer.data, "before", 6);
+        const uint8_t *data = buffer.data + 6;
+        size_t size = buffer.size - 6;
+        assert_int_equal(repl_wire_type_of(data, size), row->type);
+        for (size_t j = 0; j < ROW_COUNT; j++) {
+            if (j != i % ROW_COUNT)
+                assert_int_equal(decode_copy(&rows[j], data, size), REPL_E_CORRUPT);
+        }
+        assert_true(repl_ok(row->decode(data, size, &back, &err)));
+        assert_true(row->same(&m, &back));
+        row->free(&m);
+        row->free(&back);
+        repl_buffer_fini(&buffer);
+    }
+}
+
+static void set_size(uint8_t *data, size_t size)
+{
+    struct repl_writer w = repl_writer_of(data + 8, 4);
+    repl_write_u32(&w, (uint32_t)size);
+}
+
+/* Cut short, with the size it announces left as it was or cut as well; and made longer. */
+static void every_truncation_is_refused(void **state)
+{
+    struct random random = random_begin("every_truncation_is_refused", 2);
+    (void)state;
+    for (size_t i = 0; i < ROW_COUNT * 4; i++) {
+        const struct row *row = &rows[i % ROW_COUNT];
+        union message m = {0};
+        struct repl_error err;
+        struct repl_buffer buffer = {0};
+        row->make(&random, &m);
+        assert_true(repl_ok(row->encode(&m, &buffer, &err)));
+        size_t whole = buffer.size;
+        for (size_t size = 0; size < whole; size++) {
+            set_size(buffer.data, whole);
+            assert_int_equal(decode_copy(row, buffer.data, size), REPL_E_CORRUPT);
+            set_size(buffer.data, size);
+            assert_int_equal(decode_copy(row, buffer.data, size), REPL_E_CORRUPT);
+        }
+        *repl_buffer_extend(&buffer, 1) = 0;
+        set_size(buffer.data, whole);
+        assert_int_equal(decode_copy(row, buffer.data, whole + 1), REPL_E_CORRUPT);
+        set_size(buffer.data, whole + 1);
+        assert_int_equal(decode_copy(row, buffer.data, whole + 1), REPL_E_CORRUPT);
+        row->free(&m);
+        repl_buffer_fini(&buffer);
+    }
+}
+
+/* No checksum: TLS sees to the bytes. But whatever changes, a decoder survives it, and what it
+ * accepts it encodes to the same bytes: there is one way to say each thing. */
+static void what_is_accepted_is_canonical(void **state)
+{
+    struct random random = random_begin("what_is_accepted_is_canonical", 3);
+    (void)state;
+    for (size_t i = 0; i < ROW_COUNT * 2000; i++) {
+        const struct row *row = &rows[i % ROW_COUNT];
+        union message m = {0}, back;
+        struct repl_error err;
+        struct repl_buffer buffer = {0}, again = {0};
+        row->make(&random, &m);
+        assert_true(repl_ok(row->encode(&m, &buffer, &err)));
+        for (uint64_t n = 1 + random_below(&random, 3); n > 0; n--)
+            buffer.data[random_below(&random, buffer.size)] ^=
+                (uint8_t)(1u << random_below(&random, 8));
+        if (repl_ok(row->decode(buffer.data, buffer.size, &back, &err))) {
+            assert_true(repl_ok(row->encode(&back, &again, &err)));
+            assert_int_equal(again.size, buffer.size);
+            assert_memory_equal(again.data, buffer.data, again.size);
+            row->free(&back);
+        }
+        row->free(&m);
+        repl_buffer_fini(&buffer);
+        repl_buffer_fini(&again);
+    }
+}
+
+/* --- the bytes, as docs/formats/wire.md has them -----------------------------------------------
+ */
+
+static void assert_encodes(const struct row *row, const union message *m, const char *bytes,
+                           size_t size)
+{
+    struct repl_buffer buffer = {0};
+    struct repl_error err;
+    assert_true(repl_ok(row->encode(m, &buffer, &err)));
+    assert_int_equal(buffer.size, size);
+    assert_memory_equal(buffer.data, bytes, size);
+    repl_buffer_fini(&buffer);
+}
+
+static void bytes_lie_where_the_specification_says(void **state)
+{
+    (void)state;
+    union message m = {.hello = {.version_min = 1,
+                                 .version_max = 0x0302,
+                                 .kind = REPL_VOLUME_BLOCK,
+                                 .lineage = 0x1112131415161718,
+                                 .volume_size = 0x2122232425262728,
+                                 .rpo_ms = 0x31323334,
+                                 .sent_ns = -2}};
+    memset(&m.hello.volume, 'v', sizeof m.hello.volume);
+    assert_encodes(&rows[0], &m,
+                   "REPL\1\0\0\0\x40\0\0\0"
+                   "\1\0\2\3"
+                   "vvvvvvvvvvvvvvvv\1\0\0\0"
+                   "\x18\x17\x16\x15\x14\x13\x12\x11"
+                   "\x28\x27\x26\x25\x24\x23\x22\x21"
+                   "\x34\x33\x32\x31"
+                   "\xfe\xff\xff\xff\xff\xff\xff\xff",
+                   64);
+    m = (union message){.ack = {.head = {.from_seq = 1, .to_seq = 2, .part = 3, .has_point = true},
+                                .received_ns = 4,
+                                .replied_ns = 5}};
+    memset(&m.ack.head.digest, 'd', sizeof m.ack.head.digest);
+    assert_encodes(&rows[2], &m,
+                   "REPL\3\0\0\0\x54\0\0\0"
+                   "\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\3\0\0\0\1\0\0\0"
+                   "dddddddddddddddddddddddddddddddd"
+                   "\4\0\0\0\0\0\0\0\5\0\0\0\0\0\0\0",
+                   84);
+    m = (union message){.refusal = {.code = REPL_REFUSAL_FORK, .text = "no"}};
+    assert_encodes(&rows[3], &m, "REPL\4\0\0\0\x14\0\0\0\5\0\0\0\2\0no", 20);
+}
+
+/* --- bounds ------------------------------------------------------------------------------------
+ */
+
+static enum repl_code there_and_back(const struct row *row, const union message *m)
+{
+    struct repl_buffer buffer = {0};
+    struct repl_error err;
+    assert_true(repl_ok(row->encode(m, &buffer, &err)));
+    enum repl_code code = decode_copy(row, buffer.data, buffer.size);
+    repl_buffer_fini(&buffer);
+    return code;
+}
+
+static void other_protocol_versions_are_refused_in_words(void **state)
+{
+    static const struct {
+        uint16_t min, max;
+        enum repl_code code;
+    } cases[] = {{1, 1, REPL_OK},        {0, 1, REPL_OK},        {1, 9, REPL_OK},
+                 {2, 9, REPL_E_VERSION}, {0, 0, REPL_E_VERSION}, {65535, 65535, REPL_E_VERSION},
+                 {2, 1, REPL_E_VERSION}, {1, 0, REPL_E_VERSION}};
+    struct random random = random_begin("other_protocol_versions", 4);
+    struct repl_error err;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        union message m = {0}, back;
+        struct repl_buffer buffer = {0};
+        hello_make(&random, &m);
+        m.hello.version_min = cases[i].min;
+        m.hello.version_max = cases[i].max;
+        assert_true(repl_ok(hello_out(&m, &buffer, &err)));
+        repl_result result = hello_in(buffer.data, buffer.size, &back, &err);
+        assert_int_equal(result.code, cases[i].code);
+        if (cases[i].code == REPL_E_VERSION)
+            assert_non_null(strstr(err.text, "upgrade"));
+        repl_buffer_fini(&buffer);
+    }
+    for (uint16_t version = 0; version <= 3; version++) {
+        union message m = {0};
+        welcome_make(&random, &m);
+        m.welcome.version = version;
+        assert_int_equal(there_and_back(&rows[1], &m), version == 1 ? REPL_OK : REPL_E_VERSION);
+    }
+}
+
+static void fields_are_held_to_their_bounds(void **state)
+{
+    struct random random = random_begin("fields_are_held_to_their_bounds", 5);
+    (void)state;
+    union message m = {0}, good;
+    hello_make(&random, &good);
+    m = good;
+    m.hello.kind = REPL_VOLUME_TREE;
+    assert_int_equal(there_and_back(&rows[0], &m), REPL_E_CORRUPT);
+    m = good;
+    m.hello.volume_size = REPL_VOLUME_SIZE_MAX + 1;
+    assert_int_equal(there_and_back(&rows[0], &m), REPL_E_CORRUPT);
+
+    memset(&good, 0, sizeof good);
+    good.welcome.version = 1;
+    assert_int_equal(there_and_back(&rows[1], &good), REPL_OK);
+    m = good;
+    m.welcome.head.part = 1; /* of nothing */
+    assert_int_equal(there_and_back(&rows[1], &m), REPL_E_CORRUPT);
+    m = good;
+    m.welcome.staged_bytes = 1; /* of nothing */
+    assert_int_equal(there_and_back(&rows[1], &m), REPL_E_CORRUPT);
+    m.welcome.staged_to_seq = 1;
+    assert_int_equal(there_and_back(&rows[1], &m), REPL_OK);
+    m.welcome.staged_bytes = REPL_SEGMENT_HARD_LIMIT + 1;
+    assert_int_equal(there_and_back(&rows[1], &m), REPL_E_CORRUPT);
+
+    ack_make(&random, &m);
+    m.ack.head.from_seq = m.ack.head.to_seq;
+    assert_int_equal(there_and_back(&rows[2], &m), REPL_E_CORRUPT);
+    memset(&m, 0, sizeof m);
+    assert_int_equal(there_and_back(&rows[2], &m), REPL_OK); /* to a report, before any segment */
+    m.ack.head.has_point = true;
+    assert_int_equal(there_and_back(&rows[2], &m), REPL_E_CORRUPT);
+
+    static const int codes[] = {0, REPL_REFUSAL_INTERNAL + 1, 255};
+    for (size_t i = 0; i < 3; i++) {
+        refusal_make(&random, &m);
+        m.refusal.code = (enum repl_refusal_code)codes[i];
+        assert_int_equal(there_and_back(&rows[3], &m), REPL_E_CORRUPT);
+    }
+    report_make(&random, &m);
+    m.report.state = REPL_STATE_COUNT;
+    assert_int_equal(there_and_back(&rows[5], &m), REPL_E_CORRUPT);
+}
+
+static void words_are_made_fit_to_be_read(void **state)
+{
+    (void)state;
+    struct repl_error err;
+    struct repl_buffer buffer = {0};
+    struct repl_refusal refusal = {.code = REPL_REFUSAL_BUSY, .text = "a\nb\x1b[2J\x7f\xc3\xa9"};
+    struct repl_refusal back;
+    assert_true(repl_ok(repl_refusal_encode(&refusal, &buffer, &err)));
+    assert_true(repl_ok(repl_refusal_decode(buffer.data, buffer.size, &back, &err)));
+    assert_string_equal(back.text, "a?b?[2J?\xc3\xa9");
+    /* from somebody less careful it is refused */
+    buffer.data[12 + 4 + 2 + 1] = '\n';
+    assert_int_equal(repl_refusal_decode(buffer.data, buffer.size, &back, &err).code,
+                     REPL_E_CORRUPT);
+    repl_buffer_fini(&buffer);
+}
+
+static void list_limits(const struct row *row, uint32_t limit, size_t head_size, size_t entry_size)
+{
+    struct repl_error err;
+    struct repl_buffer buffer = {0};
+    union message m = {0}, back;
+    m.missing.count = limit; /* the first field of every list */
+    void *entries = calloc(limit + 1, 128);
+    if (row->type == REPL_WIRE_MISSING) {
+        m.missing.names = entries;
+    } else if (row->type == REPL_WIRE_POINTS) {
+        m.points.entries = entries;
+        for (uint32_t i = 0; i <= limit; i++)
+            m.points.entries[i].point =
+                (struct repl_point){.seq = i + 1, .consistency = 1, .cut = 1, .attempts = 1};
+    } else {
+        m.segments.entries = entries;
+        for (uint32_t i = 0; i <= limit; i++)
+            m.segments.entries[i].head.to_seq = i + 1;
+    }
+    assert_true(repl_ok(row->encode(&m, &buffer, &err)));
+    assert_int_equal(buffer.size, 12 + head_size + limit * entry_size);
+    assert_true(repl_ok(row->decode(buffer.data, buffer.size, &back, &err)));
+    assert_true(row->same(&m, &back));
+    row->free(&back);
+
+    /* one more is neither written nor read, and a count that is only claimed costs nothing */
+    size_t size = buffer.size;
+    m.missing.count = limit + 1;
+    assert_int_equal(row->encode(&m, &buffer, &err).code, REPL_E_INTERNAL);
+    assert_int_equal(buffer.size, size);
+    m.missing.count = UINT32_MAX;
+    assert_int_equal(row->encode(&m, &buffer, &err).code, REPL_E_INTERNAL);
+    for (uint64_t count = limit + 1; count <= UINT32_MAX; count = count * 2 + 1) {
+        struct repl_writer w = repl_writer_of(buffer.data + 12, 4);
+        repl_write_u32(&w, (uint32_t)count);
+        assert_int_equal(decode_copy(row, buffer.data, buffer.size), REPL_E_CORRUPT);
+    }
+    uint8_t *more = repl_buffer_extend(&buffer, entry_size);
+    memcpy(more, more - entry_size, entry_size);
+    set_size(buffer.data, buffer.size);
+    struct repl_writer w = repl_writer_of(buffer.data + 12, 4);
+    repl_write_u32(&w, limit + 1);
+    assert_int_equal(decode_copy(row, buffer.data, buffer.size), REPL_E_CORRUPT);
+    free(entries);
+    repl_buffer_fini(&buffer);
+}
+
+static void lists_are_held_to_their_limits(void **state)
+{
+    (void)state;
+    list_limits(&rows[4], REPL_MISSING_CHUNKS_MAX, 4, 32);
+    list_limits(&rows[6], REPL_LIST_ENTRIES_MAX, 8, 80);
+    list_limits(&rows[7], REPL_LIST_ENTRIES_MAX, 8, 64);
+}
+
+static void pages_are_in_order_and_get_on(void **state)
+{
+    (void)state;
+    struct repl_points_entry points[2] = {
+        {.point = {.seq = 5, .end_ns = 9, .consistency = 1, .cut = 1, .attempts = 1},
+         .unchanged_until_ns = 9},
+        {.point = {.seq = 6, .end_ns = 9, .consistency = 1, .cut = 1, .attempts = 1},
+         .unchanged_until_ns = 9},
+    };
+    union message m = {.points = {.count = 2, .entries = points}};
+    assert_int_equal(there_and_back(&rows[6], &m), REPL_OK);
+    points[1].point.seq = 5;
+    assert_int_equal(there_and_back(&rows[6], &m), REPL_E_CORRUPT);
+    points[1].point.seq = 6;
+    points[1].unchanged_until_ns = 8;
+    assert_int_equal(there_and_back(&rows[6], &m), REPL_E_CORRUPT);
+    points[1].unchanged_until_ns = 9;
+    points[0].volume_size = REPL_VOLUME_SIZE_MAX + 1;
+    assert_int_equal(there_and_back(&rows[6], &m), REPL_E_CORRUPT);
+    m.points = (struct repl_points_page){.more = true};
+    assert_int_equal(there_and_back(&rows[6], &m), REPL_E_CORRUPT);
+
+    struct repl_segments_entry segments[2] = {{.head = {.from_seq = 4, .to_seq = 5, .part = 1}},
+                                              {.head = {.from_seq = 4, .to_seq = 5, .part = 2}}};
+    m.segments = (struct repl_segments_page){.count = 2, .entries = segments};
+    assert_int_equal(there_and_back(&rows[7], &m), REPL_OK);
+    segments[1].head.part = 1;
+    assert_int_equal(there_and_back(&rows[7], &m), REPL_E_CORRUPT);
+    segments[1].head = (struct repl_head){.from_seq = 3, .to_seq = 4, .part = 9};
+    assert_int_equal(there_and_back(&rows[7], &m), REPL_E_CORRUPT);
+    segments[1].head = (struct repl_head){.from_seq = 6, .to_seq = 6};
+    assert_int_equal(there_and_back(&rows[7], &m), REPL_E_CORRUPT);
+    segments[1].head.to_seq = 7;
+    segments[1].file_size = REPL_SEGMENT_HARD_LIMIT + 1;
+    assert_int_equal(there_and_back(&rows[7], &m), REPL_E_CORRUPT);
+    m.segments = (struct repl_segments_page){.more = true};
+    assert_int_equal(there_and_back(&rows[7], &m), REPL_E_CORRUPT);
+}
+
+static void refusals_are_errors_and_statuses(void **state)
+{
+    static const struct {
+        enum repl_refusal_code refusal;
+        enum repl_code code;
+        int status;
+    } cases[] = {
+        {REPL_REFUSAL_BUSY, REPL_E_RETRY, 503},
+        {REPL_REFUSAL_NO_SPACE, REPL_E_NOSPACE, 507},
+        {REPL_REFUSAL_GREET, REPL_E_RETRY, 409},
+        {REPL_REFUSAL_DAMAGED, REPL_E_RETRY, 422},
+        {REPL_REFUSAL_FORK, REPL_E_FORK, 409},
+        {REPL_REFUSAL_FENCED, REPL_E_FENCED, 403},
+        {REPL_REFUSAL_PERMISSION, REPL_E_REFUSED, 403},
+        {REPL_REFUSAL_VERSION, REPL_E_VERSION, 426},
+        {REPL_REFUSAL_REQUEST, REPL_E_REFUSED, 400},
+        {REPL_REFUSAL_NOT_FOUND, REPL_E_MISSING, 404},
+        {REPL_REFUSAL_INTERNAL, REPL_E_RETRY, 500},
+        {(enum repl_refusal_code)0, REPL_E_INTERNAL, 500},
+        {(enum repl_refusal_code)200, REPL_E_INTERNAL, 500},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct repl_refusal refusal = {.code = cases[i].refusal, .text = "100 % sure"};
+        struct repl_error err;
+        assert_int_equal(repl_refusal_raise(&refusal, &err).code, cases[i].code);
+        assert_string_equal(err.text, "100 % sure");
+        assert_int_equal(repl_refusal_status(cases[i].refusal), cases[i].status);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_messages_come_back),
+        cmocka_unit_test(every_truncation_is_refused),
+        cmocka_unit_test(what_is_accepted_is_canonical),
+        cmocka_unit_test(bytes_lie_where_the_specification_says),
+        cmocka_unit_test(other_protocol_versions_are_refused_in_words),
+        cmocka_unit_test(fields_are_held_to_their_bounds),
+        cmocka_unit_test(words_are_made_fit_to_be_read),
+        cmocka_unit_test(lists_are_held_to_their_limits),
+        cmocka_unit_test(pages_are_in_order_and_get_on),
+        cmocka_unit_test(refusals_are_errors_and_statuses),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
