@@ -41,12 +41,13 @@ static void rest(struct repl_epoch *epoch, int64_t due_ns)
 
 void repl_epoch_tick(struct repl_epoch *epoch, int64_t now_ns, struct repl_epoch_action *action)
 {
-    wait_until(action, epoch->state == REPL_EPOCH_REST ? epoch->due_ns : INT64_MAX);
+    wait_until(action, INT64_MAX);
     if (epoch->state != REPL_EPOCH_REST)
         return;
     /* a wall clock set back far would otherwise leave the volume alone until it has caught up */
     if (epoch->due_ns > now_ns + epoch->interval_ns + epoch->pause_ns)
         epoch->due_ns = now_ns + epoch->interval_ns;
+    action->until_ns = epoch->due_ns;
     if (now_ns < epoch->due_ns)
         return;
     epoch->state = REPL_EPOCH_SYNCING;

@@ -1,6 +1,6 @@
 /*
  * What `repl status` shows of a volume, on either side: filled in by the agent
- * or the site, carried as JSON over the control socket, printed by cli/status.c.
+ * or the site, carried as JSON over the control socket, printed by cli/verb_status.c.
  */
 #ifndef REPL_AGENT_STATUS_H
 #define REPL_AGENT_STATUS_H
@@ -22,25 +22,25 @@ struct repl_volume_status {
     enum repl_state state;
     char cause[REPL_WIRE_TEXT_MAX + 1];
     char remedy[REPL_WIRE_TEXT_MAX + 1];
-    int64_t rpo_ms;           /* the promise; 0: not known */
-    int64_t lag_ms;           /* age of what the site could restore now; -1: nothing */
-    struct repl_point point;  /* the last one the site has; seq 0: none */
+    int64_t rpo_ms;          /* the promise; 0: not known */
+    int64_t lag_ms;          /* age of what the site could restore now; -1: nothing */
+    struct repl_point point; /* the last one the site has; seq 0: none */
     int64_t unchanged_until_ns;
     uint64_t size;
-    uint64_t backlog_bytes;   /* built and not acknowledged */
-    int64_t catch_up_ms;      /* until the backlog is gone at the present rate; -1: not known */
+    uint64_t backlog_bytes; /* built and not acknowledged */
+    int64_t catch_up_ms;    /* until the backlog is gone at the present rate; -1: not known */
     uint64_t done_bytes, total_bytes; /* of a seed or resync; 0 of 0: none */
     bool clock_known;
-    int64_t clock_offset_ms;  /* the site's clock minus the source's */
+    int64_t clock_offset_ms; /* the site's clock minus the source's */
     /* site only */
-    uint64_t replica_seq;     /* the point the replica has reached; 0: none */
-    bool replica_applying;    /* being brought forward just now */
+    uint64_t replica_seq;  /* the point the replica has reached; 0: none */
+    bool replica_applying; /* being brought forward just now */
     bool replica_on;
     /* counters since the process started */
-    uint64_t points;          /* cut (agent), committed (site) */
-    uint64_t bytes_changed;   /* agent: of pages found changed */
-    uint64_t bytes_sent;      /* agent: acknowledged segments; site: received */
-    uint64_t rounds_torn;     /* agent: rounds a write fell into */
+    uint64_t points;        /* cut (agent), committed (site) */
+    uint64_t bytes_changed; /* agent: of pages found changed */
+    uint64_t bytes_sent;    /* agent: acknowledged segments; site: received */
+    uint64_t rounds_torn;   /* agent: rounds a write fell into */
 };
 
 struct repl_status {

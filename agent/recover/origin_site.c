@@ -6,7 +6,8 @@
  * small segment is one request and a restore does not make one for each page.
  *
  * A restore of hours must not end with a link that is away for a moment: what
- * may work later is tried again for about a minute, unless stop is called.
+ * may work later is tried again for about a minute, unless stop is called. A
+ * site that has not answered once is said to be away at once.
  */
 #include <jansson.h>
 #include <pthread.h>
@@ -33,6 +34,7 @@ struct site_origin {
     char *address, *key_path;
     struct repl_client_options options;
     atomic_bool stopped;
+    atomic_bool reached;   /* it has answered before */
     pthread_mutex_t mutex; /* guards the fetchers */
     pthread_cond_t idle;
     struct repl_fetcher *free_fetchers[FETCHERS_MAX];
@@ -128,8 +130,10 @@ static repl_result fetch(struct site_origin *origin, const char *path, const cha
 {
     for (unsigned attempt = 0;; attempt++) {
         repl_result result = fetch_once(origin, path, range, limit, out, err);
-        if (result.code != REPL_E_RETRY || attempt + 1 == ATTEMPTS_MAX ||
-            !wait_seconds(origin, 1u << attempt))
+        if (repl_ok(result))
+            atomic_store(&origin->reached, true);
+        if (result.code != REPL_E_RETRY || !atomic_load(&origin->reached) ||
+            attempt + 1 == ATTEMPTS_MAX || !wait_seconds(origin, 1u << attempt))
             return result;
     }
 }

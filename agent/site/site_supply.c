@@ -37,7 +37,6 @@ void site_supply_begin(struct site_volume *v, struct site_request *request)
 {
     struct repl_error err;
     char name[64];
-    static uint64_t count; /* names that do not meet: several may arrive at once */
     struct site_intake *intake = calloc(1, sizeof *intake);
     if (intake == NULL) {
         site_refuse_text(request, REPL_REFUSAL_BUSY, "the site is out of memory just now");
@@ -47,7 +46,7 @@ void site_supply_begin(struct site_volume *v, struct site_request *request)
     intake->moved = supply_moved;
     intake->context = request;
     request->supply = intake;
-    snprintf(name, sizeof name, "%" PRIu64 ".supply", ++count);
+    snprintf(name, sizeof name, "%" PRIu64 ".supply", ++v->supplies_begun);
     if (!repl_ok(site_intake_create(intake, v, name, &err))) {
         site_refuse_error(request, &err);
         return;
@@ -101,24 +100,32 @@ static repl_result stored_compare(struct repl_store *store, const char *volume,
     return REPL_SUCCESS;
 }
 
+/* The first number from *id on that is free, or that the same supply has (*stored). */
+static repl_result number_find(struct site_volume *v, const struct repl_digest *digest,
+                               struct repl_segment_id *id, bool *stored, struct repl_error *err)
+{
+    for (; id->supply <= SUPPLY_MAX; id->supply++) {
+        repl_result result = stored_compare(v->site->store, v->name, id, digest, stored, err);
+        if (result.code == REPL_E_MISSING)
+            return REPL_SUCCESS;
+        REPL_TRY(result);
+        if (*stored)
+            return REPL_SUCCESS;
+    }
+    return repl_fail(err, REPL_E_RETRY, "segment %llu.%u has %u supplies already",
+                     (unsigned long long)id->to_seq, id->part, SUPPLY_MAX);
+}
+
 static repl_result supply_store(struct site_volume *v, struct site_request *request,
                                 const struct repl_segment *segment, struct repl_error *err)
 {
     struct repl_store *store = v->site->store;
     struct repl_segment_id id = request->id;
-    for (; id.supply <= SUPPLY_MAX; id.supply++) {
-        bool same = false;
-        repl_result result =
-            stored_compare(store, v->name, &id, &segment->footer.digest, &same, err);
-        if (result.code == REPL_E_MISSING)
-            break;
-        REPL_TRY(result);
-        if (same)
-            goto add;
-    }
-    REPL_TRY(store->ops->segment_publish(store, v->name, &id, request->supply->fd,
-                                         request->supply->path, err));
-add:
+    bool stored = false;
+    REPL_TRY(number_find(v, &segment->footer.digest, &id, &stored, err));
+    if (!stored)
+        REPL_TRY(store->ops->segment_publish(store, v->name, &id, request->supply->fd,
+                                             request->supply->path, err));
     pthread_mutex_lock(&v->site->index_lock);
     repl_result result = repl_index_add_supply(v->site->index, v->name, &id, segment->chunks,
                                                segment->footer.chunk_count, err);

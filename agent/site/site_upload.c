@@ -190,7 +190,7 @@ void site_upload_moved(struct site_intake *intake)
     }
     if (intake->written > v->journal.upload.bytes)
         repl_journal_upload_grow(&v->journal, intake->written - v->journal.upload.bytes);
-    if (!repl_ok(intake->result) && !intake->busy)
+    if (!intake->busy && !repl_ok(intake->result))
         upload_failed(v);
     else if (intake->feeder != NULL && intake->feeder->ended && site_intake_is_idle(intake))
         site_volume_enqueue(v, intake->feeder, SITE_CHANGE_COMMIT);

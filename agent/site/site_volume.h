@@ -138,6 +138,7 @@ struct site_volume {
 
     /* since the start */
     uint64_t points, bytes_received;
+    uint64_t supplies_begun; /* several may arrive at once: each file has a name of its own */
     enum repl_state state_logged;
     bool state_known; /* something has been logged */
 };

@@ -23,11 +23,11 @@
 #define REPL_FRAME_STORED_MAX REPL_FRAME_RAW_MAX
 
 /* A message of the wire protocol, and what may be listed in one. */
-#define REPL_MESSAGE_SIZE_MAX    (1u << 20)
-#define REPL_MISSING_CHUNKS_MAX  8192u
-#define REPL_VOLUME_NAME_SIZE    64u
-#define REPL_WIRE_TEXT_MAX       400u
-#define REPL_LIST_ENTRIES_MAX    4096u
+#define REPL_MESSAGE_SIZE_MAX   (1u << 20)
+#define REPL_MISSING_CHUNKS_MAX 8192u
+#define REPL_VOLUME_NAME_SIZE   64u
+#define REPL_WIRE_TEXT_MAX      400u
+#define REPL_LIST_ENTRIES_MAX   4096u
 
 _Static_assert(REPL_MISSING_CHUNKS_MAX * 32u < REPL_MESSAGE_SIZE_MAX, "the list fits a message");
 _Static_assert(REPL_FRAME_RAW_MAX % REPL_CHUNK_SIZE == 0, "a frame holds whole chunks");

@@ -10,9 +10,9 @@
 #include "repl/error.h"
 #include "repl/format.h"
 
-#define REPL_SLOT_SIZE   4096u
-#define REPL_SLOT_FILE   (2 * REPL_SLOT_SIZE)
-#define REPL_SENT_MAX    64u
+#define REPL_SLOT_SIZE    4096u
+#define REPL_SLOT_FILE    (2 * REPL_SLOT_SIZE)
+#define REPL_SENT_MAX     64u
 #define REPL_IDENTITY_MAX 255u
 
 /* What a source must not forget about one volume. */
@@ -36,7 +36,7 @@ struct repl_source_state {
 struct repl_replica_state {
     struct repl_uuid volume;
     struct repl_head reached; /* zeros: nothing applied */
-    bool applying; /* segments behind it are being written: between two points */
+    bool applying;            /* segments behind it are being written: between two points */
     uint64_t size;
 };
 

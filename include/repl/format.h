@@ -13,8 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define REPL_PAGE_SIZE  4096u  /* the unit in which change is tracked */
-#define REPL_CHUNK_SIZE 65536u /* the unit of deduplication */
+#define REPL_PAGE_SIZE   4096u  /* the unit in which change is tracked */
+#define REPL_CHUNK_SIZE  65536u /* the unit of deduplication */
 #define REPL_CHUNK_PAGES (REPL_CHUNK_SIZE / REPL_PAGE_SIZE)
 
 /* SHA-256. */
@@ -126,7 +126,8 @@ struct repl_segment_footer {
     struct repl_digest digest;
 };
 
-/* --- manifest records --------------------------------------------------------------------------- */
+/* --- manifest records ---------------------------------------------------------------------------
+ */
 
 #define REPL_OBJECT_DEVICE 1u /* the one object of a block volume */
 

@@ -35,7 +35,7 @@ REPL_RESULT repl_view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn 
                            void *context, struct repl_view **out, struct repl_error *err);
 void repl_view_free(struct repl_view *view);
 
-uint64_t repl_view_size(const struct repl_view *view);      /* of the volume, bytes */
+uint64_t repl_view_size(const struct repl_view *view);        /* of the volume, bytes */
 size_t repl_view_segment_count(const struct repl_view *view); /* opened for it */
 
 /* The next stretch at or after offset that is all zeros by the manifests (*zero) or is not, at

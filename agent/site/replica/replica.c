@@ -35,7 +35,8 @@
 #include "site/replica/replica_internal.h"
 
 #define CHECKPOINT_SIZE (UINT64_C(1) << 30)
-#define RETRY_NS        (INT64_C(15) * 1000000000)
+#define RETRY_NS_MIN    INT64_C(1000000000)
+#define RETRY_NS_MAX    (INT64_C(60) * 1000000000)
 
 struct repl_replica {
     struct repl_loop *loop;
@@ -46,6 +47,7 @@ struct repl_replica {
     /* the loop's */
     struct repl_head goal;
     struct repl_timer retry;
+    int64_t retry_ns; /* the next pause, doubled at each failure in a row */
     struct repl_job job;
     bool busy;
     bool asked; /* there is a goal to look at */
@@ -272,7 +274,8 @@ static void problem_note(struct repl_replica *r)
         repl_log(LOG_ERR, "volume %s: the replica cannot follow: %s", r->volume, r->err.text);
     snprintf(r->status.problem, sizeof r->status.problem, "%s", r->err.text);
     r->asked = true;
-    repl_timer_arm(r->loop, &r->retry, repl_now_mono_ns() + RETRY_NS);
+    repl_timer_arm(r->loop, &r->retry, repl_now_mono_ns() + r->retry_ns);
+    r->retry_ns = 2 * r->retry_ns < RETRY_NS_MAX ? 2 * r->retry_ns : RETRY_NS_MAX;
 }
 
 static void step_done(struct repl_job *job)
@@ -291,6 +294,7 @@ static void step_done(struct repl_job *job)
         return;
     }
     r->status.problem[0] = '\0';
+    r->retry_ns = RETRY_NS_MIN;
     if (is_before(&r->step_goal, &r->goal))
         r->asked = true;
     replica_start(r);
@@ -371,6 +375,7 @@ repl_result repl_replica_new(const struct repl_replica_options *options, struct 
     snprintf(r->volume, sizeof r->volume, "%s", options->volume);
     r->state.uuid = options->uuid;
     r->target.fd = r->state.fd = -1;
+    r->retry_ns = RETRY_NS_MIN;
     r->job = (struct repl_job){.work = step_work, .done = step_done, .context = r};
     r->retry = (struct repl_timer){.fire = retry_fire, .context = r};
     /* Shown, not used: may be cut. */

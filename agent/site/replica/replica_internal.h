@@ -23,7 +23,8 @@ struct replica_target {
     atomic_int sync_errno; /* a test's: the next sync fails with it */
 };
 
-/* Opens it for this process alone. *fresh: it was made just now, or is shorter than size_known. */
+/* Opens it for this process alone. *fresh: there is nothing in it yet, or it is shorter than
+ * size_known. */
 REPL_RESULT replica_target_open(struct replica_target *target, uint64_t size_known, bool *fresh,
                                 struct repl_error *err);
 void replica_target_close(struct replica_target *target);

@@ -120,7 +120,7 @@ repl_result replica_target_open(struct replica_target *target, uint64_t size_kno
         result = directory_sync(target, err);
     if (!repl_ok(result))
         replica_target_close(target);
-    *fresh = !exists || target->size < size_known;
+    *fresh = !exists || (target->size == 0 && !target->block) || target->size < size_known;
     return result;
 }
 

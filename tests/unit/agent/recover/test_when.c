@@ -103,7 +103,6 @@ static void test_refusals(void **state)
     static const char *const not_times[] = {
         "",
         "soon",
-        "10",
         "10 min",
         "ago",
         "10 parsecs ago",
@@ -120,9 +119,8 @@ static void test_refusals(void **state)
         "2026-05-04 12:60",
         "12:",
     };
-    for (size_t i = 0; i < sizeof not_times / sizeof not_times[0]; i++) {
+    for (size_t i = 0; i < sizeof not_times / sizeof not_times[0]; i++)
         assert_refused(not_times[i], "neither a time nor");
-    }
     assert_refused("2026-02-30 10:00", "no such day");
     assert_refused("2026-02-30T10:00:00Z", "no such day");
     assert_refused("2026-05-04T10:17:01Z", "has not been yet");

@@ -16,12 +16,13 @@
 #include "config/config.h"
 #include "format/wire.h"
 #include "link/client.h"
-#include "random.h"
-#include "segment/segment_fixture.h"
 #include "site/site.h"
+#include "unit/random.h"
+#include "unit/segment/segment_fixture.h"
 
 #define MIB           (1u << 20)
-#define MODEL_SIZE    (6u * MIB + 5u * REPL_PAGE_SIZE)
+#define MODEL_SIZE    (6u * MIB + 5u * REPL_PAGE_SIZE) /* to begin with */
+#define MODEL_MAX     (9u * MIB)
 #define TIME_LIMIT_MS 60000
 #define SECOND_NS     INT64_C(1000000000)
 
@@ -42,6 +43,7 @@ struct world {
     struct random random;
     /* the source */
     uint8_t *model;
+    uint64_t size;
     struct repl_uuid uuid;
     uint64_t lineage;
     struct repl_head head;
@@ -156,7 +158,8 @@ static inline void world_init(struct world *w, const char *replica)
         key_make(w->keys[i], directory, names[i], &w->fingerprints[i]);
     must(repl_loop_new(&(struct repl_loop_options){.workers = 2}, &w->loop, &err), &err);
     must(repl_frame_coder_new(&w->coder, &err), &err);
-    w->model = calloc(1, MODEL_SIZE);
+    w->size = MODEL_SIZE;
+    w->model = calloc(1, MODEL_MAX);
     assert_non_null(w->model);
     memset(w->uuid.bytes, 7, sizeof w->uuid.bytes);
 }
@@ -283,7 +286,7 @@ static inline struct repl_hello hello_of(const struct world *w)
                                .volume = w->uuid,
                                .kind = REPL_VOLUME_BLOCK,
                                .lineage = w->lineage,
-                               .volume_size = MODEL_SIZE,
+                               .volume_size = w->size,
                                .rpo_ms = 4000,
                                .sent_ns = repl_now_wall_ns()};
 }
@@ -350,7 +353,7 @@ static inline void build_begin(struct build *b, struct world *w, uint64_t from, 
                                    .part = part,
                                    .created_ns = w->time_ns,
                                    .prev = w->head.digest}};
-    must(repl_segment_builder_new(&b->header, MODEL_SIZE, memory_sink, &b->file, &b->builder, &err),
+    must(repl_segment_builder_new(&b->header, w->size, memory_sink, &b->file, &b->builder, &err),
          &err);
 }
 
@@ -365,7 +368,7 @@ static inline void build_data(struct build *b, uint64_t offset, size_t size)
 {
     struct repl_error err = {0};
     uint8_t *bytes = b->w->model + offset;
-    assert_true(size <= REPL_FRAME_RAW_MAX && offset + size <= MODEL_SIZE);
+    assert_true(size <= REPL_FRAME_RAW_MAX && offset + size <= b->w->size);
     random_fill(&b->w->random, bytes, size);
     uint32_t frame = add_frame(b->builder, b->w->coder, bytes, size);
     build_extent(b,
@@ -450,9 +453,9 @@ static inline void seed(struct world *w)
     struct build b;
     hello(w);
     build_begin(&b, w, 0, 1, 0);
-    for (uint64_t at = 0; at + MIB <= MODEL_SIZE; at += MIB)
+    for (uint64_t at = 0; at + MIB <= w->size; at += MIB)
         build_data(&b, at, MIB);
-    build_data(&b, MODEL_SIZE - MODEL_SIZE % MIB, MODEL_SIZE % MIB);
+    build_data(&b, w->size - w->size % MIB, w->size % MIB);
     build_end(&b, true);
     build_commit(&b);
 }
@@ -470,7 +473,7 @@ static inline void increment(struct world *w)
     build_chunk(&b, (40 + random_below(&w->random, 16)) * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, chunk,
                 0);
     build_chunk(&b, 60 * REPL_CHUNK_SIZE, 2 * REPL_PAGE_SIZE, chunk, 3 * REPL_PAGE_SIZE);
-    build_data(&b, MODEL_SIZE - REPL_PAGE_SIZE, REPL_PAGE_SIZE);
+    build_data(&b, w->size - REPL_PAGE_SIZE, REPL_PAGE_SIZE);
     build_end(&b, true);
     build_commit(&b);
 }
@@ -513,12 +516,12 @@ static inline void replica_path(const struct world *w, char path[256])
 static inline bool replica_equals_model(struct world *w)
 {
     char path[256];
-    uint8_t *bytes = malloc(MODEL_SIZE + 1);
+    uint8_t *bytes = malloc(w->size + 1);
     replica_path(w, path);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     assert_true(fd >= 0 && bytes != NULL);
-    ssize_t size = pread(fd, bytes, MODEL_SIZE, 0);
-    bool equal = size == MODEL_SIZE && memcmp(bytes, w->model, MODEL_SIZE) == 0;
+    ssize_t size = pread(fd, bytes, w->size, 0);
+    bool equal = size == (ssize_t)w->size && memcmp(bytes, w->model, w->size) == 0;
     close(fd);
     free(bytes);
     return equal;

@@ -11,9 +11,12 @@
 #include <cmocka.h>
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <sys/mount.h>
 
-#include "agent/site/site_fixture.h"
+#include "site/site_volume.h"
+#include "store/store_posix_internal.h"
+#include "unit/agent/site/site_fixture.h"
 
 static struct world world;
 
@@ -442,6 +445,7 @@ static void test_reports(void **state)
     struct world *w = *state;
     struct repl_report message = {.seq = 1, .state = REPL_STATE_IDLE};
     seed(w);
+    site_restart(w);
     assert_int_equal(volume_status(w, "data").state, REPL_STATE_LINK_DOWN);
     message.sent_ns = repl_now_wall_ns();
     message.unchanged_until_ns = message.sent_ns - 500000000;
@@ -933,6 +937,143 @@ static void test_second_site_is_locked_out(void **state)
     assert_int_equal(repl_site_new(w->loop, config_make(w), &second, &err).code, REPL_E_LOCKED);
 }
 
+/* --- a disk that fails in the middle of a commit ---------------------------------------------- */
+
+static atomic_int syncs_to_fail;
+
+static int failing_fdatasync(int fd)
+{
+    if (atomic_fetch_sub(&syncs_to_fail, 1) > 0) {
+        errno = EIO;
+        return -1;
+    }
+    return fdatasync(fd);
+}
+
+static int failing_fsync(int fd)
+{
+    if (atomic_fetch_sub(&syncs_to_fail, 1) > 0) {
+        errno = EIO;
+        return -1;
+    }
+    return fsync(fd);
+}
+
+static struct posix_store_calls *store_calls(struct world *w)
+{
+    return &posix_store_of(w->site->store)->calls;
+}
+
+/* The record may be in the log or not; the source sends the segment again. */
+static void test_log_fails(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    seed(w);
+    build_big(&b, w);
+    store_calls(w)->fdatasync = failing_fdatasync;
+    atomic_store(&syncs_to_fail, 1);
+    build_put(&b);
+    expect_refusal(w, 500, REPL_REFUSAL_INTERNAL, "see its log");
+    assert_int_equal(hello(w).head.to_seq, 1);
+    assert_int_equal(build_put(&b), 201);
+    build_taken(&b);
+    build_fini(&b);
+    increment(w);
+    expect_replica(w);
+    site_restart(w);
+    assert_int_equal(hello(w).head.to_seq, 3);
+}
+
+/* The same, and the process dies: the record was in the log, so it counts, and its segment has to
+ * be there. */
+static void test_log_fails_and_crash(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    seed(w);
+    build_big(&b, w);
+    store_calls(w)->fdatasync = failing_fdatasync;
+    atomic_store(&syncs_to_fail, 1);
+    build_put(&b);
+    expect_refusal(w, 500, REPL_REFUSAL_INTERNAL, "see its log");
+    site_restart(w);
+    assert_int_equal(hello(w).head.to_seq, 2);
+    assert_int_equal(build_put(&b), 201);
+    build_taken(&b);
+    build_fini(&b);
+    expect_replica(w);
+}
+
+/* The source gives that segment up and sends another one: nothing is left of the first. */
+static void test_log_fails_and_another_comes(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    char path[256];
+    seed(w);
+    build_big(&b, w);
+    store_calls(w)->fdatasync = failing_fdatasync;
+    atomic_store(&syncs_to_fail, 1);
+    build_put(&b);
+    assert_int_equal(w->status, 500);
+    build_fini(&b);
+    file_path(w, path, "segments/00000000000000000002.000000.seg");
+    assert_true(exists(path));
+    build_begin(&b, w, 1, 3, 0);
+    for (unsigned i = 0; i < 4; i++)
+        build_data(&b, (uint64_t)i * MIB, MIB);
+    build_end(&b, true);
+    build_commit(&b);
+    assert_false(exists(path));
+    site_restart(w);
+    assert_int_equal(hello(w).head.to_seq, 3);
+    expect_replica(w);
+}
+
+static void test_publish_fails(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    seed(w);
+    build_big(&b, w);
+    store_calls(w)->fsync = failing_fsync;
+    atomic_store(&syncs_to_fail, 1);
+    build_put(&b);
+    expect_refusal(w, 500, REPL_REFUSAL_INTERNAL, "see its log");
+    site_restart(w);
+    assert_int_equal(hello(w).head.to_seq, 1);
+    build_commit(&b);
+    expect_replica(w);
+}
+
+static void test_report_log_fails(void **state)
+{
+    struct world *w = *state;
+    struct repl_report message = {.state = REPL_STATE_DEGRADED, .cause = "x"};
+    seed(w);
+    store_calls(w)->fdatasync = failing_fdatasync;
+    atomic_store(&syncs_to_fail, 1);
+    message.sent_ns = repl_now_wall_ns();
+    assert_int_equal(report(w, &message), 500);
+    assert_int_equal(report(w, &message), 200);
+    increment(w);
+    expect_replica(w);
+    site_restart(w);
+    assert_int_equal(hello(w).head.to_seq, 2);
+}
+
+/* The log has a record that the index could not take. */
+static void test_index_fails(void **state)
+{
+    struct world *w = *state;
+    seed(w);
+    site_find_volume(w->site, "data")->index_behind = true; /* it would do no harm if it were so */
+    increment(w);
+    expect_replica(w);
+    assert_false(site_find_volume(w->site, "data")->index_behind);
+}
+
 /* --- a full disk ------------------------------------------------------------------------------ */
 
 static void test_no_space(void **state)
@@ -1020,6 +1161,12 @@ int main(void)
         TEST(test_shorter_segment),
         TEST(test_segments_without_records),
         TEST(test_second_site_is_locked_out),
+        TEST(test_log_fails),
+        TEST(test_log_fails_and_crash),
+        TEST(test_log_fails_and_another_comes),
+        TEST(test_publish_fails),
+        TEST(test_report_log_fails),
+        TEST(test_index_fails),
         cmocka_unit_test_setup_teardown(test_no_space, setup, teardown_mount),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

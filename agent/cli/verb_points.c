@@ -173,8 +173,9 @@ static void print_text(struct timeline *t)
     }
     repl_words_duration(t->gap_sum_ns, sum);
     repl_words_duration(t->now_ns - c->points[c->point_count - 1].unchanged_until_ns, age);
-    printf("%zu points; %zu gaps, %s in all; the volume is known as it was %s ago\n",
-           c->point_count, t->gap_count, sum, age);
+    printf("%zu point%s; %zu gap%s, %s in all; the volume is known as it was %s ago\n",
+           c->point_count, c->point_count == 1 ? "" : "s", t->gap_count,
+           t->gap_count == 1 ? "" : "s", sum, age);
 }
 
 static repl_result print_json(struct timeline *t, struct repl_error *err)
