@@ -61,7 +61,7 @@ static void print_version(void)
     printf("repl %s\n", REPL_VERSION);
 }
 
-/* --- manual pages ----------------------------------------------------------------------------- */
+/* --- manual pages ---------------------------------------------------------------------------- */
 
 static void page_begin(const char *title, const char *section, const char *name,
                        const char *summary)
@@ -94,7 +94,7 @@ static void print_config_page(void)
     fputs(".SH SEE ALSO\n.BR repl (1)\n", stdout);
 }
 
-/* --- help ------------------------------------------------------------------------------------- */
+/* --- help ------------------------------------------------------------------------------------ */
 
 static bool help_man;
 
@@ -145,7 +145,7 @@ static const struct repl_verb verb_help = {
     .run = help_run,
 };
 
-/* --- main ------------------------------------------------------------------------------------- */
+/* --- main ------------------------------------------------------------------------------------ */
 
 static int run_program(int argc, char **argv)
 {

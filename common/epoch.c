@@ -55,8 +55,7 @@ void repl_epoch_tick(struct repl_epoch *epoch, int64_t now_ns, struct repl_epoch
 }
 
 void repl_epoch_synced(struct repl_epoch *epoch, int64_t now_ns,
-                       const struct repl_write_counters *counters,
-                       struct repl_epoch_action *action)
+                       const struct repl_write_counters *counters, struct repl_epoch_action *action)
 {
     ensure(epoch->state == REPL_EPOCH_SYNCING);
     *action = (struct repl_epoch_action){.until_ns = now_ns};
@@ -83,7 +82,7 @@ void repl_epoch_round_done(struct repl_epoch *epoch, int64_t now_ns,
         epoch->torn++;
         /* At once, a busy volume would be compared without pause. */
         int64_t took_ns = now_ns - epoch->round_begin_ns;
-        epoch->pause_ns = took_ns <= 0                            ? 0
+        epoch->pause_ns = took_ns <= 0                           ? 0
                           : took_ns < PAUSE_MAX_NS / REST_FACTOR ? REST_FACTOR * took_ns
                                                                  : PAUSE_MAX_NS;
         rest(epoch, now_ns + epoch->interval_ns + epoch->pause_ns);
@@ -92,16 +91,15 @@ void repl_epoch_round_done(struct repl_epoch *epoch, int64_t now_ns,
     }
     *action = (struct repl_epoch_action){.type = REPL_EPOCH_CUT};
     int64_t end_ns = not_before_last(epoch, now_ns);
-    action->point =
-        (struct repl_point){.seq = epoch->next_seq,
-                            .begin_ns = epoch->round_begin_ns < end_ns ? epoch->round_begin_ns
-                                                                       : end_ns,
-                            .end_ns = end_ns,
-                            .consistency = REPL_CONSISTENCY_CRASH,
-                            .cut = REPL_CUT_QUIET,
-                            .flags = epoch->resync ? REPL_POINT_RESYNC : 0,
-                            .attempts = epoch->attempts,
-                            .changed_bytes = changed_bytes};
+    action->point = (struct repl_point){
+        .seq = epoch->next_seq,
+        .begin_ns = epoch->round_begin_ns < end_ns ? epoch->round_begin_ns : end_ns,
+        .end_ns = end_ns,
+        .consistency = REPL_CONSISTENCY_CRASH,
+        .cut = REPL_CUT_QUIET,
+        .flags = epoch->resync ? REPL_POINT_RESYNC : 0,
+        .attempts = epoch->attempts,
+        .changed_bytes = changed_bytes};
 }
 
 /* The present content is that of the last point, and the counters of the round's begin say so. */

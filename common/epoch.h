@@ -62,7 +62,7 @@ struct repl_epoch {
     struct repl_write_counters at_cut;
     uint64_t next_seq;
     uint32_t attempts;
-    uint32_t torn;    /* rounds that a write fell into since the last point */
+    uint32_t torn; /* rounds that a write fell into since the last point */
     int64_t round_begin_ns;
     struct repl_write_counters round_begin;
     int64_t last_end_ns;   /* of the last point: times never go back */

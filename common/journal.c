@@ -29,7 +29,7 @@ refuse(struct repl_refusal *refusal, enum repl_refusal_code code, const char *fo
     return REPL_VERDICT_REFUSE;
 }
 
-/* --- the fold ------------------------------------------------------------------------------------- */
+/* --- the fold -------------------------------------------------------------------------------- */
 
 /* Whether a segment (from, to] part may be the next after the head. */
 static bool continues(const struct repl_journal *j, uint64_t from, uint64_t to, uint32_t part)
@@ -116,7 +116,7 @@ static void clock_sample(struct repl_journal *j, int64_t sent_ns, int64_t receiv
     j->clock_known = true;
 }
 
-/* --- hello ----------------------------------------------------------------------------------------- */
+/* --- hello ----------------------------------------------------------------------------------- */
 
 enum repl_verdict repl_journal_hello(struct repl_journal *j, const char *name,
                                      const struct repl_hello *hello, int64_t now_ns,
@@ -128,8 +128,7 @@ enum repl_verdict repl_journal_hello(struct repl_journal *j, const char *name,
         return refuse(refusal, REPL_REFUSAL_VERSION,
                       "the source speaks protocol versions %u to %u, this site %u to %u: upgrade "
                       "the older one",
-                      hello->version_min, hello->version_max, REPL_PROTOCOL_MIN,
-                      REPL_PROTOCOL_MAX);
+                      hello->version_min, hello->version_max, REPL_PROTOCOL_MIN, REPL_PROTOCOL_MAX);
     if (j->exists && !repl_uuid_equal(&j->create.volume, &hello->volume)) {
         char here[REPL_UUID_TEXT_SIZE], there[REPL_UUID_TEXT_SIZE];
         repl_uuid_format(&j->create.volume, here);
@@ -177,7 +176,7 @@ void repl_journal_welcome(const struct repl_journal *j, int64_t received_ns, int
     }
 }
 
-/* --- upload ---------------------------------------------------------------------------------------- */
+/* --- upload ---------------------------------------------------------------------------------- */
 
 static bool is_head(const struct repl_journal *j, uint64_t to_seq, uint32_t part)
 {
@@ -262,10 +261,9 @@ void repl_journal_upload_drop(struct repl_journal *j)
 
 enum repl_verdict repl_journal_check(struct repl_journal *j,
                                      const struct repl_segment_header *header,
-                                     const struct repl_segment_footer *footer,
-                                     uint64_t volume_size, const struct repl_point *point,
-                                     int64_t now_ns, struct repl_log_record *commit,
-                                     struct repl_refusal *refusal)
+                                     const struct repl_segment_footer *footer, uint64_t volume_size,
+                                     const struct repl_point *point, int64_t now_ns,
+                                     struct repl_log_record *commit, struct repl_refusal *refusal)
 {
     if (is_head(j, header->to_seq, header->part))
         return repl_digest_equal(&j->head.digest, &footer->digest)
@@ -295,7 +293,7 @@ enum repl_verdict repl_journal_check(struct repl_journal *j,
     return REPL_VERDICT_ACCEPT;
 }
 
-/* --- report, ack, status ---------------------------------------------------------------------------- */
+/* --- report, ack, status --------------------------------------------------------------------- */
 
 static void idle_report(struct repl_journal *j, const struct repl_report *report, int64_t now_ns,
                         struct repl_log_record *record, bool *needs_record)
@@ -368,7 +366,7 @@ enum repl_state repl_journal_state(const struct repl_journal *j, int64_t now_ns,
     return j->report.state;
 }
 
-/* --- the commit sequence ----------------------------------------------------------------------------- */
+/* --- the commit sequence --------------------------------------------------------------------- */
 
 enum repl_commit_step repl_commit_next(enum repl_commit_step step, bool succeeded)
 {

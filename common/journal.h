@@ -23,7 +23,7 @@
 #include "repl/format.h"
 
 struct repl_journal_upload {
-    bool active;    /* bytes of it are held */
+    bool active;     /* bytes of it are held */
     bool committing; /* all bytes are there and on their way through the commit sequence */
     uint64_t to_seq;
     uint32_t part;
@@ -97,10 +97,9 @@ void repl_journal_upload_drop(struct repl_journal *journal);
  * is the record to be made durable. */
 enum repl_verdict repl_journal_check(struct repl_journal *journal,
                                      const struct repl_segment_header *header,
-                                     const struct repl_segment_footer *footer,
-                                     uint64_t volume_size, const struct repl_point *point,
-                                     int64_t now_ns, struct repl_log_record *commit,
-                                     struct repl_refusal *refusal);
+                                     const struct repl_segment_footer *footer, uint64_t volume_size,
+                                     const struct repl_point *point, int64_t now_ns,
+                                     struct repl_log_record *commit, struct repl_refusal *refusal);
 
 /* A source's report. *record is one to be made durable and applied, if *needs_record. */
 enum repl_verdict repl_journal_report(struct repl_journal *journal,
@@ -118,7 +117,7 @@ int64_t repl_journal_lag_ns(const struct repl_journal *journal, int64_t now_ns);
  * (then LINK_DOWN, with *cause saying since when). cause has room for REPL_WIRE_TEXT_MAX + 1. */
 enum repl_state repl_journal_state(const struct repl_journal *journal, int64_t now_ns, char *cause);
 
-/* --- the commit sequence ------------------------------------------------------------------------- */
+/* --- the commit sequence --------------------------------------------------------------------- */
 
 enum repl_commit_step {
     REPL_COMMIT_SYNC,    /* fsync the staged file */

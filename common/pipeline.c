@@ -33,8 +33,7 @@ repl_result repl_pipeline_init(struct repl_pipeline *p, const struct repl_pipeli
 {
     static const struct repl_head none;
     *p = (struct repl_pipeline){.options = *options, .state = *state};
-    repl_epoch_init(&p->epoch, options->interval_ns, state->next_seq,
-                    state->last_end_ns);
+    repl_epoch_init(&p->epoch, options->interval_ns, state->next_seq, state->last_end_ns);
     repl_ship_init(&p->ship, state);
     REPL_TRY(repl_digest_table_init(&p->table, options->digests,
                                     page_count_of(options->volume_size), err));
@@ -64,7 +63,7 @@ void repl_pipeline_fini(struct repl_pipeline *p)
     repl_buffer_fini(&p->drops);
 }
 
-/* --- failures ---------------------------------------------------------------------------------------- */
+/* --- failures -------------------------------------------------------------------------------- */
 
 static void round_fail(struct repl_pipeline *p, const struct repl_error *err)
 {
@@ -100,7 +99,7 @@ static void building_abandon(struct repl_pipeline *p)
     drop(p, p->number);
 }
 
-/* --- the segment being built ----------------------------------------------------------------------- */
+/* --- the segment being built ----------------------------------------------------------------- */
 
 static repl_result segment_begin(struct repl_pipeline *p, int64_t now_ns, struct repl_error *err)
 {
@@ -176,8 +175,8 @@ static repl_result batch_references(struct repl_pipeline *p, const struct repl_b
 {
     for (uint32_t i = 0; i < batch->reference_count; i++) {
         uint64_t source;
-        REPL_TRY(repl_segment_builder_reference(p->builder, &batch->references[i].name, &source,
-                                                err));
+        REPL_TRY(
+            repl_segment_builder_reference(p->builder, &batch->references[i].name, &source, err));
         if (i == 0)
             *first = source;
     }
@@ -191,8 +190,8 @@ static repl_result batch_build(struct repl_pipeline *p, const struct repl_batch 
     uint32_t frame = 0;
     uint64_t first_reference = 0;
     if (batch->has_frame)
-        REPL_TRY(repl_segment_builder_frame(p->builder, &batch->frame, batch->stored.data, &frame,
-                                            err));
+        REPL_TRY(
+            repl_segment_builder_frame(p->builder, &batch->frame, batch->stored.data, &frame, err));
     REPL_TRY(batch_references(p, batch, &first_reference, err));
     for (uint32_t i = 0; i < batch->chunk_count; i++) {
         struct repl_chunk_entry chunk = batch->chunks[i];
@@ -239,7 +238,7 @@ static repl_result batch_take(struct repl_pipeline *p, const struct repl_batch *
     return segment_finish(p, NULL, err);
 }
 
-/* --- the round --------------------------------------------------------------------------------------- */
+/* --- the round ------------------------------------------------------------------------------- */
 
 bool repl_pipeline_fill(struct repl_pipeline *p, struct repl_batch *batch)
 {
@@ -372,7 +371,7 @@ repl_result repl_pipeline_grow(struct repl_pipeline *p, uint64_t volume_size,
     return REPL_SUCCESS;
 }
 
-/* --- durability ---------------------------------------------------------------------------------------- */
+/* --- durability ------------------------------------------------------------------------------ */
 
 static bool is_sent(const struct repl_pipeline *p, const struct repl_digest *digest)
 {
@@ -465,11 +464,11 @@ void repl_pipeline_stop(struct repl_pipeline *p)
 
 bool repl_pipeline_stopped(const struct repl_pipeline *p)
 {
-    return p->stopping && !checkpoint_is_behind(p) && !p->state_due && !p->state_out && !p->checkpoint_out &&
-           p->batches_out == 0;
+    return p->stopping && !checkpoint_is_behind(p) && !p->state_due && !p->state_out &&
+           !p->checkpoint_out && p->batches_out == 0;
 }
 
-/* --- what to do next ------------------------------------------------------------------------------------ */
+/* --- what to do next ------------------------------------------------------------------------- */
 
 /* The acknowledged segment's digests become what the site holds. */
 static void segment_acknowledged(struct repl_pipeline *p, uint64_t number)
@@ -636,9 +635,9 @@ void repl_pipeline_next(struct repl_pipeline *p, int64_t now_ns,
 {
     int64_t ship_until = ship_drain(p, now_ns);
     int64_t epoch_until = epoch_drain(p, now_ns);
-    *action = (struct repl_pipeline_action){
-        .type = REPL_PIPELINE_WAIT,
-        .until_ns = ship_until < epoch_until ? ship_until : epoch_until};
+    *action = (struct repl_pipeline_action){.type = REPL_PIPELINE_WAIT,
+                                            .until_ns = ship_until < epoch_until ? ship_until
+                                                                                 : epoch_until};
     if (p->drops.size > 0) {
         action->type = REPL_PIPELINE_DROP;
         p->drops.size -= sizeof action->number;
@@ -657,7 +656,7 @@ void repl_pipeline_next(struct repl_pipeline *p, int64_t now_ns,
     }
 }
 
-/* --- the link ---------------------------------------------------------------------------------------------- */
+/* --- the link -------------------------------------------------------------------------------- */
 
 void repl_pipeline_hello(const struct repl_pipeline *p, uint32_t rpo_ms, int64_t now_ns,
                          struct repl_hello *out)
@@ -742,7 +741,7 @@ void repl_pipeline_recovered(struct repl_pipeline *p, int64_t now_ns)
     comparisons_void(p, now_ns);
 }
 
-/* --- for people --------------------------------------------------------------------------------------------- */
+/* --- for people ------------------------------------------------------------------------------ */
 
 static enum repl_state pipeline_state(const struct repl_pipeline *p, int64_t now_ns, char *cause)
 {

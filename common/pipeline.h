@@ -33,10 +33,10 @@ enum repl_pipeline_action_type {
     REPL_PIPELINE_HELLO,      /* send hello; then welcome, refused or lost */
     REPL_PIPELINE_SEND,       /* send segment number from offset, as far as it is built; not its
                                  last REPL_SEGMENT_FOOTER_SIZE bytes before RELEASE */
-    REPL_PIPELINE_RELEASE,    /* all of segment number may be sent */
+    REPL_PIPELINE_RELEASE,    /* all of segment number may be sent, now and whenever it is again */
     REPL_PIPELINE_SUPPLY,     /* send the chunks the site said are missing; then supplied or lost */
     REPL_PIPELINE_DROP,       /* segment number is done with: end its request if there is one,
-                                 remove it from the spool */
+                                 remove it from the spool if a byte of it came there */
     REPL_PIPELINE_RECOVER,    /* ask the site which segments lie behind from up to head, and call
                                  forget for each of their extents; then recovered, or lost */
 };
@@ -54,8 +54,8 @@ struct repl_pipeline_segment; /* a segment's digests until it is acknowledged */
 
 struct repl_pipeline_options {
     uint64_t volume_size;
-    int64_t interval_ns;         /* between points */
-    uint64_t spool_limit_bytes;  /* reading stops while more is built and not acknowledged */
+    int64_t interval_ns;              /* between points */
+    uint64_t spool_limit_bytes;       /* reading stops while more is built and not acknowledged */
     struct repl_page_digest *digests; /* one for each page of the volume; outlives the pipeline */
     repl_chunk_known_fn *chunk_known; /* NULL: no deduplication */
     void *chunk_context;
@@ -72,7 +72,7 @@ struct repl_pipeline {
 
     /* the segment being built */
     struct repl_segment_builder *builder;
-    uint64_t number; /* of the newest segment begun */
+    uint64_t number;                        /* of the newest segment begun */
     struct repl_pipeline_segment *segments; /* a list, oldest first; the last is being built */
     uint64_t spool_bytes;                   /* complete and not acknowledged */
 
@@ -100,8 +100,8 @@ struct repl_pipeline {
     bool stopping;                    /* a last checkpoint, and no more rounds */
 
     /* for people */
-    struct repl_point point;       /* the last one cut */
-    int64_t unchanged_until_ns;    /* the volume is known to equal it until then */
+    struct repl_point point;    /* the last one cut */
+    int64_t unchanged_until_ns; /* the volume is known to equal it until then */
     uint64_t point_count, changed_bytes, sent_bytes, torn_rounds;
     struct repl_error error; /* why the last round failed; code REPL_OK: it did not */
 };
@@ -114,7 +114,7 @@ void repl_pipeline_fini(struct repl_pipeline *p);
 void repl_pipeline_next(struct repl_pipeline *p, int64_t now_ns,
                         struct repl_pipeline_action *action);
 
-/* --- reading ------------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 /* Fills an idle batch with the next pages to read; false: there are none now. The caller reads
  * their bytes into batch->pages, has repl_batch_reduce run, and gives the batch back. */
@@ -132,7 +132,7 @@ void repl_pipeline_sampled(struct repl_pipeline *p, int64_t now_ns,
 REPL_RESULT repl_pipeline_grow(struct repl_pipeline *p, uint64_t volume_size,
                                struct repl_page_digest *digests, struct repl_error *err);
 
-/* --- durability ------------------------------------------------------------------------------------ */
+/* --- durability ------------------------------------------------------------------------------ */
 
 void repl_pipeline_state_written(struct repl_pipeline *p);
 void repl_pipeline_checkpointed(struct repl_pipeline *p);
@@ -140,13 +140,15 @@ void repl_pipeline_checkpointed(struct repl_pipeline *p);
 void repl_pipeline_stop(struct repl_pipeline *p);
 bool repl_pipeline_stopped(const struct repl_pipeline *p);
 
-/* --- the link -------------------------------------------------------------------------------------- */
+/* --- the link -------------------------------------------------------------------------------- */
 
 void repl_pipeline_hello(const struct repl_pipeline *p, uint32_t rpo_ms, int64_t now_ns,
                          struct repl_hello *out);
 void repl_pipeline_welcome(struct repl_pipeline *p, const struct repl_welcome *welcome,
                            int64_t now_ns);
 void repl_pipeline_ack(struct repl_pipeline *p, const struct repl_ack *ack, int64_t now_ns);
+/* Of a report too, if no request is out: that is how an idle source learns that the site has lost
+ * the volume. */
 void repl_pipeline_refused(struct repl_pipeline *p, const struct repl_refusal *refusal,
                            int64_t now_ns);
 void repl_pipeline_missing(struct repl_pipeline *p);

@@ -22,8 +22,8 @@ void repl_ship_init(struct repl_ship *ship, const struct repl_source_state *stat
 {
     memset(ship, 0, sizeof *ship);
     ship->head = state->checkpoint;
-    ship->point_seq = state->checkpoint.has_point ? state->checkpoint.to_seq
-                                                  : state->checkpoint.from_seq;
+    ship->point_seq =
+        state->checkpoint.has_point ? state->checkpoint.to_seq : state->checkpoint.from_seq;
     ship->sent_count = state->sent_count;
     memcpy(ship->sent, state->sent, sizeof ship->sent);
     snprintf(ship->cause, sizeof ship->cause, "not connected yet");
@@ -37,7 +37,8 @@ void repl_ship_fini(struct repl_ship *ship)
 
 static bool heads_equal(const struct repl_head *a, const struct repl_head *b)
 {
-    return a->to_seq == b->to_seq && a->part == b->part && repl_digest_equal(&a->digest, &b->digest);
+    return a->to_seq == b->to_seq && a->part == b->part &&
+           repl_digest_equal(&a->digest, &b->digest);
 }
 
 static struct repl_head segment_head(const struct repl_ship_segment *s)
@@ -69,7 +70,7 @@ static void halt(struct repl_ship *ship, enum repl_refusal_code code, const char
         snprintf(ship->cause, sizeof ship->cause, "%s", cause);
 }
 
-/* --- what to do ------------------------------------------------------------------------------------ */
+/* --- what to do ------------------------------------------------------------------------------ */
 
 static bool acknowledged_next(struct repl_ship *ship, struct repl_ship_action *action)
 {
@@ -144,7 +145,7 @@ void repl_ship_next(struct repl_ship *ship, int64_t now_ns, struct repl_ship_act
     }
 }
 
-/* --- the chain --------------------------------------------------------------------------------------- */
+/* --- the chain ------------------------------------------------------------------------------- */
 
 struct repl_head repl_ship_tail(const struct repl_ship *ship)
 {
@@ -218,7 +219,7 @@ void repl_ship_dropped(struct repl_ship *ship)
     ship->supply_due = false;
 }
 
-/* --- what the site says -------------------------------------------------------------------------- */
+/* --- what the site says ---------------------------------------------------------------------- */
 
 static void head_advance(struct repl_ship *ship, const struct repl_head *head)
 {

@@ -64,20 +64,20 @@ struct repl_ship_action {
 
 struct repl_ship {
     enum repl_ship_state state;
-    struct repl_head head;      /* the last segment known to be the site's; zeros: none */
-    uint64_t point_seq;         /* the last point known to be the site's */
+    struct repl_head head;                /* the last segment known to be the site's; zeros: none */
+    uint64_t point_seq;                   /* the last point known to be the site's */
     struct repl_head sent[REPL_SENT_MAX]; /* from the state of before a restart */
     uint32_t sent_count;
     struct repl_ship_segment *segments; /* oldest first; owned */
     size_t segment_count, segment_capacity;
-    uint64_t acknowledged;      /* segments at the front whose ACKNOWLEDGED action is due */
+    uint64_t acknowledged; /* segments at the front whose ACKNOWLEDGED action is due */
     bool recover_due, restart_due, supply_due;
     struct repl_head recover_head;
-    uint64_t resume_offset;     /* of the first segment */
-    bool no_offset;             /* it has to be sent from its start */
+    uint64_t resume_offset; /* of the first segment */
+    bool no_offset;         /* it has to be sent from its start */
     int64_t wait_until_ns;
-    unsigned failures;          /* in a row */
-    unsigned greets;            /* in a row, without an ack between */
+    unsigned failures; /* in a row */
+    unsigned greets;   /* in a row, without an ack between */
     enum repl_refusal_code halted_by;
     char cause[REPL_WIRE_TEXT_MAX + 1]; /* of DOWN and HALTED, for people */
     /* clock of the site minus ours, from the exchange with the shortest round trip lately */

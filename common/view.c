@@ -28,8 +28,7 @@ static repl_result segment_add(struct repl_view *v, const struct repl_segment *s
 {
     if (v->segment_count == v->segment_capacity) {
         size_t capacity = v->segment_capacity ? 2 * v->segment_capacity : 16;
-        const struct repl_segment **segments =
-            realloc(v->segments, capacity * sizeof *v->segments);
+        const struct repl_segment **segments = realloc(v->segments, capacity * sizeof *v->segments);
         if (segments == NULL)
             return repl_fail(err, REPL_E_NOMEM, "out of memory for a view of %zu segments",
                              v->segment_count);
@@ -204,7 +203,7 @@ uint64_t repl_view_stretch(const struct repl_view *v, uint64_t offset, uint64_t 
     return (at < end ? at : end) - offset;
 }
 
-/* --- reading ----------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 struct cached_frame {
     const struct repl_segment *segment; /* NULL: empty */

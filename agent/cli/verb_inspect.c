@@ -52,8 +52,7 @@ static repl_result file_read_at(void *context, uint64_t offset, void *out, size_
     return REPL_SUCCESS;
 }
 
-/* --- small words
- * ---------------------------------------------------------------------------------- */
+/* --- small words ----------------------------------------------------------------------------- */
 
 static void print_digest(const char *label, const struct repl_digest *digest)
 {
@@ -100,8 +99,7 @@ static void print_head(const char *label, const struct repl_head *head)
                head->to_seq, head->part, head->has_point ? "" : ", more parts to come", text);
 }
 
-/* --- segments
- * ------------------------------------------------------------------------------------- */
+/* --- segments -------------------------------------------------------------------------------- */
 
 static void print_header(const struct repl_segment_header *h)
 {
@@ -224,8 +222,7 @@ static repl_result inspect_segment(struct inspected *file, struct repl_error *er
     return result;
 }
 
-/* --- logs
- * ----------------------------------------------------------------------------------------- */
+/* --- logs ------------------------------------------------------------------------------------ */
 
 static void print_commit(const struct repl_log_commit *c)
 {
@@ -320,8 +317,7 @@ static repl_result inspect_log(struct inspected *file, struct repl_error *err)
     return result;
 }
 
-/* --- states and progress
- * -------------------------------------------------------------------------- */
+/* --- states and progress --------------------------------------------------------------------- */
 
 static void print_source(const struct repl_source_state *s, uint64_t generation)
 {
@@ -386,8 +382,7 @@ static repl_result inspect_progress(struct inspected *file, struct repl_error *e
     return REPL_SUCCESS;
 }
 
-/* --- which is it
- * ---------------------------------------------------------------------------------- */
+/* --- which is it ----------------------------------------------------------------------------- */
 
 static bool begins_with(const uint8_t *data, size_t size, const char *magic)
 {

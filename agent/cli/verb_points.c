@@ -37,8 +37,7 @@ struct timeline {
     int64_t gap_sum_ns;
 };
 
-/* --- the printers
- * --------------------------------------------------------------------------------- */
+/* --- the printers ---------------------------------------------------------------------------- */
 
 static void point_text(const struct repl_points_entry *entry)
 {
@@ -110,8 +109,7 @@ static json_t *state_json(const struct repl_state_change *change)
                      repl_state_name(change->state), "cause", change->cause);
 }
 
-/* --- the walk
- * ------------------------------------------------------------------------------------- */
+/* --- the walk -------------------------------------------------------------------------------- */
 
 static void put_point(struct timeline *t, const struct repl_points_entry *entry)
 {
@@ -195,8 +193,7 @@ static repl_result print_json(struct timeline *t, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
-/* --- the verb
- * ------------------------------------------------------------------------------------- */
+/* --- the verb -------------------------------------------------------------------------------- */
 
 /* From the volume's RPO where this host knows it. */
 static repl_result gap_length(const char *volume, int64_t *gap_ns, struct repl_error *err)

@@ -26,8 +26,7 @@ static const char *restore_state = PROGRESS_DIRECTORY;
 static bool restore_yes, restore_overwrite, restore_onto_source;
 static uint64_t restore_threads;
 
-/* --- progress
- * ------------------------------------------------------------------------------------- */
+/* --- progress -------------------------------------------------------------------------------- */
 
 static void print_progress(void *context, const struct repl_restore_status *status)
 {
@@ -49,8 +48,7 @@ static void print_progress(void *context, const struct repl_restore_status *stat
             left);
 }
 
-/* --- is it safe, is it meant
- * ---------------------------------------------------------------------- */
+/* --- is it safe, is it meant ----------------------------------------------------------------- */
 
 /* The devices that this host protects must not be overwritten by accident. */
 static repl_result check_source(const struct repl_target *target, struct repl_error *err)
@@ -154,8 +152,7 @@ static repl_result check_target(const struct repl_target *target,
     return confirm(target, point, err);
 }
 
-/* --- doing it
- * ------------------------------------------------------------------------------------- */
+/* --- doing it -------------------------------------------------------------------------------- */
 
 static repl_result resolve(struct repl_history *history, const struct repl_when *when,
                            size_t *point, struct repl_error *err)

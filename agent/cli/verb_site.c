@@ -27,7 +27,7 @@ struct site_run {
     int64_t watchdog_ns; /* 0: nobody watches */
 };
 
-/* --- signals ---------------------------------------------------------------------------------- */
+/* --- signals --------------------------------------------------------------------------------- */
 
 static void run_reload(struct site_run *run)
 {
@@ -58,7 +58,7 @@ static void run_signal(void *context, int signal_number)
     repl_loop_stop(run->loop);
 }
 
-/* --- the watchdog ----------------------------------------------------------------------------- */
+/* --- the watchdog ---------------------------------------------------------------------------- */
 
 static void watchdog_fire(struct repl_timer *timer)
 {
@@ -79,7 +79,7 @@ static void watchdog_start(struct site_run *run)
         watchdog_fire(&run->watchdog);
 }
 
-/* --- the run ---------------------------------------------------------------------------------- */
+/* --- the run --------------------------------------------------------------------------------- */
 
 static void say_ready(const struct site_run *run, const struct repl_config *config)
 {

@@ -28,7 +28,7 @@ static const char *status_socket;
 static bool status_json;
 static bool status_watch;
 
-/* --- whom to ask ------------------------------------------------------------------------------ */
+/* --- whom to ask ----------------------------------------------------------------------------- */
 
 /* Both kinds of file share a syntax, but not their options. The error of the kind that the file
  * seems to be is the one to show. */
@@ -91,7 +91,7 @@ static repl_result ask(json_t **answer, struct repl_error *err)
     return repl_control_ask(socket, "status", answer, err);
 }
 
-/* --- values for people ------------------------------------------------------------------------ */
+/* --- values for people ----------------------------------------------------------------------- */
 
 #define CELL_SIZE 40
 
@@ -131,7 +131,7 @@ static void time_format(int64_t time_ns, char cell[CELL_SIZE])
     strftime(cell, CELL_SIZE, "%Y-%m-%d %H:%M:%S", &parts);
 }
 
-/* --- the table -------------------------------------------------------------------------------- */
+/* --- the table ------------------------------------------------------------------------------- */
 
 static bool is_late(const struct repl_volume_status *volume)
 {
@@ -230,7 +230,7 @@ static int status_exit(const struct repl_status *status)
     return REPL_EXIT_OK;
 }
 
-/* --- the verb --------------------------------------------------------------------------------- */
+/* --- the verb -------------------------------------------------------------------------------- */
 
 static repl_result show(int *exit_code, struct repl_error *err)
 {

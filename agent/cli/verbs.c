@@ -33,7 +33,7 @@ int repl_verb_fail(const char *verb, const struct repl_error *err)
     return (int)repl_exit_code(err->code);
 }
 
-/* --- arguments -------------------------------------------------------------------------------- */
+/* --- arguments ------------------------------------------------------------------------------- */
 
 /* word: the name, perhaps with "=VALUE" behind it. NULL where there is no such option. */
 static const struct repl_option *find_option(const struct repl_verb *verb, const char *word)
@@ -168,7 +168,7 @@ int repl_verb_dispatch(const struct repl_verb *verb, int argc, char **argv)
     return exit_code;
 }
 
-/* --- documentation ---------------------------------------------------------------------------- */
+/* --- documentation --------------------------------------------------------------------------- */
 
 static const struct repl_option help_option = {
     .name = "help", .kind = REPL_OPTION_FLAG, .help = "Shows this text."};

@@ -46,7 +46,7 @@ struct config_parser {
     struct repl_error *err;
 };
 
-/* --- what the role has to do with it ---------------------------------------------------------- */
+/* --- what the role has to do with it --------------------------------------------------------- */
 
 static const char *role_word(enum repl_role role)
 {
@@ -126,7 +126,7 @@ static void *section_target(const struct config_parser *parser)
     return config;
 }
 
-/* --- sections --------------------------------------------------------------------------------- */
+/* --- sections -------------------------------------------------------------------------------- */
 
 /* Two peers with one key could not be told apart. */
 static repl_result check_peer_key(const struct config_parser *parser)
@@ -311,7 +311,7 @@ static repl_result parse_section_line(struct config_parser *parser, const char *
     return begin_section(parser, word == NULL ? "" : word, name == NULL ? "" : name);
 }
 
-/* --- lines, on their way to libinih ----------------------------------------------------------- */
+/* --- lines, on their way to libinih ---------------------------------------------------------- */
 
 /* A word, perhaps blanks, and '='. libinih would take ':' as well, and go on past a line that has
  * neither. */
@@ -464,7 +464,7 @@ static int handle_option(void *context, const char *section, const char *key, co
     return repl_ok(parser->result);
 }
 
-/* --- the whole -------------------------------------------------------------------------------- */
+/* --- the whole ------------------------------------------------------------------------------- */
 
 /* Sections that did not appear: their defaults, or the error that one is required. */
 static repl_result finish_sections(struct config_parser *parser)

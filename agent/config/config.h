@@ -95,7 +95,7 @@ const struct repl_config_peer *repl_config_find_peer(const struct repl_config *c
  * page). */
 void repl_config_document(FILE *out, bool troff);
 
-/* --- values, shared with the command line ----------------------------------------------------- */
+/* --- values, shared with the command line ---------------------------------------------------- */
 
 /* "64M", "10 GiB", "4096": bytes. */
 REPL_RESULT repl_parse_size(const char *text, uint64_t *bytes, struct repl_error *err);

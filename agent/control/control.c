@@ -56,7 +56,7 @@ struct repl_control {
     ino_t inode;
 };
 
-/* --- one client ------------------------------------------------------------------------------- */
+/* --- one client ------------------------------------------------------------------------------ */
 
 static void client_close(struct control_client *client)
 {
@@ -188,7 +188,7 @@ static void control_ready(struct repl_poll *poll, unsigned events)
         client_new(control, fd);
 }
 
-/* --- opening and closing ---------------------------------------------------------------------- */
+/* --- opening and closing --------------------------------------------------------------------- */
 
 static repl_result address_of(const char *path, struct sockaddr_un *out, struct repl_error *err)
 {
@@ -327,7 +327,7 @@ void repl_control_free(struct repl_control *control)
     free(control);
 }
 
-/* --- asking ----------------------------------------------------------------------------------- */
+/* --- asking ---------------------------------------------------------------------------------- */
 
 struct asker {
     const char *path;

@@ -110,7 +110,7 @@ static unsigned number_of(const char *const *names, size_t count, const char *na
     return 0;
 }
 
-/* --- writing ---------------------------------------------------------------------------------- */
+/* --- writing --------------------------------------------------------------------------------- */
 
 static uint64_t unsigned_load(const void *member, size_t size)
 {
@@ -196,7 +196,7 @@ json_t *repl_status_to_json(const struct repl_status *status)
     return NULL;
 }
 
-/* --- reading ---------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 static bool unsigned_store(void *member, size_t size, uint64_t value)
 {

@@ -50,7 +50,7 @@ static repl_result crypto_fail(struct repl_error *err, enum repl_code code, cons
     return result;
 }
 
-/* --- fingerprints ----------------------------------------------------------------------------- */
+/* --- fingerprints ---------------------------------------------------------------------------- */
 
 void repl_fingerprint_format(const struct repl_digest *fingerprint,
                              char text[REPL_FINGERPRINT_TEXT_SIZE])
@@ -83,7 +83,7 @@ static repl_result key_fingerprint(EVP_PKEY *key, struct repl_digest *out, struc
     return hashed ? REPL_SUCCESS : crypto_fail(err, REPL_E_INTERNAL, "cannot hash the public key");
 }
 
-/* --- making a key ----------------------------------------------------------------------------- */
+/* --- making a key ---------------------------------------------------------------------------- */
 
 static bool certificate_fill(X509 *certificate, EVP_PKEY *key, const char *name)
 {
@@ -226,7 +226,7 @@ repl_result repl_key_generate(const char *path, const char *name, struct repl_di
     return result;
 }
 
-/* --- reading one ------------------------------------------------------------------------------ */
+/* --- reading one ----------------------------------------------------------------------------- */
 
 /* libcrypto would ask the terminal for the password of an encrypted key. */
 static int no_password(char *buffer, int size, int writing, void *context)

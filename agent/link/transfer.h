@@ -21,7 +21,7 @@
 REPL_RESULT link_address_split(const char *text, char host[LINK_HOST_SIZE],
                                char port[LINK_PORT_SIZE], struct repl_error *err);
 
-/* --- the other side, and how to be sure of it ------------------------------------------------- */
+/* --- the other side, and how to be sure of it ------------------------------------------------ */
 
 struct link_site {
     char address[LINK_ADDRESS_SIZE];
@@ -36,8 +36,7 @@ REPL_RESULT link_site_init(struct link_site *site, const struct repl_client_opti
                            struct repl_error *err);
 void link_site_fini(struct link_site *site);
 
-/* --- one exchange ------------------------------------------------------------------------------
- */
+/* --- one exchange ---------------------------------------------------------------------------- */
 
 struct link_transfer_spec {
     const char *method;

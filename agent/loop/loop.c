@@ -46,7 +46,7 @@ static void loop_break(struct repl_loop *loop, int os_errno, const char *text)
     loop->broken_text = text;
 }
 
-/* --- clocks -------------------------------------------------------------------------------- */
+/* --- clocks ---------------------------------------------------------------------------------- */
 
 static int64_t clock_ns(clockid_t clock)
 {
@@ -65,7 +65,7 @@ int64_t repl_now_wall_ns(void)
     return clock_ns(CLOCK_REALTIME);
 }
 
-/* --- timers -------------------------------------------------------------------------------- */
+/* --- timers ---------------------------------------------------------------------------------- */
 
 static bool timer_before(const struct repl_timer *a, const struct repl_timer *b)
 {
@@ -155,7 +155,7 @@ static void loop_fire_timers(struct repl_loop *loop)
     }
 }
 
-/* --- file I/O ------------------------------------------------------------------------------ */
+/* --- file I/O -------------------------------------------------------------------------------- */
 
 void loop_io_finish(struct repl_io *io, int64_t result)
 {
@@ -212,7 +212,7 @@ void repl_loop_sync(struct repl_loop *loop, struct repl_io *io, int fd)
     io_start(loop, io, LOOP_IO_SYNC, fd, NULL, 0, 0);
 }
 
-/* --- readiness ----------------------------------------------------------------------------- */
+/* --- readiness ------------------------------------------------------------------------------- */
 
 void repl_poll_start(struct repl_loop *loop, struct repl_poll *poll, int fd, unsigned events)
 {
@@ -278,7 +278,7 @@ void loop_watch_free(struct loop_watch *watch)
     free(watch);
 }
 
-/* --- the way back from other threads -------------------------------------------------------- */
+/* --- the way back from other threads --------------------------------------------------------- */
 
 static void loop_wake(struct repl_loop *loop)
 {
@@ -320,7 +320,7 @@ static void wake_ready(struct repl_poll *poll, unsigned events)
     }
 }
 
-/* --- signals ------------------------------------------------------------------------------- */
+/* --- signals --------------------------------------------------------------------------------- */
 
 static void signal_ready(struct repl_poll *poll, unsigned events)
 {
@@ -373,7 +373,7 @@ static void signals_undo(struct repl_loop *loop)
     pthread_sigmask(SIG_UNBLOCK, &undo, NULL);
 }
 
-/* --- turning ------------------------------------------------------------------------------- */
+/* --- turning --------------------------------------------------------------------------------- */
 
 static int64_t min_wait_ns(int64_t a, int64_t b)
 {
@@ -436,7 +436,7 @@ void repl_loop_stop(struct repl_loop *loop)
     loop_wake(loop);
 }
 
-/* --- making and freeing --------------------------------------------------------------------- */
+/* --- making and freeing ---------------------------------------------------------------------- */
 
 static bool uring_forbidden(void)
 {

@@ -72,7 +72,7 @@ void repl_loop_stop(struct repl_loop *loop);
 int64_t repl_now_mono_ns(void);
 int64_t repl_now_wall_ns(void);
 
-/* --- the worker pool ----------------------------------------------------------------------- */
+/* --- the worker pool ------------------------------------------------------------------------- */
 
 struct repl_job;
 typedef void repl_job_fn(struct repl_job *job);
@@ -91,7 +91,7 @@ void repl_loop_work(struct repl_loop *loop, struct repl_job *job);
 /* Workers of the pool. */
 unsigned repl_loop_worker_count(const struct repl_loop *loop);
 
-/* --- file I/O ------------------------------------------------------------------------------ */
+/* --- file I/O -------------------------------------------------------------------------------- */
 
 struct repl_io;
 /* result: bytes moved (short at end of file), 0 for a sync, or -errno. */
@@ -125,7 +125,7 @@ void repl_loop_write(struct repl_loop *loop, struct repl_io *io, int fd, const v
 /* fdatasync */
 void repl_loop_sync(struct repl_loop *loop, struct repl_io *io, int fd);
 
-/* --- readiness ----------------------------------------------------------------------------- */
+/* --- readiness ------------------------------------------------------------------------------- */
 
 struct repl_poll;
 /*
@@ -158,7 +158,7 @@ void repl_poll_start(struct repl_loop *loop, struct repl_poll *poll, int fd, uns
  */
 void repl_poll_stop(struct repl_poll *poll);
 
-/* --- timers -------------------------------------------------------------------------------- */
+/* --- timers ---------------------------------------------------------------------------------- */
 
 struct repl_timer;
 typedef void repl_timer_fn(struct repl_timer *timer);
@@ -180,7 +180,7 @@ struct repl_timer {
 void repl_timer_arm(struct repl_loop *loop, struct repl_timer *timer, int64_t due_ns);
 void repl_timer_cancel(struct repl_timer *timer);
 
-/* --- signals ------------------------------------------------------------------------------- */
+/* --- signals --------------------------------------------------------------------------------- */
 
 /*
  * SIGINT, SIGTERM and SIGHUP are blocked and arrive here; call it before any

@@ -40,7 +40,7 @@ struct epoll_state {
     struct loop_pool io_threads;
 };
 
-/* --- file operations ------------------------------------------------------------------------ */
+/* --- file operations ------------------------------------------------------------------------- */
 
 /* On an I/O thread. */
 static void io_work(struct repl_job *job)
@@ -71,7 +71,7 @@ static void epoll_io_start(struct repl_loop *loop, struct repl_io *io)
     loop_pool_put(&state->io_threads, &io->job);
 }
 
-/* --- watches ------------------------------------------------------------------------------- */
+/* --- watches --------------------------------------------------------------------------------- */
 
 static int watch_fd(const struct loop_watch *watch)
 {
@@ -142,7 +142,7 @@ static void deliver_forced(struct repl_loop *loop)
             loop_watch_deliver(watch, watch->as.epoll.forced);
 }
 
-/* --- turning ------------------------------------------------------------------------------- */
+/* --- turning --------------------------------------------------------------------------------- */
 
 /* Upwards: a timer must not find its turn ended just before it is due. */
 static int wait_ms(int64_t wait_ns)
@@ -181,7 +181,7 @@ static repl_result epoll_turn(struct repl_loop *loop, int64_t wait_ns, struct re
     return REPL_SUCCESS;
 }
 
-/* --- making and freeing --------------------------------------------------------------------- */
+/* --- making and freeing ---------------------------------------------------------------------- */
 
 static repl_result epoll_open(struct repl_loop *loop, struct repl_error *err)
 {

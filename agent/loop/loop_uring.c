@@ -89,7 +89,7 @@ static uint64_t watch_data(struct loop_watch *watch)
     return (uint64_t)(uintptr_t)watch | TAG_WATCH;
 }
 
-/* --- submission ---------------------------------------------------------------------------- */
+/* --- submission ------------------------------------------------------------------------------ */
 
 /* NULL: the kernel takes no more for now; *error is set where that is for good. */
 static struct io_uring_sqe *ring_sqe(struct ring_state *state, int *error)
@@ -179,7 +179,7 @@ static bool ring_flush(struct ring_state *state, int *error)
            ring_flush_ios(state, error);
 }
 
-/* --- completion ---------------------------------------------------------------------------- */
+/* --- completion ------------------------------------------------------------------------------ */
 
 static void ring_io_start(struct repl_loop *loop, struct repl_io *io)
 {
@@ -258,7 +258,7 @@ static repl_result ring_turn(struct repl_loop *loop, int64_t wait_ns, struct rep
     return REPL_SUCCESS;
 }
 
-/* --- watches ------------------------------------------------------------------------------- */
+/* --- watches --------------------------------------------------------------------------------- */
 
 static void ring_watch_start(struct loop_watch *watch)
 {
@@ -282,7 +282,7 @@ static void ring_watch_stop(struct loop_watch *watch)
         watch_list_put(&state->to_cancel, watch);
 }
 
-/* --- making and freeing --------------------------------------------------------------------- */
+/* --- making and freeing ---------------------------------------------------------------------- */
 
 static int ring_set_up(struct io_uring *ring)
 {

@@ -55,8 +55,7 @@ struct repl_history {
     unsigned unread_count;
 };
 
-/* --- opening
- * -------------------------------------------------------------------------------------- */
+/* --- opening --------------------------------------------------------------------------------- */
 
 static repl_result slots_make(struct repl_history *history, struct repl_error *err)
 {
@@ -132,8 +131,7 @@ struct repl_origin *repl_history_origin(struct repl_history *history)
     return history->origin;
 }
 
-/* --- segments
- * ------------------------------------------------------------------------------------- */
+/* --- segments -------------------------------------------------------------------------------- */
 
 static repl_result slot_read_at(void *context, uint64_t offset, void *out, size_t size,
                                 struct repl_error *err)
@@ -266,8 +264,7 @@ size_t repl_history_full_of(const struct repl_history *history, size_t i)
     return i;
 }
 
-/* --- chunks
- * --------------------------------------------------------------------------------------- */
+/* --- chunks ---------------------------------------------------------------------------------- */
 
 static const struct repl_chunk_entry *place_entry(const struct repl_history *history,
                                                   const struct chunk_place *place)
@@ -383,8 +380,7 @@ repl_result repl_history_chunk(struct repl_history *history, const struct repl_d
     return result;
 }
 
-/* --- views
- * ---------------------------------------------------------------------------------------- */
+/* --- views ----------------------------------------------------------------------------------- */
 
 static repl_result view_segment(void *context, size_t i, const struct repl_segment **out,
                                 struct repl_error *err)

@@ -42,8 +42,7 @@ struct site_origin {
     struct repl_block_cache *cache;
 };
 
-/* --- requests
- * ------------------------------------------------------------------------------------- */
+/* --- requests -------------------------------------------------------------------------------- */
 
 static repl_result fetcher_take(struct site_origin *origin, struct repl_fetcher **out,
                                 struct repl_error *err)
@@ -138,8 +137,7 @@ static repl_result fetch(struct site_origin *origin, const char *path, const cha
     }
 }
 
-/* --- the catalogue
- * -------------------------------------------------------------------------------- */
+/* --- the catalogue --------------------------------------------------------------------------- */
 
 /* Adds count elements behind an array. */
 static repl_result append(void **array, size_t *count, const void *more, size_t more_count,
@@ -269,8 +267,7 @@ static repl_result site_catalogue(struct repl_origin *base, struct repl_catalogu
     return supplies_list(origin, out, err);
 }
 
-/* --- files
- * ---------------------------------------------------------------------------------------- */
+/* --- files ----------------------------------------------------------------------------------- */
 
 static void segment_path(const struct site_origin *origin, const struct repl_segment_id *id,
                          char path[512])

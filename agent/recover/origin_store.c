@@ -37,8 +37,7 @@ struct store_origin {
     struct pooled_file pool[POOL_SIZE];
 };
 
-/* --- the catalogue ------------------------------------------------------------------------------
- */
+/* --- the catalogue --------------------------------------------------------------------------- */
 
 struct fold {
     struct repl_catalogue *catalogue;
@@ -182,8 +181,7 @@ static repl_result store_catalogue(struct repl_origin *base, struct repl_catalog
     return result;
 }
 
-/* --- files
- * ---------------------------------------------------------------------------------------- */
+/* --- files ----------------------------------------------------------------------------------- */
 
 static bool id_equal(const struct repl_segment_id *a, const struct repl_segment_id *b)
 {

@@ -84,8 +84,7 @@ static size_t piece_size(const struct restore *r, uint64_t piece)
     return left < PIECE_SIZE ? (size_t)left : PIECE_SIZE;
 }
 
-/* --- the threads' work
- * ---------------------------------------------------------------------------- */
+/* --- the threads' work ----------------------------------------------------------------------- */
 
 struct bite {
     uint64_t piece, count;
@@ -238,8 +237,7 @@ static void *thread_run(void *context)
     return NULL;
 }
 
-/* --- the main thread
- * ------------------------------------------------------------------------------ */
+/* --- the main thread ------------------------------------------------------------------------- */
 
 static repl_result checkpoint(struct restore *r, struct repl_error *err)
 {
@@ -350,8 +348,7 @@ static repl_result phase_run(struct restore *r, enum repl_restore_phase phase,
     return REPL_SUCCESS;
 }
 
-/* --- around it
- * ------------------------------------------------------------------------------------ */
+/* --- around it ------------------------------------------------------------------------------- */
 
 /* With the directories above it. */
 static repl_result directory_make(const char *path, struct repl_error *err)

@@ -53,8 +53,7 @@ uint64_t repl_restore_piece_count(uint64_t volume_size)
     return (volume_size + REPL_RESTORE_PIECE_SIZE - 1) / REPL_RESTORE_PIECE_SIZE;
 }
 
-/* --- the header
- * ----------------------------------------------------------------------------------- */
+/* --- the header ------------------------------------------------------------------------------ */
 
 static void header_encode(const struct repl_restore_plan *plan, uint64_t nonce,
                           uint8_t page[PAGE_SIZE])
@@ -110,8 +109,7 @@ bool repl_restore_progress_is(const void *data, size_t size)
     return repl_read_u64(&r) == PROGRESS_MAGIC;
 }
 
-/* --- pages
- * ---------------------------------------------------------------------------------------- */
+/* --- pages ----------------------------------------------------------------------------------- */
 
 static uint64_t page_hash(const uint8_t page[PAGE_SIZE], uint64_t nonce)
 {
@@ -163,8 +161,7 @@ static uint64_t pages_read(int fd, uint64_t nonce, uint64_t *hashes, uint64_t pi
     return done;
 }
 
-/* --- opening
- * -------------------------------------------------------------------------------------- */
+/* --- opening --------------------------------------------------------------------------------- */
 
 static repl_result progress_make(struct repl_restore_progress *p,
                                  const struct repl_restore_plan *plan, struct repl_error *err)
@@ -263,8 +260,7 @@ void repl_restore_progress_close(struct repl_restore_progress *p)
     free(p);
 }
 
-/* --- saving
- * --------------------------------------------------------------------------------------- */
+/* --- saving ---------------------------------------------------------------------------------- */
 
 void repl_restore_progress_note(struct repl_restore_progress *p, uint64_t piece, uint64_t hash)
 {

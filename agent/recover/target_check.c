@@ -22,8 +22,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* --- sysfs
- * ---------------------------------------------------------------------------------------- */
+/* --- sysfs ----------------------------------------------------------------------------------- */
 
 /* The first line of a file of sysfs, without blanks around it; "" where there is none. */
 static void sys_read(dev_t device, const char *below, char *out, size_t out_size)
@@ -94,8 +93,7 @@ bool repl_target_overlaps(const struct repl_target *target, const char *path)
            status.st_ino == target->inode;
 }
 
-/* --- examining
- * ------------------------------------------------------------------------------------ */
+/* --- examining ------------------------------------------------------------------------------- */
 
 struct signature {
     const char *name;
@@ -219,8 +217,7 @@ repl_result repl_target_examine(const char *path, struct repl_target *out, struc
     return result;
 }
 
-/* --- who uses it
- * ---------------------------------------------------------------------------------- */
+/* --- who uses it ----------------------------------------------------------------------------- */
 
 static bool path_overlaps(const struct repl_target *target, const char *path)
 {

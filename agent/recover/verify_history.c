@@ -105,8 +105,7 @@ static repl_result crew_run(struct crew *crew, struct repl_error *err)
     return crew->result;
 }
 
-/* --- segments
- * ------------------------------------------------------------------------------------- */
+/* --- segments -------------------------------------------------------------------------------- */
 
 struct segments_check {
     struct crew crew;
@@ -235,8 +234,7 @@ static void coder_end(void *of_thread)
     repl_frame_coder_free(of_thread);
 }
 
-/* --- the chain
- * ------------------------------------------------------------------------------------ */
+/* --- the chain ------------------------------------------------------------------------------- */
 
 static bool head_follows(const struct repl_head *before, const struct repl_head *head)
 {
@@ -275,8 +273,7 @@ static void chain_check(struct segments_check *check)
     }
 }
 
-/* --- the points
- * ----------------------------------------------------------------------------------- */
+/* --- the points ------------------------------------------------------------------------------ */
 
 /* Damage spreads to those that refer to what is damaged. One round does: a chunk's own bytes
  * refer to nothing. */
@@ -355,8 +352,7 @@ repl_result repl_verify_history(const struct repl_verify_options *options,
     return result;
 }
 
-/* --- the replica
- * ---------------------------------------------------------------------------------- */
+/* --- the replica ----------------------------------------------------------------------------- */
 
 struct replica_check {
     struct crew crew;

@@ -19,8 +19,7 @@
 /* Seconds that still fit 64 bits of nanoseconds. */
 #define SECONDS_MAX (INT64_MAX / NS_PER_S - 1)
 
-/* --- small parts of a text
- * ------------------------------------------------------------------------ */
+/* --- small parts of a text ------------------------------------------------------------------- */
 
 static bool take_digits(const char **text, unsigned min, unsigned max, int64_t *value)
 {
@@ -106,8 +105,7 @@ static bool take_zone(const char **text, int64_t *offset_s)
     return true;
 }
 
-/* --- local time
- * ----------------------------------------------------------------------------------- */
+/* --- local time ------------------------------------------------------------------------------ */
 
 /* The moment at which clocks here showed tm, under one assumption about summer time. */
 static bool local_try(const struct tm *tm, int is_dst, time_t *out)
@@ -140,8 +138,7 @@ static repl_result local_time(const char *text, const struct tm *tm, int64_t ns,
     return REPL_SUCCESS;
 }
 
-/* --- the forms: each sets *matched where the text has it
- * ------------------------------------------- */
+/* --- the forms: each sets *matched where the text has it ------------------------------------- */
 
 /* "1234" */
 static repl_result parse_seq(const char *text, struct repl_when *out, bool *matched,
@@ -281,8 +278,7 @@ repl_result repl_when_parse(const char *text, int64_t now_ns, struct repl_when *
     return REPL_SUCCESS;
 }
 
-/* --- resolving
- * ------------------------------------------------------------------------------------ */
+/* --- resolving ------------------------------------------------------------------------------- */
 
 static repl_result resolve_seq(uint64_t seq, const struct repl_points_entry *points, size_t count,
                                size_t *index, struct repl_error *err)
@@ -328,8 +324,7 @@ repl_result repl_when_resolve(const struct repl_when *when, const struct repl_po
                      asked, points[0].point.seq, first, points[0].point.seq);
 }
 
-/* --- words
- * ---------------------------------------------------------------------------------------- */
+/* --- words ----------------------------------------------------------------------------------- */
 
 static const char *consistency_sentence(const struct repl_point *point)
 {

@@ -23,7 +23,7 @@
 
 #define TICK_NS (INT64_C(5) * 1000000000)
 
-/* --- jobs and volumes ------------------------------------------------------------------------- */
+/* --- jobs and volumes ------------------------------------------------------------------------ */
 
 void site_job_start(struct repl_site *site, struct repl_job *job)
 {
@@ -67,7 +67,7 @@ static void volumes_forget_empty(struct repl_site *site)
     }
 }
 
-/* --- the tick --------------------------------------------------------------------------------- */
+/* --- the tick -------------------------------------------------------------------------------- */
 
 static void sync_work(struct repl_job *job)
 {
@@ -117,7 +117,7 @@ static void site_tick(struct repl_timer *timer)
     repl_timer_arm(site->loop, &site->tick, repl_now_mono_ns() + TICK_NS);
 }
 
-/* --- status ----------------------------------------------------------------------------------- */
+/* --- status ---------------------------------------------------------------------------------- */
 
 void repl_site_count(const struct repl_site *site, size_t *volumes, size_t *damaged)
 {
@@ -165,7 +165,7 @@ static json_t *control_answer(void *owner, const char *request, struct repl_erro
     return json;
 }
 
-/* --- opening ---------------------------------------------------------------------------------- */
+/* --- opening --------------------------------------------------------------------------------- */
 
 static repl_result volume_found(void *context, const char *name, struct repl_error *err)
 {
@@ -241,7 +241,7 @@ unsigned repl_site_port(const struct repl_site *site)
     return repl_listener_port(site->listener);
 }
 
-/* --- reload ----------------------------------------------------------------------------------- */
+/* --- reload ---------------------------------------------------------------------------------- */
 
 static bool volumes_differ(const struct repl_config *a, const struct repl_config *b)
 {
@@ -272,7 +272,7 @@ void repl_site_reload(struct repl_site *site, struct repl_config *config, bool *
     repl_config_free(config);
 }
 
-/* --- closing ---------------------------------------------------------------------------------- */
+/* --- closing --------------------------------------------------------------------------------- */
 
 static bool site_is_busy(const struct repl_site *site)
 {

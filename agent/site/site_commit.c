@@ -25,7 +25,7 @@
 
 static void commit_run(struct site_volume *v);
 
-/* --- on a worker: are all chunks there -------------------------------------------------------- */
+/* --- on a worker: are all chunks there ------------------------------------------------------- */
 
 struct chunk_search {
     struct repl_index *index;
@@ -130,7 +130,7 @@ static repl_result segment_verify(struct site_volume *v, struct site_commit *c,
     return result;
 }
 
-/* --- on a worker: the steps ------------------------------------------------------------------- */
+/* --- on a worker: the steps ------------------------------------------------------------------ */
 
 static void sync_work(struct repl_job *job)
 {
@@ -184,7 +184,7 @@ static void publish_work(struct repl_job *job)
     }
 }
 
-/* --- on the loop ------------------------------------------------------------------------------ */
+/* --- on the loop ----------------------------------------------------------------------------- */
 
 static void commit_end(struct site_volume *v)
 {

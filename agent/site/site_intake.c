@@ -64,7 +64,7 @@ repl_result site_intake_resume(struct site_intake *intake, uint64_t size, struct
     return REPL_SUCCESS;
 }
 
-/* --- writing ---------------------------------------------------------------------------------- */
+/* --- writing --------------------------------------------------------------------------------- */
 
 static void write_work(struct repl_job *job)
 {

@@ -54,7 +54,7 @@ void site_job_ended(struct repl_site *site);
 void site_add_volume(struct repl_site *site, struct site_volume *volume);
 struct site_volume *site_find_volume(const struct repl_site *site, const char *name);
 
-/* --- requests --------------------------------------------------------------------------------- */
+/* --- requests -------------------------------------------------------------------------------- */
 
 enum site_request_kind {
     SITE_REQUEST_HELLO,
@@ -124,12 +124,12 @@ void site_refuse_error(struct site_request *request, const struct repl_error *er
 /* What of the peer's could not be read. */
 void site_refuse_damaged(struct site_request *request, const struct repl_error *err);
 
-/* --- reading (site_read.c) -------------------------------------------------------------------- */
+/* --- reading (site_read.c) ------------------------------------------------------------------- */
 
 void site_read_begin(struct site_request *request);
 void site_read_volumes(struct site_request *request);
 
-/* --- who may what (site_request.c) ------------------------------------------------------------ */
+/* --- who may what (site_request.c) ----------------------------------------------------------- */
 
 bool site_peer_has_volume(const struct repl_config_peer *peer, const char *name);
 

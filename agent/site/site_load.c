@@ -70,7 +70,7 @@ static bool is_damaged(const struct site_volume *v)
     return v->damaged[0] != '\0';
 }
 
-/* --- the log ---------------------------------------------------------------------------------- */
+/* --- the log --------------------------------------------------------------------------------- */
 
 /* A whole record with a later number behind the one that does not decode: then it is not the last
  * one, so it was durable once. */
@@ -148,7 +148,7 @@ static void log_cut(struct loader *l)
     v->unsettled = true;
 }
 
-/* --- segments --------------------------------------------------------------------------------- */
+/* --- segments -------------------------------------------------------------------------------- */
 
 static repl_result stored_note(void *context, const struct repl_segment_id *id, uint64_t size,
                                struct repl_error *err)
@@ -239,7 +239,7 @@ static void segments_check(struct loader *l)
     }
 }
 
-/* --- the index -------------------------------------------------------------------------------- */
+/* --- the index ------------------------------------------------------------------------------- */
 
 /* The chunks of a segment or a supply into the index. record NULL: a supply. */
 static repl_result index_segment(struct repl_site *site, const char *name,
@@ -350,7 +350,7 @@ static void index_load(struct loader *l)
              v->name, err.text);
 }
 
-/* --- staging ---------------------------------------------------------------------------------- */
+/* --- staging --------------------------------------------------------------------------------- */
 
 static bool header_read(int fd, uint64_t *size, struct repl_segment_header *header)
 {
@@ -414,7 +414,7 @@ static void staging_load(struct site_volume *v)
     closedir(listing);
 }
 
-/* --- all of it -------------------------------------------------------------------------------- */
+/* --- all of it ------------------------------------------------------------------------------- */
 
 static repl_result history_load(struct loader *l, struct repl_error *err)
 {

@@ -32,7 +32,7 @@ struct site_read {
     bool range_bad;
 };
 
-/* --- on a worker ------------------------------------------------------------------------------ */
+/* --- on a worker ----------------------------------------------------------------------------- */
 
 static repl_result points_read(struct site_read *read, struct repl_error *err)
 {
@@ -171,7 +171,7 @@ static void read_work(struct repl_job *job)
     }
 }
 
-/* --- on the loop ------------------------------------------------------------------------------ */
+/* --- on the loop ----------------------------------------------------------------------------- */
 
 static void segment_answer(struct site_read *read)
 {

@@ -22,7 +22,7 @@
 #define SMALL_BODY_MAX (16u << 10) /* hello and report are below 1 KiB */
 #define PARTS_MAX      7
 
-/* --- life ------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------ */
 
 static void request_free(struct site_request *request)
 {
@@ -43,7 +43,7 @@ void site_request_unhold(struct site_request *request)
         request_free(request);
 }
 
-/* --- answers ---------------------------------------------------------------------------------- */
+/* --- answers --------------------------------------------------------------------------------- */
 
 void site_answer(struct site_request *request, int status, const char *content_type,
                  const void *body, size_t size)
@@ -149,7 +149,7 @@ void site_refuse_damaged(struct site_request *request, const struct repl_error *
                      "%.350s", err->text);
 }
 
-/* --- who may what ----------------------------------------------------------------------------- */
+/* --- who may what ---------------------------------------------------------------------------- */
 
 bool site_peer_has_volume(const struct repl_config_peer *peer, const char *name)
 {
@@ -207,7 +207,7 @@ static bool permission_check(struct site_request *request, const struct repl_con
     return false;
 }
 
-/* --- paths ------------------------------------------------------------------------------------ */
+/* --- paths ----------------------------------------------------------------------------------- */
 
 struct path {
     char text[512];
@@ -367,7 +367,7 @@ static bool request_parse(struct site_request *request)
     return offset_parse(request);
 }
 
-/* --- the handler ------------------------------------------------------------------------------ */
+/* --- the handler ----------------------------------------------------------------------------- */
 
 static bool volume_check(struct site_request *request)
 {

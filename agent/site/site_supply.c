@@ -80,7 +80,7 @@ void site_supply_end(struct site_request *request)
         site_volume_enqueue(request->volume, request, SITE_CHANGE_SUPPLY);
 }
 
-/* --- on a worker ------------------------------------------------------------------------------ */
+/* --- on a worker ----------------------------------------------------------------------------- */
 
 /* Is the supply of that number the same one? REPL_E_MISSING: there is none. */
 static repl_result stored_compare(struct repl_store *store, const char *volume,
@@ -174,7 +174,7 @@ static void supply_work(struct repl_job *job)
     repl_segment_free(segment);
 }
 
-/* --- on the loop ------------------------------------------------------------------------------ */
+/* --- on the loop ----------------------------------------------------------------------------- */
 
 static void supply_done(struct repl_job *job)
 {

@@ -33,7 +33,7 @@
 /* Not sooner after a start is a silent source worth a line. */
 #define SILENCE_LOGGED_NS (INT64_C(30) * 1000000000)
 
-/* --- new and free ----------------------------------------------------------------------------- */
+/* --- new and free ---------------------------------------------------------------------------- */
 
 repl_result site_volume_new(struct repl_site *site, const char *name, struct site_volume **out,
                             struct repl_error *err)
@@ -67,7 +67,7 @@ bool site_volume_is_idle(const struct site_volume *v)
            (v->replica == NULL || !repl_replica_is_busy(v->replica));
 }
 
-/* --- the log ---------------------------------------------------------------------------------- */
+/* --- the log --------------------------------------------------------------------------------- */
 
 repl_result site_volume_apply(struct site_volume *v, const struct repl_log_record *record,
                               struct repl_error *err)
@@ -173,7 +173,7 @@ void site_volume_append(struct site_volume *v, const struct repl_log_record *rec
     site_job_start(v->site, &a->job);
 }
 
-/* --- hello and report ------------------------------------------------------------------------- */
+/* --- hello and report ------------------------------------------------------------------------ */
 
 static void hello_answer(struct site_volume *v, struct site_request *request)
 {
@@ -254,7 +254,7 @@ static void report_begin(struct site_volume *v, struct site_request *request)
     }
 }
 
-/* --- one after the other ---------------------------------------------------------------------- */
+/* --- one after the other --------------------------------------------------------------------- */
 
 static void change_begin(struct site_volume *v, struct site_request *request)
 {
@@ -326,7 +326,7 @@ void site_volume_release(struct site_volume *v)
     site_volume_pump(v);
 }
 
-/* --- the replica ------------------------------------------------------------------------------ */
+/* --- the replica ----------------------------------------------------------------------------- */
 
 static void replica_make(struct site_volume *v)
 {
@@ -363,7 +363,7 @@ void site_volume_follow(struct site_volume *v)
         repl_replica_follow(v->replica, j->point.seq == 0 ? &j->head : &v->point_head);
 }
 
-/* --- status ----------------------------------------------------------------------------------- */
+/* --- status ---------------------------------------------------------------------------------- */
 
 static const char *state_remedy(enum repl_state state)
 {

@@ -21,7 +21,7 @@
 #include "site/replica/replica.h"
 #include "site/site_internal.h"
 
-/* --- a staged file ---------------------------------------------------------------------------- */
+/* --- a staged file --------------------------------------------------------------------------- */
 
 struct site_intake;
 typedef void site_intake_fn(struct site_intake *intake);
@@ -69,7 +69,7 @@ void site_intake_fini(struct site_intake *intake);
 REPL_RESULT site_read_at(void *context, uint64_t offset, void *out, size_t size,
                          struct repl_error *err);
 
-/* --- the log ---------------------------------------------------------------------------------- */
+/* --- the log --------------------------------------------------------------------------------- */
 
 /* A record on its way into log and index. */
 struct site_append {
@@ -103,7 +103,7 @@ struct site_commit {
     struct repl_error err;
 };
 
-/* --- the volume ------------------------------------------------------------------------------- */
+/* --- the volume ------------------------------------------------------------------------------ */
 
 struct site_volume {
     struct repl_site *site;

@@ -100,8 +100,7 @@ static const char *volume_name(const struct repl_source_volume *v)
     return v->options.volume->name;
 }
 
-/* --- closing
- * ------------------------------------------------------------------------------------------ */
+/* --- closing --------------------------------------------------------------------------------- */
 
 static bool batches_idle(const struct repl_source_volume *v)
 {
@@ -161,8 +160,7 @@ static bool volume_is_up(const struct repl_source_volume *v)
     return v->phase == VOLUME_RUNNING || v->phase == VOLUME_STOPPING;
 }
 
-/* --- reading
- * -------------------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 static void batch_reduced(struct repl_job *job)
 {
@@ -233,8 +231,7 @@ static bool batches_fill(struct repl_source_volume *v)
     return any;
 }
 
-/* --- the page cache and the counters
- * --------------------------------------------------------------------- */
+/* --- the page cache and the counters --------------------------------------------------------- */
 
 /* Follows a device that has grown; one that shrank is an error. */
 static repl_result size_follow(struct repl_source_volume *v, struct repl_error *err)
@@ -299,8 +296,7 @@ static void counters_settled(struct repl_timer *timer)
     volume_pump(v);
 }
 
-/* --- durability
- * ------------------------------------------------------------------------------------------- */
+/* --- durability ------------------------------------------------------------------------------ */
 
 static void state_write(struct repl_job *job)
 {
@@ -362,8 +358,7 @@ static void spool_progress(void *context, struct repl_spool_file *file, repl_res
     }
 }
 
-/* --- the link
- * --------------------------------------------------------------------------------------------- */
+/* --- the link -------------------------------------------------------------------------------- */
 
 static void link_start(struct repl_source_volume *v, const char *method, const char *what,
                        const struct repl_buffer *body, repl_response_fn *done)
@@ -524,8 +519,7 @@ static void segment_drop(struct repl_source_volume *v, uint64_t number)
     repl_spool_drop(&v->spool, number);
 }
 
-/* --- recovering what the site knows and we do not
- * ----------------------------------------------------- */
+/* --- recovering what the site knows and we do not -------------------------------------------- */
 
 static void recover_done(void *context, repl_result result, const struct repl_error *err,
                          const struct repl_recovered_extent *extents, size_t count)
@@ -564,9 +558,7 @@ static void recover_start(struct repl_source_volume *v, const struct repl_head *
         repl_pipeline_lost(&v->pipeline, err.text, repl_now_wall_ns());
 }
 
-/* --- reports
- * ------------------------------------------------------------------------------------------------
- */
+/* --- reports --------------------------------------------------------------------------------- */
 
 /* A report is the link's heartbeat: where no segment is on its way, nothing else would notice that
  * the site has gone or has changed its mind. */
@@ -647,9 +639,7 @@ static void report_send(struct repl_timer *timer)
     v->report_out = repl_ok(repl_request_start(v->options.client, &v->report, &err));
 }
 
-/* --- the pump
- * ------------------------------------------------------------------------------------------------
- */
+/* --- the pump -------------------------------------------------------------------------------- */
 
 static void action_perform(struct repl_source_volume *v, const struct repl_pipeline_action *action)
 {
@@ -730,8 +720,7 @@ static void timer_fired(struct repl_timer *timer)
     volume_pump(timer->context);
 }
 
-/* --- open, stop, new, free
- * ------------------------------------------------------------------------------------- */
+/* --- open, stop, new, free ------------------------------------------------------------------- */
 
 static repl_result pipeline_open(struct repl_source_volume *v, struct repl_error *err)
 {
@@ -869,9 +858,7 @@ void repl_source_volume_free(struct repl_source_volume *v)
     free(v);
 }
 
-/* --- status
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- status ---------------------------------------------------------------------------------- */
 
 static const char *remedy_of(enum repl_state state)
 {

@@ -17,8 +17,7 @@
 #define DIGESTS_HEADER 4096u
 #define DIGESTS_MAGIC  0x5453454744504552ull
 
-/* --- directories
- * ------------------------------------------------------------------------------------ */
+/* --- directories ----------------------------------------------------------------------------- */
 
 static repl_result directory_make(int at, const char *name, int *fd, struct repl_error *err)
 {
@@ -85,8 +84,20 @@ static repl_result directory_empty(int fd, struct repl_error *err)
     return result;
 }
 
-/* --- the state
- * ------------------------------------------------------------------------------------------ */
+/* --- the state ------------------------------------------------------------------------------- */
+
+/* The first slot is written into a file of another name, so that a state that is there under its
+ * own is never a torn first one. */
+static repl_result state_create(struct repl_state_dir *dir, struct repl_error *err)
+{
+    dir->state_fd = openat(dir->dir_fd, "state.new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (dir->state_fd < 0 || ftruncate(dir->state_fd, REPL_SLOT_FILE) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s/state.new", dir->label);
+    REPL_TRY(repl_state_dir_write(dir, &dir->state, err));
+    if (renameat(dir->dir_fd, "state.new", dir->dir_fd, "state") != 0 || fsync(dir->dir_fd) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s/state", dir->label);
+    return REPL_SUCCESS;
+}
 
 static repl_result state_begin(struct repl_state_dir *dir, uint64_t volume_size,
                                const char *identity, struct repl_error *err)
@@ -100,25 +111,22 @@ static repl_result state_begin(struct repl_state_dir *dir, uint64_t volume_size,
         return repl_fail_errno(err, REPL_E_IO, errno, "getrandom");
     dir->state.volume.bytes[6] = (dir->state.volume.bytes[6] & 0x0f) | 0x40; /* RFC 9562, v4 */
     dir->state.volume.bytes[8] = (dir->state.volume.bytes[8] & 0x3f) | 0x80;
-    REPL_TRY(repl_state_dir_write(dir, &dir->state, err));
-    if (fsync(dir->dir_fd) != 0)
-        return repl_fail_errno(err, REPL_E_IO, errno, "syncing %s", dir->label);
-    return REPL_SUCCESS;
+    return state_create(dir, err);
 }
 
 static repl_result state_load(struct repl_state_dir *dir, uint64_t volume_size,
                               const char *identity, struct repl_error *err)
 {
     uint8_t file[REPL_SLOT_FILE] = {0};
-    dir->state_fd = openat(dir->dir_fd, "state", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    dir->state_fd = openat(dir->dir_fd, "state", O_RDWR | O_CLOEXEC);
+    if (dir->state_fd < 0 && errno == ENOENT)
+        return state_begin(dir, volume_size, identity, err);
     if (dir->state_fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "%s/state", dir->label);
-    ssize_t got = pread(dir->state_fd, file, sizeof file, 0);
-    if (got < 0)
+    /* A process that was killed may have left its last slot in the page cache only. It has to be
+     * durable before the other slot, which is the durable one, is written over. */
+    if (pread(dir->state_fd, file, sizeof file, 0) < 0 || fdatasync(dir->state_fd) != 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "%s/state", dir->label);
-    /* Empty, or only ever one slot torn at the very first write: no segment can have been sent. */
-    if (got == 0 || (got <= (ssize_t)sizeof file && repl_is_zero(file, sizeof file)))
-        return state_begin(dir, volume_size, identity, err);
     REPL_TRY(repl_forward(
         repl_source_state_decode(file, &dir->state, &dir->generation, err), err,
         "%s/state: is damaged. Without it this host cannot tell its own history at the site from "
@@ -153,8 +161,7 @@ repl_result repl_state_dir_write(struct repl_state_dir *dir, const struct repl_s
     return REPL_SUCCESS;
 }
 
-/* --- the digests
- * ----------------------------------------------------------------------------------------- */
+/* --- the digests ----------------------------------------------------------------------------- */
 
 static size_t digests_size(uint64_t volume_size)
 {
@@ -231,8 +238,7 @@ repl_result repl_state_dir_grow(struct repl_state_dir *dir, uint64_t volume_size
     return REPL_SUCCESS;
 }
 
-/* --- open, close, remove
- * --------------------------------------------------------------------------------- */
+/* --- open, close, remove --------------------------------------------------------------------- */
 
 static repl_result volume_directory(const char *state_path, const char *volume, int *fd,
                                     struct repl_error *err)

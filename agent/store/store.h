@@ -87,7 +87,7 @@ REPL_RESULT repl_posix_store_staging(struct repl_store *store, const char *volum
 REPL_RESULT repl_posix_store_volume_path(struct repl_store *store, const char *volume, char *path,
                                          size_t path_size, struct repl_error *err);
 
-/* --- an open segment ---------------------------------------------------------------------- */
+/* --- an open segment ------------------------------------------------------------------------- */
 
 /* clang-format off */
 struct repl_stored_segment {

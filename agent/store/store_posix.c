@@ -52,7 +52,7 @@
 
 static const struct repl_store_ops posix_ops;
 
-/* --- errors ------------------------------------------------------------------------------- */
+/* --- errors ---------------------------------------------------------------------------------- */
 
 static enum repl_code code_of(int os_errno)
 {
@@ -103,7 +103,7 @@ repl_result repl_posix_file_size(int fd, const char *volume, const char *name, u
     return REPL_SUCCESS;
 }
 
-/* --- directories -------------------------------------------------------------------------- */
+/* --- directories ----------------------------------------------------------------------------- */
 
 /* The caller has validated the name; this is the wall behind that. */
 static repl_result check_volume_name(const char *volume, struct repl_error *err)
@@ -201,7 +201,7 @@ static repl_result directory_walk(const struct posix_store *store, int fd, name_
     return result;
 }
 
-/* --- volumes ------------------------------------------------------------------------------ */
+/* --- volumes --------------------------------------------------------------------------------- */
 
 struct volume_walk {
     repl_volume_visit_fn *visit;
@@ -280,7 +280,7 @@ repl_result repl_posix_store_volume_path(struct repl_store *store, const char *v
     return volume_path(store, volume, "", path, path_size, err);
 }
 
-/* --- names of segments -------------------------------------------------------------------- */
+/* --- names of segments ----------------------------------------------------------------------- */
 
 static void segment_name_format(const struct repl_segment_id *id, char name[SEGMENT_NAME_SIZE])
 {
@@ -336,7 +336,7 @@ static repl_result check_segment_id(const struct repl_segment_id *id, struct rep
     return REPL_SUCCESS;
 }
 
-/* --- segments ----------------------------------------------------------------------------- */
+/* --- segments -------------------------------------------------------------------------------- */
 
 struct segment_walk {
     repl_segment_visit_fn *visit;
@@ -521,7 +521,7 @@ static repl_result posix_segment_open(struct repl_store *base, const char *volum
     return stored_segment_new(volume, id, fd, out, err);
 }
 
-/* --- opening a store ---------------------------------------------------------------------- */
+/* --- opening a store ------------------------------------------------------------------------- */
 
 /* *found false: there is no version file. */
 static repl_result version_check(const struct posix_store *store, bool *found,

@@ -75,10 +75,10 @@ static void extent_append(struct repl_batch *batch, enum repl_record_type type, 
 {
     struct repl_extent *last =
         batch->extent_count > 0 ? &batch->extents[batch->extent_count - 1] : NULL;
-    bool continues = last != NULL && last->type == type && type != REPL_RECORD_CHUNK &&
-                     last->offset + last->length == offset &&
-                     (type == REPL_RECORD_ZERO ||
-                      last->source_offset + last->length == source_offset);
+    bool continues =
+        last != NULL && last->type == type && type != REPL_RECORD_CHUNK &&
+        last->offset + last->length == offset &&
+        (type == REPL_RECORD_ZERO || last->source_offset + last->length == source_offset);
     if (continues) {
         last->length += length;
         return;

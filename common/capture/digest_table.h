@@ -53,8 +53,7 @@ REPL_RESULT repl_digest_table_grow(struct repl_digest_table *table,
                                    struct repl_error *err);
 
 /* What the site holds of a page; zeros where that is not known, or pending. */
-struct repl_page_digest repl_digest_table_get(const struct repl_digest_table *table,
-                                              uint64_t page);
+struct repl_page_digest repl_digest_table_get(const struct repl_digest_table *table, uint64_t page);
 /* The page went into segment number (numbers of segments grow; they are the source's own count of
  * parts, not points). */
 void repl_digest_table_sent(struct repl_digest_table *table, uint64_t page, uint64_t count,

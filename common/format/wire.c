@@ -135,7 +135,7 @@ static void head_or_none_decode(struct repl_reader *r, struct repl_head *out)
         r->position = here.position;
 }
 
-/* --- hello and welcome -------------------------------------------------------------------- */
+/* --- hello and welcome ----------------------------------------------------------------------- */
 
 repl_result repl_hello_encode(const struct repl_hello *m, struct repl_buffer *out,
                               struct repl_error *err)
@@ -230,7 +230,7 @@ repl_result repl_welcome_decode(const void *data, size_t size, struct repl_welco
     return message_leave(&r, REPL_WIRE_WELCOME, err);
 }
 
-/* --- ack, refusal, missing ---------------------------------------------------------------- */
+/* --- ack, refusal, missing ------------------------------------------------------------------- */
 
 repl_result repl_ack_encode(const struct repl_ack *m, struct repl_buffer *out,
                             struct repl_error *err)
@@ -328,7 +328,7 @@ void repl_missing_fini(struct repl_missing *missing)
     *missing = (struct repl_missing){0};
 }
 
-/* --- report ------------------------------------------------------------------------------- */
+/* --- report ---------------------------------------------------------------------------------- */
 
 repl_result repl_report_encode(const struct repl_report *m, struct repl_buffer *out,
                                struct repl_error *err)
@@ -367,7 +367,7 @@ repl_result repl_report_decode(const void *data, size_t size, struct repl_report
     return message_leave(&r, REPL_WIRE_REPORT, err);
 }
 
-/* --- what recovery reads ------------------------------------------------------------------ */
+/* --- what recovery reads --------------------------------------------------------------------- */
 
 #define POINTS_ENTRY_SIZE   (REPL_POINT_SIZE + 16u)
 #define SEGMENTS_ENTRY_SIZE (HEAD_SIZE + 8u)
@@ -496,7 +496,7 @@ void repl_segments_page_fini(struct repl_segments_page *page)
     *page = (struct repl_segments_page){0};
 }
 
-/* --- refusals as errors and statuses ------------------------------------------------------ */
+/* --- refusals as errors and statuses --------------------------------------------------------- */
 
 repl_result repl_refusal_raise(const struct repl_refusal *refusal, struct repl_error *err)
 {

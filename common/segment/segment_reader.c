@@ -277,8 +277,7 @@ repl_result repl_record_walk_next(struct repl_record_walk *walk, struct repl_rec
     return REPL_SUCCESS;
 }
 
-/* --- verify ------------------------------------------------------------------------------------
- */
+/* --- verify ---------------------------------------------------------------------------------- */
 
 struct verifier {
     const struct repl_segment *segment;

@@ -26,7 +26,7 @@ struct repl_uuid {
     uint8_t bytes[16];
 };
 
-/* --- the segment, docs/formats/segment.md ----------------------------------------------------- */
+/* --- the segment, docs/formats/segment.md ---------------------------------------------------- */
 
 #define REPL_SEGMENT_VERSION     1u
 #define REPL_SEGMENT_HEADER_SIZE 128u
@@ -126,8 +126,7 @@ struct repl_segment_footer {
     struct repl_digest digest;
 };
 
-/* --- manifest records ---------------------------------------------------------------------------
- */
+/* --- manifest records ------------------------------------------------------------------------ */
 
 #define REPL_OBJECT_DEVICE 1u /* the one object of a block volume */
 

@@ -17,8 +17,7 @@ struct golden_case {
     void (*build)(struct memory_file *file); /* by the builder: depends on the version of zstd */
 };
 
-/* --- good ones ---------------------------------------------------------------------------------
- */
+/* --- good ones ------------------------------------------------------------------------------- */
 
 static inline void golden_pattern(uint8_t *bytes, size_t size)
 {
@@ -226,8 +225,7 @@ static inline struct repl_buffer golden_case_make(const struct golden_case *gold
     return file.bytes;
 }
 
-/* --- the text of an .expect file ---------------------------------------------------------------
- */
+/* --- the text of an .expect file ------------------------------------------------------------- */
 
 static inline const char *golden_hex(const struct repl_digest *digest)
 {

@@ -102,15 +102,17 @@ static void a_first_hello_creates_the_volume(void **state)
     struct repl_refusal refusal;
     bool needs_create;
     repl_journal_init(&j);
-    assert_int_equal(repl_journal_hello(&j, "data", &hello, START, &create, &needs_create, &refusal),
-                     REPL_VERDICT_ACCEPT);
+    assert_int_equal(
+        repl_journal_hello(&j, "data", &hello, START, &create, &needs_create, &refusal),
+        REPL_VERDICT_ACCEPT);
     assert_true(needs_create && create.type == REPL_LOG_CREATE && create.number == 1);
     assert_false(j.exists); /* until the record is durable */
     assert_true(repl_ok(repl_journal_apply(&j, &create, NULL)));
     assert_string_equal(j.create.name, "data");
     assert_true(j.exists && j.lineage == 4);
-    assert_int_equal(repl_journal_hello(&j, "data", &hello, START, &create, &needs_create, &refusal),
-                     REPL_VERDICT_ACCEPT);
+    assert_int_equal(
+        repl_journal_hello(&j, "data", &hello, START, &create, &needs_create, &refusal),
+        REPL_VERDICT_ACCEPT);
     assert_false(needs_create);
     struct repl_welcome welcome;
     repl_journal_welcome(&j, START, START + 1, &welcome);

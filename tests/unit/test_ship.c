@@ -149,10 +149,8 @@ static void a_welcome_acknowledges_what_an_answer_did_not(void **state)
 
 static void resume(struct repl_ship *ship, int64_t created_ns, uint64_t bytes, uint64_t expected)
 {
-    struct repl_welcome message = {.known = false,
-                                   .staged_to_seq = 1,
-                                   .staged_created_ns = created_ns,
-                                   .staged_bytes = bytes};
+    struct repl_welcome message = {
+        .known = false, .staged_to_seq = 1, .staged_created_ns = created_ns, .staged_bytes = bytes};
     repl_ship_lost(ship, "gone", START);
     assert_int_equal(next(ship, INT64_MAX / 2).type, REPL_SHIP_HELLO);
     repl_ship_welcome(ship, &message, START);
@@ -166,10 +164,10 @@ static void resumes_only_the_same_segment(void **state)
     (void)state;
     struct repl_ship ship = ship_sending();
     resume(&ship, START + 1, 600, 600);
-    resume(&ship, START + 2, 600, 0);   /* made at another time: another segment */
-    resume(&ship, START + 1, 1000, 0);  /* all of it, and yet not committed */
+    resume(&ship, START + 2, 600, 0);  /* made at another time: another segment */
+    resume(&ship, START + 1, 1000, 0); /* all of it, and yet not committed */
     refuse(&ship, REPL_REFUSAL_DAMAGED);
-    resume(&ship, START + 1, 600, 0);   /* what is held is worth nothing */
+    resume(&ship, START + 1, 600, 0); /* what is held is worth nothing */
     repl_ship_fini(&ship);
 }
 
@@ -209,7 +207,7 @@ static void refusals_that_pass(void **state)
 static void refusals_for_a_person(void **state)
 {
     (void)state;
-    static const enum repl_refusal_code codes[] = {REPL_REFUSAL_FENCED,  REPL_REFUSAL_PERMISSION,
+    static const enum repl_refusal_code codes[] = {REPL_REFUSAL_FENCED, REPL_REFUSAL_PERMISSION,
                                                    REPL_REFUSAL_VERSION, REPL_REFUSAL_REQUEST,
                                                    REPL_REFUSAL_NOT_FOUND};
     for (unsigned i = 0; i < sizeof codes / sizeof codes[0]; i++) {
@@ -331,7 +329,8 @@ static void supplies_what_is_missing_and_sends_again(void **state)
     repl_ship_missing(&ship);
     repl_ship_lost(&ship, "gone", START);
     welcome(&ship, NULL);
-    assert_int_equal(next(&ship, START).type, REPL_SHIP_SEND); /* it is told again what is missing */
+    assert_int_equal(next(&ship, START).type,
+                     REPL_SHIP_SEND); /* it is told again what is missing */
     repl_ship_fini(&ship);
 }
 

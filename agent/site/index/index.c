@@ -23,7 +23,7 @@
 #include "base/ensure.h"
 #include "format/segment_format.h"
 
-/* --- keys --------------------------------------------------------------------------------- */
+/* --- keys ------------------------------------------------------------------------------------ */
 
 static void key_add(struct index_key *key, uint64_t value, size_t size)
 {
@@ -82,7 +82,7 @@ MDB_val repl_index_text_val(const char *text)
     return (MDB_val){.mv_size = strlen(text), .mv_data = pointer.out};
 }
 
-/* --- values ------------------------------------------------------------------------------- */
+/* --- values ---------------------------------------------------------------------------------- */
 
 repl_result repl_index_volume_get(struct repl_index *index, MDB_txn *txn, const char *name,
                                   struct index_volume *out, bool *found, struct repl_error *err)
@@ -137,7 +137,7 @@ static repl_result segment_decode(const struct repl_index *index, const MDB_val 
     return REPL_SUCCESS;
 }
 
-/* --- reading ------------------------------------------------------------------------------ */
+/* --- reading --------------------------------------------------------------------------------- */
 
 repl_result repl_index_position(struct repl_index *index, const char *volume, uint64_t *log_end,
                                 uint64_t *record_number, struct repl_error *err)

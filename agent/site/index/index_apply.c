@@ -22,7 +22,7 @@
 
 _Static_assert(INDEX_POINT_SIZE == REPL_POINT_SIZE + 16, "a point, a time and a size");
 
-/* --- volumes ------------------------------------------------------------------------------ */
+/* --- volumes --------------------------------------------------------------------------------- */
 
 static repl_result volume_put(struct index_write *write, const char *name,
                               const struct index_volume *volume, struct repl_error *err)
@@ -60,7 +60,7 @@ static repl_result volume_make(struct index_write *write, const char *name,
     return repl_index_put(write, INDEX_MAIN, key, &w, err);
 }
 
-/* --- points, segments, chunks ------------------------------------------------------------- */
+/* --- points, segments, chunks ---------------------------------------------------------------- */
 
 static repl_result point_put(struct index_write *write, uint32_t volume,
                              const struct repl_points_entry *entry, struct repl_error *err)
@@ -89,7 +89,7 @@ static repl_result segment_put(struct index_write *write, uint32_t volume,
     return repl_index_put(write, INDEX_SEGMENTS, repl_index_key_val(&key), &w, err);
 }
 
-/* --- applying records --------------------------------------------------------------------- */
+/* --- applying records ------------------------------------------------------------------------ */
 
 static repl_result chunks_put(struct index_write *write, uint32_t volume,
                               const struct repl_segment_id *id,
@@ -208,7 +208,7 @@ repl_result repl_index_add_supply(struct repl_index *index, const char *volume,
     return repl_index_write(index, supply_work, &apply, err);
 }
 
-/* --- forgetting a volume ------------------------------------------------------------------ */
+/* --- forgetting a volume --------------------------------------------------------------------- */
 
 static repl_result drop_work(struct index_write *write, void *context, struct repl_error *err)
 {

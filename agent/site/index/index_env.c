@@ -26,7 +26,7 @@
 static const char *const table_names[INDEX_TABLE_COUNT] = {"keys",     "volumes", "points",
                                                            "segments", "chunks",  "dropped"};
 
-/* --- errors ------------------------------------------------------------------------------- */
+/* --- errors ---------------------------------------------------------------------------------- */
 
 repl_result repl_index_fail(const struct repl_index *index, int error, struct repl_error *err,
                             const char *what)
@@ -78,7 +78,7 @@ repl_result repl_index_write_fail(struct index_write *write, int error, struct r
     return repl_index_fail(write->index, error, err, "write to");
 }
 
-/* --- transactions ------------------------------------------------------------------------- */
+/* --- transactions ---------------------------------------------------------------------------- */
 
 repl_result repl_index_get(const struct repl_index *index, MDB_txn *txn, enum index_table table,
                            MDB_val key, MDB_val *value, bool *found, struct repl_error *err)
@@ -269,7 +269,7 @@ repl_result repl_index_sync(struct repl_index *index, struct repl_error *err)
     return error == 0 ? REPL_SUCCESS : repl_index_fail(index, error, err, "sync");
 }
 
-/* --- opening and closing ------------------------------------------------------------------ */
+/* --- opening and closing --------------------------------------------------------------------- */
 
 static repl_result version_check(struct repl_index *index, MDB_txn *txn, struct repl_error *err)
 {
@@ -398,7 +398,7 @@ void repl_index_close(struct repl_index *index)
     free(index);
 }
 
-/* --- for tests ---------------------------------------------------------------------------- */
+/* --- for tests ------------------------------------------------------------------------------- */
 
 void repl_index_break_sync(struct repl_index *index, unsigned count, int os_errno)
 {

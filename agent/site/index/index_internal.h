@@ -40,7 +40,7 @@ struct repl_index {
     int sync_errno;
 };
 
-/* --- index_env.c: errors and transactions -------------------------------------------------- */
+/* --- index_env.c: errors and transactions ---------------------------------------------------- */
 
 REPL_RESULT repl_index_fail(const struct repl_index *index, int error, struct repl_error *err,
                             const char *what);
@@ -69,7 +69,7 @@ REPL_RESULT repl_index_put(struct index_write *write, enum index_table table, MD
                            const struct repl_writer *value, struct repl_error *err);
 REPL_RESULT repl_index_write_fail(struct index_write *write, int error, struct repl_error *err);
 
-/* --- index.c: keys and values --------------------------------------------------------------- */
+/* --- index.c: keys and values ---------------------------------------------------------------- */
 
 #define INDEX_KEY_SIZE_MAX 36u
 
@@ -115,13 +115,12 @@ REPL_RESULT repl_index_point_decode(const struct repl_index *index, const MDB_va
                                     const MDB_val *value, struct repl_points_entry *out,
                                     struct repl_error *err);
 
-/* --- index_apply.c ---------------------------------------------------------------------------- */
+/* --- index_apply.c --------------------------------------------------------------------------- */
 
 /* Removes what dropped volumes have left. */
 REPL_RESULT repl_index_purge(struct repl_index *index, struct repl_error *err);
 
-/* --- for tests ----------------------------------------------------------------------------------
- */
+/* --- for tests ------------------------------------------------------------------------------- */
 
 /* repl_index_open with another size of the map to begin with. */
 REPL_RESULT repl_index_open_sized(const char *path, bool writable, size_t map_size,

@@ -54,8 +54,7 @@ REPL_RESULT repl_listener_new(struct repl_loop *loop, const struct repl_listener
 void repl_listener_free(struct repl_listener *listener);
 unsigned repl_listener_port(const struct repl_listener *listener);
 
-/* --- what a handler asks and says --------------------------------------------------------------
- */
+/* --- what a handler asks and says ------------------------------------------------------------ */
 
 const char *repl_exchange_method(const struct repl_exchange *exchange);
 /* Decoded, no query; begins with '/', and has no control character. ".." may be in it. */

@@ -69,7 +69,7 @@ static bool is_before(const struct repl_head *a, const struct repl_head *b)
     return a->to_seq != b->to_seq ? a->to_seq < b->to_seq : a->part < b->part;
 }
 
-/* --- on a worker: where does it stand --------------------------------------------------------- */
+/* --- on a worker: where does it stand -------------------------------------------------------- */
 
 /* Does the journal know the segment that the state names? */
 static repl_result reached_check(struct repl_replica *r, bool *known, struct repl_error *err)
@@ -143,7 +143,7 @@ static repl_result replica_prepare(struct repl_replica *r, struct repl_error *er
     return REPL_SUCCESS;
 }
 
-/* --- on a worker: forward --------------------------------------------------------------------- */
+/* --- on a worker: forward -------------------------------------------------------------------- */
 
 /* Where to begin: behind *from, or at the last full between it and the goal. */
 static repl_result find_start(struct repl_replica *r, struct repl_head *from,
@@ -254,7 +254,7 @@ static void step_work(struct repl_job *job)
     r->result = replica_step(r, &r->err);
 }
 
-/* --- on the loop ------------------------------------------------------------------------------ */
+/* --- on the loop ----------------------------------------------------------------------------- */
 
 static void replica_start(struct repl_replica *r)
 {

@@ -55,7 +55,7 @@ static bool same_id(const struct repl_segment_id *a, const struct repl_segment_i
     return a->to_seq == b->to_seq && a->part == b->part && a->supply == b->supply;
 }
 
-/* --- what is kept ----------------------------------------------------------------------------- */
+/* --- what is kept ---------------------------------------------------------------------------- */
 
 static void segment_close(struct open_segment *place)
 {
@@ -140,7 +140,7 @@ static repl_result frame_get(struct replica_applier *a, const struct repl_segmen
     return REPL_SUCCESS;
 }
 
-/* --- records ---------------------------------------------------------------------------------- */
+/* --- records --------------------------------------------------------------------------------- */
 
 static repl_result chunk_check(struct replica_applier *a, const uint8_t *bytes,
                                const struct repl_digest *name, struct repl_error *err)
@@ -246,7 +246,7 @@ repl_result replica_apply_segment(struct replica_applier *a,
     return repl_forward(result, err, "segment %llu.%u", (unsigned long long)id.to_seq, id.part);
 }
 
-/* --- new and free ----------------------------------------------------------------------------- */
+/* --- new and free ---------------------------------------------------------------------------- */
 
 repl_result replica_applier_new(struct repl_store *store, struct repl_index *index,
                                 const char *volume, struct replica_target *target,

@@ -12,7 +12,7 @@
 #include "format/slot.h"
 #include "site/replica/replica.h"
 
-/* --- the target ------------------------------------------------------------------------------- */
+/* --- the target ------------------------------------------------------------------------------ */
 
 struct replica_target {
     char path[PATH_MAX];
@@ -43,7 +43,7 @@ REPL_RESULT replica_target_zero(struct replica_target *target, uint64_t offset, 
                                 struct repl_error *err);
 REPL_RESULT replica_target_sync(struct replica_target *target, struct repl_error *err);
 
-/* --- the state -------------------------------------------------------------------------------- */
+/* --- the state ------------------------------------------------------------------------------- */
 
 struct replica_state {
     char path[PATH_MAX];
@@ -62,7 +62,7 @@ void replica_state_close(struct replica_state *state);
 REPL_RESULT replica_state_write(struct replica_state *state, const struct repl_replica_state *next,
                                 struct repl_error *err);
 
-/* --- applying --------------------------------------------------------------------------------- */
+/* --- applying -------------------------------------------------------------------------------- */
 
 struct replica_applier;
 

@@ -69,8 +69,7 @@ static void disk_name(const char *name, char *disk, size_t size)
         snprintf(disk, size, "%s", parent + 1);
 }
 
-/* --- identity -----------------------------------------------------------------------------------
- */
+/* --- identity -------------------------------------------------------------------------------- */
 
 /* The partition's UUID by the link udev keeps for it. */
 static bool partition_uuid(dev_t number, char *out, size_t size)
@@ -137,8 +136,7 @@ static void identity_find(struct repl_device *device, const char *disk)
         snprintf(device->identity, sizeof device->identity, "%s", text);
 }
 
-/* --- refusals
- * -------------------------------------------------------------------------------------- */
+/* --- refusals -------------------------------------------------------------------------------- */
 
 static repl_result suitability_check(const struct repl_device *device, const char *disk,
                                      struct repl_error *err)
@@ -172,8 +170,7 @@ static repl_result suitability_check(const struct repl_device *device, const cha
     return REPL_SUCCESS;
 }
 
-/* --- open
- * ------------------------------------------------------------------------------------------ */
+/* --- open ------------------------------------------------------------------------------------ */
 
 static repl_result device_find(struct repl_device *device, struct repl_error *err)
 {
@@ -248,8 +245,7 @@ repl_result repl_device_size(const struct repl_device *device, uint64_t *size,
     return REPL_SUCCESS;
 }
 
-/* --- counters and sync
- * --------------------------------------------------------------------------------- */
+/* --- counters and sync ----------------------------------------------------------------------- */
 
 repl_result repl_device_counters(const struct repl_device *device, struct repl_write_counters *out,
                                  struct repl_error *err)

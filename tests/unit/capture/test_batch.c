@@ -71,8 +71,8 @@ static void assert_says_the_device(struct repl_batch *batch, uint64_t expected_b
     static uint8_t raw[REPL_FRAME_RAW_MAX];
     uint64_t bytes = 0, end = 0;
     if (batch->has_frame)
-        assert_true(repl_ok(repl_frame_decode(batch->coder, &batch->frame, batch->stored.data, raw,
-                                              NULL)));
+        assert_true(
+            repl_ok(repl_frame_decode(batch->coder, &batch->frame, batch->stored.data, raw, NULL)));
     for (uint32_t i = 0; i < batch->extent_count; i++) {
         const struct repl_extent *e = &batch->extents[i];
         assert_true(e->offset >= end);
@@ -87,9 +87,8 @@ static void assert_says_the_device(struct repl_batch *batch, uint64_t expected_b
     }
     assert_true(bytes == expected_bytes);
     for (uint32_t i = 0; i < batch->digest_count; i++) {
-        struct repl_page_digest digest =
-            digest_of(device + batch->digests[i].page * REPL_PAGE_SIZE,
-                      size_of(batch->digests[i].page));
+        struct repl_page_digest digest = digest_of(device + batch->digests[i].page * REPL_PAGE_SIZE,
+                                                   size_of(batch->digests[i].page));
         assert_memory_equal(&batch->digests[i].digest, &digest, sizeof digest);
     }
 }
@@ -179,8 +178,8 @@ static void partial_chunks_are_not_named(void **state)
 {
     (void)state;
     struct repl_batch batch = batch_new();
-    add(&batch, 16, 15, false);                                       /* one page short */
-    add(&batch, VOLUME_PAGES - 16, 16, false);                        /* ends in a short page */
+    add(&batch, 16, 15, false);                /* one page short */
+    add(&batch, VOLUME_PAGES - 16, 16, false); /* ends in a short page */
     reduce(&batch);
     assert_true(batch.chunk_count == 0);
     repl_batch_clear(&batch);

@@ -94,8 +94,7 @@ static void say_log(struct text *text, const uint8_t *data, size_t size)
     say(text, "end %zu of %zu: %s\n", at, size, repl_code_name(result.code));
 }
 
-/* --- checking ----------------------------------------------------------------------------------
- */
+/* --- checking -------------------------------------------------------------------------------- */
 
 /* The golden files lie beside this source. */
 static void golden_directory(char *path, size_t size)
@@ -147,8 +146,7 @@ static void golden_logs_are_read_as_they_were_written(void **state)
     assert_int_equal(count, 4);
 }
 
-/* --- writing ------------------------------------------------------------------------------------
- */
+/* --- writing --------------------------------------------------------------------------------- */
 
 struct log {
     uint8_t data[LOG_SIZE_MAX];

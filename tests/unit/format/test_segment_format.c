@@ -333,8 +333,7 @@ static void points_have_bounds(void **state)
     assert_false(point_decodes(point));
 }
 
-/* --- manifest records ---------------------------------------------------------------------------
- */
+/* --- manifest records ------------------------------------------------------------------------ */
 
 static bool record_decodes(struct repl_record record)
 {

@@ -107,8 +107,8 @@ static void every_torn_write_leaves_the_older(void **state)
     struct repl_source_state newest = source_state(3, 1);
     repl_source_state_encode(&newest, 3, third);
     for (size_t cut = 0; cut <= REPL_SLOT_SIZE; cut++) {
-        bool whole = memcmp(file + repl_slot_offset(3) + cut, third + cut,
-                            REPL_SLOT_SIZE - cut) == 0;
+        bool whole =
+            memcmp(file + repl_slot_offset(3) + cut, third + cut, REPL_SLOT_SIZE - cut) == 0;
         memcpy(torn, file, sizeof torn);
         memcpy(torn + repl_slot_offset(3), third, cut);
         expect_second_or_third(torn, whole);

@@ -29,7 +29,7 @@ union message {
     struct repl_segments_page segments;
 };
 
-/* --- random messages, and whether two are the same ----------------------------------------- */
+/* --- random messages, and whether two are the same ------------------------------------------- */
 
 static void random_text(struct random *random, char *text)
 {
@@ -424,8 +424,7 @@ static void what_is_accepted_is_canonical(void **state)
     }
 }
 
-/* --- the bytes, as docs/formats/wire.md has them -----------------------------------------------
- */
+/* --- the bytes, as docs/formats/wire.md has them --------------------------------------------- */
 
 static void assert_encodes(const struct row *row, const union message *m, const char *bytes,
                            size_t size)
@@ -472,8 +471,7 @@ static void bytes_lie_where_the_specification_says(void **state)
     assert_encodes(&rows[3], &m, "REPL\4\0\0\0\x14\0\0\0\5\0\0\0\2\0no", 20);
 }
 
-/* --- bounds ------------------------------------------------------------------------------------
- */
+/* --- bounds ---------------------------------------------------------------------------------- */
 
 static enum repl_code there_and_back(const struct row *row, const union message *m)
 {

@@ -38,8 +38,7 @@ struct bad_case {
     void (*bytes)(struct repl_buffer *file); /* last of all; nothing is sealed behind it */
 };
 
-/* --- what takes more than one wrong number -----------------------------------------------------
- */
+/* --- what takes more than one wrong number --------------------------------------------------- */
 
 static inline void bad_frame_too_large(struct craft *craft)
 {
@@ -207,8 +206,7 @@ static inline void bad_digest(struct repl_buffer *file)
     repl_write_u64(&w, repl_xxh3(footer, 120));
 }
 
-/* --- the table ---------------------------------------------------------------------------------
- */
+/* --- the table ------------------------------------------------------------------------------- */
 
 #define CORRUPT    REPL_E_CORRUPT
 #define VERSION    REPL_E_VERSION

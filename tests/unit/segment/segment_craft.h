@@ -236,8 +236,7 @@ static inline void craft_write(const struct craft *craft, struct repl_buffer *fi
     craft_seal(file);
 }
 
-/* --- the segment that most tests start from ----------------------------------------------------
- */
+/* --- the segment that most tests start from -------------------------------------------------- */
 
 #define CRAFT_VOLUME_SIZE (UINT64_C(262144) + 1000)
 

@@ -140,8 +140,7 @@ static void assert_record(const struct repl_record *record, enum repl_record_typ
                      source_offset);
 }
 
-/* --- round trips --------------------------------------------------------------------------------
- */
+/* --- round trips ----------------------------------------------------------------------------- */
 
 static void everything_at_once(void **state)
 {
@@ -390,8 +389,7 @@ static void random_segments(void **state)
     }
 }
 
-/* --- what the builder refuses --------------------------------------------------------------------
- */
+/* --- what the builder refuses ---------------------------------------------------------------- */
 
 static void build_sample(struct bench *bench)
 {
@@ -573,8 +571,7 @@ static void callers_mistakes_abort(void **state)
     assert_true(aborts(wrong_last_point, bench));
 }
 
-/* --- what the reader refuses -------------------------------------------------------------------
- */
+/* --- what the reader refuses ----------------------------------------------------------------- */
 
 static void crafted_sample_is_good(void **state)
 {

@@ -46,7 +46,7 @@ static void expect_error(const char *text, enum repl_role role, const char *mess
     expect_error_bytes(text, strlen(text), role, message);
 }
 
-/* --- good files ------------------------------------------------------------------------------- */
+/* --- good files ------------------------------------------------------------------------------ */
 
 static void test_agent_defaults(void **state)
 {
@@ -169,7 +169,7 @@ static void test_long_names(void **state)
                  "dash");
 }
 
-/* --- sections --------------------------------------------------------------------------------- */
+/* --- sections -------------------------------------------------------------------------------- */
 
 static void test_sections_refused(void **state)
 {
@@ -233,7 +233,7 @@ static void test_peers_with_one_key(void **state)
                  "key of its own, or make them one section");
 }
 
-/* --- options ---------------------------------------------------------------------------------- */
+/* --- options --------------------------------------------------------------------------------- */
 
 static void test_options_refused(void **state)
 {
@@ -324,7 +324,7 @@ static void test_lists_refused(void **state)
                  "letters, digits, dots, underscores and dashes, the first of them no dot or dash");
 }
 
-/* --- lines ------------------------------------------------------------------------------------ */
+/* --- lines ----------------------------------------------------------------------------------- */
 
 static void test_lines_refused(void **state)
 {
@@ -396,7 +396,7 @@ static void test_bounds(void **state)
     free(text);
 }
 
-/* --- files ------------------------------------------------------------------------------------ */
+/* --- files ----------------------------------------------------------------------------------- */
 
 static void test_load(void **state)
 {
@@ -431,7 +431,7 @@ static void test_load_refused(void **state)
     assert_string_equal(err.text, "cannot read /tmp: Is a directory");
 }
 
-/* --- values ----------------------------------------------------------------------------------- */
+/* --- values ---------------------------------------------------------------------------------- */
 
 static void test_sizes(void **state)
 {
@@ -545,7 +545,7 @@ static void test_volume_names(void **state)
         assert_false(repl_volume_name_valid(bad[i]));
 }
 
-/* --- documentation ---------------------------------------------------------------------------- */
+/* --- documentation --------------------------------------------------------------------------- */
 
 static void test_document(void **state)
 {

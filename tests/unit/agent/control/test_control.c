@@ -247,7 +247,7 @@ static void test_bad_clients(void **state)
         must(repl_loop_once(world->loop, 5, &err), &err);
 }
 
-/* --- notify and log --------------------------------------------------------------------------- */
+/* --- notify and log -------------------------------------------------------------------------- */
 
 static void test_notify(void **state)
 {

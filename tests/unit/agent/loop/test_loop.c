@@ -93,7 +93,7 @@ static void turn_until(struct repl_loop *loop, const int *counter, int wanted)
     }
 }
 
-/* --- file I/O ------------------------------------------------------------------------------ */
+/* --- file I/O -------------------------------------------------------------------------------- */
 
 struct io_probe {
     struct repl_io io;
@@ -254,7 +254,7 @@ static void test_reuse_from_callback(void **state)
     assert_int_equal(chain.step, 4);
 }
 
-/* --- timers -------------------------------------------------------------------------------- */
+/* --- timers ---------------------------------------------------------------------------------- */
 
 #define TIMERS 600
 
@@ -376,7 +376,7 @@ static void test_timer_rearmed_for_the_past(void **state)
     repl_timer_cancel(&eager.timer);
 }
 
-/* --- readiness ----------------------------------------------------------------------------- */
+/* --- readiness ------------------------------------------------------------------------------- */
 
 struct poll_probe {
     struct repl_poll poll;
@@ -687,7 +687,7 @@ static void test_poll_of_what_cannot_be_watched(void **state)
     assert_int_equal(bad.calls, 1);
 }
 
-/* --- the worker pool ----------------------------------------------------------------------- */
+/* --- the worker pool ------------------------------------------------------------------------- */
 
 struct job_probe {
     struct repl_job job;
@@ -744,7 +744,7 @@ static void test_jobs(void **state)
     free(probes);
 }
 
-/* --- run, once, stop ------------------------------------------------------------------------ */
+/* --- run, once, stop ------------------------------------------------------------------------- */
 
 static void stop_fired(struct repl_timer *timer)
 {
@@ -810,7 +810,7 @@ static void test_once_timeout(void **state)
     close_pipe(ends);
 }
 
-/* --- signals ------------------------------------------------------------------------------- */
+/* --- signals --------------------------------------------------------------------------------- */
 
 static int signals_seen[3];
 static int signal_calls;
@@ -844,7 +844,7 @@ static void test_signals(void **state)
     assert_int_equal(sigismember(&mask, SIGTERM), 0);
 }
 
-/* --- making and freeing --------------------------------------------------------------------- */
+/* --- making and freeing ---------------------------------------------------------------------- */
 
 static void test_free_with_polls_and_timers(void **state)
 {

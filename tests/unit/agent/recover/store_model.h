@@ -95,7 +95,7 @@ static inline void model_fini(struct store_model *m)
     temporary_remove(&m->temporary);
 }
 
-/* --- building a segment --------------------------------------------------------------------- */
+/* --- building a segment ---------------------------------------------------------------------- */
 
 static inline repl_result model_sink(void *context, const void *data, size_t size,
                                      struct repl_error *err)
@@ -255,7 +255,7 @@ static inline struct repl_digest model_supply(struct store_model *m, uint64_t to
     return entry.name;
 }
 
-/* --- a history with everything in it ---------------------------------------------------------- */
+/* --- a history with everything in it --------------------------------------------------------- */
 
 #define MODEL_LAST 4u /* the last point */
 #define MODEL_MIB  (UINT64_C(1) << 20)
@@ -308,7 +308,7 @@ static inline void model_fill(struct store_model *m)
     model_end(m, true);
 }
 
-/* --- damage ----------------------------------------------------------------------------------- */
+/* --- damage ---------------------------------------------------------------------------------- */
 
 static inline void model_segment_path(const struct store_model *m, uint64_t to, uint32_t part,
                                       char path[400])

@@ -53,7 +53,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* --- reading -------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 static void test_catalogue(void **state)
 {
@@ -262,7 +262,7 @@ static void test_verify_exchanged_segment(void **state)
     repl_verify_result_fini(&result);
 }
 
-/* --- the replica ------------------------------------------------------------------------------ */
+/* --- the replica ----------------------------------------------------------------------------- */
 
 static void write_file(const char *path, const void *bytes, size_t size)
 {
@@ -322,8 +322,7 @@ static void test_replica(void **state)
                      REPL_E_CORRUPT);
 }
 
-/* --- the cache of blocks ------------------------------------------------------------------------
- */
+/* --- the cache of blocks --------------------------------------------------------------------- */
 
 #define CACHED_SIZE (5 * REPL_CACHE_BLOCK_SIZE + 100)
 

@@ -113,7 +113,7 @@ static void assert_content(const struct fixture *f, uint64_t seq, const char *pa
     free(bytes);
 }
 
-/* --- files ------------------------------------------------------------------------------------ */
+/* --- files ----------------------------------------------------------------------------------- */
 
 static void test_each_point(void **state)
 {
@@ -152,7 +152,7 @@ static void test_existing_file(void **state)
     assert_code(f, restore(f, 1, "/nonexistent/file"), REPL_E_IO, "/nonexistent/file");
 }
 
-/* --- interrupted ------------------------------------------------------------------------------ */
+/* --- interrupted ----------------------------------------------------------------------------- */
 
 static void test_interrupted(void **state)
 {
@@ -253,7 +253,7 @@ static void test_replaced_target(void **state)
     assert_content(f, 1, f->target);
 }
 
-/* --- devices ---------------------------------------------------------------------------------- */
+/* --- devices --------------------------------------------------------------------------------- */
 
 /* False: there are none here. */
 static bool loop_make(struct fixture *f, uint64_t size)

@@ -77,7 +77,7 @@ static inline void turn(struct world *w)
         }                                                                                          \
     } while (0)
 
-/* --- the site --------------------------------------------------------------------------------- */
+/* --- the site -------------------------------------------------------------------------------- */
 
 static inline struct repl_config *config_make(struct world *w)
 {
@@ -182,7 +182,7 @@ static inline void world_fini(struct world *w)
     nftw(w->directory, tree_remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* --- requests --------------------------------------------------------------------------------- */
+/* --- requests -------------------------------------------------------------------------------- */
 
 struct call {
     struct repl_request request;
@@ -328,7 +328,7 @@ static inline int put(struct world *w, uint64_t to, uint32_t part, uint64_t offs
     return call_run(&call, KEY_HOST);
 }
 
-/* --- segments --------------------------------------------------------------------------------- */
+/* --- segments -------------------------------------------------------------------------------- */
 
 struct build {
     struct world *w;
@@ -478,7 +478,7 @@ static inline void increment(struct world *w)
     build_commit(&b);
 }
 
-/* --- what the site says and holds ------------------------------------------------------------- */
+/* --- what the site says and holds ------------------------------------------------------------ */
 
 static inline struct repl_volume_status volume_status(struct world *w, const char *name)
 {

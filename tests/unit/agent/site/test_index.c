@@ -66,7 +66,7 @@ static void reopen(struct fixture *f, bool writable)
     assert_code(f, repl_index_open(f->path, writable, &f->index, &f->err), REPL_OK);
 }
 
-/* --- records ------------------------------------------------------------------------------- */
+/* --- records --------------------------------------------------------------------------------- */
 
 static struct repl_digest digest_of(uint64_t number)
 {
@@ -381,8 +381,7 @@ static void chunks_are_found_where_they_were_put_last(void **state)
     assert_chunk(f, "web", 1, &supplied);
 }
 
-/* --- the file ----------------------------------------------------------------------------------
- */
+/* --- the file -------------------------------------------------------------------------------- */
 
 static void what_was_applied_is_there_after_reopening(void **state)
 {
@@ -572,8 +571,7 @@ static void a_batch_is_one_transaction(void **state)
     assert_code(f, repl_index_batch_end(f->index, &f->err), REPL_E_IO);
 }
 
-/* --- dropping ------------------------------------------------------------------------------------
- */
+/* --- dropping -------------------------------------------------------------------------------- */
 
 static uint64_t entry_count(struct fixture *f)
 {
@@ -623,8 +621,7 @@ static void an_interrupted_drop_goes_on_at_the_start(void **state)
     assert_int_equal(point_count(f, "data"), 2);
 }
 
-/* --- many, and at once ---------------------------------------------------------------------------
- */
+/* --- many, and at once ----------------------------------------------------------------------- */
 
 static int64_t now_ms(void)
 {

@@ -34,7 +34,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* --- taking in -------------------------------------------------------------------------------- */
+/* --- taking in ------------------------------------------------------------------------------- */
 
 static void test_seed_in_parts(void **state)
 {
@@ -208,7 +208,7 @@ static void test_damaged_upload(void **state)
     expect_replica(w);
 }
 
-/* --- resuming --------------------------------------------------------------------------------- */
+/* --- resuming -------------------------------------------------------------------------------- */
 
 /* Sends the first bytes of a segment and loses the connection. */
 static void send_beginning(struct world *w, const struct build *b, size_t size)
@@ -300,7 +300,7 @@ static void test_new_connection_takes_over(void **state)
     expect_replica(w);
 }
 
-/* --- chunks ----------------------------------------------------------------------------------- */
+/* --- chunks ---------------------------------------------------------------------------------- */
 
 static void supply_build(struct build *b, struct world *w, const uint8_t *chunk, int count)
 {
@@ -438,7 +438,7 @@ static void test_index_made_anew(void **state)
     expect_replica(w);
 }
 
-/* --- reports ---------------------------------------------------------------------------------- */
+/* --- reports --------------------------------------------------------------------------------- */
 
 static void test_reports(void **state)
 {
@@ -483,7 +483,7 @@ static void test_report_without_hello(void **state)
     expect_refusal(w, 409, REPL_REFUSAL_GREET, "no hello");
 }
 
-/* --- who may what ----------------------------------------------------------------------------- */
+/* --- who may what ---------------------------------------------------------------------------- */
 
 static void test_permissions(void **state)
 {
@@ -586,7 +586,7 @@ static void test_bad_paths(void **state)
     assert_int_equal(call_run(&call, KEY_HOST), 400);
 }
 
-/* --- reading ---------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 static void range_get(struct world *w, const char *range, int status, uint64_t offset, size_t size,
                       const uint8_t *whole)
@@ -651,7 +651,7 @@ static void test_readers(void **state)
     build_fini(&b);
 }
 
-/* --- restarts, crashes and damage ------------------------------------------------------------- */
+/* --- restarts, crashes and damage ------------------------------------------------------------ */
 
 static void file_write(const char *path, const void *bytes, size_t size, int flags)
 {
@@ -937,7 +937,7 @@ static void test_second_site_is_locked_out(void **state)
     assert_int_equal(repl_site_new(w->loop, config_make(w), &second, &err).code, REPL_E_LOCKED);
 }
 
-/* --- a disk that fails in the middle of a commit ---------------------------------------------- */
+/* --- a disk that fails in the middle of a commit --------------------------------------------- */
 
 static atomic_int syncs_to_fail;
 
@@ -1074,7 +1074,7 @@ static void test_index_fails(void **state)
     assert_false(site_find_volume(w->site, "data")->index_behind);
 }
 
-/* --- a full disk ------------------------------------------------------------------------------ */
+/* --- a full disk ----------------------------------------------------------------------------- */
 
 static void test_no_space(void **state)
 {

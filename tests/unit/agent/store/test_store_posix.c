@@ -103,7 +103,7 @@ static ino_t inode_of(const struct fixture *f, const char *below)
     return status.st_ino;
 }
 
-/* --- calls that fail ----------------------------------------------------------------------- */
+/* --- calls that fail ------------------------------------------------------------------------- */
 
 /* One letter a call: f fsync, d fdatasync, w pwrite; capitals where it failed. */
 static char trace[64];
@@ -159,7 +159,7 @@ static void play(struct fixture *f, const char *what, int os_errno)
     script_errno = os_errno;
 }
 
-/* --- the directory ------------------------------------------------------------------------- */
+/* --- the directory --------------------------------------------------------------------------- */
 
 static void a_store_is_made_and_opened_again(void **state)
 {

@@ -57,7 +57,7 @@ static void file_copy(const char *from, const char *to)
     close(out);
 }
 
-/* --- the state -------------------------------------------------------------------------------- */
+/* --- the state ------------------------------------------------------------------------------- */
 
 static void test_state_rolled_back(void **state)
 {
@@ -161,7 +161,7 @@ static void test_state_of_another_history(void **state)
     expect_replica(w);
 }
 
-/* --- the image -------------------------------------------------------------------------------- */
+/* --- the image ------------------------------------------------------------------------------- */
 
 static void test_failed_sync(void **state)
 {
@@ -284,7 +284,7 @@ static void test_none(void **state)
     expect_replica(w);
 }
 
-/* --- other targets ---------------------------------------------------------------------------- */
+/* --- other targets --------------------------------------------------------------------------- */
 
 static void test_file_elsewhere(void **state)
 {
@@ -341,7 +341,7 @@ static void test_no_such_target(void **state)
     assert_non_null(strstr(status.problem, "neither a block device nor a file"));
 }
 
-/* --- a device --------------------------------------------------------------------------------- */
+/* --- a device -------------------------------------------------------------------------------- */
 
 /* A loop device over a file of size bytes; skips where there is none to be had. */
 static int loop_attach(struct world *w, uint64_t size, char path[64])

@@ -1,0 +1,519 @@
+/*
+ * A source and a site in one process, from one seed: fake clock, network, disks
+ * and block device around the code of common/ that ships.
+ *
+ *   sim_clock     time, events in order, random choices
+ *   sim_disk      files that survive a power cut only as far as they were synced
+ *   sim_device    the volume and who writes to it
+ *   sim_net       requests between a source and the site, and what befalls them
+ *   sim_source    the shell around struct repl_pipeline
+ *   sim_site      the shell around struct repl_journal and the commit sequence
+ *   sim_replica   the site's live copy
+ *   sim_check     what must be true, and the one place that says it is not
+ *   sim_world     which faults a seed has, when they strike, and how it must end
+ *
+ * Everything is a function of the seed: no address, time or environment of the
+ * process has a say. Each seed draws which classes of faults it has and how
+ * often, so that rare combinations get runs of their own.
+ */
+#ifndef TESTS_SIM_H
+#define TESTS_SIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cursor.h"
+#include "base/ensure.h"
+#include "journal.h"
+#include "pipeline.h"
+#include "segment/segment_reader.h"
+#include "unit/random.h"
+
+struct sim;
+
+#define SIM_MS     INT64_C(1000000)
+#define SIM_SECOND (1000 * SIM_MS)
+
+/* Pages of the largest volume, growth included. */
+#define SIM_PAGES_MAX 352u
+
+/* --- what is counted ------------------------------------------------------------------------- */
+
+#define SIM_COUNTS(X)                                                                              \
+    X(seeds, "seeds run")                                                                          \
+    X(writes, "device writes")                                                                     \
+    X(growths, "device growths")                                                                   \
+    X(points, "points cut")                                                                        \
+    X(parts, "parts without a point")                                                              \
+    X(torn, "rounds torn by a write")                                                              \
+    X(claims, "idle claims checked")                                                               \
+    X(commits, "segments committed")                                                               \
+    X(references, "chunks sent by name only")                                                      \
+    X(acks, "acknowledgements received")                                                           \
+    X(restores, "restores checked")                                                                \
+    X(replicas, "replicas checked")                                                                \
+    X(checkpoints, "checkpoints")                                                                  \
+    X(resumes, "uploads resumed")                                                                  \
+    X(duplicates_answered, "duplicates acknowledged again")                                        \
+    X(recoveries, "recoveries")                                                                    \
+    X(restarts, "chains begun anew")                                                               \
+    X(forks, "clones refused as a fork")                                                           \
+    X(damaged, "uploads refused as damaged")                                                       \
+    X(lost_requests, "fault: requests lost")                                                       \
+    X(lost_answers, "fault: answers lost")                                                         \
+    X(slow_messages, "fault: messages much delayed")                                               \
+    X(duplicate_requests, "fault: requests duplicated")                                            \
+    X(cut_uploads, "fault: uploads cut off")                                                       \
+    X(flipped, "fault: uploads altered on the way")                                                \
+    X(link_downs, "fault: link down")                                                              \
+    X(source_crashes, "fault: source process crashed")                                             \
+    X(source_power_cuts, "fault: source power cut")                                                \
+    X(source_stops, "source stopped in order")                                                     \
+    X(site_crashes, "fault: site process crashed")                                                 \
+    X(commit_crashes, "fault: site crashed within a commit")                                       \
+    X(site_power_cuts, "fault: site power cut")                                                    \
+    X(site_wipes, "fault: site lost everything")                                                   \
+    X(write_failures, "fault: writes failed")                                                      \
+    X(sync_failures, "fault: syncs failed")                                                        \
+    X(disk_full, "fault: disk full")                                                               \
+    X(read_failures, "fault: device reads failed")                                                 \
+    X(sectors_lost, "unsynced sectors lost")                                                       \
+    X(source_steps, "fault: source's clock set")                                                   \
+    X(site_steps, "fault: site's clock set")                                                       \
+    X(rotten, "fault: committed files rotten")                                                     \
+    X(rot_refused, "rotten restores refused")
+
+struct sim_counts {
+#define SIM_COUNT_FIELD(name, text) uint64_t name;
+    SIM_COUNTS(SIM_COUNT_FIELD)
+#undef SIM_COUNT_FIELD
+};
+
+/* --- planted bugs ---------------------------------------------------------------------------- */
+
+/* Breaches of the contract that the core's headers lay upon a shell, one at a time, to see that the
+ * checkers notice: name, the checkers of which one must, what is done wrong. */
+#define SIM_BUGS(X)                                                                                \
+    X(ACK_BEFORE_LOG, "ack-before-log", "history",                                                 \
+      "the site acknowledges before the log record is synced")                                     \
+    X(SKIP_FILE_SYNC, "skip-file-sync", "restore",                                                 \
+      "the site publishes a segment it has not synced")                                            \
+    X(SKIP_DIRECTORY_SYNC, "skip-directory-sync", "restore",                                       \
+      "the site does not sync the directory it published a segment into")                          \
+    X(RETRY_FAILED_SYNC, "retry-failed-sync", "restore",                                           \
+      "a sync that failed is tried again, and the second success believed")                        \
+    X(RELEASE_EARLY, "release-early", "liveness",                                                  \
+      "the source sends a segment's end before the state that names it is durable")                \
+    X(DIGESTS_AT_SEND, "digests-at-send", "restore claim",                                         \
+      "the source takes digests over when a segment is sent, not when it is acknowledged")         \
+    X(CHECKPOINT_EARLY, "checkpoint-early", "restore claim",                                       \
+      "the source says the digest table is durable before it is")                                  \
+    X(FORGET_NOTHING, "forget-nothing", "restore claim",                                           \
+      "the source recovers without forgetting what lies behind the checkpoint")                    \
+    X(REPLICA_EARLY, "replica-early", "replica",                                                   \
+      "the replica's reached point is recorded before its data is synced")                         \
+    X(FAILED_READ, "failed-read", "restore claim",                                                 \
+      "a batch that could not be read is handed in as if it had been")                             \
+    X(COUNTERS_AFTER, "counters-after", "restore claim",                                           \
+      "the write counters of a round's begin are those of its end")
+
+enum sim_bug {
+    SIM_BUG_NONE,
+#define SIM_BUG_ENUM(id, name, checker, text) SIM_BUG_##id,
+    SIM_BUGS(SIM_BUG_ENUM)
+#undef SIM_BUG_ENUM
+        SIM_BUG_COUNT
+};
+
+/* --- clock, events, chance ------------------------------------------------------------------- */
+
+/* One of an actor's lives ends with its crash; what it had scheduled dies with it. */
+struct sim_life {
+    uint64_t number;
+};
+
+typedef void sim_event_fn(void *actor, uint64_t argument, void *payload);
+/* Frees a payload that is not delivered; NULL: it has none. */
+typedef void sim_drop_fn(void *payload);
+
+struct sim_event {
+    int64_t at_ns;
+    uint64_t order;
+    const struct sim_life *life;
+    uint64_t life_number;
+    sim_event_fn *call;
+    void *actor;
+    uint64_t argument;
+    void *payload;
+    sim_drop_fn *drop;
+};
+
+struct sim_queue {
+    struct sim_event *events; /* a heap */
+    size_t count, capacity;
+    uint64_t order;
+};
+
+void sim_after(struct sim *sim, int64_t delay_ns, const struct sim_life *life, sim_event_fn *call,
+               void *actor, uint64_t argument, void *payload, sim_drop_fn *drop);
+/* Runs the next event, not later than until_ns; false: there was none, and it is until_ns now. */
+bool sim_step(struct sim *sim, int64_t until_ns);
+void sim_queue_fini(struct sim_queue *queue);
+
+uint64_t sim_random(struct sim *sim, uint64_t limit);
+bool sim_chance(struct sim *sim, unsigned permille);
+/* Between low and high, small values as likely as large ones. */
+int64_t sim_span(struct sim *sim, int64_t low_ns, int64_t high_ns);
+void *sim_alloc(size_t size);
+
+/* --- disk ------------------------------------------------------------------------------------ */
+
+#define SIM_SECTOR    512u
+#define SIM_NAME_SIZE 40u
+
+struct sim_inode {
+    struct repl_buffer cached;  /* what a read returns */
+    struct repl_buffer durable; /* what a power cut leaves */
+    uint8_t *dirty;             /* a byte a sector: cached only */
+    size_t dirty_size;
+};
+
+struct sim_name {
+    char text[SIM_NAME_SIZE];
+    struct sim_inode *inode;
+};
+
+struct sim_directory {
+    struct sim_name *names;
+    size_t count, capacity;
+};
+
+/* A change of the directory that is not synced: link to under inode, unlink from; each if set. */
+struct sim_rename {
+    char from[SIM_NAME_SIZE], to[SIM_NAME_SIZE];
+    struct sim_inode *inode;
+};
+
+struct sim_disk {
+    struct sim *sim;
+    struct sim_directory cached, durable;
+    struct sim_rename *renames;
+    size_t rename_count, rename_capacity;
+    struct sim_inode **inodes;
+    size_t inode_count, inode_capacity;
+    bool full;
+};
+
+void sim_disk_init(struct sim_disk *disk, struct sim *sim);
+void sim_disk_fini(struct sim_disk *disk);
+/* NULL: no such file. */
+struct sim_inode *sim_disk_open(const struct sim_disk *disk, const char *name);
+struct sim_inode *sim_disk_open_durable(const struct sim_disk *disk, const char *name);
+struct sim_inode *sim_disk_create(struct sim_disk *disk, const char *name);
+void sim_disk_rename(struct sim_disk *disk, const char *from, const char *to);
+void sim_disk_unlink(struct sim_disk *disk, const char *name);
+REPL_RESULT sim_disk_write(struct sim_disk *disk, struct sim_inode *inode, uint64_t offset,
+                           const void *data, size_t size, struct repl_error *err);
+void sim_disk_truncate(struct sim_inode *inode, uint64_t size);
+/* After a failure the pages count as clean, whatever became of them. */
+REPL_RESULT sim_disk_sync(struct sim_disk *disk, struct sim_inode *inode, struct repl_error *err);
+REPL_RESULT sim_disk_sync_directory(struct sim_disk *disk, struct repl_error *err);
+void sim_disk_power_cut(struct sim_disk *disk);
+void sim_disk_wipe(struct sim_disk *disk);
+/* All of from's durable content. */
+void sim_disk_copy(struct sim_disk *disk, const struct sim_disk *from);
+
+/* --- device ---------------------------------------------------------------------------------- */
+
+/* A page's content is named by a tag, 0 being zeros. */
+void sim_page_fill(uint64_t tag, void *out, size_t size);
+
+struct sim_write {
+    uint32_t page, count, landed;
+    bool discard;
+    uint64_t tags[REPL_CHUNK_PAGES * 2];
+};
+
+struct sim_device {
+    struct sim *sim;
+    uint64_t size;
+    uint32_t page_count;
+    uint64_t tags[SIM_PAGES_MAX];   /* what a read returns */
+    uint64_t stable[SIM_PAGES_MAX]; /* what completed writes left */
+    uint64_t older[SIM_PAGES_MAX];  /* something it once held, to return to */
+    bool busy[SIM_PAGES_MAX];       /* a write is on its way to it */
+    uint32_t writes_out;
+    struct repl_write_counters counters;
+    struct sim_round *round; /* told of each page that lands */
+};
+
+void sim_device_init(struct sim_device *device, struct sim *sim, uint64_t size);
+/* One write, or none if its range is busy. */
+void sim_device_write(struct sim_device *device);
+size_t sim_device_page_size(const struct sim_device *device, uint32_t page);
+
+/* --- what a point holds ---------------------------------------------------------------------- */
+
+/* A page that changed while the round was read: either content is right. */
+struct sim_landed {
+    uint32_t page;
+    uint64_t tag;
+};
+
+/* The device during one round. */
+struct sim_round {
+    uint64_t size;
+    uint32_t page_count;
+    uint64_t tags[SIM_PAGES_MAX]; /* at its begin */
+    struct sim_landed *landed;
+    size_t landed_count, landed_capacity;
+};
+
+void sim_round_begin(struct sim_round *round, const struct sim_device *device);
+void sim_round_land(struct sim_round *round, uint32_t page, uint64_t tag);
+void sim_round_fini(struct sim_round *round);
+
+/* --- net ------------------------------------------------------------------------------------- */
+
+enum sim_message_type {
+    SIM_HELLO,
+    SIM_PUT, /* a piece of a segment */
+    SIM_REPORT,
+    SIM_LIST,
+    SIM_WELCOME,
+    SIM_ACK,
+    SIM_REFUSAL,
+    SIM_EXTENTS,
+};
+
+struct sim_extent {
+    uint64_t offset, length;
+};
+
+struct sim_message {
+    enum sim_message_type type;
+    struct sim_source *source;
+    uint64_t request; /* the source's count; ghosts are numbered apart */
+    union {
+        struct repl_hello hello;
+        struct repl_welcome welcome;
+        struct repl_ack ack;
+        struct repl_refusal refusal;
+        struct repl_report report;
+        struct {
+            struct repl_head from, head;
+        } list;
+        struct {
+            uint64_t to_seq;
+            uint32_t part;
+            uint64_t offset; /* of this piece */
+            bool first, last;
+        } put;
+    };
+    struct repl_buffer bytes; /* PUT: of the segment; EXTENTS: struct sim_extent each */
+};
+
+/* How the network treats a seed's messages; permille. */
+struct sim_net {
+    unsigned request_loss, answer_loss, slow, duplicate, cut_upload, flip;
+    int64_t latency_ns;
+    int64_t down_until_ns;
+};
+
+struct sim_message *sim_message_new(enum sim_message_type type, struct sim_source *source,
+                                    uint64_t request);
+void sim_message_drop(void *message);
+/* Delivered not before *not_before_ns, which moves to when it is. */
+void sim_net_request(struct sim *sim, struct sim_message *message, int64_t *not_before_ns);
+void sim_net_answer(struct sim *sim, struct sim_message *message);
+bool sim_net_is_down(const struct sim *sim);
+
+/* --- source ---------------------------------------------------------------------------------- */
+
+#define SIM_BATCHES 2
+
+struct sim_spooled {
+    uint64_t number;
+    bool released;
+    struct repl_buffer bytes;
+};
+
+/* The one request a source has out. */
+struct sim_request {
+    bool active;
+    uint64_t id;
+    enum sim_message_type type;
+    uint64_t number; /* PUT */
+    uint64_t offset, sent;
+    bool first_sent, last_sent;
+    uint64_t cut_at; /* bytes that pass; the rest never arrives */
+    uint64_t ghost;  /* 0: none; else the duplicate's id */
+    int64_t arrival_ns, ghost_arrival_ns;
+    int64_t deadline_ns; /* when it is given up; INT64_MAX: not while it is being fed */
+};
+
+struct sim_reading {
+    bool active;
+    struct repl_batch *batch;
+    uint32_t done; /* pages read */
+};
+
+struct sim_source {
+    struct sim *sim;
+    bool is_clone;
+    bool up;
+    struct sim_life life;
+    int64_t clock_ns; /* minus true time */
+    struct sim_device device;
+    struct sim_disk disk;
+    struct repl_page_digest digests[SIM_PAGES_MAX];         /* the mapped file */
+    struct repl_page_digest durable_digests[SIM_PAGES_MAX]; /* as a power cut leaves it */
+    uint64_t grow_to;                                       /* 0: the device is not to grow */
+
+    /* a life's */
+    struct repl_pipeline pipeline;
+    uint64_t generation; /* of the state read or written last */
+    struct sim_spooled *spool;
+    size_t spool_count, spool_capacity;
+    struct sim_request request;
+    uint64_t report_id; /* of the last report */
+    struct sim_reading readings[SIM_BATCHES];
+    struct sim_round round;
+    bool wake_set;
+    int64_t wake_ns;
+    int64_t verified_until_ns; /* the idle claim that has been checked */
+    struct repl_digest verified_digest;
+    uint64_t points_seen;
+};
+
+void sim_source_init(struct sim_source *source, struct sim *sim, uint64_t size);
+void sim_source_fini(struct sim_source *source);
+void sim_source_start(struct sim_source *source);
+void sim_source_crash(struct sim_source *source, bool power);
+void sim_source_answer(void *source, uint64_t argument, void *message);
+/* What is due is done; called after each event. */
+void sim_source_run(struct sim_source *source);
+int64_t sim_source_now(const struct sim_source *source);
+/* source becomes what a copy of from's disks would be. */
+void sim_source_clone(struct sim_source *source, const struct sim_source *from);
+
+/* --- site ------------------------------------------------------------------------------------ */
+
+struct sim_site {
+    struct sim *sim;
+    bool up;
+    struct sim_life life;
+    int64_t clock_ns;
+    struct sim_disk disk;
+
+    /* a life's */
+    struct repl_journal journal;
+    uint64_t log_end;
+    bool log_suspect; /* a sync of it failed; known as long as the page cache lives */
+    struct sim_inode *staged;
+    bool header_checked;
+    uint64_t owner; /* the request whose bytes are taken */
+    struct sim_source *owner_source;
+    struct repl_log_record commit;
+    struct repl_buffer chunks; /* struct sim_chunk, of committed segments */
+    /* the replica */
+    bool replica_busy;
+    struct repl_replica_state replica;
+    uint64_t replica_generation;
+};
+
+void sim_site_init(struct sim_site *site, struct sim *sim);
+void sim_site_fini(struct sim_site *site);
+void sim_site_start(struct sim_site *site);
+void sim_site_crash(struct sim_site *site, bool power);
+void sim_site_wipe(struct sim_site *site);
+void sim_site_request(void *site, uint64_t argument, void *message);
+int64_t sim_site_now(const struct sim_site *site);
+void sim_segment_name(uint64_t to_seq, uint32_t part, char name[SIM_NAME_SIZE]);
+bool sim_site_has_chunk(const struct sim_site *site, const struct repl_digest *name);
+
+void sim_replica_start(struct sim_site *site);
+void sim_replica_run(struct sim_site *site);
+REPL_RESULT sim_replica_load(struct sim_site *site, bool durable, struct repl_replica_state *out,
+                             uint64_t *generation);
+
+/* repl_read_at_fn over a struct repl_buffer. */
+REPL_RESULT sim_read_at(void *buffer, uint64_t offset, void *out, size_t size,
+                        struct repl_error *err);
+
+/* --- check ----------------------------------------------------------------------------------- */
+
+/* What the source held at a point. */
+struct sim_point {
+    struct repl_digest digest; /* of the segment that ends in it */
+    bool of_clone;
+    struct sim_round held;
+};
+
+struct sim_check {
+    struct sim_point *points;
+    size_t point_count, point_capacity;
+    struct repl_log_commit *history; /* all that was ever committed and not wiped */
+    size_t history_count, history_capacity;
+};
+
+void sim_check_fini(struct sim_check *check);
+void sim_check_cut(struct sim_source *source, const struct repl_digest *digest);
+void sim_check_commit(struct sim *sim, const struct repl_log_commit *commit);
+/* The log as a restarted site has read it. */
+void sim_check_log(struct sim *sim, const struct repl_log_commit *commits, size_t count);
+void sim_check_restore(struct sim *sim, size_t history_index);
+void sim_check_restore_some(struct sim *sim, unsigned count);
+void sim_check_restore_all(struct sim *sim);
+void sim_check_claim(struct sim_source *source, const struct repl_digest *digest);
+void sim_check_report(struct sim_source *source, const struct repl_report *report);
+void sim_check_replica(struct sim *sim);
+/* NULL where nothing is missing; else what is. */
+const char *sim_check_converged(struct sim *sim);
+void sim_check_rot(struct sim *sim);
+_Noreturn void sim_fail(struct sim *sim, const char *checker, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* --- world ----------------------------------------------------------------------------------- */
+
+struct sim_options {
+    uint64_t seed;
+    bool verbose;
+    enum sim_bug bug;
+};
+
+/* How often a seed's faults strike. */
+struct sim_faults {
+    unsigned disk_write, disk_sync, device_read; /* permille of calls */
+    unsigned commit_crash;                       /* permille of steps */
+};
+
+struct sim {
+    struct sim_options options;
+    struct sim_counts *counts;
+    struct random random;
+    int64_t now_ns; /* true time */
+    struct sim_queue queue;
+    struct sim_faults faults;
+    bool calm; /* faults are over */
+    bool atomic_writes;
+    bool deduplicate;
+    int64_t interval_ns;
+    uint64_t spool_limit_bytes;
+    struct sim_life world;     /* never ends */
+    struct sim_life world_net; /* ends for what is under way to a site that is wiped */
+    bool cloned;
+    uint64_t next_tag;
+    uint64_t next_request;
+    struct sim_net net;
+    struct sim_source source, clone;
+    struct sim_site site;
+    struct sim_check check;
+    struct repl_frame_coder *coder; /* these two from seed to seed */
+    struct repl_batch *batches;     /* SIM_BATCHES for each source */
+};
+
+void sim_run_seed(struct sim *sim);
+void sim_trace(struct sim *sim, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,728 @@
+#include "sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * The shell around the pipeline, as the agent has one: it reads pages, keeps
+ * the spool, makes state and table durable and talks to the site. What it must
+ * keep to beyond the words of pipeline.h:
+ *
+ *   - a state read at start is made durable before the next one is written, or
+ *     a power cut during that write would find both slots torn;
+ *   - a write of the state that failed is done again into the same slot;
+ *   - after a failed sync of the table all of it is written again.
+ */
+
+#define STATE_NAME "state"
+#define ANSWER_NS  (8 * SIM_SECOND) /* within which an answer has to come */
+#define TICK_NS    SIM_SECOND
+#define STEPS_MAX  10000 /* actions in a row: more is a loop */
+#define PIECE_MAX  (UINT64_C(64) << 10)
+#define HELD_BACK  REPL_SEGMENT_FOOTER_SIZE
+
+int64_t sim_source_now(const struct sim_source *source)
+{
+    return source->sim->now_ns + source->clock_ns;
+}
+
+/* --- the state ------------------------------------------------------------------------------- */
+
+struct state_write {
+    uint64_t generation;
+    uint8_t slot[REPL_SLOT_SIZE];
+};
+
+/* The file as it is made at setup, when nothing fails. */
+static void state_create(struct sim_source *source, uint64_t size)
+{
+    struct repl_source_state state = {
+        .lineage = 1, .volume_size = size, .next_seq = 1, .identity = "sim:0"};
+    memset(state.volume.bytes, 7, sizeof state.volume.bytes);
+    struct sim *sim = source->sim;
+    bool calm = sim->calm;
+    sim->calm = true;
+    uint8_t file[REPL_SLOT_FILE] = {0};
+    repl_source_state_encode(&state, 1, file + repl_slot_offset(1));
+    struct sim_inode *inode = sim_disk_create(&source->disk, STATE_NAME);
+    ensure(repl_ok(sim_disk_write(&source->disk, inode, 0, file, sizeof file, NULL)));
+    ensure(repl_ok(sim_disk_sync(&source->disk, inode, NULL)));
+    ensure(repl_ok(sim_disk_sync_directory(&source->disk, NULL)));
+    sim->calm = calm;
+}
+
+static void state_read(struct sim_source *source, struct repl_source_state *state)
+{
+    struct repl_error err;
+    struct sim_inode *inode = sim_disk_open(&source->disk, STATE_NAME);
+    uint8_t file[REPL_SLOT_FILE];
+    ensure(inode != NULL && inode->cached.size >= sizeof file);
+    memcpy(file, inode->cached.data, sizeof file);
+    if (!repl_ok(repl_source_state_decode(file, state, &source->generation, &err)))
+        sim_fail(source->sim, "source-state", "%s", err.text);
+    uint64_t offset = repl_slot_offset(source->generation);
+    do {
+        repl_ignore(sim_disk_write(&source->disk, inode, offset, file + offset, REPL_SLOT_SIZE,
+                                   NULL)); /* the sync says whether it is there */
+    } while (memcmp(inode->cached.data + offset, file + offset, REPL_SLOT_SIZE) != 0 ||
+             !repl_ok(sim_disk_sync(&source->disk, inode, NULL)));
+}
+
+static void state_synced(void *actor, uint64_t argument, void *payload);
+
+static void state_written(void *actor, uint64_t argument, void *payload)
+{
+    struct sim_source *source = actor;
+    struct state_write *write = payload;
+    (void)argument;
+    struct sim_inode *inode = sim_disk_open(&source->disk, STATE_NAME);
+    if (repl_ok(sim_disk_write(&source->disk, inode, repl_slot_offset(write->generation),
+                               write->slot, sizeof write->slot, NULL)))
+        sim_after(source->sim, sim_span(source->sim, SIM_MS / 10, 400 * SIM_MS), &source->life,
+                  state_synced, source, 0, write, free);
+    else
+        sim_after(source->sim, 200 * SIM_MS, &source->life, state_written, source, 0, write, free);
+}
+
+static void state_synced(void *actor, uint64_t argument, void *payload)
+{
+    struct sim_source *source = actor;
+    struct state_write *write = payload;
+    (void)argument;
+    if (!repl_ok(sim_disk_sync(&source->disk, sim_disk_open(&source->disk, STATE_NAME), NULL))) {
+        sim_after(source->sim, 200 * SIM_MS, &source->life, state_written, source, 0, write, free);
+        return;
+    }
+    source->generation = write->generation;
+    free(write);
+    repl_pipeline_state_written(&source->pipeline);
+    sim_source_run(source);
+}
+
+static void state_begin(struct sim_source *source, const struct repl_source_state *state)
+{
+    struct state_write *write = sim_alloc(sizeof *write);
+    write->generation = source->generation + 1;
+    repl_source_state_encode(state, write->generation, write->slot);
+    sim_after(source->sim, sim_span(source->sim, SIM_MS / 10, 20 * SIM_MS), &source->life,
+              state_written, source, 0, write, free);
+}
+
+/* --- the table ------------------------------------------------------------------------------- */
+
+static void table_persist(struct sim_source *source, unsigned permille)
+{
+    for (uint32_t i = 0; i < SIM_PAGES_MAX; i++) {
+        if (permille == 1000 || sim_chance(source->sim, permille))
+            source->durable_digests[i] = source->digests[i];
+    }
+}
+
+static void checkpoint_done(void *actor, uint64_t argument, void *payload)
+{
+    struct sim_source *source = actor;
+    struct sim *sim = source->sim;
+    (void)argument;
+    (void)payload;
+    if (!sim->calm && sim_chance(sim, sim->faults.disk_sync)) {
+        sim->counts->sync_failures++;
+        table_persist(source, 500);
+        sim_after(sim, 500 * SIM_MS, &source->life, checkpoint_done, source, 0, NULL, NULL);
+        return;
+    }
+    if (sim->options.bug != SIM_BUG_CHECKPOINT_EARLY)
+        table_persist(source, 1000);
+    sim->counts->checkpoints++;
+    repl_pipeline_checkpointed(&source->pipeline);
+    sim_source_run(source);
+}
+
+/* --- the spool ------------------------------------------------------------------------------- */
+
+static struct sim_spooled *spool_find(struct sim_source *source, uint64_t number)
+{
+    for (size_t i = 0; i < source->spool_count; i++) {
+        if (source->spool[i].number == number)
+            return &source->spool[i];
+    }
+    return NULL;
+}
+
+static repl_result sink(void *context, const void *data, size_t size, struct repl_error *err)
+{
+    struct sim_source *source = context;
+    struct sim *sim = source->sim;
+    if (!sim->calm && sim_chance(sim, sim->faults.disk_write)) {
+        sim->counts->write_failures++;
+        return repl_fail(err, REPL_E_NOSPACE, "spool: no space left");
+    }
+    uint64_t number = source->pipeline.number;
+    struct sim_spooled *spooled = spool_find(source, number);
+    if (spooled == NULL) {
+        if (source->spool_count == source->spool_capacity) {
+            source->spool_capacity = source->spool_capacity ? 2 * source->spool_capacity : 16;
+            source->spool = realloc(source->spool, source->spool_capacity * sizeof *source->spool);
+            ensure(source->spool != NULL);
+        }
+        spooled = &source->spool[source->spool_count++];
+        *spooled = (struct sim_spooled){.number = number};
+    }
+    return repl_buffer_append(&spooled->bytes, data, size, err);
+}
+
+static void spool_drop(struct sim_source *source, uint64_t number)
+{
+    struct sim_spooled *spooled = spool_find(source, number);
+    if (source->request.active && source->request.type == SIM_PUT &&
+        source->request.number == number)
+        source->request.active = false;
+    if (spooled == NULL)
+        return; /* not a byte of it was taken */
+    repl_buffer_fini(&spooled->bytes);
+    *spooled = source->spool[--source->spool_count];
+}
+
+/* --- reading --------------------------------------------------------------------------------- */
+
+static bool chunk_known(void *context, const struct repl_digest *name)
+{
+    const struct sim_source *source = context;
+    return sim_site_has_chunk(&source->sim->site, name);
+}
+
+static uint64_t page_at(const struct repl_batch *batch, uint32_t index)
+{
+    uint32_t run = 0;
+    while (index >= batch->runs[run].count)
+        index -= batch->runs[run++].count;
+    return batch->runs[run].page + index;
+}
+
+static void read_pages(struct sim_source *source, struct sim_reading *reading, uint32_t count)
+{
+    struct repl_batch *batch = reading->batch;
+    for (uint32_t i = reading->done; i < reading->done + count; i++) {
+        uint64_t page = page_at(batch, i);
+        uint64_t left = batch->volume_size - page * REPL_PAGE_SIZE;
+        sim_page_fill(source->device.tags[page], batch->pages + (size_t)i * REPL_PAGE_SIZE,
+                      left < REPL_PAGE_SIZE ? (size_t)left : REPL_PAGE_SIZE);
+    }
+    reading->done += count;
+}
+
+static void reading_done(struct sim_source *source, struct sim_reading *reading)
+{
+    struct sim *sim = source->sim;
+    struct repl_batch *batch = reading->batch;
+    struct repl_error err = {0};
+    bool fails = !sim->calm && sim_chance(sim, sim->faults.device_read);
+    repl_result result = REPL_SUCCESS;
+    if (fails) {
+        sim->counts->read_failures++;
+        memset(batch->pages, 0, repl_batch_bytes(batch));
+        if (sim->options.bug != SIM_BUG_FAILED_READ)
+            result = repl_fail(&err, REPL_E_IO, "device: read failed");
+    }
+    if (repl_ok(result))
+        result = repl_batch_reduce(batch, &err);
+    if (sim->options.bug == SIM_BUG_DIGESTS_AT_SEND) {
+        for (uint32_t i = 0; repl_ok(result) && i < batch->digest_count; i++)
+            repl_digest_table_set(&source->pipeline.table, batch->digests[i].page,
+                                  &batch->digests[i].digest);
+    }
+    reading->active = false;
+    repl_pipeline_batch_done(&source->pipeline, batch, result, &err, sim_source_now(source));
+    sim_source_run(source);
+}
+
+static void reading_step(void *actor, uint64_t index, void *payload)
+{
+    struct sim_source *source = actor;
+    struct sim_reading *reading = &source->readings[index];
+    (void)payload;
+    uint32_t left = reading->batch->page_count - reading->done;
+    if (left == 0) {
+        reading_done(source, reading);
+        return;
+    }
+    uint32_t step = 1 + (uint32_t)sim_random(source->sim, left);
+    read_pages(source, reading, step);
+    sim_after(source->sim, sim_span(source->sim, SIM_MS / 100, 30 * SIM_MS), &source->life,
+              reading_step, source, index, NULL, NULL);
+}
+
+static void fill(struct sim_source *source)
+{
+    for (unsigned i = 0; i < SIM_BATCHES; i++) {
+        struct sim_reading *reading = &source->readings[i];
+        if (reading->active)
+            continue;
+        if (!repl_pipeline_fill(&source->pipeline, reading->batch))
+            return;
+        reading->active = true;
+        reading->done = 0;
+        reading_step(source, i, NULL);
+    }
+}
+
+/* A point cut or a claim made since the last look is checked against the device. */
+static void look(struct sim_source *source)
+{
+    struct repl_pipeline *p = &source->pipeline;
+    struct repl_digest digest = repl_ship_tail(&p->ship).digest;
+    bool cut = p->point_count > source->points_seen;
+    if (cut) {
+        source->points_seen = p->point_count;
+        source->sim->counts->points++;
+        sim_check_cut(source, &digest);
+    }
+    /* With a clock that was set back two claims may bear the same time. */
+    if (cut || p->unchanged_until_ns != source->verified_until_ns) {
+        source->verified_until_ns = p->unchanged_until_ns;
+        source->verified_digest = digest;
+        sim_check_claim(source, &digest);
+    }
+}
+
+static void synced(void *actor, uint64_t argument, void *payload)
+{
+    struct sim_source *source = actor;
+    (void)argument;
+    (void)payload;
+    bool before = source->pipeline.reading;
+    repl_pipeline_synced(&source->pipeline, sim_source_now(source), &source->device.counters);
+    if (!before && source->pipeline.reading) {
+        sim_round_begin(&source->round, &source->device);
+        source->round.size = source->pipeline.options.volume_size;
+        source->round.page_count = (uint32_t)source->pipeline.table.page_count;
+    }
+    look(source);
+    sim_source_run(source);
+}
+
+static void sampled(void *actor, uint64_t argument, void *payload)
+{
+    struct sim_source *source = actor;
+    struct repl_pipeline *p = &source->pipeline;
+    (void)argument;
+    (void)payload;
+    const struct repl_write_counters *counters = &source->device.counters;
+    if (source->sim->options.bug == SIM_BUG_COUNTERS_AFTER)
+        counters = &p->epoch.round_begin;
+    uint64_t torn = p->torn_rounds;
+    repl_pipeline_sampled(p, sim_source_now(source), counters);
+    source->sim->counts->torn += p->torn_rounds - torn;
+    look(source);
+    sim_source_run(source);
+}
+
+static void grow_if_wanted(struct sim_source *source)
+{
+    struct repl_pipeline *p = &source->pipeline;
+    if (p->options.volume_size == source->device.size || p->reading)
+        return;
+    ensure(repl_ok(repl_pipeline_grow(p, source->device.size, source->digests, NULL)));
+}
+
+/* --- requests -------------------------------------------------------------------------------- */
+
+static struct sim_message *request_begin(struct sim_source *source, enum sim_message_type type)
+{
+    struct sim *sim = source->sim;
+    source->request = (struct sim_request){.active = true,
+                                           .id = ++sim->next_request,
+                                           .type = type,
+                                           .cut_at = UINT64_MAX,
+                                           .deadline_ns = sim->now_ns + ANSWER_NS};
+    return sim_message_new(type, source, source->request.id);
+}
+
+static void request_send(struct sim_source *source, struct sim_message *message)
+{
+    sim_net_request(source->sim, message, &source->request.arrival_ns);
+}
+
+static void hello_send(struct sim_source *source)
+{
+    struct sim_message *message = request_begin(source, SIM_HELLO);
+    repl_pipeline_hello(&source->pipeline, 5000, sim_source_now(source), &message->hello);
+    request_send(source, message);
+}
+
+static void list_send(struct sim_source *source, const struct repl_pipeline_action *action)
+{
+    struct sim_message *message = request_begin(source, SIM_LIST);
+    message->list.from = action->from;
+    message->list.head = action->head;
+    request_send(source, message);
+}
+
+static void put_begin(struct sim_source *source, const struct repl_pipeline_action *action)
+{
+    struct sim *sim = source->sim;
+    struct sim_request *r = &source->request;
+    if (spool_find(source, action->number) == NULL)
+        sim_fail(sim, "spool", "told to send segment %llu, which is not in the spool",
+                 (unsigned long long)action->number);
+    sim_message_drop(request_begin(source, SIM_PUT));
+    r->number = action->number;
+    r->offset = r->sent = action->offset;
+    r->deadline_ns = INT64_MAX;
+    if (action->offset > 0)
+        sim->counts->resumes++;
+    if (sim->calm)
+        return;
+    if (sim_chance(sim, sim->net.cut_upload)) {
+        sim->counts->cut_uploads++;
+        r->cut_at = action->offset + sim_random(sim, sim_chance(sim, 500) ? 512 : 20000);
+    }
+    if (sim_chance(sim, sim->net.duplicate)) {
+        sim->counts->duplicate_requests++;
+        r->ghost = ++sim->next_request;
+        r->ghost_arrival_ns = sim->now_ns + sim_span(sim, SIM_MS, 20 * SIM_SECOND);
+    }
+}
+
+/* One piece of a segment on its way. */
+static void piece_send(struct sim_source *source, const struct sim_spooled *spooled, size_t size,
+                       bool last, uint64_t request, int64_t *arrival_ns)
+{
+    const struct sim_request *r = &source->request;
+    const struct repl_ship_segment *segment =
+        repl_ship_find(&source->pipeline.ship, spooled->number);
+    ensure(segment != NULL);
+    struct sim_message *message = sim_message_new(SIM_PUT, source, request);
+    message->put.to_seq = segment->to_seq;
+    message->put.part = segment->part;
+    message->put.offset = r->sent;
+    message->put.first = !r->first_sent;
+    message->put.last = last;
+    ensure(repl_ok(repl_buffer_append(&message->bytes, spooled->bytes.data + r->sent, size, NULL)));
+    struct sim *sim = source->sim;
+    if (!sim->calm && size > 0 && sim_chance(sim, sim->net.flip)) {
+        sim->counts->flipped++;
+        message->bytes.data[sim_random(sim, size)] ^= 1;
+    }
+    sim_net_request(sim, message, arrival_ns);
+}
+
+static void pump(struct sim_source *source)
+{
+    struct sim *sim = source->sim;
+    struct sim_request *r = &source->request;
+    while (r->active && r->type == SIM_PUT && !r->last_sent) {
+        const struct sim_spooled *spooled = spool_find(source, r->number);
+        ensure(spooled != NULL);
+        const struct repl_ship_segment *segment = repl_ship_find(&source->pipeline.ship, r->number);
+        bool released = spooled->released || (sim->options.bug == SIM_BUG_RELEASE_EARLY &&
+                                              segment != NULL && segment->complete);
+        uint64_t size = spooled->bytes.size;
+        uint64_t limit = released ? size : size > HELD_BACK ? size - HELD_BACK : 0;
+        if (r->sent >= limit)
+            return;
+        uint64_t piece = limit - r->sent;
+        if (piece > 1 && sim_chance(sim, 400))
+            piece = 1 + sim_random(sim, piece < PIECE_MAX ? piece : PIECE_MAX);
+        if (piece >= r->cut_at - r->sent) {
+            piece = r->cut_at - r->sent; /* as far as the link lets it */
+            r->deadline_ns = sim->now_ns + sim_span(sim, 10 * SIM_MS, 2 * SIM_SECOND);
+        }
+        r->last_sent = released && r->sent + piece == size;
+        piece_send(source, spooled, piece, r->last_sent, r->id, &r->arrival_ns);
+        if (r->ghost != 0)
+            piece_send(source, spooled, piece, r->last_sent, r->ghost, &r->ghost_arrival_ns);
+        r->first_sent = true;
+        r->sent += piece;
+        if (r->last_sent)
+            r->deadline_ns = sim->now_ns + ANSWER_NS;
+        if (r->sent == r->cut_at)
+            r->last_sent = true;
+    }
+}
+
+static void timeouts(struct sim_source *source)
+{
+    struct sim_request *r = &source->request;
+    if (!r->active || source->sim->now_ns < r->deadline_ns)
+        return;
+    r->active = false;
+    repl_pipeline_lost(&source->pipeline, "no answer from the site", sim_source_now(source));
+}
+
+static void report_send(struct sim_source *source)
+{
+    source->report_id = ++source->sim->next_request;
+    struct sim_message *message = sim_message_new(SIM_REPORT, source, source->report_id);
+    repl_pipeline_report(&source->pipeline, sim_source_now(source), &message->report);
+    sim_check_report(source, &message->report);
+    int64_t not_before = 0;
+    sim_net_request(source->sim, message, &not_before);
+}
+
+/* --- answers --------------------------------------------------------------------------------- */
+
+struct forgetting {
+    size_t next;
+    struct repl_buffer extents;
+};
+
+static void forgetting_drop(void *payload)
+{
+    struct forgetting *forgetting = payload;
+    repl_buffer_fini(&forgetting->extents);
+    free(forgetting);
+}
+
+static void forget_step(void *actor, uint64_t argument, void *payload)
+{
+    struct sim_source *source = actor;
+    struct forgetting *f = payload;
+    const struct sim_extent *extents = (const void *)f->extents.data;
+    size_t count = f->extents.size / sizeof *extents;
+    (void)argument;
+    size_t step = 1 + sim_random(source->sim, count + 1);
+    for (; step > 0 && f->next < count; step--, f->next++) {
+        if (source->sim->options.bug != SIM_BUG_FORGET_NOTHING)
+            repl_pipeline_forget(&source->pipeline, extents[f->next].offset,
+                                 extents[f->next].length);
+    }
+    if (f->next < count) {
+        sim_after(source->sim, sim_span(source->sim, SIM_MS, SIM_SECOND), &source->life,
+                  forget_step, source, 0, f, forgetting_drop);
+        return;
+    }
+    forgetting_drop(f);
+    source->sim->counts->recoveries++;
+    repl_pipeline_recovered(&source->pipeline, sim_source_now(source));
+    sim_source_run(source);
+}
+
+static void extents_take(struct sim_source *source, struct sim_message *message)
+{
+    struct forgetting *f = sim_alloc(sizeof *f);
+    f->extents = message->bytes;
+    message->bytes = (struct repl_buffer){0};
+    forget_step(source, 0, f);
+}
+
+void sim_source_answer(void *actor, uint64_t argument, void *payload)
+{
+    struct sim_source *source = actor;
+    struct sim_message *message = payload;
+    int64_t now_ns = sim_source_now(source);
+    (void)argument;
+    if (source->request.active && source->request.id == message->request) {
+        source->request.active = false;
+        switch (message->type) {
+        case SIM_WELCOME:
+            source->sim->counts->restarts +=
+                !message->welcome.known && source->pipeline.ship.head.to_seq != 0;
+            repl_pipeline_welcome(&source->pipeline, &message->welcome, now_ns);
+            break;
+        case SIM_ACK:
+            source->sim->counts->acks++;
+            repl_pipeline_ack(&source->pipeline, &message->ack, now_ns);
+            break;
+        case SIM_REFUSAL:
+            sim_trace(source->sim, "source is refused: %s", message->refusal.text);
+            repl_pipeline_refused(&source->pipeline, &message->refusal, now_ns);
+            break;
+        case SIM_EXTENTS:
+            extents_take(source, message);
+            break;
+        default:
+            ensure(!"a request came as an answer");
+        }
+    }
+    /* A report that is refused is how an idle source learns that the site has lost the volume. */
+    if (message->type == SIM_REFUSAL && message->request == source->report_id &&
+        !source->request.active && source->pipeline.ship.state == REPL_SHIP_READY)
+        repl_pipeline_refused(&source->pipeline, &message->refusal, now_ns);
+    sim_message_drop(message);
+    sim_source_run(source);
+}
+
+/* --- the loop -------------------------------------------------------------------------------- */
+
+static void act(struct sim_source *source, const struct repl_pipeline_action *action)
+{
+    struct sim *sim = source->sim;
+    struct sim_spooled *spooled;
+    switch (action->type) {
+    case REPL_PIPELINE_WAIT:
+        break;
+    case REPL_PIPELINE_SYNC:
+        sim_after(sim, sim_span(sim, SIM_MS / 10, SIM_SECOND), &source->life, synced, source, 0,
+                  NULL, NULL);
+        break;
+    case REPL_PIPELINE_SAMPLE:
+        sim_after(sim, sim_random(sim, 2) * 5 * SIM_MS, &source->life, sampled, source, 0, NULL,
+                  NULL);
+        break;
+    case REPL_PIPELINE_STATE:
+        state_begin(source, action->state);
+        break;
+    case REPL_PIPELINE_CHECKPOINT:
+        if (sim->options.bug != SIM_BUG_CHECKPOINT_EARLY)
+            table_persist(source, 500);
+        sim_after(sim, sim_span(sim, SIM_MS, SIM_SECOND), &source->life, checkpoint_done, source, 0,
+                  NULL, NULL);
+        break;
+    case REPL_PIPELINE_HELLO:
+        hello_send(source);
+        break;
+    case REPL_PIPELINE_SEND:
+        put_begin(source, action);
+        break;
+    case REPL_PIPELINE_RELEASE:
+        if ((spooled = spool_find(source, action->number)) != NULL)
+            spooled->released = true;
+        break;
+    case REPL_PIPELINE_SUPPLY:
+        sim_fail(sim, "supply", "told to supply chunks that nobody misses");
+    case REPL_PIPELINE_DROP:
+        spool_drop(source, action->number);
+        break;
+    case REPL_PIPELINE_RECOVER:
+        list_send(source, action);
+        break;
+    }
+}
+
+static void wake(void *actor, uint64_t argument, void *payload)
+{
+    struct sim_source *source = actor;
+    (void)argument;
+    (void)payload;
+    source->wake_set = false;
+    sim_source_run(source);
+}
+
+void sim_source_run(struct sim_source *source)
+{
+    struct sim *sim = source->sim;
+    struct repl_pipeline_action action;
+    unsigned steps = 0;
+    if (!source->up)
+        return;
+    for (;;) {
+        repl_pipeline_next(&source->pipeline, sim_source_now(source), &action);
+        if (action.type == REPL_PIPELINE_WAIT)
+            break;
+        if (steps++ == STEPS_MAX)
+            sim_fail(sim, "loop", "the pipeline never waits");
+        act(source, &action);
+    }
+    pump(source);
+    fill(source);
+    int64_t now_ns = sim_source_now(source);
+    if (action.until_ns == INT64_MAX || action.until_ns > now_ns + TICK_NS)
+        return; /* the tick comes first */
+    int64_t delay = action.until_ns > now_ns ? action.until_ns - now_ns : 0;
+    if (source->wake_set && source->wake_ns <= sim->now_ns + delay)
+        return;
+    source->wake_set = true;
+    source->wake_ns = sim->now_ns + delay;
+    sim_after(sim, delay, &source->life, wake, source, 0, NULL, NULL);
+}
+
+static void tick(void *actor, uint64_t argument, void *payload)
+{
+    struct sim_source *source = actor;
+    (void)argument;
+    (void)payload;
+    timeouts(source);
+    grow_if_wanted(source);
+    sim_source_run(source);
+    report_send(source);
+    sim_after(source->sim, TICK_NS, &source->life, tick, source, 0, NULL, NULL);
+}
+
+/* --- a life ---------------------------------------------------------------------------------- */
+
+void sim_source_init(struct sim_source *source, struct sim *sim, uint64_t size)
+{
+    memset(source, 0, sizeof *source);
+    source->sim = sim;
+    sim_disk_init(&source->disk, sim);
+    sim_device_init(&source->device, sim, size);
+    source->device.round = &source->round;
+    for (unsigned i = 0; i < SIM_BATCHES; i++)
+        source->readings[i].batch = &sim->batches[i];
+    state_create(source, size);
+}
+
+void sim_source_start(struct sim_source *source)
+{
+    struct sim *sim = source->sim;
+    struct repl_source_state state;
+    ensure(!source->up);
+    state_read(source, &state);
+    state.volume_size = source->device.size;
+    struct repl_pipeline_options options = {.volume_size = source->device.size,
+                                            .interval_ns = sim->interval_ns,
+                                            .spool_limit_bytes = sim->spool_limit_bytes,
+                                            .digests = source->digests,
+                                            .chunk_known = sim->deduplicate ? chunk_known : NULL,
+                                            .chunk_context = source,
+                                            .sink = sink,
+                                            .sink_context = source};
+    ensure(repl_ok(repl_pipeline_init(&source->pipeline, &options, &state, NULL)));
+    source->up = true;
+    source->points_seen = 0;
+    source->verified_until_ns = 0;
+    source->request = (struct sim_request){0};
+    source->wake_set = false;
+    sim_after(sim, sim_span(sim, SIM_MS, TICK_NS), &source->life, tick, source, 0, NULL, NULL);
+    sim_source_run(source);
+}
+
+void sim_source_crash(struct sim_source *source, bool power)
+{
+    if (source->up) {
+        source->life.number++;
+        source->up = false;
+        repl_pipeline_fini(&source->pipeline);
+        for (size_t i = 0; i < source->spool_count; i++)
+            repl_buffer_fini(&source->spool[i].bytes);
+        source->spool_count = 0;
+        for (unsigned i = 0; i < SIM_BATCHES; i++)
+            source->readings[i].active = false;
+    }
+    if (!power)
+        return;
+    source->device.counters = (struct repl_write_counters){0};
+    sim_disk_power_cut(&source->disk);
+    table_persist(source, (unsigned)sim_random(source->sim, 1000));
+    memcpy(source->digests, source->durable_digests, sizeof source->digests);
+}
+
+void sim_source_fini(struct sim_source *source)
+{
+    sim_source_crash(source, false);
+    free(source->spool);
+    sim_round_fini(&source->round);
+    sim_disk_fini(&source->disk);
+}
+
+void sim_source_clone(struct sim_source *source, const struct sim_source *from)
+{
+    struct sim *sim = from->sim;
+    uint64_t lives = source->life.number;
+    memset(source, 0, sizeof *source);
+    source->sim = sim;
+    source->life.number = lives;
+    source->is_clone = true;
+    source->clock_ns = from->clock_ns;
+    source->device = from->device;
+    source->device.round = &source->round;
+    source->device.writes_out = 0; /* what was on its way there never lands here */
+    memcpy(source->device.stable, source->device.tags, sizeof source->device.stable);
+    memset(source->device.busy, 0, sizeof source->device.busy);
+    sim_disk_init(&source->disk, sim);
+    sim_disk_copy(&source->disk, &from->disk);
+    memcpy(source->digests, from->durable_digests, sizeof source->digests);
+    memcpy(source->durable_digests, from->durable_digests, sizeof source->digests);
+    for (unsigned i = 0; i < SIM_BATCHES; i++)
+        source->readings[i].batch = &sim->batches[SIM_BATCHES + i];
+}

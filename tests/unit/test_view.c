@@ -1,0 +1,362 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "repl/view.h"
+#include "unit/random.h"
+#include "unit/segment/segment_fixture.h"
+
+#define SEGMENTS_MAX 8u
+#define PAGE         REPL_PAGE_SIZE
+
+/* A chain of segments in memory, oldest first. */
+struct chain {
+    struct memory_file files[SEGMENTS_MAX];
+    struct memory_span spans[SEGMENTS_MAX];
+    struct repl_segment *segments[SEGMENTS_MAX];
+    size_t count;
+    struct repl_digest last;
+    struct repl_frame_coder *coder;
+};
+
+static struct chain *chain_new(void)
+{
+    static struct chain chain;
+    memset(&chain, 0, sizeof chain);
+    assert_true(repl_ok(repl_frame_coder_new(&chain.coder, NULL)));
+    return &chain;
+}
+
+static void chain_free(struct chain *chain)
+{
+    for (size_t i = 0; i < chain->count; i++) {
+        repl_segment_free(chain->segments[i]);
+        repl_buffer_fini(&chain->files[i].bytes);
+    }
+    repl_frame_coder_free(chain->coder);
+}
+
+static struct repl_segment_builder *build(struct chain *chain, uint64_t from, uint64_t to,
+                                          uint32_t part, uint64_t size)
+{
+    struct repl_segment_header header = {.version = REPL_SEGMENT_VERSION,
+                                         .kind = REPL_SEGMENT_CHANGES,
+                                         .volume_kind = REPL_VOLUME_BLOCK,
+                                         .lineage = 1,
+                                         .from_seq = from,
+                                         .to_seq = to,
+                                         .part = part,
+                                         .prev = chain->last};
+    struct repl_segment_builder *builder;
+    assert_true(repl_ok(repl_segment_builder_new(&header, size, memory_sink,
+                                                 &chain->files[chain->count], &builder, NULL)));
+    return builder;
+}
+
+static void finish(struct chain *chain, struct repl_segment_builder *builder, uint64_t to,
+                   bool has_point)
+{
+    struct repl_point point = {.seq = to,
+                               .begin_ns = 1,
+                               .end_ns = 2,
+                               .consistency = REPL_CONSISTENCY_CRASH,
+                               .cut = REPL_CUT_QUIET,
+                               .attempts = 1};
+    struct repl_segment_footer footer;
+    assert_true(repl_ok(repl_segment_builder_finish(builder, &point, has_point, &footer, NULL)));
+    repl_segment_builder_free(builder);
+    size_t i = chain->count++;
+    chain->last = footer.digest;
+    chain->spans[i] = (struct memory_span){chain->files[i].bytes.data, chain->files[i].bytes.size};
+    assert_true(repl_ok(repl_segment_open(memory_read_at, &chain->spans[i], chain->spans[i].size,
+                                          &chain->segments[i], NULL)));
+}
+
+static void data(struct chain *chain, struct repl_segment_builder *builder, uint64_t offset,
+                 uint64_t length, uint8_t value)
+{
+    uint8_t bytes[64 * PAGE];
+    memset(bytes, value, length);
+    struct repl_extent extent = {.offset = offset,
+                                 .length = length,
+                                 .source = add_frame(builder, chain->coder, bytes, length),
+                                 .type = REPL_RECORD_DATA};
+    assert_true(repl_ok(repl_segment_builder_extent(builder, &extent, NULL)));
+}
+
+static void zero(struct repl_segment_builder *builder, uint64_t offset, uint64_t length)
+{
+    struct repl_extent extent = {.offset = offset, .length = length, .type = REPL_RECORD_ZERO};
+    assert_true(repl_ok(repl_segment_builder_extent(builder, &extent, NULL)));
+}
+
+static repl_result segment_at(void *context, size_t i, const struct repl_segment **out,
+                              struct repl_error *err)
+{
+    const struct chain *chain = context;
+    (void)err;
+    *out = i < chain->count ? chain->segments[chain->count - 1 - i] : NULL;
+    return REPL_SUCCESS;
+}
+
+static repl_result find_chunk(void *context, const struct repl_digest *name,
+                              const struct repl_segment **segment, uint32_t *frame,
+                              uint32_t *frame_offset, struct repl_error *err)
+{
+    const struct chain *chain = context;
+    for (size_t i = 0; i < chain->count; i++) {
+        for (uint32_t k = 0; k < chain->segments[i]->footer.chunk_count; k++) {
+            const struct repl_chunk_entry *chunk = &chain->segments[i]->chunks[k];
+            if (!repl_digest_equal(&chunk->name, name))
+                continue;
+            *segment = chain->segments[i];
+            *frame = chunk->frame;
+            *frame_offset = chunk->frame_offset;
+            return REPL_SUCCESS;
+        }
+    }
+    return repl_fail(err, REPL_E_MISSING, "a chunk is nowhere");
+}
+
+static struct repl_view *view_of(struct chain *chain)
+{
+    struct repl_view *view;
+    struct repl_error err;
+    if (!repl_ok(repl_view_open(segment_at, find_chunk, chain, &view, &err)))
+        fail_msg("%s", err.text);
+    return view;
+}
+
+static void expect_refused(struct chain *chain, enum repl_code code, const char *words)
+{
+    struct repl_view *view;
+    struct repl_error err;
+    assert_int_equal(repl_view_open(segment_at, find_chunk, chain, &view, &err).code, code);
+    assert_non_null(strstr(err.text, words));
+}
+
+static void newest_wins(void **state)
+{
+    (void)state;
+    struct chain *chain = chain_new();
+    struct repl_segment_builder *b = build(chain, 0, 1, 0, 8 * PAGE - 512);
+    data(chain, b, 0, 8 * PAGE - 512, 1);
+    finish(chain, b, 1, true);
+    b = build(chain, 1, 2, 0, 8 * PAGE - 512);
+    data(chain, b, PAGE, 2 * PAGE, 2);
+    zero(b, 5 * PAGE, PAGE);
+    finish(chain, b, 2, true);
+    struct repl_view *view = view_of(chain);
+    struct repl_view_reader *reader;
+    uint8_t image[8 * PAGE];
+    assert_true(repl_view_size(view) == 8 * PAGE - 512 && repl_view_segment_count(view) == 2);
+    assert_true(repl_view_extent_count(view) == 5);
+    assert_true(repl_ok(repl_view_reader_new(view, 1, &reader, NULL)));
+    assert_true(repl_ok(repl_view_read(reader, 0, image, 8 * PAGE - 512, NULL)));
+    for (unsigned i = 0; i < 8; i++)
+        assert_int_equal(image[i * PAGE], i == 1 || i == 2 ? 2 : i == 5 ? 0 : 1);
+    assert_true(repl_ok(repl_view_read(reader, 3 * PAGE - 1, image, 2, NULL)));
+    assert_true(image[0] == 2 && image[1] == 1);
+    assert_true(repl_ok(repl_view_read(reader, 8 * PAGE - 512, image, 0, NULL)));
+    bool is_zero;
+    assert_true(repl_view_stretch(view, 0, UINT64_MAX, &is_zero) == 5 * PAGE && !is_zero);
+    assert_true(repl_view_stretch(view, 5 * PAGE, UINT64_MAX, &is_zero) == PAGE && is_zero);
+    assert_true(repl_view_stretch(view, 5 * PAGE, 100, &is_zero) == 100 && is_zero);
+    repl_view_reader_free(reader);
+    repl_view_free(view);
+    chain_free(chain);
+}
+
+static void a_volume_that_grew_and_shrank(void **state)
+{
+    (void)state;
+    struct chain *chain = chain_new();
+    struct repl_segment_builder *b = build(chain, 0, 1, 0, PAGE + 512);
+    data(chain, b, 0, PAGE + 512, 1);
+    finish(chain, b, 1, true);
+    b = build(chain, 1, 2, 0, 4 * PAGE);
+    data(chain, b, PAGE, 3 * PAGE, 2);
+    finish(chain, b, 2, true);
+    b = build(chain, 2, 3, 0, 3 * PAGE - 100);
+    zero(b, 0, PAGE);
+    finish(chain, b, 3, true);
+    struct repl_view *view = view_of(chain);
+    struct repl_view_reader *reader;
+    uint8_t image[3 * PAGE];
+    assert_true(repl_view_size(view) == 3 * PAGE - 100);
+    assert_true(repl_ok(repl_view_reader_new(view, 4, &reader, NULL)));
+    assert_true(repl_ok(repl_view_read(reader, 0, image, 3 * PAGE - 100, NULL)));
+    assert_true(image[0] == 0 && image[PAGE] == 2 && image[3 * PAGE - 101] == 2);
+    repl_view_reader_free(reader);
+    repl_view_free(view);
+    chain_free(chain);
+}
+
+static void chunks_come_from_where_they_are(void **state)
+{
+    (void)state;
+    struct chain *chain = chain_new();
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct random random = {9};
+    random_fill(&random, chunk, sizeof chunk);
+    struct repl_digest name = chunk_name_of(chunk);
+    struct repl_segment_builder *b = build(chain, 0, 1, 0, 2 * REPL_CHUNK_SIZE);
+    uint32_t frame = add_frame(b, chain->coder, chunk, sizeof chunk);
+    struct repl_chunk_entry entry = {.name = name, .frame = frame};
+    assert_true(repl_ok(repl_segment_builder_chunk(b, &entry, NULL)));
+    struct repl_extent extent = {
+        .length = REPL_CHUNK_SIZE, .source = frame, .type = REPL_RECORD_DATA};
+    assert_true(repl_ok(repl_segment_builder_extent(b, &extent, NULL)));
+    zero(b, REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+    finish(chain, b, 1, true);
+    b = build(chain, 1, 2, 0, 2 * REPL_CHUNK_SIZE);
+    extent = (struct repl_extent){
+        .offset = REPL_CHUNK_SIZE, .length = REPL_CHUNK_SIZE, .type = REPL_RECORD_CHUNK};
+    assert_true(repl_ok(repl_segment_builder_reference(b, &name, &extent.source, NULL)));
+    assert_true(repl_ok(repl_segment_builder_extent(b, &extent, NULL)));
+    finish(chain, b, 2, true);
+
+    struct repl_view *view = view_of(chain);
+    struct repl_view_reader *reader;
+    static uint8_t image[2 * REPL_CHUNK_SIZE];
+    struct repl_error err;
+    assert_true(repl_ok(repl_view_reader_new(view, 2, &reader, NULL)));
+    assert_true(repl_ok(repl_view_read(reader, 0, image, sizeof image, NULL)));
+    assert_memory_equal(image, chunk, sizeof chunk);
+    assert_memory_equal(image + REPL_CHUNK_SIZE, chunk, sizeof chunk);
+    assert_true(repl_ok(repl_view_read(reader, REPL_CHUNK_SIZE + 5000, image, 7, NULL)));
+    assert_memory_equal(image, chunk + 5000, 7);
+
+    chain->segments[0]->chunks[0].name.bytes[0] ^= 1; /* it is nowhere now */
+    assert_int_equal(repl_view_read(reader, REPL_CHUNK_SIZE, image, 10, &err).code, REPL_E_MISSING);
+    chain->segments[0]->chunks[0].name.bytes[0] ^= 1;
+    chain->segments[0]->chunks[0].frame_offset = PAGE; /* not what it is said to be */
+    assert_int_equal(repl_view_read(reader, REPL_CHUNK_SIZE, image, 10, &err).code, REPL_E_CORRUPT);
+    assert_non_null(strstr(err.text, "outside its frame"));
+    repl_view_reader_free(reader);
+    repl_view_free(view);
+    chain_free(chain);
+}
+
+static void a_chunk_of_other_content_is_refused(void **state)
+{
+    (void)state;
+    struct chain *chain = chain_new();
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct repl_digest name = chunk_name_of(chunk);
+    name.bytes[3] ^= 1;
+    struct repl_segment_builder *b = build(chain, 0, 1, 0, REPL_CHUNK_SIZE);
+    uint32_t frame = add_frame(b, chain->coder, chunk, sizeof chunk);
+    struct repl_chunk_entry entry = {.name = name, .frame = frame};
+    assert_true(repl_ok(repl_segment_builder_chunk(b, &entry, NULL)));
+    struct repl_extent extent = {.length = REPL_CHUNK_SIZE, .type = REPL_RECORD_CHUNK};
+    assert_true(repl_ok(repl_segment_builder_reference(b, &name, &extent.source, NULL)));
+    assert_true(repl_ok(repl_segment_builder_extent(b, &extent, NULL)));
+    finish(chain, b, 1, true);
+    struct repl_view *view = view_of(chain);
+    struct repl_view_reader *reader;
+    uint8_t out[16];
+    struct repl_error err;
+    assert_true(repl_ok(repl_view_reader_new(view, 1, &reader, NULL)));
+    assert_int_equal(repl_view_read(reader, 0, out, sizeof out, &err).code, REPL_E_CORRUPT);
+    assert_non_null(strstr(err.text, "segment 1.0"));
+    assert_non_null(strstr(err.text, "named for"));
+    repl_view_reader_free(reader);
+    repl_view_free(view);
+    chain_free(chain);
+}
+
+static void parts_are_walked_to_the_full(void **state)
+{
+    (void)state;
+    struct chain *chain = chain_new();
+    struct repl_segment_builder *b = build(chain, 0, 1, 0, 2 * PAGE);
+    data(chain, b, 0, 2 * PAGE, 9); /* an older full: not looked at */
+    finish(chain, b, 1, true);
+    b = build(chain, 0, 2, 0, 2 * PAGE);
+    data(chain, b, 0, PAGE, 1);
+    finish(chain, b, 2, false);
+    b = build(chain, 0, 2, 1, 2 * PAGE);
+    data(chain, b, PAGE, PAGE, 2);
+    finish(chain, b, 2, true);
+    struct repl_view *view = view_of(chain);
+    assert_true(repl_view_segment_count(view) == 2);
+    repl_view_free(view);
+    chain_free(chain);
+}
+
+static void what_is_not_a_chain_is_refused(void **state)
+{
+    (void)state;
+    struct chain *chain = chain_new();
+    expect_refused(chain, REPL_E_MISSING, "no segment ends in this point");
+    struct repl_segment_builder *b = build(chain, 0, 1, 0, 2 * PAGE);
+    data(chain, b, PAGE, PAGE, 1);
+    finish(chain, b, 1, true);
+    expect_refused(chain, REPL_E_MISSING, "from offset 0");
+    b = build(chain, 1, 2, 0, 2 * PAGE);
+    data(chain, b, 0, PAGE, 1);
+    finish(chain, b, 2, true);
+    repl_view_free(view_of(chain));
+    struct repl_segment_header *newest = &chain->segments[1]->header;
+    newest->prev.bytes[0] ^= 1;
+    expect_refused(chain, REPL_E_CORRUPT, "segment 2.0 does not follow segment 1.0");
+    newest->prev.bytes[0] ^= 1;
+    newest->volume.bytes[0] ^= 1;
+    expect_refused(chain, REPL_E_CORRUPT, "the chain is broken");
+    newest->volume.bytes[0] ^= 1;
+    newest->from_seq = 5;
+    expect_refused(chain, REPL_E_CORRUPT, "the chain is broken");
+    newest->from_seq = 1;
+    newest->part = 1;
+    expect_refused(chain, REPL_E_CORRUPT, "the chain is broken");
+    newest->part = 0;
+    b = build(chain, 2, 3, 0, 2 * PAGE);
+    zero(b, 0, PAGE);
+    finish(chain, b, 3, false);
+    expect_refused(chain, REPL_E_CORRUPT, "segment 3.0 does not end in a point");
+    chain_free(chain);
+}
+
+static void damage_is_named(void **state)
+{
+    (void)state;
+    struct chain *chain = chain_new();
+    struct repl_segment_builder *b = build(chain, 0, 1, 0, 2 * PAGE);
+    data(chain, b, 0, 2 * PAGE, 1);
+    finish(chain, b, 1, true);
+    struct repl_view *view = view_of(chain);
+    struct repl_view_reader *reader;
+    struct repl_error err;
+    uint8_t out[2 * PAGE];
+    assert_true(repl_ok(repl_view_reader_new(view, 1, &reader, NULL)));
+    chain->files[0].bytes.data[REPL_SEGMENT_HEADER_SIZE + 6] ^= 1;
+    assert_int_equal(repl_view_read(reader, 0, out, sizeof out, &err).code, REPL_E_CORRUPT);
+    assert_non_null(strstr(err.text, "segment 1.0"));
+    chain->files[0].bytes.data[REPL_SEGMENT_HEADER_SIZE + 6] ^= 1;
+    assert_true(repl_ok(repl_view_read(reader, 0, out, sizeof out, &err)));
+    repl_view_reader_free(reader);
+    repl_view_free(view);
+    size_t block = (size_t)chain->segments[0]->blocks[0].frame.offset;
+    chain->files[0].bytes.data[block + 4] ^= 1;
+    expect_refused(chain, REPL_E_CORRUPT, "segment 1.0");
+    chain_free(chain);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(newest_wins),
+        cmocka_unit_test(a_volume_that_grew_and_shrank),
+        cmocka_unit_test(chunks_come_from_where_they_are),
+        cmocka_unit_test(a_chunk_of_other_content_is_refused),
+        cmocka_unit_test(parts_are_walked_to_the_full),
+        cmocka_unit_test(what_is_not_a_chain_is_refused),
+        cmocka_unit_test(damage_is_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
