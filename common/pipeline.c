@@ -81,8 +81,18 @@ static void drop(struct repl_pipeline *p, uint64_t number)
         p->send_due = p->supply_due = false;
 }
 
-/* Gives up the segment being built. Its pages are still pending in the table, so they are sent
- * again whatever they hold. */
+/* What was sent in a segment that is given up is not known to be at the site, nor known not to be:
+ * its pages stay pending, and are sent again whatever they hold. */
+static void segment_give_up(struct repl_pipeline *p, struct repl_pipeline_segment *segment)
+{
+    const struct repl_batch_digest *digests = (const void *)segment->digests.data;
+    size_t count = segment->digests.size / sizeof *digests;
+    for (size_t i = 0; i < count; i++)
+        repl_digest_table_dropped(&p->table, digests[i].page, segment->number);
+    drop(p, segment->number);
+    segment_free(segment);
+}
+
 static void building_abandon(struct repl_pipeline *p)
 {
     if (p->builder == NULL)
@@ -94,9 +104,8 @@ static void building_abandon(struct repl_pipeline *p)
     while ((*link)->next != NULL)
         link = &(*link)->next;
     ensure((*link)->number == p->number);
-    segment_free(*link);
+    segment_give_up(p, *link);
     *link = NULL;
-    drop(p, p->number);
 }
 
 /* --- the segment being built ----------------------------------------------------------------- */
@@ -222,12 +231,14 @@ static repl_result batch_take(struct repl_pipeline *p, const struct repl_batch *
         return REPL_SUCCESS;
     if (p->builder == NULL)
         REPL_TRY(segment_begin(p, now_ns, err));
-    /* Pending before anything else: should the building fail, they are sent again. */
-    for (uint32_t i = 0; i < batch->digest_count; i++)
-        repl_digest_table_sent(&p->table, batch->digests[i].page, 1, p->number);
-    REPL_TRY(batch_build(p, batch, err));
+    /* On the segment's list before anything else: should the building fail, giving the segment up
+     * makes what was noted of them void. */
     REPL_TRY(repl_buffer_append(&building_segment(p)->digests, batch->digests,
                                 batch->digest_count * sizeof batch->digests[0], err));
+    for (uint32_t i = 0; i < batch->digest_count; i++)
+        repl_digest_table_sent(&p->table, batch->digests[i].page, &batch->digests[i].digest,
+                               p->number);
+    REPL_TRY(batch_build(p, batch, err));
     uint64_t bytes = (uint64_t)batch->digest_count * REPL_PAGE_SIZE;
     p->round_changed_bytes += bytes;
     p->changed_bytes += bytes;
@@ -478,7 +489,7 @@ static void segment_acknowledged(struct repl_pipeline *p, uint64_t number)
     const struct repl_batch_digest *digests = (const void *)segment->digests.data;
     size_t count = segment->digests.size / sizeof *digests;
     for (size_t i = 0; i < count; i++)
-        repl_digest_table_set(&p->table, digests[i].page, &digests[i].digest);
+        repl_digest_table_set(&p->table, digests[i].page, &digests[i].digest, number);
     repl_digest_table_acknowledged(&p->table, number);
     p->spool_bytes -= segment->size;
     p->sent_bytes += segment->size;
@@ -493,8 +504,7 @@ static void all_segments_drop(struct repl_pipeline *p)
     while (p->segments != NULL) {
         struct repl_pipeline_segment *segment = p->segments;
         p->segments = segment->next;
-        drop(p, segment->number);
-        segment_free(segment);
+        segment_give_up(p, segment);
     }
     p->spool_bytes = 0;
 }

@@ -22,6 +22,10 @@
 /* What zstd may add to a frame it cannot compress; such a frame is kept stored instead. */
 #define REPL_FRAME_STORED_MAX REPL_FRAME_RAW_MAX
 
+/* Pages whose digest is remembered from when they are sent to when they are acknowledged: 32 bytes
+ * each, in a table twice as large. */
+#define REPL_SENT_PAGES_MAX (1u << 18)
+
 /* A message of the wire protocol, and what may be listed in one. */
 #define REPL_MESSAGE_SIZE_MAX   (1u << 20)
 #define REPL_MISSING_CHUNKS_MAX 8192u

@@ -16,6 +16,7 @@ void repl_digest_table_fini(struct repl_digest_table *table)
 {
     repl_bitmap_fini(&table->pending[0]);
     repl_bitmap_fini(&table->pending[1]);
+    repl_sent_map_fini(&table->sent);
     *table = (struct repl_digest_table){0};
 }
 
@@ -33,24 +34,33 @@ repl_result repl_digest_table_grow(struct repl_digest_table *table,
 struct repl_page_digest repl_digest_table_get(const struct repl_digest_table *table, uint64_t page)
 {
     ensure(page < table->page_count);
-    if (repl_bitmap_test(&table->pending[0], page) || repl_bitmap_test(&table->pending[1], page))
-        return (struct repl_page_digest){0};
-    return table->entries[page];
+    if (!repl_bitmap_test(&table->pending[0], page) && !repl_bitmap_test(&table->pending[1], page))
+        return table->entries[page];
+    const struct repl_sent_page *sent = repl_sent_map_get(&table->sent, page);
+    return sent != NULL ? sent->digest : (struct repl_page_digest){0};
 }
 
-void repl_digest_table_sent(struct repl_digest_table *table, uint64_t page, uint64_t count,
-                            uint64_t segment)
+void repl_digest_table_sent(struct repl_digest_table *table, uint64_t page,
+                            const struct repl_page_digest *digest, uint64_t segment)
 {
     ensure(segment >= table->newest);
     table->newest = segment;
-    repl_bitmap_set(&table->pending[segment > table->mark], page, count);
+    repl_bitmap_set(&table->pending[segment > table->mark], page, 1);
+    repl_sent_map_put(&table->sent, &(struct repl_sent_page){
+                                        .page = page, .segment = segment, .digest = *digest});
 }
 
 void repl_digest_table_set(struct repl_digest_table *table, uint64_t page,
-                           const struct repl_page_digest *digest)
+                           const struct repl_page_digest *digest, uint64_t segment)
 {
     ensure(page < table->page_count);
     table->entries[page] = *digest;
+    repl_sent_map_remove(&table->sent, page, segment);
+}
+
+void repl_digest_table_dropped(struct repl_digest_table *table, uint64_t page, uint64_t segment)
+{
+    repl_sent_map_remove(&table->sent, page, segment);
 }
 
 void repl_digest_table_acknowledged(struct repl_digest_table *table, uint64_t segment)

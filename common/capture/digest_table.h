@@ -8,9 +8,11 @@
  *
  * The rule that keeps it true: an entry changes only when the site has
  * acknowledged the segment that carries the page. From the moment a page goes
- * into a segment until then it is pending, and a pending page counts as
- * unknown: the table still has the digest of what the site held before, and a
- * page that returns to those bytes must be sent all the same.
+ * into a segment until then it is pending: what counts is the digest it was sent
+ * with last, kept in memory (sent_map.h), since the chain delivers that segment
+ * before any later one. Where that is not known, or the segment was given up, a
+ * pending page is unknown: the table still has the digest of what the site held
+ * before, and a page that returns to those bytes must be sent all the same.
  *
  * Pending pages are kept as two bitmaps, one of segments up to a mark, one of
  * those behind it. When all up to the mark have been acknowledged, that bitmap
@@ -27,19 +29,17 @@
 #define REPL_DIGEST_TABLE_H
 
 #include "base/bitmap.h"
+#include "capture/sent_map.h"
 #include "repl/error.h"
 #include "repl/format.h"
-
-struct repl_page_digest {
-    uint8_t bytes[16];
-};
 
 struct repl_digest_table {
     struct repl_page_digest *entries; /* not owned */
     uint64_t page_count;
     struct repl_bitmap pending[2]; /* of segments up to the mark; of those behind it */
-    uint64_t mark;                 /* segment number */
-    uint64_t newest;               /* highest segment number a page was sent under */
+    struct repl_sent_map sent;
+    uint64_t mark;   /* segment number */
+    uint64_t newest; /* highest segment number a page was sent under */
 };
 
 /* entries holds page_count digests and outlives the table. */
@@ -52,15 +52,18 @@ REPL_RESULT repl_digest_table_grow(struct repl_digest_table *table,
                                    struct repl_page_digest *entries, uint64_t page_count,
                                    struct repl_error *err);
 
-/* What the site holds of a page; zeros where that is not known, or pending. */
+/* What the site holds of a page, or will before anything sent from now on; zeros where that is not
+ * known. */
 struct repl_page_digest repl_digest_table_get(const struct repl_digest_table *table, uint64_t page);
-/* The page went into segment number (numbers of segments grow; they are the source's own count of
- * parts, not points). */
-void repl_digest_table_sent(struct repl_digest_table *table, uint64_t page, uint64_t count,
-                            uint64_t segment);
-/* A page of a segment that has been acknowledged. */
+/* The page went into segment number with this content (numbers of segments grow from 1; they are
+ * the source's own count of parts, not points). */
+void repl_digest_table_sent(struct repl_digest_table *table, uint64_t page,
+                            const struct repl_page_digest *digest, uint64_t segment);
+/* A page of segment number, which has been acknowledged. */
 void repl_digest_table_set(struct repl_digest_table *table, uint64_t page,
-                           const struct repl_page_digest *digest);
+                           const struct repl_page_digest *digest, uint64_t segment);
+/* A page of segment number, which has been given up. */
+void repl_digest_table_dropped(struct repl_digest_table *table, uint64_t page, uint64_t segment);
 /* Every segment up to this number has been acknowledged, and set called for its pages. */
 void repl_digest_table_acknowledged(struct repl_digest_table *table, uint64_t segment);
 /* Nothing is known of these pages any more. */

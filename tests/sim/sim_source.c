@@ -228,7 +228,7 @@ static void reading_done(struct sim_source *source, struct sim_reading *reading)
     if (sim->options.bug == SIM_BUG_DIGESTS_AT_SEND) {
         for (uint32_t i = 0; repl_ok(result) && i < batch->digest_count; i++)
             repl_digest_table_set(&source->pipeline.table, batch->digests[i].page,
-                                  &batch->digests[i].digest);
+                                  &batch->digests[i].digest, 0);
     }
     reading->active = false;
     repl_pipeline_batch_done(&source->pipeline, batch, result, &err, sim_source_now(source));
