@@ -22,12 +22,11 @@
 
 #include "repl/format.h"
 
-/* What the kernel has counted for the device (/sys/block/DEV/stat): completions of each class of
- * operation that changes data. */
+/* What the kernel has counted for the device (/sys/block/DEV/stat). Sectors only: they are added
+ * before whoever wrote learns that the write is complete, while the number of requests is added
+ * later and also grows with flushes that write nothing, our own syncs among them. */
 struct repl_write_counters {
-    uint64_t writes;
     uint64_t sectors_written;
-    uint64_t discards;
     uint64_t sectors_discarded;
 };
 

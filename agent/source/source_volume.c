@@ -29,8 +29,8 @@
 #include "source/state_dir.h"
 
 #define SECOND_NS INT64_C(1000000000)
-/* A request's bookkeeping lags its completion by microseconds, or milliseconds where a virtual
- * processor is descheduled in between: the counters at a round's end are read after so long. */
+/* The counters are kept for each processor and summed by whoever reads them; so long after the last
+ * page was read, every completion of before has come to the sum. */
 #define SETTLE_NS     (INT64_C(20) * 1000000)
 #define REPORT_NS     SECOND_NS
 #define REOPEN_NS     (10 * SECOND_NS)

@@ -42,6 +42,15 @@ same_as_source "zeros"
 run blkdiscard -o $((16 * 1024 * 1024)) -l $((4 * 1024 * 1024)) "$disk"
 same_as_source "discard"
 
+note "a device at rest is not read"
+wait_replicated raw
+sectors() { awk '{print $3}' "/sys/block/${disk##*/}/stat"; }
+before=$(sectors)
+sleep 5
+grown=$(($(sectors) - before))
+[ "$grown" = 0 ] || fail "$grown sectors were read while nothing was written"
+[ "$(agent_value raw .state)" = idle ] || fail "the state is $(agent_value raw .state)"
+
 note "SIGKILL of the agent, writes meanwhile, no second seed"
 stop_agent KILL
 run dd if=/dev/urandom of="$disk" bs=64k count=10 seek=33 oflag=direct conv=notrunc status=none

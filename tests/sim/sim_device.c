@@ -92,10 +92,8 @@ static void write_complete(struct sim_device *device, const struct sim_write *wr
     device->writes_out--;
     uint64_t sectors = (uint64_t)write->count * (REPL_PAGE_SIZE / SIM_SECTOR);
     if (write->discard) {
-        device->counters.discards++;
         device->counters.sectors_discarded += sectors;
     } else {
-        device->counters.writes++;
         device->counters.sectors_written += sectors;
     }
 }

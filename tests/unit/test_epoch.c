@@ -11,8 +11,8 @@
 #define SECOND INT64_C(1000000000)
 #define START  (1000 * SECOND)
 
-static const struct repl_write_counters quiet = {.writes = 5, .sectors_written = 40};
-static const struct repl_write_counters written = {.writes = 6, .sectors_written = 48};
+static const struct repl_write_counters quiet = {.sectors_written = 40};
+static const struct repl_write_counters written = {.sectors_written = 48};
 
 static struct repl_epoch epoch_new(void)
 {
@@ -83,14 +83,11 @@ static void unmoved_counters_say_unchanged(void **state)
 static void every_counter_counts(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < 2; i++) {
         struct repl_epoch epoch = epoch_new();
         struct repl_epoch_action action;
         struct repl_write_counters moved = quiet;
-        *(i == 0   ? &moved.writes
-          : i == 1 ? &moved.sectors_written
-          : i == 2 ? &moved.discards
-                   : &moved.sectors_discarded) += 1;
+        *(i == 0 ? &moved.sectors_written : &moved.sectors_discarded) += 1;
         round_begin(&epoch, START, &quiet);
         repl_epoch_round_done(&epoch, START + 1, &moved, 0, &action);
         assert_int_equal(action.type, REPL_EPOCH_WAIT);

@@ -42,7 +42,7 @@ static repl_result sink(void *context, const void *data, size_t size, struct rep
 static void write_page(struct rig *rig, uint64_t page, uint8_t value)
 {
     memset(rig->device + page * REPL_PAGE_SIZE, value, REPL_PAGE_SIZE);
-    rig->counters.writes++;
+    rig->counters.sectors_written++;
 }
 
 static struct rig *rig_new(const struct repl_source_state *state, uint64_t spool_limit_bytes)
@@ -268,7 +268,7 @@ static void an_unreadable_device_is_said_and_forgotten(void **state)
 {
     (void)state;
     struct rig *rig = rig_seeded();
-    rig->counters.writes++; /* the same bytes */
+    rig->counters.sectors_written++; /* the same bytes */
     rig->read_fails = true;
     later(rig, SECOND);
     struct repl_report report = report_of(rig);

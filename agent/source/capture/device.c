@@ -270,8 +270,7 @@ repl_result repl_device_counters(const struct repl_device *device, struct repl_w
                              device->path, device->name, i);
         at = end;
     }
-    *out = (struct repl_write_counters){
-        .writes = v[4], .sectors_written = v[6], .discards = v[11], .sectors_discarded = v[13]};
+    *out = (struct repl_write_counters){.sectors_written = v[6], .sectors_discarded = v[13]};
     return REPL_SUCCESS;
 }
 
