@@ -240,7 +240,7 @@ static repl_result batch_take(struct repl_pipeline *p, const struct repl_batch *
                                p->number);
     REPL_TRY(batch_build(p, batch, err));
     uint64_t bytes = (uint64_t)batch->digest_count * REPL_PAGE_SIZE;
-    p->round_changed_bytes += bytes;
+    p->point_changed_bytes += bytes;
     p->changed_bytes += bytes;
     /* What is still being built cannot be acknowledged: with the spool full it would never get
      * empty again. */
@@ -303,7 +303,6 @@ static void round_begin(struct repl_pipeline *p)
     p->reading = true;
     p->round_void = false;
     p->next_page = 0;
-    p->round_changed_bytes = 0;
 }
 
 void repl_pipeline_synced(struct repl_pipeline *p, int64_t now_ns,
@@ -340,6 +339,7 @@ static void point_cut(struct repl_pipeline *p, const struct repl_point *point, i
         return;
     }
     p->point = numbered;
+    p->point_changed_bytes = 0;
     p->point_count++;
     p->unchanged_until_ns = numbered.end_ns;
     p->error.code = REPL_OK;
@@ -354,7 +354,7 @@ void repl_pipeline_sampled(struct repl_pipeline *p, int64_t now_ns,
         repl_epoch_round_failed(&p->epoch, now_ns);
         return;
     }
-    repl_epoch_round_done(&p->epoch, now_ns, counters, p->round_changed_bytes, &action);
+    repl_epoch_round_done(&p->epoch, now_ns, counters, p->point_changed_bytes, &action);
     if (action.type == REPL_EPOCH_CUT)
         point_cut(p, &action.point, now_ns);
     else
@@ -507,6 +507,7 @@ static void all_segments_drop(struct repl_pipeline *p)
         segment_give_up(p, segment);
     }
     p->spool_bytes = 0;
+    p->point_changed_bytes = 0;
 }
 
 /* Digests were forgotten: what a round has compared with them so far proves nothing any more. */

@@ -80,7 +80,7 @@ struct repl_pipeline {
     bool reading;
     uint64_t next_page;
     uint32_t batches_out;
-    uint64_t round_changed_bytes;
+    uint64_t point_changed_bytes; /* since the last point, all rounds together */
     bool round_void; /* what it reads is no point: an error, or what it compares with is gone */
 
     /* what is due */

@@ -431,6 +431,14 @@ static void hello_send(struct repl_source_volume *v)
     link_start(v, "POST", "hello", &v->link_body, hello_answered);
 }
 
+static void segment_acknowledged(struct repl_source_volume *v, const struct repl_ack *ack,
+                                 int64_t now_ns)
+{
+    repl_pipeline_ack(&v->pipeline, ack, now_ns);
+    if (ack->head.has_point) /* the site is told at once how the volume fares now */
+        repl_timer_arm(v->options.loop, &v->report_timer, repl_now_mono_ns());
+}
+
 static void send_answered(struct repl_request *request, repl_result result,
                           const struct repl_error *err)
 {
@@ -445,7 +453,7 @@ static void send_answered(struct repl_request *request, repl_result result,
         repl_pipeline_lost(&v->pipeline, err->text, now_ns);
     else if (good &&
              repl_ok(repl_ack_decode(request->response, request->response_size, &ack, &mine)))
-        repl_pipeline_ack(&v->pipeline, &ack, now_ns);
+        segment_acknowledged(v, &ack, now_ns);
     else
         link_refused(v, now_ns);
     volume_pump(v);

@@ -222,7 +222,7 @@ static void seeds_and_follows(void **state)
     assert_true(report_of(rig).unchanged_until_ns == START + SECOND && rig->sends == 1);
     write_page(rig, 3, 77);
     later(rig, SECOND);
-    assert_true(rig->sends == 2 && rig->p.round_changed_bytes == REPL_PAGE_SIZE);
+    assert_true(rig->sends == 2 && rig->p.point.changed_bytes == REPL_PAGE_SIZE);
     struct repl_head second = acknowledge(rig);
     assert_true(second.from_seq == 1 && second.to_seq == 2);
     write_page(rig, 3, 77); /* the same bytes again */

@@ -172,7 +172,7 @@ repl_result repl_accounting_read(const struct repl_accounting *accounting,
                                  struct repl_audit_kernel *out, struct repl_error *err)
 {
     /* Documentation/block/stat.rst: reads, writes, the present, discards, flushes (ios, ms) */
-    uint64_t stat[17], inflight[2];
+    uint64_t stat[17] = {0}, inflight[2] = {0};
     REPL_TRY(numbers_read(accounting->stat_fd, "stat", stat, 17, err));
     REPL_TRY(numbers_read(accounting->inflight_fd, "inflight", inflight, 2, err));
     *out = (struct repl_audit_kernel){
