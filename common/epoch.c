@@ -38,6 +38,16 @@ static void rest(struct repl_epoch *epoch, int64_t due_ns)
     epoch->due_ns = due_ns;
 }
 
+/* Tried again at once, a busy volume would be compared without pause, and a dying disk read so. */
+static void rest_after_vain(struct repl_epoch *epoch, int64_t now_ns)
+{
+    int64_t took_ns = now_ns - epoch->round_begin_ns;
+    epoch->pause_ns = took_ns <= 0                           ? 0
+                      : took_ns < PAUSE_MAX_NS / REST_FACTOR ? REST_FACTOR * took_ns
+                                                             : PAUSE_MAX_NS;
+    rest(epoch, now_ns + epoch->interval_ns + epoch->pause_ns);
+}
+
 void repl_epoch_tick(struct repl_epoch *epoch, int64_t now_ns, struct repl_epoch_action *action)
 {
     wait_until(action, INT64_MAX);
@@ -79,12 +89,7 @@ void repl_epoch_round_done(struct repl_epoch *epoch, int64_t now_ns,
     epoch->attempts++;
     if (!counters_equal(counters, &epoch->round_begin)) {
         epoch->torn++;
-        /* At once, a busy volume would be compared without pause. */
-        int64_t took_ns = now_ns - epoch->round_begin_ns;
-        epoch->pause_ns = took_ns <= 0                           ? 0
-                          : took_ns < PAUSE_MAX_NS / REST_FACTOR ? REST_FACTOR * took_ns
-                                                                 : PAUSE_MAX_NS;
-        rest(epoch, now_ns + epoch->interval_ns + epoch->pause_ns);
+        rest_after_vain(epoch, now_ns);
         wait_until(action, epoch->due_ns);
         return;
     }
@@ -127,7 +132,10 @@ void repl_epoch_cut_empty(struct repl_epoch *epoch, int64_t now_ns)
 
 void repl_epoch_round_failed(struct repl_epoch *epoch, int64_t now_ns)
 {
-    rest(epoch, now_ns + epoch->interval_ns);
+    if (epoch->state == REPL_EPOCH_READING)
+        rest_after_vain(epoch, now_ns);
+    else
+        rest(epoch, now_ns + epoch->interval_ns);
 }
 
 void repl_epoch_distrust(struct repl_epoch *epoch, int64_t now_ns)

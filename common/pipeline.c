@@ -44,8 +44,9 @@ repl_result repl_pipeline_init(struct repl_pipeline *p, const struct repl_pipeli
     return REPL_SUCCESS;
 }
 
-static void segment_free(struct repl_pipeline_segment *segment)
+static void segment_free(struct repl_pipeline *p, struct repl_pipeline_segment *segment)
 {
+    p->digest_bytes -= segment->digests.size;
     repl_buffer_fini(&segment->digests);
     free(segment);
 }
@@ -55,7 +56,7 @@ void repl_pipeline_fini(struct repl_pipeline *p)
     while (p->segments != NULL) {
         struct repl_pipeline_segment *segment = p->segments;
         p->segments = segment->next;
-        segment_free(segment);
+        segment_free(p, segment);
     }
     repl_segment_builder_free(p->builder);
     repl_digest_table_fini(&p->table);
@@ -90,7 +91,7 @@ static void segment_give_up(struct repl_pipeline *p, struct repl_pipeline_segmen
     for (size_t i = 0; i < count; i++)
         repl_digest_table_dropped(&p->table, digests[i].page, segment->number);
     drop(p, segment->number);
-    segment_free(segment);
+    segment_free(p, segment);
 }
 
 static void building_abandon(struct repl_pipeline *p)
@@ -145,7 +146,7 @@ static repl_result segment_begin(struct repl_pipeline *p, int64_t now_ns, struct
         repl_segment_builder_free(p->builder);
         p->builder = NULL;
         drop(p, segment->number); /* the sink may have taken some of it */
-        segment_free(segment);
+        segment_free(p, segment);
         return result;
     }
     struct repl_pipeline_segment **link = &p->segments;
@@ -221,7 +222,8 @@ static repl_result batch_build(struct repl_pipeline *p, const struct repl_batch 
 static bool spool_is_full(const struct repl_pipeline *p)
 {
     uint64_t building = p->builder != NULL ? repl_segment_builder_size(p->builder) : 0;
-    return p->spool_bytes + building > p->options.spool_limit_bytes;
+    return p->spool_bytes + building > p->options.spool_limit_bytes ||
+           p->digest_bytes > REPL_VOLUME_DIGESTS_MAX;
 }
 
 static repl_result batch_take(struct repl_pipeline *p, const struct repl_batch *batch,
@@ -235,6 +237,7 @@ static repl_result batch_take(struct repl_pipeline *p, const struct repl_batch *
      * makes what was noted of them void. */
     REPL_TRY(repl_buffer_append(&building_segment(p)->digests, batch->digests,
                                 batch->digest_count * sizeof batch->digests[0], err));
+    p->digest_bytes += batch->digest_count * sizeof batch->digests[0];
     for (uint32_t i = 0; i < batch->digest_count; i++)
         repl_digest_table_sent(&p->table, batch->digests[i].page, &batch->digests[i].digest,
                                p->number);
@@ -244,7 +247,8 @@ static repl_result batch_take(struct repl_pipeline *p, const struct repl_batch *
     p->changed_bytes += bytes;
     /* What is still being built cannot be acknowledged: with the spool full it would never get
      * empty again. */
-    if (repl_segment_builder_size(p->builder) < REPL_SEGMENT_SOFT_LIMIT && !spool_is_full(p))
+    if (repl_segment_builder_size(p->builder) < REPL_SEGMENT_SOFT_LIMIT &&
+        building_segment(p)->digests.size < REPL_PART_DIGESTS_MAX && !spool_is_full(p))
         return REPL_SUCCESS;
     return segment_finish(p, NULL, err);
 }
@@ -494,7 +498,7 @@ static void segment_acknowledged(struct repl_pipeline *p, uint64_t number)
     p->spool_bytes -= segment->size;
     p->sent_bytes += segment->size;
     p->segments = segment->next;
-    segment_free(segment);
+    segment_free(p, segment);
     drop(p, number);
 }
 

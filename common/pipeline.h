@@ -75,6 +75,7 @@ struct repl_pipeline {
     uint64_t number;                        /* of the newest segment begun */
     struct repl_pipeline_segment *segments; /* a list, oldest first; the last is being built */
     uint64_t spool_bytes;                   /* complete and not acknowledged */
+    uint64_t digest_bytes;                  /* of all segments */
 
     /* the round */
     bool reading;

@@ -68,7 +68,8 @@ struct repl_source_volume {
     struct volume_batch *batches;
     struct repl_syncer *syncer;
     bool syncing;
-    struct repl_timer timer, settle_timer, report_timer, reopen_timer, stop_timer;
+    struct repl_timer timer, settle_timer, report_timer, reopen_timer, stop_timer, fail_timer;
+    struct repl_error late_failure; /* of fail_timer */
     bool settling;
 
     /* state and checkpoint */
@@ -134,6 +135,7 @@ static void volume_close(struct repl_source_volume *v)
     repl_timer_cancel(&v->settle_timer);
     repl_timer_cancel(&v->report_timer);
     repl_timer_cancel(&v->stop_timer);
+    repl_timer_cancel(&v->fail_timer);
     repl_syncer_cancel(v->syncer);
     v->settling = v->syncing = false;
     if (v->link_out)
@@ -487,8 +489,10 @@ static size_t send_body(struct repl_request *request, void *buffer, size_t size)
     }
     size_t piece = limit - v->send_at < size ? (size_t)(limit - v->send_at) : size;
     if (!repl_ok(repl_spool_read(file, v->send_at, buffer, piece, &err))) {
-        repl_log(LOG_ERR, "volume %s: %s", volume_name(v), err.text);
-        return REPL_BODY_PAUSE; /* the request stalls and ends; the segment is sent again */
+        /* The segment is lost. Closing the volume ends this request, so not from within it. */
+        v->late_failure = err;
+        repl_timer_arm(v->options.loop, &v->fail_timer, repl_now_mono_ns());
+        return REPL_BODY_PAUSE;
     }
     v->send_at += piece;
     return piece;
@@ -795,6 +799,12 @@ static void reopen_fired(struct repl_timer *timer)
     volume_open(timer->context);
 }
 
+static void fail_fired(struct repl_timer *timer)
+{
+    struct repl_source_volume *v = timer->context;
+    volume_fail(v, &v->late_failure);
+}
+
 static void stop_fired(struct repl_timer *timer)
 {
     volume_close(timer->context);
@@ -812,6 +822,7 @@ repl_result repl_source_volume_new(const struct repl_source_volume_options *opti
     v->report_timer = (struct repl_timer){.fire = report_send, .context = v};
     v->reopen_timer = (struct repl_timer){.fire = reopen_fired, .context = v};
     v->stop_timer = (struct repl_timer){.fire = stop_fired, .context = v};
+    v->fail_timer = (struct repl_timer){.fire = fail_fired, .context = v};
     v->state_job = (struct repl_job){.work = state_write, .done = state_written, .context = v};
     v->checkpoint_job =
         (struct repl_job){.work = checkpoint_write, .done = checkpoint_written, .context = v};

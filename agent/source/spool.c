@@ -55,7 +55,8 @@ static void file_free(struct repl_spool_file *file)
     while (*link != file)
         link = &(*link)->next;
     *link = file->next;
-    close(file->fd);
+    if (file->fd >= 0)
+        close(file->fd);
     free(file);
 }
 
@@ -102,6 +103,18 @@ struct repl_spool_file *repl_spool_find(struct repl_spool *spool, uint64_t numbe
     return NULL;
 }
 
+/* A link that is down for long leaves thousands of files: only those in use keep a descriptor. One
+ * that is read again is opened again. */
+static void idle_files_close(struct repl_spool *spool)
+{
+    for (struct repl_spool_file *file = spool->files; file != NULL; file = file->next) {
+        if (file->fd < 0 || file->oldest != NULL)
+            continue;
+        close(file->fd);
+        file->fd = -1;
+    }
+}
+
 static repl_result file_make(struct repl_spool *spool, uint64_t number,
                              struct repl_spool_file **out, struct repl_error *err)
 {
@@ -110,6 +123,7 @@ static repl_result file_make(struct repl_spool *spool, uint64_t number,
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a spool file");
     char name[32];
     file_name(number, name);
+    idle_files_close(spool);
     file->fd = openat(spool->dir_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (file->fd < 0) {
         int failed = errno;
@@ -123,6 +137,16 @@ static repl_result file_make(struct repl_spool *spool, uint64_t number,
     file->next = spool->files;
     spool->files = file;
     *out = file;
+    return REPL_SUCCESS;
+}
+
+static repl_result file_reopen(struct repl_spool_file *file, struct repl_error *err)
+{
+    char name[32];
+    file_name(file->number, name);
+    file->fd = openat(file->spool->dir_fd, name, O_RDWR | O_CLOEXEC);
+    if (file->fd < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "spool: opening %s again", name);
     return REPL_SUCCESS;
 }
 
@@ -158,6 +182,8 @@ repl_result repl_spool_append(struct repl_spool *spool, uint64_t number, const v
     struct repl_spool_file *file = repl_spool_find(spool, number);
     if (file == NULL)
         REPL_TRY(file_make(spool, number, &file, err));
+    if (file->fd < 0)
+        REPL_TRY(file_reopen(file, err));
     struct spool_write *write = malloc(sizeof *write + size);
     if (write == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for the spool");
@@ -184,10 +210,12 @@ uint64_t repl_spool_appended(const struct repl_spool_file *file)
     return file->appended;
 }
 
-repl_result repl_spool_read(const struct repl_spool_file *file, uint64_t offset, void *out,
-                            size_t size, struct repl_error *err)
+repl_result repl_spool_read(struct repl_spool_file *file, uint64_t offset, void *out, size_t size,
+                            struct repl_error *err)
 {
     ensure(offset + size <= file->readable);
+    if (file->fd < 0)
+        REPL_TRY(file_reopen(file, err));
     for (uint8_t *to = out; size > 0;) {
         ssize_t got = pread(file->fd, to, size, (off_t)offset);
         if (got < 0 && errno == EINTR)

@@ -46,7 +46,7 @@ uint64_t repl_spool_readable(const struct repl_spool_file *file);
 /* Bytes appended: the file's size once the writes are done. */
 uint64_t repl_spool_appended(const struct repl_spool_file *file);
 /* Reads up to size bytes at offset, which are readable; blocks, as a rule not. */
-REPL_RESULT repl_spool_read(const struct repl_spool_file *file, uint64_t offset, void *out,
-                            size_t size, struct repl_error *err);
+REPL_RESULT repl_spool_read(struct repl_spool_file *file, uint64_t offset, void *out, size_t size,
+                            struct repl_error *err);
 
 #endif

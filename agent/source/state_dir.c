@@ -123,9 +123,10 @@ static repl_result state_load(struct repl_state_dir *dir, uint64_t volume_size,
         return state_begin(dir, volume_size, identity, err);
     if (dir->state_fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "%s/state", dir->label);
-    /* A process that was killed may have left its last slot in the page cache only. It has to be
-     * durable before the other slot, which is the durable one, is written over. */
-    if (pread(dir->state_fd, file, sizeof file, 0) < 0 || fdatasync(dir->state_fd) != 0)
+    ssize_t got = pread(dir->state_fd, file, sizeof file, 0);
+    close(dir->state_fd);
+    dir->state_fd = -1;
+    if (got < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "%s/state", dir->label);
     REPL_TRY(repl_forward(
         repl_source_state_decode(file, &dir->state, &dir->generation, err), err,
@@ -144,7 +145,9 @@ static repl_result state_load(struct repl_state_dir *dir, uint64_t volume_size,
                          "forget, and another volume name",
                          (unsigned long long)dir->state.volume_size,
                          (unsigned long long)volume_size);
-    return REPL_SUCCESS;
+    /* What was read may be in the page cache only: after a kill, or after a sync that failed, which
+     * the kernel reports once. A new file cannot inherit that. */
+    return state_create(dir, err);
 }
 
 repl_result repl_state_dir_write(struct repl_state_dir *dir, const struct repl_source_state *state,
@@ -223,9 +226,18 @@ static repl_result digests_open(struct repl_state_dir *dir, uint64_t volume_size
 
 repl_result repl_state_dir_checkpoint(struct repl_state_dir *dir, struct repl_error *err)
 {
-    if (msync(dir->map, dir->map_size, MS_SYNC) != 0 || fdatasync(dir->digests_fd) != 0)
-        return repl_fail_errno(err, REPL_E_IO, errno, "%s/digests: msync", dir->label);
-    return REPL_SUCCESS;
+    if (msync(dir->map, dir->map_size, MS_SYNC) == 0 && fdatasync(dir->digests_fd) == 0)
+        return REPL_SUCCESS;
+    int failed = errno;
+    /* The kernel takes the pages for clean now, whatever is on the disk. Nobody may trust this file
+     * again: the table is begun anew, which costs sending everything once. */
+    if (unlinkat(dir->dir_fd, "digests", 0) != 0 && errno != ENOENT)
+        failed = errno;
+    repl_ignore(
+        repl_fail_errno(err, REPL_E_IO, failed, "%s/digests: sync; begun anew", dir->label));
+    if (fsync(dir->dir_fd) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s: removing its digests", dir->label);
+    return (repl_result){REPL_E_IO};
 }
 
 repl_result repl_state_dir_grow(struct repl_state_dir *dir, uint64_t volume_size,

@@ -11,6 +11,7 @@ workdir=$(mktemp -d /var/tmp/repl-test.XXXXXX)
 test_pids=()
 test_loops=()
 test_mounts=()
+test_partitioned=() # loop devices with a partition 1
 
 note() { printf '%s  %s\n' "$(date +%T)" "$*"; }
 fail() {
@@ -45,6 +46,7 @@ cleanup() {
     trap - EXIT
     for i in "${test_pids[@]}"; do [ -n "$i" ] && stop_pid "$i"; done
     for ((i = ${#test_mounts[@]} - 1; i >= 0; i--)); do umount "${test_mounts[i]}" 2>/dev/null; done
+    for i in "${test_partitioned[@]}"; do delpart "$i" 1 2>/dev/null; done
     for i in "${test_loops[@]}"; do losetup -d "$i" 2>/dev/null; done
     [ -n "${KEEP:-}" ] && echo "kept: $workdir" || rm -rf "$workdir"
     exit "$status"

@@ -51,12 +51,22 @@ grown=$(($(sectors) - before))
 [ "$grown" = 0 ] || fail "$grown sectors were read while nothing was written"
 [ "$(agent_value raw .state)" = idle ] || fail "the state is $(agent_value raw .state)"
 
+note "counting switched off while running is noticed"
+failed_state() { [ "$(agent_value raw .state)" = failed ]; }
+iostats=/sys/block/${disk##*/}/queue/iostats
+echo 0 >"$iostats"
+wait_for 10 "the state says that writes cannot be noticed" failed_state
+agent_value raw .cause | grep -q "switched off\|does not count" || fail "the cause is: $(agent_value raw .cause)"
+run dd if=/dev/urandom of="$disk" bs=4k count=10 seek=90 oflag=direct conv=notrunc status=none
+echo 1 >"$iostats"
+same_as_source "written while nothing was counted"
+
 note "SIGKILL of the agent, writes meanwhile, no second seed"
 stop_agent KILL
 run dd if=/dev/urandom of="$disk" bs=64k count=10 seek=33 oflag=direct conv=notrunc status=none
 start_agent
 same_as_source "after SIGKILL"
-total=$(agent_value raw .bytes_sent)
+total=$(agent_value raw .bytes_sent) # since this agent started
 [ "$total" -lt $((12 * 1024 * 1024)) ] || fail "$total bytes were sent for 640 KiB of changes"
 
 note "SIGKILL of the site while segments are on their way"
@@ -81,7 +91,6 @@ note "a read error is reported and never becomes zeros"
 before=$(site_value raw .point.seq)
 run truncate -s $((size / 2)) "$workdir/disk" # reads behind the file's end fail
 run dd if=/dev/urandom of="$disk" bs=4k count=1 oflag=direct conv=notrunc status=none
-failed_state() { [ "$(agent_value raw .state)" = failed ]; }
 wait_for 20 "the state says that reading failed" failed_state
 agent_value raw .cause | grep -q "reading .* at offset" || fail "the cause is: $(agent_value raw .cause)"
 [ "$(site_value raw .point.seq)" = "$before" ] || fail "a point was cut over a read error"

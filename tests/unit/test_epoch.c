@@ -128,7 +128,7 @@ static void an_empty_cut_keeps_the_number(void **state)
     assert_int_equal(action.type, REPL_EPOCH_UNCHANGED);
 }
 
-static void a_failed_round_is_tried_after_an_interval(void **state)
+static void a_failed_round_is_tried_again_after_a_pause(void **state)
 {
     (void)state;
     struct repl_epoch epoch = epoch_new();
@@ -137,8 +137,12 @@ static void a_failed_round_is_tried_after_an_interval(void **state)
     repl_epoch_round_failed(&epoch, START + 1);
     repl_epoch_tick(&epoch, START + 2, &action);
     assert_int_equal(action.type, REPL_EPOCH_WAIT);
-    assert_true(action.until_ns == START + 1 + SECOND && !epoch.at_point);
-    round_begin(&epoch, START + 1 + SECOND, &quiet);
+    assert_true(action.until_ns == START + 1 + SECOND + 3 && !epoch.at_point);
+    /* the longer a dying disk took, the longer it is left alone */
+    round_begin(&epoch, START + 2 * SECOND, &quiet);
+    repl_epoch_round_failed(&epoch, START + 100 * SECOND);
+    repl_epoch_tick(&epoch, START + 101 * SECOND, &action);
+    assert_true(action.until_ns == START + (100 + 1 + 3 * 98) * SECOND);
 }
 
 static void distrust_compares_at_once_and_says_so(void **state)
@@ -217,7 +221,7 @@ int main(void)
         cmocka_unit_test(every_counter_counts),
         cmocka_unit_test(a_torn_round_is_tried_again_after_a_pause),
         cmocka_unit_test(an_empty_cut_keeps_the_number),
-        cmocka_unit_test(a_failed_round_is_tried_after_an_interval),
+        cmocka_unit_test(a_failed_round_is_tried_again_after_a_pause),
         cmocka_unit_test(distrust_compares_at_once_and_says_so),
         cmocka_unit_test(a_clock_set_back),
         cmocka_unit_test(a_clock_set_forward_within_a_round),

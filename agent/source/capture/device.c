@@ -196,21 +196,25 @@ static repl_result device_find(struct repl_device *device, struct repl_error *er
 
 static repl_result device_examine(struct repl_device *device, struct repl_error *err)
 {
-    char disk[64], path[128];
+    char path[128];
     REPL_TRY(device_find(device, err));
-    disk_name(device->name, disk, sizeof disk);
-    REPL_TRY(suitability_check(device, disk, err));
-    identity_find(device, disk);
+    disk_name(device->name, device->disk, sizeof device->disk);
+    REPL_TRY(suitability_check(device, device->disk, err));
+    identity_find(device, device->disk);
     snprintf(path, sizeof path, "/sys/class/block/%s/stat", device->name);
     device->stat_fd = open(path, O_RDONLY | O_CLOEXEC);
     if (device->stat_fd < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s", path);
+    snprintf(path, sizeof path, "/sys/class/block/%s/queue/iostats", device->disk);
+    device->iostats_fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (device->iostats_fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "%s", path);
     return REPL_SUCCESS;
 }
 
 repl_result repl_device_open(const char *path, struct repl_device *out, struct repl_error *err)
 {
-    *out = (struct repl_device){.fd = -1, .stat_fd = -1};
+    *out = (struct repl_device){.fd = -1, .stat_fd = -1, .iostats_fd = -1};
     if (strlen(path) >= sizeof out->path)
         return repl_fail(err, REPL_E_USAGE, "the device's path is too long: %s", path);
     snprintf(out->path, sizeof out->path, "%s", path);
@@ -232,7 +236,9 @@ void repl_device_close(struct repl_device *device)
         close(device->fd);
     if (device->stat_fd >= 0)
         close(device->stat_fd);
-    device->fd = device->stat_fd = -1;
+    if (device->iostats_fd >= 0)
+        close(device->iostats_fd);
+    device->fd = device->stat_fd = device->iostats_fd = -1;
 }
 
 repl_result repl_device_size(const struct repl_device *device, uint64_t *size,
@@ -247,17 +253,11 @@ repl_result repl_device_size(const struct repl_device *device, uint64_t *size,
 
 /* --- counters and sync ----------------------------------------------------------------------- */
 
-repl_result repl_device_counters(const struct repl_device *device, struct repl_write_counters *out,
-                                 struct repl_error *err)
+/* Documentation/block/stat.rst: 4 fields of reads, 4 of writes, in_flight, 2 times, then 4 of
+ * discards. */
+static repl_result stat_parse(char *text, const char *name, struct repl_write_counters *out,
+                              struct repl_error *err)
 {
-    char text[512];
-    ssize_t got = pread(device->stat_fd, text, sizeof text - 1, 0);
-    if (got <= 0)
-        return repl_fail_errno(err, REPL_E_IO, got < 0 ? errno : ENODATA,
-                               "%s: reading its I/O counters", device->path);
-    text[got] = '\0';
-    /* Documentation/block/stat.rst: 4 fields of reads, 4 of writes, in_flight, 2 times, then 4 of
-     * discards. */
     unsigned long long v[15];
     char *at = text;
     for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
@@ -265,12 +265,87 @@ repl_result repl_device_counters(const struct repl_device *device, struct repl_w
         v[i] = strtoull(at, &end, 10);
         if (end == at)
             return repl_fail(err, REPL_E_IO,
-                             "%s: /sys/class/block/%s/stat has only %zu fields; a kernel of 4.18 "
-                             "or newer is needed",
-                             device->path, device->name, i);
+                             "/sys/class/block/%s/stat has only %zu fields; a kernel of 4.18 or "
+                             "newer is needed",
+                             name, i);
         at = end;
     }
     *out = (struct repl_write_counters){.sectors_written = v[6], .sectors_discarded = v[13]};
+    return REPL_SUCCESS;
+}
+
+static repl_result stat_read(const char *name, struct repl_write_counters *out,
+                             struct repl_error *err)
+{
+    char text[512];
+    if (!sysfs_read(text, sizeof text, "/sys/class/block/%s/stat", name))
+        return repl_fail(err, REPL_E_IO, "/sys/class/block/%s/stat cannot be read", name);
+    return stat_parse(text, name, out, err);
+}
+
+/* What all partitions of the disk have counted together. */
+static repl_result partitions_sum(const struct repl_device *device, struct repl_write_counters *sum,
+                                  struct repl_error *err)
+{
+    char path[128], partition[16];
+    *sum = (struct repl_write_counters){0};
+    snprintf(path, sizeof path, "/sys/class/block/%s", device->disk);
+    DIR *dir = opendir(path);
+    if (dir == NULL)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s", path);
+    repl_result result = REPL_SUCCESS;
+    for (struct dirent *entry; repl_ok(result) && (entry = readdir(dir)) != NULL;) {
+        struct repl_write_counters one;
+        if (entry->d_name[0] == '.' ||
+            !sysfs_read(partition, sizeof partition, "%s/%s/partition", path, entry->d_name))
+            continue;
+        result = stat_read(entry->d_name, &one, err);
+        if (repl_ok(result)) {
+            sum->sectors_written += one.sectors_written;
+            sum->sectors_discarded += one.sectors_discarded;
+        }
+    }
+    closedir(dir);
+    return result;
+}
+
+/* Writes by way of the whole disk count for no partition, wherever they go: what the disk has
+ * counted more than its partitions is added. Numbers that moved between the reads only make the
+ * result look as if something had been written. */
+static repl_result outside_add(const struct repl_device *device, struct repl_write_counters *out,
+                               struct repl_error *err)
+{
+    struct repl_write_counters before, disk, after;
+    for (int tries = 0;; tries++) {
+        REPL_TRY(partitions_sum(device, &before, err));
+        REPL_TRY(stat_read(device->disk, &disk, err));
+        REPL_TRY(partitions_sum(device, &after, err));
+        if (tries == 4 || (before.sectors_written == after.sectors_written &&
+                           before.sectors_discarded == after.sectors_discarded))
+            break;
+    }
+    out->sectors_written += disk.sectors_written - after.sectors_written;
+    out->sectors_discarded += disk.sectors_discarded - after.sectors_discarded;
+    return REPL_SUCCESS;
+}
+
+repl_result repl_device_counters(const struct repl_device *device, struct repl_write_counters *out,
+                                 struct repl_error *err)
+{
+    char text[512], on = '\0';
+    ssize_t got = pread(device->stat_fd, text, sizeof text - 1, 0);
+    if (got <= 0)
+        return repl_fail_errno(err, REPL_E_IO, got < 0 ? errno : ENODATA,
+                               "%s: reading its I/O counters", device->path);
+    text[got] = '\0';
+    REPL_TRY(repl_forward(stat_parse(text, device->name, out, err), err, "%s", device->path));
+    if (strcmp(device->name, device->disk) != 0)
+        REPL_TRY(repl_forward(outside_add(device, out, err), err, "%s", device->path));
+    if (pread(device->iostats_fd, &on, 1, 0) != 1 || on != '1')
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s: the kernel's counting of its I/O was switched off, so writes cannot "
+                         "be noticed; echo 1 > /sys/block/%s/queue/iostats",
+                         device->path, device->disk);
     return REPL_SUCCESS;
 }
 
@@ -290,46 +365,69 @@ static void mount_unescape(char *text)
     *out = '\0';
 }
 
-/* A place where a filesystem of the device is mounted. */
-static bool mount_find(const struct repl_device *device, char *point, size_t size)
+/* Whether a mount with this device number and source is of the device or a partition of it. btrfs
+ * and its like have numbers of their own: there the source decides. */
+static bool mount_is_ours(const struct repl_device *device, dev_t number, const char *source)
 {
-    FILE *file = fopen("/proc/self/mountinfo", "re");
-    if (file == NULL)
+    struct stat st;
+    char link[PATH_MAX], path[64], disk[64];
+    if (major(number) == 0 && stat(source, &st) == 0 && S_ISBLK(st.st_mode))
+        number = st.st_rdev;
+    if (number == device->number)
+        return true;
+    if (strcmp(device->name, device->disk) != 0 || major(number) == 0)
         return false;
-    char *line = NULL;
-    size_t capacity = 0;
-    bool found = false;
-    while (!found && getline(&line, &capacity, file) > 0) {
-        unsigned major_number, minor_number;
-        char where[PATH_MAX];
-        if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &major_number, &minor_number, where) != 3 ||
-            makedev(major_number, minor_number) != device->number)
-            continue;
-        mount_unescape(where);
-        snprintf(point, size, "%s", where);
-        found = true;
-    }
-    free(line);
-    fclose(file);
-    return found;
+    snprintf(path, sizeof path, "/sys/dev/block/%u:%u", major(number), minor(number));
+    ssize_t length = readlink(path, link, sizeof link - 1);
+    if (length <= 0)
+        return false;
+    link[length] = '\0';
+    const char *slash = strrchr(link, '/');
+    disk_name(slash != NULL ? slash + 1 : link, disk, sizeof disk);
+    return strcmp(disk, device->disk) == 0;
 }
 
-repl_result repl_device_sync(const struct repl_device *device, struct repl_error *err)
+static repl_result mount_sync(const char *point, dev_t number, struct repl_error *err)
 {
-    char point[PATH_MAX];
-    if (!mount_find(device, point, sizeof point)) {
-        if (fsync(device->fd) != 0)
-            return repl_fail_errno(err, REPL_E_IO, errno, "%s: fsync", device->path);
-        return REPL_SUCCESS;
-    }
+    struct stat st;
     int fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         fd = open(point, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a file bind-mounted */
     if (fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "%s: open", point);
-    int failed = syncfs(fd) != 0 ? errno : 0;
+    /* something else may be mounted over it */
+    bool covered = fstat(fd, &st) != 0 || (major(number) != 0 && st.st_dev != number);
+    int failed = !covered && syncfs(fd) != 0 ? errno : 0;
     close(fd);
     if (failed != 0)
         return repl_fail_errno(err, REPL_E_IO, failed, "%s: syncfs", point);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_device_sync(const struct repl_device *device, struct repl_error *err)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    if (file == NULL)
+        return repl_fail_errno(err, REPL_E_IO, errno, "/proc/self/mountinfo");
+    char *line = NULL;
+    size_t capacity = 0;
+    repl_result result = REPL_SUCCESS;
+    while (repl_ok(result) && getline(&line, &capacity, file) > 0) {
+        unsigned major_number, minor_number;
+        char where[PATH_MAX], source[PATH_MAX] = "";
+        const char *tail = strstr(line, " - ");
+        if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &major_number, &minor_number, where) != 3 ||
+            tail == NULL || sscanf(tail, " - %*s %4095s", source) != 1)
+            continue;
+        mount_unescape(where);
+        mount_unescape(source);
+        if (mount_is_ours(device, makedev(major_number, minor_number), source))
+            result = mount_sync(where, makedev(major_number, minor_number), err);
+    }
+    free(line);
+    fclose(file);
+    REPL_TRY(result);
+    if (fsync(device->fd) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s: fsync", device->path);
     return REPL_SUCCESS;
 }

@@ -17,9 +17,11 @@ struct repl_device {
     char path[256];                       /* as configured */
     char name[64];                        /* the kernel's: "sda1", "loop0" */
     char identity[REPL_IDENTITY_MAX + 1]; /* "wwid:...", "partuuid:...", "loop:..." */
+    char disk[64];                        /* the whole disk it is on, or is */
     dev_t number;
-    int fd;      /* O_DIRECT, read only */
-    int stat_fd; /* /sys/class/block/NAME/stat */
+    int fd;         /* O_DIRECT, read only */
+    int stat_fd;    /* /sys/class/block/NAME/stat */
+    int iostats_fd; /* of the disk's queue: whether it counts at all */
     uint64_t size;
 };
 
@@ -31,11 +33,13 @@ void repl_device_close(struct repl_device *device);
 /* The size now: it may have grown since open. */
 REPL_RESULT repl_device_size(const struct repl_device *device, uint64_t *size,
                              struct repl_error *err);
+/* Sectors written and discarded so far, by way of the partition or of the whole disk it is on.
+ * REPL_E_REFUSED if counting was switched off, which nothing else would show. */
 REPL_RESULT repl_device_counters(const struct repl_device *device, struct repl_write_counters *out,
                                  struct repl_error *err);
 
-/* Writes back what the page cache holds for it: syncfs where a filesystem of it is mounted, else
- * fsync of the device. Blocks for as long as that takes. */
+/* Writes back what the page cache holds for it: syncfs of each filesystem mounted from it or from a
+ * partition of it, and fsync of the device itself. Blocks for as long as that takes. */
 REPL_RESULT repl_device_sync(const struct repl_device *device, struct repl_error *err);
 
 #endif

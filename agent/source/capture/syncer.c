@@ -140,7 +140,7 @@ void repl_syncer_start(struct repl_syncer *s, const struct repl_device *device, 
     pthread_mutex_lock(&s->lock);
     s->device = *device;
     s->device.fd = fd;
-    s->device.stat_fd = -1;
+    s->device.stat_fd = s->device.iostats_fd = -1;
     s->begin = true;
     pthread_cond_signal(&s->wake);
     pthread_mutex_unlock(&s->lock);

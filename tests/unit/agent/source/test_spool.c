@@ -136,6 +136,41 @@ static void a_dropped_file_is_gone_at_once(void **state)
     assert_int_equal(file_count(f), 0);
 }
 
+static unsigned open_descriptors(void)
+{
+    unsigned count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    while (readdir(dir) != NULL)
+        count++;
+    closedir(dir);
+    return count;
+}
+
+/* Hours without a link: every file can be read, few are open. */
+static void many_files_take_few_descriptors(void **state)
+{
+    struct fixture *f = *state;
+    struct repl_error err;
+    unsigned before = open_descriptors();
+    for (uint64_t number = 1; number <= 300; number++) {
+        append(f, number, &number, sizeof number);
+        drain(f);
+    }
+    assert_in_range(open_descriptors(), before, before + 3);
+    for (uint64_t number = 1; number <= 300; number += 37) {
+        uint64_t back;
+        struct repl_spool_file *file = repl_spool_find(&f->spool, number);
+        assert_true(repl_ok(repl_spool_read(file, 0, &back, sizeof back, &err)));
+        assert_int_equal(back, number);
+        append(f, number, "more", 4); /* and written on */
+        drain(f);
+    }
+    for (uint64_t number = 1; number <= 300; number++)
+        repl_spool_drop(&f->spool, number);
+    assert_int_equal(open_descriptors(), before);
+    assert_int_equal(f->failed, 0);
+}
+
 /* A file may grow to so many bytes in this process, for the time of one test: the disk is full. */
 static void a_failed_write_is_told(void **state)
 {
@@ -164,6 +199,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(appended_bytes_become_readable, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_dropped_file_is_gone_at_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(many_files_take_few_descriptors, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_failed_write_is_told, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

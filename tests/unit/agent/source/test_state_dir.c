@@ -104,10 +104,13 @@ static void a_torn_slot_leaves_the_one_before(void **state)
     snprintf(path, sizeof path, "%s/volumes/data/state", t->path);
     int fd = open(path, O_RDWR);
     assert_int_equal(pwrite(fd, "torn", 4, (off_t)newest + 2000), 4);
-    open_dir(t, &dir);
+    close(fd);
+    open_dir(t, &dir); /* which makes the file anew */
     assert_int_equal(dir.state.next_seq, 4);
     repl_state_dir_close(&dir);
-    assert_int_equal(pwrite(fd, "torn", 4, (off_t)(REPL_SLOT_SIZE - newest) + 2000), 4);
+    fd = open(path, O_RDWR);
+    for (off_t slot = 0; slot < REPL_SLOT_FILE; slot += REPL_SLOT_SIZE)
+        assert_int_equal(pwrite(fd, "torn", 4, slot + 2000), 4);
     close(fd);
     repl_result result = repl_state_dir_open(t->path, "data", SIZE, "serial:1", &dir, &err);
     assert_int_equal(result.code, REPL_E_CORRUPT);
