@@ -14,6 +14,7 @@
 #include "cli/verbs.h"
 #include "config/config.h"
 #include "recover/restore.h"
+#include "recover/source_guard.h"
 #include "recover/when.h"
 #include "recover/words.h"
 
@@ -53,32 +54,9 @@ static void print_progress(void *context, const struct repl_restore_status *stat
 /* The devices that this host protects must not be overwritten by accident. */
 static repl_result check_source(const struct repl_target *target, struct repl_error *err)
 {
-    const char *path =
-        restore_origin.config != NULL ? restore_origin.config : REPL_AGENT_CONFIG_PATH;
-    struct repl_config *config = NULL;
-    if (access(path, F_OK) != 0 && restore_origin.config == NULL)
-        return REPL_SUCCESS; /* no protected host */
-    struct repl_error reason;
-    if (!repl_ok(repl_config_load(path, REPL_ROLE_AGENT, &config, &reason))) {
-        if (restore_origin.config != NULL)
-            return repl_fail(err, reason.code, "%s", reason.text);
-        fprintf(stderr,
-                "repl restore: cannot tell which devices this host protects, so make sure that %s "
-                "is none of them: %s\n",
-                target->path, reason.text);
-        return REPL_SUCCESS;
-    }
-    repl_result result = REPL_SUCCESS;
-    for (size_t i = 0; repl_ok(result) && i < config->volume_count; i++) {
-        const struct repl_config_volume *volume = &config->volumes[i];
-        if (volume->device != NULL && repl_target_overlaps(target, volume->device))
-            result = repl_fail(err, REPL_E_REFUSED,
-                               "%s is, or overlaps, %s, which this host protects as volume %s: "
-                               "restore somewhere else, or stop the agent and give --onto-source",
-                               target->path, volume->device, volume->name);
-    }
-    repl_config_free(config);
-    return result;
+    bool given = restore_origin.config != NULL;
+    return repl_source_guard(target, given ? restore_origin.config : REPL_AGENT_CONFIG_PATH, given,
+                             err);
 }
 
 /* A file below a store would be taken for a part of it. */
@@ -160,10 +138,7 @@ static repl_result resolve(struct repl_history *history, const struct repl_when 
     const struct repl_catalogue *c = repl_history_catalogue(history);
     if (c->note[0] != '\0')
         fprintf(stderr, "repl restore: %s\n", c->note);
-    repl_result result = repl_when_resolve(when, c->points, c->point_count, point, err);
-    if (!repl_ok(result) && c->damaged)
-        return repl_forward(result, err, "the list is not whole");
-    REPL_TRY(result);
+    REPL_TRY(repl_when_resolve_in(when, c, point, err));
     char *text = repl_when_describe(when, &c->points[*point]);
     if (text == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory");
@@ -196,12 +171,14 @@ static repl_result restore_to_target(struct repl_history *history, size_t point,
     repl_result ran = repl_restore_run(&options, &result, err);
     if (terminal)
         fputc('\n', stderr);
-    if (ran.code == REPL_E_RETRY)
-        return repl_forward(ran, err,
-                            "not complete, do not use %s yet; the same command with --at %" PRIu64
-                            " goes on where it ended",
-                            target->path, entry->point.seq);
-    REPL_TRY(ran);
+    REPL_TRY(repl_restore_explain(ran, &result, &options, err));
+    if (result.lost_bytes > 0) {
+        repl_words_bytes(result.lost_bytes, data);
+        fprintf(stderr,
+                "%s of what an earlier run wrote was not on %s any more and has been written "
+                "again: see what else writes to it\n",
+                data, target->path);
+    }
     repl_words_bytes(result.volume_size, size);
     repl_words_bytes(result.data_bytes, data);
     fprintf(stderr, "restored and verified: %s holds point %" PRIu64 ", %s (%s of data)\n",

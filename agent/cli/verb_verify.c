@@ -5,12 +5,14 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/interrupt.h"
 #include "cli/verbs.h"
 #include "recover/verify_history.h"
 #include "recover/words.h"
+#include "site/replica/replica.h"
 
 static struct repl_origin_options verify_origin;
 static const char *verify_replica;
@@ -88,19 +90,29 @@ static int print_replica(const struct repl_replica_result *r, const char *path)
     return REPL_EXIT_INTERNAL;
 }
 
-/* The replica that lies beside the history, if there is one. */
+/* Whether the path names the image beside the history. */
+static bool is_image(const char *path, const char *image)
+{
+    struct stat a, b;
+    return strcmp(path, "image") == 0 || (stat(path, &a) == 0 && stat(image, &b) == 0 &&
+                                          a.st_dev == b.st_dev && a.st_ino == b.st_ino);
+}
+
+/* The replica that --replica names, or that lies beside the history, if there is one. */
 static int check_replica(const struct repl_verify_options *options, const char *directory)
 {
     char state[PATH_MAX], image[PATH_MAX];
     struct repl_replica_result result;
     struct repl_error err;
-    int size = snprintf(state, sizeof state, "%s/replica.state", directory);
-    if (verify_replica != NULL)
-        snprintf(image, sizeof image, "%s", verify_replica);
-    else
-        size = snprintf(image, sizeof image, "%s/replica.img", directory);
-    if (size < 0 || (size_t)size >= sizeof state ||
-        (verify_replica == NULL && access(image, F_OK) != 0)) {
+    const char *target = "image";
+    int size = snprintf(image, sizeof image, "%s/replica.img", directory);
+    if (verify_replica != NULL && !is_image(verify_replica, image)) {
+        target = verify_replica;
+        size = snprintf(image, sizeof image, "%s", verify_replica);
+    }
+    bool fits = size >= 0 && (size_t)size < sizeof image &&
+                repl_replica_state_path(directory, target, state, sizeof state);
+    if (!fits || (verify_replica == NULL && access(image, F_OK) != 0)) {
         fprintf(stderr, "repl verify: no replica image lies beside the history (--replica names "
                         "one that lies elsewhere)\n");
         return REPL_EXIT_OK;
@@ -159,7 +171,9 @@ static int verify_run(int argc, char **argv)
 static const struct repl_option verify_options[] = {
     REPL_ORIGIN_OPTION_ROWS(verify_origin),
     {"replica", "PATH", REPL_OPTION_TEXT, &verify_replica,
-     "With --store: the replica to compare, where it is not the image beside the history."},
+     "With --store: the replica to compare, where it is not the image beside the history; as the "
+     "site's "
+     "configuration writes it."},
     {"skip-replica", NULL, REPL_OPTION_FLAG, &verify_skip_replica,
      "With --store: does not compare the replica."},
     {NULL, NULL, REPL_OPTION_FLAG, NULL, NULL},

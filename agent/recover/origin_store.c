@@ -4,8 +4,11 @@
  * needed, and nothing is written, so this works beside a running site, on a
  * read-only mount and on a copy.
  *
- * A log may end in a torn record: that was never acknowledged and is left out.
- * Damage before the end is told from it by whole records that lie behind it.
+ * A log may end in a torn record, and one segment may lie in the store that the
+ * log does not have: a commit that was under way leaves both behind, and both
+ * are left out. Damage before the end is told from it by whole records behind
+ * it; damage at the end by more unlogged segments than one, since the site
+ * publishes the next only once the one before is in the log.
  *
  * A history may have more segments than a process may have open files, so they
  * are kept open in a small pool, the one used longest ago making room.
@@ -13,6 +16,7 @@
 #include "recover/origin.h"
 
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,9 +43,16 @@ struct store_origin {
 
 /* --- the catalogue --------------------------------------------------------------------------- */
 
+/* The main segments, without supplies, whose files lie in the store. */
+struct listing {
+    struct repl_segment_id *ids;
+    size_t count, room;
+};
+
 struct fold {
     struct repl_catalogue *catalogue;
     struct repl_journal journal;
+    struct listing before, after; /* as they lay before, and after, the log was read */
     size_t point_room, segment_room, state_room, supply_room;
 };
 
@@ -106,6 +117,22 @@ static repl_result fold_record(struct fold *fold, const struct repl_log_record *
     return REPL_SUCCESS;
 }
 
+static void note_add(struct repl_catalogue *c, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void note_add(struct repl_catalogue *c, const char *format, ...)
+{
+    size_t used = strlen(c->note);
+    va_list arguments;
+    if (used > 0 && used + 2 < sizeof c->note) {
+        memcpy(c->note + used, "; ", 3);
+        used += 2;
+    }
+    va_start(arguments, format);
+    vsnprintf(c->note + used, sizeof c->note - used, format, arguments);
+    va_end(arguments);
+}
+
 /* Whether a whole record with a later number lies behind the one at offset. */
 static bool record_behind(const struct repl_buffer *log, size_t offset, uint64_t number)
 {
@@ -136,47 +163,147 @@ static repl_result log_fold(struct fold *fold, const struct repl_buffer *log,
         if (repl_ok(result))
             continue;
         c->damaged = whole || record_behind(log, offset, fold->journal.record_number);
-        snprintf(c->note, sizeof c->note,
+        note_add(c,
                  c->damaged
                      ? "the log is damaged at byte %zu of %zu: what was committed behind it is not "
                        "listed; \"repl inspect\" shows the rest"
-                     : "the log ends in a torn record at byte %zu of %zu, which was never "
-                       "acknowledged and is left out",
+                     : "the log ends in a torn record at byte %zu of %zu, which is left out: a "
+                       "commit that was under way cannot be told from damage here",
                  offset, log->size);
         break;
     }
     return REPL_SUCCESS;
 }
 
-static repl_result supply_seen(void *context, const struct repl_segment_id *id, uint64_t size,
+static repl_result listing_add(struct listing *listing, const struct repl_segment_id *id,
                                struct repl_error *err)
+{
+    GROW(listing->ids, listing->count, &listing->room, err);
+    listing->ids[listing->count++] = *id;
+    return REPL_SUCCESS;
+}
+
+static repl_result seen_before(void *context, const struct repl_segment_id *id, uint64_t size,
+                               struct repl_error *err)
+{
+    struct fold *fold = context;
+    (void)size;
+    return id->supply == 0 ? listing_add(&fold->before, id, err) : REPL_SUCCESS;
+}
+
+static repl_result seen_after(void *context, const struct repl_segment_id *id, uint64_t size,
+                              struct repl_error *err)
 {
     struct fold *fold = context;
     struct repl_catalogue *c = fold->catalogue;
     (void)size;
     if (id->supply == 0)
-        return REPL_SUCCESS;
+        return listing_add(&fold->after, id, err);
     GROW(c->supplies, c->supply_count, &fold->supply_room, err);
     c->supplies[c->supply_count++] = *id;
     return REPL_SUCCESS;
 }
 
+static int id_order(const void *a, const void *b)
+{
+    const struct repl_segment_id *x = a, *y = b;
+    if (x->to_seq != y->to_seq)
+        return x->to_seq < y->to_seq ? -1 : 1;
+    return (x->part > y->part) - (x->part < y->part);
+}
+
+static void listing_sort(struct listing *listing)
+{
+    if (listing->count > 0)
+        qsort(listing->ids, listing->count, sizeof *listing->ids, id_order);
+}
+
+/* How many of a are not in b, both sorted; the last of them goes to *last, the first to *first. */
+static size_t listing_lack(const struct listing *a, const struct listing *b,
+                           struct repl_segment_id *first, struct repl_segment_id *last)
+{
+    size_t count = 0;
+    for (size_t i = 0, k = 0; i < a->count; i++) {
+        while (k < b->count && id_order(&b->ids[k], &a->ids[i]) < 0)
+            k++;
+        if (k < b->count && id_order(&b->ids[k], &a->ids[i]) == 0)
+            continue;
+        *last = a->ids[i];
+        if (count++ == 0)
+            *first = *last;
+    }
+    return count;
+}
+
+/* What the store holds against what the log says. */
+static repl_result listings_compare(struct fold *fold, struct repl_error *err)
+{
+    struct repl_catalogue *c = fold->catalogue;
+    struct listing logged = {0};
+    struct repl_segment_id first = {0}, last = {0};
+    for (size_t i = 0; i < c->segment_count; i++) {
+        const struct repl_head *head = &c->segments[i].head;
+        repl_result result = listing_add(
+            &logged, &(struct repl_segment_id){.to_seq = head->to_seq, .part = head->part}, err);
+        if (!repl_ok(result)) {
+            free(logged.ids);
+            return result;
+        }
+    }
+    listing_sort(&logged);
+    listing_sort(&fold->before);
+    listing_sort(&fold->after);
+    size_t unlogged = listing_lack(&fold->before, &logged, &first, &last);
+    if (unlogged > 1) {
+        c->damaged = true;
+        note_add(c,
+                 "%zu segments, up to %llu.%u, lie in the store and not in its log: committed "
+                 "points are missing from this list",
+                 unlogged, (unsigned long long)last.to_seq, (unsigned)last.part);
+    } else if (unlogged == 1) {
+        note_add(c,
+                 "segment %llu.%u lies in the store and not in its log, and is left out: a commit "
+                 "that was under way cannot be told from damage here",
+                 (unsigned long long)last.to_seq, (unsigned)last.part);
+    }
+    size_t missing = listing_lack(&logged, &fold->after, &first, &last);
+    if (missing > 0) {
+        c->damaged = true;
+        note_add(c, "%zu committed segments, the first %llu.%u, are missing from the store",
+                 missing, (unsigned long long)first.to_seq, (unsigned)first.part);
+    }
+    free(logged.ids);
+    return REPL_SUCCESS;
+}
+
+/* A site may be committing meanwhile: what lay there before the log was read, it has. */
+static repl_result store_fold(struct store_origin *origin, struct fold *fold,
+                              struct repl_buffer *log, struct repl_error *err)
+{
+    struct repl_store *store = origin->store;
+    const char *volume = origin->base.volume;
+    repl_result result = store->ops->segments(store, volume, seen_before, fold, err);
+    if (repl_ok(result) || result.code == REPL_E_MISSING)
+        result = store->ops->log_read(store, volume, log, err);
+    if (repl_ok(result) && log->size == 0)
+        return repl_fail(err, REPL_E_MISSING,
+                         "there is no volume %s in %s: \"ls\" of its directory volumes/ shows "
+                         "which there are",
+                         volume, origin->base.label);
+    REPL_TRY(result);
+    REPL_TRY(log_fold(fold, log, err));
+    REPL_TRY(store->ops->segments(store, volume, seen_after, fold, err));
+    return listings_compare(fold, err);
+}
+
 static repl_result store_catalogue(struct repl_origin *base, struct repl_catalogue *out,
                                    struct repl_error *err)
 {
-    struct store_origin *origin = (struct store_origin *)base;
     struct fold fold = {.catalogue = out};
     struct repl_buffer log = {0};
-    repl_result result = origin->store->ops->log_read(origin->store, base->volume, &log, err);
-    if (repl_ok(result) && log.size == 0)
-        result = repl_fail(err, REPL_E_MISSING,
-                           "there is no volume %s in %s: \"ls\" of its directory volumes/ shows "
-                           "which there are",
-                           base->volume, base->label);
-    if (repl_ok(result))
-        result = log_fold(&fold, &log, err);
-    if (repl_ok(result))
-        result = origin->store->ops->segments(origin->store, base->volume, supply_seen, &fold, err);
+    repl_result result = store_fold((struct store_origin *)base, &fold, &log, err);
+    free(fold.before.ids);
+    free(fold.after.ids);
     repl_buffer_fini(&log);
     return result;
 }

@@ -7,11 +7,13 @@
  * Of each piece the XXH3 of what was handed to the target is kept. About every
  * two seconds the main thread makes it all durable: take a copy of what is
  * noted, sync the target, save the copy. What is saved is therefore on the
- * target whatever happens next. A failed sync ends the restore: what was saved
- * before it stays true.
+ * target whatever happens next. A failed sync ends the restore, and is not tried
+ * again: the kernel reports a lost write once, and the next sync would succeed
+ * over it. What was saved before it stays true.
  *
  * Then the same threads read the target back past the page cache and compare.
- * Pieces that earlier runs wrote are read back too.
+ * Pieces that earlier runs wrote are read back too; somebody may have written to
+ * the target since, so those that are not there any more are written again, once.
  */
 #include "recover/restore.h"
 
@@ -38,6 +40,12 @@
 #define THREADS_MAX   16u
 #define CACHED_FRAMES 32u /* of each thread: so many MiB */
 
+enum piece_state {
+    PIECE_WRITTEN,   /* by this run, or not yet */
+    PIECE_INHERITED, /* by an earlier one */
+    PIECE_VERIFIED,
+};
+
 struct restore {
     const struct repl_restore_options *options;
     struct repl_target *target;
@@ -45,14 +53,18 @@ struct restore {
     uint64_t size; /* of the volume */
     uint64_t piece_count;
     uint64_t *hashes;   /* of each piece, 0: not written */
+    uint8_t *states;    /* of each piece: enum piece_state */
     uint64_t zero_hash; /* of a whole piece of zeros */
     struct repl_restore_progress *progress;
     enum repl_restore_phase phase;
+    bool sync_failed; /* of the main thread: nothing is saved any more */
 
-    pthread_mutex_t mutex; /* guards all below, and hashes while threads run */
+    pthread_mutex_t mutex; /* guards all below, and hashes and states while threads run */
     pthread_cond_t ended;  /* a thread has */
     uint64_t next_piece;
     uint64_t done_bytes;
+    uint64_t lost_bytes; /* inherited, and not found on the target */
+    bool mismatch;       /* what this run wrote was not found */
     unsigned running;
     bool stop;
     repl_result result; /* the first failure */
@@ -107,6 +119,12 @@ static uint64_t zero_pieces(const struct restore *r, uint64_t piece)
     return count;
 }
 
+static bool piece_done(const struct restore *r, uint64_t piece)
+{
+    return r->phase == REPL_RESTORE_WRITING ? r->hashes[piece] != 0
+                                            : r->states[piece] == PIECE_VERIFIED;
+}
+
 /* The next bite to do; false: there is none, or the threads are to end. */
 static bool bite_take(struct restore *r, struct bite *bite)
 {
@@ -114,7 +132,7 @@ static bool bite_take(struct restore *r, struct bite *bite)
     pthread_mutex_lock(&r->mutex);
     if (is_interrupted(r))
         r->stop = true;
-    while (writing && r->next_piece < r->piece_count && r->hashes[r->next_piece] != 0)
+    while (r->next_piece < r->piece_count && piece_done(r, r->next_piece))
         r->next_piece++;
     bool taken = !r->stop && r->next_piece < r->piece_count;
     if (taken) {
@@ -187,16 +205,22 @@ static repl_result bite_verify(struct restore *r, const struct bite *bite, uint8
     REPL_TRY(repl_target_read(r->target, offset, buffer, size, err));
     bool same = piece_hash(buffer, size) == r->hashes[bite->piece];
     pthread_mutex_lock(&r->mutex);
-    if (same)
+    bool inherited = r->states[bite->piece] == PIECE_INHERITED;
+    if (same) {
+        r->states[bite->piece] = PIECE_VERIFIED;
         r->done_bytes += size;
-    else /* the next attempt writes it again */
+    } else { /* it is to be written again */
+        r->states[bite->piece] = PIECE_WRITTEN;
         repl_restore_progress_note(r->progress, bite->piece, 0);
+        r->lost_bytes += inherited ? size : 0;
+        r->mismatch |= !inherited;
+    }
     pthread_mutex_unlock(&r->mutex);
-    if (!same)
+    if (!same && !inherited)
         return repl_fail(err, REPL_E_CORRUPT,
                          "%s: what was read back at offset %llu is not what was written: do not "
-                         "use it; check the device and its cables, then restore again, best to "
-                         "another one",
+                         "use it; see that nothing else writes to it, check the device and its "
+                         "cables, then restore again with --overwrite, best to another one",
                          r->target->path, (unsigned long long)offset);
     return REPL_SUCCESS;
 }
@@ -241,11 +265,15 @@ static void *thread_run(void *context)
 
 static repl_result checkpoint(struct restore *r, struct repl_error *err)
 {
+    if (r->sync_failed)
+        return repl_fail(err, REPL_E_IO, "%s could not be made durable before", r->target->path);
     pthread_mutex_lock(&r->mutex);
     repl_result result = repl_restore_progress_take(r->progress, err);
     pthread_mutex_unlock(&r->mutex);
     REPL_TRY(result);
-    REPL_TRY(repl_target_sync(r->target, err));
+    result = repl_target_sync(r->target, err);
+    r->sync_failed = !repl_ok(result);
+    REPL_TRY(result);
     return repl_restore_progress_save(r->progress, err);
 }
 
@@ -312,7 +340,7 @@ static uint64_t done_already(const struct restore *r)
 {
     uint64_t bytes = 0;
     for (uint64_t i = 0; i < r->piece_count; i++)
-        bytes += r->hashes[i] != 0 ? piece_size(r, i) : 0;
+        bytes += piece_done(r, i) ? piece_size(r, i) : 0;
     return bytes;
 }
 
@@ -324,7 +352,7 @@ static repl_result phase_run(struct restore *r, enum repl_restore_phase phase,
     unsigned count = thread_count(r), started = 0;
     r->phase = phase;
     r->next_piece = 0;
-    r->done_bytes = phase == REPL_RESTORE_WRITING ? done_already(r) : 0;
+    r->done_bytes = done_already(r);
     uint64_t start_bytes = r->done_bytes;
     pthread_mutex_lock(&r->mutex);
     for (; started < count; started++) {
@@ -448,7 +476,6 @@ static repl_result check_space(const struct repl_target *target, uint64_t data,
                      target->path, has, needs);
 }
 
-/* A file is known by its number as well: another that got its name is not gone on with. */
 static void plan_make(const struct restore *r, struct repl_restore_plan *plan)
 {
     const struct repl_catalogue *c = repl_history_catalogue(r->options->history);
@@ -461,11 +488,7 @@ static void plan_make(const struct restore *r, struct repl_restore_plan *plan)
                                        .seq = seq,
                                        .digest = segment->footer.digest,
                                        .volume_size = r->size};
-    if (r->target->is_device)
-        memcpy(plan->identity, r->target->identity, sizeof plan->identity);
-    else
-        snprintf(plan->identity, sizeof plan->identity, "file %llu",
-                 (unsigned long long)r->target->inode);
+    memcpy(plan->identity, r->target->identity, sizeof plan->identity);
 }
 
 /* Opens target and progress so that either both are continued or both are new. */
@@ -480,6 +503,12 @@ static repl_result targets_open(struct restore *r, bool *resumed, struct repl_er
                          "%s exists: name a new file, or give --overwrite to replace it",
                          target->path);
     if (target->is_device || (target->exists && !options->overwrite)) {
+        if (!target->is_device && target->size != r->size)
+            return repl_fail(err, REPL_E_REFUSED,
+                             "%s is not the file that the unfinished restore left: it has %llu "
+                             "bytes, the volume %llu; to replace it give --overwrite",
+                             target->path, (unsigned long long)target->size,
+                             (unsigned long long)r->size);
         /* Whether the progress belongs to it comes first: only then is the target touched. */
         plan_make(r, &plan);
         REPL_TRY(repl_restore_progress_open(options->progress_path, &plan, options->overwrite,
@@ -496,6 +525,20 @@ static repl_result targets_open(struct restore *r, bool *resumed, struct repl_er
                                       resumed, err);
 }
 
+/* What is not done is written, what is not verified read back. */
+static repl_result write_and_verify(struct restore *r, struct repl_error *err)
+{
+    struct repl_error late;
+    repl_result result = phase_run(r, REPL_RESTORE_WRITING, err);
+    repl_result saved = checkpoint(r, repl_ok(result) ? err : &late);
+    REPL_TRY(repl_ok(result) ? saved : result);
+    repl_target_drop_cache(r->target);
+    result = phase_run(r, REPL_RESTORE_VERIFYING, err);
+    if (!repl_ok(result))
+        repl_ignore(checkpoint(r, &late)); /* the first error is the one to tell */
+    return result;
+}
+
 static repl_result restore_steps(struct restore *r, struct repl_restore_result *out,
                                  struct repl_error *err)
 {
@@ -505,8 +548,9 @@ static repl_result restore_steps(struct restore *r, struct repl_restore_result *
     REPL_TRY(repl_restore_check_size(r->target, r->size, err));
     r->piece_count = repl_restore_piece_count(r->size);
     r->hashes = calloc(r->piece_count + 1, sizeof *r->hashes);
+    r->states = calloc(r->piece_count + 1, sizeof *r->states);
     uint8_t *zeros = calloc(1, PIECE_SIZE);
-    if (r->hashes == NULL || zeros == NULL) {
+    if (r->hashes == NULL || r->states == NULL || zeros == NULL) {
         free(zeros);
         return repl_fail(err, REPL_E_NOMEM, "out of memory for %llu hashes",
                          (unsigned long long)r->piece_count);
@@ -516,19 +560,16 @@ static repl_result restore_steps(struct restore *r, struct repl_restore_result *
     REPL_TRY(check_space(r->target, out->data_bytes, err));
     REPL_TRY(targets_open(r, &out->resumed, err));
 
-    repl_result result = phase_run(r, REPL_RESTORE_WRITING, err);
-    struct repl_error late;
-    repl_result saved = checkpoint(r, repl_ok(result) ? err : &late);
-    REPL_TRY(repl_ok(result) ? saved : result);
-    repl_target_drop_cache(r->target);
-    result = phase_run(r, REPL_RESTORE_VERIFYING, err);
-    if (!repl_ok(result)) {
-        repl_ignore(checkpoint(r, &late)); /* the first error is the one to tell */
-        return result;
-    }
+    for (uint64_t i = 0; i < r->piece_count; i++)
+        r->states[i] = r->hashes[i] != 0 ? PIECE_INHERITED : PIECE_WRITTEN;
+
+    REPL_TRY(write_and_verify(r, err));
+    if (r->lost_bytes > 0) /* nothing is inherited any more: a second time it fails */
+        REPL_TRY(write_and_verify(r, err));
+    out->complete = true;
     out->verified_bytes = r->size;
-    repl_restore_progress_remove(r->progress);
-    return REPL_SUCCESS;
+    return repl_forward(repl_restore_progress_remove(r->progress, err), err,
+                        "%s is restored and verified", r->target->path);
 }
 
 repl_result repl_restore_run(const struct repl_restore_options *options,
@@ -539,10 +580,34 @@ repl_result repl_restore_run(const struct repl_restore_options *options,
     pthread_mutex_init(&r.mutex, NULL);
     pthread_cond_init(&r.ended, NULL);
     repl_result result = restore_steps(&r, out, err);
+    out->touched = options->target->touched;
+    out->lost_bytes = r.lost_bytes;
+    out->mismatch = r.mismatch;
     repl_restore_progress_close(r.progress);
     repl_view_free(r.view);
+    free(r.states);
     free(r.hashes);
     pthread_cond_destroy(&r.ended);
     pthread_mutex_destroy(&r.mutex);
     return result;
+}
+
+repl_result repl_restore_explain(repl_result result, const struct repl_restore_result *out,
+                                 const struct repl_restore_options *options, struct repl_error *err)
+{
+    const char *path = options->target->path;
+    const struct repl_catalogue *c = repl_history_catalogue(options->history);
+    if (repl_ok(result) || !out->touched || out->complete)
+        return result;
+    if (result.code == REPL_E_RETRY)
+        return repl_forward(result, err,
+                            "%s is incomplete, do not use it yet; the same command with --at %llu "
+                            "goes on where it ended",
+                            path, (unsigned long long)c->points[options->point].point.seq);
+    if (!out->mismatch && (result.code == REPL_E_CORRUPT || result.code == REPL_E_MISSING))
+        return repl_forward(result, err,
+                            "%s is incomplete, do not use it; \"repl verify %s\" names the points "
+                            "that are not affected",
+                            path, repl_history_origin(options->history)->volume);
+    return repl_forward(result, err, "%s is incomplete, do not use it", path);
 }

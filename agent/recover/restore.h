@@ -40,6 +40,10 @@ struct repl_restore_result {
     uint64_t volume_size;
     uint64_t data_bytes; /* of the volume that are not zeros by its manifests */
     uint64_t verified_bytes;
+    uint64_t lost_bytes; /* written by an earlier run, not found any more, and written again */
+    bool touched;        /* the target is not what it was before */
+    bool complete;       /* and verified, whatever failed afterwards */
+    bool mismatch;       /* what this run wrote was not what was read back */
 };
 
 /* Where the progress of a restore to the target is remembered: beside a file, in directory for a
@@ -56,5 +60,9 @@ REPL_RESULT repl_restore_check_size(const struct repl_target *target, uint64_t v
 /* REPL_E_RETRY: interrupted, or the origin is away; the same call goes on. */
 REPL_RESULT repl_restore_run(const struct repl_restore_options *options,
                              struct repl_restore_result *out, struct repl_error *err);
+/* Puts before the text of a failed run what the operator has to know of the target. */
+REPL_RESULT repl_restore_explain(repl_result result, const struct repl_restore_result *out,
+                                 const struct repl_restore_options *options,
+                                 struct repl_error *err);
 
 #endif

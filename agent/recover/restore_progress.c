@@ -297,9 +297,14 @@ repl_result repl_restore_progress_save(struct repl_restore_progress *p, struct r
     return REPL_SUCCESS;
 }
 
-void repl_restore_progress_remove(struct repl_restore_progress *p)
+repl_result repl_restore_progress_remove(struct repl_restore_progress *p, struct repl_error *err)
 {
-    unlink(p->path); /* one that stays behind only says that all is done */
+    if (unlink(p->path) != 0 && errno != ENOENT)
+        return repl_fail_errno(err, REPL_E_IO, errno,
+                               "cannot remove %s, so remove it: the next restore to the same "
+                               "target would be taken for this one",
+                               p->path);
+    return REPL_SUCCESS;
 }
 
 repl_result repl_restore_progress_read(const char *path, struct repl_restore_plan *plan,

@@ -50,7 +50,8 @@ REPL_RESULT repl_restore_progress_take(struct repl_restore_progress *progress,
 REPL_RESULT repl_restore_progress_save(struct repl_restore_progress *progress,
                                        struct repl_error *err);
 /* The restore is complete: removes the file. */
-void repl_restore_progress_remove(struct repl_restore_progress *progress);
+REPL_RESULT repl_restore_progress_remove(struct repl_restore_progress *progress,
+                                         struct repl_error *err);
 
 /* The plan and the pieces that are done, for repl inspect. */
 REPL_RESULT repl_restore_progress_read(const char *path, struct repl_restore_plan *plan,

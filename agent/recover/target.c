@@ -44,6 +44,7 @@ static repl_result device_open(struct repl_target *target, struct repl_error *er
         return repl_fail(err, REPL_E_REFUSED, "%s became another device meanwhile: try again",
                          target->path);
     target->direct_fd = open(target->resolved, O_RDWR | O_DIRECT | O_CLOEXEC);
+    target->touched = true;
     return REPL_SUCCESS;
 }
 
@@ -73,12 +74,13 @@ static repl_result file_open(struct repl_target *target, uint64_t volume_size, b
         return target_fail(target, err, target->exists ? "open" : "make");
     if (fstat(target->fd, &status) != 0)
         return target_fail(target, err, "examine");
-    if (!S_ISREG(status.st_mode) ||
-        (target->exists && (status.st_ino != target->inode || status.st_dev != target->device)))
+    char examined[REPL_TARGET_IDENTITY_SIZE];
+    memcpy(examined, target->identity, sizeof examined);
+    repl_target_identify_file(target, target->fd, "", &status);
+    if (!S_ISREG(status.st_mode) || (target->exists && strcmp(examined, target->identity) != 0))
         return repl_fail(err, REPL_E_REFUSED, "%s became another file meanwhile: try again",
                          target->path);
-    target->device = status.st_dev;
-    target->inode = status.st_ino;
+    target->touched = true;
     if (!keep && ftruncate(target->fd, 0) != 0)
         return target_fail(target, err, "empty");
     if (ftruncate(target->fd, (off_t)volume_size) != 0)

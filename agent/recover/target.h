@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "repl/error.h"
@@ -27,17 +28,22 @@ struct repl_target {
     char model[64], serial[64]; /* of a device; "" where the kernel does not say */
     char content[64];           /* of a device: what seems to be on it */
     uint32_t block_size;        /* of a device: logical */
-    /* Tells it from another that gets its name later. */
+    /* Tells it from another that gets its name, or a file's number, later. */
     char identity[REPL_TARGET_IDENTITY_SIZE];
     /* open: */
     int fd;        /* through the page cache; -1: not open */
     int direct_fd; /* past it; -1 where that cannot be done */
+    bool touched;  /* it may not be any more what it was */
     bool fresh;    /* a file made by us: what was never written reads as zeros */
 };
 
 /* Looks at what path names, and reads nothing but its first bytes. */
 REPL_RESULT repl_target_examine(const char *path, struct repl_target *out, struct repl_error *err);
 void repl_target_fini(struct repl_target *target);
+/* Notes device, number and identity of the regular file that path names, or fd, where path is
+ * "". */
+void repl_target_identify_file(struct repl_target *target, int fd, const char *path,
+                               const struct stat *status);
 
 /* Refuses a device that is mounted, used for swapping or held by another device, with its
  * partitions and the disk it is a part of; one that cannot be written; and a file that a loop

@@ -180,12 +180,27 @@ static repl_result device_examine(struct repl_target *target, dev_t device, stru
     return REPL_SUCCESS;
 }
 
-static void file_identify(struct repl_target *target, const struct stat *status)
+void repl_target_identify_file(struct repl_target *target, int fd, const char *path,
+                               const struct stat *status)
+{
+    struct statx more;
+    char born[48] = "at a time not known";
+    target->device = status->st_dev;
+    target->inode = status->st_ino;
+    /* A filesystem gives the number of a file that is gone to the next one. */
+    if (statx(fd, path, AT_EMPTY_PATH, STATX_BTIME, &more) == 0 && more.stx_mask & STATX_BTIME)
+        snprintf(born, sizeof born, "%lld.%09u", (long long)more.stx_btime.tv_sec,
+                 (unsigned)more.stx_btime.tv_nsec);
+    snprintf(target->identity, sizeof target->identity, "file %u:%u %llu born %s",
+             major(status->st_dev), minor(status->st_dev), (unsigned long long)status->st_ino,
+             born);
+}
+
+static void file_examine(struct repl_target *target, const struct stat *status)
 {
     target->exists = true;
     target->size = (uint64_t)status->st_size;
-    target->device = status->st_dev;
-    target->inode = status->st_ino;
+    repl_target_identify_file(target, AT_FDCWD, target->resolved, status);
 }
 
 repl_result repl_target_examine(const char *path, struct repl_target *out, struct repl_error *err)
@@ -207,7 +222,7 @@ repl_result repl_target_examine(const char *path, struct repl_target *out, struc
     else if (S_ISBLK(status.st_mode))
         result = device_examine(out, status.st_rdev, err);
     else if (S_ISREG(status.st_mode))
-        file_identify(out, &status);
+        file_examine(out, &status);
     else
         result =
             repl_fail(err, REPL_E_USAGE,

@@ -67,11 +67,11 @@ static bool take_date(const char **text, struct tm *tm)
     return true;
 }
 
-/* "13:37", "13:37:00", "13:37:00.250" */
-static bool take_clock(const char **text, struct tm *tm, int64_t *ns)
+/* "13:37", "13:37:00", "13:37:00.250", which ends only where .251 begins. */
+static bool take_clock(const char **text, struct tm *tm, int64_t *ns, int64_t *digit_ns)
 {
     int64_t hour, minute, second = 0;
-    *ns = 0;
+    *ns = *digit_ns = 0;
     if (!take_digits(text, 1, 2, &hour) || !take_char(text, ':') ||
         !take_digits(text, 2, 2, &minute))
         return false;
@@ -81,8 +81,11 @@ static bool take_clock(const char **text, struct tm *tm, int64_t *ns)
         const char *begin = *text;
         if (!take_digits(text, 1, 9, ns))
             return false;
+        int64_t unit = 1;
         for (size_t i = (size_t)(*text - begin); i < 9; i++)
-            *ns *= 10;
+            unit *= 10;
+        *digit_ns = unit - 1;
+        *ns = *ns * unit + *digit_ns;
     }
     tm->tm_hour = (int)hour;
     tm->tm_min = (int)minute;
@@ -90,7 +93,7 @@ static bool take_clock(const char **text, struct tm *tm, int64_t *ns)
     return hour < 24 && minute < 60 && second < 60;
 }
 
-/* "Z", "+02:00" */
+/* "Z", "+02:00", "+0200" */
 static bool take_zone(const char **text, int64_t *offset_s)
 {
     int64_t hour, minute;
@@ -98,8 +101,10 @@ static bool take_zone(const char **text, int64_t *offset_s)
     if (take_char(text, 'Z') || take_char(text, 'z'))
         return true;
     bool west = **text == '-';
-    if ((!take_char(text, '+') && !take_char(text, '-')) || !take_digits(text, 2, 2, &hour) ||
-        !take_char(text, ':') || !take_digits(text, 2, 2, &minute) || hour > 23 || minute > 59)
+    if ((!take_char(text, '+') && !take_char(text, '-')) || !take_digits(text, 2, 2, &hour))
+        return false;
+    (void)take_char(text, ':');
+    if (!take_digits(text, 2, 2, &minute) || hour > 23 || minute > 59)
         return false;
     *offset_s = (hour * 3600 + minute * 60) * (west ? -1 : 1);
     return true;
@@ -163,7 +168,7 @@ static repl_result parse_date(const char *text, struct repl_when *out, bool *mat
     int64_t ns, offset_s;
     out->kind = REPL_WHEN_TIME;
     if (!take_date(&rest, &tm) || (!take_char(&rest, 'T') && !take_char(&rest, ' ')) ||
-        !take_clock(&rest, &tm, &ns))
+        !take_clock(&rest, &tm, &ns, &out->digit_ns))
         return REPL_SUCCESS;
     if (*rest == '\0') {
         *matched = true;
@@ -200,7 +205,7 @@ static repl_result parse_day(const char *text, int64_t now_ns, struct repl_when 
         (void)take_word(&rest, "today ");
     }
     take_spaces(&rest);
-    if (!take_clock(&rest, &clock, &ns) || *rest != '\0')
+    if (!take_clock(&rest, &clock, &ns, &out->digit_ns) || *rest != '\0')
         return REPL_SUCCESS;
     tm.tm_hour = clock.tm_hour;
     tm.tm_min = clock.tm_min;
@@ -247,7 +252,7 @@ static repl_result parse_ago(const char *text, int64_t now_ns, struct repl_when 
     if (number > SECONDS_MAX / seconds)
         return repl_fail(err, REPL_E_USAGE, "\"%s\" lies before all time", text);
     *matched = true;
-    out->kind = REPL_WHEN_TIME;
+    *out = (struct repl_when){.kind = REPL_WHEN_TIME};
     out->time_ns = now_ns - number * seconds * NS_PER_S;
     return REPL_SUCCESS;
 }
@@ -272,7 +277,7 @@ repl_result repl_when_parse(const char *text, int64_t now_ns, struct repl_when *
                          "\"10 min ago\", \"yesterday 17:00\", \"2026-05-04 13:37\" (local time), "
                          "2026-05-04T13:37:00Z, latest, or a number that \"repl points\" shows",
                          text);
-    if (out->kind == REPL_WHEN_TIME && out->time_ns > now_ns)
+    if (out->kind == REPL_WHEN_TIME && out->time_ns - out->digit_ns > now_ns)
         return repl_fail(err, REPL_E_USAGE, "\"%s\" has not been yet: name a time that is past",
                          text);
     return REPL_SUCCESS;
@@ -322,6 +327,25 @@ repl_result repl_when_resolve(const struct repl_when *when, const struct repl_po
                      "nothing is known of the volume at %s: its first point, %" PRIu64
                      ", is of %s; to take that one, write --at %" PRIu64,
                      asked, points[0].point.seq, first, points[0].point.seq);
+}
+
+repl_result repl_when_resolve_in(const struct repl_when *when,
+                                 const struct repl_catalogue *catalogue, size_t *index,
+                                 struct repl_error *err)
+{
+    repl_result result =
+        repl_when_resolve(when, catalogue->points, catalogue->point_count, index, err);
+    if (!catalogue->damaged)
+        return result;
+    REPL_TRY(repl_forward(result, err, "the list of points is not whole"));
+    if (when->kind == REPL_WHEN_SEQ || *index + 1 < catalogue->point_count)
+        return REPL_SUCCESS;
+    uint64_t seq = catalogue->points[*index].point.seq;
+    return repl_fail(err, REPL_E_CORRUPT,
+                     "the list of points is not whole, so newer ones may be missing from it; the "
+                     "newest that is listed is point %" PRIu64 ": give --at %" PRIu64
+                     " if that is meant",
+                     seq, seq);
 }
 
 /* --- words ----------------------------------------------------------------------------------- */

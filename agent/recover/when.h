@@ -4,7 +4,7 @@
 #ifndef REPL_AGENT_WHEN_H
 #define REPL_AGENT_WHEN_H
 
-#include "format/wire.h"
+#include "recover/origin.h"
 #include "repl/error.h"
 
 enum repl_when_kind {
@@ -17,16 +17,24 @@ struct repl_when {
     enum repl_when_kind kind;
     uint64_t seq;
     int64_t time_ns;
+    int64_t digit_ns; /* so much of it was added: a fraction's last digit means all of itself */
 };
 
 /* "latest" or "now"; "1234", a point's number; RFC 3339, "2026-05-04T13:37:00Z"; local time,
- * "2026-05-04 13:37[:00]", "17:00", "today 17:00", "yesterday 17:00"; "10 min ago". */
+ * "2026-05-04 13:37[:00]", "17:00", "today 17:00", "yesterday 17:00"; "10 min ago". What words.h
+ * prints, which is rounded down, is a time at which what happened then had happened. */
 REPL_RESULT repl_when_parse(const char *text, int64_t now_ns, struct repl_when *out,
                             struct repl_error *err);
 
 /* Which of the points, oldest first, is meant. REPL_E_MISSING says what there is instead. */
 REPL_RESULT repl_when_resolve(const struct repl_when *when, const struct repl_points_entry *points,
                               size_t count, size_t *index, struct repl_error *err);
+
+/* The same in a catalogue. Where that is damaged, newer points may be missing from it, so what
+ * resolves to its newest only because nothing newer is listed is REPL_E_CORRUPT. */
+REPL_RESULT repl_when_resolve_in(const struct repl_when *when,
+                                 const struct repl_catalogue *catalogue, size_t *index,
+                                 struct repl_error *err);
 
 /* The resolved point in words, several lines: number, time in local time and UTC, how it was cut,
  * and how far it lies from the time that was asked for. Freed by the caller; NULL: out of

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/ensure.h"
+#include "base/extent_map.h"
 #include "base/hash.h"
 #include "site/site_volume.h"
 
@@ -116,6 +117,120 @@ static repl_result references_walk(struct site_commit *c, struct chunk_search *s
     return result;
 }
 
+/* --- on a worker: does a point say something about every byte that it must ------------------- */
+
+/* What the parts of one group, which end in a point, say something about. */
+struct coverage {
+    struct repl_extent_map map;
+    uint64_t from; /* below, what was there before counts */
+};
+
+/* Extents stand in order; those that touch count as one. */
+static repl_result coverage_walk(struct coverage *coverage, struct repl_record_walk *walk,
+                                 struct repl_error *err)
+{
+    struct repl_extent run = {.type = REPL_RECORD_ZERO};
+    for (;;) {
+        struct repl_record record = {0};
+        bool done;
+        REPL_TRY(repl_record_walk_next(walk, &record, &done, err));
+        if (!done && record.type == REPL_RECORD_OBJECT) {
+            /* Cut off on the way, it has to be said again. */
+            if (record.size < coverage->from)
+                coverage->from = record.size / REPL_PAGE_SIZE * REPL_PAGE_SIZE;
+            continue;
+        }
+        if (!done && record.offset == run.offset + run.length) {
+            run.length += record.length;
+            continue;
+        }
+        if (run.length > 0)
+            REPL_TRY(repl_extent_map_fill(&coverage->map, &run, err));
+        if (done)
+            return REPL_SUCCESS;
+        run.offset = record.offset;
+        run.length = record.length;
+    }
+}
+
+static repl_result coverage_add(struct coverage *coverage, const struct repl_segment *segment,
+                                struct repl_frame_coder *coder, struct repl_error *err)
+{
+    struct repl_record_walk walk;
+    repl_record_walk_begin(&walk, segment, coder);
+    repl_result result = coverage_walk(coverage, &walk, err);
+    repl_record_walk_end(&walk);
+    return result;
+}
+
+/* A part that is part of the history already. What is wrong with it is not the fault of the one
+ * that has come. */
+static repl_result coverage_add_stored(struct coverage *coverage, struct site_volume *v,
+                                       const struct repl_segment_id *id,
+                                       struct repl_frame_coder *coder, struct repl_error *err)
+{
+    struct repl_store *store = v->site->store;
+    struct repl_stored_segment *file;
+    struct repl_segment *segment = NULL;
+    REPL_TRY(store->ops->segment_open(store, v->name, id, &file, err));
+    repl_result result =
+        repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err);
+    if (repl_ok(result))
+        result = coverage_add(coverage, segment, coder, err);
+    repl_segment_free(segment);
+    if (!repl_ok(result)) {
+        struct repl_error why = *err;
+        result = repl_fail(err, REPL_E_IO, "%s: %.300s: run repl verify", file->label, why.text);
+    }
+    file->close(file);
+    return result;
+}
+
+static repl_result coverage_judge(const struct coverage *coverage, const struct site_commit *c,
+                                  struct repl_error *err)
+{
+    uint64_t at = coverage->from, gap_end = c->volume_size;
+    struct repl_extent_cursor cursor = repl_extent_map_seek(&coverage->map, at);
+    const struct repl_extent *extent;
+    while ((extent = repl_extent_cursor_next(&cursor)) != NULL && extent->offset <= at)
+        at = extent->offset + extent->length;
+    if (at >= c->volume_size)
+        return REPL_SUCCESS;
+    if (extent != NULL && extent->offset < gap_end)
+        gap_end = extent->offset;
+    return repl_fail(
+        err, REPL_E_CORRUPT,
+        "segment %llu.%u ends in a point of a volume of %llu bytes, and the %s says "
+        "nothing about bytes %llu to %llu: the source has to send the volume anew",
+        (unsigned long long)c->id.to_seq, c->id.part, (unsigned long long)c->volume_size,
+        c->segment->header.from_seq == 0 ? "full that it completes" : "growth that it completes",
+        (unsigned long long)at, (unsigned long long)gap_end);
+}
+
+/* A full has to hold the whole volume, changes at least what the volume has grown by: a replica
+ * that is built of them would keep what was there. Parts may come in any order, so this is seen
+ * when the point comes. */
+static repl_result coverage_check(struct site_volume *v, struct site_commit *c,
+                                  struct repl_frame_coder *coder, struct repl_error *err)
+{
+    struct coverage coverage = {.from = c->segment->header.from_seq == 0
+                                            ? 0
+                                            : c->point_size / REPL_PAGE_SIZE * REPL_PAGE_SIZE};
+    bool grown = c->segment->header.from_seq == 0 || c->volume_size > c->point_size;
+    if (repl_segment_last_point(c->segment) == NULL || !grown)
+        return REPL_SUCCESS;
+    repl_extent_map_init(&coverage.map);
+    repl_result result = coverage_add(&coverage, c->segment, coder, err);
+    for (uint32_t part = 0; part < c->id.part && repl_ok(result); part++) {
+        struct repl_segment_id id = {.to_seq = c->id.to_seq, .part = part};
+        result = coverage_add_stored(&coverage, v, &id, coder, err);
+    }
+    if (repl_ok(result))
+        result = coverage_judge(&coverage, c, err);
+    repl_extent_map_fini(&coverage.map);
+    return result;
+}
+
 static repl_result segment_verify(struct site_volume *v, struct site_commit *c,
                                   struct repl_frame_coder *coder, struct repl_error *err)
 {
@@ -127,6 +242,9 @@ static repl_result segment_verify(struct site_volume *v, struct site_commit *c,
     if (repl_ok(result))
         result = references_walk(c, &search, coder, err);
     free(search.own);
+    /* A walk that ended early is made again when the chunks have come. */
+    if (repl_ok(result) && c->missing.count == 0)
+        result = coverage_check(v, c, coder, err);
     return result;
 }
 
@@ -328,6 +446,7 @@ void site_commit_begin(struct site_volume *v, struct site_request *request)
     *c = (struct site_commit){.request = request,
                               .step = REPL_COMMIT_SYNC,
                               .id = {.to_seq = request->id.to_seq, .part = request->id.part},
-                              .fd = v->intake.fd};
+                              .fd = v->intake.fd,
+                              .point_size = v->point_size};
     commit_run(v);
 }

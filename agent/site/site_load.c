@@ -416,15 +416,25 @@ static void staging_load(struct site_volume *v)
 
 /* --- all of it ------------------------------------------------------------------------------- */
 
+/* Neither log nor index know anything, and there is no directory for segments: a hello that was to
+ * make the volume was cut short, by a crash or a full disk. The next one makes what is missing. */
+static bool is_half_made(const struct loader *l, repl_result segments)
+{
+    return segments.code == REPL_E_MISSING && l->log.size == 0 && l->index_end == 0;
+}
+
 static repl_result history_load(struct loader *l, struct repl_error *err)
 {
     struct site_volume *v = l->volume;
     struct repl_site *site = v->site;
     REPL_TRY(site->store->ops->log_read(site->store, v->name, &l->log, err));
-    REPL_TRY(site->store->ops->segments(site->store, v->name, stored_note, l, err));
+    REPL_TRY(repl_index_position(site->index, v->name, &l->index_end, &l->index_record, err));
+    repl_result segments = site->store->ops->segments(site->store, v->name, stored_note, l, err);
+    if (is_half_made(l, segments))
+        return REPL_SUCCESS;
+    REPL_TRY(segments);
     if (l->stored.size > 0)
         qsort(l->stored.data, stored_count(&l->stored), sizeof(struct stored_id), stored_order);
-    REPL_TRY(repl_index_position(site->index, v->name, &l->index_end, &l->index_record, err));
     REPL_TRY(log_fold(l, err));
     if (v->journal.exists && strcmp(v->journal.create.name, v->name) != 0)
         damage(v, "its log is that of volume %s: was the directory renamed?",

@@ -452,6 +452,11 @@ static void hello_enqueue(struct site_request *request)
     struct repl_site *site = request->site;
     struct repl_error err;
     request->volume = site_find_volume(site, request->name);
+    if (request->volume == NULL && site->volume_count >= SITE_VOLUMES_MAX) {
+        site_refuse_text(request, REPL_REFUSAL_BUSY, "this site keeps %u volumes already",
+                         SITE_VOLUMES_MAX);
+        return;
+    }
     if (request->volume == NULL) {
         if (!repl_ok(site_volume_new(site, request->name, &request->volume, &err))) {
             site_refuse_text(request, REPL_REFUSAL_BUSY, "%.350s", err.text);

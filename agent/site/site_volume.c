@@ -38,9 +38,6 @@
 repl_result site_volume_new(struct repl_site *site, const char *name, struct site_volume **out,
                             struct repl_error *err)
 {
-    if (site->volume_count == SITE_VOLUMES_MAX)
-        return repl_fail(err, REPL_E_REFUSED, "this site keeps %u volumes already",
-                         SITE_VOLUMES_MAX);
     struct site_volume *v = calloc(1, sizeof *v);
     if (v == NULL)
         return repl_fail(err, REPL_E_NOMEM, "no memory for volume %s", name);
@@ -73,8 +70,10 @@ repl_result site_volume_apply(struct site_volume *v, const struct repl_log_recor
                               struct repl_error *err)
 {
     REPL_TRY(repl_journal_apply(&v->journal, record, err));
-    if (record->type == REPL_LOG_COMMIT && record->commit.has_point)
+    if (record->type == REPL_LOG_COMMIT && record->commit.has_point) {
         v->point_head = v->journal.head;
+        v->point_size = record->commit.volume_size;
+    }
     return REPL_SUCCESS;
 }
 

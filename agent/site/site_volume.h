@@ -97,6 +97,7 @@ struct site_commit {
     int fd;
     struct repl_segment *segment;
     uint64_t volume_size;
+    uint64_t point_size; /* of the volume, as of the last point */
     struct repl_missing missing;
     struct repl_log_record record;
     repl_result result;
@@ -113,6 +114,7 @@ struct site_volume {
 
     struct repl_journal journal;
     struct repl_head point_head; /* the segment that ends in the last point */
+    uint64_t point_size;         /* of the volume, then */
     uint64_t log_end;            /* of the last good record */
     /* An append failed: what lies behind log_end may be there after a crash or not. It is cut off
      * before anything is published. */

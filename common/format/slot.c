@@ -149,6 +149,7 @@ void repl_replica_state_encode(const struct repl_replica_state *state, uint64_t 
     slot_head_encode(&w, &state->reached);
     repl_write_u32(&w, state->applying);
     repl_write_u64(&w, state->size);
+    repl_write_u64(&w, state->target); /* zeros before there was such a field */
     slot_close(&w);
 }
 
@@ -166,5 +167,6 @@ repl_result repl_replica_state_decode(const uint8_t file[REPL_SLOT_FILE],
     if (applying > 1)
         r.failed = true;
     out->size = repl_read_u64(&r);
+    out->target = repl_read_u64(&r);
     return slot_leave(&r, "replica state", err);
 }

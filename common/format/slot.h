@@ -38,6 +38,7 @@ struct repl_replica_state {
     struct repl_head reached; /* zeros: nothing applied */
     bool applying;            /* segments behind it are being written: between two points */
     uint64_t size;
+    uint64_t target; /* what it is written to: a hash over its identity; 0: unknown */
 };
 
 /* Each fills one slot; generation is one more than that of the slot read. */

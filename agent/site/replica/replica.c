@@ -22,7 +22,9 @@
  * built anew from the journal; that is said in the log.
  *
  * The state of a target outside the store lies in a file of its own, named after
- * the target's path: what is known of one is never believed of another.
+ * the target's path: what is known of one is never believed of another. Nor what
+ * is known of one file of another that has taken its place; a device that has
+ * taken another's is refused.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,13 +96,33 @@ static void say_rebuild(const struct repl_replica *r, const char *why)
              r->volume, r->target.path, why);
 }
 
+/* Another target than the state is about? A file is simply built anew; a device may hold what
+ * somebody else needs. */
+static repl_result identity_check(struct repl_replica *r, const char **note, struct repl_error *err)
+{
+    uint64_t known = r->state.now.target, found = r->target.identity;
+    if (known == 0 || found == 0 || known == found)
+        return REPL_SUCCESS;
+    if (r->target.block)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s is not the device that held the replica of volume %s: connect that "
+                         "one, or, for this one to be overwritten, remove %s",
+                         r->target.path, r->volume, r->state.path);
+    if (r->state.now.reached.to_seq != 0)
+        *note = "another file lies in its place";
+    return REPL_SUCCESS;
+}
+
 static repl_result replica_open(struct repl_replica *r, struct repl_error *err)
 {
     const char *note = NULL;
     bool fresh;
     REPL_TRY(replica_state_open(&r->state, &note, err));
     repl_result result = replica_target_open(&r->target, r->state.now.size, &fresh, err);
+    if (repl_ok(result))
+        result = identity_check(r, &note, err);
     if (!repl_ok(result)) {
+        replica_target_close(&r->target);
         replica_state_close(&r->state);
         return result;
     }
@@ -117,7 +139,8 @@ static repl_result replica_open(struct repl_replica *r, struct repl_error *err)
 /* From here on nothing is believed of the target: the state says so before its bytes go. */
 static repl_result replica_reset(struct repl_replica *r, struct repl_error *err)
 {
-    struct repl_replica_state nothing = {.volume = r->state.uuid, .applying = true};
+    struct repl_replica_state nothing = {
+        .volume = r->state.uuid, .applying = true, .target = r->target.identity};
     REPL_TRY(replica_state_write(&r->state, &nothing, err));
     REPL_TRY(replica_target_reset(&r->target, err));
     r->rebuild = false;
@@ -174,7 +197,8 @@ static repl_result state_advance(struct repl_replica *r, const struct repl_head 
     struct repl_replica_state next = {.volume = r->state.uuid,
                                       .reached = *reached,
                                       .applying = applying,
-                                      .size = reached->to_seq != 0 ? r->target.size : 0};
+                                      .size = reached->to_seq != 0 ? r->target.size : 0,
+                                      .target = r->target.identity};
     if (r->target.block)
         next.size = 0; /* a device's own: not what a shorter file would show */
     return replica_state_write(&r->state, &next, err);
@@ -335,6 +359,16 @@ struct replica_target *repl_replica_target(struct repl_replica *r)
     return &r->target;
 }
 
+bool repl_replica_state_path(const char *directory, const char *target, char *path,
+                             size_t path_size)
+{
+    int size = strcmp(target, "image") == 0
+                   ? snprintf(path, path_size, "%s/replica.state", directory)
+                   : snprintf(path, path_size, "%s/replica-%016llx.state", directory,
+                              (unsigned long long)repl_xxh3(target, strlen(target)));
+    return size >= 0 && (size_t)size < path_size;
+}
+
 static repl_result paths_fill(struct repl_replica *r, const struct repl_replica_options *options,
                               struct repl_error *err)
 {
@@ -344,14 +378,9 @@ static repl_result paths_fill(struct repl_replica *r, const struct repl_replica_
     int size = target->image ? snprintf(target->path, sizeof target->path, "%s/replica.img",
                                         options->directory)
                              : snprintf(target->path, sizeof target->path, "%s", options->target);
-    int state_size =
-        target->image
-            ? snprintf(state->path, sizeof state->path, "%s/replica.state", options->directory)
-            : snprintf(state->path, sizeof state->path, "%s/replica-%016llx.state",
-                       options->directory,
-                       (unsigned long long)repl_xxh3(options->target, strlen(options->target)));
-    if (size < 0 || (size_t)size >= sizeof target->path || state_size < 0 ||
-        (size_t)state_size >= sizeof state->path)
+    if (size < 0 || (size_t)size >= sizeof target->path ||
+        !repl_replica_state_path(options->directory, options->target, state->path,
+                                 sizeof state->path))
         return repl_fail(err, REPL_E_USAGE, "the path of volume %s's replica is too long",
                          options->volume);
     return REPL_SUCCESS;

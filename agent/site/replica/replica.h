@@ -28,6 +28,11 @@ struct repl_replica_options {
     const char *target;    /* "image", or the absolute path of a device or a file */
 };
 
+/* The file that keeps the state of a volume's replica, in the volume's directory. False: too
+ * long. */
+bool repl_replica_state_path(const char *directory, const char *target, char *path,
+                             size_t path_size);
+
 REPL_RESULT repl_replica_new(const struct repl_replica_options *options, struct repl_replica **out,
                              struct repl_error *err);
 /* Not while busy. NULL does nothing. */

@@ -72,7 +72,8 @@ static repl_result segment_get(struct replica_applier *a, const struct repl_segm
     for (size_t i = 0; i < SEGMENTS_KEPT; i++) {
         struct open_segment *place = &a->segments[i];
         if (place->file != NULL && same_id(&place->id, id)) {
-            place->used = ++a->clock;
+            if (place->used != UINT64_MAX) /* being walked: stays so */
+                place->used = ++a->clock;
             *out = place->segment;
             return REPL_SUCCESS;
         }

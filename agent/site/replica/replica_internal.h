@@ -20,6 +20,7 @@ struct replica_target {
     bool block;
     int fd; /* -1: closed */
     uint64_t size;
+    uint64_t identity;     /* tells one file or device under the path from the next; 0: unknown */
     atomic_int sync_errno; /* a test's: the next sync fails with it */
 };
 

@@ -11,13 +11,16 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/hash.h"
 #include "site/replica/replica_internal.h"
 
 #define ZERO_BLOCK_SIZE (1u << 20)
@@ -87,6 +90,67 @@ static repl_result target_measure(struct replica_target *target, struct repl_err
     return REPL_SUCCESS;
 }
 
+/* --- identity -------------------------------------------------------------------------------- */
+
+static uint64_t hash_of(const char *text)
+{
+    uint64_t hash = repl_xxh3(text, strlen(text));
+    return hash != 0 ? hash : 1;
+}
+
+static bool sysfs_read(dev_t device, const char *name, char *out, size_t size)
+{
+    char path[128];
+    snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s", major(device), minor(device), name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, out, size - 1);
+    if (fd >= 0)
+        close(fd);
+    out[got < 0 ? 0 : got] = '\0';
+    out[strcspn(out, "\n")] = '\0';
+    return out[0] != '\0';
+}
+
+static uint64_t device_identity(dev_t device)
+{
+    static const char *const names[] = {"wwid",           "device/wwid",      "serial",
+                                        "device/serial",  "dm/uuid",          "../wwid",
+                                        "../device/wwid", "../device/serial", "../serial"};
+    char found[PATH_MAX], part[32], text[PATH_MAX + 64];
+    struct stat backing;
+    sysfs_read(device, "partition", part, sizeof part);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (!sysfs_read(device, names[i], found, sizeof found))
+            continue;
+        snprintf(text, sizeof text, "%s part %s", found, part);
+        return hash_of(text);
+    }
+    if (!sysfs_read(device, "loop/backing_file", found, sizeof found) &&
+        !sysfs_read(device, "../loop/backing_file", found, sizeof found))
+        return 0;
+    if (stat(found, &backing) != 0)
+        return 0;
+    snprintf(text, sizeof text, "loop %llu:%llu part %s", (unsigned long long)backing.st_dev,
+             (unsigned long long)backing.st_ino, part);
+    return hash_of(text);
+}
+
+/* Not the size: that of a device may grow. */
+static repl_result target_identify(struct replica_target *target, struct repl_error *err)
+{
+    struct stat status;
+    char text[64];
+    if (fstat(target->fd, &status) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot examine the replica %s",
+                               target->path);
+    snprintf(text, sizeof text, "file %llu:%llu", (unsigned long long)status.st_dev,
+             (unsigned long long)status.st_ino);
+    target->identity = target->block ? device_identity(status.st_rdev) : hash_of(text);
+    return REPL_SUCCESS;
+}
+
+/* --- opening --------------------------------------------------------------------------------- */
+
 /* The name of a new file is durable when its directory is. */
 static repl_result directory_sync(const struct replica_target *target, struct repl_error *err)
 {
@@ -116,6 +180,8 @@ repl_result replica_target_open(struct replica_target *target, uint64_t size_kno
     repl_result result = target_lock(target, err);
     if (repl_ok(result))
         result = target_measure(target, err);
+    if (repl_ok(result))
+        result = target_identify(target, err);
     if (repl_ok(result) && !exists)
         result = directory_sync(target, err);
     if (!repl_ok(result))

@@ -295,7 +295,7 @@ static repl_result partitions_sum(const struct repl_device *device, struct repl_
         return repl_fail_errno(err, REPL_E_IO, errno, "%s", path);
     repl_result result = REPL_SUCCESS;
     for (struct dirent *entry; repl_ok(result) && (entry = readdir(dir)) != NULL;) {
-        struct repl_write_counters one;
+        struct repl_write_counters one = {0};
         if (entry->d_name[0] == '.' ||
             !sysfs_read(partition, sizeof partition, "%s/%s/partition", path, entry->d_name))
             continue;
@@ -315,7 +315,7 @@ static repl_result partitions_sum(const struct repl_device *device, struct repl_
 static repl_result outside_add(const struct repl_device *device, struct repl_write_counters *out,
                                struct repl_error *err)
 {
-    struct repl_write_counters before, disk, after;
+    struct repl_write_counters before = {0}, disk = {0}, after = {0};
     for (int tries = 0;; tries++) {
         REPL_TRY(partitions_sum(device, &before, err));
         REPL_TRY(stat_read(device->disk, &disk, err));

@@ -64,10 +64,12 @@ static void replica_states_come_back(void **state)
     (void)state;
     uint8_t file[REPL_SLOT_FILE] = {0};
     struct repl_replica_state in = {.reached = head_of(5), .applying = true, .size = 99}, out;
+    in.target = UINT64_C(0x123456789abcdef0);
     uint64_t generation;
     repl_replica_state_encode(&in, 7, file + repl_slot_offset(7));
     assert_true(repl_ok(repl_replica_state_decode(file, &out, &generation, NULL)));
     assert_true(generation == 7 && out.applying && out.size == 99);
+    assert_true(out.target == in.target);
     assert_heads_equal(&out.reached, &in.reached);
 }
 

@@ -12,9 +12,11 @@
 
 #include <cmocka.h>
 
+#include "cli/verbs.h"
 #include "format/slot.h"
 #include "recover/block_cache.h"
 #include "recover/verify_history.h"
+#include "site/replica/replica.h"
 #include "unit/agent/recover/store_model.h"
 
 struct fixture {
@@ -134,6 +136,7 @@ static void test_torn_log(void **state)
     assert_false(c->damaged);
     assert_int_equal(c->point_count, MODEL_LAST);
     assert_non_null(strstr(c->note, "torn"));
+    assert_non_null(strstr(c->note, "cannot be told"));
 }
 
 static void test_damaged_log(void **state)
@@ -147,6 +150,94 @@ static void test_damaged_log(void **state)
     assert_true(c->damaged);
     assert_true(c->point_count < MODEL_LAST);
     assert_non_null(strstr(c->note, "damaged"));
+}
+
+/* Where the k-th commit record begins. */
+static size_t commit_offset(const struct fixture *f, unsigned k, uint8_t **log, size_t *size)
+{
+    char path[400];
+    struct repl_log_record record;
+    log_path(f, path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    *size = (size_t)lseek(fd, 0, SEEK_END);
+    *log = malloc(*size);
+    assert_int_equal(pread(fd, *log, *size, 0), *size);
+    close(fd);
+    for (size_t at = 0, length; at < *size; at += length) {
+        assert_true(repl_ok(repl_log_record_decode(*log + at, *size - at, &record, &length, NULL)));
+        if (record.type == REPL_LOG_COMMIT && k-- == 0)
+            return at;
+    }
+    fail();
+    return 0;
+}
+
+/* Cuts the log, or zeroes it, before the k-th commit, and puts it back afterwards. */
+static const struct repl_catalogue *log_cut(struct fixture *f, unsigned k, bool zeros)
+{
+    char path[400];
+    uint8_t *log;
+    size_t size, at = commit_offset(f, k, &log, &size);
+    log_path(f, path);
+    assert_int_equal(truncate(path, (off_t)at), 0);
+    if (zeros)
+        assert_int_equal(truncate(path, (off_t)size), 0);
+    reopen(f);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, log, size, 0), size);
+    close(fd);
+    free(log);
+    return repl_history_catalogue(f->history);
+}
+
+/* Committed records that are gone from the log's end leave no other trace than their segments. */
+static void test_cut_log(void **state)
+{
+    struct fixture *f = *state;
+    for (int zeros = 0; zeros < 2; zeros++) {
+        const struct repl_catalogue *c = log_cut(f, 4, zeros);
+        assert_false(c->damaged);
+        assert_int_equal(c->point_count, 3);
+        assert_non_null(strstr(c->note, "segment 4.0 lies in the store and not in its log"));
+        assert_non_null(strstr(c->note, "cannot be told"));
+        c = log_cut(f, 3, zeros);
+        assert_true(c->damaged);
+        assert_int_equal(c->point_count, 2);
+        assert_non_null(strstr(c->note, "2 segments, up to 4.0, lie in the store"));
+    }
+    reopen(f);
+    assert_false(repl_history_catalogue(f->history)->damaged);
+}
+
+/* --- the verb -------------------------------------------------------------------------------- */
+
+static void verify_option(const char *name, const char *value)
+{
+    const struct repl_option *option = repl_verb_verify.options;
+    while (strcmp(option->name, name) != 0)
+        option++;
+    *(const char **)option->value = value;
+}
+
+static int verify_run(struct fixture *f)
+{
+    char volume[] = MODEL_VOLUME;
+    char *arguments[] = {volume, NULL};
+    verify_option("store", f->model.path);
+    return repl_verb_verify.run(1, arguments);
+}
+
+static void test_verb_cut_log(void **state)
+{
+    struct fixture *f = *state;
+    char path[400];
+    uint8_t *log;
+    size_t size;
+    log_path(f, path);
+    assert_int_equal(verify_run(f), REPL_EXIT_OK);
+    assert_int_equal(truncate(path, (off_t)commit_offset(f, 3, &log, &size)), 0);
+    free(log);
+    assert_int_equal(verify_run(f), REPL_EXIT_CORRUPT);
 }
 
 /* --- verify ---------------------------------------------------------------------------------- */
@@ -233,6 +324,8 @@ static void test_verify_missing_segment(void **state)
     model_segment_path(&f->model, 1, 0, path);
     assert_int_equal(unlink(path), 0);
     reopen(f);
+    assert_true(repl_history_catalogue(f->history)->damaged);
+    assert_non_null(strstr(repl_history_catalogue(f->history)->note, "1.0"));
     verify(f, &result);
     assert_non_null(strstr(f->findings, "segment 1.0"));
     assert_non_null(strstr(f->findings, "is in no segment that can be read"));
@@ -320,6 +413,34 @@ static void test_replica(void **state)
     struct repl_verify_options options = {.history = f->history, .finding = note_finding};
     assert_int_equal(repl_verify_replica(&options, state_path, image, &result, &f->err).code,
                      REPL_E_CORRUPT);
+}
+
+/* A replica outside the store keeps its state in the store, under a name made of its path. */
+static void test_verb_replica(void **state)
+{
+    struct fixture *f = *state;
+    char image[300], directory[400], state_path[500];
+    uint8_t slots[REPL_SLOT_FILE] = {0};
+    snprintf(image, sizeof image, "%s/image", f->model.temporary.path);
+    snprintf(directory, sizeof directory, "%s/volumes/%s", f->model.path, MODEL_VOLUME);
+    write_file(image, f->model.points[2], MODEL_SIZE);
+    struct repl_replica_state replica = {.volume = f->model.uuid,
+                                         .reached =
+                                             repl_history_catalogue(f->history)->segments[2].head,
+                                         .size = MODEL_SIZE};
+    repl_replica_state_encode(&replica, 2, slots);
+    assert_true(repl_replica_state_path(directory, image, state_path, sizeof state_path));
+    write_file(state_path, slots, sizeof slots);
+    verify_option("replica", image);
+    assert_int_equal(verify_run(f), REPL_EXIT_OK);
+    flip_bit(image, 5000);
+    assert_int_equal(verify_run(f), REPL_EXIT_CORRUPT);
+    verify_option("replica", NULL);
+    assert_int_equal(verify_run(f), REPL_EXIT_OK);
+
+    assert_true(repl_replica_state_path("/s", "image", state_path, sizeof state_path));
+    assert_string_equal(state_path, "/s/replica.state");
+    assert_false(repl_replica_state_path("/s", "/dev/x", state_path, 20));
 }
 
 /* --- the cache of blocks --------------------------------------------------------------------- */
@@ -416,6 +537,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_verify_missing_segment, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_verify_exchanged_segment, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_replica, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_cut_log, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_verb_cut_log, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_verb_replica, set_up, tear_down),
         cmocka_unit_test(test_cache),
     };
     return cmocka_run_group_tests_name("history", tests, NULL, NULL);

@@ -2,6 +2,7 @@
  * Restores out of a store directory, to files and, where that can be had, to a
  * loop device; interrupted, resumed, refused, and read back wrongly.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include <cmocka.h>
 
@@ -64,6 +66,7 @@ static int tear_down(void **state)
 static bool overwrite;
 static atomic_bool interrupted;
 static unsigned threads;
+static repl_restore_status_fn *status_hook;
 
 /* As the verb does it, without asking. */
 static repl_result restore(struct fixture *f, uint64_t seq, const char *path)
@@ -76,13 +79,16 @@ static repl_result restore(struct fixture *f, uint64_t seq, const char *path)
                                            .progress_path = f->progress,
                                            .overwrite = overwrite,
                                            .threads = threads,
-                                           .interrupted = &interrupted};
+                                           .interrupted = &interrupted,
+                                           .status = status_hook,
+                                           .context = f};
     repl_result result = repl_target_check_unused(&target, &f->err);
     if (repl_ok(result))
         result = repl_restore_progress_path(&target, f->model.temporary.path, f->progress,
                                             sizeof f->progress, &f->err);
     if (repl_ok(result))
-        result = repl_restore_run(&options, &f->result, &f->err);
+        result = repl_restore_explain(repl_restore_run(&options, &f->result, &f->err), &f->result,
+                                      &options, &f->err);
     repl_target_fini(&target);
     return result;
 }
@@ -178,6 +184,8 @@ static void break_off(struct fixture *f, const char *target)
     model_segment_path(&f->model, 1, 1, path);
     flip_bit(path, REPL_SEGMENT_HEADER_SIZE + 100);
     assert_code(f, restore(f, 1, target), REPL_E_CORRUPT, "segment 1.1");
+    assert_non_null(strstr(f->err.text, "incomplete, do not use it"));
+    assert_non_null(strstr(f->err.text, "\"repl verify data\" names the points"));
     flip_bit(path, REPL_SEGMENT_HEADER_SIZE + 100);
     reopen(f);
     assert_true(repl_ok(repl_restore_progress_read(f->progress, &plan, &done, &f->err)));
@@ -201,7 +209,7 @@ static void test_read_back(void **state)
     struct fixture *f = *state;
     break_off(f, f->target);
     flip_bit(f->target, MODEL_MIB + 17);
-    assert_code(f, restore(f, 1, f->target), REPL_E_CORRUPT, "at offset 1048576");
+    flip_bit(f->target, 2 * MODEL_MIB + 17);
     assert_restored(f, 1, f->target);
     assert_content(f, 1, f->target);
 }
@@ -212,9 +220,128 @@ static void test_read_back_hole(void **state)
     struct fixture *f = *state;
     break_off(f, f->target);
     flip_bit(f->target, 3 * MODEL_MIB + 17);
-    assert_code(f, restore(f, 1, f->target), REPL_E_CORRUPT, "at offset 3145728");
+    assert_restored(f, 1, f->target);
+    assert_int_equal(f->result.lost_bytes, MODEL_MIB);
+    assert_content(f, 1, f->target);
+}
+
+/* Once at the end of each phase of writing. */
+static unsigned flips_left;
+static bool flipped;
+
+static void flip_written(void *context, const struct repl_restore_status *status)
+{
+    struct fixture *f = context;
+    if (status->phase != REPL_RESTORE_WRITING)
+        flipped = false;
+    if (status->phase != REPL_RESTORE_WRITING || status->done_bytes != status->total_bytes ||
+        flipped || flips_left == 0)
+        return;
+    flips_left--;
+    flipped = true;
+    flip_bit(f->target, MODEL_MIB + 17);
+}
+
+/* What this run itself wrote is another matter. */
+static void test_read_back_own(void **state)
+{
+    struct fixture *f = *state;
+    flips_left = 1;
+    status_hook = flip_written;
+    assert_code(f, restore(f, 1, f->target), REPL_E_CORRUPT, "at offset 1048576");
+    assert_non_null(strstr(f->err.text, "--overwrite"));
+    assert_non_null(strstr(f->err.text, "incomplete, do not use it"));
+    assert_null(strstr(f->err.text, "repl verify"));
+    assert_restored(f, 1, f->target);
+    assert_int_equal(unlink(f->target), 0);
+
+    break_off(f, f->target);
+    flips_left = 1;
+    flip_bit(f->target, 17);
+    assert_restored(f, 1, f->target); /* both pieces are inherited */
+    assert_int_equal(f->result.lost_bytes, 2 * MODEL_MIB);
+    assert_int_equal(unlink(f->target), 0);
+    break_off(f, f->target);
+    flip_bit(f->target, MODEL_MIB + 20);
+    flips_left = 2; /* the first in the same piece: lost; the second in what was written again */
+    assert_code(f, restore(f, 1, f->target), REPL_E_CORRUPT, "at offset 1048576");
+    status_hook = NULL;
+}
+
+/* --- syncs that fail ------------------------------------------------------------------------- */
+
+static atomic_int syncs_to_fail;
+
+/* Instead of the C library's. */
+int fdatasync(int fd)
+{
+    if (atomic_load(&syncs_to_fail) > 0) {
+        atomic_fetch_sub(&syncs_to_fail, 1);
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+static const struct repl_origin_ops *real_ops;
+static const char *slow_target;
+static atomic_bool slept;
+
+static repl_result slow_read(struct repl_origin *origin, const struct repl_segment_id *id,
+                             uint64_t file_size, uint64_t offset, void *out, size_t size,
+                             struct repl_error *err)
+{
+    if (id->part == 1 && access(slow_target, F_OK) == 0 && !atomic_exchange(&slept, true))
+        usleep(3500000);
+    return real_ops->read_at(origin, id, file_size, offset, out, size, err);
+}
+
+/* The kernel reports a lost write once; the sync after that succeeds, and says nothing. */
+static void test_failed_sync(void **state)
+{
+    struct fixture *f = *state;
+    struct repl_restore_plan plan;
+    uint64_t done;
+    struct repl_origin *origin = repl_history_origin(f->history);
+    real_ops = origin->ops;
+    struct repl_origin_ops slow = *real_ops;
+    slow.read_at = slow_read;
+    slow_target = f->target;
+    origin->ops = &slow;
+    threads = 1;
+    atomic_store(&slept, false);
+    atomic_store(&syncs_to_fail, 1);
+    assert_code(f, restore(f, 1, f->target), REPL_E_IO, "make durable");
+    origin->ops = real_ops;
+    assert_true(atomic_load(&slept));
+    assert_int_equal(atomic_load(&syncs_to_fail), 0);
+    assert_true(repl_ok(repl_restore_progress_read(f->progress, &plan, &done, &f->err)));
+    assert_int_equal(done, 0);
     assert_restored(f, 1, f->target);
     assert_content(f, 1, f->target);
+    threads = 0;
+}
+
+static void hinder_removal(void *context, const struct repl_restore_status *status)
+{
+    struct fixture *f = context;
+    if (status->phase != REPL_RESTORE_VERIFYING)
+        return;
+    unlink(f->progress);
+    mkdir(f->progress, 0700);
+}
+
+static void test_progress_stays(void **state)
+{
+    struct fixture *f = *state;
+    status_hook = hinder_removal;
+    assert_code(f, restore(f, 1, f->target), REPL_E_IO, "cannot remove");
+    status_hook = NULL;
+    assert_true(f->result.complete);
+    assert_non_null(strstr(f->err.text, "is restored and verified"));
+    assert_null(strstr(f->err.text, "incomplete"));
+    assert_content(f, 1, f->target);
+    assert_int_equal(rmdir(f->progress), 0);
 }
 
 static void test_damaged_progress(void **state)
@@ -250,6 +377,32 @@ static void test_replaced_target(void **state)
     assert_code(f, restore(f, 1, f->target), REPL_E_REFUSED, "another target");
     assert_int_equal(unlink(f->target), 0);
     assert_restored(f, 1, f->target);
+    assert_content(f, 1, f->target);
+}
+
+/* A filesystem gives the next file the number of the one before. */
+static void test_reused_inode(void **state)
+{
+    struct fixture *f = *state;
+    break_off(f, f->target);
+    assert_int_equal(unlink(f->target), 0);
+    int fd = open(f->target, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    assert_int_equal(ftruncate(fd, MODEL_SIZE), 0);
+    close(fd);
+    assert_code(f, restore(f, 1, f->target), REPL_E_REFUSED, "another target");
+    assert_null(strstr(f->err.text, "incomplete"));
+}
+
+static void test_other_size(void **state)
+{
+    struct fixture *f = *state;
+    break_off(f, f->target);
+    assert_int_equal(truncate(f->target, MODEL_SIZE - 4096), 0);
+    assert_code(f, restore(f, 1, f->target), REPL_E_REFUSED, "--overwrite");
+    assert_non_null(strstr(f->err.text, "is not the file that the unfinished restore left"));
+    overwrite = true;
+    assert_restored(f, 1, f->target);
+    overwrite = false;
     assert_content(f, 1, f->target);
 }
 
@@ -338,8 +491,10 @@ int main(void)
         RESTORE_TEST(test_interrupted),      RESTORE_TEST(test_resume),
         RESTORE_TEST(test_read_back),        RESTORE_TEST(test_read_back_hole),
         RESTORE_TEST(test_damaged_progress), RESTORE_TEST(test_replaced_target),
-        RESTORE_TEST(test_device),           RESTORE_TEST(test_device_resume),
-        RESTORE_TEST(test_device_refused),
+        RESTORE_TEST(test_read_back_own),    RESTORE_TEST(test_failed_sync),
+        RESTORE_TEST(test_progress_stays),   RESTORE_TEST(test_reused_inode),
+        RESTORE_TEST(test_other_size),       RESTORE_TEST(test_device),
+        RESTORE_TEST(test_device_resume),    RESTORE_TEST(test_device_refused),
     };
     return cmocka_run_group_tests_name("restore", tests, NULL, NULL);
 }

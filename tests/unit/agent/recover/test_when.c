@@ -73,7 +73,9 @@ static void test_forms(void **state)
     assert_int_equal(parsed("2026-05-04T10:17:00Z"), NOW);
     assert_int_equal(parsed("2026-05-04T12:17:00+02:00"), NOW);
     assert_int_equal(parsed("2026-05-04 05:17:00-05:00"), NOW);
-    assert_int_equal(parsed("2026-05-04T10:16:59.25Z"), NOW - S * 3 / 4);
+    assert_int_equal(parsed("2026-05-04T10:16:59.25Z"), NOW - S * 3 / 4 + S / 100 - 1);
+    assert_int_equal(parsed("2026-05-04 12:17:00 +0200"), NOW);
+    assert_int_equal(parsed("2026-05-04 12:17:00.000 +0200"), NOW + S / 1000 - 1);
 
     assert_int_equal(parsed("2026-05-04 12:17"), NOW);
     assert_int_equal(parsed("2026-05-04T12:16:30"), NOW - 30 * S);
@@ -170,6 +172,70 @@ static void test_resolve(void **state)
     assert_int_equal(repl_when_resolve(&when, points, 0, &index, &err).code, REPL_E_MISSING);
 }
 
+/* Whatever repl prints of a point names that point. */
+static void test_printed(void **state)
+{
+    (void)state;
+    enum { COUNT = 500 };
+    static struct repl_points_entry many[COUNT];
+    static const char *const zones[] = {"UTC0", "CET-1CEST,M3.5.0,M10.5.0/3", "NST3:30"};
+    /* Some around the hour that clocks in Berlin show twice, none in the same millisecond. */
+    for (int64_t i = 0; i < COUNT; i++)
+        many[i].point = (struct repl_point){
+            .seq = (uint64_t)i + 1,
+            .end_ns = INT64_C(1761432000) * S + i * 29 * S + (i * 777777777) % S,
+        };
+    for (size_t z = 0; z < sizeof zones / sizeof zones[0]; z++) {
+        set_zone(zones[z]);
+        for (size_t i = 0; i < 2 * COUNT; i++) {
+            char text[REPL_WORDS_SIZE];
+            struct repl_when when;
+            struct repl_error err;
+            size_t found = COUNT;
+            (i % 2 == 0 ? repl_words_local : repl_words_utc)(many[i / 2].point.end_ns, text);
+            /* Even at once. */
+            if (!repl_ok(repl_when_parse(text, many[i / 2].point.end_ns, &when, &err)) ||
+                !repl_ok(repl_when_resolve(&when, many, COUNT, &found, &err)))
+                fail_msg("%s: %s", text, err.text);
+            assert_int_equal(found, i / 2);
+        }
+    }
+    set_up(NULL);
+}
+
+static void assert_resolved_in(bool damaged, const struct repl_when *when, uint64_t seq)
+{
+    static struct repl_points_entry copy[3];
+    memcpy(copy, points, sizeof copy);
+    struct repl_catalogue c = {.points = copy, .point_count = 3, .damaged = damaged};
+    struct repl_error err = {0};
+    size_t index;
+    repl_result result = repl_when_resolve_in(when, &c, &index, &err);
+    if (seq > 0) {
+        assert_true(repl_ok(result));
+        assert_int_equal(points[index].point.seq, seq);
+        return;
+    }
+    assert_int_equal(result.code, REPL_E_CORRUPT);
+    assert_non_null(
+        strstr(err.text, "the newest that is listed is point 9: give --at 9 if that is meant"));
+}
+
+static void test_damaged(void **state)
+{
+    (void)state;
+    struct repl_when latest = {.kind = REPL_WHEN_LATEST};
+    struct repl_when seq = {.kind = REPL_WHEN_SEQ, .seq = 9};
+    struct repl_when late = {.kind = REPL_WHEN_TIME, .time_ns = 1000 * S};
+    struct repl_when early = {.kind = REPL_WHEN_TIME, .time_ns = 115 * S};
+    assert_resolved_in(false, &latest, 9);
+    assert_resolved_in(true, &latest, 0);
+    assert_resolved_in(true, &seq, 9);
+    assert_resolved_in(false, &late, 9);
+    assert_resolved_in(true, &late, 0);
+    assert_resolved_in(true, &early, 4);
+}
+
 static void assert_described(int64_t time_ns, size_t index, const char *part)
 {
     struct repl_when when = {.kind = REPL_WHEN_TIME, .time_ns = time_ns};
@@ -223,6 +289,7 @@ int main(void)
         cmocka_unit_test(test_forms),    cmocka_unit_test(test_summer_time),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_resolve),
         cmocka_unit_test(test_describe), cmocka_unit_test(test_words),
+        cmocka_unit_test(test_printed),  cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests_name("when", tests, set_up, NULL);
 }

@@ -208,6 +208,106 @@ static void test_damaged_upload(void **state)
     expect_replica(w);
 }
 
+/* --- what a point has to hold --------------------------------------------------------------- */
+
+static void expect_uncovered(struct build *b)
+{
+    build_put(b);
+    expect_refusal(b->w, 422, REPL_REFUSAL_DAMAGED, "says nothing about bytes");
+    build_fini(b);
+}
+
+/* A full says something about every byte, or a replica built from it would keep what was there. */
+static void test_full_with_a_hole(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    hello(w);
+    build_begin(&b, w, 0, 1, 0);
+    build_data(&b, 0, REPL_PAGE_SIZE);
+    build_end(&b, true);
+    expect_uncovered(&b);
+    build_begin(&b, w, 0, 1, 0); /* all but a page in the middle */
+    build_data(&b, 0, REPL_PAGE_SIZE);
+    build_zero(&b, 2 * REPL_PAGE_SIZE, w->size - 2 * REPL_PAGE_SIZE);
+    build_end(&b, true);
+    expect_uncovered(&b);
+    build_begin(&b, w, 0, 1, 0); /* all but the last */
+    build_zero(&b, 0, w->size - REPL_PAGE_SIZE);
+    build_end(&b, true);
+    expect_uncovered(&b);
+    seed(w);
+    expect_replica(w);
+}
+
+/* The same of one in parts, seen when the point comes. */
+static void test_parts_with_a_hole(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    hello(w);
+    build_begin(&b, w, 0, 5, 0);
+    build_zero(&b, 0, 2 * MIB);
+    build_end(&b, false);
+    build_commit(&b);
+    build_begin(&b, w, 0, 5, 1);
+    build_zero(&b, 2 * MIB + REPL_PAGE_SIZE, w->size - 2 * MIB - REPL_PAGE_SIZE);
+    build_end(&b, true);
+    expect_uncovered(&b);
+    /* Overlapping and out of order will do. */
+    build_begin(&b, w, 0, 5, 1);
+    build_zero(&b, 4 * MIB, w->size - 4 * MIB);
+    build_end(&b, false);
+    build_commit(&b);
+    build_begin(&b, w, 0, 5, 2);
+    build_zero(&b, MIB, 3 * MIB);
+    build_end(&b, true);
+    build_commit(&b);
+    expect_replica(w);
+}
+
+/* Of a volume that has grown, everything from the page on in which it ended. */
+static void test_growth_with_a_hole(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    w->size = 6 * MIB + 1024;
+    seed(w);
+    w->size += 512; /* within its last page */
+    build_begin(&b, w, 1, 2, 0);
+    build_data(&b, 0, REPL_PAGE_SIZE);
+    build_end(&b, true);
+    expect_uncovered(&b);
+    build_begin(&b, w, 1, 2, 0);
+    build_zero(&b, 6 * MIB, 1024 + 512);
+    build_end(&b, true);
+    build_commit(&b);
+    w->size = 7 * MIB + 512;
+    build_begin(&b, w, 2, 3, 0); /* not the rest of that page */
+    build_zero(&b, 6 * MIB + REPL_PAGE_SIZE, MIB + 512 - REPL_PAGE_SIZE);
+    build_end(&b, true);
+    expect_uncovered(&b);
+    build_begin(&b, w, 2, 3, 0); /* in two parts */
+    build_zero(&b, 6 * MIB, REPL_PAGE_SIZE);
+    build_end(&b, false);
+    build_commit(&b);
+    build_begin(&b, w, 2, 3, 1);
+    build_data(&b, 0, REPL_PAGE_SIZE);
+    build_end(&b, true);
+    expect_uncovered(&b);
+    build_begin(&b, w, 2, 3, 1);
+    build_zero(&b, 6 * MIB + REPL_PAGE_SIZE, MIB + 512 - REPL_PAGE_SIZE);
+    build_end(&b, true);
+    build_commit(&b);
+    memset(w->model + 6 * MIB, 0, MIB + 512);
+    site_restart(w); /* what it was before is known after a restart too */
+    w->size += MIB;
+    build_begin(&b, w, 3, 4, 0);
+    build_zero(&b, 0, REPL_PAGE_SIZE);
+    build_end(&b, true);
+    expect_uncovered(&b);
+}
+
 /* --- resuming -------------------------------------------------------------------------------- */
 
 /* Sends the first bytes of a segment and loses the connection. */
@@ -929,6 +1029,70 @@ static void test_segments_without_records(void **state)
     expect_damaged(w, "2 segments are there");
 }
 
+/* The directory of a volume that a hello began to make, and a crash or a full disk cut short. */
+static void test_half_made_volume(void **state)
+{
+    struct world *w = *state;
+    size_t volumes, damaged;
+    char path[256];
+    site_stop(w);
+    file_path(w, path, "");
+    assert_int_equal(mkdir(path, 0700), 0);
+    site_start(w);
+    repl_site_count(w->site, &volumes, &damaged);
+    assert_int_equal(damaged, 0);
+    seed(w);
+    expect_replica(w);
+    site_restart(w);
+    assert_int_equal(hello(w).head.to_seq, 1);
+}
+
+static int tree_remove_one_at(const char *path)
+{
+    return nftw(path, tree_remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* No segments directory, and a log or an index that knows better: that was no crash of ours. */
+static void test_missing_segments(void **state)
+{
+    struct world *w = *state;
+    char path[256];
+    three_points(w);
+    file_path(w, path, "segments");
+    assert_int_equal(tree_remove_one_at(path), 0);
+    expect_damaged(w, "segments");
+    site_stop(w);
+    file_path(w, path, "log");
+    assert_int_equal(unlink(path), 0);
+    expect_damaged(w, "segments");
+}
+
+/* What is there is read at a start, however much it is; only new ones are refused. */
+static void test_volumes_limit(void **state)
+{
+    struct world *w = *state;
+    struct repl_hello message = hello_of(w);
+    struct repl_error err = {0};
+    struct site_volume *found = NULL;
+    char path[256];
+    seed(w);
+    snprintf(path, sizeof path, "%s/volumes/more", w->store);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/volumes/more/log", w->store);
+    file_write(path, "rubbish", 7, 0);
+    size_t count = w->site->volume_count;
+    w->site->volume_count = SITE_VOLUMES_MAX;
+    must(site_volume_load(w->site, "more", &found, &err), &err);
+    assert_non_null(found);
+    site_volume_free(found);
+    hello(w); /* one that is known */
+    hello_as(w, KEY_HOST, "spare", &message);
+    expect_refusal(w, 503, REPL_REFUSAL_BUSY, "keeps 4096 volumes already");
+    w->site->volume_count = count;
+    hello_as(w, KEY_HOST, "spare", &message);
+    assert_int_equal(w->status, 200);
+}
+
 static void test_second_site_is_locked_out(void **state)
 {
     struct world *w = *state;
@@ -1135,6 +1299,9 @@ int main(void)
         TEST(test_fork_and_fence),
         TEST(test_gap_is_refused_early),
         TEST(test_damaged_upload),
+        TEST(test_full_with_a_hole),
+        TEST(test_parts_with_a_hole),
+        TEST(test_growth_with_a_hole),
         TEST(test_resume),
         TEST(test_resume_after_restart),
         TEST(test_new_connection_takes_over),
@@ -1160,6 +1327,9 @@ int main(void)
         TEST(test_missing_segment),
         TEST(test_shorter_segment),
         TEST(test_segments_without_records),
+        TEST(test_half_made_volume),
+        TEST(test_missing_segments),
+        TEST(test_volumes_limit),
         TEST(test_second_site_is_locked_out),
         TEST(test_log_fails),
         TEST(test_log_fails_and_crash),

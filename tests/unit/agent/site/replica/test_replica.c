@@ -284,6 +284,33 @@ static void test_none(void **state)
     expect_replica(w);
 }
 
+/* More segments with chunks than are kept open, all needed by one that has data of its own before
+ * and behind them: it must not be closed under the walk over it. */
+static void test_many_segments_of_chunks(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    static uint8_t chunks[17][REPL_CHUNK_SIZE];
+    site_start(w);
+    seed(w);
+    for (unsigned i = 0; i < 17; i++) {
+        build_begin(&b, w, w->head.to_seq, w->head.to_seq + 1, 0);
+        build_data(&b, i * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+        build_end(&b, true);
+        build_commit(&b);
+        memcpy(chunks[i], w->model + i * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+    }
+    expect_replica(w);
+    build_begin(&b, w, w->head.to_seq, w->head.to_seq + 1, 0);
+    build_data(&b, 0, REPL_PAGE_SIZE);
+    for (unsigned i = 0; i < 17; i++)
+        build_chunk(&b, (30 + i) * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, chunks[i], 0);
+    build_data(&b, w->size - REPL_PAGE_SIZE, REPL_PAGE_SIZE);
+    build_end(&b, true);
+    build_commit(&b);
+    expect_replica(w);
+}
+
 /* --- other targets --------------------------------------------------------------------------- */
 
 static void test_file_elsewhere(void **state)
@@ -301,6 +328,42 @@ static void test_file_elsewhere(void **state)
     expect_replica(w);
     w->replica = path;
     site_restart(w);
+    expect_replica(w);
+}
+
+/* Under the path lies another file of the same size: nothing that is known is about it. */
+static void test_file_swapped(void **state)
+{
+    struct world *w = *state;
+    static char path[128], aside[160];
+    snprintf(path, sizeof path, "%s/elsewhere.img", w->directory);
+    snprintf(aside, sizeof aside, "%s.aside", path);
+    w->replica = path;
+    begin(w);
+    site_stop(w);
+    assert_int_equal(rename(path, aside), 0);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(ftruncate(fd, (off_t)w->size), 0);
+    close(fd);
+    site_start(w);
+    PUMP_UNTIL(w, replica_equals_model(w));
+    expect_replica(w);
+}
+
+static void test_image_swapped(void **state)
+{
+    struct world *w = *state;
+    char path[256], aside[300];
+    begin(w);
+    site_stop(w);
+    replica_path(w, path);
+    snprintf(aside, sizeof aside, "%s.aside", path);
+    assert_int_equal(rename(path, aside), 0);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(ftruncate(fd, (off_t)w->size), 0);
+    close(fd);
+    site_start(w);
+    PUMP_UNTIL(w, replica_equals_model(w));
     expect_replica(w);
 }
 
@@ -343,11 +406,11 @@ static void test_no_such_target(void **state)
 
 /* --- a device -------------------------------------------------------------------------------- */
 
-/* A loop device over a file of size bytes; skips where there is none to be had. */
-static int loop_attach(struct world *w, uint64_t size, char path[64])
+/* A loop device over the file name of size bytes; skips where there is none to be had. */
+static int loop_attach(struct world *w, const char *name, uint64_t size, char path[64])
 {
     char file[128];
-    snprintf(file, sizeof file, "%s/device", w->directory);
+    snprintf(file, sizeof file, "%s/%s", w->directory, name);
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
     int number = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
     if (control >= 0)
@@ -375,7 +438,7 @@ static void test_device(void **state)
 {
     struct world *w = *state;
     static char path[64];
-    int loop = loop_attach(w, w->size + MIB, path);
+    int loop = loop_attach(w, "device", w->size + MIB, path);
     w->replica = path;
     begin(w);
     for (int i = 0; i < 3; i++)
@@ -397,7 +460,7 @@ static void test_device_refused(void **state)
     struct repl_replica_status status;
     char file[128];
     static char path[64];
-    int loop = loop_attach(w, w->size - 5 * REPL_PAGE_SIZE, path);
+    int loop = loop_attach(w, "device", w->size - 5 * REPL_PAGE_SIZE, path);
     int holder = open(path, O_RDWR | O_EXCL | O_CLOEXEC);
     assert_true(holder >= 0);
     w->replica = path;
@@ -416,18 +479,64 @@ static void test_device_refused(void **state)
     loop_detach(loop);
 }
 
+/* Under the name of the device comes another one: it is not written to until it is told to. */
+static void test_device_swapped(void **state)
+{
+    struct world *w = *state;
+    struct repl_replica_status status;
+    struct stat untouched;
+    char first[64], second[64], file[128];
+    static char path[128];
+    int loop = loop_attach(w, "device", w->size, first);
+    int another = loop_attach(w, "another", w->size, second);
+    snprintf(path, sizeof path, "%s/disk", w->directory);
+    assert_int_equal(symlink(first, path), 0);
+    w->replica = path;
+    begin(w);
+    site_stop(w);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink(second, path), 0);
+    site_start(w);
+    PUMP_UNTIL(w, (repl_replica_look(data_volume(w)->replica, &status),
+                   strstr(status.problem, "not the device") != NULL));
+    snprintf(file, sizeof file, "%s/another", w->directory);
+    assert_int_equal(stat(file, &untouched), 0);
+    assert_int_equal(untouched.st_blocks, 0);
+    site_stop(w);
+    /* The right one again. */
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink(first, path), 0);
+    site_start(w);
+    increment(w);
+    expect_replica(w);
+    site_stop(w);
+    loop_detach(another);
+    loop_detach(loop);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_state_rolled_back),    TEST(test_state_lost_or_damaged),
-        TEST(test_crash_while_applying), TEST(test_state_of_another_history),
-        TEST(test_failed_sync),          TEST(test_image_deleted),
-        TEST(test_image_is_sparse),      TEST(test_growth),
-        TEST(test_later_full),           TEST(test_none),
-        TEST(test_file_elsewhere),       TEST(test_locked_file),
-        TEST(test_no_such_target),       TEST(test_device),
+        TEST(test_state_rolled_back),
+        TEST(test_state_lost_or_damaged),
+        TEST(test_crash_while_applying),
+        TEST(test_state_of_another_history),
+        TEST(test_failed_sync),
+        TEST(test_image_deleted),
+        TEST(test_image_is_sparse),
+        TEST(test_growth),
+        TEST(test_later_full),
+        TEST(test_none),
+        TEST(test_many_segments_of_chunks),
+        TEST(test_file_elsewhere),
+        TEST(test_locked_file),
+        TEST(test_no_such_target),
+        TEST(test_device),
         TEST(test_device_refused),
+        TEST(test_device_swapped),
+        TEST(test_file_swapped),
+        TEST(test_image_swapped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
