@@ -36,8 +36,7 @@ void repl_audit_begin(struct repl_audit *audit)
     audit->next_ns = 0;
 }
 
-/* --- what a sample says
- * --------------------------------------------------------------------------- */
+/* --- what a sample says ---------------------------------------------------------------------- */
 
 static bool is_steady(const struct repl_audit_sample *sample, unsigned quantity)
 {
@@ -76,8 +75,7 @@ static enum repl_audit_verdict degrade(struct repl_audit *audit, const char *why
     return REPL_AUDIT_DEGRADED;
 }
 
-/* --- the baseline
- * --------------------------------------------------------------------------------- */
+/* --- the baseline ---------------------------------------------------------------------------- */
 
 static bool baseline_collect(struct repl_audit *audit, const struct repl_audit_sample *sample)
 {
@@ -124,8 +122,7 @@ static enum repl_audit_verdict basing_feed(struct repl_audit *audit,
     return REPL_AUDIT_BASED;
 }
 
-/* --- shortfall and repair
- * ------------------------------------------------------------------------- */
+/* --- shortfall and repair -------------------------------------------------------------------- */
 
 static enum repl_audit_verdict repair(struct repl_audit *audit)
 {
@@ -222,8 +219,7 @@ static const char *repair_obstacle(const struct repl_audit *audit,
     return NULL;
 }
 
-/* --- the audit
- * ------------------------------------------------------------------------------------ */
+/* --- the audit ------------------------------------------------------------------------------- */
 
 static enum repl_audit_verdict audit_end(struct repl_audit *audit, bool all_even)
 {

@@ -94,8 +94,7 @@ static void must(repl_result result, const struct repl_error *err)
     }
 }
 
-/* --- the device: everything of it goes with the process
- * ------------------------------------------- */
+/* --- the device: everything of it goes with the process -------------------------------------- */
 
 static int backing_make(const struct options *options)
 {
@@ -137,8 +136,7 @@ static void device_make(struct world *world)
         give_up(world->loop);
 }
 
-/* --- the writer
- * ------------------------------------------------------------------------------------ */
+/* --- the writer ------------------------------------------------------------------------------ */
 
 struct writer {
     struct world *world;
@@ -272,8 +270,7 @@ static void busy_end(const pid_t children[BUSY_LOOPS])
     }
 }
 
-/* --- the agent
- * ------------------------------------------------------------------------------------- */
+/* --- the agent ------------------------------------------------------------------------------- */
 
 static void read_exactly(struct world *world, uint8_t *into, uint64_t offset, uint64_t length)
 {
@@ -418,8 +415,7 @@ static void restart(struct world *world)
     repl_tracker_recover(world->tracker, &world->changed);
 }
 
-/* --- a run
- * ----------------------------------------------------------------------------------------- */
+/* --- a run ----------------------------------------------------------------------------------- */
 
 static void pause_and_compare(struct world *world, unsigned number)
 {
@@ -562,8 +558,7 @@ static int run(const struct options *options, struct outcome *outcome)
     return got == sizeof *outcome ? 0 : 1;
 }
 
-/* --- all of it
- * ------------------------------------------------------------------------------------- */
+/* --- all of it ------------------------------------------------------------------------------- */
 
 #define COMPLETIONS (REPL_TRACK_DROP_WRITE_COMPLETION | REPL_TRACK_DROP_DISCARD_COMPLETION)
 #define SUBMISSIONS (REPL_TRACK_DROP_WRITE_SUBMISSION | REPL_TRACK_DROP_DISCARD_SUBMISSION)

@@ -132,8 +132,7 @@ static __always_inline void ordered_or(__u64 *at, __u64 value)
     asm volatile("" : : "r"(old));
 }
 
-/* --- faults, in the test build ------------------------------------------------------------------
- */
+/* --- faults, in the test build --------------------------------------------------------------- */
 
 #ifdef REPL_TRACK_FAULTS
 struct {
@@ -188,8 +187,7 @@ static __always_inline void linger(void)
 #define linger()                ((void)0)
 #endif
 
-/* --- marking ------------------------------------------------------------------------------------
- */
+/* --- marking --------------------------------------------------------------------------------- */
 
 struct run {
     __u32 first_word; /* in the map */
@@ -270,8 +268,7 @@ static __always_inline void count(struct repl_track_counts *n, __u32 side, __u32
     ordered_add(&tally->bytes, bytes & ~511u);
 }
 
-/* --- events -------------------------------------------------------------------------------------
- */
+/* --- events ---------------------------------------------------------------------------------- */
 
 static __always_inline int changes_data(__u32 op)
 {

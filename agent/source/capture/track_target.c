@@ -13,8 +13,7 @@
 /* A kernel that does not show queue/io_timeout has the default of 30 s, too. */
 #define IO_TIMEOUT_DEFAULT_MS 30000
 
-/* --- sysfs
- * ---------------------------------------------------------------------------------------- */
+/* --- sysfs ----------------------------------------------------------------------------------- */
 
 static bool text_read(const char *directory, const char *name, char *out, size_t size)
 {
@@ -113,8 +112,7 @@ bool repl_track_target_same(const struct repl_track_target *then,
     return why[0] == '\0';
 }
 
-/* --- accounting
- * ----------------------------------------------------------------------------------- */
+/* --- accounting ------------------------------------------------------------------------------ */
 
 repl_result repl_accounting_open(const struct repl_track_target *target,
                                  struct repl_accounting *out, struct repl_error *err)

@@ -56,8 +56,7 @@ struct repl_track_faults *repl_tracker_faults(const struct repl_tracker *tracker
     return tracker->maps.faults;
 }
 
-/* --- the bitmaps
- * ---------------------------------------------------------------------------------- */
+/* --- the bitmaps ----------------------------------------------------------------------------- */
 
 uint64_t repl_tracker_capacity(const struct repl_tracker *tracker)
 {
@@ -117,8 +116,7 @@ bool repl_tracker_swap_touched(struct repl_tracker *tracker, const struct repl_a
     return true;
 }
 
-/* --- counts
- * --------------------------------------------------------------------------------------- */
+/* --- counts ---------------------------------------------------------------------------------- */
 
 static uint64_t load(const uint64_t *at)
 {
@@ -164,8 +162,7 @@ repl_result repl_tracker_sample(const struct repl_tracker *tracker, struct repl_
     return repl_accounting_read(&tracker->accounting, &out->after, err);
 }
 
-/* --- what outlives the agent
- * ---------------------------------------------------------------------- */
+/* --- what outlives the agent ----------------------------------------------------------------- */
 
 static bool saved_is_whole(const struct repl_track_saved *slot, size_t size)
 {
@@ -199,8 +196,7 @@ bool repl_tracker_load(const struct repl_tracker *tracker, void *data, size_t si
     return best != NULL;
 }
 
-/* --- the device
- * ----------------------------------------------------------------------------------- */
+/* --- the device ------------------------------------------------------------------------------ */
 
 repl_result repl_tracker_check(const struct repl_tracker *tracker, uint64_t *sector_count,
                                struct repl_error *err)

@@ -41,8 +41,7 @@ static const struct {
 };
 #define PROGRAMS (sizeof programs / sizeof programs[0])
 
-/* --- paths
- * ---------------------------------------------------------------------------------------- */
+/* --- paths ----------------------------------------------------------------------------------- */
 
 static void directory_name(const struct repl_uuid *volume, char out[PATH_SIZE])
 {
@@ -98,8 +97,7 @@ static repl_result directory_remove(const char *path, struct repl_error *err)
                        : repl_fail_errno(err, REPL_E_IO, failed, "removing %s", path);
 }
 
-/* --- mapping
- * -------------------------------------------------------------------------------------- */
+/* --- mapping --------------------------------------------------------------------------------- */
 
 static uint64_t object_hash(void)
 {
@@ -149,8 +147,7 @@ static void descriptors_close(const int *fds, size_t count)
             close(fds[i]);
 }
 
-/* --- what is pinned
- * ------------------------------------------------------------------------------- */
+/* --- what is pinned -------------------------------------------------------------------------- */
 
 /* Whether the pinned link runs a program that uses the pinned counts, as all of them do. */
 static bool link_is_ours(const char *path, int counts_fd)
@@ -266,8 +263,7 @@ static void pinned_mend(struct repl_track_maps *maps)
         maps->config->swapped_ns = (uint64_t)repl_tracker_now_ns();
 }
 
-/* --- making it
- * ------------------------------------------------------------------------------------ */
+/* --- making it ------------------------------------------------------------------------------- */
 
 /* The last thing libbpf complained about. */
 static _Thread_local char complaint[256];
@@ -402,8 +398,7 @@ static repl_result maps_make(const struct repl_track_target *target, const char 
     return result;
 }
 
-/* --- open and forget
- * ------------------------------------------------------------------------------ */
+/* --- open and forget ------------------------------------------------------------------------- */
 
 repl_result repl_track_maps_open(const struct repl_track_target *target,
                                  const struct repl_uuid *volume, struct repl_track_maps *out,

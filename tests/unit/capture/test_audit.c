@@ -103,8 +103,7 @@ static struct bench proved(void)
     return b;
 }
 
-/* --- baseline
- * ------------------------------------------------------------------------------------- */
+/* --- baseline -------------------------------------------------------------------------------- */
 
 static void a_baseline_takes_several_steady_samples(void **state)
 {
@@ -141,8 +140,7 @@ static void no_baseline_while_the_kernel_counts_on(void **state)
     assert_int_equal(verdict_of(&b), REPL_AUDIT_BASED);
 }
 
-/* --- passing
- * -------------------------------------------------------------------------------------- */
+/* --- passing --------------------------------------------------------------------------------- */
 
 static void what_is_counted_passes(void **state)
 {
@@ -237,8 +235,7 @@ static void accounting_that_begins_anew_degrades(void **state)
     assert_int_equal(verdict_of(&b), REPL_AUDIT_DEGRADED);
 }
 
-/* --- shortfalls
- * ----------------------------------------------------------------------------------- */
+/* --- shortfalls ------------------------------------------------------------------------------ */
 
 static void overlook(struct bench *b, unsigned quantity, bool submission_seen)
 {
@@ -403,8 +400,7 @@ static void overlooked_during_the_repair_shows_next_time(void **state)
     assert_int_equal(verdict_of(&b), REPL_AUDIT_PASSED);
 }
 
-/* --- over a restart, and swapping
- * ----------------------------------------------------------------- */
+/* --- over a restart, and swapping ------------------------------------------------------------ */
 
 static void a_saved_baseline_goes_on(void **state)
 {
@@ -434,8 +430,7 @@ static void touched_is_emptied_only_once_what_it_holds_was_audited(void **state)
     assert_false(repl_audit_swap_due(&b.audit, 0, 0));
 }
 
-/* --- at random
- * ------------------------------------------------------------------------------------ */
+/* --- at random ------------------------------------------------------------------------------- */
 
 /* Writes come and go, events are overlooked; a model knows which completed writes are unmarked on
  * each side. A pass must mean that none is; a repair, that those that are were all submitted in

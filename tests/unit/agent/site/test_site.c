@@ -208,7 +208,7 @@ static void test_damaged_upload(void **state)
     expect_replica(w);
 }
 
-/* --- what a point has to hold --------------------------------------------------------------- */
+/* --- what a point has to hold ---------------------------------------------------------------- */
 
 static void expect_uncovered(struct build *b)
 {

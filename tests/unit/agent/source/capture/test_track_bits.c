@@ -106,8 +106,7 @@ static void a_lost_summary_is_rebuilt(void **state)
     assert_true(repl_bitmap_test(&f->into, 12345));
 }
 
-/* --- no bit is lost
- * ------------------------------------------------------------------------------- */
+/* --- no bit is lost -------------------------------------------------------------------------- */
 
 /* Each producer writes a serial to a page of its own range, then marks it; the consumer moves the
  * bits and then reads the serials. At the end it must have read the last serial of every page. */

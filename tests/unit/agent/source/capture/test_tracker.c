@@ -130,8 +130,7 @@ static void take(struct fixture *f)
     repl_tracker_exchange(f->tracker, &f->got);
 }
 
-/* --- what is marked and counted
- * ------------------------------------------------------------------- */
+/* --- what is marked and counted -------------------------------------------------------------- */
 
 static void a_write_is_marked_and_counted_on_both_sides(void **state)
 {
@@ -234,8 +233,7 @@ static void a_partition_sees_its_own_pages(void **state)
     assert_int_equal(counts.tallies[REPL_TRACK_COMPLETION][REPL_TRACK_WRITE].pages, 20);
 }
 
-/* --- what outlives the agent
- * ---------------------------------------------------------------------- */
+/* --- what outlives the agent ----------------------------------------------------------------- */
 
 static void tracking_goes_on_without_an_agent(void **state)
 {
@@ -335,8 +333,7 @@ static void a_device_that_grows_is_followed(void **state)
     assert_int_equal(open_tracker(f), REPL_TRACK_CONTINUED);
 }
 
-/* --- the touched pair
- * ----------------------------------------------------------------------------- */
+/* --- the touched pair ------------------------------------------------------------------------ */
 
 static void touched_forgets_after_two_swaps(void **state)
 {
