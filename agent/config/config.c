@@ -32,6 +32,7 @@ struct config_parser {
     const char *next, *end; /* text not yet read */
     unsigned line;          /* of the last line read, from 1; 0 before */
     bool continued;         /* that line is more of the list above it */
+    bool commented;         /* a comment follows the value on that line */
 
     enum repl_config_section section; /* REPL_CONFIG_SECTION_COUNT before the first */
     unsigned section_line;
@@ -143,6 +144,24 @@ static repl_result check_peer_key(const struct config_parser *parser)
                      parser->peer_lines[first - config->peers]);
 }
 
+/* Commands that would never run, and a way to quiesce that lacks its command. */
+static repl_result check_volume_commands(const struct config_parser *parser)
+{
+    const struct repl_config *config = parser->config;
+    const struct repl_config_volume *volume = &config->volumes[config->volume_count - 1];
+    bool commands = volume->pre_command != NULL || volume->post_command != NULL;
+    if (volume->quiesce == REPL_QUIESCE_COMMAND && volume->pre_command == NULL)
+        return repl_fail(parser->err, REPL_E_USAGE,
+                         "%s:%u: [volume %s] has quiesce = command and no pre_command: add one",
+                         parser->path, parser->section_line, volume->name);
+    if (config->role == REPL_ROLE_AGENT && volume->quiesce == REPL_QUIESCE_WINDOW && commands)
+        return repl_fail(parser->err, REPL_E_USAGE,
+                         "%s:%u: [volume %s] has a command that quiesce = window never runs: "
+                         "write quiesce = command, or freeze, or remove it",
+                         parser->path, parser->section_line, volume->name);
+    return REPL_SUCCESS;
+}
+
 static repl_result end_section(struct config_parser *parser)
 {
     if (parser->section == REPL_CONFIG_SECTION_COUNT)
@@ -165,6 +184,8 @@ static repl_result end_section(struct config_parser *parser)
     }
     if (parser->section == REPL_CONFIG_PEER)
         return check_peer_key(parser);
+    if (parser->section == REPL_CONFIG_VOLUME)
+        return check_volume_commands(parser);
     return REPL_SUCCESS;
 }
 
@@ -326,6 +347,16 @@ static bool is_assignment(const char *line, size_t size)
     return word && at < size && line[at] == '=';
 }
 
+/* What libinih takes for a comment: a blank and a ';'. */
+static bool has_comment(const char *line, size_t size)
+{
+    for (size_t i = 1; i < size; i++) {
+        if (line[i] == ';' && (line[i - 1] == ' ' || line[i - 1] == '\t'))
+            return true;
+    }
+    return false;
+}
+
 /* Looks at a line without its end. Control characters have no place in it, and would come back
  * in a message to somebody's terminal. */
 static repl_result scan_line(struct config_parser *parser, const char *line, size_t size)
@@ -349,6 +380,7 @@ static repl_result scan_line(struct config_parser *parser, const char *line, siz
     bool blank = indent == size || line[indent] == '#' || line[indent] == ';';
     bool in_list = parser->option != NULL && parser->option->type == REPL_CONFIG_NAMES;
     parser->continued = indent > 0 && !blank;
+    parser->commented = has_comment(line, size);
     if (parser->continued && !in_list)
         return repl_fail(
             parser->err, REPL_E_USAGE,
@@ -447,6 +479,11 @@ static repl_result take_option(struct config_parser *parser, const char *key, co
     if (has_hash_comment(value))
         return repl_fail(parser->err, REPL_E_USAGE,
                          "%s:%u: %s %s: a comment after a value begins with ; and not with #",
+                         parser->path, parser->line, text, key);
+    if (option->type == REPL_CONFIG_COMMAND && parser->commented)
+        return repl_fail(parser->err, REPL_E_USAGE,
+                         "%s:%u: %s %s: a ; behind a space begins a comment, so half of the "
+                         "command could be lost: join commands with &&, or put them into a script",
                          parser->path, parser->line, text, key);
     if (*line == 0)
         *line = parser->line;
@@ -577,6 +614,7 @@ void repl_config_free(struct repl_config *config)
     free(config->key);
     free(config->state);
     free(config->control);
+    free(config->guard);
     free(config->remote_address);
     free(config->listen);
     free(config->store);
@@ -584,6 +622,9 @@ void repl_config_free(struct repl_config *config)
         free(config->volumes[i].name);
         free(config->volumes[i].device);
         free(config->volumes[i].replica);
+        free(config->volumes[i].pre_command);
+        free(config->volumes[i].post_command);
+        free(config->volumes[i].group);
     }
     free(config->volumes);
     for (size_t i = 0; i < config->peer_count; i++) {

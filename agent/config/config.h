@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "epoch.h"
 #include "repl/error.h"
 #include "repl/format.h"
 
@@ -38,6 +39,12 @@ struct repl_config_volume {
     char *device;   /* the block device (a path that stays, such as /dev/disk/by-id/...) */
     int64_t rpo_ms; /* the age a point may reach at the site; 2 s to 1 day, default 4 s */
     bool sync;      /* syncfs ahead of each point, default yes */
+    enum repl_quiesce quiesce;  /* default window */
+    int64_t freeze_budget_ms;   /* 50 ms to 10 s, default 250 ms */
+    char *pre_command;          /* NULL: none */
+    char *post_command;         /* NULL: none */
+    int64_t command_timeout_ms; /* of each; 100 ms to 1 h, default 10 s */
+    char *group;                /* volumes cut at one common point; NULL: on its own */
     /* site */
     char *replica; /* "image" (default), "none", or the path of a device or file */
 };
@@ -60,6 +67,7 @@ struct repl_config {
     char *key;                  /* /etc/repl/agent.key, /etc/repl/site.key */
     char *state;                /* /var/lib/repl */
     char *control;              /* /run/repl/agent.sock, /run/repl/site.sock */
+    char *guard;                /* agent only: /run/repl/guard.sock */
     uint64_t spool_limit_bytes; /* 10 GiB; at least 64 MiB */
     unsigned workers;           /* 0: one a processor */
     unsigned nice;              /* of the workers, default 10 */

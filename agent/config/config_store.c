@@ -109,6 +109,37 @@ static repl_result store_choice(bool *field, const char *value, const char *yes,
     return REPL_SUCCESS;
 }
 
+static repl_result store_quiesce(enum repl_quiesce *field, const char *value,
+                                 struct repl_error *err)
+{
+    static const char *const words[] = {
+        [REPL_QUIESCE_WINDOW] = "window",
+        [REPL_QUIESCE_WINDOW_ELSE_FREEZE] = "window-else-freeze",
+        [REPL_QUIESCE_FREEZE] = "freeze",
+        [REPL_QUIESCE_COMMAND] = "command",
+    };
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (strcmp(value, words[i]) == 0) {
+            *field = (enum repl_quiesce)i;
+            return REPL_SUCCESS;
+        }
+    }
+    return repl_fail(err, REPL_E_USAGE,
+                     "\"%s\" is no way to quiesce: write window, window-else-freeze, freeze or "
+                     "command",
+                     value);
+}
+
+static repl_result store_name(char **field, const char *value, struct repl_error *err)
+{
+    if (!repl_volume_name_valid(value))
+        return repl_fail(err, REPL_E_USAGE,
+                         "\"%s\" is not a name: write up to %d letters, digits, dots, underscores "
+                         "and dashes, the first of them no dot or dash",
+                         value, REPL_VOLUME_NAME_MAX);
+    return store_text(field, value, err);
+}
+
 static repl_result add_name(struct repl_config_peer *peer, const char *name, size_t size_max,
                             struct repl_error *err)
 {
@@ -165,6 +196,8 @@ repl_result repl_config_store(const struct repl_config_option *option, void *tar
                               const char *value, struct repl_error *err)
 {
     void *field = (char *)target + option->offset;
+    if (value[0] == '\0') /* a default of none */
+        return REPL_SUCCESS;
     switch (option->type) {
     case REPL_CONFIG_PATH:
         return store_path(option, field, value, err);
@@ -184,6 +217,12 @@ repl_result repl_config_store(const struct repl_config_option *option, void *tar
         return store_choice(field, value, "recovery", "source", err);
     case REPL_CONFIG_REPLICA:
         return store_replica(option, field, value, err);
+    case REPL_CONFIG_QUIESCE:
+        return store_quiesce(field, value, err);
+    case REPL_CONFIG_COMMAND:
+        return store_text(field, value, err);
+    case REPL_CONFIG_NAME:
+        return store_name(field, value, err);
     case REPL_CONFIG_NAMES:
         return store_names(option, target, value, err);
     }

@@ -16,6 +16,7 @@
 #define MIB       (UINT64_C(1) << 20)
 #define PIB       (UINT64_C(1) << 50)
 #define SECOND_MS UINT64_C(1000)
+#define HOUR_MS   (3600 * SECOND_MS)
 #define DAY_MS    (86400 * SECOND_MS)
 
 /* A path must fit its line, a socket's path its sockaddr_un with the NUL. */
@@ -46,6 +47,10 @@ const struct repl_config_option repl_config_options[] = {
      "not lie on a volume that is protected by it."},
     {REPL_CONFIG_AGENT, "control", REPL_ROLE_AGENT, REPL_CONFIG_PATH, IN_CONFIG(control),
      "/run/repl/agent.sock", 1, SOCKET_PATH_SIZE_MAX, HELP_CONTROL},
+    {REPL_CONFIG_AGENT, "guard", REPL_ROLE_AGENT, REPL_CONFIG_PATH, IN_CONFIG(guard),
+     "/run/repl/guard.sock", 1, SOCKET_PATH_SIZE_MAX,
+     "The socket of the freeze guard (\"repl guard\"), which freezes filesystems and runs the "
+     "commands of volumes on behalf of the agent."},
     {REPL_CONFIG_AGENT, "spool_limit", REPL_ROLE_AGENT, REPL_CONFIG_SIZE,
      IN_CONFIG(spool_limit_bytes), "10 GiB", 64 * MIB, PIB,
      "What the spool may hold while the site cannot be reached. Beyond it, points are given up "
@@ -94,6 +99,31 @@ const struct repl_config_option repl_config_options[] = {
      "yes", 0, 0,
      "Whether dirty data of the mounted filesystem is written out (syncfs) ahead of each point, so "
      "that files which nobody synced are seconds old as well."},
+    {REPL_CONFIG_VOLUME, "quiesce", REPL_ROLE_AGENT, REPL_CONFIG_QUIESCE, IN_VOLUME(quiesce),
+     "window", 0, 0,
+     "How a point becomes consistent. \"window\" finds a moment between writes, for which nobody "
+     "waits. \"freeze\" freezes the mounted filesystem for each point, and writers wait for as "
+     "long; \"window-else-freeze\" does so only where no window was found. \"command\" runs "
+     "pre_command, finds a window and runs post_command."},
+    {REPL_CONFIG_VOLUME, "freeze_budget", REPL_ROLE_AGENT, REPL_CONFIG_DURATION,
+     IN_VOLUME(freeze_budget_ms), "250ms", 50, 10 * SECOND_MS,
+     "How long writers may wait for a freeze, counted from its begin. When it is over the "
+     "filesystem goes on and the point is given up."},
+    {REPL_CONFIG_VOLUME, "pre_command", REPL_ROLE_AGENT, REPL_CONFIG_COMMAND,
+     IN_VOLUME(pre_command), "", 1, REPL_CONFIG_LINE_MAX,
+     "Run by /bin/sh -c as root before the freeze, or before the window where quiesce is "
+     "\"command\", with the volume's name in $REPL_VOLUME. If it fails there is no point."},
+    {REPL_CONFIG_VOLUME, "post_command", REPL_ROLE_AGENT, REPL_CONFIG_COMMAND,
+     IN_VOLUME(post_command), "", 1, REPL_CONFIG_LINE_MAX,
+     "Run after the filesystem goes on. Once pre_command has been started it always runs, also "
+     "when the agent died; after a crash of the guard perhaps twice."},
+    {REPL_CONFIG_VOLUME, "command_timeout", REPL_ROLE_AGENT, REPL_CONFIG_DURATION,
+     IN_VOLUME(command_timeout_ms), "10s", 100, HOUR_MS,
+     "How long each of the two commands may take. Then it is killed, with all of its process "
+     "group, and has failed."},
+    {REPL_CONFIG_VOLUME, "group", REPL_ROLE_AGENT, REPL_CONFIG_NAME, IN_VOLUME(group),
+     "", 1, REPL_VOLUME_NAME_MAX,
+     "Volumes with the same group are cut at one common point."},
     {REPL_CONFIG_VOLUME, "replica", REPL_ROLE_SITE, REPL_CONFIG_REPLICA, IN_VOLUME(replica),
      "image", 1, PATH_SIZE_MAX,
      "The live copy: \"image\" for a file below the store, \"none\" for history alone, or the path "
@@ -146,6 +176,10 @@ static void print_duration(FILE *out, uint64_t ms)
 {
     if (ms % DAY_MS == 0)
         fprintf(out, "%" PRIu64 "d", ms / DAY_MS);
+    else if (ms % HOUR_MS == 0)
+        fprintf(out, "%" PRIu64 "h", ms / HOUR_MS);
+    else if (ms % SECOND_MS != 0)
+        fprintf(out, "%" PRIu64 "ms", ms);
     else
         fprintf(out, "%" PRIu64 "s", ms / SECOND_MS);
 }
@@ -188,6 +222,15 @@ void repl_config_print_range(FILE *out, const struct repl_config_option *option)
     case REPL_CONFIG_REPLICA:
         fputs("image, none or an absolute path", out);
         break;
+    case REPL_CONFIG_QUIESCE:
+        fputs("window, window-else-freeze, freeze or command", out);
+        break;
+    case REPL_CONFIG_COMMAND:
+        fputs("a shell command", out);
+        break;
+    case REPL_CONFIG_NAME:
+        fputs("a name", out);
+        break;
     case REPL_CONFIG_NAMES:
         fputs("volume names or *", out);
         break;
@@ -202,8 +245,10 @@ static void print_option(FILE *out, bool troff, const struct repl_config_option 
     repl_config_print_range(out, option);
     if (option->initial == NULL)
         fputs("; required", out);
-    else
+    else if (option->initial[0] != '\0')
         fprintf(out, "; default %s", option->initial);
+    else
+        fputs("; default none", out);
     fputs(troff ? ".\n.br\n" : "\n", out);
     if (troff)
         repl_document_troff(out, option->help);

@@ -26,6 +26,9 @@ enum repl_config_type {
     REPL_CONFIG_YES_NO,      /* bool */
     REPL_CONFIG_PEER_ROLE,   /* bool: "recovery" is true, "source" false */
     REPL_CONFIG_REPLICA,     /* char *: "image", "none" or a path */
+    REPL_CONFIG_QUIESCE,     /* enum repl_quiesce */
+    REPL_CONFIG_COMMAND,     /* char *, for /bin/sh -c */
+    REPL_CONFIG_NAME,        /* char *, as a volume's */
     REPL_CONFIG_NAMES,       /* volumes, volume_count and all_volumes of a peer */
 };
 
@@ -35,7 +38,8 @@ struct repl_config_option {
     enum repl_role role;
     enum repl_config_type type;
     size_t offset;
-    const char *initial; /* the default, as one would write it; NULL: the option is required */
+    const char *initial; /* the default, as one would write it; NULL: the option is required, "":
+                          * without it the field stays NULL */
     uint64_t min, max;   /* bytes, milliseconds, a count, a length: as the type has it */
     const char *help;
 };

@@ -67,6 +67,13 @@ static void test_agent_defaults(void **state)
     assert_string_equal(config->volumes[0].device, "/dev/vdb");
     assert_int_equal(config->volumes[0].rpo_ms, 4000);
     assert_true(config->volumes[0].sync);
+    assert_string_equal(config->guard, "/run/repl/guard.sock");
+    assert_int_equal(config->volumes[0].quiesce, REPL_QUIESCE_WINDOW);
+    assert_int_equal(config->volumes[0].freeze_budget_ms, 250);
+    assert_null(config->volumes[0].pre_command);
+    assert_null(config->volumes[0].post_command);
+    assert_int_equal(config->volumes[0].command_timeout_ms, 10000);
+    assert_null(config->volumes[0].group);
     assert_null(config->listen);
     assert_null(config->volumes[0].replica);
     assert_ptr_equal(repl_config_find_volume(config, "data"), &config->volumes[0]);
@@ -98,6 +105,59 @@ static void test_agent_all_options(void **state)
     assert_int_equal(config->volumes[0].rpo_ms, 3600000);
     assert_false(config->volumes[0].sync);
     repl_config_free(config);
+}
+
+static void test_quiesce(void **state)
+{
+    (void)state;
+    struct repl_config *config = parse_good(
+        "[agent]\nguard = /g.sock\n" REMOTE
+        "[volume a]\ndevice = /dev/vdb\nquiesce = window-else-freeze\nfreeze_budget = 50ms\n"
+        "pre_command = sync; echo \"a=b\" >/x && true\npost_command = /post --x=1;true\n"
+        "command_timeout = 1h\ngroup = db.1\n"
+        "[volume b]\ndevice = /dev/vdc\nquiesce = freeze\nfreeze_budget = 10s\n"
+        "[volume c]\ndevice = /dev/vdd\nquiesce = command\npre_command = true\n"
+        "command_timeout = 100ms\n",
+        REPL_ROLE_AGENT);
+    const struct repl_config_volume *volume = config->volumes;
+    assert_string_equal(config->guard, "/g.sock");
+    assert_int_equal(volume[0].quiesce, REPL_QUIESCE_WINDOW_ELSE_FREEZE);
+    assert_int_equal(volume[0].freeze_budget_ms, 50);
+    assert_string_equal(volume[0].pre_command, "sync; echo \"a=b\" >/x && true");
+    assert_string_equal(volume[0].post_command, "/post --x=1;true");
+    assert_int_equal(volume[0].command_timeout_ms, 3600000);
+    assert_string_equal(volume[0].group, "db.1");
+    assert_int_equal(volume[1].quiesce, REPL_QUIESCE_FREEZE);
+    assert_int_equal(volume[1].freeze_budget_ms, 10000);
+    assert_int_equal(volume[2].quiesce, REPL_QUIESCE_COMMAND);
+    assert_int_equal(volume[2].command_timeout_ms, 100);
+    assert_null(volume[2].post_command);
+    repl_config_free(config);
+}
+
+static void test_quiesce_refused(void **state)
+{
+    (void)state;
+    expect_error("[volume a]\nquiesce = thaw\n", REPL_ROLE_AGENT,
+                 "f.conf:2: [volume a] quiesce: \"thaw\" is no way to quiesce: write window, "
+                 "window-else-freeze, freeze or command");
+    expect_error("[volume a]\nfreeze_budget = 49ms\n", REPL_ROLE_AGENT,
+                 "f.conf:2: [volume a] freeze_budget: \"49ms\" is out of range: write a time from "
+                 "50ms to 10s");
+    expect_error("[volume a]\ncommand_timeout = 2h\n", REPL_ROLE_AGENT,
+                 "f.conf:2: [volume a] command_timeout: \"2h\" is out of range: write a time from "
+                 "100ms to 1h");
+    expect_error("[volume a]\ngroup = a b\n", REPL_ROLE_AGENT,
+                 "f.conf:2: [volume a] group: \"a b\" is not a name: write up to 64 letters, "
+                 "digits, dots, underscores and dashes, the first of them no dot or dash");
+    expect_error("[volume a]\npre_command = sync ; true\n", REPL_ROLE_AGENT,
+                 "f.conf:2: [volume a] pre_command: a ; behind a space begins a comment, so half "
+                 "of the command could be lost: join commands with &&, or put them into a script");
+    expect_error("[volume a]\ndevice = /d\nquiesce = command\n", REPL_ROLE_AGENT,
+                 "f.conf:1: [volume a] has quiesce = command and no pre_command: add one");
+    expect_error("[volume a]\ndevice = /d\npost_command = true\n", REPL_ROLE_AGENT,
+                 "f.conf:1: [volume a] has a command that quiesce = window never runs: write "
+                 "quiesce = command, or freeze, or remove it");
 }
 
 static void test_site_defaults(void **state)
@@ -240,7 +300,7 @@ static void test_options_refused(void **state)
     (void)state;
     expect_error("[agent]\nspol_limit = 1G\n", REPL_ROLE_AGENT,
                  "f.conf:2: [agent] has no option \"spol_limit\": it has key, state, control, "
-                 "spool_limit, workers, nice");
+                 "guard, spool_limit, workers, nice");
     expect_error("[volume a]\ndevice = /dev/vdb\n", REPL_ROLE_SITE,
                  "f.conf:2: [volume a] device belongs in the file of the agent, and this one is "
                  "read for the site: remove the line");
@@ -559,6 +619,8 @@ static void test_document(void **state)
     assert_non_null(strstr(text, "\n[peer NAME] in /etc/repl/site.conf\n"));
     assert_non_null(strstr(text, "\n    rpo = a time from 2s to 1d; default 4s\n"));
     assert_non_null(strstr(text, "\n    device = an absolute path; required\n"));
+    assert_non_null(strstr(text, "\n    freeze_budget = a time from 50ms to 10s; default 250ms\n"));
+    assert_non_null(strstr(text, "\n    group = a name; default none\n"));
     for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1)
         assert_true(strcspn(line, "\n") <= 85);
     free(text);
@@ -576,6 +638,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_agent_defaults),
         cmocka_unit_test(test_agent_all_options),
+        cmocka_unit_test(test_quiesce),
+        cmocka_unit_test(test_quiesce_refused),
         cmocka_unit_test(test_site_defaults),
         cmocka_unit_test(test_site_peers),
         cmocka_unit_test(test_long_names),
