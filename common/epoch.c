@@ -1,7 +1,5 @@
 #include "epoch.h"
 
-#include <string.h>
-
 #include "base/ensure.h"
 
 /* A comparison that was in vain takes at most one part in so many, plus one, of the time. */
@@ -9,16 +7,23 @@
 /* A clock that was set forward during a comparison makes it look as long as that. */
 #define PAUSE_MAX_NS (INT64_C(900) * 1000000000)
 
-void repl_epoch_init(struct repl_epoch *epoch, int64_t interval_ns, uint64_t next_seq,
-                     int64_t last_end_ns)
-{
-    *epoch = (struct repl_epoch){
-        .interval_ns = interval_ns, .next_seq = next_seq, .last_end_ns = last_end_ns};
-}
+/* Windows are tried for one part in so many of an interval, and so often at most (should the clock
+ * be set back meanwhile); after that a rest of one part in so many. */
+#define TRY_SHARE  2
+#define TRIES_MAX  4000
+#define VAIN_SHARE 4
 
-static bool counters_equal(const struct repl_write_counters *a, const struct repl_write_counters *b)
+/* Rounds that found more than three quarters of what the one before found: the writers are as fast
+ * as the reading. */
+#define STALLS_MAX 4
+
+void repl_epoch_init(struct repl_epoch *epoch, int64_t interval_ns, enum repl_quiesce quiesce,
+                     uint64_t next_seq, int64_t last_end_ns)
 {
-    return a->sectors_written == b->sectors_written && a->sectors_discarded == b->sectors_discarded;
+    *epoch = (struct repl_epoch){.interval_ns = interval_ns,
+                                 .quiesce = quiesce,
+                                 .next_seq = next_seq,
+                                 .last_end_ns = last_end_ns};
 }
 
 /* A clock that was set back must not make a point older than the one before it. */
@@ -27,20 +32,25 @@ static int64_t not_before_last(const struct repl_epoch *epoch, int64_t now_ns)
     return now_ns > epoch->last_end_ns ? now_ns : epoch->last_end_ns;
 }
 
-static void wait_until(struct repl_epoch_action *action, int64_t until_ns)
-{
-    *action = (struct repl_epoch_action){.type = REPL_EPOCH_WAIT, .until_ns = until_ns};
-}
+/* --- rest ------------------------------------------------------------------------------------ */
 
 static void rest(struct repl_epoch *epoch, int64_t due_ns)
 {
     epoch->state = REPL_EPOCH_REST;
     epoch->due_ns = due_ns;
+    epoch->quiesced = epoch->no_quiesce = false;
+    epoch->tries_ns = 0;
+    epoch->tries = epoch->stalls = 0;
+    epoch->found = 0;
 }
 
 /* Tried again at once, a busy volume would be compared without pause, and a dying disk read so. */
 static void rest_after_vain(struct repl_epoch *epoch, int64_t now_ns)
 {
+    if (epoch->tracked) {
+        rest(epoch, now_ns + epoch->interval_ns / VAIN_SHARE);
+        return;
+    }
     int64_t took_ns = now_ns - epoch->round_begin_ns;
     epoch->pause_ns = took_ns <= 0                           ? 0
                       : took_ns < PAUSE_MAX_NS / REST_FACTOR ? REST_FACTOR * took_ns
@@ -48,75 +58,201 @@ static void rest_after_vain(struct repl_epoch *epoch, int64_t now_ns)
     rest(epoch, now_ns + epoch->interval_ns + epoch->pause_ns);
 }
 
-void repl_epoch_tick(struct repl_epoch *epoch, int64_t now_ns, struct repl_epoch_action *action)
+/* The next interval begins where this one ends, however long the cut took. */
+static void rest_until_next(struct repl_epoch *epoch, int64_t now_ns)
 {
-    wait_until(action, INT64_MAX);
+    int64_t due_ns = epoch->began_ns + epoch->interval_ns;
+    bool plausible = epoch->tracked && due_ns >= now_ns && due_ns <= now_ns + epoch->interval_ns;
+    rest(epoch, plausible        ? due_ns
+                : epoch->tracked ? now_ns
+                                 : now_ns + epoch->interval_ns);
+}
+
+bool repl_epoch_tick(struct repl_epoch *epoch, int64_t now_ns, int64_t *until_ns)
+{
+    *until_ns = INT64_MAX;
     if (epoch->state != REPL_EPOCH_REST)
-        return;
+        return false;
     /* a wall clock set back far would otherwise leave the volume alone until it has caught up */
     if (epoch->due_ns > now_ns + epoch->interval_ns + epoch->pause_ns)
         epoch->due_ns = now_ns + epoch->interval_ns;
-    action->until_ns = epoch->due_ns;
+    *until_ns = epoch->due_ns;
     if (now_ns < epoch->due_ns)
-        return;
+        return false;
     epoch->state = REPL_EPOCH_SYNCING;
-    action->type = REPL_EPOCH_SYNC;
+    epoch->began_ns = now_ns;
+    return true;
 }
 
-void repl_epoch_synced(struct repl_epoch *epoch, int64_t now_ns,
-                       const struct repl_write_counters *counters, struct repl_epoch_action *action)
+void repl_epoch_hurry(struct repl_epoch *epoch, int64_t now_ns)
+{
+    if (epoch->state == REPL_EPOCH_REST && epoch->due_ns > now_ns)
+        epoch->due_ns = now_ns;
+}
+
+void repl_epoch_synced(struct repl_epoch *epoch)
 {
     ensure(epoch->state == REPL_EPOCH_SYNCING);
-    *action = (struct repl_epoch_action){.until_ns = now_ns};
-    if (epoch->at_point && counters_equal(counters, &epoch->at_cut)) {
-        rest(epoch, now_ns + epoch->interval_ns);
-        action->type = REPL_EPOCH_UNCHANGED;
-        return;
-    }
-    epoch->state = REPL_EPOCH_READING;
+    epoch->state = REPL_EPOCH_TRYING;
+}
+
+/* --- the round ------------------------------------------------------------------------------- */
+
+static bool sectors_equal(const struct repl_write_counters *a, const struct repl_write_counters *b)
+{
+    return a->sectors_written == b->sectors_written && a->sectors_discarded == b->sectors_discarded;
+}
+
+bool repl_epoch_is_unchanged(const struct repl_epoch *epoch,
+                             const struct repl_write_counters *counters, uint64_t pages)
+{
+    bool marked = epoch->tracked && pages > 0;
+    return epoch->at_point && !epoch->quiesced && !marked &&
+           sectors_equal(counters, &epoch->at_cut);
+}
+
+void repl_epoch_unchanged(struct repl_epoch *epoch, int64_t now_ns)
+{
+    ensure(epoch->state == REPL_EPOCH_TRYING);
+    epoch->first_torn_ns = 0;
+    epoch->torn = 0;
+    rest_until_next(epoch, now_ns);
+}
+
+void repl_epoch_opened(struct repl_epoch *epoch, int64_t now_ns,
+                       const struct repl_write_counters *counters, uint64_t pages)
+{
+    ensure(epoch->state == REPL_EPOCH_TRYING);
     epoch->round_begin = *counters;
     epoch->round_begin_ns = not_before_last(epoch, now_ns);
     if (epoch->first_torn_ns == 0)
         epoch->first_torn_ns = now_ns;
-    action->type = REPL_EPOCH_ROUND;
+    epoch->stalls += epoch->found > 0 && pages > epoch->found / 4 * 3;
+    epoch->found = pages;
 }
 
-void repl_epoch_round_done(struct repl_epoch *epoch, int64_t now_ns,
-                           const struct repl_write_counters *counters, uint64_t changed_bytes,
-                           struct repl_epoch_action *action)
+bool repl_epoch_is_whole(const struct repl_epoch *epoch, const struct repl_write_counters *counters)
 {
-    ensure(epoch->state == REPL_EPOCH_READING);
+    const struct repl_write_counters *begin = &epoch->round_begin;
+    bool frozen = epoch->quiesced && epoch->quiesce != REPL_QUIESCE_COMMAND;
+    if (!epoch->tracked)
+        return sectors_equal(counters, begin);
+    if (frozen || !begin->write_back || !counters->write_back)
+        return counters->marks == begin->marks;
+    return counters->flushes == begin->flushes && counters->fua_writes == begin->fua_writes;
+}
+
+static enum repl_epoch_verdict vain(struct repl_epoch *epoch, int64_t now_ns)
+{
+    rest_after_vain(epoch, now_ns);
+    return REPL_EPOCH_VAIN;
+}
+
+static enum repl_epoch_verdict quiesce(struct repl_epoch *epoch)
+{
+    epoch->quiesced = true;
+    epoch->tries_ns = 0;
+    epoch->tries = 0;
+    return REPL_EPOCH_QUIESCE;
+}
+
+enum repl_epoch_verdict repl_epoch_not_quiesced(struct repl_epoch *epoch, int64_t now_ns)
+{
+    ensure(epoch->state == REPL_EPOCH_TRYING);
+    epoch->quiesced = false;
+    epoch->no_quiesce = true;
+    return epoch->quiesce == REPL_QUIESCE_WINDOW_ELSE_FREEZE ? vain(epoch, now_ns)
+                                                             : REPL_EPOCH_AGAIN;
+}
+
+/* A round of few pages that was torn. */
+static enum repl_epoch_verdict small_torn(struct repl_epoch *epoch, int64_t now_ns)
+{
+    epoch->torn++;
+    epoch->tries++;
+    if (epoch->tries_ns == 0)
+        epoch->tries_ns = epoch->round_begin_ns;
+    bool frozen = epoch->quiesced && epoch->quiesce != REPL_QUIESCE_COMMAND;
+    if (frozen)
+        return vain(epoch, now_ns);
+    if (now_ns - epoch->tries_ns < epoch->interval_ns / TRY_SHARE && epoch->tries < TRIES_MAX)
+        return REPL_EPOCH_AGAIN;
+    if (epoch->quiesce == REPL_QUIESCE_WINDOW_ELSE_FREEZE)
+        return quiesce(epoch);
+    return vain(epoch, now_ns);
+}
+
+enum repl_epoch_verdict repl_epoch_closed(struct repl_epoch *epoch, int64_t now_ns,
+                                          const struct repl_write_counters *counters, bool small,
+                                          bool others_whole)
+{
+    ensure(epoch->state == REPL_EPOCH_TRYING);
+    bool to_quiesce =
+        epoch->tracked && !epoch->quiesced && !epoch->no_quiesce &&
+        (epoch->quiesce == REPL_QUIESCE_FREEZE || epoch->quiesce == REPL_QUIESCE_COMMAND);
+    bool whole = others_whole && repl_epoch_is_whole(epoch, counters);
     epoch->attempts++;
-    if (!counters_equal(counters, &epoch->round_begin)) {
+    epoch->round_end_ns = not_before_last(epoch, now_ns);
+    if (whole && !to_quiesce)
+        return REPL_EPOCH_WHOLE;
+    if (!epoch->tracked) {
         epoch->torn++;
-        rest_after_vain(epoch, now_ns);
-        wait_until(action, epoch->due_ns);
-        return;
+        return vain(epoch, now_ns);
     }
-    *action = (struct repl_epoch_action){.type = REPL_EPOCH_CUT};
-    int64_t end_ns = not_before_last(epoch, now_ns);
-    action->point = (struct repl_point){
+    bool frozen = epoch->quiesced && epoch->quiesce != REPL_QUIESCE_COMMAND;
+    if (small || frozen)
+        return to_quiesce ? quiesce(epoch) : small_torn(epoch, now_ns);
+    epoch->first_torn_ns = now_ns; /* so far it was the reading that took the time */
+    if (epoch->stalls < STALLS_MAX)
+        return REPL_EPOCH_AGAIN;
+    epoch->torn++;
+    return vain(epoch, now_ns);
+}
+
+enum repl_epoch_verdict repl_epoch_spoilt(struct repl_epoch *epoch, int64_t now_ns)
+{
+    ensure(epoch->state == REPL_EPOCH_TRYING);
+    epoch->torn++;
+    return vain(epoch, now_ns);
+}
+
+/* --- the point ------------------------------------------------------------------------------- */
+
+void repl_epoch_point(const struct repl_epoch *epoch, uint64_t changed_bytes,
+                      struct repl_point *out)
+{
+    ensure(epoch->state == REPL_EPOCH_TRYING);
+    bool command = epoch->quiesced && epoch->quiesce == REPL_QUIESCE_COMMAND;
+    bool frozen = epoch->quiesced && !command;
+    int64_t begin_ns = epoch->round_begin_ns, end_ns = epoch->round_end_ns;
+    *out = (struct repl_point){
         .seq = epoch->next_seq,
-        .begin_ns = epoch->round_begin_ns < end_ns ? epoch->round_begin_ns : end_ns,
+        .begin_ns = begin_ns < end_ns ? begin_ns : end_ns,
         .end_ns = end_ns,
-        .consistency = REPL_CONSISTENCY_CRASH,
-        .cut = REPL_CUT_QUIET,
+        .consistency = command  ? REPL_CONSISTENCY_APPLICATION
+                       : frozen ? REPL_CONSISTENCY_FILESYSTEM
+                                : REPL_CONSISTENCY_CRASH,
+        .cut = command          ? REPL_CUT_COMMAND
+               : frozen         ? REPL_CUT_FREEZE
+               : epoch->tracked ? REPL_CUT_WINDOW
+                                : REPL_CUT_QUIET,
         .flags = epoch->resync ? REPL_POINT_RESYNC : 0,
         .attempts = epoch->attempts,
         .changed_bytes = changed_bytes};
 }
 
-/* The present content is that of the last point, and the counters of the round's begin say so. */
+/* The present content is that of the last point, as far as the counters of the round's begin say
+ * so. */
 static void point_reached(struct repl_epoch *epoch, int64_t now_ns)
 {
-    ensure(epoch->state == REPL_EPOCH_READING);
+    ensure(epoch->state == REPL_EPOCH_TRYING);
     epoch->at_point = true;
     epoch->at_cut = epoch->round_begin;
     epoch->attempts = epoch->torn = 0;
     epoch->first_torn_ns = epoch->pause_ns = 0;
     epoch->resync = false;
-    epoch->last_end_ns = not_before_last(epoch, now_ns);
-    rest(epoch, now_ns + epoch->interval_ns);
+    epoch->last_end_ns = epoch->round_end_ns;
+    rest_until_next(epoch, now_ns);
 }
 
 void repl_epoch_cut_done(struct repl_epoch *epoch, int64_t now_ns)
@@ -132,18 +268,17 @@ void repl_epoch_cut_empty(struct repl_epoch *epoch, int64_t now_ns)
 
 void repl_epoch_round_failed(struct repl_epoch *epoch, int64_t now_ns)
 {
-    if (epoch->state == REPL_EPOCH_READING)
+    if (epoch->state == REPL_EPOCH_TRYING)
         rest_after_vain(epoch, now_ns);
     else
         rest(epoch, now_ns + epoch->interval_ns);
 }
 
-void repl_epoch_distrust(struct repl_epoch *epoch, int64_t now_ns)
+void repl_epoch_distrust(struct repl_epoch *epoch, bool resync, int64_t now_ns)
 {
     epoch->at_point = false;
-    epoch->resync = true;
-    if (epoch->state == REPL_EPOCH_REST)
-        epoch->due_ns = now_ns;
+    epoch->resync = epoch->resync || resync;
+    repl_epoch_hurry(epoch, now_ns);
 }
 
 int64_t repl_epoch_stuck_ns(const struct repl_epoch *epoch, int64_t now_ns)

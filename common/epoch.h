@@ -1,18 +1,30 @@
 /*
- * When to look for changes and when a point is cut, one volume.
+ * When to look for changes, when a round of reading was a consistent copy, and
+ * what to do when it was not; one volume.
  *
- * Each interval: clean the page cache (SYNC), then look at the kernel's count
- * of completed writes. If it has not moved since the last point was cut, the
- * volume is as it was and the point's time moves on (UNCHANGED). Else a ROUND:
- * the changed pages are read, compared and put into the segment being built. A
- * round during which no write completed is a consistent copy: what completed
- * before it is all there, and what was submitted meanwhile is there in part, a
- * state that a crash at the round's end could have left. That is a point (CUT).
- * A round that a write fell into was not in vain: its pages have gone ahead, and
- * the next one finds less to do.
+ * Each interval: clean the page cache (SYNC), then open a round: take the time,
+ * the counters and what is marked as changed. If the kernel has counted no write
+ * since the last point was cut, the volume is as it was and the point's time
+ * moves on (UNCHANGED). Else what is marked is read, and the round closed: the
+ * counters again, and the time. It is WHOLE if nothing came in between that the
+ * order of writes hangs on:
  *
- * Times handed in are read before the counters are at the start of a round, and
- * after them at its end: a point's times enclose what they claim.
+ *   without a tracker  no write completed at all. What was completed before the
+ *                      round is all there, and of what was submitted meanwhile a
+ *                      part.
+ *   in a window        no flush and no FUA write completed (write-back cache), or
+ *                      none of this device's writes (write-through). A crash image
+ *                      of a disk is legal when it has every write that completed
+ *                      before the last completed flush and any part of the later
+ *                      ones; the round has all that completed before it was opened,
+ *                      and the last flush completed before that.
+ *   quiesced           the filesystem is frozen: nothing at all was written to the
+ *                      device. Between the user's commands: as in a window.
+ *
+ * A round that was torn is not in vain: what it has read has gone ahead, as in
+ * live migration, and the next one finds less to do. It is opened AGAIN at once
+ * for a share of the interval; then the filesystem is frozen, where that is
+ * allowed, or the volume rests and has no point.
  */
 #ifndef REPL_EPOCH_H
 #define REPL_EPOCH_H
@@ -22,74 +34,113 @@
 
 #include "repl/format.h"
 
-/* What the kernel has counted for the device (/sys/block/DEV/stat). Sectors only: they are added
- * before whoever wrote learns that the write is complete, while the number of requests is added
- * later and also grows with flushes that write nothing, our own syncs among them. */
+/* How a point may be cut. */
+enum repl_quiesce {
+    REPL_QUIESCE_WINDOW,             /* between barriers or not at all */
+    REPL_QUIESCE_WINDOW_ELSE_FREEZE, /* frozen where no window is found */
+    REPL_QUIESCE_FREEZE,             /* always frozen: clean without journal replay */
+    REPL_QUIESCE_COMMAND,            /* in a window between the user's commands */
+};
+
 struct repl_write_counters {
+    /* What the kernel has counted for the device (/sys/block/DEV/stat). Sectors only: they are
+     * added before whoever wrote learns that the write is complete, while the number of requests is
+     * added later and also grows with flushes that write nothing, our own syncs among them. */
     uint64_t sectors_written;
     uint64_t sectors_discarded;
+    /* What the tracker has, before whoever wrote learns of it; zeros without one. */
+    uint64_t flushes;    /* of the whole disk */
+    uint64_t fua_writes; /* of the whole disk */
+    uint64_t marks;      /* pages of the device, and ranges that could not be marked */
+    bool write_back;     /* the disk's cache: false means that each completed write is durable */
 };
 
 enum repl_epoch_state {
     REPL_EPOCH_REST,
     REPL_EPOCH_SYNCING,
-    REPL_EPOCH_READING,
+    REPL_EPOCH_TRYING, /* between rounds, or in one */
 };
 
-enum repl_epoch_action_type {
-    REPL_EPOCH_WAIT,      /* until until_ns */
-    REPL_EPOCH_SYNC,      /* clean the page cache, then call synced (after a time limit at most) */
-    REPL_EPOCH_ROUND,     /* read and compare, then call round_done */
-    REPL_EPOCH_UNCHANGED, /* the last point is still the present at until_ns */
-    REPL_EPOCH_CUT,       /* finish the segment with this point, then call cut_done; where it is
-                             empty, there is nothing to cut: call cut_empty */
-};
-
-struct repl_epoch_action {
-    enum repl_epoch_action_type type;
-    int64_t until_ns;
-    struct repl_point point;
+enum repl_epoch_verdict {
+    REPL_EPOCH_WHOLE,   /* prove it (the audit), then ask for the point */
+    REPL_EPOCH_AGAIN,   /* open another round at once */
+    REPL_EPOCH_QUIESCE, /* freeze or run the command, then open another round */
+    REPL_EPOCH_VAIN,    /* nothing this time; resting */
 };
 
 struct repl_epoch {
     int64_t interval_ns;
+    enum repl_quiesce quiesce;
+    bool tracked;
     enum repl_epoch_state state;
     bool resync;      /* the next rounds compare the whole volume because trust was lost */
     int64_t due_ns;   /* when the next interval begins */
-    int64_t pause_ns; /* added to it after a round in vain */
+    int64_t pause_ns; /* added to it after rounds in vain */
+    int64_t began_ns; /* when this interval did */
     bool at_point;    /* the counters below are those of the last point */
     struct repl_write_counters at_cut;
     uint64_t next_seq;
-    uint32_t attempts;
-    uint32_t torn; /* rounds that a write fell into since the last point */
-    int64_t round_begin_ns;
-    struct repl_write_counters round_begin;
-    int64_t last_end_ns;   /* of the last point: times never go back */
+    int64_t last_end_ns; /* of the last point: times never go back */
+
+    /* this interval's tries */
+    bool quiesced;
+    bool no_quiesce;       /* it has failed */
+    int64_t tries_ns;      /* when the first small round was opened; 0: none was */
+    uint32_t tries;        /* small rounds torn */
+    uint32_t stalls;       /* rounds that found hardly less than the one before */
+    uint64_t found;        /* pages, by the last round */
     int64_t first_torn_ns; /* when trying began that has not led to a point yet; 0: not trying */
+    uint32_t attempts;     /* rounds since the last point */
+    uint32_t torn;         /* of these, torn ones that count for people */
+
+    /* the round */
+    int64_t round_begin_ns, round_end_ns;
+    struct repl_write_counters round_begin;
 };
 
-void repl_epoch_init(struct repl_epoch *epoch, int64_t interval_ns, uint64_t next_seq,
-                     int64_t last_end_ns);
+void repl_epoch_init(struct repl_epoch *epoch, int64_t interval_ns, enum repl_quiesce quiesce,
+                     uint64_t next_seq, int64_t last_end_ns);
 
-/* What to do at now. Only in state REST does time alone lead to anything but WAIT. */
-void repl_epoch_tick(struct repl_epoch *epoch, int64_t now_ns, struct repl_epoch_action *action);
-/* The page cache is clean, or the time limit is over: ROUND or UNCHANGED. now was read before
- * counters. */
-void repl_epoch_synced(struct repl_epoch *epoch, int64_t now_ns,
-                       const struct repl_write_counters *counters,
-                       struct repl_epoch_action *action);
-/* All that was changed has been read and is in the segment: CUT, or WAIT for the next try. now was
- * read after counters. */
-void repl_epoch_round_done(struct repl_epoch *epoch, int64_t now_ns,
-                           const struct repl_write_counters *counters, uint64_t changed_bytes,
-                           struct repl_epoch_action *action);
+/* True: clean the page cache, then call synced (after a time limit at most). Else nothing is to do
+ * before until_ns, or at all but for what is under way (INT64_MAX). */
+bool repl_epoch_tick(struct repl_epoch *epoch, int64_t now_ns, int64_t *until_ns);
+/* Not only at the end of the interval but as soon as possible. */
+void repl_epoch_hurry(struct repl_epoch *epoch, int64_t now_ns);
+void repl_epoch_synced(struct repl_epoch *epoch);
+
+/* No freeze, no command: what is tried instead, until the interval's end. */
+enum repl_epoch_verdict repl_epoch_not_quiesced(struct repl_epoch *epoch, int64_t now_ns);
+/* Whether the last point is still the present; pages are those marked. */
+bool repl_epoch_is_unchanged(const struct repl_epoch *epoch,
+                             const struct repl_write_counters *counters, uint64_t pages);
+/* A round is opened; now was read before the counters and before the marked pages were taken. */
+void repl_epoch_opened(struct repl_epoch *epoch, int64_t now_ns,
+                       const struct repl_write_counters *counters, uint64_t pages);
+/* Or there is no need of one: the volume rests. */
+void repl_epoch_unchanged(struct repl_epoch *epoch, int64_t now_ns);
+/* Whether the round would be whole if it were closed with these. */
+bool repl_epoch_is_whole(const struct repl_epoch *epoch,
+                         const struct repl_write_counters *counters);
+/* All of it has been read; now was read after the counters. small: so few pages that opening the
+ * next one at once is worth it. others: of a group; what befell them befell this one. */
+enum repl_epoch_verdict repl_epoch_closed(struct repl_epoch *epoch, int64_t now_ns,
+                                          const struct repl_write_counters *counters, bool small,
+                                          bool others_whole);
+/* A whole round turned out not to be one (the freeze had ended, the audit was without a verdict,
+ * another volume of the group failed). */
+enum repl_epoch_verdict repl_epoch_spoilt(struct repl_epoch *epoch, int64_t now_ns);
+
+/* The point that the whole round stands for; then call cut_done or, if there was nothing to cut,
+ * cut_empty. */
+void repl_epoch_point(const struct repl_epoch *epoch, uint64_t changed_bytes,
+                      struct repl_point *out);
 void repl_epoch_cut_done(struct repl_epoch *epoch, int64_t now_ns);
-/* The round found nothing that the last point does not have. */
 void repl_epoch_cut_empty(struct repl_epoch *epoch, int64_t now_ns);
-/* The round broke off (an unreadable page, a full spool): tried again after an interval. */
+/* The round broke off (an unreadable page, a full spool, no freeze): tried again after a rest. */
 void repl_epoch_round_failed(struct repl_epoch *epoch, int64_t now_ns);
-/* What was compared before is worth nothing (the chain began anew, digests were forgotten). */
-void repl_epoch_distrust(struct repl_epoch *epoch, int64_t now_ns);
+/* What is at the site is not what was thought: the last point no longer tells the present. resync:
+ * the whole volume is compared. */
+void repl_epoch_distrust(struct repl_epoch *epoch, bool resync, int64_t now_ns);
 
 /* How long no point could be cut although there were changes; 0: all is well. */
 int64_t repl_epoch_stuck_ns(const struct repl_epoch *epoch, int64_t now_ns);

@@ -19,7 +19,9 @@
 #ifndef REPL_PIPELINE_H
 #define REPL_PIPELINE_H
 
+#include "capture/audit.h"
 #include "capture/batch.h"
+#include "capture/round.h"
 #include "epoch.h"
 #include "segment/segment_builder.h"
 #include "ship.h"
@@ -27,7 +29,18 @@
 enum repl_pipeline_action_type {
     REPL_PIPELINE_WAIT,       /* nothing before until_ns, or an event */
     REPL_PIPELINE_SYNC,       /* clean the page cache; then synced */
-    REPL_PIPELINE_SAMPLE,     /* read the write counters, then the clock; then sampled */
+    REPL_PIPELINE_QUIESCE,    /* freeze, or run the command; then quiesced */
+    REPL_PIPELINE_OPEN,       /* read the clock, then the write counters, then OR what the tracker
+                                 has marked into round.dirty; then opened */
+    REPL_PIPELINE_CLOSE,      /* read the write counters, then the clock; then closed */
+    REPL_PIPELINE_RESUME,     /* thaw, run the other command; then resumed */
+    REPL_PIPELINE_AUDIT,      /* after delay_ns take a sample of the tracker; then audited */
+    REPL_PIPELINE_REPAIR,     /* OR what was submitted lately into round.dirty */
+    REPL_PIPELINE_SETTLE,     /* of what was taken from the tracker only what is in
+                                 repl_pipeline_unsafe is needed after a crash (see settle); then
+                                 make audit.base outlive us; then swap touched, if it is due */
+    REPL_PIPELINE_COMMIT,     /* the round is a point, if the other volumes' of the group are; then
+                                 commit */
     REPL_PIPELINE_STATE,      /* make *state durable; then state_written */
     REPL_PIPELINE_CHECKPOINT, /* make the table's memory durable; then checkpointed */
     REPL_PIPELINE_HELLO,      /* send hello; then welcome, refused or lost */
@@ -41,8 +54,16 @@ enum repl_pipeline_action_type {
                                  forget for each of their extents; then recovered, or lost */
 };
 
+enum repl_settle {
+    REPL_SETTLE_NONE, /* everything taken is still needed */
+    REPL_SETTLE_REST, /* of that, what is unsafe */
+    REPL_SETTLE_ALL,  /* exactly what is unsafe, which is more */
+};
+
 struct repl_pipeline_action {
     enum repl_pipeline_action_type type;
+    enum repl_settle settle;
+    int64_t delay_ns; /* AUDIT */
     uint64_t number;
     uint64_t offset;
     int64_t until_ns;
@@ -50,11 +71,29 @@ struct repl_pipeline_action {
     const struct repl_source_state *state;
 };
 
+/* What a round that was torn leads to. */
+enum repl_after {
+    REPL_AFTER_REST,
+    REPL_AFTER_OPEN,
+    REPL_AFTER_QUIESCE,
+    REPL_AFTER_FAILURE,
+};
+
+enum repl_hold {
+    REPL_HOLD_NONE,
+    REPL_HOLD_ASKED,
+    REPL_HOLD_ON,
+    REPL_HOLD_ENDING,
+};
+
 struct repl_pipeline_segment; /* a segment's digests until it is acknowledged */
 
 struct repl_pipeline_options {
     uint64_t volume_size;
     int64_t interval_ns;              /* between points */
+    enum repl_quiesce quiesce;        /* heeded only where there is a tracker */
+    uint64_t parked_pages;            /* that fit into the shell's batches at once */
+    struct repl_audit_limits audit;
     uint64_t spool_limit_bytes;       /* reading stops while more is built and not acknowledged */
     struct repl_page_digest *digests; /* one for each page of the volume; outlives the pipeline */
     repl_chunk_known_fn *chunk_known; /* NULL: no deduplication */
@@ -78,14 +117,25 @@ struct repl_pipeline {
     uint64_t digest_bytes;                  /* of all segments */
 
     /* the round */
-    bool reading;
-    uint64_t next_page;
-    uint32_t batches_out;
+    struct repl_round round;
+    enum repl_after after;        /* when it has drained */
+    bool grouped;                 /* other volumes' rounds stand and fall with it */
     uint64_t point_changed_bytes; /* since the last point, all rounds together */
-    bool round_void; /* what it reads is no point: an error, or what it compares with is gone */
+
+    /* its proof */
+    struct repl_audit audit; /* where there is a tracker */
+    bool proven;
+    unsigned busy_audits;
+    bool comparing;       /* everything is read since tracking is not trusted; until the next point */
+    enum repl_hold hold;
+    bool held_throughout; /* the freeze, or whatever it was */
 
     /* what is due */
-    bool sync_due, sample_due, state_due, state_out, checkpoint_out, hello_due, recover_due;
+    bool sync_due, quiesce_due, open_due, close_due, resume_due, audit_due, repair_due, settle_due;
+    bool commit_due;
+    int64_t audit_delay_ns;
+    enum repl_settle settle;
+    bool state_due, state_out, checkpoint_out, hello_due, recover_due;
     bool supply_due, send_due;
     uint64_t send_number, send_offset;
     uint64_t sending;  /* the segment whose bytes may be on their way; 0: none */
@@ -104,6 +154,9 @@ struct repl_pipeline {
     struct repl_point point;    /* the last one cut */
     int64_t unchanged_until_ns; /* the volume is known to equal it until then */
     uint64_t point_count, changed_bytes, sent_bytes, torn_rounds;
+    uint64_t degradations;
+    char degraded_cause[REPL_WIRE_TEXT_MAX + 1];
+    char quiesce_cause[REPL_WIRE_TEXT_MAX + 1]; /* why the last freeze or command failed */
     struct repl_error error; /* why the last round failed; code REPL_OK: it did not */
 };
 
@@ -111,6 +164,11 @@ struct repl_pipeline {
 REPL_RESULT repl_pipeline_init(struct repl_pipeline *p, const struct repl_pipeline_options *options,
                                const struct repl_source_state *state, struct repl_error *err);
 void repl_pipeline_fini(struct repl_pipeline *p);
+/* There is a tracker; before the first next. base: as it was saved by the one before us, whose
+ * unsettled pages the caller then ORs into round.dirty. NULL: tracking begins anew, and the whole
+ * volume is compared, for a cause that people are told. */
+void repl_pipeline_track(struct repl_pipeline *p, const struct repl_audit_baseline *base,
+                         const char *cause);
 
 void repl_pipeline_next(struct repl_pipeline *p, int64_t now_ns,
                         struct repl_pipeline_action *action);
@@ -118,27 +176,59 @@ void repl_pipeline_next(struct repl_pipeline *p, int64_t now_ns,
 /* --- reading --------------------------------------------------------------------------------- */
 
 /* Fills an idle batch with the next pages to read; false: there are none now. The caller reads
- * their bytes into batch->pages, has repl_batch_reduce run, and gives the batch back. */
+ * their bytes into batch->pages and says batch_read; then, when batch_fate says so, has
+ * repl_batch_reduce run (or not), and gives the batch back. */
 bool repl_pipeline_fill(struct repl_pipeline *p, struct repl_batch *batch);
+void repl_pipeline_batch_read(struct repl_pipeline *p);
+/* Of all batches that have been read and are not being reduced. */
+enum repl_batch_fate repl_pipeline_batch_fate(const struct repl_pipeline *p);
 /* result: of reading and reducing. A failure ends the round without a point; it never becomes
  * data. */
 void repl_pipeline_batch_done(struct repl_pipeline *p, struct repl_batch *batch, repl_result result,
                               const struct repl_error *err, int64_t now_ns);
 
-void repl_pipeline_synced(struct repl_pipeline *p, int64_t now_ns,
-                          const struct repl_write_counters *counters);
-void repl_pipeline_sampled(struct repl_pipeline *p, int64_t now_ns,
-                           const struct repl_write_counters *counters);
+/* --- the round ------------------------------------------------------------------------------- */
+
+/* A volume of a group: its next round is wanted now. */
+void repl_pipeline_hurry(struct repl_pipeline *p, int64_t now_ns);
+void repl_pipeline_synced(struct repl_pipeline *p);
+void repl_pipeline_quiesced(struct repl_pipeline *p, repl_result result,
+                            const struct repl_error *err, int64_t now_ns);
+/* With these counters, and what is marked by now, the last point is the present. */
+bool repl_pipeline_is_unchanged(const struct repl_pipeline *p,
+                                const struct repl_write_counters *counters);
+/* grouped: together with other volumes, some of which have changed; a point is cut even where
+ * nothing has. */
+void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
+                          const struct repl_write_counters *counters, bool grouped);
+bool repl_pipeline_is_whole(const struct repl_pipeline *p,
+                            const struct repl_write_counters *counters);
+/* others_whole: of a group; true if there is none. */
+void repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
+                          const struct repl_write_counters *counters, bool others_whole);
+/* intact: from quiesced until the RESUME. Also unasked, when it has ended by itself. */
+void repl_pipeline_resumed(struct repl_pipeline *p, bool intact, int64_t now_ns);
+void repl_pipeline_audited(struct repl_pipeline *p, const struct repl_audit_sample *sample,
+                           int64_t now_ns);
+/* What would be lost if only the tracker and the site were left: a page is unsafe if it is set in
+ * one of them. */
+#define REPL_PIPELINE_UNSAFE 3
+void repl_pipeline_unsafe(const struct repl_pipeline *p,
+                          const struct repl_bitmap *out[REPL_PIPELINE_UNSAFE]);
+void repl_pipeline_commit(struct repl_pipeline *p, bool others_proven, int64_t now_ns);
+
 /* The device has become larger: digests is the longer table, its new entries zero. */
 REPL_RESULT repl_pipeline_grow(struct repl_pipeline *p, uint64_t volume_size,
                                struct repl_page_digest *digests, struct repl_error *err);
+/* Not in the middle of a round. */
+bool repl_pipeline_may_grow(const struct repl_pipeline *p);
 
 /* --- durability ------------------------------------------------------------------------------ */
 
 void repl_pipeline_state_written(struct repl_pipeline *p);
 void repl_pipeline_checkpointed(struct repl_pipeline *p);
 /* Asks for a last checkpoint; stopped says when it is done. */
-void repl_pipeline_stop(struct repl_pipeline *p);
+void repl_pipeline_stop(struct repl_pipeline *p, int64_t now_ns);
 bool repl_pipeline_stopped(const struct repl_pipeline *p);
 
 /* --- the link -------------------------------------------------------------------------------- */

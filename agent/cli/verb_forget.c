@@ -3,9 +3,24 @@
 
 #include "cli/verbs.h"
 #include "config/config.h"
+#include "source/capture/tracker.h"
 #include "source/state_dir.h"
 
 static const char *config_path = REPL_AGENT_CONFIG_PATH;
+
+/* The tracking first: without the state nobody knows any more which is the volume's. */
+static repl_result volume_remove(const char *state, const char *volume, struct repl_error *err)
+{
+    struct repl_uuid uuid;
+    repl_result result = repl_state_dir_volume(state, volume, &uuid, err);
+    if (repl_ok(result))
+        REPL_TRY(repl_tracker_forget(&uuid, err));
+    else if (result.code == REPL_E_CORRUPT)
+        fprintf(stderr,
+                "repl forget: %s: if its writes are tracked, that goes on until the next reboot\n",
+                err->text);
+    return repl_state_dir_remove(state, volume, err);
+}
 
 static repl_result forget(const struct repl_config *config, const char *volume,
                           struct repl_error *err)
@@ -15,7 +30,7 @@ static repl_result forget(const struct repl_config *config, const char *volume,
         return repl_fail(err, REPL_E_USAGE, "'%s' is not a volume's name", volume);
     REPL_TRY(repl_forward(repl_state_lock(config->state, &lock_fd, err), err,
                           "stop the agent first (systemctl stop repl-agent)"));
-    repl_result result = repl_state_dir_remove(config->state, volume, err);
+    repl_result result = volume_remove(config->state, volume, err);
     close(lock_fd);
     return result;
 }
@@ -47,8 +62,8 @@ const struct repl_verb repl_verb_forget = {
     .name = "forget",
     .synopsis = "VOLUME [--config FILE]",
     .summary = "remove what this host keeps of a volume",
-    .description = "Removes the volume's state, digests and spool from this host. The agent must "
-                   "be stopped. The history at the site stays as it is, and belongs to the volume "
+    .description = "Ends the tracking of writes to the volume's device, and removes its state, "
+                   "digests and spool from this host. The agent must be stopped. The history at the site stays as it is, and belongs to the volume "
                    "as it was: protecting the device again begins a new volume under a new name.",
     .options = options,
     .positional_min = 1,

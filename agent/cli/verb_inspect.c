@@ -81,11 +81,12 @@ static void print_point(const struct repl_point *point)
     repl_words_utc(point->begin_ns, begin);
     repl_words_utc(point->end_ns, end);
     printf("  point %-6" PRIu64 " %s to %s, %s-consistent, cut %s at attempt %u, %" PRIu64
-           " bytes changed%s%s\n",
+           " bytes changed%s%s%s\n",
            point->seq, begin, end, repl_words_consistency(point->consistency),
            repl_words_cut(point->cut), point->attempts, point->changed_bytes,
            point->flags & REPL_POINT_RESYNC ? ", resync" : "",
-           point->flags & REPL_POINT_MERGED ? ", merged" : "");
+           point->flags & REPL_POINT_MERGED ? ", merged" : "",
+           point->flags & REPL_POINT_GROUP ? ", group" : "");
 }
 
 static void print_head(const char *label, const struct repl_head *head)

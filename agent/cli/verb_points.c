@@ -51,6 +51,8 @@ static void point_text(const struct repl_points_entry *entry)
            repl_words_consistency(p->consistency), repl_words_cut(p->cut), window, bytes);
     if (p->flags & REPL_POINT_RESYNC)
         fputs("  resync", stdout);
+    if (p->flags & REPL_POINT_GROUP)
+        fputs("  group", stdout);
     if (p->flags & REPL_POINT_MERGED)
         fputs("  merged into a later point", stdout);
     if (entry->unchanged_until_ns > p->end_ns) {
@@ -87,12 +89,13 @@ static json_t *point_json(const struct repl_points_entry *entry)
 {
     const struct repl_point *p = &entry->point;
     return json_pack(
-        "{s:s, s:I, s:o, s:I, s:I, s:s, s:s, s:i, s:I, s:b, s:b, s:I, s:I}", "type", "point", "seq",
-        (json_int_t)p->seq, "time", json_time(p->end_ns), "begin_ns", (json_int_t)p->begin_ns,
-        "end_ns", (json_int_t)p->end_ns, "consistency", repl_words_consistency(p->consistency),
-        "cut", repl_words_cut(p->cut), "attempts", (int)p->attempts, "changed_bytes",
-        (json_int_t)p->changed_bytes, "resync", (p->flags & REPL_POINT_RESYNC) != 0, "merged",
-        (p->flags & REPL_POINT_MERGED) != 0, "unchanged_until_ns",
+        "{s:s, s:I, s:o, s:I, s:I, s:s, s:s, s:i, s:I, s:b, s:b, s:b, s:I, s:I}", "type", "point",
+        "seq", (json_int_t)p->seq, "time", json_time(p->end_ns), "begin_ns",
+        (json_int_t)p->begin_ns, "end_ns", (json_int_t)p->end_ns, "consistency",
+        repl_words_consistency(p->consistency), "cut", repl_words_cut(p->cut), "attempts",
+        (int)p->attempts, "changed_bytes", (json_int_t)p->changed_bytes, "resync",
+        (p->flags & REPL_POINT_RESYNC) != 0, "merged", (p->flags & REPL_POINT_MERGED) != 0, "group",
+        (p->flags & REPL_POINT_GROUP) != 0, "unchanged_until_ns",
         (json_int_t)entry->unchanged_until_ns, "volume_bytes", (json_int_t)entry->volume_size);
 }
 
@@ -272,7 +275,8 @@ const struct repl_verb repl_verb_points = {
         "without journal replay, \"application\" was vouched for by the configured command. cut: "
         "\"quiet\" while nothing was written, \"window\" between two write barriers, \"freeze\" "
         "under a frozen filesystem, \"command\" between the configured commands. \"resync\": found "
-        "by comparison, after changes may have been missed.\n"
+        "by comparison, after changes may have been missed. \"group\": cut in one window with the "
+        "other volumes of its group, at the same time.\n"
         "\n"
         "From a store directory, changes of the source's state are shown too, by the site's clock.",
     .options = points_options,

@@ -172,8 +172,13 @@ static void print_notes(const struct repl_status *status, const struct repl_volu
         duration_format(volume->catch_up_ms, time);
         printf("    backlog: gone in about %s\n", time);
     }
-    if (!status->site)
+    if (!status->site) {
+        if (volume->untracked[0] != '\0')
+            printf("    slow:    writes are not tracked, each round compares the whole device: "
+                   "%s\n",
+                   volume->untracked);
         return;
+    }
     if (!volume->replica_on)
         printf("    replica: none\n");
     else if (volume->replica_applying)

@@ -65,6 +65,12 @@ static const struct field volume_fields[] = {
     FIELD(repl_volume_status, bytes_changed, FIELD_UNSIGNED),
     FIELD(repl_volume_status, bytes_sent, FIELD_UNSIGNED),
     FIELD(repl_volume_status, rounds_torn, FIELD_UNSIGNED),
+    FIELD(repl_volume_status, tracked, FIELD_BOOL),
+    FIELD(repl_volume_status, untracked, FIELD_TEXT),
+    FIELD(repl_volume_status, audits, FIELD_UNSIGNED),
+    FIELD(repl_volume_status, shortfalls, FIELD_UNSIGNED),
+    FIELD(repl_volume_status, repairs, FIELD_UNSIGNED),
+    FIELD(repl_volume_status, degradations, FIELD_UNSIGNED),
     END,
 };
 

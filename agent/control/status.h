@@ -40,7 +40,14 @@ struct repl_volume_status {
     uint64_t points;        /* cut (agent), committed (site) */
     uint64_t bytes_changed; /* agent: of pages found changed */
     uint64_t bytes_sent;    /* agent: acknowledged segments; site: received */
-    uint64_t rounds_torn;   /* agent: rounds a write fell into */
+    uint64_t rounds_torn;   /* agent: rounds that were no point, a write or a barrier fell into them */
+    /* agent only */
+    bool tracked;        /* else each round compares the whole device */
+    char untracked[256]; /* why */
+    uint64_t audits;     /* of the tracking, passed; since the start, as all that follow */
+    uint64_t shortfalls; /* audits that found writes overlooked */
+    uint64_t repairs;    /* of these, mended without a comparison */
+    uint64_t degradations;
 };
 
 struct repl_status {

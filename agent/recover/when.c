@@ -411,8 +411,9 @@ char *repl_when_describe(const struct repl_when *when, const struct repl_points_
     repl_words_utc(point->end_ns, utc);
     repl_words_duration(point->end_ns - point->begin_ns, window);
     fprintf(out, "point %" PRIu64 " of %s (%s)\n", point->seq, local, utc);
-    fprintf(out, "  %s, cut %s (within %s)%s\n", consistency_sentence(point), cut_sentence(point),
-            window, point->flags & REPL_POINT_RESYNC ? ", by comparison (resync)" : "");
+    fprintf(out, "  %s, cut %s (within %s)%s%s\n", consistency_sentence(point), cut_sentence(point),
+            window, point->flags & REPL_POINT_RESYNC ? ", by comparison (resync)" : "",
+            point->flags & REPL_POINT_GROUP ? ", together with its group" : "");
     if (entry->unchanged_until_ns > point->end_ns) {
         repl_words_local(entry->unchanged_until_ns, until);
         fprintf(out, "  unchanged until %s\n", until);

@@ -11,6 +11,7 @@
 #include "control/status.h"
 #include "link/client.h"
 #include "loop/loop.h"
+#include "source/source_group.h"
 #include "source/source_volume.h"
 #include "source/state_dir.h"
 
@@ -22,6 +23,8 @@ struct source {
     int lock_fd;
     struct repl_source_volume **volumes;
     size_t volume_count; /* made so far */
+    struct repl_source_group **groups;
+    size_t group_count;
     size_t stopped_count;
     bool stopping;
 };
@@ -83,19 +86,46 @@ static json_t *control_answer(void *owner, const char *request, struct repl_erro
     return NULL;
 }
 
+/* The group of that name, which is made when its first volume is; NULL: none is wanted. */
+static repl_result group_find(struct source *s, const char *name, struct repl_source_group **out,
+                              struct repl_error *err)
+{
+    size_t members = 0;
+    *out = NULL;
+    if (name == NULL)
+        return REPL_SUCCESS;
+    for (size_t i = 0; i < s->group_count; i++) {
+        if (strcmp(repl_source_group_name(s->groups[i]), name) == 0) {
+            *out = s->groups[i];
+            return REPL_SUCCESS;
+        }
+    }
+    for (size_t i = 0; i < s->config->volume_count; i++) {
+        const char *group = s->config->volumes[i].group;
+        members += group != NULL && strcmp(group, name) == 0;
+    }
+    REPL_TRY(repl_source_group_new(s->loop, name, members, out, err));
+    s->groups[s->group_count++] = *out;
+    return REPL_SUCCESS;
+}
+
 static repl_result volumes_start(struct source *s, const struct repl_client_options *client,
                                  struct repl_error *err)
 {
     s->volumes = calloc(s->config->volume_count + 1, sizeof *s->volumes);
-    if (s->volumes == NULL)
+    s->groups = calloc(s->config->volume_count + 1, sizeof(struct repl_source_group *));
+    if (s->volumes == NULL || s->groups == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for the volumes");
     for (size_t i = 0; i < s->config->volume_count; i++) {
+        struct repl_source_group *group;
+        REPL_TRY(group_find(s, s->config->volumes[i].group, &group, err));
         const struct repl_source_volume_options options = {
             .loop = s->loop,
             .client = s->client,
             .client_options = *client,
             .config = s->config,
             .volume = &s->config->volumes[i],
+            .group = group,
             .stopped = volume_stopped,
             .context = s,
         };
@@ -150,6 +180,9 @@ repl_result repl_source_run(const struct repl_config *config, struct repl_error 
     for (size_t i = 0; i < s.volume_count; i++)
         repl_source_volume_free(s.volumes[i]);
     free(s.volumes);
+    for (size_t i = 0; i < s.group_count; i++)
+        repl_source_group_free(s.groups[i]);
+    free(s.groups);
     repl_client_free(s.client);
     repl_loop_free(s.loop);
     if (s.lock_fd >= 0)

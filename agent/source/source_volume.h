@@ -9,6 +9,7 @@
 #include "link/client.h"
 #include "loop/loop.h"
 #include "repl/error.h"
+#include "source/source_group.h"
 
 struct repl_source_volume;
 
@@ -18,6 +19,7 @@ struct repl_source_volume_options {
     struct repl_client_options client_options; /* for a blocking connection of its own */
     const struct repl_config *config;          /* outlives the volume */
     const struct repl_config_volume *volume;
+    struct repl_source_group *group; /* outlives the volume; NULL: cut on its own */
     void (*stopped)(void *context); /* after repl_source_volume_stop, once */
     void *context;
 };

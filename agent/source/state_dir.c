@@ -298,6 +298,29 @@ void repl_state_dir_close(struct repl_state_dir *dir)
     }
 }
 
+repl_result repl_state_dir_volume(const char *state_path, const char *volume,
+                                  struct repl_uuid *out, struct repl_error *err)
+{
+    char path[512];
+    uint8_t file[REPL_SLOT_FILE] = {0};
+    struct repl_source_state state;
+    uint64_t generation;
+    snprintf(path, sizeof path, "%s/volumes/%s/state", state_path, volume);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return repl_fail_errno(err, errno == ENOENT ? REPL_E_MISSING : REPL_E_IO, errno,
+                               "nothing is kept of volume %s: %s", volume, path);
+    ssize_t got = pread(fd, file, sizeof file, 0);
+    int failed = errno;
+    close(fd);
+    if (got < 0)
+        return repl_fail_errno(err, REPL_E_IO, failed, "%s", path);
+    REPL_TRY(repl_forward(repl_source_state_decode(file, &state, &generation, err), err, "%s",
+                          path));
+    *out = state.volume;
+    return REPL_SUCCESS;
+}
+
 repl_result repl_state_dir_remove(const char *state_path, const char *volume,
                                   struct repl_error *err)
 {

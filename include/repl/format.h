@@ -101,6 +101,7 @@ enum repl_cut {
 
 #define REPL_POINT_RESYNC 1u /* the changes since the point before were found by comparison */
 #define REPL_POINT_MERGED 2u /* kept as a time only: its bytes went into a later point */
+#define REPL_POINT_GROUP  4u /* cut in one window with the other volumes of its group */
 
 struct repl_point {
     uint64_t seq;

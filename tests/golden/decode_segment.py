@@ -32,7 +32,7 @@ SEGMENT_MAX = 1 << 30
 CHANGES, SUPPLY = 1, 2
 OBJECT, DATA, CHUNK_RECORD, ZERO = 1, 2, 3, 4
 RECORD_SIZE = {OBJECT: 32, DATA: 40, CHUNK_RECORD: 64, ZERO: 32}
-RESYNC, MERGED = 1, 2
+RESYNC, MERGED, GROUP = 1, 2, 4
 KINDS = {CHANGES: "changes", SUPPLY: "supply"}
 CODECS = {0: "stored", 1: "zstd"}
 CONSISTENCIES = {1: "crash", 2: "filesystem", 3: "application"}
@@ -134,7 +134,7 @@ def decode_point(data, where):
     require(begin <= end, f"{where}: ends before it begins")
     require(consistency in CONSISTENCIES, f"{where}: consistency")
     require(cut in CUTS, f"{where}: cut")
-    require(flags & ~(RESYNC | MERGED) == 0, f"{where}: flags")
+    require(flags & ~(RESYNC | MERGED | GROUP) == 0, f"{where}: flags")
     require(attempts >= 1, f"{where}: attempts")
     return dict(number=number, begin=begin, end=end, consistency=consistency, cut=cut, flags=flags,
                 attempts=attempts, changed=changed)
@@ -315,6 +315,7 @@ def say_point(point):
             f" consistency {CONSISTENCIES[point['consistency']]} cut {CUTS[point['cut']]}")
     text += " resync" if point["flags"] & RESYNC else ""
     text += " merged" if point["flags"] & MERGED else ""
+    text += " group" if point["flags"] & GROUP else ""
     return text + f" attempts {point['attempts']} changed-bytes {point['changed']}"
 
 

@@ -161,6 +161,20 @@ static inline void golden_blocks(struct craft *craft)
     craft_point(craft, 7, 0);
 }
 
+/* Of a volume in a group, frozen together with the others; the older point was found by comparing.
+ */
+static inline void golden_group(struct craft *craft)
+{
+    *craft = (struct craft){.header = craft_header(7, 9)};
+    craft_run_frame(craft, 'g', 4096);
+    craft_object(craft, 8192);
+    craft_data(craft, 0, 4096, 4096, 0, 0);
+    craft_point(craft, 8, REPL_POINT_GROUP | REPL_POINT_MERGED | REPL_POINT_RESYNC);
+    craft_point(craft, 9, REPL_POINT_GROUP);
+    craft->points[1].consistency = REPL_CONSISTENCY_FILESYSTEM;
+    craft->points[1].cut = REPL_CUT_FREEZE;
+}
+
 /* As the program itself writes them: the only one whose bytes another zstd may make otherwise. */
 static inline void golden_built(struct memory_file *file)
 {
@@ -204,6 +218,7 @@ static const struct golden_case golden_cases[] = {
     {.name = "good-supply-of-nothing", .craft = golden_supply_of_nothing},
     {.name = "good-largest", .craft = golden_largest},
     {.name = "good-blocks", .craft = golden_blocks},
+    {.name = "good-group", .craft = golden_group},
     {.name = "good-built", .build = golden_built},
 };
 
@@ -271,9 +286,10 @@ static inline void golden_print_points(const struct repl_segment *s, FILE *out)
         const struct repl_point *p = &s->points[i];
         fprintf(out, "point %" PRIu64 " begin %" PRId64 " end %" PRId64, p->seq, p->begin_ns,
                 p->end_ns);
-        fprintf(out, " consistency %s cut %s%s%s", consistencies[p->consistency], cuts[p->cut],
+        fprintf(out, " consistency %s cut %s%s%s%s", consistencies[p->consistency], cuts[p->cut],
                 p->flags & REPL_POINT_RESYNC ? " resync" : "",
-                p->flags & REPL_POINT_MERGED ? " merged" : "");
+                p->flags & REPL_POINT_MERGED ? " merged" : "",
+                p->flags & REPL_POINT_GROUP ? " group" : "");
         fprintf(out, " attempts %" PRIu32 " changed-bytes %" PRIu64 "\n", p->attempts,
                 p->changed_bytes);
     }

@@ -20,7 +20,7 @@ start_agent
 note "seed of a fresh $FS"
 wait_replicated data 60
 seed_point=$(site_value data .point.seq)
-[ "$(site_value data .point.cut)" = quiet ] || fail "the point was not cut at rest"
+[ "$(site_value data .point.cut)" = window ] || fail "the point was not cut in a window"
 
 for round in 1 2 3; do
     run dd if=/dev/urandom of="$workdir/mnt/random.$round" bs=64k count=$((round * 40)) status=none

@@ -41,13 +41,25 @@ stop_pid() {
     wait "$1" 2>/dev/null
 }
 
+forget_volume() { # STATE NAME
+    sed "s|^state = .*|state = $1|" "$workdir/agent.conf" >"$workdir/forget.conf" &&
+        "$REPL" forget "$2" --config "$workdir/forget.conf" >/dev/null
+}
+
 cleanup() {
     local status=$? i
     trap - EXIT
     for i in "${test_pids[@]}"; do [ -n "$i" ] && stop_pid "$i"; done
+    # the tracking programs outlive the agent
+    for i in "$workdir"/state*/volumes/*; do
+        [ -f "$i/state" ] && forget_volume "${i%/volumes/*}" "${i##*/}"
+    done
     for ((i = ${#test_mounts[@]} - 1; i >= 0; i--)); do umount "${test_mounts[i]}" 2>/dev/null; done
     for i in "${test_partitioned[@]}"; do delpart "$i" 1 2>/dev/null; done
-    for i in "${test_loops[@]}"; do losetup -d "$i" 2>/dev/null; done
+    for i in "${test_loops[@]}"; do
+        { echo 1 >"/sys/block/${i##*/}/queue/iostats"; } 2>/dev/null # the next user's again
+        losetup -d "$i" 2>/dev/null
+    done
     [ -n "${KEEP:-}" ] && echo "kept: $workdir" || rm -rf "$workdir"
     exit "$status"
 }

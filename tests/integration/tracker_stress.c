@@ -361,7 +361,7 @@ static bool point(struct world *world)
     switch (audit(world)) {
     case REPL_AUDIT_PASSED:
         world->outcome.audits++;
-        repl_tracker_settle(world->tracker, NULL);
+        repl_tracker_settle(world->tracker, NULL, 0, false);
         repl_tracker_swap_touched(world->tracker, &world->audit);
         baseline_save(world);
         return true;

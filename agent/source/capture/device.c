@@ -349,6 +349,16 @@ repl_result repl_device_counters(const struct repl_device *device, struct repl_w
     return REPL_SUCCESS;
 }
 
+repl_result repl_device_write_back(const struct repl_device *device, bool *write_back,
+                                   struct repl_error *err)
+{
+    char text[64];
+    if (!sysfs_read(text, sizeof text, "/sys/class/block/%s/queue/write_cache", device->disk))
+        return repl_fail(err, REPL_E_IO, "%s: write_cache", device->path);
+    *write_back = strcmp(text, "write back") == 0;
+    return REPL_SUCCESS;
+}
+
 /* Undoes mountinfo's octal escapes in place. */
 static void mount_unescape(char *text)
 {

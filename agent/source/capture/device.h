@@ -38,6 +38,10 @@ REPL_RESULT repl_device_size(const struct repl_device *device, uint64_t *size,
 REPL_RESULT repl_device_counters(const struct repl_device *device, struct repl_write_counters *out,
                                  struct repl_error *err);
 
+/* Whether the disk has a volatile cache, which flushes empty. */
+REPL_RESULT repl_device_write_back(const struct repl_device *device, bool *write_back,
+                                   struct repl_error *err);
+
 /* Writes back what the page cache holds for it: syncfs of each filesystem mounted from it or from a
  * partition of it, and fsync of the device itself. Blocks for as long as that takes. */
 REPL_RESULT repl_device_sync(const struct repl_device *device, struct repl_error *err);

@@ -97,17 +97,19 @@ void repl_track_bits_or_into(const struct repl_track_bits *from, struct repl_bit
     }
 }
 
-/* Makes a summary bit's line what keep has of it (keep NULL: nothing). */
-static void line_replace(const struct repl_track_bits *bits, uint64_t line,
-                         const struct repl_bitmap *keep)
+/* Leaves of a summary bit's line what is in one of keep. */
+static void line_retain(const struct repl_track_bits *bits, uint64_t line,
+                        const struct repl_bitmap *const *keep, size_t count)
 {
     uint64_t word = line * REPL_TRACK_LINE_WORDS, end = word + REPL_TRACK_LINE_WORDS;
     bool left = false;
     for (; word < end; word++) {
-        uint64_t within = keep != NULL ? word_within(keep, word) : 0;
-        uint64_t wanted = within != 0 ? keep->words[word] & within : 0;
-        left |= wanted != 0;
-        __atomic_store_n(&bits->leaf[word], wanted, __ATOMIC_SEQ_CST);
+        uint64_t wanted = 0;
+        for (size_t i = 0; i < count; i++) {
+            uint64_t within = word_within(keep[i], word);
+            wanted |= within != 0 ? keep[i]->words[word] & within : 0;
+        }
+        left |= (__atomic_and_fetch(&bits->leaf[word], wanted, __ATOMIC_SEQ_CST)) != 0;
     }
     if (!left)
         __atomic_fetch_and(&bits->summary[line / 64], ~(UINT64_C(1) << line % 64),
@@ -123,22 +125,20 @@ void repl_track_bits_add(const struct repl_track_bits *bits, const struct repl_b
             word_or(bits, word, added->words[word] & word_within(added, word));
 }
 
-void repl_track_bits_replace(const struct repl_track_bits *bits, const struct repl_bitmap *keep)
+void repl_track_bits_retain(const struct repl_track_bits *bits,
+                            const struct repl_bitmap *const *keep, size_t count)
 {
-    /* first in, then out: at no time is a bit of keep missing */
-    if (keep != NULL)
-        repl_track_bits_add(bits, keep);
     uint64_t summary_words = bits->leaf_words / REPL_TRACK_LINE_PAGES;
     for (uint64_t i = 0; i < summary_words; i++) {
         uint64_t lines = __atomic_load_n(&bits->summary[i], __ATOMIC_SEQ_CST);
         for (; lines != 0; lines &= lines - 1)
-            line_replace(bits, i * 64 + (uint64_t)__builtin_ctzll(lines), keep);
+            line_retain(bits, i * 64 + (uint64_t)__builtin_ctzll(lines), keep, count);
     }
 }
 
 void repl_track_bits_clear(const struct repl_track_bits *bits)
 {
-    repl_track_bits_replace(bits, NULL);
+    repl_track_bits_retain(bits, NULL, 0);
 }
 
 void repl_track_bits_rebuild(const struct repl_track_bits *bits)

@@ -22,6 +22,7 @@
 #ifndef REPL_AGENT_TRACK_BITS_H
 #define REPL_AGENT_TRACK_BITS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/bitmap.h"
@@ -41,8 +42,10 @@ void repl_track_bits_move(const struct repl_track_bits *from, const struct repl_
                           struct repl_bitmap *into);
 void repl_track_bits_or_into(const struct repl_track_bits *from, struct repl_bitmap *into);
 void repl_track_bits_add(const struct repl_track_bits *bits, const struct repl_bitmap *added);
-/* Leaves exactly what keep has (NULL: nothing). For bitmaps that nobody else writes at the time. */
-void repl_track_bits_replace(const struct repl_track_bits *bits, const struct repl_bitmap *keep);
+/* Leaves only what one of keep has, which may be of any size. Costs what is set. For bitmaps that
+ * nobody else writes at the time. */
+void repl_track_bits_retain(const struct repl_track_bits *bits,
+                            const struct repl_bitmap *const *keep, size_t count);
 void repl_track_bits_clear(const struct repl_track_bits *bits);
 void repl_track_bits_rebuild(const struct repl_track_bits *bits);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
  * What the tracking programs in the kernel and the agent share: the layout of
- * the pinned maps. Any change of it is a new REPL_TRACK_VERSION.
+ * the pinned maps. Any change of it, or of what the programs do, is a new
+ * REPL_TRACK_VERSION: programs of the same version go on through an upgrade.
  *
  * bits     four bitmaps ("areas") over the pages of the protected device, one
  *          after the other, each of two levels: the leaf, one bit a page, then the
@@ -77,7 +78,6 @@ struct repl_track_saved {
 struct repl_track_config {
     __u64 magic;
     __u64 version;
-    __u64 object_hash; /* of the programs' ELF file */
     __u64 disk_major;  /* the whole disk */
     __u64 disk_minor;
     __u64 diskseq;        /* 0: the kernel does not tell */

@@ -91,10 +91,13 @@ void repl_tracker_recover(struct repl_tracker *tracker, struct repl_bitmap *into
     repl_track_bits_or_into(&taken, into);
 }
 
-void repl_tracker_settle(struct repl_tracker *tracker, const struct repl_bitmap *unsafe)
+void repl_tracker_settle(struct repl_tracker *tracker, const struct repl_bitmap *const *unsafe,
+                         size_t count, bool add)
 {
     struct repl_track_bits taken = area_of(tracker, REPL_TRACK_TAKEN);
-    repl_track_bits_replace(&taken, unsafe);
+    for (size_t i = 0; add && i < count; i++)
+        repl_track_bits_add(&taken, unsafe[i]);
+    repl_track_bits_retain(&taken, unsafe, count);
 }
 
 /* No program writes the older bitmap while it is emptied: one that looked at `active` just before

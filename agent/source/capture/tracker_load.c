@@ -99,11 +99,6 @@ static repl_result directory_remove(const char *path, struct repl_error *err)
 
 /* --- mapping --------------------------------------------------------------------------------- */
 
-static uint64_t object_hash(void)
-{
-    return repl_xxh3(repl_track_object, (size_t)(repl_track_object_end - repl_track_object));
-}
-
 static void *map_map(int fd, size_t size)
 {
     void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -187,8 +182,7 @@ static bool config_is_ours(const struct repl_track_maps *maps,
                            const struct repl_track_target *target, char *cause)
 {
     const struct repl_track_config *config = maps->config;
-    if (config->magic != REPL_TRACK_MAGIC || config->version != REPL_TRACK_VERSION ||
-        config->object_hash != object_hash()) {
+    if (config->magic != REPL_TRACK_MAGIC || config->version != REPL_TRACK_VERSION) {
         snprintf(cause, REPL_TRACK_CAUSE_SIZE, "it was made by another version of this program");
         return false;
     }
@@ -293,7 +287,6 @@ static void config_fill(struct repl_track_config *config, const struct repl_trac
     uint64_t capacity = capacity_for(target);
     config->magic = REPL_TRACK_MAGIC;
     config->version = REPL_TRACK_VERSION;
-    config->object_hash = object_hash();
     config->disk_major = target->disk_major;
     config->disk_minor = target->disk_minor;
     config->diskseq = target->diskseq;

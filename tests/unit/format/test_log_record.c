@@ -36,7 +36,7 @@ static struct repl_point random_point(struct random *random, uint64_t seq)
                                .end_ns = begin_ns + (int64_t)random_below(random, 1000),
                                .consistency = REPL_CONSISTENCY_CRASH + random_below(random, 3),
                                .cut = REPL_CUT_QUIET + random_below(random, 4),
-                               .flags = (uint16_t)random_below(random, 4),
+                               .flags = (uint16_t)random_below(random, 8),
                                .attempts = (uint32_t)random_next(random) | 1,
                                .changed_bytes = random_next(random)};
 }

@@ -309,7 +309,7 @@ static void points_have_bounds(void **state)
     assert_memory_equal(bytes + 24, "\2\3\3\0DDDDUUUUUUUU", 16);
 
     assert_true(point_decodes(sample_point()));
-    for (int value = 0; value < 6; value++) {
+    for (int value = 0; value < 10; value++) {
         point = sample_point();
         point.consistency = value;
         assert_true(point_decodes(point) == (value >= 1 && value <= 3));
@@ -318,7 +318,7 @@ static void points_have_bounds(void **state)
         assert_true(point_decodes(point) == (value >= 1 && value <= 4));
         point = sample_point();
         point.flags = (uint16_t)value;
-        assert_true(point_decodes(point) == (value <= 3));
+        assert_true(point_decodes(point) == (value <= 7));
     }
     point = sample_point();
     point.end_ns = point.begin_ns;

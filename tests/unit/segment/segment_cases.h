@@ -332,7 +332,7 @@ static const struct bad_case bad_cases[] = {
     {"point-last-is-not-to", CORRUPT, "point 2", PATCH(AT_POINT, 2, 0, 8, 11)},
     {"point-last-merged", CORRUPT, "point 2", PATCH(AT_POINT, 2, 26, 2, 2)},
     {"point-not-merged", CORRUPT, "point 1", PATCH(AT_POINT, 1, 26, 2, 1)},
-    {"point-flags", CORRUPT, "segment index", PATCH(AT_POINT, 0, 26, 2, 6)},
+    {"point-flags", CORRUPT, "segment index", PATCH(AT_POINT, 0, 26, 2, 8 | REPL_POINT_MERGED)},
     {"point-consistency-0", CORRUPT, "segment index", PATCH(AT_POINT, 0, 24, 1, 0)},
     {"point-consistency-4", CORRUPT, "segment index", PATCH(AT_POINT, 0, 24, 1, 4)},
     {"point-cut-0", CORRUPT, "segment index", PATCH(AT_POINT, 0, 25, 1, 0)},

@@ -257,7 +257,7 @@ static void tracking_goes_on_without_an_agent(void **state)
     repl_bitmap_clear_all(&f->got);
     repl_tracker_recover(f->tracker, &f->got);
     assert_int_equal(f->got.set_count, 2);
-    repl_tracker_settle(f->tracker, NULL);
+    repl_tracker_settle(f->tracker, NULL, 0, false);
     repl_bitmap_clear_all(&f->got);
     repl_tracker_recover(f->tracker, &f->got);
     assert_int_equal(f->got.set_count, 0);
@@ -286,7 +286,7 @@ static void an_incomplete_set_is_lost(void **state)
     f->tracker->maps.config->complete = 0;
     assert_int_equal(open_tracker(f), REPL_TRACK_LOST);
     assert_non_null(strstr(f->cause, "never finished"));
-    f->tracker->maps.config->object_hash++;
+    f->tracker->maps.config->version++;
     assert_int_equal(open_tracker(f), REPL_TRACK_LOST);
     assert_non_null(strstr(f->cause, "another version"));
 }

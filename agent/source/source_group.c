@@ -1,0 +1,319 @@
+#include "source/source_group.h"
+
+#include <stdlib.h>
+
+#include "base/ensure.h"
+#include "control/control.h"
+#include "source/source_volume_internal.h"
+
+enum place { AWAY, AT_OPEN, AT_CLOSE, AT_COMMIT };
+
+struct member {
+    struct repl_source_volume *volume;
+    enum place place; /* where it waits */
+    bool in_round;    /* of the group */
+};
+
+struct repl_source_group {
+    struct repl_loop *loop;
+    const char *name;
+    struct member *members;
+    size_t count, capacity;
+    bool spoilt; /* the round under way will be no point of the group */
+    bool looking, look_again;
+    struct repl_timer patience;
+};
+
+/* --- who takes part -------------------------------------------------------------------------- */
+
+static bool is_able(const struct member *member)
+{
+    const struct repl_source_volume *v = member->volume;
+    return v->phase == VOLUME_RUNNING && v->tracker != NULL && !v->pipeline.comparing &&
+           v->pipeline.ship.point_seq != 0;
+}
+
+static bool all_able(const struct repl_source_group *group)
+{
+    for (size_t i = 0; i < group->count; i++) {
+        if (!is_able(&group->members[i]))
+            return false;
+    }
+    return group->count == group->capacity;
+}
+
+static bool any_in_round(const struct repl_source_group *group)
+{
+    for (size_t i = 0; i < group->count; i++) {
+        if (group->members[i].in_round)
+            return true;
+    }
+    return false;
+}
+
+static bool all_at(const struct repl_source_group *group, enum place place)
+{
+    for (size_t i = 0; i < group->count; i++) {
+        if (group->members[i].place != place)
+            return false;
+    }
+    return true;
+}
+
+static struct member *member_of(struct repl_source_group *group,
+                                const struct repl_source_volume *volume)
+{
+    for (size_t i = 0; i < group->count; i++) {
+        if (group->members[i].volume == volume)
+            return &group->members[i];
+    }
+    ensure(!"a volume of another group");
+    return NULL;
+}
+
+/* A member of the round that is no longer where the round is. */
+static bool is_lost(const struct member *member)
+{
+    enum repl_round_phase phase = member->volume->pipeline.round.phase;
+    return !volume_is_up(member->volume) || phase < REPL_ROUND_READING ||
+           phase == REPL_ROUND_DRAINING;
+}
+
+/* --- the common steps ------------------------------------------------------------------------ */
+
+static void alone(struct member *member)
+{
+    member->place = AWAY;
+    member->in_round = false;
+    volume_round_open(member->volume);
+}
+
+static void open_each_alone(struct repl_source_group *group)
+{
+    repl_timer_cancel(&group->patience);
+    for (size_t i = 0; i < group->count; i++) {
+        if (group->members[i].place == AT_OPEN && volume_is_up(group->members[i].volume)) {
+            alone(&group->members[i]);
+            volume_pump(group->members[i].volume);
+        }
+    }
+}
+
+/* All counters, then the marks of all. */
+static void open_all(struct repl_source_group *group)
+{
+    struct repl_write_counters counters[REPL_SOURCE_GROUP_MAX];
+    struct repl_error err;
+    bool unchanged = true;
+    repl_timer_cancel(&group->patience);
+    int64_t now_ns = repl_now_wall_ns();
+    for (size_t i = 0; i < group->count; i++) {
+        if (!repl_ok(volume_counters_begin(group->members[i].volume, &counters[i], &err))) {
+            volume_fail(group->members[i].volume, &err);
+            open_each_alone(group);
+            return;
+        }
+    }
+    for (size_t i = 0; i < group->count; i++) {
+        struct repl_source_volume *v = group->members[i].volume;
+        volume_marks_take(v);
+        unchanged = unchanged && repl_pipeline_is_unchanged(&v->pipeline, &counters[i]);
+    }
+    group->spoilt = false;
+    for (size_t i = 0; i < group->count; i++) {
+        struct member *member = &group->members[i];
+        member->place = AWAY;
+        member->in_round = !unchanged;
+        repl_pipeline_opened(&member->volume->pipeline, now_ns, &counters[i], !unchanged);
+    }
+    for (size_t i = 0; i < group->count; i++)
+        volume_pump(group->members[i].volume);
+}
+
+static void close_all(struct repl_source_group *group)
+{
+    struct repl_write_counters counters[REPL_SOURCE_GROUP_MAX];
+    struct repl_error err;
+    bool whole = true;
+    for (size_t i = 0; i < group->count; i++) {
+        struct repl_source_volume *v = group->members[i].volume;
+        if (!repl_ok(volume_counters_end(v, &counters[i], &err))) {
+            volume_fail(v, &err);
+            group->spoilt = true;
+            return;
+        }
+        whole = whole && repl_pipeline_is_whole(&v->pipeline, &counters[i]);
+    }
+    int64_t now_ns = repl_now_wall_ns();
+    for (size_t i = 0; i < group->count; i++) {
+        group->members[i].place = AWAY;
+        repl_pipeline_closed(&group->members[i].volume->pipeline, now_ns, &counters[i], whole);
+    }
+    for (size_t i = 0; i < group->count; i++)
+        volume_pump(group->members[i].volume);
+}
+
+static void commit_all(struct repl_source_group *group)
+{
+    int64_t now_ns = repl_now_wall_ns();
+    for (size_t i = 0; i < group->count; i++) {
+        group->members[i].place = AWAY;
+        group->members[i].in_round = false;
+        repl_pipeline_commit(&group->members[i].volume->pipeline, true, now_ns);
+    }
+    for (size_t i = 0; i < group->count; i++)
+        volume_pump(group->members[i].volume);
+}
+
+/* One of the round is gone: the others' rounds are in vain. */
+static void release(struct member *member)
+{
+    struct repl_source_volume *v = member->volume;
+    enum place place = member->place;
+    struct repl_write_counters counters = v->pipeline.epoch.round_begin;
+    int64_t now_ns = repl_now_wall_ns();
+    member->place = AWAY;
+    member->in_round = false;
+    if (!volume_is_up(v))
+        return;
+    if (place == AT_CLOSE)
+        repl_pipeline_closed(&v->pipeline, now_ns, &counters, false);
+    else if (place == AT_COMMIT)
+        repl_pipeline_commit(&v->pipeline, false, now_ns);
+    volume_pump(v);
+}
+
+static void round_spoil(struct repl_source_group *group)
+{
+    for (size_t i = 0; i < group->count; i++) {
+        struct member *member = &group->members[i];
+        if (member->in_round && (member->place != AWAY || is_lost(member)))
+            release(member);
+    }
+}
+
+/* --- the barrier ----------------------------------------------------------------------------- */
+
+static void round_follow(struct repl_source_group *group)
+{
+    for (size_t i = 0; i < group->count; i++)
+        group->spoilt |= group->members[i].in_round && is_lost(&group->members[i]);
+    if (group->spoilt)
+        round_spoil(group);
+    else if (all_at(group, AT_CLOSE))
+        close_all(group);
+    else if (all_at(group, AT_COMMIT))
+        commit_all(group);
+}
+
+void repl_source_group_look(struct repl_source_group *group)
+{
+    group->look_again = true;
+    if (group->looking)
+        return; /* whoever is looking will again */
+    group->looking = true;
+    while (group->look_again) {
+        group->look_again = false;
+        if (any_in_round(group))
+            round_follow(group);
+        else if (!all_able(group))
+            open_each_alone(group);
+        else if (all_at(group, AT_OPEN))
+            open_all(group);
+    }
+    group->looking = false;
+}
+
+void repl_source_group_open(struct repl_source_group *group, struct repl_source_volume *volume)
+{
+    struct member *member = member_of(group, volume);
+    if (member->in_round) { /* it was torn: so were the others' */
+        group->spoilt = true;
+        member->in_round = false;
+    }
+    if (!all_able(group)) {
+        alone(member);
+        return;
+    }
+    member->place = AT_OPEN;
+    int64_t patience_ns = 2 * volume->pipeline.options.interval_ns;
+    repl_timer_arm(group->loop, &group->patience, repl_now_mono_ns() + patience_ns);
+    for (size_t i = 0; i < group->count; i++) {
+        struct repl_source_volume *other = group->members[i].volume;
+        if (group->members[i].place == AWAY && !group->members[i].in_round && other != volume) {
+            repl_pipeline_hurry(&other->pipeline, repl_now_wall_ns());
+            volume_wake(other);
+        }
+    }
+}
+
+static bool waits(struct repl_source_group *group, struct repl_source_volume *volume,
+                  enum place place)
+{
+    struct member *member = member_of(group, volume);
+    if (!member->in_round)
+        return false;
+    member->place = place;
+    return true;
+}
+
+void repl_source_group_close(struct repl_source_group *group, struct repl_source_volume *volume)
+{
+    if (!waits(group, volume, AT_CLOSE))
+        volume_round_close(volume);
+}
+
+void repl_source_group_commit(struct repl_source_group *group, struct repl_source_volume *volume)
+{
+    if (!waits(group, volume, AT_COMMIT))
+        repl_pipeline_commit(&volume->pipeline, true, repl_now_wall_ns());
+}
+
+static void patience_over(struct repl_timer *timer)
+{
+    open_each_alone(timer->context);
+}
+
+/* --- a life ---------------------------------------------------------------------------------- */
+
+repl_result repl_source_group_new(struct repl_loop *loop, const char *name, size_t member_count,
+                                  struct repl_source_group **out, struct repl_error *err)
+{
+    if (member_count > REPL_SOURCE_GROUP_MAX)
+        return repl_fail(err, REPL_E_USAGE, "group %s has %zu volumes; at most %d can be cut at once",
+                         name, member_count, REPL_SOURCE_GROUP_MAX);
+    struct repl_source_group *group = calloc(1, sizeof *group);
+    if (group == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a group");
+    group->members = calloc(member_count, sizeof *group->members);
+    if (group->members == NULL) {
+        free(group);
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a group");
+    }
+    group->loop = loop;
+    group->name = name;
+    group->capacity = member_count;
+    group->patience = (struct repl_timer){.fire = patience_over, .context = group};
+    *out = group;
+    return REPL_SUCCESS;
+}
+
+void repl_source_group_free(struct repl_source_group *group)
+{
+    if (group == NULL)
+        return;
+    repl_timer_cancel(&group->patience);
+    free(group->members);
+    free(group);
+}
+
+const char *repl_source_group_name(const struct repl_source_group *group)
+{
+    return group->name;
+}
+
+void repl_source_group_join(struct repl_source_group *group, struct repl_source_volume *volume)
+{
+    ensure(group->count < group->capacity);
+    group->members[group->count++] = (struct member){.volume = volume};
+}

@@ -1,0 +1,40 @@
+/*
+ * Volumes that are cut at one common point: where their rounds meet.
+ *
+ * A group's window is common: the counters of all are read before any marks are
+ * taken, and again after the last page of all has been read. It is whole if it
+ * is for each of them, and a point if each one's proof holds; all points of it
+ * carry the same times.
+ *
+ * That takes volumes that can be cut at all. While one of them has no point at
+ * the site yet, is being compared, is not tracked, has failed, or does not come
+ * within two intervals, the others are cut each for itself, and their points say
+ * so by lacking the group's flag.
+ */
+#ifndef REPL_AGENT_SOURCE_GROUP_H
+#define REPL_AGENT_SOURCE_GROUP_H
+
+#include "loop/loop.h"
+#include "repl/error.h"
+
+#define REPL_SOURCE_GROUP_MAX 64
+
+struct repl_source_group;
+struct repl_source_volume;
+
+/* name outlives the group. */
+REPL_RESULT repl_source_group_new(struct repl_loop *loop, const char *name, size_t member_count,
+                                  struct repl_source_group **out, struct repl_error *err);
+/* After its volumes have stopped. NULL is allowed. */
+void repl_source_group_free(struct repl_source_group *group);
+const char *repl_source_group_name(const struct repl_source_group *group);
+void repl_source_group_join(struct repl_source_group *group, struct repl_source_volume *volume);
+
+/* What the volume's pipeline asks for; done at once, or when the others have come. */
+void repl_source_group_open(struct repl_source_group *group, struct repl_source_volume *volume);
+void repl_source_group_close(struct repl_source_group *group, struct repl_source_volume *volume);
+void repl_source_group_commit(struct repl_source_group *group, struct repl_source_volume *volume);
+/* Something has happened to the volume: what waits for it may go on, or no longer has to. */
+void repl_source_group_look(struct repl_source_group *group);
+
+#endif

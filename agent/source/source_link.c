@@ -1,0 +1,318 @@
+/*
+ * The volume's side of the link: one request at a time on the pipeline's behalf,
+ * and a report each second, which is the link's heartbeat.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <syslog.h>
+
+#include "base/ensure.h"
+#include "control/control.h"
+#include "source/source_volume_internal.h"
+
+#define REPORT_NS REPL_SECOND_NS
+
+static void link_start(struct repl_source_volume *v, const char *method, const char *what,
+                       const struct repl_buffer *body, repl_response_fn *done)
+{
+    struct repl_error err;
+    v->link = (struct repl_request){.method = method, .offset = -1, .done = done, .context = v};
+    snprintf(v->link.path, sizeof v->link.path, "/v1/volumes/%s/%s", volume_name(v), what);
+    if (body != NULL) {
+        v->link.body = body->data;
+        v->link.body_size = body->size;
+    }
+    v->link_sent_ns = repl_now_wall_ns();
+    if (repl_ok(repl_request_start(v->options.client, &v->link, &err)))
+        v->link_out = true;
+    else
+        repl_pipeline_lost(&v->pipeline, err.text, repl_now_wall_ns());
+}
+
+/* An answer that is not the one hoped for: a refusal, the missing chunks, or nonsense. */
+static void link_refused(struct repl_source_volume *v, int64_t now_ns)
+{
+    const struct repl_request *link = &v->link;
+    struct repl_refusal refusal;
+    struct repl_error err;
+    if (repl_wire_type_of(link->response, link->response_size) == REPL_WIRE_MISSING) {
+        repl_pipeline_missing(&v->pipeline);
+    } else if (repl_ok(repl_refusal_decode(link->response, link->response_size, &refusal, &err))) {
+        repl_pipeline_refused(&v->pipeline, &refusal, now_ns);
+    } else {
+        char text[REPL_WIRE_TEXT_MAX];
+        snprintf(text, sizeof text, "the site answered with status %d and no message of its own",
+                 link->status);
+        repl_pipeline_lost(&v->pipeline, text, now_ns);
+    }
+}
+
+static void hello_answered(struct repl_request *request, repl_result result,
+                           const struct repl_error *err)
+{
+    struct repl_source_volume *v = request->context;
+    int64_t now_ns = repl_now_wall_ns();
+    struct repl_welcome welcome;
+    struct repl_error mine;
+    v->link_out = false;
+    if (!repl_ok(result)) {
+        repl_pipeline_lost(&v->pipeline, err->text, now_ns);
+    } else if (request->status == 200 &&
+               repl_ok(repl_welcome_decode(request->response, request->response_size, &welcome,
+                                           &mine))) {
+        repl_ship_clock(&v->pipeline.ship, v->link_sent_ns, welcome.received_ns, welcome.replied_ns,
+                        now_ns);
+        repl_pipeline_welcome(&v->pipeline, &welcome, now_ns);
+    } else {
+        link_refused(v, now_ns);
+    }
+    volume_pump(v);
+}
+
+void volume_hello_send(struct repl_source_volume *v)
+{
+    struct repl_hello hello;
+    struct repl_error err;
+    int64_t now_ns = repl_now_wall_ns();
+    repl_pipeline_hello(&v->pipeline, (uint32_t)v->options.volume->rpo_ms, now_ns, &hello);
+    v->link_body.size = 0;
+    if (!repl_ok(repl_hello_encode(&hello, &v->link_body, &err))) {
+        repl_pipeline_lost(&v->pipeline, err.text, now_ns);
+        return;
+    }
+    link_start(v, "POST", "hello", &v->link_body, hello_answered);
+}
+
+static void segment_acknowledged(struct repl_source_volume *v, const struct repl_ack *ack,
+                                 int64_t now_ns)
+{
+    repl_pipeline_ack(&v->pipeline, ack, now_ns);
+    if (ack->head.has_point) /* the site is told at once how the volume fares now */
+        repl_timer_arm(v->options.loop, &v->report_timer, repl_now_mono_ns());
+}
+
+static void send_answered(struct repl_request *request, repl_result result,
+                          const struct repl_error *err)
+{
+    struct repl_source_volume *v = request->context;
+    int64_t now_ns = repl_now_wall_ns();
+    struct repl_ack ack;
+    struct repl_error mine;
+    v->link_out = false;
+    v->send_number = 0;
+    bool good = request->status == 200 || request->status == 201;
+    if (!repl_ok(result))
+        repl_pipeline_lost(&v->pipeline, err->text, now_ns);
+    else if (good &&
+             repl_ok(repl_ack_decode(request->response, request->response_size, &ack, &mine)))
+        segment_acknowledged(v, &ack, now_ns);
+    else
+        link_refused(v, now_ns);
+    volume_pump(v);
+}
+
+/* How far the segment being sent may go: not into its footer before its digest is remembered. */
+static uint64_t send_limit(const struct repl_source_volume *v, const struct repl_spool_file *file,
+                           bool *whole)
+{
+    const struct repl_ship_segment *s = repl_ship_find(&v->pipeline.ship, v->send_number);
+    uint64_t readable = repl_spool_readable(file);
+    *whole = s != NULL && s->complete && v->pipeline.released >= v->send_number;
+    if (*whole)
+        return readable < s->size ? readable : s->size;
+    uint64_t appended = repl_spool_appended(file);
+    uint64_t most = appended > REPL_SEGMENT_FOOTER_SIZE ? appended - REPL_SEGMENT_FOOTER_SIZE : 0;
+    return readable < most ? readable : most;
+}
+
+static size_t send_body(struct repl_request *request, void *buffer, size_t size)
+{
+    struct repl_source_volume *v = request->context;
+    struct repl_spool_file *file = repl_spool_find(&v->spool, v->send_number);
+    struct repl_error err;
+    bool whole;
+    ensure(file != NULL);
+    uint64_t limit = send_limit(v, file, &whole);
+    if (v->send_at >= limit) {
+        const struct repl_ship_segment *s = repl_ship_find(&v->pipeline.ship, v->send_number);
+        return whole && v->send_at == s->size ? 0 : REPL_BODY_PAUSE;
+    }
+    size_t piece = limit - v->send_at < size ? (size_t)(limit - v->send_at) : size;
+    if (!repl_ok(repl_spool_read(file, v->send_at, buffer, piece, &err))) {
+        /* The segment is lost. Closing the volume ends this request, so not from within it. */
+        v->late_failure = err;
+        repl_timer_arm(v->options.loop, &v->fail_timer, repl_now_mono_ns());
+        return REPL_BODY_PAUSE;
+    }
+    v->send_at += piece;
+    return piece;
+}
+
+void volume_segment_send(struct repl_source_volume *v, uint64_t number, uint64_t offset)
+{
+    const struct repl_ship_segment *s = repl_ship_find(&v->pipeline.ship, number);
+    char path[64];
+    struct repl_error err;
+    ensure(s != NULL);
+    snprintf(path, sizeof path, "segments/%llu.%u", (unsigned long long)s->to_seq, s->part);
+    v->send_number = number;
+    v->send_at = offset;
+    v->link = (struct repl_request){.method = "PUT",
+                                    .offset = (int64_t)offset,
+                                    .read_body = send_body,
+                                    .done = send_answered,
+                                    .context = v};
+    snprintf(v->link.path, sizeof v->link.path, "/v1/volumes/%s/%s", volume_name(v), path);
+    if (repl_ok(repl_request_start(v->options.client, &v->link, &err))) {
+        v->link_out = true;
+        return;
+    }
+    v->send_number = 0;
+    repl_pipeline_lost(&v->pipeline, err.text, repl_now_wall_ns());
+}
+
+void volume_segment_drop(struct repl_source_volume *v, uint64_t number)
+{
+    if (v->send_number == number && v->link_out) {
+        repl_request_cancel(&v->link);
+        v->link_out = false;
+        v->send_number = 0;
+    }
+    repl_spool_drop(&v->spool, number);
+}
+
+/* --- recovering what the site knows and we do not -------------------------------------------- */
+
+static void recover_done(void *context, repl_result result, const struct repl_error *err,
+                         const struct repl_recovered_extent *extents, size_t count)
+{
+    struct repl_source_volume *v = context;
+    int64_t now_ns = repl_now_wall_ns();
+    v->recover_out = false;
+    v->recover = NULL;
+    if (!volume_is_up(v)) {
+        volume_close_if_drained(v);
+        return;
+    }
+    if (!repl_ok(result)) {
+        repl_pipeline_lost(&v->pipeline, err->text, now_ns);
+    } else {
+        for (size_t i = 0; i < count; i++)
+            repl_pipeline_forget(&v->pipeline, extents[i].offset, extents[i].length);
+        repl_pipeline_recovered(&v->pipeline, now_ns);
+        repl_log(LOG_NOTICE,
+                 "volume %s: after an unclean end, %zu ranges are compared with the device again",
+                 volume_name(v), count);
+    }
+    volume_pump(v);
+}
+
+void volume_recover(struct repl_source_volume *v, const struct repl_head *from,
+                          const struct repl_head *head)
+{
+    struct repl_error err;
+    repl_result result =
+        repl_recover_job_start(v->options.loop, &v->options.client_options, volume_name(v), from,
+                               head, recover_done, v, &v->recover, &err);
+    if (repl_ok(result))
+        v->recover_out = true;
+    else
+        repl_pipeline_lost(&v->pipeline, err.text, repl_now_wall_ns());
+}
+
+/* --- reports --------------------------------------------------------------------------------- */
+
+/* A report is the link's heartbeat: where no segment is on its way, nothing else would notice that
+ * the site has gone or has changed its mind. */
+static void report_failed(struct repl_source_volume *v, repl_result result,
+                          const struct repl_error *err, int64_t now_ns)
+{
+    struct repl_refusal refusal;
+    struct repl_error mine;
+    if (v->link_out || v->recover_out || v->pipeline.ship.state != REPL_SHIP_READY)
+        return;
+    if (!repl_ok(result))
+        repl_pipeline_lost(&v->pipeline, err->text, now_ns);
+    else if (repl_ok(
+                 repl_refusal_decode(v->report.response, v->report.response_size, &refusal, &mine)))
+        repl_pipeline_refused(&v->pipeline, &refusal, now_ns);
+    volume_pump(v);
+}
+
+static void report_answered(struct repl_request *request, repl_result result,
+                            const struct repl_error *err)
+{
+    struct repl_source_volume *v = request->context;
+    int64_t now_ns = repl_now_wall_ns();
+    struct repl_ack ack;
+    struct repl_error mine;
+    v->report_out = false;
+    if (repl_ok(result) && request->status == 200 &&
+        repl_ok(repl_ack_decode(request->response, request->response_size, &ack, &mine)))
+        repl_ship_clock(&v->pipeline.ship, v->report_sent_ns, ack.received_ns, ack.replied_ns,
+                        now_ns);
+    else
+        report_failed(v, result, err, now_ns);
+}
+
+static void rate_follow(struct repl_source_volume *v)
+{
+    int64_t now_ns = repl_now_mono_ns();
+    double seconds = (double)(now_ns - v->rate_ns) / 1e9;
+    double rate = (double)(v->pipeline.sent_bytes - v->rate_bytes) / (seconds > 0 ? seconds : 1);
+    v->rate = v->rate == 0 ? rate : 0.8 * v->rate + 0.2 * rate;
+    v->rate_bytes = v->pipeline.sent_bytes;
+    v->rate_ns = now_ns;
+}
+
+static void state_log(struct repl_source_volume *v, const struct repl_report *report)
+{
+    enum repl_state state = report->state == REPL_STATE_IDLE ? REPL_STATE_OK : report->state;
+    if (state == v->logged)
+        return;
+    v->logged = state;
+    repl_log(state == REPL_STATE_OK ? LOG_NOTICE : LOG_WARNING, "volume %s: %s%s%s", volume_name(v),
+             repl_state_name(state), report->cause[0] != '\0' ? ": " : "", report->cause);
+}
+
+void volume_report(struct repl_timer *timer)
+{
+    struct repl_source_volume *v = timer->context;
+    struct repl_report report;
+    struct repl_error err;
+    repl_timer_arm(v->options.loop, &v->report_timer, repl_now_mono_ns() + REPORT_NS);
+    rate_follow(v);
+    v->report_sent_ns = repl_now_wall_ns();
+    repl_pipeline_report(&v->pipeline, v->report_sent_ns, &report);
+    state_log(v, &report);
+    enum repl_ship_state link = v->pipeline.ship.state;
+    if (v->report_out || (link != REPL_SHIP_READY && link != REPL_SHIP_SENDING))
+        return;
+    v->report_body.size = 0;
+    if (!repl_ok(repl_report_encode(&report, &v->report_body, &err)))
+        return;
+    v->report = (struct repl_request){.method = "POST",
+                                      .offset = -1,
+                                      .body = v->report_body.data,
+                                      .body_size = v->report_body.size,
+                                      .done = report_answered,
+                                      .context = v};
+    snprintf(v->report.path, sizeof v->report.path, "/v1/volumes/%s/report", volume_name(v));
+    v->report_out = repl_ok(repl_request_start(v->options.client, &v->report, &err));
+}
+
+void volume_send_resume(struct repl_source_volume *v)
+{
+    if (v->link_out && v->send_number != 0)
+        repl_request_resume(&v->link);
+}
+
+void volume_link_cancel(struct repl_source_volume *v)
+{
+    if (v->link_out)
+        repl_request_cancel(&v->link);
+    if (v->report_out)
+        repl_request_cancel(&v->report);
+    v->link_out = v->report_out = false;
+    v->send_number = 0;
+}

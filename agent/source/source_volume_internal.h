@@ -1,0 +1,146 @@
+/*
+ * One protected volume: what its three files share.
+ *
+ *   source_volume.c  its life: open, the pump, durability, close, status
+ *   source_round.c   rounds: batches, page cache, counters, tracker, quiescing
+ *   source_link.c    requests to the site, and reports
+ */
+#ifndef REPL_AGENT_SOURCE_VOLUME_INTERNAL_H
+#define REPL_AGENT_SOURCE_VOLUME_INTERNAL_H
+
+#include "pipeline.h"
+#include "source/capture/device.h"
+#include "source/capture/syncer.h"
+#include "source/capture/tracker.h"
+#include "source/recover_job.h"
+#include "source/source_volume.h"
+#include "source/spool.h"
+#include "source/state_dir.h"
+
+#define REPL_SECOND_NS INT64_C(1000000000)
+
+/* Batches in flight: enough that the disk, the processors and the spool are busy at once, and that
+ * a window's pages fit into them. Each takes about 5 MiB. */
+#define REPL_SOURCE_BATCHES 6
+
+enum volume_phase {
+    VOLUME_CLOSED,
+    VOLUME_OPENING,
+    VOLUME_RUNNING,
+    VOLUME_STOPPING,
+    VOLUME_CLOSING,
+};
+
+enum volume_batch_state { BATCH_IDLE, BATCH_READING, BATCH_READ, BATCH_REDUCING };
+
+struct volume_batch {
+    struct repl_batch batch;
+    struct repl_source_volume *volume;
+    struct repl_io ios[REPL_BATCH_PAGES];
+    uint32_t reads_out;
+    enum volume_batch_state state;
+    struct repl_job job;
+    repl_result result;
+    struct repl_error err;
+};
+
+struct repl_source_volume {
+    struct repl_source_volume_options options;
+    enum volume_phase phase;
+    bool stop_wanted;
+    bool pumping;
+    struct repl_error why; /* of CLOSED and CLOSING */
+
+    struct repl_job open_job;
+    repl_result open_result;
+    struct repl_error open_err;
+
+    struct repl_device device;
+    struct repl_state_dir dir;
+    struct repl_pipeline pipeline;
+    struct repl_spool spool;
+    struct volume_batch *batches;
+    struct repl_timer timer, report_timer, reopen_timer, stop_timer, fail_timer;
+    struct repl_error late_failure; /* of fail_timer */
+
+    /* rounds */
+    struct repl_tracker *tracker; /* NULL: untracked says why */
+    enum repl_track_origin origin;
+    char untracked[REPL_TRACK_CAUSE_SIZE];
+    struct repl_syncer *syncer;
+    bool syncing;
+    struct repl_timer counters_timer, audit_timer;
+
+    /* state and checkpoint */
+    struct repl_job state_job, checkpoint_job;
+    bool state_out, checkpoint_out;
+    struct repl_source_state state; /* being written */
+    repl_result state_result, checkpoint_result;
+    struct repl_error state_err, checkpoint_err;
+
+    /* the link: one request of the pipeline's at a time, and reports beside it */
+    struct repl_request link, report;
+    bool link_out, report_out, recover_out;
+    struct repl_buffer link_body, report_body;
+    int64_t link_sent_ns, report_sent_ns;
+    uint64_t send_number, send_at; /* the segment being sent; 0: none */
+    struct repl_recover_job *recover;
+
+    uint64_t rate_bytes; /* sent when the rate was last looked at */
+    int64_t rate_ns;
+    double rate; /* bytes a second, smoothed */
+    enum repl_state logged;
+};
+
+/* --- source_volume.c ------------------------------------------------------------------------- */
+
+const char *volume_name(const struct repl_source_volume *v);
+bool volume_is_up(const struct repl_source_volume *v);
+/* Does what there is to do, after an event. */
+void volume_pump(struct repl_source_volume *v);
+/* The same, soon. */
+void volume_wake(struct repl_source_volume *v);
+void volume_fail(struct repl_source_volume *v, const struct repl_error *err);
+void volume_close_if_drained(struct repl_source_volume *v);
+
+/* --- source_round.c -------------------------------------------------------------------------- */
+
+REPL_RESULT volume_rounds_new(struct repl_source_volume *v, struct repl_error *err);
+void volume_rounds_free(struct repl_source_volume *v);
+/* The device's tracker; on a worker. Without one each round compares the whole volume. */
+void volume_tracker_open(struct repl_source_volume *v);
+/* Into the pipeline, which has just been made. */
+void volume_tracker_start(struct repl_source_volume *v);
+/* Nothing of a round goes on but what volume_rounds_idle waits for. */
+void volume_rounds_cancel(struct repl_source_volume *v);
+bool volume_rounds_idle(const struct repl_source_volume *v);
+bool volume_batches_run(struct repl_source_volume *v);
+void volume_sync(struct repl_source_volume *v);
+void volume_quiesce(struct repl_source_volume *v);
+void volume_resume(struct repl_source_volume *v);
+/* What a round is opened and closed with. */
+REPL_RESULT volume_counters_begin(struct repl_source_volume *v, struct repl_write_counters *out,
+                                  struct repl_error *err);
+REPL_RESULT volume_counters_end(struct repl_source_volume *v, struct repl_write_counters *out,
+                                struct repl_error *err);
+void volume_marks_take(struct repl_source_volume *v);
+void volume_round_open(struct repl_source_volume *v);
+void volume_round_close(struct repl_source_volume *v);
+void volume_audit(struct repl_source_volume *v, int64_t delay_ns);
+void volume_repair(struct repl_source_volume *v);
+void volume_settle(struct repl_source_volume *v, enum repl_settle settle);
+
+/* --- source_link.c --------------------------------------------------------------------------- */
+
+void volume_hello_send(struct repl_source_volume *v);
+void volume_segment_send(struct repl_source_volume *v, uint64_t number, uint64_t offset);
+void volume_segment_drop(struct repl_source_volume *v, uint64_t number);
+/* More of a segment can be sent. */
+void volume_send_resume(struct repl_source_volume *v);
+void volume_recover(struct repl_source_volume *v, const struct repl_head *from,
+                    const struct repl_head *head);
+void volume_link_cancel(struct repl_source_volume *v);
+/* The report timer: says how the volume fares. */
+void volume_report(struct repl_timer *timer);
+
+#endif

@@ -1,0 +1,198 @@
+#include "pipeline_internal.h"
+
+#include <stdlib.h>
+
+#include "base/ensure.h"
+#include "base/limits.h"
+
+void repl_pipeline_segment_free(struct repl_pipeline *p, struct repl_pipeline_segment *segment)
+{
+    p->digest_bytes -= segment->digests.size;
+    repl_buffer_fini(&segment->digests);
+    free(segment);
+}
+
+/* --- giving up ------------------------------------------------------------------------------- */
+
+void repl_pipeline_drop(struct repl_pipeline *p, uint64_t number)
+{
+    /* Without memory for eight bytes the segment stays in the spool until the next start. */
+    repl_ignore(repl_buffer_append(&p->drops, &number, sizeof number, NULL));
+    if (p->sending == number)
+        p->sending = 0;
+    if (p->send_number == number)
+        p->send_due = p->supply_due = false;
+}
+
+/* What was sent in a segment that is given up is not known to be at the site, nor known not to be:
+ * its pages stay pending, are dirty, and are sent again whatever they hold. */
+void repl_pipeline_give_up(struct repl_pipeline *p, struct repl_pipeline_segment *segment)
+{
+    const struct repl_batch_digest *digests = (const void *)segment->digests.data;
+    size_t count = segment->digests.size / sizeof *digests;
+    for (size_t i = 0; i < count; i++) {
+        repl_digest_table_dropped(&p->table, digests[i].page, segment->number);
+        repl_bitmap_set(&p->round.dirty, digests[i].page, 1);
+    }
+    repl_pipeline_drop(p, segment->number);
+    repl_pipeline_segment_free(p, segment);
+}
+
+void repl_pipeline_abandon(struct repl_pipeline *p)
+{
+    if (p->builder == NULL)
+        return;
+    repl_segment_builder_free(p->builder);
+    p->builder = NULL;
+    repl_ship_abandon(&p->ship, p->number);
+    struct repl_pipeline_segment **link = &p->segments;
+    while ((*link)->next != NULL)
+        link = &(*link)->next;
+    ensure((*link)->number == p->number);
+    repl_pipeline_give_up(p, *link);
+    *link = NULL;
+}
+
+/* --- the segment being built ----------------------------------------------------------------- */
+
+repl_result repl_pipeline_begin(struct repl_pipeline *p, int64_t now_ns, struct repl_error *err)
+{
+    struct repl_head tail = repl_ship_tail(&p->ship);
+    bool continues = !tail.has_point && tail.to_seq != 0;
+    struct repl_segment_header header = {
+        .version = REPL_SEGMENT_VERSION,
+        .kind = REPL_SEGMENT_CHANGES,
+        .volume_kind = REPL_VOLUME_BLOCK,
+        .volume = p->state.volume,
+        .lineage = p->state.lineage,
+        .from_seq = continues ? tail.from_seq : tail.to_seq,
+        .to_seq = continues ? tail.to_seq : p->epoch.next_seq,
+        .part = continues ? tail.part + 1 : 0,
+        .created_ns = now_ns,
+        .prev = tail.digest,
+    };
+    struct repl_pipeline_segment *segment = calloc(1, sizeof *segment);
+    if (segment == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a segment");
+    segment->number = ++p->number;
+    repl_result result = repl_segment_builder_new(&header, p->options.volume_size, p->options.sink,
+                                                  p->options.sink_context, &p->builder, err);
+    if (repl_ok(result))
+        result = repl_ship_begin(&p->ship,
+                                 &(struct repl_ship_segment){.number = segment->number,
+                                                             .from_seq = header.from_seq,
+                                                             .to_seq = header.to_seq,
+                                                             .part = header.part,
+                                                             .created_ns = now_ns,
+                                                             .prev = header.prev},
+                                 err);
+    if (!repl_ok(result)) {
+        repl_segment_builder_free(p->builder);
+        p->builder = NULL;
+        repl_pipeline_drop(p, segment->number); /* the sink may have taken some of it */
+        repl_pipeline_segment_free(p, segment);
+        return result;
+    }
+    struct repl_pipeline_segment **link = &p->segments;
+    while (*link != NULL)
+        link = &(*link)->next;
+    *link = segment;
+    p->epoch.next_seq = header.to_seq;
+    return REPL_SUCCESS;
+}
+
+static struct repl_pipeline_segment *building_segment(struct repl_pipeline *p)
+{
+    struct repl_pipeline_segment *segment = p->segments;
+    while (segment->next != NULL)
+        segment = segment->next;
+    ensure(segment->number == p->number);
+    return segment;
+}
+
+/* Ends the segment being built, in a point or, as a part that others follow, without one. */
+repl_result repl_pipeline_finish(struct repl_pipeline *p, const struct repl_point *point,
+                                  struct repl_error *err)
+{
+    struct repl_segment_footer footer;
+    REPL_TRY(repl_segment_builder_finish(p->builder, point, point != NULL, &footer, err));
+    repl_segment_builder_free(p->builder);
+    p->builder = NULL;
+    building_segment(p)->size = footer.file_size;
+    p->spool_bytes += footer.file_size;
+    repl_ship_complete(&p->ship, p->number, &footer.digest, footer.file_size, point != NULL);
+    return REPL_SUCCESS;
+}
+
+static repl_result batch_references(struct repl_pipeline *p, const struct repl_batch *batch,
+                                    uint64_t *first, struct repl_error *err)
+{
+    for (uint32_t i = 0; i < batch->reference_count; i++) {
+        uint64_t source;
+        REPL_TRY(
+            repl_segment_builder_reference(p->builder, &batch->references[i].name, &source, err));
+        if (i == 0)
+            *first = source;
+    }
+    return REPL_SUCCESS;
+}
+
+/* The reduced batch into the builder. */
+static repl_result batch_build(struct repl_pipeline *p, const struct repl_batch *batch,
+                               struct repl_error *err)
+{
+    uint32_t frame = 0;
+    uint64_t first_reference = 0;
+    if (batch->has_frame)
+        REPL_TRY(
+            repl_segment_builder_frame(p->builder, &batch->frame, batch->stored.data, &frame, err));
+    REPL_TRY(batch_references(p, batch, &first_reference, err));
+    for (uint32_t i = 0; i < batch->chunk_count; i++) {
+        struct repl_chunk_entry chunk = batch->chunks[i];
+        chunk.frame = frame;
+        REPL_TRY(repl_segment_builder_chunk(p->builder, &chunk, err));
+    }
+    for (uint32_t i = 0; i < batch->extent_count; i++) {
+        struct repl_extent extent = batch->extents[i];
+        if (extent.type == REPL_RECORD_DATA)
+            extent.source = frame;
+        else if (extent.type == REPL_RECORD_CHUNK)
+            extent.source += first_reference;
+        REPL_TRY(repl_segment_builder_extent(p->builder, &extent, err));
+    }
+    return REPL_SUCCESS;
+}
+
+bool repl_pipeline_spool_is_full(const struct repl_pipeline *p)
+{
+    uint64_t building = p->builder != NULL ? repl_segment_builder_size(p->builder) : 0;
+    return p->spool_bytes + building > p->options.spool_limit_bytes ||
+           p->digest_bytes > REPL_VOLUME_DIGESTS_MAX;
+}
+
+repl_result repl_pipeline_take(struct repl_pipeline *p, const struct repl_batch *batch,
+                              int64_t now_ns, struct repl_error *err)
+{
+    if (batch->digest_count == 0)
+        return REPL_SUCCESS;
+    if (p->builder == NULL)
+        REPL_TRY(repl_pipeline_begin(p, now_ns, err));
+    /* On the segment's list before anything else: should the building fail, giving the segment up
+     * makes what was noted of them void. */
+    REPL_TRY(repl_buffer_append(&building_segment(p)->digests, batch->digests,
+                                batch->digest_count * sizeof batch->digests[0], err));
+    p->digest_bytes += batch->digest_count * sizeof batch->digests[0];
+    for (uint32_t i = 0; i < batch->digest_count; i++)
+        repl_digest_table_sent(&p->table, batch->digests[i].page, &batch->digests[i].digest,
+                               p->number);
+    REPL_TRY(batch_build(p, batch, err));
+    uint64_t bytes = (uint64_t)batch->digest_count * REPL_PAGE_SIZE;
+    p->point_changed_bytes += bytes;
+    p->changed_bytes += bytes;
+    /* What is still being built cannot be acknowledged: with the spool full it would never get
+     * empty again. */
+    if (repl_segment_builder_size(p->builder) < REPL_SEGMENT_SOFT_LIMIT &&
+        building_segment(p)->digests.size < REPL_PART_DIGESTS_MAX && !repl_pipeline_spool_is_full(p))
+        return REPL_SUCCESS;
+    return repl_pipeline_finish(p, NULL, err);
+}

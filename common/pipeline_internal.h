@@ -1,0 +1,53 @@
+/* What the parts of the pipeline share: pipeline.c (link, durability, what to do next),
+ * pipeline_round.c (from the clock to a point), pipeline_build.c (segments in the spool). */
+#ifndef REPL_PIPELINE_INTERNAL_H
+#define REPL_PIPELINE_INTERNAL_H
+
+#include "pipeline.h"
+
+struct repl_pipeline_segment {
+    struct repl_pipeline_segment *next;
+    uint64_t number;
+    uint64_t size;              /* once complete */
+    struct repl_buffer digests; /* struct repl_batch_digest each */
+};
+
+static inline uint64_t repl_page_count_of(uint64_t volume_size)
+{
+    return (volume_size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
+}
+
+/* --- pipeline_build.c ------------------------------------------------------------------------ */
+
+void repl_pipeline_segment_free(struct repl_pipeline *p, struct repl_pipeline_segment *segment);
+/* Has the shell remove it from the spool. */
+void repl_pipeline_drop(struct repl_pipeline *p, uint64_t number);
+void repl_pipeline_give_up(struct repl_pipeline *p, struct repl_pipeline_segment *segment);
+/* Gives up the segment being built, if there is one. */
+void repl_pipeline_abandon(struct repl_pipeline *p);
+REPL_RESULT repl_pipeline_begin(struct repl_pipeline *p, int64_t now_ns, struct repl_error *err);
+/* Ends the segment being built, in a point or, as a part that others follow, without one. */
+REPL_RESULT repl_pipeline_finish(struct repl_pipeline *p, const struct repl_point *point,
+                                 struct repl_error *err);
+/* Into the segment being built, which is begun if need be. */
+REPL_RESULT repl_pipeline_take(struct repl_pipeline *p, const struct repl_batch *batch,
+                               int64_t now_ns, struct repl_error *err);
+bool repl_pipeline_spool_is_full(const struct repl_pipeline *p);
+
+/* --- pipeline_round.c ------------------------------------------------------------------------ */
+
+/* What has been read so far proves nothing any more: digests were forgotten. */
+void repl_pipeline_round_void(struct repl_pipeline *p, int64_t now_ns);
+/* All pages are to be read and sent. */
+void repl_pipeline_all_dirty(struct repl_pipeline *p);
+/* What to do next for it, if anything. */
+bool repl_pipeline_round_next(struct repl_pipeline *p, struct repl_pipeline_action *action);
+
+static inline bool repl_pipeline_take_due(bool *due)
+{
+    bool was = *due;
+    *due = false;
+    return was;
+}
+
+#endif

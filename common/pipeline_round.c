@@ -1,0 +1,560 @@
+/*
+ * A point, from the clock to its segment:
+ *
+ *   SYNC, [QUIESCE], OPEN, read, CLOSE, [RESUME], AUDIT ..., COMMIT
+ *
+ * A round that was torn goes back to OPEN, or by way of QUIESCE; one whose proof
+ * fails too. What a round has read stays in the segment being built, whatever
+ * becomes of the round.
+ */
+#include "pipeline_internal.h"
+
+#include <stdio.h>
+
+#include "base/ensure.h"
+
+/* Audits without a verdict until the round counts as torn. */
+#define BUSY_MAX 3
+
+static bool is_tracked(const struct repl_pipeline *p)
+{
+    return p->epoch.tracked;
+}
+
+static bool is_based(const struct repl_pipeline *p)
+{
+    return p->audit.base.completed_known != 0;
+}
+
+/* --- the audit is begun, and what is settled -------------------------------------------------- */
+
+static void audit_begin(struct repl_pipeline *p)
+{
+    repl_audit_begin(&p->audit);
+    p->audit_due = true;
+    p->audit_delay_ns = 0;
+}
+
+static void settle(struct repl_pipeline *p, enum repl_settle how)
+{
+    p->settle_due = true;
+    if (p->settle < how)
+        p->settle = how;
+}
+
+void repl_pipeline_all_dirty(struct repl_pipeline *p)
+{
+    repl_round_set_all(&p->round);
+    if (is_tracked(p))
+        settle(p, REPL_SETTLE_ALL);
+}
+
+void repl_pipeline_track(struct repl_pipeline *p, const struct repl_audit_baseline *base,
+                         const char *cause)
+{
+    static const struct repl_head none;
+    p->epoch.tracked = true;
+    repl_audit_init(&p->audit, &p->options.audit, base);
+    if (base != NULL && base->completed_known) {
+        /* the table has been forgotten: a chain that began anew may not have been settled */
+        if (repl_digest_equal(&p->state.checkpoint.digest, &none.digest))
+            repl_pipeline_all_dirty(p);
+        return;
+    }
+    p->comparing = true;
+    p->epoch.resync = p->state.next_seq > 1;
+    snprintf(p->degraded_cause, sizeof p->degraded_cause, "%s", cause);
+    audit_begin(p);
+}
+
+/* --- the phases ------------------------------------------------------------------------------ */
+
+static void resume(struct repl_pipeline *p)
+{
+    if (p->hold == REPL_HOLD_ON) {
+        p->hold = REPL_HOLD_ENDING;
+        p->resume_due = true;
+    }
+}
+
+static void open_begin(struct repl_pipeline *p)
+{
+    p->round.phase = REPL_ROUND_OPENING;
+    p->open_due = true;
+}
+
+static void round_none(struct repl_pipeline *p)
+{
+    p->round.phase = REPL_ROUND_NONE;
+    p->open_due = p->close_due = p->commit_due = p->quiesce_due = false;
+    resume(p);
+}
+
+static void quiesce_begin(struct repl_pipeline *p)
+{
+    p->round.phase = REPL_ROUND_QUIESCING;
+    p->quiesce_due = true;
+}
+
+/* No batch is out any more. */
+static void drained(struct repl_pipeline *p, int64_t now_ns)
+{
+    if (p->round.batches_out > 0)
+        return;
+    switch (p->stopping ? REPL_AFTER_REST : p->after) {
+    case REPL_AFTER_OPEN:
+        open_begin(p);
+        break;
+    case REPL_AFTER_QUIESCE:
+        quiesce_begin(p);
+        break;
+    case REPL_AFTER_FAILURE:
+        round_none(p);
+        repl_epoch_round_failed(&p->epoch, now_ns);
+        break;
+    case REPL_AFTER_REST:
+        round_none(p);
+        break;
+    }
+}
+
+static void drain(struct repl_pipeline *p, enum repl_after after, int64_t now_ns)
+{
+    p->round.phase = REPL_ROUND_DRAINING;
+    p->after = after;
+    p->open_due = p->close_due = p->commit_due = p->quiesce_due = false;
+    if (after == REPL_AFTER_REST || after == REPL_AFTER_FAILURE)
+        resume(p); /* frozen no longer than it is of use */
+    drained(p, now_ns);
+}
+
+static void follow(struct repl_pipeline *p, enum repl_epoch_verdict verdict, int64_t now_ns)
+{
+    switch (verdict) {
+    case REPL_EPOCH_WHOLE:
+        break;
+    case REPL_EPOCH_AGAIN:
+        p->round.torn = true;
+        p->torn_rounds += p->round.parked;
+        drain(p, REPL_AFTER_OPEN, now_ns);
+        break;
+    case REPL_EPOCH_QUIESCE: /* what has been read goes ahead */
+        drain(p, REPL_AFTER_QUIESCE, now_ns);
+        break;
+    case REPL_EPOCH_VAIN:
+        p->round.torn = true;
+        p->torn_rounds++;
+        drain(p, REPL_AFTER_REST, now_ns);
+        break;
+    }
+}
+
+/* --- pages ----------------------------------------------------------------------------------- */
+
+static void reading_over(struct repl_pipeline *p)
+{
+    if (p->round.phase != REPL_ROUND_READING || p->round.reads_out > 0 ||
+        p->round.dirty.set_count > 0 || p->round.is_void)
+        return;
+    p->round.phase = REPL_ROUND_CLOSING;
+    p->close_due = true;
+}
+
+bool repl_pipeline_fill(struct repl_pipeline *p, struct repl_batch *batch)
+{
+    if (p->round.phase != REPL_ROUND_READING || p->round.is_void || p->stopping ||
+        (!p->round.parked && p->hold != REPL_HOLD_ON && repl_pipeline_spool_is_full(p)))
+        return false; /* but a frozen filesystem does not wait for the link */
+    if (!repl_round_fill(&p->round, &p->table, batch))
+        return false;
+    batch->volume_size = p->options.volume_size;
+    batch->chunk_known = p->options.chunk_known;
+    batch->chunk_context = p->options.chunk_context;
+    return true;
+}
+
+enum repl_batch_fate repl_pipeline_batch_fate(const struct repl_pipeline *p)
+{
+    return repl_round_batch_fate(&p->round);
+}
+
+void repl_pipeline_batch_read(struct repl_pipeline *p)
+{
+    repl_round_batch_read(&p->round);
+    reading_over(p);
+}
+
+static void prove_if_done(struct repl_pipeline *p, int64_t now_ns);
+
+/* A round that is void ends as soon as nothing of it is out. */
+static void void_if_over(struct repl_pipeline *p, int64_t now_ns)
+{
+    if (!p->round.is_void || p->round.batches_out > 0)
+        return;
+    if (p->round.phase == REPL_ROUND_READING || p->round.phase == REPL_ROUND_PROVING ||
+        p->round.phase == REPL_ROUND_CUTTING)
+        drain(p, REPL_AFTER_FAILURE, now_ns);
+}
+
+static void round_fail(struct repl_pipeline *p, const struct repl_error *err)
+{
+    p->round.is_void = true;
+    p->error = *err;
+}
+
+void repl_pipeline_batch_done(struct repl_pipeline *p, struct repl_batch *batch, repl_result result,
+                              const struct repl_error *err, int64_t now_ns)
+{
+    struct repl_error mine = {0};
+    bool taken = false;
+    if (!repl_ok(result)) {
+        round_fail(p, err);
+    } else if (repl_round_batch_fate(&p->round) != REPL_BATCH_DISCARD) {
+        taken = repl_ok(repl_pipeline_take(p, batch, now_ns, &mine));
+        if (!taken) {
+            round_fail(p, &mine);
+            repl_pipeline_abandon(p);
+        }
+    }
+    repl_round_batch_back(&p->round, batch, taken);
+    void_if_over(p, now_ns);
+    if (p->round.phase == REPL_ROUND_DRAINING)
+        drained(p, now_ns);
+    prove_if_done(p, now_ns);
+}
+
+void repl_pipeline_round_void(struct repl_pipeline *p, int64_t now_ns)
+{
+    p->round.is_void = true;
+    p->checkpoint_void = true;
+    repl_epoch_distrust(&p->epoch, !is_tracked(p), now_ns);
+    void_if_over(p, now_ns);
+}
+
+void repl_pipeline_stop(struct repl_pipeline *p, int64_t now_ns)
+{
+    p->stopping = true;
+    p->round.is_void = true;
+    void_if_over(p, now_ns);
+    if (p->round.phase == REPL_ROUND_OPENING || p->quiesce_due)
+        round_none(p);
+    resume(p);
+}
+
+/* --- open and close -------------------------------------------------------------------------- */
+
+void repl_pipeline_synced(struct repl_pipeline *p)
+{
+    repl_epoch_synced(&p->epoch);
+    if (p->round.phase == REPL_ROUND_DRAINING)
+        p->after = REPL_AFTER_OPEN; /* batches of the round before are still out */
+    else
+        open_begin(p);
+}
+
+bool repl_pipeline_is_unchanged(const struct repl_pipeline *p,
+                                const struct repl_write_counters *counters)
+{
+    return repl_epoch_is_unchanged(&p->epoch, counters, p->round.dirty.set_count);
+}
+
+void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
+                          const struct repl_write_counters *counters, bool grouped)
+{
+    if (p->round.phase != REPL_ROUND_OPENING)
+        return; /* the volume is being stopped */
+    p->grouped = grouped;
+    if (!grouped && repl_pipeline_is_unchanged(p, counters)) {
+        p->unchanged_until_ns = now_ns;
+        p->error.code = REPL_OK;
+        repl_epoch_unchanged(&p->epoch, now_ns);
+        round_none(p);
+        return;
+    }
+    if (!is_tracked(p))
+        repl_round_set_all(&p->round);
+    repl_epoch_opened(&p->epoch, now_ns, counters, p->round.dirty.set_count);
+    repl_round_begin(&p->round,
+                     is_tracked(p) && p->round.dirty.set_count <= p->options.parked_pages);
+    reading_over(p);
+}
+
+bool repl_pipeline_is_whole(const struct repl_pipeline *p,
+                            const struct repl_write_counters *counters)
+{
+    return repl_epoch_is_whole(&p->epoch, counters);
+}
+
+void repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
+                          const struct repl_write_counters *counters, bool others_whole)
+{
+    ensure(p->round.phase == REPL_ROUND_CLOSING);
+    if (p->round.is_void) {
+        drain(p, REPL_AFTER_FAILURE, now_ns);
+        return;
+    }
+    bool held = !p->epoch.quiesced || p->hold == REPL_HOLD_ON;
+    enum repl_epoch_verdict verdict =
+        repl_epoch_closed(&p->epoch, now_ns, counters, p->round.parked, others_whole && held);
+    if (verdict != REPL_EPOCH_WHOLE) {
+        follow(p, verdict, now_ns);
+        return;
+    }
+    p->round.phase = REPL_ROUND_PROVING;
+    p->proven = !is_tracked(p);
+    p->held_throughout = true;
+    p->busy_audits = 0;
+    resume(p);
+    if (is_tracked(p))
+        audit_begin(p);
+    prove_if_done(p, now_ns);
+}
+
+/* --- quiescing ------------------------------------------------------------------------------- */
+
+void repl_pipeline_quiesced(struct repl_pipeline *p, repl_result result,
+                            const struct repl_error *err, int64_t now_ns)
+{
+    ensure(p->hold == REPL_HOLD_ASKED);
+    bool on = repl_ok(result);
+    p->hold = on ? REPL_HOLD_ON : REPL_HOLD_NONE;
+    p->quiesce_cause[0] = '\0';
+    p->quiesce_due = false; /* of a round that came after the one that asked */
+    if (p->round.phase != REPL_ROUND_QUIESCING) {
+        resume(p);
+    } else if (p->stopping) {
+        round_none(p);
+    } else if (on) {
+        open_begin(p);
+    } else {
+        snprintf(p->quiesce_cause, sizeof p->quiesce_cause, "%.*s", (int)REPL_WIRE_TEXT_MAX, err->text);
+        follow(p, repl_epoch_not_quiesced(&p->epoch, now_ns), now_ns);
+    }
+}
+
+void repl_pipeline_resumed(struct repl_pipeline *p, bool intact, int64_t now_ns)
+{
+    p->hold = REPL_HOLD_NONE;
+    p->resume_due = false;
+    p->held_throughout = p->held_throughout && intact;
+    prove_if_done(p, now_ns);
+}
+
+/* --- the proof ------------------------------------------------------------------------------- */
+
+static void prove_if_done(struct repl_pipeline *p, int64_t now_ns)
+{
+    if (p->round.phase != REPL_ROUND_PROVING || p->round.batches_out > 0 || !p->proven ||
+        p->hold != REPL_HOLD_NONE || p->round.is_void)
+        return;
+    if (p->epoch.quiesced && !p->held_throughout) {
+        follow(p, repl_epoch_spoilt(&p->epoch, now_ns), now_ns);
+        return;
+    }
+    p->round.phase = REPL_ROUND_CUTTING;
+    p->commit_due = true;
+}
+
+/* Changes may have been missed: from the new baseline on, everything is read. */
+static void distrust(struct repl_pipeline *p, int64_t now_ns)
+{
+    p->comparing = true;
+    p->degradations++;
+    snprintf(p->degraded_cause, sizeof p->degraded_cause, "%s", p->audit.cause);
+    settle(p, REPL_SETTLE_NONE);
+    repl_epoch_distrust(&p->epoch, true, now_ns);
+    p->round.is_void = true;
+    void_if_over(p, now_ns);
+    if (p->round.phase == REPL_ROUND_OPENING || p->round.phase == REPL_ROUND_QUIESCING)
+        drain(p, REPL_AFTER_FAILURE, now_ns);
+    audit_begin(p);
+}
+
+/* What the tracker overlooked is among what was submitted lately. */
+static void repair(struct repl_pipeline *p, int64_t now_ns)
+{
+    p->repair_due = true;
+    settle(p, REPL_SETTLE_NONE);
+    if (p->round.phase == REPL_ROUND_PROVING)
+        drain(p, REPL_AFTER_OPEN, now_ns);
+    else if (p->round.phase == REPL_ROUND_CLOSING) /* the audit was an earlier round's */
+        p->round.is_void = true;
+}
+
+static void audit_busy(struct repl_pipeline *p, int64_t now_ns)
+{
+    if (p->round.phase == REPL_ROUND_PROVING && ++p->busy_audits >= BUSY_MAX)
+        follow(p, repl_epoch_spoilt(&p->epoch, now_ns), now_ns);
+    else if (p->round.phase == REPL_ROUND_PROVING || !is_based(p))
+        audit_begin(p);
+}
+
+void repl_pipeline_audited(struct repl_pipeline *p, const struct repl_audit_sample *sample,
+                           int64_t now_ns)
+{
+    switch (repl_audit_feed(&p->audit, sample)) {
+    case REPL_AUDIT_MORE:
+        p->audit_due = true;
+        p->audit_delay_ns = p->audit.limits.spacing_ns;
+        break;
+    case REPL_AUDIT_BASED:
+        repl_pipeline_all_dirty(p);
+        repl_epoch_hurry(&p->epoch, now_ns);
+        break;
+    case REPL_AUDIT_PASSED:
+        p->proven = true;
+        prove_if_done(p, now_ns);
+        break;
+    case REPL_AUDIT_REPAIR:
+        repair(p, now_ns);
+        break;
+    case REPL_AUDIT_BUSY:
+        audit_busy(p, now_ns);
+        break;
+    case REPL_AUDIT_DEGRADED:
+        distrust(p, now_ns);
+        break;
+    }
+}
+
+/* --- the point ------------------------------------------------------------------------------- */
+
+static void point_reached(struct repl_pipeline *p, const struct repl_point *point)
+{
+    p->unchanged_until_ns = point->begin_ns;
+    p->error.code = REPL_OK;
+    p->comparing = false;
+    if (is_tracked(p))
+        settle(p, REPL_SETTLE_REST);
+}
+
+/* The round is whole and proven: a point, unless the last one says it all. */
+static void point_cut(struct repl_pipeline *p, int64_t now_ns)
+{
+    struct repl_head tail = repl_ship_tail(&p->ship);
+    struct repl_error err = {0};
+    struct repl_point point;
+    repl_epoch_point(&p->epoch, p->point_changed_bytes, &point);
+    if (p->builder == NULL && tail.has_point && !p->grouped) {
+        repl_epoch_cut_empty(&p->epoch, now_ns);
+        point_reached(p, &point);
+        return;
+    }
+    repl_result result =
+        p->builder == NULL ? repl_pipeline_begin(p, now_ns, &err) : REPL_SUCCESS;
+    point.seq = p->epoch.next_seq;
+    if (p->grouped)
+        point.flags |= REPL_POINT_GROUP;
+    if (repl_ok(result))
+        result = repl_pipeline_finish(p, &point, &err);
+    if (!repl_ok(result)) {
+        p->error = err;
+        repl_pipeline_abandon(p);
+        repl_epoch_round_failed(&p->epoch, now_ns);
+        return;
+    }
+    p->point = point;
+    p->point_changed_bytes = 0;
+    p->point_count++;
+    repl_epoch_cut_done(&p->epoch, now_ns);
+    point_reached(p, &point);
+}
+
+void repl_pipeline_commit(struct repl_pipeline *p, bool others_proven, int64_t now_ns)
+{
+    if (p->round.phase != REPL_ROUND_CUTTING || p->round.is_void) {
+        void_if_over(p, now_ns);
+        return;
+    }
+    if (others_proven) {
+        point_cut(p, now_ns);
+        round_none(p);
+    } else {
+        follow(p, repl_epoch_spoilt(&p->epoch, now_ns), now_ns);
+    }
+}
+
+void repl_pipeline_unsafe(const struct repl_pipeline *p,
+                          const struct repl_bitmap *out[REPL_PIPELINE_UNSAFE])
+{
+    out[0] = &p->round.dirty;
+    out[1] = &p->table.pending[0];
+    out[2] = &p->table.pending[1];
+}
+
+void repl_pipeline_hurry(struct repl_pipeline *p, int64_t now_ns)
+{
+    repl_epoch_hurry(&p->epoch, now_ns);
+}
+
+/* --- growth ---------------------------------------------------------------------------------- */
+
+bool repl_pipeline_may_grow(const struct repl_pipeline *p)
+{
+    return p->round.phase <= REPL_ROUND_OPENING && p->round.batches_out == 0;
+}
+
+repl_result repl_pipeline_grow(struct repl_pipeline *p, uint64_t volume_size,
+                               struct repl_page_digest *digests, struct repl_error *err)
+{
+    ensure(repl_pipeline_may_grow(p) && volume_size >= p->options.volume_size);
+    /* The last page may have been a short one: what the site holds of it is of another length. */
+    uint64_t last = p->table.page_count - 1;
+    REPL_TRY(repl_round_grow(&p->round, repl_page_count_of(volume_size), err));
+    REPL_TRY(repl_digest_table_grow(&p->table, digests, repl_page_count_of(volume_size), err));
+    if (p->options.volume_size % REPL_PAGE_SIZE != 0) {
+        repl_digest_table_forget(&p->table, last, 1);
+        repl_bitmap_set(&p->round.dirty, last, 1);
+    }
+    struct repl_error unfinished;
+    if (p->builder != NULL && !repl_ok(repl_pipeline_finish(p, NULL, &unfinished)))
+        repl_pipeline_abandon(p);
+    p->options.volume_size = volume_size;
+    p->state.volume_size = volume_size;
+    p->state_due = true;
+    p->epoch.at_point = false;
+    if (is_tracked(p))
+        settle(p, REPL_SETTLE_ALL);
+    return REPL_SUCCESS;
+}
+
+/* --- what to do next ------------------------------------------------------------------------- */
+
+/* With the spool full nothing is opened: what changes is on the tracker's map, and stays there. */
+static bool may_open(const struct repl_pipeline *p)
+{
+    return !p->stopping && !p->recovering && (!is_tracked(p) || is_based(p)) &&
+           (p->hold == REPL_HOLD_ON || !repl_pipeline_spool_is_full(p));
+}
+
+bool repl_pipeline_round_next(struct repl_pipeline *p, struct repl_pipeline_action *action)
+{
+    if (repl_pipeline_take_due(&p->repair_due)) {
+        action->type = REPL_PIPELINE_REPAIR;
+    } else if (repl_pipeline_take_due(&p->settle_due)) {
+        action->type = REPL_PIPELINE_SETTLE;
+        action->settle = p->settle;
+        p->settle = REPL_SETTLE_NONE;
+    } else if (repl_pipeline_take_due(&p->resume_due)) {
+        action->type = REPL_PIPELINE_RESUME;
+    } else if (repl_pipeline_take_due(&p->close_due)) {
+        action->type = REPL_PIPELINE_CLOSE;
+    } else if (repl_pipeline_take_due(&p->commit_due)) {
+        action->type = REPL_PIPELINE_COMMIT;
+    } else if (p->quiesce_due && p->hold == REPL_HOLD_NONE) {
+        p->quiesce_due = false;
+        p->hold = REPL_HOLD_ASKED;
+        action->type = REPL_PIPELINE_QUIESCE;
+    } else if (p->open_due && may_open(p)) {
+        p->open_due = false;
+        action->type = REPL_PIPELINE_OPEN;
+    } else if (repl_pipeline_take_due(&p->sync_due)) {
+        action->type = REPL_PIPELINE_SYNC;
+    } else if (repl_pipeline_take_due(&p->audit_due)) {
+        action->type = REPL_PIPELINE_AUDIT;
+        action->delay_ns = p->audit_delay_ns;
+    } else {
+        return false;
+    }
+    return true;
+}

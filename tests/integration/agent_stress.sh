@@ -1,0 +1,57 @@
+#!/bin/bash
+# Tracking under load, through the agent: random writes of 4 to 64 KiB at depth 32 to a raw device
+# with flushes and discards mixed in, and two busy loops that take the processors. At every pause
+# the replica equals the source page for page, and nothing was compared as a whole.
+#
+#   WRITES=300000 PAUSES=5   in all, and how often it is looked at (long: 5000000 and 50)
+. "${0%/*}/functions.sh"
+requires_root
+requires_loop
+requires_tool jq
+requires_tool fio
+: "${WRITES:=300000}" "${PAUSES:=5}"
+
+make_keys
+make_loop "$workdir/disk" 256M
+disk=$loop
+write_site_config raw
+write_agent_config "raw=$disk"
+start_site
+start_agent
+wait_replicated raw 60
+[ "$(agent_value raw .tracked)" = true ] || fail "not tracked: $(agent_value raw .untracked)"
+
+for i in 2 3; do
+    (while :; do :; done) &
+    test_pids[i]=$!
+done
+
+shortfalls=0 repairs=0 audits=0
+look() { # adds up what this agent has counted
+    [ "$(agent_value raw .degradations)" = 0 ] || fail "degraded: $(agent_value raw .cause)"
+    audits=$((audits + $(agent_value raw .audits)))
+    shortfalls=$((shortfalls + $(agent_value raw .shortfalls)))
+    repairs=$((repairs + $(agent_value raw .repairs)))
+}
+resyncs() { "$REPL" points raw --store "$workdir/store" --json | jq '[.. | objects | select(.resync == true)] | length'; }
+
+for pause in $(seq "$PAUSES"); do
+    run fio --name=stress --filename="$disk" --ioengine=io_uring --direct=1 --rw=randwrite \
+        --bsrange=4k-64k --iodepth=32 --number_ios=$((WRITES / PAUSES)) --io_size=1T --size=100% \
+        --fdatasync=64 --randrepeat=0 --norandommap=1 --refill_buffers=1 --zero_buffers=0 \
+        --buffer_compress_percentage=80 --randseed="$RANDOM$RANDOM" --output="$workdir/fio.out"
+    run blkdiscard -o $((pause * 8 << 20)) -l $((4 << 20)) "$disk"
+    if [ "$pause" = 2 ]; then
+        look
+        stop_agent KILL
+        run dd if=/dev/urandom of="$disk" bs=64k count=16 seek=33 oflag=direct conv=notrunc status=none
+        start_agent
+    fi
+    wait_replicated raw 120
+    wait_for 120 "the replica has reached the last point" replica_reached raw
+    same_bytes "$disk" "$workdir/store/volumes/raw/replica.img" || fail "pause $pause: the replica differs"
+    note "pause $pause: equal; point $(site_value raw .point.seq), window $(site_value raw '((.point.end_ns - .point.begin_ns) / 1000 | floor)') us, attempts $(site_value raw .point.attempts)"
+done
+look
+[ "$(resyncs)" = 0 ] || fail "$(resyncs) points were found by comparison"
+note "passed: $WRITES writes, $audits audits, $shortfalls short, $repairs repaired, 0 degraded"
