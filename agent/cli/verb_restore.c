@@ -51,27 +51,18 @@ static void print_progress(void *context, const struct repl_restore_status *stat
 
 /* --- is it safe, is it meant ----------------------------------------------------------------- */
 
-/* The devices that this host protects must not be overwritten by accident. */
-static repl_result check_source(const struct repl_target *target, struct repl_error *err)
+/* What this host's agent protects and its site keeps must not be overwritten by accident. */
+static repl_result check_host(const struct repl_target *target, struct repl_error *err)
 {
-    bool given = restore_origin.config != NULL;
-    return repl_source_guard(target, given ? restore_origin.config : REPL_AGENT_CONFIG_PATH, given,
-                             err);
-}
-
-/* A file below a store would be taken for a part of it. */
-static repl_result check_store(const struct repl_target *target, const char *store_path,
-                               struct repl_error *err)
-{
-    char *store = store_path != NULL ? realpath(store_path, NULL) : NULL;
-    size_t size = store != NULL ? strlen(store) : 0;
-    bool inside = store != NULL && !target->is_device &&
-                  strncmp(target->resolved, store, size) == 0 && target->resolved[size] == '/';
-    free(store);
-    if (inside)
-        return repl_fail(err, REPL_E_REFUSED,
-                         "%s lies in the store itself: name a file somewhere else", target->path);
-    return REPL_SUCCESS;
+    const char *given = restore_origin.config;
+    bool of_site = given != NULL && repl_config_is_of_site(given);
+    bool of_agent = given != NULL && !of_site;
+    if (!restore_onto_source)
+        REPL_TRY(
+            repl_source_guard(target, of_agent ? given : REPL_AGENT_CONFIG_PATH, of_agent, err));
+    if (of_site)
+        REPL_TRY(repl_replica_guard(target, given, err));
+    return repl_replica_guard(target, REPL_SITE_CONFIG_PATH, err);
 }
 
 static void print_device(const struct repl_target *target, const struct repl_points_entry *point)
@@ -123,9 +114,8 @@ static repl_result check_target(const struct repl_target *target,
                                 const struct repl_points_entry *point, struct repl_error *err)
 {
     REPL_TRY(repl_target_check_unused(target, err));
-    if (!restore_onto_source)
-        REPL_TRY(check_source(target, err));
-    REPL_TRY(check_store(target, restore_origin.store, err));
+    REPL_TRY(check_host(target, err));
+    REPL_TRY(repl_store_guard(target, restore_origin.store, err));
     REPL_TRY(repl_restore_check_size(target, point->volume_size, err));
     return confirm(target, point, err);
 }
@@ -251,8 +241,9 @@ const struct repl_verb repl_verb_restore = {
     .summary = "Writes a volume as it was at a point to a device or file, and verifies it.",
     .description =
         "The point that is meant is shown first, with its time, how it was cut and what that "
-        "guarantees. A device that is mounted, in use, too small or protected by this host is "
-        "refused; before any other is overwritten, its name has to be typed.\n"
+        "guarantees. A device that is mounted, in use, too small, protected by this host or a "
+        "replica of its site is refused; before any other is overwritten, its name has to be "
+        "typed.\n"
         "\n"
         "All that was written is read back and compared. A restore that was interrupted, by a "
         "signal, a crash or a lost link, goes on where it ended when the same command is given "

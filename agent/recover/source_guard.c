@@ -2,32 +2,46 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "config/config.h"
+
+static bool file_is_missing(const char *path)
+{
+    return access(path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR);
+}
+
+/* For a configuration that cannot be read: a device is refused, a file let through. does: what
+ * this host may do with the target; unless: how it is overwritten in any case. */
+static repl_result unknown(const struct repl_target *target, const struct repl_error *reason,
+                           const char *does, const char *unless, struct repl_error *err)
+{
+    if (target->is_device)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "cannot tell whether this host %s %s: %s; mend the configuration, or %s",
+                         does, target->path, reason->text, unless);
+    fprintf(stderr,
+            "repl restore: cannot tell which devices this host %s, so make sure that %s is none of "
+            "them: %s\n",
+            does, target->path, reason->text);
+    return REPL_SUCCESS;
+}
 
 repl_result repl_source_guard(const struct repl_target *target, const char *config_path,
                               bool required, struct repl_error *err)
 {
     struct repl_config *config = NULL;
     struct repl_error reason;
-    if (!required && access(config_path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR))
+    if (!required && file_is_missing(config_path))
         return REPL_SUCCESS;
     repl_result result = repl_config_load(config_path, REPL_ROLE_AGENT, &config, &reason);
     if (!repl_ok(result) && required)
         return repl_fail(err, reason.code, "%s", reason.text);
-    if (!repl_ok(result) && target->is_device)
-        return repl_fail(err, REPL_E_REFUSED,
-                         "cannot tell whether this host protects %s: %s; mend the configuration, "
-                         "or give --onto-source if the device may be overwritten in any case",
-                         target->path, reason.text);
-    if (!repl_ok(result)) {
-        fprintf(stderr,
-                "repl restore: cannot tell which devices this host protects, so make sure that %s "
-                "is none of them: %s\n",
-                target->path, reason.text);
-        return REPL_SUCCESS;
-    }
+    if (!repl_ok(result))
+        return unknown(target, &reason, "protects",
+                       "give --onto-source if the device may be overwritten in any case", err);
     for (size_t i = 0; repl_ok(result) && i < config->volume_count; i++) {
         const struct repl_config_volume *volume = &config->volumes[i];
         if (volume->device != NULL && repl_target_overlaps(target, volume->device))
@@ -38,4 +52,65 @@ repl_result repl_source_guard(const struct repl_target *target, const char *conf
     }
     repl_config_free(config);
     return result;
+}
+
+static repl_result check_replicas(const struct repl_target *target,
+                                  const struct repl_config *config, struct repl_error *err)
+{
+    for (size_t i = 0; i < config->volume_count; i++) {
+        const struct repl_config_volume *volume = &config->volumes[i];
+        if (volume->replica != NULL && volume->replica[0] == '/' &&
+            repl_target_overlaps(target, volume->replica))
+            return repl_fail(err, REPL_E_REFUSED,
+                             "%s is, or overlaps, %s, the replica of volume %s at this site, which "
+                             "is not to be written by anybody else: restore somewhere else, or "
+                             "name another replica in [volume %s] of %s first and restart the site",
+                             target->path, volume->replica, volume->name, volume->name,
+                             config->path);
+    }
+    return REPL_SUCCESS;
+}
+
+repl_result repl_replica_guard(const struct repl_target *target, const char *config_path,
+                               struct repl_error *err)
+{
+    struct repl_config *config = NULL;
+    struct repl_error reason;
+    if (file_is_missing(config_path))
+        return REPL_SUCCESS;
+    if (!repl_ok(repl_config_load(config_path, REPL_ROLE_SITE, &config, &reason)))
+        return unknown(target, &reason, "keeps a replica on",
+                       "move it away if this host is no site", err);
+    repl_result result = check_replicas(target, config, err);
+    if (repl_ok(result))
+        result = repl_store_guard(target, config->store, err);
+    repl_config_free(config);
+    return result;
+}
+
+repl_result repl_store_guard(const struct repl_target *target, const char *store,
+                             struct repl_error *err)
+{
+    char *resolved = store != NULL ? realpath(store, NULL) : NULL;
+    size_t size = resolved != NULL ? strlen(resolved) : 0;
+    bool inside = resolved != NULL && !target->is_device &&
+                  strncmp(target->resolved, resolved, size) == 0 && target->resolved[size] == '/';
+    free(resolved);
+    if (inside)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s lies in the store itself: name a file somewhere else", target->path);
+    return REPL_SUCCESS;
+}
+
+static bool loads_as(const char *path, enum repl_role role)
+{
+    struct repl_config *config = NULL;
+    bool loads = repl_ok(repl_config_load(path, role, &config, NULL));
+    repl_config_free(config);
+    return loads;
+}
+
+bool repl_config_is_of_site(const char *path)
+{
+    return loads_as(path, REPL_ROLE_SITE) && !loads_as(path, REPL_ROLE_AGENT);
 }

@@ -1,5 +1,6 @@
 /*
- * Keeps a restore off the devices that this host protects.
+ * Keeps a restore off what this host must not lose: the devices that its agent
+ * protects, and the replicas that its site keeps.
  */
 #ifndef REPL_AGENT_SOURCE_GUARD_H
 #define REPL_AGENT_SOURCE_GUARD_H
@@ -11,5 +12,17 @@
  * required. */
 REPL_RESULT repl_source_guard(const struct repl_target *target, const char *config_path,
                               bool required, struct repl_error *err);
+
+/* The same for the site's configuration at the path, and the replicas that it names. Without a file
+ * there is no site. */
+REPL_RESULT repl_replica_guard(const struct repl_target *target, const char *config_path,
+                               struct repl_error *err);
+
+/* A file below a store would be taken for a part of it. store NULL is fine. */
+REPL_RESULT repl_store_guard(const struct repl_target *target, const char *store,
+                             struct repl_error *err);
+
+/* Whether the file is a site's configuration, and not an agent's. */
+bool repl_config_is_of_site(const char *path);
 
 #endif

@@ -41,8 +41,61 @@ static void test_unreadable(void **state)
     temporary_remove(&temporary);
 }
 
+static void config_write(const char *path, const char *text)
+{
+    FILE *out = fopen(path, "we");
+    assert_non_null(out);
+    fputs(text, out);
+    fclose(out);
+}
+
+static void test_replica(void **state)
+{
+    (void)state;
+    struct temporary temporary;
+    struct repl_error err;
+    char path[300], replica[300], image[300], other[300], text[800];
+    assert_int_equal(temporary_make(&temporary), 0);
+    snprintf(path, sizeof path, "%s/site.conf", temporary.path);
+    snprintf(replica, sizeof replica, "%s/replica", temporary.path);
+    snprintf(other, sizeof other, "%s/other", temporary.path);
+    snprintf(image, sizeof image, "%s/store", temporary.path);
+    assert_int_equal(mkdir(image, 0700), 0);
+    snprintf(image, sizeof image, "%s/store/replica.img", temporary.path);
+    config_write(replica, "");
+    config_write(other, "");
+    config_write(image, "");
+    struct repl_target target;
+    assert_true(repl_ok(repl_target_examine(replica, &target, &err)));
+    assert_true(repl_ok(repl_replica_guard(&target, path, &err))); /* no site */
+    snprintf(text, sizeof text,
+             "[site]\nstore = %s/store\n[volume one]\nreplica = image\n"
+             "[volume two]\nreplica = %s\n",
+             temporary.path, replica);
+    config_write(path, text);
+    assert_true(repl_config_is_of_site(path));
+    assert_int_equal(repl_replica_guard(&target, path, &err).code, REPL_E_REFUSED);
+    assert_non_null(strstr(err.text, "the replica of volume two"));
+    repl_target_fini(&target);
+    assert_true(repl_ok(repl_target_examine(image, &target, &err)));
+    assert_int_equal(repl_replica_guard(&target, path, &err).code, REPL_E_REFUSED);
+    assert_non_null(strstr(err.text, "in the store"));
+    repl_target_fini(&target);
+    assert_true(repl_ok(repl_target_examine(other, &target, &err)));
+    assert_true(repl_ok(repl_replica_guard(&target, path, &err)));
+    config_write(path, "[volume data\n");
+    assert_true(repl_ok(repl_replica_guard(&target, path, &err))); /* a file: said only */
+    assert_false(repl_config_is_of_site(path));
+    target.is_device = true;
+    assert_int_equal(repl_replica_guard(&target, path, &err).code, REPL_E_REFUSED);
+    assert_non_null(strstr(err.text, "mend the configuration"));
+    repl_target_fini(&target);
+    temporary_remove(&temporary);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_unreadable)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_unreadable),
+                                       cmocka_unit_test(test_replica)};
     return cmocka_run_group_tests_name("source_guard", tests, NULL, NULL);
 }
