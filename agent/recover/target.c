@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -29,7 +30,7 @@ static repl_result target_fail(const struct repl_target *target, struct repl_err
 
 static repl_result device_open(struct repl_target *target, struct repl_error *err)
 {
-    struct stat status;
+    char path[64];
     target->fd = open(target->resolved, O_RDWR | O_EXCL | O_CLOEXEC);
     if (target->fd < 0 && errno == EBUSY)
         return repl_fail(err, REPL_E_REFUSED,
@@ -38,12 +39,16 @@ static repl_result device_open(struct repl_target *target, struct repl_error *er
                          target->path, target->resolved);
     if (target->fd < 0)
         return target_fail(target, err, "open");
-    if (fstat(target->fd, &status) != 0)
-        return target_fail(target, err, "examine");
-    if (!S_ISBLK(status.st_mode) || status.st_rdev != target->device)
-        return repl_fail(err, REPL_E_REFUSED, "%s became another device meanwhile: try again",
-                         target->path);
-    target->direct_fd = open(target->resolved, O_RDWR | O_DIRECT | O_CLOEXEC);
+    const struct repl_target examined = *target;
+    REPL_TRY(repl_target_identify_device(target, target->fd, err));
+    if (target->device != examined.device || target->diskseq != examined.diskseq ||
+        strcmp(target->identity, examined.identity) != 0)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s became another device meanwhile (it was %s, and is %s): try again",
+                         target->path, examined.identity, target->identity);
+    /* not by its name, which may be another's by now */
+    snprintf(path, sizeof path, "/proc/self/fd/%d", target->fd);
+    target->direct_fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
     target->touched = true;
     return REPL_SUCCESS;
 }

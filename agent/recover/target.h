@@ -28,6 +28,7 @@ struct repl_target {
     char model[64], serial[64]; /* of a device; "" where the kernel does not say */
     char content[64];           /* of a device: what seems to be on it */
     uint32_t block_size;        /* of a device: logical */
+    uint64_t diskseq;           /* of a device: the kernel's count of disks; 0 before 5.15 */
     /* Tells it from another that gets its name, or a file's number, later. */
     char identity[REPL_TARGET_IDENTITY_SIZE];
     /* open: */
@@ -40,6 +41,8 @@ struct repl_target {
 /* Looks at what path names, and reads nothing but its first bytes. */
 REPL_RESULT repl_target_examine(const char *path, struct repl_target *out, struct repl_error *err);
 void repl_target_fini(struct repl_target *target);
+/* Notes number, sizes and identity of the device that fd has open. */
+REPL_RESULT repl_target_identify_device(struct repl_target *target, int fd, struct repl_error *err);
 /* Notes device, number and identity of the regular file that path names, or fd, where path is
  * "". */
 void repl_target_identify_file(struct repl_target *target, int fd, const char *path,

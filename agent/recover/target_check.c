@@ -1,9 +1,8 @@
 /*
  * What a target is, and whether it may be overwritten.
  *
- * sysfs says how devices relate: a partition lies in its disk's directory, who
- * is built on a device stands in its holders/. Two devices overlap when they are
- * the same, or one is the disk that the other is a partition of.
+ * sysfs says how devices relate (block/sysfs.h); who is built on a device stands
+ * in its holders/.
  */
 #include "recover/target.h"
 
@@ -13,7 +12,6 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <linux/fs.h>
-#include <mntent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,21 +20,18 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "block/mounts.h"
+#include "block/sysfs.h"
+
 /* --- sysfs ----------------------------------------------------------------------------------- */
 
-/* The first line of a file of sysfs, without blanks around it; "" where there is none. */
-static void sys_read(dev_t device, const char *below, char *out, size_t out_size)
+/* Without blanks around it; "" where there is none. */
+static void sys_read(dev_t device, const char *attribute, char *out, size_t out_size)
 {
-    char path[PATH_MAX], line[256] = "";
-    snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s", major(device), minor(device), below);
-    FILE *file = fopen(path, "re");
-    if (file != NULL) {
-        if (fgets(line, sizeof line, file) == NULL)
-            line[0] = '\0';
-        fclose(file);
-    }
+    char line[256];
+    repl_sysfs_read(device, attribute, line, sizeof line);
     char *begin = line + strspn(line, " \t");
-    size_t size = strcspn(begin, "\n");
+    size_t size = strlen(begin);
     while (size > 0 && begin[size - 1] == ' ')
         size--;
     snprintf(out, out_size, "%.*s", (int)size, begin);
@@ -46,40 +41,12 @@ static void sys_read(dev_t device, const char *below, char *out, size_t out_size
     }
 }
 
-/* The first of several files that has something. */
-static void sys_read_any(dev_t device, const char *const *below, char *out, size_t out_size)
+/* The first of several attributes that has something. */
+static void sys_read_any(dev_t device, const char *const *attributes, char *out, size_t out_size)
 {
     out[0] = '\0';
-    for (; *below != NULL && out[0] == '\0'; below++)
-        sys_read(device, *below, out, out_size);
-}
-
-static bool sys_number(dev_t device, const char *below, dev_t *out)
-{
-    char text[64];
-    unsigned high, low;
-    sys_read(device, below, text, sizeof text);
-    if (sscanf(text, "%u:%u", &high, &low) != 2)
-        return false;
-    *out = makedev(high, low);
-    return true;
-}
-
-/* The disk a partition lies on; the device itself where it is none. */
-static dev_t disk_of(dev_t device)
-{
-    char partition[16];
-    dev_t disk;
-    sys_read(device, "partition", partition, sizeof partition);
-    if (partition[0] == '\0' || !sys_number(device, "../dev", &disk))
-        return device;
-    return disk;
-}
-
-static bool overlap(dev_t a, dev_t b)
-{
-    dev_t disk_a = disk_of(a), disk_b = disk_of(b);
-    return a == b || (disk_a == disk_b && (a == disk_a || b == disk_b));
+    for (; *attributes != NULL && out[0] == '\0'; attributes++)
+        sys_read(device, *attributes, out, out_size);
 }
 
 bool repl_target_overlaps(const struct repl_target *target, const char *path)
@@ -88,7 +55,7 @@ bool repl_target_overlaps(const struct repl_target *target, const char *path)
     if (stat(path, &status) != 0)
         return false;
     if (target->is_device)
-        return S_ISBLK(status.st_mode) && overlap(status.st_rdev, target->device);
+        return S_ISBLK(status.st_mode) && repl_sysfs_overlap(status.st_rdev, target->device);
     return target->exists && S_ISREG(status.st_mode) && status.st_dev == target->device &&
            status.st_ino == target->inode;
 }
@@ -144,7 +111,7 @@ static void device_describe(struct repl_target *target)
     sys_read_any(target->device, serials, target->serial, sizeof target->serial);
     sys_read(target->device, "start", start, sizeof start);
     sys_read(target->device, "loop/backing_file", backing, sizeof backing);
-    sys_read(disk_of(target->device), "diskseq", sequence, sizeof sequence);
+    sys_read(repl_sysfs_disk(target->device), "diskseq", sequence, sizeof sequence);
     /* Where nothing stays the same over a reboot, the kernel's count of disks at least tells one
      * from the next that gets its number. */
     if (target->serial[0] != '\0')
@@ -159,25 +126,35 @@ static void device_describe(struct repl_target *target)
                  minor(target->device), sequence, target->size, start);
 }
 
-static repl_result device_examine(struct repl_target *target, dev_t device, struct repl_error *err)
+repl_result repl_target_identify_device(struct repl_target *target, int fd, struct repl_error *err)
+{
+    struct stat status;
+    int block_size = 0;
+    if (fstat(fd, &status) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot examine %s", target->path);
+    if (!S_ISBLK(status.st_mode))
+        return repl_fail(err, REPL_E_REFUSED, "%s is no block device any more: try again",
+                         target->path);
+    if (ioctl(fd, BLKGETSIZE64, &target->size) != 0 || ioctl(fd, BLKSSZGET, &block_size) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot find the size of %s", target->path);
+    target->device = status.st_rdev;
+    target->block_size = block_size > 0 ? (uint32_t)block_size : 512;
+    repl_sysfs_read_number(repl_sysfs_disk(target->device), "diskseq", &target->diskseq);
+    device_describe(target);
+    return REPL_SUCCESS;
+}
+
+static repl_result device_examine(struct repl_target *target, struct repl_error *err)
 {
     target->is_device = true;
-    target->device = device;
     int fd = open(target->resolved, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "cannot open %s", target->path);
-    int block_size = 0;
-    bool known =
-        ioctl(fd, BLKGETSIZE64, &target->size) == 0 && ioctl(fd, BLKSSZGET, &block_size) == 0;
-    int os_errno = errno;
-    content_guess(fd, target->content, sizeof target->content);
+    repl_result result = repl_target_identify_device(target, fd, err);
+    if (repl_ok(result))
+        content_guess(fd, target->content, sizeof target->content);
     close(fd);
-    if (!known)
-        return repl_fail_errno(err, REPL_E_IO, os_errno, "cannot find the size of %s",
-                               target->path);
-    target->block_size = block_size > 0 ? (uint32_t)block_size : 512;
-    device_describe(target);
-    return REPL_SUCCESS;
+    return result;
 }
 
 void repl_target_identify_file(struct repl_target *target, int fd, const char *path,
@@ -220,7 +197,7 @@ repl_result repl_target_examine(const char *path, struct repl_target *out, struc
     else if (access(out->resolved, F_OK) != 0)
         out->exists = false;
     else if (S_ISBLK(status.st_mode))
-        result = device_examine(out, status.st_rdev, err);
+        result = device_examine(out, err);
     else if (S_ISREG(status.st_mode))
         file_examine(out, &status);
     else
@@ -239,32 +216,16 @@ static bool path_overlaps(const struct repl_target *target, const char *path)
     return path[0] == '/' && repl_target_overlaps(target, path);
 }
 
-/* By number, and by source: btrfs shows a number that belongs to no device. */
-static repl_result check_mounts(const struct repl_target *target, struct repl_error *err)
+static repl_result check_mount(void *context, const struct repl_mount *mount,
+                               struct repl_error *err)
 {
-    FILE *file = fopen("/proc/self/mountinfo", "re");
-    char *line = NULL;
-    size_t room = 0;
-    repl_result result = REPL_SUCCESS;
-    if (file == NULL)
-        return repl_fail_errno(err, REPL_E_IO, errno, "cannot read /proc/self/mountinfo");
-    while (repl_ok(result) && getline(&line, &room, file) > 0) {
-        unsigned high, low;
-        char where[256], source[256] = "";
-        if (sscanf(line, "%*s %*s %u:%u %*s %255s", &high, &low, where) != 3)
-            continue;
-        const char *rest = strstr(line, " - ");
-        if (rest == NULL || sscanf(rest, " - %*s %255s", source) != 1)
-            source[0] = '\0';
-        if (overlap(makedev(high, low), target->device) || path_overlaps(target, source))
-            result = repl_fail(err, REPL_E_REFUSED,
-                               "%s, or a part of it, is mounted on %s: unmount it first, or "
-                               "restore somewhere else",
-                               target->path, where);
-    }
-    free(line);
-    fclose(file);
-    return result;
+    const struct repl_target *target = context;
+    if (repl_sysfs_overlap(mount->device, target->device) || path_overlaps(target, mount->source))
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s, or a part of it, is mounted on %s: unmount it first, or restore "
+                         "somewhere else",
+                         target->path, mount->point);
+    return REPL_SUCCESS;
 }
 
 static repl_result check_swaps(const struct repl_target *target, struct repl_error *err)
@@ -284,50 +245,44 @@ static repl_result check_swaps(const struct repl_target *target, struct repl_err
     return result;
 }
 
-/* The name of somebody who is built on the device; false: nobody. */
-static bool holder_find(dev_t device, const char *below, char *holder, size_t size)
+/* Refuses where somebody is built on the device, or on the partition whose directory within it is
+ * below ("" or "sda1/"). */
+static repl_result check_holder(const struct repl_target *target, dev_t device, const char *below,
+                                struct repl_error *err)
 {
     char path[PATH_MAX];
+    repl_result result = REPL_SUCCESS;
     snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%sholders", major(device), minor(device),
              below);
     DIR *listing = opendir(path);
-    bool found = false;
     if (listing == NULL)
-        return false;
-    for (struct dirent *entry; !found && (entry = readdir(listing)) != NULL;) {
-        found = entry->d_name[0] != '.';
-        if (found)
-            snprintf(holder, size, "%s", entry->d_name);
+        return REPL_SUCCESS;
+    for (struct dirent *entry; repl_ok(result) && (entry = readdir(listing)) != NULL;) {
+        if (entry->d_name[0] != '.')
+            result = repl_fail(err, REPL_E_REFUSED,
+                               "%s, or a part of it, is used by %s (device-mapper, RAID or the "
+                               "like): take that down first",
+                               target->path, entry->d_name);
     }
     closedir(listing);
-    return found;
+    return result;
 }
 
-/* The device's own, and those of its partitions, which are directories within its own. */
+static repl_result check_partition(void *context, const char *name, struct repl_error *err)
+{
+    const struct repl_target *target = context;
+    char below[300];
+    snprintf(below, sizeof below, "%.255s/", name);
+    return check_holder(target, target->device, below, err);
+}
+
 static repl_result check_holders(const struct repl_target *target, struct repl_error *err)
 {
-    char path[PATH_MAX], below[300], holder[256];
-    dev_t disk = disk_of(target->device);
-    bool held = holder_find(target->device, "", holder, sizeof holder) ||
-                (disk != target->device && holder_find(disk, "", holder, sizeof holder));
-    snprintf(path, sizeof path, "/sys/dev/block/%u:%u", major(target->device),
-             minor(target->device));
-    DIR *listing = held ? NULL : opendir(path);
-    for (struct dirent *entry; listing != NULL && !held && (entry = readdir(listing)) != NULL;) {
-        if (entry->d_name[0] == '.')
-            continue;
-        snprintf(below, sizeof below, "%s/", entry->d_name);
-        held = entry->d_type == DT_DIR && strcmp(entry->d_name, "holders") != 0 &&
-               holder_find(target->device, below, holder, sizeof holder);
-    }
-    if (listing != NULL)
-        closedir(listing);
-    if (held)
-        return repl_fail(err, REPL_E_REFUSED,
-                         "%s, or a part of it, is used by %s (device-mapper, RAID or the like): "
-                         "take that down first",
-                         target->path, holder);
-    return REPL_SUCCESS;
+    dev_t disk = repl_sysfs_disk(target->device);
+    REPL_TRY(check_holder(target, target->device, "", err));
+    if (disk != target->device)
+        return check_holder(target, disk, "", err);
+    return repl_sysfs_partitions(disk, check_partition, (void *)target, err);
 }
 
 static repl_result check_loops(const struct repl_target *target, struct repl_error *err)
@@ -375,7 +330,7 @@ repl_result repl_target_check_unused(const struct repl_target *target, struct re
     if (!target->is_device)
         return target->exists ? check_swaps(target, err) : REPL_SUCCESS;
     REPL_TRY(check_writable(target, err));
-    REPL_TRY(check_mounts(target, err));
+    REPL_TRY(repl_mounts_visit(check_mount, (void *)target, err));
     REPL_TRY(check_swaps(target, err));
     return check_holders(target, err);
 }

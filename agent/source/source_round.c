@@ -15,6 +15,7 @@
 
 #include "base/ensure.h"
 #include "base/limits.h"
+#include "block/sysfs.h"
 #include "control/control.h"
 #include "source/source_volume_internal.h"
 
@@ -130,7 +131,7 @@ static repl_result grow(struct repl_source_volume *v, uint64_t size, struct repl
     repl_log(LOG_NOTICE, "volume %s: the device grew from %llu to %llu bytes", volume_name(v),
              (unsigned long long)v->device.size, (unsigned long long)size);
     if (v->tracker != NULL) {
-        repl_result result = repl_tracker_grow(v->tracker, size / REPL_SECTOR_SIZE, err);
+        repl_result result = repl_tracker_grow(v->tracker, size / REPL_SYSFS_SECTOR_SIZE, err);
         if (!repl_ok(result)) {
             /* opened again, it is laid out for the new size */
             repl_ignore(repl_tracker_forget(&v->dir.state.volume, NULL));
@@ -290,7 +291,7 @@ void volume_resume(struct repl_source_volume *v)
 static repl_result tracker_open(struct repl_source_volume *v, struct repl_error *err)
 {
     struct repl_track_target target;
-    REPL_TRY(repl_track_target_find(v->device.number, v->device.identity, &target, err));
+    REPL_TRY(repl_track_target_find(v->device.number, &target, err));
     REPL_TRY(repl_tracker_open(&target, &v->dir.state.volume, &v->tracker, &v->origin,
                                v->untracked, err));
     /* grown while nobody looked, and perhaps beyond what was laid out */

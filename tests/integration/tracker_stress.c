@@ -394,7 +394,7 @@ static void tracker_begin(struct world *world, enum repl_track_origin expected)
     limits.patience_ns = PATIENCE_NS;
     if (fstat(world->device, &st) != 0)
         give_up("stat");
-    must(repl_track_target_find(st.st_rdev, "test:stress", &target, &err), &err);
+    must(repl_track_target_find(st.st_rdev, &target, &err), &err);
     must(repl_tracker_open(&target, &world->volume, &world->tracker, &origin, cause, &err), &err);
     if (origin != expected) {
         fprintf(stderr, "tracker_stress: opened as %d, not %d: %s\n", origin, expected, cause);

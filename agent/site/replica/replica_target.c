@@ -17,10 +17,11 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "block/identity.h"
+#include "block/sysfs.h"
 #include "site/replica/replica_internal.h"
 
 #define ZERO_BLOCK_SIZE (1u << 20)
@@ -98,40 +99,20 @@ static uint64_t hash_of(const char *text)
     return hash != 0 ? hash : 1;
 }
 
-static bool sysfs_read(dev_t device, const char *name, char *out, size_t size)
-{
-    char path[128];
-    snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s", major(device), minor(device), name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t got = fd < 0 ? -1 : read(fd, out, size - 1);
-    if (fd >= 0)
-        close(fd);
-    out[got < 0 ? 0 : got] = '\0';
-    out[strcspn(out, "\n")] = '\0';
-    return out[0] != '\0';
-}
-
 static uint64_t device_identity(dev_t device)
 {
-    static const char *const names[] = {"wwid",           "device/wwid",      "serial",
-                                        "device/serial",  "dm/uuid",          "../wwid",
-                                        "../device/wwid", "../device/serial", "../serial"};
-    char found[PATH_MAX], part[32], text[PATH_MAX + 64];
+    const char *kind;
+    char serial[PATH_MAX], part[32], text[PATH_MAX + 64];
     struct stat backing;
-    sysfs_read(device, "partition", part, sizeof part);
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (!sysfs_read(device, names[i], found, sizeof found))
-            continue;
-        snprintf(text, sizeof text, "%s part %s", found, part);
-        return hash_of(text);
-    }
-    if (!sysfs_read(device, "loop/backing_file", found, sizeof found) &&
-        !sysfs_read(device, "../loop/backing_file", found, sizeof found))
+    dev_t disk = repl_sysfs_disk(device);
+    repl_sysfs_read(device, "partition", part, sizeof part);
+    if (repl_identity_serial(disk, &kind, serial, sizeof serial))
+        snprintf(text, sizeof text, "%s part %s", serial, part);
+    else if (repl_identity_backing(disk, &backing))
+        snprintf(text, sizeof text, "loop %llu:%llu part %s", (unsigned long long)backing.st_dev,
+                 (unsigned long long)backing.st_ino, part);
+    else
         return 0;
-    if (stat(found, &backing) != 0)
-        return 0;
-    snprintf(text, sizeof text, "loop %llu:%llu part %s", (unsigned long long)backing.st_dev,
-             (unsigned long long)backing.st_ino, part);
     return hash_of(text);
 }
 

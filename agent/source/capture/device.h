@@ -9,24 +9,27 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "block/sysfs.h"
 #include "epoch.h"
 #include "format/slot.h"
 #include "repl/error.h"
 
 struct repl_device {
     char path[256];                       /* as configured */
-    char name[64];                        /* the kernel's: "sda1", "loop0" */
-    char identity[REPL_IDENTITY_MAX + 1]; /* "wwid:...", "partuuid:...", "loop:..." */
-    char disk[64];                        /* the whole disk it is on, or is */
-    dev_t number;
-    int fd;         /* O_DIRECT, read only */
-    int stat_fd;    /* /sys/class/block/NAME/stat */
-    int iostats_fd; /* of the disk's queue: whether it counts at all */
+    char name[REPL_SYSFS_NAME_SIZE];      /* the kernel's: "sda1", "loop0" */
+    char identity[REPL_IDENTITY_MAX + 1]; /* see block/identity.h */
+    char disk[REPL_SYSFS_NAME_SIZE];      /* the whole disk it is on, or is */
+    dev_t number, disk_number;
+    int fd;             /* O_DIRECT, read only */
+    int stat_fd;        /* /sys/class/block/NAME/stat */
+    int iostats_fd;     /* of the disk's queue: whether it counts at all */
+    int write_cache_fd; /* of the disk's queue */
     uint64_t size;
 };
 
 /* Refuses, with the reason, what cannot be protected: no block device, one without I/O
- * accounting, zoned or DAX devices, bio-based ones (device-mapper, md, NVMe multipath). */
+ * accounting, zoned or DAX devices, bio-based ones (device-mapper, md, NVMe multipath), and a
+ * filesystem that has a part on another device (block/filesystem.h). */
 REPL_RESULT repl_device_open(const char *path, struct repl_device *out, struct repl_error *err);
 void repl_device_close(struct repl_device *device);
 
@@ -38,7 +41,8 @@ REPL_RESULT repl_device_size(const struct repl_device *device, uint64_t *size,
 REPL_RESULT repl_device_counters(const struct repl_device *device, struct repl_write_counters *out,
                                  struct repl_error *err);
 
-/* Whether the disk has a volatile cache, which flushes empty. */
+/* Whether the disk has a volatile write cache, as the kernel sees it: a completed write is durable
+ * only after a flush. It may be switched at any time. */
 REPL_RESULT repl_device_write_back(const struct repl_device *device, bool *write_back,
                                    struct repl_error *err);
 

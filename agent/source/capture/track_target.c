@@ -1,89 +1,48 @@
 #include "source/capture/track_target.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "block/identity.h"
+
 /* A kernel that does not show queue/io_timeout has the default of 30 s, too. */
 #define IO_TIMEOUT_DEFAULT_MS 30000
 
-/* --- sysfs ----------------------------------------------------------------------------------- */
-
-static bool text_read(const char *directory, const char *name, char *out, size_t size)
+/* The numbers of the disk and of the device's place on it. */
+static repl_result place_find(dev_t device, struct repl_track_target *out, struct repl_error *err)
 {
-    char path[PATH_MAX];
-    int length = snprintf(path, sizeof path, "%s/%s", directory, name);
-    out[0] = '\0';
-    if (length < 0 || (size_t)length >= sizeof path)
-        return false;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    ssize_t got = read(fd, out, size - 1);
-    close(fd);
-    if (got <= 0)
-        return false;
-    out[got] = '\0';
-    out[strcspn(out, "\n")] = '\0';
-    return true;
-}
-
-static bool number_read(const char *directory, const char *name, uint64_t *out)
-{
-    char text[64], *end;
-    *out = 0;
-    if (!text_read(directory, name, text, sizeof text))
-        return false;
-    *out = strtoull(text, &end, 10);
-    return end != text;
-}
-
-/* The device's directory in sysfs, and its disk's, which for a partition is the one above. */
-static repl_result directories_find(dev_t device, char own[PATH_MAX], char disk[PATH_MAX],
-                                    struct repl_error *err)
-{
-    char path[64];
-    uint64_t partition;
-    snprintf(path, sizeof path, "/sys/dev/block/%u:%u", major(device), minor(device));
-    if (realpath(path, own) == NULL)
-        return repl_fail_errno(err, REPL_E_IO, errno, "%s: has the device gone?", path);
-    memcpy(disk, own, strlen(own) + 1);
-    if (number_read(own, "partition", &partition))
-        *strrchr(disk, '/') = '\0';
+    dev_t disk = repl_sysfs_disk(device);
+    REPL_TRY(repl_sysfs_name(disk, out->disk, err));
+    out->device = device;
+    out->disk_major = major(disk);
+    out->disk_minor = minor(disk);
+    repl_sysfs_read_number(disk, "diskseq", &out->diskseq);
+    repl_sysfs_read_number(device, "start", &out->start_sector); /* a whole disk has none */
+    if (!repl_sysfs_read_number(device, "size", &out->sector_count) || out->sector_count == 0)
+        return repl_fail(err, REPL_E_REFUSED, "%s has no medium (its size is 0)", out->disk);
     return REPL_SUCCESS;
 }
 
-repl_result repl_track_target_find(dev_t device, const char *identity,
-                                   struct repl_track_target *out, struct repl_error *err)
+repl_result repl_track_target_find(dev_t device, struct repl_track_target *out,
+                                   struct repl_error *err)
 {
-    char own[PATH_MAX], disk[PATH_MAX], text[64];
+    dev_t disk = repl_sysfs_disk(device);
+    char text[64];
     uint64_t timeout_ms;
-    unsigned disk_major, disk_minor;
-    REPL_TRY(directories_find(device, own, disk, err));
-    *out = (struct repl_track_target){.device = device};
-    snprintf(out->disk, sizeof out->disk, "%.63s", strrchr(disk, '/') + 1);
-    snprintf(out->identity, sizeof out->identity, "%.255s", identity);
-    if (!text_read(disk, "dev", text, sizeof text) ||
-        sscanf(text, "%u:%u", &disk_major, &disk_minor) != 2)
-        return repl_fail(err, REPL_E_IO, "%s/dev cannot be read", disk);
-    out->disk_major = disk_major;
-    out->disk_minor = disk_minor;
-    number_read(own, "start", &out->start_sector); /* a whole disk has none */
-    if (!number_read(own, "size", &out->sector_count) || out->sector_count == 0)
-        return repl_fail(err, REPL_E_REFUSED, "%s has no medium (its size is 0)", out->disk);
-    number_read(disk, "diskseq", &out->diskseq);
-    if (!text_read(disk, "queue/iostats", text, sizeof text) || strcmp(text, "0") == 0)
+    *out = (struct repl_track_target){0};
+    REPL_TRY(place_find(device, out, err));
+    repl_identity_find(device, out->identity);
+    if (!repl_sysfs_read(disk, "queue/iostats", text, sizeof text) || strcmp(text, "0") == 0)
         return repl_fail(err, REPL_E_REFUSED,
                          "the kernel does not account the I/O of %s, so its tracking could not be "
                          "audited; echo 1 > /sys/block/%s/queue/iostats",
                          out->disk, out->disk);
-    if (!number_read(disk, "queue/io_timeout", &timeout_ms) || timeout_ms == 0)
+    if (!repl_sysfs_read_number(disk, "queue/io_timeout", &timeout_ms) || timeout_ms == 0)
         timeout_ms = IO_TIMEOUT_DEFAULT_MS;
     out->io_timeout_ns = (int64_t)timeout_ms * 1000000;
     return REPL_SUCCESS;
@@ -93,7 +52,7 @@ bool repl_track_target_same(const struct repl_track_target *then,
                             const struct repl_track_target *now, char *why, size_t why_size)
 {
     why[0] = '\0';
-    if (strcmp(then->identity, now->identity) != 0)
+    if (!repl_identity_same(then->identity, now->identity))
         snprintf(why, why_size, "the device was %s and is now %s", then->identity, now->identity);
     else if (then->disk_major != now->disk_major || then->disk_minor != now->disk_minor)
         snprintf(why, why_size,
@@ -117,20 +76,14 @@ bool repl_track_target_same(const struct repl_track_target *then,
 repl_result repl_accounting_open(const struct repl_track_target *target,
                                  struct repl_accounting *out, struct repl_error *err)
 {
-    static const char *const names[] = {"stat", "inflight"};
-    int *const fds[] = {&out->stat_fd, &out->inflight_fd};
+    dev_t disk = repl_sysfs_disk(target->device);
     *out = (struct repl_accounting){.stat_fd = -1, .inflight_fd = -1};
-    for (unsigned i = 0; i < 2; i++) {
-        char path[128];
-        snprintf(path, sizeof path, "/sys/block/%s/%s", target->disk, names[i]);
-        *fds[i] = open(path, O_RDONLY | O_CLOEXEC);
-        if (*fds[i] < 0) {
-            repl_result result = repl_fail_errno(err, REPL_E_IO, errno, "%s", path);
-            repl_accounting_close(out);
-            return result;
-        }
-    }
-    return REPL_SUCCESS;
+    repl_result result = repl_sysfs_open(disk, "stat", &out->stat_fd, err);
+    if (repl_ok(result))
+        result = repl_sysfs_open(disk, "inflight", &out->inflight_fd, err);
+    if (!repl_ok(result))
+        repl_accounting_close(out);
+    return result;
 }
 
 void repl_accounting_close(struct repl_accounting *accounting)
@@ -174,8 +127,8 @@ repl_result repl_accounting_read(const struct repl_accounting *accounting,
     REPL_TRY(numbers_read(accounting->stat_fd, "stat", stat, 17, err));
     REPL_TRY(numbers_read(accounting->inflight_fd, "inflight", inflight, 2, err));
     *out = (struct repl_audit_kernel){
-        .done = {[REPL_AUDIT_WRITTEN] = stat[6] * REPL_SECTOR_SIZE,
-                 [REPL_AUDIT_DISCARDED] = stat[13] * REPL_SECTOR_SIZE,
+        .done = {[REPL_AUDIT_WRITTEN] = stat[6] * REPL_SYSFS_SECTOR_SIZE,
+                 [REPL_AUDIT_DISCARDED] = stat[13] * REPL_SYSFS_SECTOR_SIZE,
                  [REPL_AUDIT_FLUSHES] = stat[15]},
         .in_flight = inflight[1], /* discards are in the number of the writes */
     };

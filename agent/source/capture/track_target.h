@@ -8,15 +8,15 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "block/sysfs.h"
 #include "capture/audit.h"
+#include "format/slot.h"
 #include "repl/error.h"
 
-#define REPL_SECTOR_SIZE 512u
-
 struct repl_track_target {
-    char disk[64];      /* the kernel's name: "sda" */
-    char identity[256]; /* struct repl_device's */
-    dev_t device;       /* may be a partition */
+    char disk[REPL_SYSFS_NAME_SIZE];      /* the kernel's name: "sda" */
+    char identity[REPL_IDENTITY_MAX + 1]; /* of the device: see block/identity.h */
+    dev_t device;                         /* may be a partition */
     uint64_t disk_major, disk_minor;
     uint64_t diskseq;      /* 0: a kernel before 5.15 */
     uint64_t start_sector; /* 0 for a whole disk */
@@ -24,8 +24,8 @@ struct repl_track_target {
     int64_t io_timeout_ns; /* by when a write that was begun has ended */
 };
 
-REPL_RESULT repl_track_target_find(dev_t device, const char *identity,
-                                   struct repl_track_target *out, struct repl_error *err);
+REPL_RESULT repl_track_target_find(dev_t device, struct repl_track_target *out,
+                                   struct repl_error *err);
 /* False: the device of now is not the one of then, and why says how it differs. A device that has
  * grown is the same. */
 bool repl_track_target_same(const struct repl_track_target *then,

@@ -206,7 +206,7 @@ repl_result repl_tracker_check(const struct repl_tracker *tracker, uint64_t *sec
 {
     struct repl_track_target now;
     char why[REPL_TRACK_CAUSE_SIZE];
-    REPL_TRY(repl_track_target_find(tracker->target.device, tracker->target.identity, &now, err));
+    REPL_TRY(repl_track_target_find(tracker->target.device, &now, err));
     if (!repl_track_target_same(&tracker->target, &now, why, sizeof why))
         return repl_fail(err, REPL_E_REFUSED, "%s: %s", tracker->target.disk, why);
     if (sector_count != NULL)
@@ -218,7 +218,7 @@ repl_result repl_tracker_grow(struct repl_tracker *tracker, uint64_t sector_coun
                               struct repl_error *err)
 {
     struct repl_track_config *config = tracker->maps.config;
-    uint64_t capacity = config->capacity_pages * (REPL_TRACK_PAGE_SIZE / REPL_SECTOR_SIZE);
+    uint64_t capacity = config->capacity_pages * (REPL_TRACK_PAGE_SIZE / REPL_SYSFS_SECTOR_SIZE);
     ensure(sector_count >= config->sector_count);
     if (sector_count > capacity)
         return repl_fail(err, REPL_E_NOMEM,

@@ -73,8 +73,8 @@ int64_t repl_tracker_now_ns(void);
 void repl_tracker_save(struct repl_tracker *tracker, const void *data, size_t size);
 bool repl_tracker_load(const struct repl_tracker *tracker, void *data, size_t size);
 
-/* Whether the disk is still what it was: diskseq, place, accounting. REPL_E_REFUSED with the
- * reason: tracking is void. sector_count (may be NULL): the size now. */
+/* Whether the device is still what it was: identity, diskseq, place, accounting. REPL_E_REFUSED
+ * with the reason: tracking is void. sector_count (may be NULL): the size now. */
 REPL_RESULT repl_tracker_check(const struct repl_tracker *tracker, uint64_t *sector_count,
                                struct repl_error *err);
 /* Follows a device that has grown. Afterwards the caller reads all that was added. REPL_E_NOMEM:

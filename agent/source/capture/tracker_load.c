@@ -285,6 +285,7 @@ static uint64_t capacity_for(const struct repl_track_target *target)
 static void config_fill(struct repl_track_config *config, const struct repl_track_target *target)
 {
     uint64_t capacity = capacity_for(target);
+    _Static_assert(sizeof config->identity >= sizeof target->identity, "an identity fits");
     config->magic = REPL_TRACK_MAGIC;
     config->version = REPL_TRACK_VERSION;
     config->disk_major = target->disk_major;

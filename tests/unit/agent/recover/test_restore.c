@@ -18,6 +18,7 @@
 #include "recover/restore.h"
 #include "recover/restore_progress.h"
 #include "unit/agent/recover/store_model.h"
+#include "unit/loop_device.h"
 
 struct fixture {
     struct store_model model;
@@ -482,6 +483,33 @@ static void test_device_refused(void **state)
     repl_target_fini(&target);
 }
 
+/* Between the prompt and the first byte written, another disk can get the number. */
+static void test_device_replaced(void **state)
+{
+    struct fixture *f = *state;
+    struct loop_device loop = {.fd = -1};
+    struct repl_target target;
+    if (!loop_device_make(&loop, f->backing, 8 * MODEL_MIB))
+        skip();
+    assert_true(repl_ok(repl_target_examine(loop.path, &target, &f->err)));
+    loop_device_close(&loop); /* and another file behind the same number */
+    loop.fd = open(loop.path, O_RDWR | O_CLOEXEC);
+    int other = open(f->target, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    bool replaced = loop.fd >= 0 && other >= 0 && ftruncate(other, 8 * (off_t)MODEL_MIB) == 0 &&
+                    loop_device_configure(loop.fd, other);
+    if (other >= 0)
+        close(other);
+    if (replaced) { /* if not, another process has got the number */
+        assert_code(f, repl_target_open(&target, MODEL_SIZE, true, &f->err), REPL_E_REFUSED,
+                    "became another device");
+        assert_false(target.touched);
+    }
+    repl_target_fini(&target);
+    loop_device_close(&loop);
+    if (!replaced)
+        skip();
+}
+
 #define RESTORE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -495,6 +523,7 @@ int main(void)
         RESTORE_TEST(test_progress_stays),   RESTORE_TEST(test_reused_inode),
         RESTORE_TEST(test_other_size),       RESTORE_TEST(test_device),
         RESTORE_TEST(test_device_resume),    RESTORE_TEST(test_device_refused),
+        RESTORE_TEST(test_device_replaced),
     };
     return cmocka_run_group_tests_name("restore", tests, NULL, NULL);
 }

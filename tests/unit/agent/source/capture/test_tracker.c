@@ -56,7 +56,7 @@ static bool device_attach(struct fixture *f)
 static void target_find(struct fixture *f, dev_t device)
 {
     struct repl_error err;
-    assert_true(repl_ok(repl_track_target_find(device, "test:tracker", &f->target, &err)));
+    assert_true(repl_ok(repl_track_target_find(device, &f->target, &err)));
 }
 
 static int setup(void **state)

@@ -1,0 +1,63 @@
+#include "block/mounts.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+/* Undoes mountinfo's octal escapes in place. */
+static void unescape(char *text)
+{
+    char *out = text;
+    for (const char *in = text; *in != '\0'; out++) {
+        if (in[0] == '\\' && in[1] >= '0' && in[1] <= '3' && in[2] >= '0' && in[2] <= '7' &&
+            in[3] >= '0' && in[3] <= '7') {
+            *out = (char)((in[1] - '0') << 6 | (in[2] - '0') << 3 | (in[3] - '0'));
+            in += 4;
+        } else {
+            *out = *in++;
+        }
+    }
+    *out = '\0';
+}
+
+/* btrfs and its like have numbers that belong to no device: there the source says which. */
+static dev_t device_of(dev_t number, const char *source)
+{
+    struct stat st;
+    bool anonymous = major(number) == 0 && source[0] == '/';
+    return anonymous && stat(source, &st) == 0 && S_ISBLK(st.st_mode) ? st.st_rdev : number;
+}
+
+repl_result repl_mounts_visit(repl_mount_fn *visit, void *context, struct repl_error *err)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    if (file == NULL)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot read /proc/self/mountinfo");
+    char *line = NULL;
+    size_t capacity = 0;
+    repl_result result = REPL_SUCCESS;
+    while (repl_ok(result) && getline(&line, &capacity, file) > 0) {
+        unsigned high, low;
+        char point[PATH_MAX], source[PATH_MAX] = "";
+        const char *tail = strstr(line, " - ");
+        if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &high, &low, point) != 3)
+            continue;
+        if (tail == NULL || sscanf(tail, " - %*s %4095s", source) != 1)
+            source[0] = '\0';
+        unescape(point);
+        unescape(source);
+        dev_t number = makedev(high, low);
+        struct repl_mount mount = {.number = number,
+                                   .device = device_of(number, source),
+                                   .point = point,
+                                   .source = source};
+        result = visit(context, &mount, err);
+    }
+    free(line);
+    fclose(file);
+    return result;
+}
