@@ -13,6 +13,9 @@
 /* A source reports every second. One that has not for so long is taken for unreachable. */
 #define SILENCE_NS (INT64_C(10) * 1000000000)
 
+/* A point so far in the future of the site's clock is no error of its measuring. */
+#define CLOCK_AHEAD_NS (INT64_C(2) * 1000000000)
+
 void repl_journal_init(struct repl_journal *journal)
 {
     memset(journal, 0, sizeof *journal);
@@ -41,7 +44,15 @@ static bool continues(const struct repl_journal *j, uint64_t from, uint64_t to, 
     return from == j->head.from_seq && to == j->head.to_seq && part == j->head.part + 1;
 }
 
-static void commit_apply(struct repl_journal *j, const struct repl_log_commit *commit)
+/* Later than that a point cannot be, whatever its own time says. */
+static void heard(struct repl_journal *j, int64_t at_ns)
+{
+    if (at_ns > j->heard_ns)
+        j->heard_ns = at_ns;
+}
+
+static void commit_apply(struct repl_journal *j, const struct repl_log_commit *commit,
+                         int64_t time_ns)
 {
     j->has_head = true;
     j->lineage = commit->lineage;
@@ -54,6 +65,7 @@ static void commit_apply(struct repl_journal *j, const struct repl_log_commit *c
     if (commit->has_point) {
         j->point = commit->point;
         j->unchanged_until_ns = commit->point.end_ns;
+        j->heard_ns = time_ns;
     }
 }
 
@@ -79,7 +91,7 @@ repl_result repl_journal_apply(struct repl_journal *j, const struct repl_log_rec
                              "log record %llu commits a segment that does not follow the one "
                              "before it",
                              number);
-        commit_apply(j, &record->commit);
+        commit_apply(j, &record->commit, record->time_ns);
         break;
     case REPL_LOG_IDLE:
         if (record->idle.seq != j->point.seq)
@@ -87,6 +99,7 @@ repl_result repl_journal_apply(struct repl_journal *j, const struct repl_log_rec
                              number);
         if (record->idle.until_ns > j->unchanged_until_ns)
             j->unchanged_until_ns = record->idle.until_ns;
+        heard(j, record->time_ns);
         j->idle_logged_ns = record->time_ns;
         break;
     case REPL_LOG_STATE:
@@ -301,7 +314,9 @@ static void idle_report(struct repl_journal *j, const struct repl_report *report
     int64_t until = report->unchanged_until_ns;
     if (report->seq == 0 || report->seq != j->point.seq || !j->head.has_point)
         return;
-    if (until > report->sent_ns) /* nobody knows what has not been yet */
+    if (until <= report->sent_ns)
+        heard(j, now_ns - (report->sent_ns - until));
+    else /* nobody knows what has not been yet */
         until = report->sent_ns;
     if (until <= j->unchanged_until_ns)
         return;
@@ -347,7 +362,15 @@ int64_t repl_journal_lag_ns(const struct repl_journal *j, int64_t now_ns)
     if (j->point.seq == 0)
         return -1;
     int64_t lag = now_ns - j->clock_offset_ns - j->unchanged_until_ns;
+    if (lag < now_ns - j->heard_ns)
+        lag = now_ns - j->heard_ns;
     return lag > 0 ? lag : 0;
+}
+
+int64_t repl_journal_ahead_ns(const struct repl_journal *j, int64_t now_ns)
+{
+    int64_t ahead = j->point.end_ns + j->clock_offset_ns - now_ns;
+    return j->point.seq != 0 && j->clock_known && ahead > CLOCK_AHEAD_NS ? ahead : 0;
 }
 
 enum repl_state repl_journal_state(const struct repl_journal *j, int64_t now_ns, char *cause)

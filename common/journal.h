@@ -42,6 +42,9 @@ struct repl_journal {
     struct repl_point point; /* the last; seq 0: none yet */
     uint64_t volume_size;    /* as of the head */
     int64_t unchanged_until_ns;
+    /* Our clock, when the content was last known to be that of the point: not after the site was
+     * told so. The source's own times say nothing of that while its clock is wrong. */
+    int64_t heard_ns;
     enum repl_state state; /* as logged last */
     /* beyond the log */
     int64_t idle_logged_ns; /* when an IDLE record was last written, site's clock */
@@ -111,8 +114,12 @@ void repl_journal_ack(const struct repl_journal *journal, int64_t received_ns, i
                       struct repl_ack *out);
 
 /* The age of what the site could restore now: now, as the source's clock would show it, minus the
- * time up to which the volume's content is known; -1 where there is no point yet. */
+ * time up to which the volume's content is known, and never less than the time since the site was
+ * told; -1 where there is no point yet. */
 int64_t repl_journal_lag_ns(const struct repl_journal *journal, int64_t now_ns);
+/* How far the last point lies in the future, 0: it does not. So it does after the source's clock
+ * was ahead and has been set back, until it has caught up. */
+int64_t repl_journal_ahead_ns(const struct repl_journal *journal, int64_t now_ns);
 /* The state as the site sees it: the source's word, unless it has not been heard of for too long
  * (then LINK_DOWN, with *cause saying since when). cause has room for REPL_WIRE_TEXT_MAX + 1. */
 enum repl_state repl_journal_state(const struct repl_journal *journal, int64_t now_ns, char *cause);

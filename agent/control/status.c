@@ -58,6 +58,7 @@ static const struct field volume_fields[] = {
     FIELD(repl_volume_status, total_bytes, FIELD_UNSIGNED),
     FIELD(repl_volume_status, clock_known, FIELD_BOOL),
     FIELD(repl_volume_status, clock_offset_ms, FIELD_SIGNED),
+    FIELD(repl_volume_status, clock_ahead_ms, FIELD_SIGNED),
     FIELD(repl_volume_status, replica_seq, FIELD_UNSIGNED),
     FIELD(repl_volume_status, replica_applying, FIELD_BOOL),
     FIELD(repl_volume_status, replica_on, FIELD_BOOL),

@@ -32,6 +32,7 @@ struct repl_volume_status {
     uint64_t done_bytes, total_bytes; /* of a seed or resync; 0 of 0: none */
     bool clock_known;
     int64_t clock_offset_ms; /* the site's clock minus the source's */
+    int64_t clock_ahead_ms;  /* site: how far the last point lies in the future; 0: it does not */
     /* site only */
     uint64_t replica_seq;  /* the point the replica has reached; 0: none */
     bool replica_applying; /* being brought forward just now */

@@ -378,6 +378,22 @@ static const char *state_remedy(enum repl_state state)
     }
 }
 
+/* Only where there is nothing worse to say. */
+static void clock_status(const struct site_volume *v, int64_t now_ns,
+                         struct repl_volume_status *out)
+{
+    out->clock_ahead_ms = repl_journal_ahead_ns(&v->journal, now_ns) / NS_PER_MS;
+    if (out->clock_ahead_ms == 0 || out->cause[0] != '\0')
+        return;
+    snprintf(out->cause, sizeof out->cause,
+             "the source's clock was ahead and has been set back: the last point bears a time %lld "
+             "s in the future, as do all until the clock has caught up",
+             (long long)(out->clock_ahead_ms / 1000));
+    snprintf(out->remedy, sizeof out->remedy,
+             "keep the source's clock in step (NTP), and name points of that time by number. The "
+             "age shown counts from when this site was told");
+}
+
 static void replica_status(const struct site_volume *v, struct repl_volume_status *out)
 {
     struct repl_replica_status replica;
@@ -431,7 +447,20 @@ void site_volume_status(const struct site_volume *v, int64_t now_ns, struct repl
     out->total_bytes = j->report.total_bytes;
     out->clock_known = j->clock_known;
     out->clock_offset_ms = j->clock_offset_ns / NS_PER_MS;
+    clock_status(v, now_ns, out);
     replica_status(v, out);
+}
+
+static void clock_log(struct site_volume *v, const struct repl_volume_status *status)
+{
+    bool ahead = status->clock_ahead_ms > 0;
+    if (ahead && !v->clock_logged)
+        repl_log(LOG_WARNING,
+                 "volume %s: point %llu bears a time %lld s in the future: the source's clock was "
+                 "ahead and has been set back",
+                 v->name, (unsigned long long)status->point.seq,
+                 (long long)(status->clock_ahead_ms / 1000));
+    v->clock_logged = ahead;
 }
 
 void site_volume_log_state(struct site_volume *v, int64_t now_ns)
@@ -440,6 +469,7 @@ void site_volume_log_state(struct site_volume *v, int64_t now_ns)
     if (!v->journal.exists && v->damaged[0] == '\0')
         return;
     site_volume_status(v, now_ns, &status);
+    clock_log(v, &status);
     /* ok and idle alternate with every write. */
     enum repl_state state = status.state == REPL_STATE_IDLE ? REPL_STATE_OK : status.state;
     bool silent = v->journal.reported_ns == 0 && state == REPL_STATE_LINK_DOWN;

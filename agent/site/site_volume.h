@@ -142,7 +142,8 @@ struct site_volume {
     uint64_t points, bytes_received;
     uint64_t supplies_begun; /* several may arrive at once: each file has a name of its own */
     enum repl_state state_logged;
-    bool state_known; /* something has been logged */
+    bool state_known;  /* something has been logged */
+    bool clock_logged; /* that the last point lies in the future */
 };
 
 REPL_RESULT site_volume_new(struct repl_site *site, const char *name, struct site_volume **out,

@@ -79,8 +79,8 @@ static enum repl_verdict check(struct repl_journal *j, const struct repl_segment
     struct repl_point point = {.seq = header->to_seq,
                                .begin_ns = START + (int64_t)header->to_seq * SECOND,
                                .end_ns = START + (int64_t)header->to_seq * SECOND + 10};
-    return repl_journal_check(j, header, &footer, 4096, has_point ? &point : NULL, START, commit,
-                              refusal);
+    return repl_journal_check(j, header, &footer, 4096, has_point ? &point : NULL, point.end_ns,
+                              commit, refusal);
 }
 
 static void commit(struct repl_journal *j, uint64_t from, uint64_t to, uint32_t part,
@@ -352,6 +352,47 @@ static void lag_is_the_age_of_what_can_be_restored(void **state)
     assert_true(repl_journal_lag_ns(&j, START) == 0);
 }
 
+/* The source's clock was an hour ahead and was set back: points keep the later time meanwhile. */
+static void a_point_of_the_future_ages_too(void **state)
+{
+    (void)state;
+    struct repl_journal j = journal_new();
+    struct repl_log_record record;
+    int64_t hour = 3600 * SECOND, now = START + SECOND + 10;
+    bool needed;
+    commit(&j, 0, 1, 0, true);
+    assert_true(repl_journal_ahead_ns(&j, now) == 0);
+    j.point.end_ns = j.unchanged_until_ns = now + hour;
+    assert_true(repl_journal_lag_ns(&j, now + 30 * SECOND) == 30 * SECOND);
+    assert_true(repl_journal_ahead_ns(&j, now + 30 * SECOND) == hour - 30 * SECOND);
+
+    /* Quiet since: that is younger, but no older than the source says. */
+    struct repl_report r = {.seq = 1,
+                            .state = REPL_STATE_IDLE,
+                            .sent_ns = now + 30 * SECOND,
+                            .unchanged_until_ns = now + 28 * SECOND};
+    report(&j, &r, now + 30 * SECOND, &record, &needed);
+    assert_true(!needed && j.unchanged_until_ns == now + hour);
+    assert_true(repl_journal_lag_ns(&j, now + 40 * SECOND) == 12 * SECOND);
+    /* What the source cannot know yet says nothing. */
+    r.sent_ns = now + 50 * SECOND;
+    r.unchanged_until_ns = now + hour;
+    report(&j, &r, now + 50 * SECOND, &record, &needed);
+    assert_true(repl_journal_lag_ns(&j, now + 50 * SECOND) == 22 * SECOND);
+
+    /* The log knows when it was heard. */
+    struct repl_journal again;
+    repl_journal_init(&again);
+    struct repl_log_record create = {.type = REPL_LOG_CREATE, .number = 1};
+    assert_true(repl_ok(repl_journal_apply(&again, &create, NULL)));
+    record = (struct repl_log_record){.type = REPL_LOG_COMMIT, .number = 2, .time_ns = now};
+    record.commit = (struct repl_log_commit){.to_seq = 1, .has_point = true};
+    record.commit.point = (struct repl_point){.seq = 1, .end_ns = now + hour};
+    assert_true(repl_ok(repl_journal_apply(&again, &record, NULL)));
+    assert_true(repl_journal_lag_ns(&again, now + SECOND) == SECOND);
+    assert_true(repl_journal_ahead_ns(&again, now) == 0); /* no clock has been heard of yet */
+}
+
 static void the_clock_is_that_of_the_quickest_message(void **state)
 {
     (void)state;
@@ -410,6 +451,7 @@ int main(void)
         cmocka_unit_test(a_report_before_any_hello_is_refused),
         cmocka_unit_test(silence_is_a_state),
         cmocka_unit_test(lag_is_the_age_of_what_can_be_restored),
+        cmocka_unit_test(a_point_of_the_future_ages_too),
         cmocka_unit_test(the_clock_is_that_of_the_quickest_message),
         cmocka_unit_test(the_commit_sequence),
         cmocka_unit_test(misuse_aborts),

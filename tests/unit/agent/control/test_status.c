@@ -40,6 +40,7 @@ static void fill(struct repl_status *status, struct repl_volume_status volumes[2
         .total_bytes = 10,
         .clock_known = true,
         .clock_offset_ms = -250,
+        .clock_ahead_ms = 3600000,
         .replica_seq = 76,
         .replica_applying = true,
         .replica_on = true,
@@ -89,6 +90,7 @@ static void test_there_and_back(void **state)
     assert_int_equal(back.volumes[0].point.attempts, 3);
     assert_int_equal(back.volumes[0].size, UINT64_C(1) << 50);
     assert_int_equal(back.volumes[0].clock_offset_ms, -250);
+    assert_int_equal(back.volumes[0].clock_ahead_ms, 3600000);
     assert_true(back.volumes[0].replica_applying);
     repl_status_fini(&back);
 }

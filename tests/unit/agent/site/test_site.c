@@ -573,6 +573,24 @@ static void test_reports(void **state)
     expect_replica(w);
 }
 
+/* A source whose clock was an hour ahead: its last point's time says nothing of its age. */
+static void test_clock_ahead(void **state)
+{
+    struct world *w = *state;
+    w->time_ns = repl_now_wall_ns() + 3600 * SECOND_NS;
+    seed(w);
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_in_range(status.clock_ahead_ms, 3500000, 3600000);
+    assert_non_null(strstr(status.cause, "in the future"));
+    assert_non_null(strstr(status.remedy, "NTP"));
+    int64_t before_ms = status.lag_ms;
+    int64_t until_ns = repl_now_mono_ns() + SECOND_NS / 2;
+    PUMP_UNTIL(w, repl_now_mono_ns() > until_ns);
+    assert_true(volume_status(w, "data").lag_ms >= before_ms + 500);
+    site_restart(w);
+    assert_true(volume_status(w, "data").lag_ms >= before_ms + 500);
+}
+
 static void test_report_without_hello(void **state)
 {
     struct world *w = *state;
@@ -1309,6 +1327,7 @@ int main(void)
         TEST(test_supply_refused),
         TEST(test_index_made_anew),
         TEST(test_reports),
+        TEST(test_clock_ahead),
         TEST(test_report_without_hello),
         TEST(test_permissions),
         TEST(test_reload),
