@@ -347,6 +347,12 @@ static bool commit_check(struct site_volume *v)
 {
     struct site_commit *c = &v->commit;
     struct repl_refusal refusal;
+    /* Reading all of it takes its time, in which a key may have been revoked. */
+    if (!site_request_permit(c->request)) {
+        site_upload_drop(v);
+        commit_end(v);
+        return false;
+    }
     if (c->missing.count > 0) {
         commit_missing(v);
         return false;

@@ -81,6 +81,7 @@ enum site_change {
 struct site_request {
     struct repl_site *site;
     struct repl_exchange *exchange; /* NULL: the peer is gone */
+    struct repl_digest key;         /* the peer's */
     enum site_request_kind kind;
     char name[REPL_VOLUME_NAME_SIZE + 1]; /* of the volume */
     struct site_volume *volume;           /* NULL: not known, or none meant */
@@ -131,6 +132,8 @@ void site_read_volumes(struct site_request *request);
 
 /* --- who may what (site_request.c) ----------------------------------------------------------- */
 
+/* Whether it may still do what it asks for; if not, it has been answered. */
+bool site_request_permit(struct site_request *request);
 bool site_peer_has_volume(const struct repl_config_peer *peer, const char *name);
 
 #endif

@@ -7,8 +7,9 @@
  * the peer is gone meanwhile, the answer goes nowhere.
  *
  * Authority comes from the peer's key alone and is looked up in the config of
- * the moment, at each request. What a key may not see, it is not told about:
- * permission is checked before existence.
+ * the moment, at each request and again when a change is made: a body may have
+ * taken long to come. What a key may not see, it is not told about: permission is
+ * checked before existence.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -165,10 +166,10 @@ bool site_peer_has_volume(const struct repl_config_peer *peer, const char *name)
 /* NULL: refused. */
 static const struct repl_config_peer *peer_check(struct site_request *request)
 {
-    const struct repl_digest *key = repl_exchange_peer(request->exchange);
-    const struct repl_config_peer *peer = repl_config_find_peer(request->site->config, key);
+    const struct repl_config_peer *peer =
+        repl_config_find_peer(request->site->config, &request->key);
     char text[REPL_FINGERPRINT_TEXT_SIZE];
-    repl_fingerprint_format(key, text);
+    repl_fingerprint_format(&request->key, text);
     if (peer == NULL)
         site_refuse_text(request, REPL_REFUSAL_PERMISSION,
                          "this site does not know the key %s: its operator has to enter it in a "
@@ -205,6 +206,12 @@ static bool permission_check(struct site_request *request, const struct repl_con
     else
         return true;
     return false;
+}
+
+bool site_request_permit(struct site_request *request)
+{
+    const struct repl_config_peer *peer = peer_check(request);
+    return peer != NULL && permission_check(request, peer);
 }
 
 /* --- paths ----------------------------------------------------------------------------------- */
@@ -417,6 +424,7 @@ static void on_begin(void *owner, struct repl_exchange *exchange)
     }
     request->site = owner;
     request->exchange = exchange;
+    request->key = *repl_exchange_peer(exchange);
     request->received_ns = repl_now_wall_ns();
     repl_exchange_set_context(exchange, request);
     request_route(request);

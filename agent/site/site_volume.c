@@ -257,6 +257,11 @@ static void report_begin(struct site_volume *v, struct site_request *request)
 
 static void change_begin(struct site_volume *v, struct site_request *request)
 {
+    if (!site_request_permit(request)) {
+        if (site_upload_is_fed_by(v, request))
+            site_upload_drop(v);
+        return;
+    }
     switch (request->change) {
     case SITE_CHANGE_HELLO:
         hello_begin(v, request);

@@ -36,6 +36,7 @@ struct world {
     char keys[KEY_COUNT][96];
     struct repl_digest site_fingerprint, fingerprints[KEY_COUNT];
     const char *replica; /* of volume data; NULL: no section */
+    bool revoke_host;
     struct repl_loop *loop;
     struct repl_site *site;
     struct repl_client *clients[KEY_COUNT];
@@ -86,14 +87,15 @@ static inline struct repl_config *config_make(struct world *w)
     struct repl_error err = {0};
     for (int i = 0; i < KEY_COUNT; i++)
         repl_fingerprint_format(&w->fingerprints[i], hex[i]);
-    int size = snprintf(text, sizeof text,
-                        "[site]\nkey = %s\nstore = %s\ncontrol = %s\nlisten = 127.0.0.1:1\n"
-                        "[peer host]\nfingerprint = %s\nvolumes = data spare\n"
-                        "[peer other]\nfingerprint = %s\nvolumes = else\n"
-                        "[peer rescue]\nfingerprint = %s\nrole = recovery\nvolumes = data\n"
-                        "[peer gone]\nfingerprint = %s\nvolumes = data\nrevoked = yes\n",
-                        w->site_key, w->store, w->control, hex[KEY_HOST], hex[KEY_OTHER],
-                        hex[KEY_RECOVERY], hex[KEY_REVOKED]);
+    int size =
+        snprintf(text, sizeof text,
+                 "[site]\nkey = %s\nstore = %s\ncontrol = %s\nlisten = 127.0.0.1:1\n"
+                 "[peer host]\nfingerprint = %s\nvolumes = data spare\nrevoked = %s\n"
+                 "[peer other]\nfingerprint = %s\nvolumes = else\n"
+                 "[peer rescue]\nfingerprint = %s\nrole = recovery\nvolumes = data\n"
+                 "[peer gone]\nfingerprint = %s\nvolumes = data\nrevoked = yes\n",
+                 w->site_key, w->store, w->control, hex[KEY_HOST], w->revoke_host ? "yes" : "no",
+                 hex[KEY_OTHER], hex[KEY_RECOVERY], hex[KEY_REVOKED]);
     if (w->replica != NULL)
         size += snprintf(text + size, sizeof text - (size_t)size, "[volume data]\nreplica = %s\n",
                          w->replica);
@@ -191,6 +193,7 @@ struct call {
     /* a body that is produced: all of it but the end, which never comes */
     const uint8_t *bytes;
     size_t size, sent;
+    bool ends; /* it does come after all */
 };
 
 static inline void call_done(struct repl_request *request, repl_result result,
@@ -225,7 +228,7 @@ static inline size_t call_read(struct repl_request *request, void *buffer, size_
     struct call *call = request->context;
     size_t left = call->size - call->sent;
     if (left == 0)
-        return REPL_BODY_PAUSE;
+        return call->ends ? 0 : REPL_BODY_PAUSE;
     if (size > left)
         size = left;
     memcpy(buffer, call->bytes + call->sent, size);

@@ -653,6 +653,38 @@ static void test_reload(void **state)
     assert_true(restart);
 }
 
+/* The key is revoked while a segment is on its way: what has come of it is not taken in. */
+static void test_revoked_while_uploading(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    struct call call;
+    struct repl_error err = {0};
+    bool restart;
+    seed(w);
+    build_begin(&b, w, 1, 2, 0);
+    build_data(&b, 0, MIB);
+    build_end(&b, true);
+    call_init(&call, w, "PUT", "/v1/volumes/data/segments/2.0");
+    call.request.read_body = call_read;
+    call.bytes = b.file.bytes.data;
+    call.size = b.file.bytes.size;
+    must(repl_request_start(w->clients[KEY_HOST], &call.request, &err), &err);
+    PUMP_UNTIL(w, call.sent == call.size);
+    w->revoke_host = true;
+    repl_site_reload(w->site, config_make(w), &restart);
+    call.ends = true;
+    repl_request_resume(&call.request);
+    PUMP_UNTIL(w, call.done);
+    expect_refusal(w, 403, REPL_REFUSAL_PERMISSION, "revoked");
+    assert_int_equal(volume_status(w, "data").point.seq, 1);
+    w->revoke_host = false;
+    repl_site_reload(w->site, config_make(w), &restart);
+    assert_int_equal(hello(w).head.to_seq, 1);
+    build_commit(&b);
+    expect_replica(w);
+}
+
 static void test_bad_paths(void **state)
 {
     struct world *w = *state;
@@ -1331,6 +1363,7 @@ int main(void)
         TEST(test_report_without_hello),
         TEST(test_permissions),
         TEST(test_reload),
+        TEST(test_revoked_while_uploading),
         TEST(test_bad_paths),
         TEST(test_readers),
         TEST(test_restart),
