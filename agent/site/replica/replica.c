@@ -113,12 +113,30 @@ static repl_result identity_check(struct repl_replica *r, const char **note, str
     return REPL_SUCCESS;
 }
 
+/* A device that no state calls ours may be a wrong path in a config. */
+static repl_result foreign_check(const struct repl_replica *r, bool ours, struct repl_error *err)
+{
+    const char *name;
+    if (!r->target.block || ours)
+        return REPL_SUCCESS;
+    REPL_TRY(replica_target_foreign(&r->target, &name, err));
+    if (name == NULL)
+        return REPL_SUCCESS;
+    return repl_fail(err, REPL_E_REFUSED,
+                     "%s holds %s, and nothing says that it is the replica of volume %s: it is not "
+                     "overwritten. Correct replica in [volume NAME], or, if nothing on it is "
+                     "needed, run wipefs -a %s: the replica then begins by itself",
+                     r->target.path, name, r->volume, r->target.path);
+}
+
 static repl_result replica_open(struct repl_replica *r, struct repl_error *err)
 {
     const char *note = NULL;
     bool fresh;
     REPL_TRY(replica_state_open(&r->state, &note, err));
     repl_result result = replica_target_open(&r->target, r->state.now.size, &fresh, err);
+    if (repl_ok(result))
+        result = foreign_check(r, note == NULL, err);
     if (repl_ok(result))
         result = identity_check(r, &note, err);
     if (!repl_ok(result)) {
@@ -130,9 +148,10 @@ static repl_result replica_open(struct repl_replica *r, struct repl_error *err)
     if (r->state.now.reached.to_seq != 0 && fresh)
         note = "it is shorter than it was";
     /* A fresh target without a state is simply a new replica. */
-    r->rebuild = note != NULL && !(fresh && r->state.now.reached.to_seq == 0);
-    if (r->rebuild)
+    bool rebuild = note != NULL && !(fresh && r->state.now.reached.to_seq == 0);
+    if (rebuild)
         say_rebuild(r, note);
+    r->rebuild = r->rebuild || rebuild;
     return REPL_SUCCESS;
 }
 
@@ -147,14 +166,18 @@ static repl_result replica_reset(struct repl_replica *r, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
+static void replica_close(struct repl_replica *r)
+{
+    replica_target_close(&r->target);
+    replica_state_close(&r->state);
+    r->opened = false;
+}
+
 static repl_result replica_prepare(struct repl_replica *r, struct repl_error *err)
 {
     bool known = true;
-    if (r->opened && !replica_target_is_there(&r->target)) {
-        replica_target_close(&r->target);
-        replica_state_close(&r->state);
-        r->opened = false;
-    }
+    if (r->opened && !replica_target_is_there(&r->target))
+        replica_close(r);
     if (!r->opened)
         REPL_TRY(replica_open(r, err));
     if (!r->rebuild && r->state.now.reached.to_seq != 0)
@@ -208,11 +231,12 @@ static repl_result durable(struct repl_replica *r, const struct repl_head *reach
                            struct repl_error *err)
 {
     repl_result result = replica_target_sync(&r->target, err);
-    if (!repl_ok(result)) {
+    /* A device that went away holds what was synced before, and the rest is applied again. */
+    if (!repl_ok(result) && replica_target_is_there(&r->target)) {
         r->rebuild = true;
         say_rebuild(r, err->text);
-        return result;
     }
+    REPL_TRY(result);
     return state_advance(r, reached, applying, err);
 }
 
@@ -276,6 +300,9 @@ static void step_work(struct repl_job *job)
 {
     struct repl_replica *r = job->context;
     r->result = replica_step(r, &r->err);
+    /* A device may be dead in ways that only show when it is opened again. */
+    if (r->result.code == REPL_E_IO && r->opened && r->target.block)
+        replica_close(r);
 }
 
 /* --- on the loop ----------------------------------------------------------------------------- */

@@ -21,6 +21,8 @@ struct replica_target {
     int fd; /* -1: closed */
     uint64_t size;
     uint64_t identity;     /* tells one file or device under the path from the next; 0: unknown */
+    uint64_t device;       /* of a device: its number */
+    uint64_t disk_seq;     /* and how many disks the kernel had seen before it; 0: unknown */
     atomic_int sync_errno; /* a test's: the next sync fails with it */
 };
 
@@ -29,8 +31,8 @@ struct replica_target {
 REPL_RESULT replica_target_open(struct replica_target *target, uint64_t size_known, bool *fresh,
                                 struct repl_error *err);
 void replica_target_close(struct replica_target *target);
-/* Whether path still names what is open: a file that was deleted or replaced is nobody's replica.
- */
+/* Whether path still names what is open: a file that was deleted or replaced is nobody's replica,
+ * and a device that went away takes no writes when it has come back. */
 bool replica_target_is_there(const struct replica_target *target);
 /* An image is thrown away and made anew, so that no page of which a sync has failed is left; what
  * is not ours stays and is written over. */
@@ -43,6 +45,11 @@ REPL_RESULT replica_target_write(struct replica_target *target, uint64_t offset,
 REPL_RESULT replica_target_zero(struct replica_target *target, uint64_t offset, uint64_t size,
                                 struct repl_error *err);
 REPL_RESULT replica_target_sync(struct replica_target *target, struct repl_error *err);
+
+/* What else an open target holds, in words: *name, NULL: nothing that is known
+ * (replica_signature.c). */
+REPL_RESULT replica_target_foreign(const struct replica_target *target, const char **name,
+                                   struct repl_error *err);
 
 /* --- the state ------------------------------------------------------------------------------- */
 

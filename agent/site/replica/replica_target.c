@@ -116,17 +116,33 @@ static uint64_t device_identity(dev_t device)
     return hash_of(text);
 }
 
+/* Never given twice while the system runs, unlike the device's number. */
+static uint64_t disk_seq(dev_t device)
+{
+    char text[32];
+    if (!sysfs_read(device, "diskseq", text, sizeof text) &&
+        !sysfs_read(device, "../diskseq", text, sizeof text))
+        return 0;
+    return strtoull(text, NULL, 10);
+}
+
 /* Not the size: that of a device may grow. */
 static repl_result target_identify(struct replica_target *target, struct repl_error *err)
 {
     struct stat status;
     char text[64];
+    uint64_t opened_seq = 0;
     if (fstat(target->fd, &status) != 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "cannot examine the replica %s",
                                target->path);
     snprintf(text, sizeof text, "file %llu:%llu", (unsigned long long)status.st_dev,
              (unsigned long long)status.st_ino);
     target->identity = target->block ? device_identity(status.st_rdev) : hash_of(text);
+    if (!target->block)
+        return REPL_SUCCESS;
+    target->device = status.st_rdev;
+    target->disk_seq =
+        ioctl(target->fd, BLKGETDISKSEQ, &opened_seq) == 0 ? opened_seq : disk_seq(status.st_rdev);
     return REPL_SUCCESS;
 }
 
@@ -178,12 +194,20 @@ void replica_target_close(struct replica_target *target)
     target->fd = -1;
 }
 
+static bool device_is_there(const struct replica_target *target)
+{
+    struct stat named;
+    return stat(target->path, &named) == 0 && S_ISBLK(named.st_mode) &&
+           named.st_rdev == target->device &&
+           (target->disk_seq == 0 || disk_seq(named.st_rdev) == target->disk_seq);
+}
+
 bool replica_target_is_there(const struct replica_target *target)
 {
     struct stat opened, named;
-    if (target->block)
-        return true; /* names of devices come and go */
-    return target->fd >= 0 && fstat(target->fd, &opened) == 0 && stat(target->path, &named) == 0 &&
+    if (target->fd < 0 || target->block)
+        return target->fd >= 0 && device_is_there(target);
+    return fstat(target->fd, &opened) == 0 && stat(target->path, &named) == 0 &&
            opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
 }
 

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -514,6 +515,97 @@ static void test_device_swapped(void **state)
     loop_detach(loop);
 }
 
+/* The same while the site runs: what is open is given up, and what is there now looked at. */
+static void test_device_replaced(void **state)
+{
+    struct world *w = *state;
+    struct repl_replica_status status;
+    struct stat before, after;
+    char first[64], second[64], file[128];
+    static char path[128];
+    int loop = loop_attach(w, "device", w->size, first);
+    int another = loop_attach(w, "another", w->size, second);
+    snprintf(path, sizeof path, "%s/disk", w->directory);
+    assert_int_equal(symlink(first, path), 0);
+    w->replica = path;
+    begin(w);
+    snprintf(file, sizeof file, "%s/device", w->directory);
+    assert_int_equal(stat(file, &before), 0);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink(second, path), 0);
+    increment(w);
+    PUMP_UNTIL(w, (repl_replica_look(data_volume(w)->replica, &status),
+                   strstr(status.problem, "not the device") != NULL));
+    assert_int_equal(stat(file, &after), 0);
+    assert_int_equal(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
+    snprintf(file, sizeof file, "%s/another", w->directory);
+    assert_int_equal(stat(file, &after), 0);
+    assert_int_equal(after.st_blocks, 0);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink(first, path), 0);
+    expect_replica(w);
+    site_stop(w);
+    loop_detach(another);
+    loop_detach(loop);
+}
+
+/* What a device holds that no state calls ours is not overwritten. */
+static void test_device_foreign(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        off_t offset;
+        const char *magic, *words;
+    } marks[] = {
+        {0x438, "\x53\xef", "ext4"},        {0, "XFSB", "xfs"},
+        {0x10040, "_BHRfS_M", "btrfs"},     {512, "LABELONE", "LVM"},
+        {4086, "SWAPSPACE2", "swap"},       {510, "\x55\xaa", "partition table"},
+        {512, "EFI PART", "GPT"},           {130 * 1024, "\x0c\xb1\xba", "ZFS"},
+        {4096, "\xfc\x4e\x2b\xa9", "RAID"},
+    };
+    static uint8_t nothing[16];
+    static char path[64];
+    struct repl_replica_status status;
+    int loop = loop_attach(w, "device", w->size, path);
+    w->replica = path;
+    site_start(w);
+    seed(w);
+    expect_replica(w);
+    for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
+        char state_path[256], directory[256];
+        site_stop(w);
+        assert_int_equal(ioctl(loop, BLKZEROOUT, ((uint64_t[]){0, MIB})), 0);
+        assert_int_equal(pwrite(loop, marks[i].magic, strlen(marks[i].magic), marks[i].offset),
+                         strlen(marks[i].magic));
+        file_path(w, directory, "");
+        assert_true(repl_replica_state_path(directory, path, state_path, sizeof state_path));
+        assert_int_equal(unlink(state_path), 0);
+        site_start(w);
+        PUMP_UNTIL(w,
+                   (repl_replica_look(data_volume(w)->replica, &status), status.problem[0] != 0));
+        if (strstr(status.problem, marks[i].words) == NULL)
+            fail_msg("%s: %s", marks[i].words, status.problem);
+        assert_non_null(strstr(status.problem, "wipefs -a"));
+        assert_int_equal(pwrite(loop, nothing, strlen(marks[i].magic), marks[i].offset),
+                         strlen(marks[i].magic));
+        expect_replica(w);
+    }
+    /* Our own, and what the volume itself holds on it, is no stranger. */
+    struct build b;
+    build_begin(&b, w, w->head.to_seq, w->head.to_seq + 1, 0);
+    build_data(&b, 0, REPL_PAGE_SIZE);
+    build_end(&b, true);
+    build_commit(&b);
+    expect_replica(w);
+    site_stop(w);
+    assert_int_equal(pwrite(loop, "XFSB", 4, 0), 4);
+    site_start(w);
+    increment(w);
+    PUMP_UNTIL(w, replica_is_at(w, w->head.to_seq));
+    site_stop(w);
+    loop_detach(loop);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -535,6 +627,8 @@ int main(void)
         TEST(test_device),
         TEST(test_device_refused),
         TEST(test_device_swapped),
+        TEST(test_device_replaced),
+        TEST(test_device_foreign),
         TEST(test_file_swapped),
         TEST(test_image_swapped),
     };
