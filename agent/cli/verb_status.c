@@ -93,7 +93,8 @@ static repl_result ask(json_t **answer, struct repl_error *err)
 
 /* --- values for people ----------------------------------------------------------------------- */
 
-#define CELL_SIZE 40
+#define CELL_SIZE               40
+#define REPLICA_BEHIND_SHOWN_MS 10000
 
 static void size_format(uint64_t bytes, char cell[CELL_SIZE])
 {
@@ -153,6 +154,26 @@ static int worst_first(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
+static void print_replica(const struct repl_volume_status *volume)
+{
+    char behind[CELL_SIZE];
+    if (!volume->replica_on) {
+        printf("    replica: none\n");
+        return;
+    }
+    printf("    replica: %s, ", volume->device);
+    if (!volume->replica_applying)
+        printf("at point %" PRIu64, volume->replica_seq);
+    else
+        printf("being brought forward%s",
+               volume->replica_seq == 0 ? "; it has not reached a point yet" : "");
+    if (volume->replica_behind_ms >= REPLICA_BEHIND_SHOWN_MS) {
+        duration_format(volume->replica_behind_ms, behind);
+        printf(", behind for %s", behind);
+    }
+    printf("\n");
+}
+
 static void print_notes(const struct repl_status *status, const struct repl_volume_status *volume)
 {
     char done[CELL_SIZE], total[CELL_SIZE], time[CELL_SIZE];
@@ -172,20 +193,11 @@ static void print_notes(const struct repl_status *status, const struct repl_volu
         duration_format(volume->catch_up_ms, time);
         printf("    backlog: gone in about %s\n", time);
     }
-    if (!status->site) {
-        if (volume->untracked[0] != '\0')
-            printf("    slow:    writes are not tracked, each round compares the whole device: "
-                   "%s\n",
-                   volume->untracked);
-        return;
-    }
-    if (!volume->replica_on)
-        printf("    replica: none\n");
-    else if (volume->replica_applying)
-        printf("    replica: %s, being brought forward%s\n", volume->device,
-               volume->replica_seq == 0 ? "; it has not reached a point yet" : "");
-    else
-        printf("    replica: %s, at point %" PRIu64 "\n", volume->device, volume->replica_seq);
+    if (status->site)
+        print_replica(volume);
+    else if (volume->untracked[0] != '\0')
+        printf("    slow:    writes are not tracked, each round compares the whole device: %s\n",
+               volume->untracked);
 }
 
 static void print_volume(const struct repl_status *status, const struct repl_volume_status *volume,

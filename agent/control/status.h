@@ -34,8 +34,9 @@ struct repl_volume_status {
     int64_t clock_offset_ms; /* the site's clock minus the source's */
     int64_t clock_ahead_ms;  /* site: how far the last point lies in the future; 0: it does not */
     /* site only */
-    uint64_t replica_seq;  /* the point the replica has reached; 0: none */
-    bool replica_applying; /* being brought forward just now */
+    uint64_t replica_seq;      /* the point the replica has reached; 0: none */
+    bool replica_applying;     /* being brought forward just now */
+    int64_t replica_behind_ms; /* since there is something it has not reached; 0: nothing */
     bool replica_on;
     /* counters since the process started */
     uint64_t points;        /* cut (agent), committed (site) */

@@ -91,6 +91,18 @@ void repl_loop_work(struct repl_loop *loop, struct repl_job *job);
 /* Workers of the pool. */
 unsigned repl_loop_worker_count(const struct repl_loop *loop);
 
+/*
+ * Threads of one's own, for jobs that may take so long that those of the loop
+ * should not wait for them. name: at most 15 bytes. Not freed before its jobs
+ * have been called back, and before the loop is.
+ */
+struct repl_pool;
+REPL_RESULT repl_pool_new(struct repl_loop *loop, unsigned threads, int nice, const char *name,
+                          struct repl_pool **out, struct repl_error *err);
+/* NULL does nothing. */
+void repl_pool_free(struct repl_pool *pool);
+void repl_pool_work(struct repl_pool *pool, struct repl_job *job);
+
 /* --- file I/O -------------------------------------------------------------------------------- */
 
 struct repl_io;

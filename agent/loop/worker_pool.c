@@ -4,8 +4,8 @@
  * A job goes queue -> work() on one of the threads -> loop->finished, from
  * where the loop's thread takes it and calls done(). The queue has no bound of
  * its own: a job struct is the caller's memory, so callers bound what they put
- * in. Two pools exist at most: the one behind repl_loop_work, and the I/O
- * threads of the epoll backend.
+ * in. There is the pool behind repl_loop_work, the I/O threads of the epoll
+ * backend, and what is made with repl_pool_new.
  *
  * The threads block all signals but those that report a fault of their own, so
  * that a signal for the process can only reach the loop's thread.
@@ -150,4 +150,40 @@ void repl_loop_work(struct repl_loop *loop, struct repl_job *job)
 unsigned repl_loop_worker_count(const struct repl_loop *loop)
 {
     return loop->workers.count;
+}
+
+/* --- pools of one's own ---------------------------------------------------------------------- */
+
+struct repl_pool {
+    struct loop_pool threads;
+};
+
+repl_result repl_pool_new(struct repl_loop *loop, unsigned threads, int nice, const char *name,
+                          struct repl_pool **out, struct repl_error *err)
+{
+    struct repl_pool *pool = calloc(1, sizeof *pool);
+    if (pool == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the threads %s", name);
+    repl_result result = loop_pool_open(&pool->threads, loop, threads, nice, name, err);
+    if (!repl_ok(result)) {
+        free(pool);
+        return result;
+    }
+    *out = pool;
+    return REPL_SUCCESS;
+}
+
+void repl_pool_free(struct repl_pool *pool)
+{
+    if (pool == NULL)
+        return;
+    loop_pool_close(&pool->threads);
+    free(pool);
+}
+
+void repl_pool_work(struct repl_pool *pool, struct repl_job *job)
+{
+    ensure(job->work != NULL && job->done != NULL);
+    job->loop = pool->threads.loop;
+    loop_pool_put(&pool->threads, job);
 }

@@ -21,6 +21,10 @@
 #include "base/ensure.h"
 #include "site/site_volume.h"
 
+/* A disk that hangs holds one of them for good. */
+#define REPLICA_THREADS 4u
+#define REPLICA_NICE    5 /* more than what takes segments in */
+
 #define TICK_NS (INT64_C(5) * 1000000000)
 
 /* --- jobs and volumes ------------------------------------------------------------------------ */
@@ -198,6 +202,9 @@ static repl_result index_open(struct repl_site *site, struct repl_error *err)
 static repl_result site_open(struct repl_site *site, struct repl_error *err)
 {
     const struct repl_config *config = site->config;
+    int nice = (int)config->nice + REPLICA_NICE;
+    REPL_TRY(repl_pool_new(site->loop, REPLICA_THREADS, nice < 19 ? nice : 19, "repl-replica",
+                           &site->replica_pool, err));
     REPL_TRY(repl_posix_store_open(config->store, true, true, &site->store, err));
     REPL_TRY(index_open(site, err));
     REPL_TRY(site->store->ops->volumes(site->store, volume_found, site, err));
@@ -326,6 +333,7 @@ void repl_site_free(struct repl_site *site)
         repl_index_close(site->index);
     if (site->store != NULL)
         site->store->ops->close(site->store);
+    repl_pool_free(site->replica_pool);
     pthread_mutex_destroy(&site->index_lock);
     repl_config_free(site->config);
     free(site);

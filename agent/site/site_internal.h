@@ -37,6 +37,7 @@ struct repl_site {
     struct repl_job sync_job;
     struct repl_listener *listener;
     struct repl_control *control;
+    struct repl_pool *replica_pool; /* taking in never waits for a replica */
     struct site_volume *volumes;
     size_t volume_count;
     struct repl_timer tick;

@@ -343,6 +343,7 @@ static void replica_make(struct site_volume *v)
     repl_result result =
         repl_posix_store_volume_path(v->site->store, v->name, directory, sizeof directory, &err);
     struct repl_replica_options options = {.loop = v->site->loop,
+                                           .pool = v->site->replica_pool,
                                            .store = v->site->store,
                                            .index = v->site->index,
                                            .volume = v->name,
@@ -351,8 +352,10 @@ static void replica_make(struct site_volume *v)
                                            .target = target};
     if (repl_ok(result))
         result = repl_replica_new(&options, &v->replica, &err);
-    if (!repl_ok(result))
-        repl_log(LOG_ERR, "volume %s: there is no replica: %s", v->name, err.text);
+    if (repl_ok(result))
+        return;
+    repl_log(LOG_ERR, "volume %s: there is no replica: %s", v->name, err.text);
+    snprintf(v->replica_problem, sizeof v->replica_problem, "%.350s", err.text);
 }
 
 void site_volume_follow(struct site_volume *v)
@@ -401,13 +404,15 @@ static void clock_status(const struct site_volume *v, int64_t now_ns,
 
 static void replica_status(const struct site_volume *v, struct repl_volume_status *out)
 {
-    struct repl_replica_status replica;
+    struct repl_replica_status replica = {0};
     out->replica_on = v->replica != NULL;
-    if (v->replica == NULL)
-        return;
-    repl_replica_look(v->replica, &replica);
+    if (v->replica != NULL)
+        repl_replica_look(v->replica, &replica);
+    else
+        snprintf(replica.problem, sizeof replica.problem, "%s", v->replica_problem);
     snprintf(out->device, sizeof out->device, "%s", replica.path);
     out->replica_applying = replica.applying;
+    out->replica_behind_ms = replica.behind_ms;
     out->replica_seq = replica.reached.has_point ? replica.reached.to_seq : 0;
     if (replica.problem[0] == '\0' || out->state >= REPL_STATE_DEGRADED)
         return;

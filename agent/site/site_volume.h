@@ -136,7 +136,8 @@ struct site_volume {
     struct site_commit commit;
     struct repl_job supply_job;
 
-    struct repl_replica *replica; /* NULL: none wanted, or no history yet */
+    struct repl_replica *replica; /* NULL: none wanted, no history yet, or */
+    char replica_problem[REPL_WIRE_TEXT_MAX + 1];
 
     /* since the start */
     uint64_t points, bytes_received;

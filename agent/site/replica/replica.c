@@ -13,8 +13,9 @@
  *
  * A crash anywhere in it leaves {A, applying}, and applying the same segments
  * again gives the same bytes. A long step records how far it came after each
- * CHECKPOINT_SIZE bytes, still as "applying". A full among the segments makes
- * what lies before it superfluous, so a step begins at the last one.
+ * CHECKPOINT_SIZE bytes, still as "applying", and gives way to other replicas
+ * after SLICE_NS. A full among the segments makes what lies before it
+ * superfluous, so a step begins at the last one.
  *
  * The state is believed only as far as the journal knows the segment it names.
  * Where it does not (a state of another history, of another target, none at
@@ -39,9 +40,14 @@
 #define CHECKPOINT_SIZE (UINT64_C(1) << 30)
 #define RETRY_NS_MIN    INT64_C(1000000000)
 #define RETRY_NS_MAX    (INT64_C(60) * 1000000000)
+#define SLICE_NS        (INT64_C(10) * 1000000000)
+
+/* A step that has done nothing for so long hangs, or its disk is as good as dead. */
+#define STALL_NS (INT64_C(120) * 1000000000)
 
 struct repl_replica {
     struct repl_loop *loop;
+    struct repl_pool *pool;
     struct repl_store *store;
     struct repl_index *index;
     char volume[REPL_VOLUME_NAME_SIZE + 1];
@@ -54,7 +60,11 @@ struct repl_replica {
     bool busy;
     bool asked; /* there is a goal to look at */
     struct repl_replica_status status;
+    int64_t behind_ns; /* when the first goal came that has not been reached; 0: none */
+    int64_t newer_ns;  /* the same of those behind the step's goal */
+    int64_t stall_ns;  /* STALL_NS, or a test's */
     atomic_bool stop;
+    atomic_int_least64_t alive_ns; /* when the step last did something */
 
     /* the worker's, while busy */
     bool opened;
@@ -241,10 +251,10 @@ static repl_result durable(struct repl_replica *r, const struct repl_head *reach
 }
 
 static repl_result page_apply(struct repl_replica *r, struct replica_applier *applier,
-                              const struct repl_segments_page *page, struct repl_head *at,
-                              uint64_t *unsynced, struct repl_error *err)
+                              const struct repl_segments_page *page, int64_t end_ns,
+                              struct repl_head *at, uint64_t *unsynced, struct repl_error *err)
 {
-    for (uint32_t i = 0; i < page->count; i++) {
+    for (uint32_t i = 0; i < page->count && (i == 0 || repl_now_mono_ns() < end_ns); i++) {
         const struct repl_segments_entry *entry = &page->entries[i];
         if (is_before(&r->step_goal, &entry->head))
             return REPL_SUCCESS;
@@ -258,15 +268,17 @@ static repl_result page_apply(struct repl_replica *r, struct replica_applier *ap
     return REPL_SUCCESS;
 }
 
+/* Up to the goal, or to the end of a slice. */
 static repl_result segments_apply(struct repl_replica *r, struct replica_applier *applier,
                                   struct repl_head at, struct repl_error *err)
 {
     uint64_t unsynced = 0;
-    while (is_before(&at, &r->step_goal)) {
+    int64_t end_ns = repl_now_mono_ns() + SLICE_NS;
+    while (is_before(&at, &r->step_goal) && repl_now_mono_ns() < end_ns) {
         struct repl_segments_page page;
         struct repl_head before = at;
         REPL_TRY(repl_index_segments(r->index, r->volume, at.to_seq, at.part, &page, err));
-        repl_result result = page_apply(r, applier, &page, &at, &unsynced, err);
+        repl_result result = page_apply(r, applier, &page, end_ns, &at, &unsynced, err);
         repl_segments_page_fini(&page);
         REPL_TRY(result);
         if (!is_before(&before, &at))
@@ -289,8 +301,8 @@ static repl_result replica_step(struct repl_replica *r, struct repl_error *err)
     REPL_TRY(find_start(r, &at, err));
     if (!r->state.now.applying || r->state.fd < 0)
         REPL_TRY(state_advance(r, &r->state.now.reached, true, err));
-    REPL_TRY(
-        replica_applier_new(r->store, r->index, r->volume, &r->target, &r->stop, &applier, err));
+    REPL_TRY(replica_applier_new(r->store, r->index, r->volume, &r->target, &r->stop, &r->alive_ns,
+                                 &applier, err));
     repl_result result = segments_apply(r, applier, at, err);
     replica_applier_free(applier);
     return result;
@@ -315,8 +327,10 @@ static void replica_start(struct repl_replica *r)
     r->busy = true;
     r->asked = false;
     r->step_goal = r->goal;
+    r->newer_ns = 0;
+    atomic_store(&r->alive_ns, repl_now_mono_ns());
     r->status.applying = r->status.applying || is_before(&r->status.reached, &r->goal);
-    repl_loop_work(r->loop, &r->job);
+    repl_pool_work(r->pool, &r->job);
 }
 
 static void problem_note(struct repl_replica *r)
@@ -346,7 +360,9 @@ static void step_done(struct repl_job *job)
     }
     r->status.problem[0] = '\0';
     r->retry_ns = RETRY_NS_MIN;
-    if (is_before(&r->step_goal, &r->goal))
+    if (!is_before(&r->status.reached, &r->step_goal))
+        r->behind_ns = r->newer_ns;
+    if (is_before(&r->status.reached, &r->goal))
         r->asked = true;
     replica_start(r);
 }
@@ -358,6 +374,11 @@ static void retry_fire(struct repl_timer *timer)
 
 void repl_replica_follow(struct repl_replica *r, const struct repl_head *goal)
 {
+    int64_t now_ns = repl_now_mono_ns();
+    if (is_before(&r->goal, goal) && r->behind_ns == 0)
+        r->behind_ns = now_ns;
+    if (is_before(&r->goal, goal) && r->newer_ns == 0)
+        r->newer_ns = now_ns;
     r->goal = *goal;
     r->asked = true;
     /* After a failure the timer has the word: a full disk is not asked at each point. */
@@ -378,7 +399,19 @@ bool repl_replica_is_busy(const struct repl_replica *r)
 
 void repl_replica_look(const struct repl_replica *r, struct repl_replica_status *out)
 {
+    int64_t now_ns = repl_now_mono_ns();
+    int64_t idle_ns = now_ns - atomic_load(&r->alive_ns);
     *out = r->status;
+    out->behind_ms = r->behind_ns == 0 ? 0 : (now_ns - r->behind_ns) / 1000000;
+    if (r->busy && idle_ns > r->stall_ns && out->problem[0] == '\0')
+        snprintf(out->problem, sizeof out->problem,
+                 "nothing has been written to %.200s for %lld s: its disk is slow, or hangs",
+                 r->target.path, (long long)(idle_ns / 1000000000));
+}
+
+void repl_replica_set_stall(struct repl_replica *r, int64_t stall_ns)
+{
+    r->stall_ns = stall_ns;
 }
 
 struct replica_target *repl_replica_target(struct repl_replica *r)
@@ -426,6 +459,8 @@ repl_result repl_replica_new(const struct repl_replica_options *options, struct 
         return result;
     }
     r->loop = options->loop;
+    r->pool = options->pool;
+    r->stall_ns = STALL_NS;
     r->store = options->store;
     r->index = options->index;
     snprintf(r->volume, sizeof r->volume, "%s", options->volume);

@@ -17,9 +17,10 @@
 
 struct repl_replica;
 
-/* Strings are copied; loop, store and index must outlive the replica. */
+/* Strings are copied; loop, pool, store and index must outlive the replica. */
 struct repl_replica_options {
     struct repl_loop *loop;
+    struct repl_pool *pool; /* whose threads may be held up by a slow disk */
     struct repl_store *store;
     struct repl_index *index;
     const char *volume;
@@ -50,6 +51,7 @@ struct repl_replica_status {
     char path[256];
     struct repl_head reached;           /* zeros: nothing applied */
     bool applying;                      /* between two points */
+    int64_t behind_ms;                  /* since a goal was there that it has not reached; 0 */
     char problem[REPL_ERROR_TEXT_SIZE]; /* "": none; else it tries again by itself */
 };
 void repl_replica_look(const struct repl_replica *replica, struct repl_replica_status *out);

@@ -42,6 +42,7 @@ struct replica_applier {
     const char *volume;
     struct replica_target *target;
     const atomic_bool *stop;
+    atomic_int_least64_t *alive_ns;
     struct repl_frame_coder *coder;
     struct repl_sha256 *sha;
     struct repl_buffer stored;
@@ -210,6 +211,7 @@ static repl_result records_apply(struct replica_applier *a, const struct repl_se
         bool done;
         if (atomic_load(a->stop))
             return repl_fail(err, REPL_E_RETRY, "stopped");
+        atomic_store(a->alive_ns, repl_now_mono_ns());
         REPL_TRY(repl_record_walk_next(walk, &record, &done, err));
         if (done)
             return REPL_SUCCESS;
@@ -251,8 +253,8 @@ repl_result replica_apply_segment(struct replica_applier *a,
 
 repl_result replica_applier_new(struct repl_store *store, struct repl_index *index,
                                 const char *volume, struct replica_target *target,
-                                const atomic_bool *stop, struct replica_applier **out,
-                                struct repl_error *err)
+                                const atomic_bool *stop, atomic_int_least64_t *alive_ns,
+                                struct replica_applier **out, struct repl_error *err)
 {
     struct replica_applier *a = calloc(1, sizeof *a);
     if (a == NULL)
@@ -262,6 +264,7 @@ repl_result replica_applier_new(struct repl_store *store, struct repl_index *ind
     a->volume = volume;
     a->target = target;
     a->stop = stop;
+    a->alive_ns = alive_ns;
     repl_result result = repl_frame_coder_new(&a->coder, err);
     if (repl_ok(result))
         result = repl_sha256_new(&a->sha, err);

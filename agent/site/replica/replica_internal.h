@@ -24,6 +24,7 @@ struct replica_target {
     uint64_t device;       /* of a device: its number */
     uint64_t disk_seq;     /* and how many disks the kernel had seen before it; 0: unknown */
     atomic_int sync_errno; /* a test's: the next sync fails with it */
+    atomic_bool held;      /* a test's: writes hang */
 };
 
 /* Opens it for this process alone. *fresh: there is nothing in it yet, or it is shorter than
@@ -74,10 +75,11 @@ REPL_RESULT replica_state_write(struct replica_state *state, const struct repl_r
 
 struct replica_applier;
 
+/* *alive_ns: the time at each record. */
 REPL_RESULT replica_applier_new(struct repl_store *store, struct repl_index *index,
                                 const char *volume, struct replica_target *target,
-                                const atomic_bool *stop, struct replica_applier **out,
-                                struct repl_error *err);
+                                const atomic_bool *stop, atomic_int_least64_t *alive_ns,
+                                struct replica_applier **out, struct repl_error *err);
 void replica_applier_free(struct replica_applier *applier);
 /* Writes what a segment says, which follows what the target holds. REPL_E_RETRY where *stop was
  * set meanwhile. *written: bytes given to the target so far. */
@@ -85,7 +87,8 @@ REPL_RESULT replica_apply_segment(struct replica_applier *applier,
                                   const struct repl_segments_entry *entry, uint64_t *written,
                                   struct repl_error *err);
 
-/* The target of a replica, for tests. */
+/* For tests: the target of a replica, and how long a step may do nothing before that is said. */
 struct replica_target *repl_replica_target(struct repl_replica *replica);
+void repl_replica_set_stall(struct repl_replica *replica, int64_t stall_ns);
 
 #endif

@@ -246,6 +246,8 @@ repl_result replica_target_write(struct replica_target *target, uint64_t offset,
                                  size_t size, struct repl_error *err)
 {
     const uint8_t *bytes = data;
+    while (atomic_load(&target->held))
+        usleep(1000);
     while (size > 0) {
         ssize_t written = pwrite(target->fd, bytes, size, (off_t)offset);
         if (written < 0 && errno == EINTR)

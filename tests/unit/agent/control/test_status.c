@@ -43,6 +43,7 @@ static void fill(struct repl_status *status, struct repl_volume_status volumes[2
         .clock_ahead_ms = 3600000,
         .replica_seq = 76,
         .replica_applying = true,
+        .replica_behind_ms = 1200,
         .replica_on = true,
         .points = 1,
         .bytes_changed = 2,
@@ -91,6 +92,7 @@ static void test_there_and_back(void **state)
     assert_int_equal(back.volumes[0].size, UINT64_C(1) << 50);
     assert_int_equal(back.volumes[0].clock_offset_ms, -250);
     assert_int_equal(back.volumes[0].clock_ahead_ms, 3600000);
+    assert_int_equal(back.volumes[0].replica_behind_ms, 1200);
     assert_true(back.volumes[0].replica_applying);
     repl_status_fini(&back);
 }

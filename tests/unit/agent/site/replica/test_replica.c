@@ -389,6 +389,34 @@ static void test_locked_file(void **state)
     assert_int_equal(volume_status(w, "data").state, REPL_STATE_OK);
 }
 
+/* A disk under the replica that hangs holds up nothing but itself, and is seen. */
+static void test_hangs(void **state)
+{
+    struct world *w = *state;
+    struct repl_error err = {0};
+    repl_loop_free(w->loop);
+    must(repl_loop_new(&(struct repl_loop_options){.workers = 1}, &w->loop, &err), &err);
+    begin(w);
+    struct repl_report message = {.state = REPL_STATE_OK, .sent_ns = repl_now_wall_ns()};
+    assert_int_equal(report(w, &message), 200);
+    struct repl_replica *replica = data_volume(w)->replica;
+    assert_int_equal(volume_status(w, "data").replica_behind_ms, 0);
+    repl_replica_set_stall(replica, SECOND_NS / 5);
+    atomic_store(&repl_replica_target(replica)->held, true);
+    increment(w);
+    increment(w);
+    PUMP_UNTIL(w, volume_status(w, "data").state == REPL_STATE_DEGRADED);
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_non_null(strstr(status.cause, "nothing has been written"));
+    assert_int_equal(status.point.seq, 4);
+    assert_int_equal(status.replica_seq, 2);
+    assert_in_range(status.replica_behind_ms, 200, TIME_LIMIT_MS);
+    atomic_store(&repl_replica_target(replica)->held, false);
+    expect_replica(w);
+    assert_int_equal(volume_status(w, "data").replica_behind_ms, 0);
+    assert_int_equal(volume_status(w, "data").state, REPL_STATE_OK);
+}
+
 static void test_no_such_target(void **state)
 {
     struct world *w = *state;
@@ -623,6 +651,7 @@ int main(void)
         TEST(test_many_segments_of_chunks),
         TEST(test_file_elsewhere),
         TEST(test_locked_file),
+        TEST(test_hangs),
         TEST(test_no_such_target),
         TEST(test_device),
         TEST(test_device_refused),
