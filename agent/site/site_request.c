@@ -400,7 +400,10 @@ static bool volume_check(struct site_request *request)
 static void request_route(struct site_request *request)
 {
     const struct repl_config_peer *peer = peer_check(request);
-    if (peer == NULL || !request_parse(request))
+    if (peer == NULL)
+        return;
+    repl_exchange_trust(request->exchange);
+    if (!request_parse(request))
         return;
     if (request->kind == SITE_REQUEST_VOLUMES || !permission_check(request, peer))
         return;

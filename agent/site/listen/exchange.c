@@ -321,6 +321,11 @@ const struct repl_digest *repl_exchange_peer(const struct repl_exchange *exchang
     return &exchange->door->peer;
 }
 
+void repl_exchange_trust(struct repl_exchange *exchange)
+{
+    door_trust(exchange->door);
+}
+
 const char *repl_exchange_remote(const struct repl_exchange *exchange)
 {
     return exchange->door->remote;

@@ -8,6 +8,8 @@
  * Who a peer is, its certificate's public key says; TLS 1.3 has made it prove
  * that it has the private one. Which keys are welcome is the handler's decision.
  *
+ * Who has not been found welcome yet is a stranger (door.c), and has little time.
+ *
  * Memory a peer can make us hold: POOL_SIZE a connection, and the TLS session.
  * GnuTLS hands out one record at a time, so the body comes in pieces of at most
  * 16 KiB however large the buffer is.
@@ -15,8 +17,6 @@
 #include "site/listen/listener_internal.h"
 
 #include <errno.h>
-#include <gnutls/abstract.h>
-#include <gnutls/x509.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -29,7 +29,6 @@
 #include "link/transfer.h"
 #include "site/listen/framing.h"
 
-#define CONNECTION_LIMIT_DEFAULT          256u
 #define CONNECTION_LIMIT_PER_PEER_DEFAULT 64u
 #define IDLE_TIMEOUT_S_DEFAULT            60u
 #define LISTEN_BACKLOG                    128
@@ -43,80 +42,7 @@
 /* TLS 1.3 alone; no tickets are issued, so every connection proves its key anew. */
 #define TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3"
 
-/* --- the peer -------------------------------------------------------------------------------- */
-
-static void remote_format(const struct sockaddr *address, char text[REMOTE_TEXT_SIZE])
-{
-    char host[64], port[8];
-    socklen_t size =
-        address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    if (getnameinfo(address, size, host, sizeof host, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
-        snprintf(text, REMOTE_TEXT_SIZE, "unknown");
-        return;
-    }
-    static const char mapped[] = "::ffff:"; /* an IPv4 peer on a socket for both */
-    const char *name = host;
-    if (strncmp(host, mapped, sizeof mapped - 1) == 0 && strchr(host, '.') != NULL)
-        name += sizeof mapped - 1;
-    snprintf(text, REMOTE_TEXT_SIZE, strchr(name, ':') != NULL ? "[%s]:%s" : "%s:%s", name, port);
-}
-
-gnutls_session_t connection_session(struct MHD_Connection *connection)
-{
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-    ensure(info != NULL);
-    return (gnutls_session_t)info->tls_session;
-}
-
-/* The SHA-256 of the SubjectPublicKeyInfo of the peer's certificate, whose private key TLS 1.3 has
- * made it prove. False: it showed none, or one that cannot be read. */
-static bool peer_fingerprint(gnutls_session_t session, struct repl_digest *out)
-{
-    unsigned count = 0;
-    const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &count);
-    if (chain == NULL || count == 0)
-        return false;
-    gnutls_x509_crt_t certificate = NULL;
-    gnutls_pubkey_t key = NULL;
-    gnutls_datum_t der = {NULL, 0};
-    bool ok =
-        gnutls_x509_crt_init(&certificate) == GNUTLS_E_SUCCESS &&
-        gnutls_x509_crt_import(certificate, &chain[0], GNUTLS_X509_FMT_DER) == GNUTLS_E_SUCCESS &&
-        gnutls_pubkey_init(&key) == GNUTLS_E_SUCCESS &&
-        gnutls_pubkey_import_x509(key, certificate, 0) == GNUTLS_E_SUCCESS &&
-        gnutls_pubkey_export2(key, GNUTLS_X509_FMT_DER, &der) == GNUTLS_E_SUCCESS;
-    size_t size = sizeof out->bytes;
-    ok = ok && gnutls_fingerprint(GNUTLS_DIG_SHA256, &der, out->bytes, &size) == GNUTLS_E_SUCCESS &&
-         size == sizeof out->bytes;
-    gnutls_free(der.data);
-    if (key != NULL)
-        gnutls_pubkey_deinit(key);
-    if (certificate != NULL)
-        gnutls_x509_crt_deinit(certificate);
-    return ok;
-}
-
-void door_identify(struct door *door, struct MHD_Connection *connection)
-{
-    if (door->identified)
-        return;
-    door->identified = true;
-    door->has_peer = peer_fingerprint(connection_session(connection), &door->peer);
-}
-
 /* --- MHD's calls ----------------------------------------------------------------------------- */
-
-static void door_close(struct door *door)
-{
-    if (!door->asked)
-        door->listener->handshaking--;
-    /* Left over only where MHD drops a connection without ending its request. */
-    if (door->exchange != NULL)
-        exchange_close(door->exchange, false);
-    free(door);
-}
 
 static void on_connection(void *context, struct MHD_Connection *connection, void **socket_context,
                           enum MHD_ConnectionNotificationCode code)
@@ -130,19 +56,22 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
         *socket_context = NULL;
         return;
     }
-    door = calloc(1, sizeof *door);
+    door = door_new(listener, connection);
     *socket_context = door;
     if (door == NULL)
         return;
-    door->listener = listener;
-    listener->handshaking++;
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    remote_format(info->client_addr, door->remote);
     gnutls_session_t session = connection_session(connection);
     gnutls_handshake_set_max_packet_length(session, HANDSHAKE_SIZE_MAX);
     /* Our own certificate stands in for the list of issuers that MHD wants; no peer needs it. */
     gnutls_certificate_send_x509_rdn_sequence(session, 1);
+}
+
+/* Before a connection costs anything. */
+static enum MHD_Result on_accept(void *context, const struct sockaddr *address, socklen_t size)
+{
+    (void)size;
+    struct repl_listener *listener = context;
+    return !listener->closing && door_may_open(listener, address) ? MHD_YES : MHD_NO;
 }
 
 /* The first that is heard of a request; its result is the exchange in MHD's later calls. From here
@@ -312,11 +241,6 @@ static unsigned socket_port(int fd)
     return ntohs(((struct sockaddr_in *)&address)->sin_port);
 }
 
-static unsigned or_default(unsigned value, unsigned fallback)
-{
-    return value != 0 ? value : fallback;
-}
-
 /* MHD owns the socket once this has succeeded. */
 static repl_result daemon_start(struct repl_listener *listener,
                                 const struct repl_listener_options *options, int fd,
@@ -324,8 +248,9 @@ static repl_result daemon_start(struct repl_listener *listener,
 {
     unsigned flags = MHD_USE_EPOLL | MHD_USE_TLS | MHD_USE_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
     listener->daemon = MHD_start_daemon(
-        flags, 0, NULL, NULL, on_request, listener, MHD_OPTION_EXTERNAL_LOGGER, on_log, listener,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_HTTPS_MEM_KEY, pem, MHD_OPTION_HTTPS_MEM_CERT, pem,
+        flags, 0, on_accept, listener, on_request, listener, MHD_OPTION_EXTERNAL_LOGGER, on_log,
+        listener, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_HTTPS_MEM_KEY, pem,
+        MHD_OPTION_HTTPS_MEM_CERT, pem,
         /* Any: it makes MHD ask the peer for a certificate. Who may come in is not its decision. */
         MHD_OPTION_HTTPS_MEM_TRUST, pem, MHD_OPTION_HTTPS_PRIORITIES, TLS_PRIORITIES,
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_SIZE,
@@ -375,6 +300,7 @@ repl_result repl_listener_new(struct repl_loop *loop, const struct repl_listener
     listener->owner = options->owner;
     listener->poll = (struct repl_poll){.ready = listener_ready, .context = listener};
     listener->timer = (struct repl_timer){.fire = listener_due, .context = listener};
+    doors_init(listener, options);
     repl_result result = listener_open(listener, options, err);
     if (!repl_ok(result)) {
         free(listener);
@@ -403,6 +329,7 @@ void repl_listener_free(struct repl_listener *listener)
         exchange_wake(exchange);
     MHD_stop_daemon(listener->daemon);
     repl_timer_cancel(&listener->timer); /* the waking has armed it */
+    repl_timer_cancel(&listener->stranger_timer);
     ensure(listener->exchanges == NULL);
     free(listener);
 }

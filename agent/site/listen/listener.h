@@ -43,6 +43,10 @@ struct repl_listener_options {
     unsigned connection_limit;          /* 0: 256 */
     unsigned connection_limit_per_peer; /* per IP address; 0: 64 */
     unsigned idle_timeout_s;            /* 0: 60; a suspended exchange does not count as idle */
+    /* Of peers for which repl_exchange_trust was not called: how long a connection lasts, 0: 10 s,
+     * and how many one address may have, 0: 16. All of them have half of the connections. */
+    unsigned stranger_time_ms;
+    unsigned stranger_limit_per_address;
     const struct repl_exchange_handler *handler;
     void *owner; /* first argument of the handler's calls */
 };
@@ -63,6 +67,8 @@ const char *repl_exchange_path(const struct repl_exchange *exchange);
 const char *repl_exchange_header(const struct repl_exchange *exchange, const char *name);
 /* The peer's key, proven by the TLS handshake. */
 const struct repl_digest *repl_exchange_peer(const struct repl_exchange *exchange);
+/* The peer is known: its connection may stay. */
+void repl_exchange_trust(struct repl_exchange *exchange);
 /* "203.0.113.7:51234", for logs. */
 const char *repl_exchange_remote(const struct repl_exchange *exchange);
 

@@ -1,7 +1,7 @@
 /*
- * What the files of the listener know of each other: listener.c opens the door
- * and drives libmicrohttpd (MHD), exchange.c is the life of one request,
- * framing.c decides whether it is one.
+ * What the files of the listener know of each other: listener.c listens and
+ * drives libmicrohttpd (MHD), door.c is one connection and who is at its other
+ * end, exchange.c the life of one request, framing.c decides whether it is one.
  */
 #ifndef REPL_AGENT_LISTENER_INTERNAL_H
 #define REPL_AGENT_LISTENER_INTERNAL_H
@@ -14,6 +14,8 @@
 #define NS_PER_MS        1000000ll
 #define REMOTE_TEXT_SIZE 80
 
+#define CONNECTION_LIMIT_DEFAULT 256u
+
 /* One connection: what outlives its exchanges. */
 struct door {
     struct repl_listener *listener;
@@ -23,6 +25,12 @@ struct door {
     bool has_peer;
     struct repl_digest peer;
     char remote[REMOTE_TEXT_SIZE];
+    int fd;
+    /* as long as the handler has not said that the peer is welcome */
+    bool stranger;
+    struct door *previous, *next; /* in the order of their coming */
+    int64_t expires_ns;
+    uint8_t address[16];
 };
 
 enum exchange_state {
@@ -73,6 +81,10 @@ struct repl_listener {
     bool driving;
     bool woken; /* an exchange was resumed since MHD last ran */
     bool closing;
+    struct door *strangers, *strangers_last;
+    unsigned stranger_count, stranger_limit, stranger_limit_per_address;
+    int64_t stranger_time_ns;
+    struct repl_timer stranger_timer;
     unsigned handshaking; /* connections that have not sent a request yet */
     uint64_t calls;       /* of MHD to us */
     char log[256];        /* what MHD last complained of while starting */
@@ -80,6 +92,19 @@ struct repl_listener {
 
 gnutls_session_t connection_session(struct MHD_Connection *connection);
 
+static inline unsigned or_default(unsigned value, unsigned fallback)
+{
+    return value != 0 ? value : fallback;
+}
+
+void doors_init(struct repl_listener *listener, const struct repl_listener_options *options);
+/* Whether one more stranger from there is let in; an older one may have to go for it. */
+bool door_may_open(struct repl_listener *listener, const struct sockaddr *address);
+/* NULL: out of memory. */
+struct door *door_new(struct repl_listener *listener, struct MHD_Connection *connection);
+void door_close(struct door *door);
+/* The peer is welcome. */
+void door_trust(struct door *door);
 /* Finds out whose key it is, once; not before a request has come. */
 void door_identify(struct door *door, struct MHD_Connection *connection);
 

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <gnutls/gnutls.h>
 #include <pthread.h>
@@ -120,6 +121,8 @@ static void site_begin(void *owner, struct repl_exchange *exchange)
     visit->next = world->visits;
     world->visits = visit;
     repl_exchange_set_context(exchange, visit);
+    if (!on_path(exchange, "/stranger"))
+        repl_exchange_trust(exchange);
     if (on_path(exchange, "/refused-at-once"))
         visit_answer(visit, 403, "not for you");
     if (on_path(exchange, "/paused-at-once")) {
@@ -1466,6 +1469,107 @@ static void test_connection_limit(void **state)
     repl_client_free(client);
 }
 
+static void listen_for_strangers(struct world *world, unsigned time_ms)
+{
+    struct repl_error err = {0};
+    repl_listener_free(world->listener);
+    struct repl_listener_options options = {.address = "127.0.0.1:0",
+                                            .key_path = world->site_key,
+                                            .stranger_time_ms = time_ms,
+                                            .handler = &site_handler,
+                                            .owner = world};
+    must(repl_listener_new(world->loop, &options, &world->listener, &err), &err);
+    snprintf(world->address, sizeof world->address, "127.0.0.1:%u",
+             repl_listener_port(world->listener));
+}
+
+/* Closed by the other end, which has said nothing. */
+static bool is_hung_up(int fd)
+{
+    char byte;
+    ssize_t got = recv(fd, &byte, 1, MSG_DONTWAIT);
+    return got == 0 || (got < 0 && errno != EAGAIN);
+}
+
+static void turn_for(struct world *world, int64_t ms)
+{
+    int64_t until_ns = repl_now_mono_ns() + ms * 1000000;
+    PUMP_UNTIL(world, repl_now_mono_ns() > until_ns);
+}
+
+/* Who has not shown a known key has little time, however busy it keeps itself. */
+static void test_strangers_have_little_time(void **state)
+{
+    struct world *world = *state;
+    struct call call;
+    listen_for_strangers(world, 1000);
+    int silent = raw_connect(world->address), busy = raw_connect(world->address);
+    assert_true(silent >= 0 && busy >= 0);
+    struct repl_client *client = host_client(world);
+    call_init(&call, world, "GET", "/echo");
+    call_run(&call, client);
+    assert_int_equal(call.code, REPL_OK);
+    call_fini(&call);
+    assert_int_equal(send(busy, "\x16\x03\x01\x40", 4, 0), 4);
+    for (int i = 0; i < 10; i++) {
+        turn_for(world, 50);
+        assert_false(is_hung_up(silent) || is_hung_up(busy));
+        assert_int_equal(send(busy, "", 1, 0), 1);
+    }
+    for (int i = 0; i < 15 && !is_hung_up(busy); i++) {
+        turn_for(world, 50);
+        send(busy, "", 1, MSG_NOSIGNAL);
+    }
+    PUMP_UNTIL(world, is_hung_up(silent) && is_hung_up(busy));
+    /* A known one stays, on the connection it has. */
+    char remote[sizeof world->last_remote];
+    memcpy(remote, world->last_remote, sizeof remote);
+    call_init(&call, world, "GET", "/echo");
+    call_run(&call, client);
+    assert_int_equal(call.code, REPL_OK);
+    assert_string_equal(remote, world->last_remote);
+    call_fini(&call);
+    repl_client_free(client);
+    close(silent);
+    close(busy);
+}
+
+/* The same where the key is proven, and nobody has called it welcome. */
+static void test_unknown_keys_have_little_time(void **state)
+{
+    struct world *world = *state;
+    listen_for_strangers(world, 500);
+    struct raw raw = {.world = world,
+                      .key = world->host_key,
+                      .request = "PUT /stranger HTTP/1.1\r\nHost: x\r\nContent-Length: "
+                                 "1000000\r\n\r\n",
+                      .filler = 100000};
+    int64_t begin_ns = repl_now_mono_ns();
+    raw_run(&raw);
+    assert_in_range((repl_now_mono_ns() - begin_ns) / 1000000, 400, 5000);
+    PUMP_UNTIL(world, world->closed == 1);
+}
+
+static void test_many_strangers_from_one_address(void **state)
+{
+    struct world *world = *state;
+    int strangers[20];
+    unsigned refused = 0;
+    listen_for_strangers(world, 2000);
+    for (size_t i = 0; i < 20; i++) {
+        strangers[i] = raw_connect(world->address);
+        assert_true(strangers[i] >= 0);
+    }
+    turn_for(world, 300);
+    for (size_t i = 0; i < 20; i++)
+        refused += is_hung_up(strangers[i]);
+    assert_int_equal(refused, 4);
+    for (size_t i = 0; i < 20; i++)
+        PUMP_UNTIL(world, is_hung_up(strangers[i]));
+    for (size_t i = 0; i < 20; i++)
+        close(strangers[i]);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -1509,6 +1613,9 @@ int main(void)
         TEST(test_addresses),
         TEST(test_address_in_use),
         TEST(test_connection_limit),
+        TEST(test_strangers_have_little_time),
+        TEST(test_unknown_keys_have_little_time),
+        TEST(test_many_strangers_from_one_address),
     };
     const char *only = getenv("TEST_ONLY");
     if (only != NULL)
