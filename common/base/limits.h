@@ -14,10 +14,14 @@
 #define REPL_SEGMENT_SOFT_LIMIT (UINT64_C(256) << 20)
 #define REPL_SEGMENT_HARD_LIMIT (UINT64_C(1) << 30)
 #define REPL_INDEX_SIZE_MAX     (64u << 20)
-#define REPL_FRAMES_MAX         (1u << 20)
-#define REPL_BLOCKS_MAX         (1u << 16)
-#define REPL_CHUNKS_MAX         (1u << 20)
-#define REPL_POINTS_MAX         (1u << 16)
+/* What a segment's frames and its manifest decode to: a few bytes may say a great many, and each
+ * reader decodes them all. A part ends long before, by REPL_PART_DIGESTS_MAX. */
+#define REPL_SEGMENT_RAW_MAX  (UINT64_C(1) << 32)
+#define REPL_MANIFEST_RAW_MAX (UINT64_C(1) << 30)
+#define REPL_FRAMES_MAX       (1u << 20)
+#define REPL_BLOCKS_MAX       (1u << 16)
+#define REPL_CHUNKS_MAX       (1u << 20)
+#define REPL_POINTS_MAX       (1u << 16)
 
 /* What zstd may add to a frame it cannot compress; such a frame is kept stored instead. */
 #define REPL_FRAME_STORED_MAX REPL_FRAME_RAW_MAX
@@ -41,6 +45,8 @@
 
 _Static_assert(REPL_MISSING_CHUNKS_MAX * 32u < REPL_MESSAGE_SIZE_MAX, "the list fits a message");
 _Static_assert(REPL_FRAME_RAW_MAX % REPL_CHUNK_SIZE == 0, "a frame holds whole chunks");
+_Static_assert(REPL_PART_DIGESTS_MAX / 24 * REPL_PAGE_SIZE < REPL_SEGMENT_RAW_MAX / 2,
+               "a part whose pages are all sent, some of them again, is readable");
 _Static_assert(REPL_SEGMENT_SOFT_LIMIT + REPL_INDEX_SIZE_MAX < REPL_SEGMENT_HARD_LIMIT,
                "a part that ends at the soft limit is readable");
 

@@ -60,6 +60,9 @@ static repl_result footer_validate(const struct repl_segment_footer *footer, str
     if (footer->file_size > REPL_SEGMENT_HARD_LIMIT)
         return repl_fail(err, REPL_E_CORRUPT, "segment footer: a segment of %llu bytes",
                          (unsigned long long)footer->file_size);
+    if (footer->raw_size > REPL_SEGMENT_RAW_MAX)
+        return repl_fail(err, REPL_E_CORRUPT, "segment footer: frames of %llu bytes, decoded",
+                         (unsigned long long)footer->raw_size);
     if (footer->index_offset < REPL_SEGMENT_HEADER_SIZE ||
         footer->index_offset > footer->file_size ||
         footer->file_size - footer->index_offset != index_size + REPL_SEGMENT_FOOTER_SIZE)

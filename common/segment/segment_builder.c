@@ -189,6 +189,7 @@ struct manifest_writer {
     struct repl_frame_coder *coder;
     struct repl_buffer raw;
     uint64_t first_object, first_offset; /* of the block being filled */
+    uint64_t raw_size;                   /* of all blocks so far */
 };
 
 static repl_result block_flush(struct manifest_writer *m, struct repl_error *err)
@@ -196,6 +197,10 @@ static repl_result block_flush(struct manifest_writer *m, struct repl_error *err
     struct repl_segment_builder *b = m->builder;
     if (m->raw.size == 0)
         return REPL_SUCCESS;
+    m->raw_size += m->raw.size;
+    if (m->raw_size > REPL_MANIFEST_RAW_MAX)
+        return repl_fail(err, REPL_E_NOMEM, "a segment's manifest of more than %llu bytes",
+                         (unsigned long long)REPL_MANIFEST_RAW_MAX);
     struct repl_block_entry entry = {.first_object = m->first_object,
                                      .first_offset = m->first_offset};
     struct repl_buffer stored = {0};

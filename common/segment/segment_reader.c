@@ -56,7 +56,7 @@ static bool block_before(const struct repl_block_entry *a, const struct repl_blo
 /* Frames, then blocks, cover the file from header to index without gap or overlap. */
 static repl_result layout_check(const struct repl_segment *s, struct repl_error *err)
 {
-    uint64_t position = REPL_SEGMENT_HEADER_SIZE, raw_size = 0;
+    uint64_t position = REPL_SEGMENT_HEADER_SIZE, raw_size = 0, manifest_size = 0;
     for (uint32_t i = 0; i < s->footer.frame_count; i++) {
         if (s->frames[i].offset != position)
             return repl_fail(err, REPL_E_CORRUPT, "frame %u does not begin where %s ends", i,
@@ -71,7 +71,11 @@ static repl_result layout_check(const struct repl_segment *s, struct repl_error 
         if (i > 0 && block_before(&s->blocks[i], &s->blocks[i - 1]))
             return repl_fail(err, REPL_E_CORRUPT, "manifest block %u is out of order", i);
         position += s->blocks[i].frame.stored_size;
+        manifest_size += s->blocks[i].frame.raw_size;
     }
+    if (manifest_size > REPL_MANIFEST_RAW_MAX)
+        return repl_fail(err, REPL_E_CORRUPT, "a manifest of %llu bytes, decoded",
+                         (unsigned long long)manifest_size);
     if (position != s->footer.index_offset || raw_size != s->footer.raw_size)
         return repl_fail(err, REPL_E_CORRUPT, "the index does not describe the whole file");
     return REPL_SUCCESS;

@@ -28,6 +28,7 @@ VOLUME_MAX = 1 << 50
 FRAMES_MAX, BLOCKS_MAX, CHUNKS_MAX, POINTS_MAX = 1 << 20, 1 << 16, 1 << 20, 1 << 16
 INDEX_MAX = 1 << 26
 SEGMENT_MAX = 1 << 30
+RAW_MAX, MANIFEST_RAW_MAX = 1 << 32, 1 << 30
 
 CHANGES, SUPPLY = 1, 2
 OBJECT, DATA, CHUNK_RECORD, ZERO = 1, 2, 3, 4
@@ -94,6 +95,7 @@ def decode_footer(data, file_size):
     index_size = 32 * frames + 48 * blocks + 40 * chunks + 64 * points
     require(index_size <= INDEX_MAX, "footer: index too large")
     require(size <= SEGMENT_MAX, "footer: file size over its bound")
+    require(raw_size <= RAW_MAX, "footer: raw size over its bound")
     require(index_offset >= 128 and index_offset + index_size + 128 == size,
             "footer: the index does not lie right before it")
     require(size == file_size, "footer: file size")
@@ -160,6 +162,8 @@ def check_layout(tables, footer):
         position += entry["stored"]
     require(position == footer["index_offset"], "the index does not begin where it should")
     require(sum(frame["raw"] for frame in tables["frames"]) == footer["raw_size"], "raw size")
+    require(sum(block["raw"] for block in tables["blocks"]) <= MANIFEST_RAW_MAX,
+            "the blocks' raw sizes are over their bound")
     firsts = [block["first"] for block in tables["blocks"]]
     require(firsts == sorted(firsts), "blocks are out of order")
 

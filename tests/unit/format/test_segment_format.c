@@ -113,7 +113,7 @@ static struct repl_segment_footer sample_footer(void)
                                          .index_offset = 0x12345,
                                          .index_xxh3 = 0x5555555555555555,
                                          .record_count = 0x6666666666666666,
-                                         .raw_size = 0x7777777777777777};
+                                         .raw_size = 0x77777777};
     memset(&footer.digest, 0x88, sizeof footer.digest);
     footer.file_size =
         footer.index_offset + repl_segment_index_size(&footer) + REPL_SEGMENT_FOOTER_SIZE;
@@ -142,7 +142,8 @@ static void footer_bytes_lie_where_they_should(void **state)
                         32);
     assert_bytes(bytes, 32, 0x55, 8);
     assert_bytes(bytes, 40, 0x66, 8);
-    assert_bytes(bytes, 48, 0x77, 8);
+    assert_bytes(bytes, 48, 0x77, 4);
+    assert_bytes(bytes, 52, 0, 4);
     assert_memory_equal(bytes + 56, "\xbd\x25\x01\0\0\0\0\0", 8);
     assert_bytes(bytes, 64, 0, 16);
     assert_bytes(bytes, 80, 0x88, 32);
@@ -163,9 +164,9 @@ static void footer_has_bounds(void **state)
 {
     (void)state;
     const struct repl_segment_footer good = sample_footer();
-    struct repl_segment_footer bad[10], back;
+    struct repl_segment_footer bad[11], back;
     struct repl_error err;
-    for (size_t i = 0; i < 10; i++)
+    for (size_t i = 0; i < 11; i++)
         bad[i] = good;
     bad[0].frame_count = REPL_FRAMES_MAX + 1;
     bad[1].block_count = REPL_BLOCKS_MAX + 1;
@@ -178,7 +179,8 @@ static void footer_has_bounds(void **state)
     bad[7].index_offset = bad[7].file_size + 1;
     bad[8].index_offset--;
     bad[9].index_offset = UINT64_MAX;
-    for (size_t i = 0; i < 10; i++) {
+    bad[10].raw_size = REPL_SEGMENT_RAW_MAX + 1;
+    for (size_t i = 0; i < 11; i++) {
         if (i < 6)
             bad[i].index_offset =
                 bad[i].file_size - repl_segment_index_size(&bad[i]) - REPL_SEGMENT_FOOTER_SIZE;
@@ -186,6 +188,7 @@ static void footer_has_bounds(void **state)
     }
     struct repl_segment_footer most = {.frame_count = REPL_FRAMES_MAX,
                                        .point_count = REPL_POINTS_MAX,
+                                       .raw_size = REPL_SEGMENT_RAW_MAX,
                                        .file_size = REPL_SEGMENT_HARD_LIMIT};
     most.index_offset = most.file_size - repl_segment_index_size(&most) - REPL_SEGMENT_FOOTER_SIZE;
     assert_true(repl_ok(footer_round_trip(&most, &back, &err)));

@@ -250,6 +250,7 @@ static const struct bad_case bad_cases[] = {
     {"footer-record-count-less", CORRUPT, "records instead of", PATCH(AT_FOOTER, 0, 40, 8, 6)},
     {"footer-record-count-more", CORRUPT, "records instead of", PATCH(AT_FOOTER, 0, 40, 8, 8)},
     {"footer-raw-size", CORRUPT, "whole file", PATCH(AT_FOOTER, 0, 48, 8, 73729)},
+    {"footer-raw-size-limit", CORRUPT, "decoded", PATCH(AT_FOOTER, 0, 48, 8, 0x100000001)},
     {"footer-file-size", CORRUPT, "right before", PATCH(AT_FOOTER, 0, 56, 8, 1000)},
     {"footer-file-size-limit", CORRUPT, "a segment of", PATCH(AT_FOOTER, 0, 56, 8, 0x40000001)},
     {"footer-digest", CORRUPT, "digest of the whole", .bytes = bad_digest},
