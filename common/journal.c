@@ -10,6 +10,10 @@
  * a restart of the site forgets, the next report says again. */
 #define IDLE_LOG_INTERVAL_NS (INT64_C(60) * 1000000000)
 
+/* States come and go with each report. One that is worse is logged at once, a better one only so
+ * long after the last: what alternates cannot fill the log. */
+#define STATE_LOG_INTERVAL_NS (INT64_C(30) * 1000000000)
+
 /* A source reports every second. One that has not for so long is taken for unreachable. */
 #define SILENCE_NS (INT64_C(10) * 1000000000)
 
@@ -104,6 +108,7 @@ repl_result repl_journal_apply(struct repl_journal *j, const struct repl_log_rec
         break;
     case REPL_LOG_STATE:
         j->state = record->state.state;
+        j->state_logged_ns = record->time_ns;
         break;
     }
     j->record_number = record->number;
@@ -308,6 +313,14 @@ enum repl_verdict repl_journal_check(struct repl_journal *j,
 
 /* --- report, ack, status --------------------------------------------------------------------- */
 
+static bool state_is_due(const struct repl_journal *j, enum repl_state state, int64_t now_ns)
+{
+    int64_t age_ns = now_ns - j->state_logged_ns;
+    bool long_ago = j->state_logged_ns == 0 || age_ns >= STATE_LOG_INTERVAL_NS ||
+                    age_ns < 0; /* our clock was set back */
+    return state != j->state && (state > j->state || long_ago);
+}
+
 static void idle_report(struct repl_journal *j, const struct repl_report *report, int64_t now_ns,
                         struct repl_log_record *record, bool *needs_record)
 {
@@ -340,7 +353,7 @@ enum repl_verdict repl_journal_report(struct repl_journal *j, const struct repl_
     clock_sample(j, report->sent_ns, now_ns);
     /* OK and IDLE alternate with every write: the timeline needs neither. */
     enum repl_state state = report->state == REPL_STATE_IDLE ? REPL_STATE_OK : report->state;
-    if (state != j->state) {
+    if (state_is_due(j, state, now_ns)) {
         *record = record_new(j, REPL_LOG_STATE, now_ns);
         record->state.state = state;
         snprintf(record->state.cause, sizeof record->state.cause, "%s", report->cause);

@@ -46,6 +46,7 @@ struct repl_journal {
      * told so. The source's own times say nothing of that while its clock is wrong. */
     int64_t heard_ns;
     enum repl_state state; /* as logged last */
+    int64_t state_logged_ns;
     /* beyond the log */
     int64_t idle_logged_ns; /* when an IDLE record was last written, site's clock */
     uint32_t rpo_ms;        /* the source's promise, from its hello */

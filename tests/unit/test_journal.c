@@ -307,6 +307,36 @@ static void reports_are_logged_where_the_timeline_needs_them(void **state)
     assert_true(j.unchanged_until_ns == START + 9 * SECOND);
 }
 
+static void a_state_that_alternates_does_not_fill_the_log(void **state)
+{
+    (void)state;
+    struct repl_journal j = journal_new();
+    struct repl_log_record record;
+    bool needed;
+    unsigned records = 0;
+    struct repl_report r = {.sent_ns = START};
+    for (int i = 0; i < 600; i++) {
+        r.state = i % 2 == 0 ? REPL_STATE_DEGRADED : i % 3 == 0 ? REPL_STATE_OK : REPL_STATE_RESYNC;
+        report(&j, &r, START + i * SECOND, &record, &needed);
+        if (needed)
+            assert_true(repl_ok(repl_journal_apply(&j, &record, NULL)));
+        records += needed;
+        assert_int_equal(j.report.state, r.state);
+    }
+    assert_in_range(records, 20, 80);
+    /* What it is worst is known at once, and what it ends in stays. */
+    r.state = REPL_STATE_OK;
+    for (int i = 600; i < 640; i++) {
+        report(&j, &r, START + i * SECOND, &record, &needed);
+        if (needed)
+            assert_true(repl_ok(repl_journal_apply(&j, &record, NULL)));
+    }
+    assert_int_equal(j.state, REPL_STATE_OK);
+    r.state = REPL_STATE_FAILED;
+    report(&j, &r, START + 640 * SECOND, &record, &needed);
+    assert_true(needed && record.state.state == REPL_STATE_FAILED);
+}
+
 static void a_report_before_any_hello_is_refused(void **state)
 {
     (void)state;
@@ -448,6 +478,7 @@ int main(void)
         cmocka_unit_test(a_point_before_the_last_is_refused),
         cmocka_unit_test(the_log_must_follow_itself),
         cmocka_unit_test(reports_are_logged_where_the_timeline_needs_them),
+        cmocka_unit_test(a_state_that_alternates_does_not_fill_the_log),
         cmocka_unit_test(a_report_before_any_hello_is_refused),
         cmocka_unit_test(silence_is_a_state),
         cmocka_unit_test(lag_is_the_age_of_what_can_be_restored),
