@@ -119,11 +119,9 @@ static uint64_t device_identity(dev_t device)
 /* Never given twice while the system runs, unlike the device's number. */
 static uint64_t disk_seq(dev_t device)
 {
-    char text[32];
-    if (!sysfs_read(device, "diskseq", text, sizeof text) &&
-        !sysfs_read(device, "../diskseq", text, sizeof text))
-        return 0;
-    return strtoull(text, NULL, 10);
+    uint64_t seq;
+    repl_sysfs_read_number(repl_sysfs_disk(device), "diskseq", &seq);
+    return seq;
 }
 
 /* Not the size: that of a device may grow. */
