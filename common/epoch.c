@@ -63,9 +63,7 @@ static void rest_until_next(struct repl_epoch *epoch, int64_t now_ns)
 {
     int64_t due_ns = epoch->began_ns + epoch->interval_ns;
     bool plausible = epoch->tracked && due_ns >= now_ns && due_ns <= now_ns + epoch->interval_ns;
-    rest(epoch, plausible        ? due_ns
-                : epoch->tracked ? now_ns
-                                 : now_ns + epoch->interval_ns);
+    rest(epoch, plausible ? due_ns : epoch->tracked ? now_ns : now_ns + epoch->interval_ns);
 }
 
 bool repl_epoch_tick(struct repl_epoch *epoch, int64_t now_ns, int64_t *until_ns)
@@ -192,6 +190,7 @@ enum repl_epoch_verdict repl_epoch_closed(struct repl_epoch *epoch, int64_t now_
         (epoch->quiesce == REPL_QUIESCE_FREEZE || epoch->quiesce == REPL_QUIESCE_COMMAND);
     bool whole = others_whole && repl_epoch_is_whole(epoch, counters);
     epoch->attempts++;
+    epoch->stalls = small ? 0 : epoch->stalls;
     epoch->round_end_ns = not_before_last(epoch, now_ns);
     if (whole && !to_quiesce)
         return REPL_EPOCH_WHOLE;
@@ -225,20 +224,19 @@ void repl_epoch_point(const struct repl_epoch *epoch, uint64_t changed_bytes,
     bool command = epoch->quiesced && epoch->quiesce == REPL_QUIESCE_COMMAND;
     bool frozen = epoch->quiesced && !command;
     int64_t begin_ns = epoch->round_begin_ns, end_ns = epoch->round_end_ns;
-    *out = (struct repl_point){
-        .seq = epoch->next_seq,
-        .begin_ns = begin_ns < end_ns ? begin_ns : end_ns,
-        .end_ns = end_ns,
-        .consistency = command  ? REPL_CONSISTENCY_APPLICATION
-                       : frozen ? REPL_CONSISTENCY_FILESYSTEM
-                                : REPL_CONSISTENCY_CRASH,
-        .cut = command          ? REPL_CUT_COMMAND
-               : frozen         ? REPL_CUT_FREEZE
-               : epoch->tracked ? REPL_CUT_WINDOW
-                                : REPL_CUT_QUIET,
-        .flags = epoch->resync ? REPL_POINT_RESYNC : 0,
-        .attempts = epoch->attempts,
-        .changed_bytes = changed_bytes};
+    *out = (struct repl_point){.seq = epoch->next_seq,
+                               .begin_ns = begin_ns < end_ns ? begin_ns : end_ns,
+                               .end_ns = end_ns,
+                               .consistency = command  ? REPL_CONSISTENCY_APPLICATION
+                                              : frozen ? REPL_CONSISTENCY_FILESYSTEM
+                                                       : REPL_CONSISTENCY_CRASH,
+                               .cut = command          ? REPL_CUT_COMMAND
+                                      : frozen         ? REPL_CUT_FREEZE
+                                      : epoch->tracked ? REPL_CUT_WINDOW
+                                                       : REPL_CUT_QUIET,
+                               .flags = epoch->resync ? REPL_POINT_RESYNC : 0,
+                               .attempts = epoch->attempts,
+                               .changed_bytes = changed_bytes};
 }
 
 /* The present content is that of the last point, as far as the counters of the round's begin say

@@ -134,7 +134,6 @@ void repl_pipeline_checkpointed(struct repl_pipeline *p)
     p->state_due = true;
 }
 
-
 bool repl_pipeline_stopped(const struct repl_pipeline *p)
 {
     return p->stopping && !checkpoint_is_behind(p) && !p->state_due && !p->state_out &&
@@ -158,6 +157,7 @@ static void segment_acknowledged(struct repl_pipeline *p, uint64_t number)
     p->segments = segment->next;
     repl_pipeline_segment_free(p, segment);
     repl_pipeline_drop(p, number);
+    repl_pipeline_rest(p);
 }
 
 static void all_segments_drop(struct repl_pipeline *p)

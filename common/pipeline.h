@@ -79,7 +79,7 @@ enum repl_after {
     REPL_AFTER_FAILURE,
 };
 
-enum repl_hold {
+enum repl_hold_state {
     REPL_HOLD_NONE,
     REPL_HOLD_ASKED,
     REPL_HOLD_ON,
@@ -90,9 +90,9 @@ struct repl_pipeline_segment; /* a segment's digests until it is acknowledged */
 
 struct repl_pipeline_options {
     uint64_t volume_size;
-    int64_t interval_ns;              /* between points */
-    enum repl_quiesce quiesce;        /* heeded only where there is a tracker */
-    uint64_t parked_pages;            /* that fit into the shell's batches at once */
+    int64_t interval_ns;       /* between points */
+    enum repl_quiesce quiesce; /* heeded only where there is a tracker */
+    uint64_t parked_pages;     /* that fit into the shell's batches at once */
     struct repl_audit_limits audit;
     uint64_t spool_limit_bytes;       /* reading stops while more is built and not acknowledged */
     struct repl_page_digest *digests; /* one for each page of the volume; outlives the pipeline */
@@ -126,8 +126,8 @@ struct repl_pipeline {
     struct repl_audit audit; /* where there is a tracker */
     bool proven;
     unsigned busy_audits;
-    bool comparing;       /* everything is read since tracking is not trusted; until the next point */
-    enum repl_hold hold;
+    bool comparing; /* everything is read since tracking is not trusted; until the next point */
+    enum repl_hold_state hold;
     bool held_throughout; /* the freeze, or whatever it was */
 
     /* what is due */

@@ -112,7 +112,7 @@ static struct repl_pipeline_segment *building_segment(struct repl_pipeline *p)
 
 /* Ends the segment being built, in a point or, as a part that others follow, without one. */
 repl_result repl_pipeline_finish(struct repl_pipeline *p, const struct repl_point *point,
-                                  struct repl_error *err)
+                                 struct repl_error *err)
 {
     struct repl_segment_footer footer;
     REPL_TRY(repl_segment_builder_finish(p->builder, point, point != NULL, &footer, err));
@@ -171,7 +171,7 @@ bool repl_pipeline_spool_is_full(const struct repl_pipeline *p)
 }
 
 repl_result repl_pipeline_take(struct repl_pipeline *p, const struct repl_batch *batch,
-                              int64_t now_ns, struct repl_error *err)
+                               int64_t now_ns, struct repl_error *err)
 {
     if (batch->digest_count == 0)
         return REPL_SUCCESS;
@@ -192,7 +192,8 @@ repl_result repl_pipeline_take(struct repl_pipeline *p, const struct repl_batch 
     /* What is still being built cannot be acknowledged: with the spool full it would never get
      * empty again. */
     if (repl_segment_builder_size(p->builder) < REPL_SEGMENT_SOFT_LIMIT &&
-        building_segment(p)->digests.size < REPL_PART_DIGESTS_MAX && !repl_pipeline_spool_is_full(p))
+        building_segment(p)->digests.size < REPL_PART_DIGESTS_MAX &&
+        !repl_pipeline_spool_is_full(p))
         return REPL_SUCCESS;
     return repl_pipeline_finish(p, NULL, err);
 }

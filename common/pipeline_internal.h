@@ -40,6 +40,8 @@ bool repl_pipeline_spool_is_full(const struct repl_pipeline *p);
 void repl_pipeline_round_void(struct repl_pipeline *p, int64_t now_ns);
 /* All pages are to be read and sent. */
 void repl_pipeline_all_dirty(struct repl_pipeline *p);
+/* A segment has been acknowledged. */
+void repl_pipeline_rest(struct repl_pipeline *p);
 /* What to do next for it, if anything. */
 bool repl_pipeline_round_next(struct repl_pipeline *p, struct repl_pipeline_action *action);
 

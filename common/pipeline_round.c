@@ -10,6 +10,7 @@
 #include "pipeline_internal.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/ensure.h"
 
@@ -223,8 +224,22 @@ void repl_pipeline_batch_done(struct repl_pipeline *p, struct repl_batch *batch,
     prove_if_done(p, now_ns);
 }
 
+/* What was compared with a digest that has been forgotten since, and found equal, is read again:
+ * the site may hold something else by now. */
+static void unknown_dirty(struct repl_pipeline *p)
+{
+    static const struct repl_page_digest unknown;
+    for (uint64_t page = 0; page < p->table.page_count; page++) {
+        if (memcmp(&p->table.entries[page], &unknown, sizeof unknown) == 0)
+            repl_bitmap_set(&p->round.dirty, page, 1);
+    }
+    settle(p, REPL_SETTLE_ALL);
+}
+
 void repl_pipeline_round_void(struct repl_pipeline *p, int64_t now_ns)
 {
+    if (is_tracked(p) && !p->recovering)
+        unknown_dirty(p);
     p->round.is_void = true;
     p->checkpoint_void = true;
     repl_epoch_distrust(&p->epoch, !is_tracked(p), now_ns);
@@ -279,10 +294,16 @@ void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
     reading_over(p);
 }
 
+/* What was to hold the volume still does, as far as is known. */
+static bool is_held(const struct repl_pipeline *p)
+{
+    return !p->epoch.quiesced || p->hold == REPL_HOLD_ON;
+}
+
 bool repl_pipeline_is_whole(const struct repl_pipeline *p,
                             const struct repl_write_counters *counters)
 {
-    return repl_epoch_is_whole(&p->epoch, counters);
+    return !p->round.is_void && is_held(p) && repl_epoch_is_whole(&p->epoch, counters);
 }
 
 void repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
@@ -293,9 +314,9 @@ void repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
         drain(p, REPL_AFTER_FAILURE, now_ns);
         return;
     }
-    bool held = !p->epoch.quiesced || p->hold == REPL_HOLD_ON;
     enum repl_epoch_verdict verdict =
-        repl_epoch_closed(&p->epoch, now_ns, counters, p->round.parked, others_whole && held);
+        is_held(p) ? repl_epoch_closed(&p->epoch, now_ns, counters, p->round.parked, others_whole)
+                   : repl_epoch_spoilt(&p->epoch, now_ns);
     if (verdict != REPL_EPOCH_WHOLE) {
         follow(p, verdict, now_ns);
         return;
@@ -327,7 +348,8 @@ void repl_pipeline_quiesced(struct repl_pipeline *p, repl_result result,
     } else if (on) {
         open_begin(p);
     } else {
-        snprintf(p->quiesce_cause, sizeof p->quiesce_cause, "%.*s", (int)REPL_WIRE_TEXT_MAX, err->text);
+        snprintf(p->quiesce_cause, sizeof p->quiesce_cause, "%.*s", (int)REPL_WIRE_TEXT_MAX,
+                 err->text);
         follow(p, repl_epoch_not_quiesced(&p->epoch, now_ns), now_ns);
     }
 }
@@ -417,6 +439,13 @@ void repl_pipeline_audited(struct repl_pipeline *p, const struct repl_audit_samp
     }
 }
 
+/* With nothing on its way, an agent that ends now leaves nothing to be read again. */
+void repl_pipeline_rest(struct repl_pipeline *p)
+{
+    if (is_tracked(p) && p->segments == NULL && p->round.batches_out == 0)
+        settle(p, REPL_SETTLE_REST);
+}
+
 /* --- the point ------------------------------------------------------------------------------- */
 
 static void point_reached(struct repl_pipeline *p, const struct repl_point *point)
@@ -440,8 +469,7 @@ static void point_cut(struct repl_pipeline *p, int64_t now_ns)
         point_reached(p, &point);
         return;
     }
-    repl_result result =
-        p->builder == NULL ? repl_pipeline_begin(p, now_ns, &err) : REPL_SUCCESS;
+    repl_result result = p->builder == NULL ? repl_pipeline_begin(p, now_ns, &err) : REPL_SUCCESS;
     point.seq = p->epoch.next_seq;
     if (p->grouped)
         point.flags |= REPL_POINT_GROUP;
@@ -529,14 +557,14 @@ static bool may_open(const struct repl_pipeline *p)
 
 bool repl_pipeline_round_next(struct repl_pipeline *p, struct repl_pipeline_action *action)
 {
-    if (repl_pipeline_take_due(&p->repair_due)) {
+    if (repl_pipeline_take_due(&p->resume_due)) {
+        action->type = REPL_PIPELINE_RESUME;
+    } else if (repl_pipeline_take_due(&p->repair_due)) {
         action->type = REPL_PIPELINE_REPAIR;
     } else if (repl_pipeline_take_due(&p->settle_due)) {
         action->type = REPL_PIPELINE_SETTLE;
         action->settle = p->settle;
         p->settle = REPL_SETTLE_NONE;
-    } else if (repl_pipeline_take_due(&p->resume_due)) {
-        action->type = REPL_PIPELINE_RESUME;
     } else if (repl_pipeline_take_due(&p->close_due)) {
         action->type = REPL_PIPELINE_CLOSE;
     } else if (repl_pipeline_take_due(&p->commit_due)) {

@@ -63,7 +63,8 @@ const struct repl_verb repl_verb_forget = {
     .synopsis = "VOLUME [--config FILE]",
     .summary = "remove what this host keeps of a volume",
     .description = "Ends the tracking of writes to the volume's device, and removes its state, "
-                   "digests and spool from this host. The agent must be stopped. The history at the site stays as it is, and belongs to the volume "
+                   "digests and spool from this host. The agent must be stopped. The history at "
+                   "the site stays as it is, and belongs to the volume "
                    "as it was: protecting the device again begins a new volume under a new name.",
     .options = options,
     .positional_min = 1,

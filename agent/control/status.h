@@ -42,7 +42,8 @@ struct repl_volume_status {
     uint64_t points;        /* cut (agent), committed (site) */
     uint64_t bytes_changed; /* agent: of pages found changed */
     uint64_t bytes_sent;    /* agent: acknowledged segments; site: received */
-    uint64_t rounds_torn;   /* agent: rounds that were no point, a write or a barrier fell into them */
+    uint64_t
+        rounds_torn; /* agent: rounds that were no point, a write or a barrier fell into them */
     /* agent only */
     bool tracked;        /* else each round compares the whole device */
     char untracked[256]; /* why */

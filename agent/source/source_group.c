@@ -280,8 +280,9 @@ repl_result repl_source_group_new(struct repl_loop *loop, const char *name, size
                                   struct repl_source_group **out, struct repl_error *err)
 {
     if (member_count > REPL_SOURCE_GROUP_MAX)
-        return repl_fail(err, REPL_E_USAGE, "group %s has %zu volumes; at most %d can be cut at once",
-                         name, member_count, REPL_SOURCE_GROUP_MAX);
+        return repl_fail(err, REPL_E_USAGE,
+                         "group %s has %zu volumes; at most %d can be cut at once", name,
+                         member_count, REPL_SOURCE_GROUP_MAX);
     struct repl_source_group *group = calloc(1, sizeof *group);
     if (group == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a group");

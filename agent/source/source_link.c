@@ -208,7 +208,7 @@ static void recover_done(void *context, repl_result result, const struct repl_er
 }
 
 void volume_recover(struct repl_source_volume *v, const struct repl_head *from,
-                          const struct repl_head *head)
+                    const struct repl_head *head)
 {
     struct repl_error err;
     repl_result result =

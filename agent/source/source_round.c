@@ -292,8 +292,8 @@ static repl_result tracker_open(struct repl_source_volume *v, struct repl_error 
 {
     struct repl_track_target target;
     REPL_TRY(repl_track_target_find(v->device.number, &target, err));
-    REPL_TRY(repl_tracker_open(&target, &v->dir.state.volume, &v->tracker, &v->origin,
-                               v->untracked, err));
+    REPL_TRY(repl_tracker_open(&target, &v->dir.state.volume, &v->tracker, &v->origin, v->untracked,
+                               err));
     /* grown while nobody looked, and perhaps beyond what was laid out */
     if (repl_ok(repl_tracker_grow(v->tracker, target.sector_count, err)))
         return REPL_SUCCESS;

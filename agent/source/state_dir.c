@@ -298,8 +298,8 @@ void repl_state_dir_close(struct repl_state_dir *dir)
     }
 }
 
-repl_result repl_state_dir_volume(const char *state_path, const char *volume,
-                                  struct repl_uuid *out, struct repl_error *err)
+repl_result repl_state_dir_volume(const char *state_path, const char *volume, struct repl_uuid *out,
+                                  struct repl_error *err)
 {
     char path[512];
     uint8_t file[REPL_SLOT_FILE] = {0};
@@ -315,8 +315,8 @@ repl_result repl_state_dir_volume(const char *state_path, const char *volume,
     close(fd);
     if (got < 0)
         return repl_fail_errno(err, REPL_E_IO, failed, "%s", path);
-    REPL_TRY(repl_forward(repl_source_state_decode(file, &state, &generation, err), err, "%s",
-                          path));
+    REPL_TRY(
+        repl_forward(repl_source_state_decode(file, &state, &generation, err), err, "%s", path));
     *out = state.volume;
     return REPL_SUCCESS;
 }

@@ -49,8 +49,8 @@ REPL_RESULT repl_state_dir_grow(struct repl_state_dir *dir, uint64_t volume_size
                                 struct repl_error *err);
 
 /* The UUID of a volume that something is kept of. REPL_E_MISSING: nothing is. */
-REPL_RESULT repl_state_dir_volume(const char *state_path, const char *volume,
-                                  struct repl_uuid *out, struct repl_error *err);
+REPL_RESULT repl_state_dir_volume(const char *state_path, const char *volume, struct repl_uuid *out,
+                                  struct repl_error *err);
 /* Removes all that is kept of a volume. */
 REPL_RESULT repl_state_dir_remove(const char *state_path, const char *volume,
                                   struct repl_error *err);

@@ -78,7 +78,7 @@ struct repl_track_saved {
 struct repl_track_config {
     __u64 magic;
     __u64 version;
-    __u64 disk_major;  /* the whole disk */
+    __u64 disk_major; /* the whole disk */
     __u64 disk_minor;
     __u64 diskseq;        /* 0: the kernel does not tell */
     __u64 start_sector;   /* of the protected device on it */

@@ -52,8 +52,9 @@ void repl_tracker_exchange(struct repl_tracker *tracker, struct repl_bitmap *int
 void repl_tracker_or_touched(struct repl_tracker *tracker, struct repl_bitmap *into);
 /* What was taken and never settled: an agent before this one took it and ended. */
 void repl_tracker_recover(struct repl_tracker *tracker, struct repl_bitmap *into);
-/* Of all that was taken, only what is set in one of unsafe would be lost if the agent ended now; the
- * rest is in an acknowledged segment. add: what is in unsafe and was never taken is needed too. */
+/* Of all that was taken, only what is set in one of unsafe would be lost if the agent ended now;
+ * the rest is in an acknowledged segment. add: what is in unsafe and was never taken is needed too.
+ */
 void repl_tracker_settle(struct repl_tracker *tracker, const struct repl_bitmap *const *unsafe,
                          size_t count, bool add);
 
