@@ -152,6 +152,8 @@ static void segment_acknowledged(struct repl_pipeline *p, uint64_t number)
     for (size_t i = 0; i < count; i++)
         repl_digest_table_set(&p->table, digests[i].page, &digests[i].digest, number);
     repl_digest_table_acknowledged(&p->table, number);
+    if (p->options.acknowledged != NULL)
+        p->options.acknowledged(p->options.chunk_context, number);
     p->spool_bytes -= segment->size;
     p->sent_bytes += segment->size;
     p->segments = segment->next;

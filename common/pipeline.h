@@ -71,6 +71,14 @@ struct repl_pipeline_action {
     const struct repl_source_state *state;
 };
 
+/* A reduced batch has become part of segment number. What it refers to by name has to be kept until
+ * that segment's DROP, as the site may turn out to lack it: the bytes are in batch->pages, for the
+ * length of this call. *kept: bytes that takes in the spool. */
+typedef repl_result repl_keep_fn(void *context, uint64_t number, const struct repl_batch *batch,
+                                 uint64_t *kept, struct repl_error *err);
+/* Segment number is the site's, with every chunk it carries or refers to. Its DROP follows. */
+typedef void repl_acknowledged_fn(void *context, uint64_t number);
+
 /* What a round that was torn leads to. */
 enum repl_after {
     REPL_AFTER_REST,
@@ -97,8 +105,10 @@ struct repl_pipeline_options {
     uint64_t spool_limit_bytes;       /* reading stops while more is built and not acknowledged */
     struct repl_page_digest *digests; /* one for each page of the volume; outlives the pipeline */
     repl_chunk_known_fn *chunk_known; /* NULL: no deduplication */
-    void *chunk_context;
-    repl_sink_fn *sink; /* takes the bytes of segment number (below), in order, until its DROP */
+    repl_keep_fn *keep;               /* these two NULL with it */
+    repl_acknowledged_fn *acknowledged;
+    void *chunk_context; /* of the three */
+    repl_sink_fn *sink;  /* takes the bytes of segment number (below), in order, until its DROP */
     void *sink_context;
 };
 
@@ -115,6 +125,7 @@ struct repl_pipeline {
     struct repl_pipeline_segment *segments; /* a list, oldest first; the last is being built */
     uint64_t spool_bytes;                   /* complete and not acknowledged */
     uint64_t digest_bytes;                  /* of all segments */
+    uint64_t kept_bytes;                    /* of all segments: what they refer to by name */
 
     /* the round */
     struct repl_round round;

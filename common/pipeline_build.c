@@ -8,6 +8,7 @@
 void repl_pipeline_segment_free(struct repl_pipeline *p, struct repl_pipeline_segment *segment)
 {
     p->digest_bytes -= segment->digests.size;
+    p->kept_bytes -= segment->kept;
     repl_buffer_fini(&segment->digests);
     free(segment);
 }
@@ -166,8 +167,20 @@ static repl_result batch_build(struct repl_pipeline *p, const struct repl_batch 
 bool repl_pipeline_spool_is_full(const struct repl_pipeline *p)
 {
     uint64_t building = p->builder != NULL ? repl_segment_builder_size(p->builder) : 0;
-    return p->spool_bytes + building > p->options.spool_limit_bytes ||
+    return p->spool_bytes + p->kept_bytes + building > p->options.spool_limit_bytes ||
            p->digest_bytes > REPL_VOLUME_DIGESTS_MAX;
+}
+
+static repl_result batch_keep(struct repl_pipeline *p, const struct repl_batch *batch,
+                              struct repl_error *err)
+{
+    uint64_t kept = 0;
+    if (p->options.keep == NULL)
+        return REPL_SUCCESS;
+    REPL_TRY(p->options.keep(p->options.chunk_context, p->number, batch, &kept, err));
+    building_segment(p)->kept += kept;
+    p->kept_bytes += kept;
+    return REPL_SUCCESS;
 }
 
 repl_result repl_pipeline_take(struct repl_pipeline *p, const struct repl_batch *batch,
@@ -186,6 +199,7 @@ repl_result repl_pipeline_take(struct repl_pipeline *p, const struct repl_batch 
         repl_digest_table_sent(&p->table, batch->digests[i].page, &batch->digests[i].digest,
                                p->number);
     REPL_TRY(batch_build(p, batch, err));
+    REPL_TRY(batch_keep(p, batch, err));
     uint64_t bytes = (uint64_t)batch->digest_count * REPL_PAGE_SIZE;
     p->point_changed_bytes += bytes;
     p->changed_bytes += bytes;

@@ -9,6 +9,7 @@ struct repl_pipeline_segment {
     struct repl_pipeline_segment *next;
     uint64_t number;
     uint64_t size;              /* once complete */
+    uint64_t kept;              /* bytes kept of what it refers to */
     struct repl_buffer digests; /* struct repl_batch_digest each */
 };
 

@@ -129,7 +129,9 @@ static void chunk_send(struct repl_batch *batch, uint64_t page, const uint8_t *b
         extent_append(batch, REPL_RECORD_CHUNK, page * REPL_PAGE_SIZE, REPL_CHUNK_SIZE,
                       batch->reference_count, 0);
         batch->references[batch->reference_count++] =
-            (struct repl_batch_reference){.offset = page * REPL_PAGE_SIZE, .name = name};
+            (struct repl_batch_reference){.offset = page * REPL_PAGE_SIZE,
+                                          .place = (uint32_t)(bytes - batch->pages),
+                                          .name = name};
         return;
     }
     batch->chunks[batch->chunk_count++] = (struct repl_chunk_entry){

@@ -29,6 +29,7 @@ typedef bool repl_chunk_known_fn(void *context, const struct repl_digest *name);
 
 struct repl_batch_reference {
     uint64_t offset; /* of a whole chunk in the volume */
+    uint32_t place;  /* of its bytes among the batch's pages, in bytes */
     struct repl_digest name;
 };
 

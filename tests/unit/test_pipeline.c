@@ -58,6 +58,9 @@ struct rig {
     enum repl_settle settle;
     struct repl_source_state state_out;
     uint64_t released, dropped;
+    bool keep_fails;
+    uint64_t kept_number, acknowledged; /* of the last */
+    uint32_t kept_references;
 };
 
 static struct world world;
@@ -883,6 +886,89 @@ static void supplies_name_their_segment(void **state)
     repl_pipeline_supplied(&rig->p);
     run(rig);
     assert_true(rig->count[REPL_PIPELINE_SEND] == 2 && rig->send.number == 1);
+    rig_free(rig);
+}
+
+/* --- deduplication --------------------------------------------------------------------------- */
+
+static bool knows_all(void *context, const struct repl_digest *name)
+{
+    (void)context;
+    (void)name;
+    return true;
+}
+
+static repl_result keep(void *context, uint64_t number, const struct repl_batch *batch,
+                        uint64_t *kept, struct repl_error *err)
+{
+    struct rig *rig = context;
+    if (rig->keep_fails)
+        return repl_fail(err, REPL_E_NOSPACE, "no room for what is referred to");
+    rig->kept_number = number;
+    rig->kept_references += batch->reference_count;
+    *kept = (uint64_t)batch->reference_count * REPL_CHUNK_SIZE;
+    return REPL_SUCCESS;
+}
+
+static void was_acknowledged(void *context, uint64_t number)
+{
+    struct rig *rig = context;
+    assert_true(rig->dropped < number);
+    rig->acknowledged = number;
+}
+
+/* Two chunks of the volume hold data, and both are taken for known. */
+static struct rig *rig_that_knows(uint64_t spool_limit_bytes)
+{
+    struct rig *rig = rig_new(&(struct setup){.spool_limit_bytes = spool_limit_bytes});
+    for (uint64_t page = 0; page < 2 * REPL_CHUNK_PAGES; page++)
+        put(rig, page, 1);
+    rig->p.options.chunk_known = knows_all;
+    rig->p.options.keep = keep;
+    rig->p.options.acknowledged = was_acknowledged;
+    rig->p.options.chunk_context = rig;
+    return rig;
+}
+
+static void keeps_what_is_referred_to(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_that_knows(1u << 30);
+    run(rig);
+    assert_true(rig->kept_number == 1 && rig->kept_references == 2);
+    assert_true(rig->p.kept_bytes == 2 * REPL_CHUNK_SIZE);
+    welcome(rig, NULL);
+    assert_true(rig->acknowledged == 0);
+    acknowledge(rig);
+    assert_true(rig->acknowledged == 1 && rig->dropped == 1 && rig->p.kept_bytes == 0);
+    rig_free(rig);
+}
+
+static void what_is_kept_counts_against_the_spool(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_that_knows(REPL_CHUNK_SIZE);
+    run(rig);
+    /* the part has ended, so that it can be acknowledged and reading goes on */
+    assert_null(rig->p.builder);
+    assert_true(rig->p.segments != NULL && rig->p.kept_bytes > 0);
+    welcome(rig, NULL);
+    acknowledge(rig);
+    assert_true(rig->p.kept_bytes == 0 && rig->p.point_count == 1);
+    rig_free(rig);
+}
+
+static void what_cannot_be_kept_is_not_sent(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_that_knows(1u << 30);
+    rig->keep_fails = true;
+    run(rig);
+    assert_true(rig->dropped == 1 && rig->p.segments == NULL && rig->p.point_count == 0);
+    assert_int_equal(report_of(rig).state, REPL_STATE_FAILED);
+    rig->keep_fails = false;
+    later(rig, 10 * SECOND);
+    assert_true(rig->p.point_count == 1 && rig->kept_number == 2);
     rig_free(rig);
 }
 
@@ -1896,6 +1982,9 @@ int main(void)
         cmocka_unit_test(without_a_checkpoint_nothing_is_known),
         cmocka_unit_test(a_full_list_of_sent_segments_is_no_dead_end),
         cmocka_unit_test(supplies_name_their_segment),
+        cmocka_unit_test(keeps_what_is_referred_to),
+        cmocka_unit_test(what_is_kept_counts_against_the_spool),
+        cmocka_unit_test(what_cannot_be_kept_is_not_sent),
         cmocka_unit_test(stops_with_a_checkpoint),
         cmocka_unit_test(says_why_there_is_no_point),
         cmocka_unit_test(hello_says_who_it_is),

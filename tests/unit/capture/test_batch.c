@@ -83,7 +83,8 @@ static void assert_says_the_device(struct repl_batch *batch, uint64_t expected_b
         else if (e->type == REPL_RECORD_ZERO)
             assert_true(repl_is_zero(device + e->offset, e->length));
         else
-            assert_true(batch->references[e->source].offset == e->offset);
+            assert_memory_equal(batch->pages + batch->references[e->source].place,
+                                device + e->offset, e->length);
     }
     assert_true(bytes == expected_bytes);
     for (uint32_t i = 0; i < batch->digest_count; i++) {
@@ -162,6 +163,8 @@ static void whole_chunks_are_named_or_referred_to(void **state)
     reduce(&batch);
     assert_true(batch.reference_count == 1 && batch.chunk_count == 1);
     assert_true(repl_digest_equal(&batch.references[0].name, &known));
+    assert_true(batch.references[0].offset == REPL_CHUNK_SIZE &&
+                batch.references[0].place == 8 * REPL_PAGE_SIZE);
     assert_true(repl_digest_equal(&batch.chunks[0].name, &sent));
     assert_true(batch.chunks[0].frame_offset == 8 * REPL_PAGE_SIZE);
     assert_true(batch.digest_count == 40);
