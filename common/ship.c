@@ -374,6 +374,8 @@ void repl_ship_missing(struct repl_ship *ship)
     ensure(ship->state == REPL_SHIP_SENDING);
     ship->state = REPL_SHIP_READY;
     ship->supply_due = true;
+    /* The site keeps what it has looked at: sent again, the segment has no bytes left to send. */
+    ship->resume_offset = ship->segments[0].complete ? ship->segments[0].size : 0;
 }
 
 void repl_ship_supplied(struct repl_ship *ship)

@@ -44,7 +44,8 @@ struct repl_ship_segment {
 enum repl_ship_action_type {
     REPL_SHIP_WAIT,         /* nothing to do before until_ns, or an event */
     REPL_SHIP_HELLO,        /* send a hello; answer with welcome, refused or lost */
-    REPL_SHIP_SEND,         /* send segment number from offset on; answer with ack, ... */
+    REPL_SHIP_SEND,         /* send segment number from offset on, which may be its end; answer with
+                               ack, ... */
     REPL_SHIP_SEND_SUPPLY,  /* send the chunks the site lacks, then answer with supplied or lost */
     REPL_SHIP_ACKNOWLEDGED, /* segment number is the site's: take over its digests, drop it */
     REPL_SHIP_RECOVER,      /* the site has committed segments of ours behind the checkpoint that we
