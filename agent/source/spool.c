@@ -41,12 +41,12 @@ void repl_spool_init(struct repl_spool *spool, struct repl_loop *loop, int dir_f
                      repl_spool_fn *progress, void *context)
 {
     *spool = (struct repl_spool){
-        .loop = loop, .dir_fd = dir_fd, .progress = progress, .context = context};
+        .loop = loop, .dir_fd = dir_fd, .suffix = "seg", .progress = progress, .context = context};
 }
 
-static void file_name(uint64_t number, char name[32])
+static void file_name(const struct repl_spool *spool, uint64_t number, char name[32])
 {
-    snprintf(name, 32, "%020llu.seg", (unsigned long long)number);
+    snprintf(name, 32, "%020llu.%s", (unsigned long long)number, spool->suffix);
 }
 
 static void file_free(struct repl_spool_file *file)
@@ -79,7 +79,7 @@ void repl_spool_drop(struct repl_spool *spool, uint64_t number)
     if (file == NULL)
         return;
     char name[32];
-    file_name(number, name);
+    file_name(spool, number, name);
     unlinkat(spool->dir_fd, name, 0);
     file->dropped = true;
     readable_advance(file);
@@ -122,7 +122,7 @@ static repl_result file_make(struct repl_spool *spool, uint64_t number,
     if (file == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a spool file");
     char name[32];
-    file_name(number, name);
+    file_name(spool, number, name);
     idle_files_close(spool);
     file->fd = openat(spool->dir_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (file->fd < 0) {
@@ -143,7 +143,7 @@ static repl_result file_make(struct repl_spool *spool, uint64_t number,
 static repl_result file_reopen(struct repl_spool_file *file, struct repl_error *err)
 {
     char name[32];
-    file_name(file->number, name);
+    file_name(file->spool, file->number, name);
     file->fd = openat(file->spool->dir_fd, name, O_RDWR | O_CLOEXEC);
     if (file->fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "spool: opening %s again", name);
@@ -197,6 +197,17 @@ repl_result repl_spool_append(struct repl_spool *spool, uint64_t number, const v
     spool->writes_out++;
     repl_loop_write(spool->loop, &write->io, file->fd, write->data, size, file->appended);
     file->appended += size;
+    return REPL_SUCCESS;
+}
+
+repl_result repl_spool_open(const struct repl_spool *spool, uint64_t number, int *fd,
+                            struct repl_error *err)
+{
+    char name[32];
+    file_name(spool, number, name);
+    *fd = openat(spool->dir_fd, name, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "spool: opening %s", name);
     return REPL_SUCCESS;
 }
 

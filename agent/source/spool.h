@@ -22,6 +22,7 @@ typedef void repl_spool_fn(void *context, struct repl_spool_file *file, repl_res
 struct repl_spool {
     struct repl_loop *loop;
     int dir_fd;
+    const char *suffix;            /* of the files' names; "seg", or set before the first file */
     struct repl_spool_file *files; /* a list */
     unsigned writes_out;
     repl_spool_fn *progress;
@@ -40,6 +41,11 @@ REPL_RESULT repl_spool_append(struct repl_spool *spool, uint64_t number, const v
 struct repl_spool_file *repl_spool_find(struct repl_spool *spool, uint64_t number);
 /* Removes the file; what is still being written to it is forgotten when it is done. */
 void repl_spool_drop(struct repl_spool *spool, uint64_t number);
+
+/* A descriptor of one's own to read file number with, which has been appended to: it goes on after
+ * a drop. The caller closes it. */
+REPL_RESULT repl_spool_open(const struct repl_spool *spool, uint64_t number, int *fd,
+                            struct repl_error *err);
 
 /* Bytes from the beginning that have been written and can be read. */
 uint64_t repl_spool_readable(const struct repl_spool_file *file);

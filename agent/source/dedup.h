@@ -1,0 +1,66 @@
+/*
+ * Deduplication of one volume at the source: the index of chunks the site is
+ * known to hold (chunk_index.h), what is held of those that were sent by name
+ * (supply.h), and the jobs that keep both off the loop's thread.
+ *
+ * It never fails a volume for the sake of the index: without one, chunks are
+ * sent as bytes.
+ */
+#ifndef REPL_AGENT_DEDUP_H
+#define REPL_AGENT_DEDUP_H
+
+#include "format/wire.h"
+#include "pipeline.h"
+#include "source/supply.h"
+
+struct repl_dedup;
+
+struct repl_dedup_options {
+    struct repl_loop *loop;
+    const char *state_path; /* [agent] state */
+    const char *name;       /* of the volume; these two outlive it */
+    struct repl_uuid volume;
+    uint64_t volume_size;
+    int spool_fd; /* directory */
+    /* Something that was under way has come to its end, or could not be written: what is held may
+     * be incomplete then. It may free the repl_dedup, if that is idle. */
+    void (*moved)(void *context, repl_result result, const struct repl_error *err);
+    /* The end of repl_dedup_supply, never called from within it: a supply of size bytes to be read
+     * from fd, which is closed by repl_dedup_sent; or why there is none. */
+    void (*supply_made)(void *context, int fd, uint64_t size,
+                        const struct repl_segment_header *header, repl_result result,
+                        const struct repl_error *err);
+    void *context;
+};
+
+REPL_RESULT repl_dedup_new(const struct repl_dedup_options *options, struct repl_dedup **out,
+                           struct repl_error *err);
+/* Opens the index, on a worker; until then no chunk is known. */
+void repl_dedup_start(struct repl_dedup *dedup);
+/* When it is idle; NULL does nothing. */
+void repl_dedup_free(struct repl_dedup *dedup);
+/* Nothing is under way. NULL is idle. */
+bool repl_dedup_is_idle(const struct repl_dedup *dedup);
+/* The disk does not keep up with what is to be held: nothing more should be read just now. */
+bool repl_dedup_is_behind(const struct repl_dedup *dedup);
+
+/* For struct repl_pipeline_options: chunk_known (on workers), keep and acknowledged, with a
+ * repl_dedup as their context. */
+bool repl_dedup_known(void *dedup, const struct repl_digest *name);
+REPL_RESULT repl_dedup_keep(void *dedup, uint64_t number, const struct repl_batch *batch,
+                            uint64_t *kept, struct repl_error *err);
+void repl_dedup_acknowledged(void *dedup, uint64_t number);
+
+void repl_dedup_drop(struct repl_dedup *dedup, uint64_t number);
+/* The site holds nothing of the volume. */
+void repl_dedup_forget(struct repl_dedup *dedup);
+/* What the site lacks, for the supply that follows; the names leave the index. */
+void repl_dedup_missing(struct repl_dedup *dedup, struct repl_missing *missing);
+/* Makes a supply of what was said to be missing, for the segment of that header, which is number
+ * here. */
+void repl_dedup_supply(struct repl_dedup *dedup, uint64_t number,
+                       const struct repl_segment_header *header);
+/* The supply is not needed any more. */
+void repl_dedup_sent(struct repl_dedup *dedup);
+
+#endif
