@@ -2,9 +2,11 @@
  * The volume's side of the link: one request at a time on the pipeline's behalf,
  * and a report each second, which is the link's heartbeat.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include "base/ensure.h"
 #include "control/control.h"
@@ -29,6 +31,25 @@ static void link_start(struct repl_source_volume *v, const char *method, const c
         repl_pipeline_lost(&v->pipeline, err.text, repl_now_wall_ns());
 }
 
+/* The site lacks chunks of the segment that was sent. */
+static void missing_take(struct repl_source_volume *v, int64_t now_ns)
+{
+    struct repl_missing missing = {0};
+    struct repl_error err;
+    if (v->pipeline.ship.state != REPL_SHIP_SENDING ||
+        !repl_ok(repl_missing_decode(v->link.response, v->link.response_size, &missing, &err)) ||
+        missing.count == 0) {
+        repl_missing_fini(&missing);
+        repl_pipeline_lost(&v->pipeline, "the site's list of missing chunks makes no sense",
+                           now_ns);
+        return;
+    }
+    repl_log(LOG_NOTICE, "volume %s: the site lacks %u chunks that were sent by name; sending them",
+             volume_name(v), missing.count);
+    repl_dedup_missing(v->dedup, &missing);
+    repl_pipeline_missing(&v->pipeline);
+}
+
 /* An answer that is not the one hoped for: a refusal, the missing chunks, or nonsense. */
 static void link_refused(struct repl_source_volume *v, int64_t now_ns)
 {
@@ -36,7 +57,7 @@ static void link_refused(struct repl_source_volume *v, int64_t now_ns)
     struct repl_refusal refusal;
     struct repl_error err;
     if (repl_wire_type_of(link->response, link->response_size) == REPL_WIRE_MISSING) {
-        repl_pipeline_missing(&v->pipeline);
+        missing_take(v, now_ns);
     } else if (repl_ok(repl_refusal_decode(link->response, link->response_size, &refusal, &err))) {
         repl_pipeline_refused(&v->pipeline, &refusal, now_ns);
     } else {
@@ -62,6 +83,8 @@ static void hello_answered(struct repl_request *request, repl_result result,
                                            &mine))) {
         repl_ship_clock(&v->pipeline.ship, v->link_sent_ns, welcome.received_ns, welcome.replied_ns,
                         now_ns);
+        if (!welcome.known)
+            repl_dedup_forget(v->dedup);
         repl_pipeline_welcome(&v->pipeline, &welcome, now_ns);
     } else {
         link_refused(v, now_ns);
@@ -179,6 +202,110 @@ void volume_segment_drop(struct repl_source_volume *v, uint64_t number)
         v->send_number = 0;
     }
     repl_spool_drop(&v->spool, number);
+    repl_dedup_drop(v->dedup, number);
+}
+
+/* --- chunks that were sent by name and are missing at the site ------------------------------- */
+
+void volume_dedup_moved(void *context, repl_result result, const struct repl_error *err)
+{
+    struct repl_source_volume *v = context;
+    if (!volume_is_up(v))
+        volume_close_if_drained(v);
+    else if (!repl_ok(result))
+        volume_fail(v, err);
+    else
+        volume_pump(v);
+}
+
+static size_t supply_body(struct repl_request *request, void *buffer, size_t size)
+{
+    struct repl_source_volume *v = request->context;
+    uint64_t left = v->supply_size - v->supply_at;
+    ssize_t got = left == 0 ? 0
+                            : pread(v->supply_fd, buffer, left < size ? (size_t)left : size,
+                                    (off_t)v->supply_at);
+    if (got > 0)
+        v->supply_at += (uint64_t)got;
+    if (got > 0 || left == 0)
+        return (size_t)got;
+    repl_ignore(repl_fail_errno(&v->late_failure, REPL_E_IO, got < 0 ? errno : EIO,
+                                "spool: reading a supply back"));
+    repl_timer_arm(v->options.loop, &v->fail_timer, repl_now_mono_ns());
+    return REPL_BODY_PAUSE;
+}
+
+static void supply_answered(struct repl_request *request, repl_result result,
+                            const struct repl_error *err)
+{
+    struct repl_source_volume *v = request->context;
+    int64_t now_ns = repl_now_wall_ns();
+    v->link_out = false;
+    repl_dedup_sent(v->dedup);
+    if (!repl_ok(result)) {
+        repl_pipeline_lost(&v->pipeline, err->text, now_ns);
+    } else if (request->status == 200 || request->status == 201) {
+        v->pipeline.sent_bytes += v->supply_size;
+        repl_pipeline_supplied(&v->pipeline);
+    } else {
+        link_refused(v, now_ns);
+    }
+    volume_pump(v);
+}
+
+static void supply_send(struct repl_source_volume *v, const struct repl_segment_header *header)
+{
+    struct repl_error err;
+    v->supply_at = 0;
+    v->link = (struct repl_request){.method = "PUT",
+                                    .offset = -1,
+                                    .read_body = supply_body,
+                                    .done = supply_answered,
+                                    .context = v};
+    snprintf(v->link.path, sizeof v->link.path, "/v1/volumes/%s/segments/%llu.%u.1", volume_name(v),
+             (unsigned long long)header->to_seq, header->part);
+    v->link_out = repl_ok(repl_request_start(v->options.client, &v->link, &err));
+    if (v->link_out)
+        return;
+    repl_dedup_sent(v->dedup);
+    repl_pipeline_lost(&v->pipeline, err.text, repl_now_wall_ns());
+}
+
+/* Without a supply the segment cannot become part of the history: the volume is closed and opened
+ * again, and what the segment held is compared and sent anew. */
+void volume_supply_made(void *context, int fd, uint64_t size,
+                        const struct repl_segment_header *header, repl_result result,
+                        const struct repl_error *err)
+{
+    struct repl_source_volume *v = context;
+    if (!volume_is_up(v)) {
+        volume_close_if_drained(v);
+    } else if (!repl_ok(result)) {
+        volume_fail(v, err);
+    } else {
+        v->supply_fd = fd;
+        v->supply_size = size;
+        supply_send(v, header);
+        volume_pump(v);
+    }
+}
+
+void volume_supply(struct repl_source_volume *v, uint64_t number)
+{
+    const struct repl_ship_segment *s = repl_ship_find(&v->pipeline.ship, number);
+    ensure(s != NULL);
+    const struct repl_segment_header header = {
+        .version = REPL_SEGMENT_VERSION,
+        .kind = REPL_SEGMENT_SUPPLY,
+        .volume_kind = REPL_VOLUME_BLOCK,
+        .volume = v->pipeline.state.volume,
+        .lineage = v->pipeline.state.lineage,
+        .from_seq = s->from_seq,
+        .to_seq = s->to_seq,
+        .part = s->part,
+        .created_ns = repl_now_wall_ns(),
+    };
+    repl_dedup_supply(v->dedup, number, &header);
 }
 
 /* --- recovering what the site knows and we do not -------------------------------------------- */

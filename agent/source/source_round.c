@@ -116,7 +116,8 @@ bool volume_batches_run(struct repl_source_volume *v)
         struct volume_batch *b = &v->batches[i];
         if (b->state == BATCH_READ)
             any |= batch_follow(b);
-        if (b->state == BATCH_IDLE && repl_pipeline_fill(&v->pipeline, &b->batch)) {
+        if (b->state == BATCH_IDLE && !repl_dedup_is_behind(v->dedup) &&
+            repl_pipeline_fill(&v->pipeline, &b->batch)) {
             batch_start(b);
             any = true;
         }

@@ -39,6 +39,8 @@ bool volume_is_up(const struct repl_source_volume *v)
 
 static void parts_close(struct repl_source_volume *v)
 {
+    repl_dedup_free(v->dedup);
+    v->dedup = NULL;
     repl_spool_fini(&v->spool);
     repl_pipeline_fini(&v->pipeline);
     repl_tracker_close(v->tracker);
@@ -50,7 +52,7 @@ static void parts_close(struct repl_source_volume *v)
 void volume_close_if_drained(struct repl_source_volume *v)
 {
     if (v->phase != VOLUME_CLOSING || !volume_rounds_idle(v) || v->spool.writes_out > 0 ||
-        v->state_out || v->checkpoint_out || v->recover_out)
+        v->state_out || v->checkpoint_out || v->recover_out || !repl_dedup_is_idle(v->dedup))
         return;
     parts_close(v);
     v->phase = VOLUME_CLOSED;
@@ -207,9 +209,7 @@ static void action_perform(struct repl_source_volume *v, const struct repl_pipel
         volume_send_resume(v);
         break;
     case REPL_PIPELINE_SUPPLY:
-        /* Nothing is referred to by name yet, so nothing can be missing. */
-        repl_pipeline_lost(&v->pipeline, "the site asked for chunks this host never referred to",
-                           repl_now_wall_ns());
+        volume_supply(v, action->number);
         break;
     case REPL_PIPELINE_DROP:
         volume_segment_drop(v, action->number);
@@ -285,6 +285,10 @@ static repl_result pipeline_open(struct repl_source_volume *v, struct repl_error
         .audit = REPL_AUDIT_LIMITS_DEFAULT,
         .spool_limit_bytes = o->config->spool_limit_bytes,
         .digests = v->dir.digests,
+        .chunk_known = repl_dedup_known,
+        .keep = repl_dedup_keep,
+        .acknowledged = repl_dedup_acknowledged,
+        .chunk_context = v->dedup,
         .sink = spool_sink,
         .sink_context = v,
     };
@@ -299,6 +303,23 @@ static repl_result pipeline_open(struct repl_source_volume *v, struct repl_error
     return result;
 }
 
+static repl_result dedup_open(struct repl_source_volume *v, struct repl_error *err)
+{
+    const struct repl_source_volume_options *o = &v->options;
+    const struct repl_dedup_options options = {
+        .loop = o->loop,
+        .state_path = o->config->state,
+        .name = o->volume->name,
+        .volume = v->dir.state.volume,
+        .volume_size = v->device.size,
+        .spool_fd = v->dir.spool_fd,
+        .moved = volume_dedup_moved,
+        .supply_made = volume_supply_made,
+        .context = v,
+    };
+    return repl_dedup_new(&options, &v->dedup, err);
+}
+
 static repl_result parts_open(struct repl_source_volume *v, struct repl_error *err)
 {
     const struct repl_source_volume_options *o = &v->options;
@@ -306,9 +327,14 @@ static repl_result parts_open(struct repl_source_volume *v, struct repl_error *e
     repl_result result = repl_state_dir_open(o->config->state, o->volume->name, v->device.size,
                                              v->device.identity, &v->dir, err);
     if (repl_ok(result)) {
-        volume_tracker_open(v);
-        result = pipeline_open(v, err);
+        result = dedup_open(v, err);
+        if (repl_ok(result)) {
+            volume_tracker_open(v);
+            result = pipeline_open(v, err);
+        }
         if (!repl_ok(result)) {
+            repl_dedup_free(v->dedup);
+            v->dedup = NULL;
             repl_tracker_close(v->tracker);
             v->tracker = NULL;
             repl_state_dir_close(&v->dir);
@@ -360,6 +386,7 @@ static void open_done(struct repl_job *job)
         return;
     }
     v->phase = VOLUME_RUNNING;
+    repl_dedup_start(v->dedup);
     v->why = (struct repl_error){0};
     v->logged = REPL_STATE_COUNT;
     v->rate_ns = repl_now_mono_ns();

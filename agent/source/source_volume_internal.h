@@ -12,6 +12,7 @@
 #include "source/capture/device.h"
 #include "source/capture/syncer.h"
 #include "source/capture/tracker.h"
+#include "source/dedup.h"
 #include "source/recover_job.h"
 #include "source/source_volume.h"
 #include "source/spool.h"
@@ -85,6 +86,9 @@ struct repl_source_volume {
     int64_t link_sent_ns, report_sent_ns;
     uint64_t send_number, send_at; /* the segment being sent; 0: none */
     struct repl_recover_job *recover;
+    struct repl_dedup *dedup;
+    int supply_fd; /* the supply being sent */
+    uint64_t supply_size, supply_at;
 
     uint64_t rate_bytes; /* sent when the rate was last looked at */
     int64_t rate_ns;
@@ -135,6 +139,13 @@ void volume_settle(struct repl_source_volume *v, enum repl_settle settle);
 void volume_hello_send(struct repl_source_volume *v);
 void volume_segment_send(struct repl_source_volume *v, uint64_t number, uint64_t offset);
 void volume_segment_drop(struct repl_source_volume *v, uint64_t number);
+/* The chunks of segment number that the site said it lacks. */
+void volume_supply(struct repl_source_volume *v, uint64_t number);
+/* For struct repl_dedup_options. */
+void volume_dedup_moved(void *context, repl_result result, const struct repl_error *err);
+void volume_supply_made(void *context, int fd, uint64_t size,
+                        const struct repl_segment_header *header, repl_result result,
+                        const struct repl_error *err);
 /* More of a segment can be sent. */
 void volume_send_resume(struct repl_source_volume *v);
 void volume_recover(struct repl_source_volume *v, const struct repl_head *from,
