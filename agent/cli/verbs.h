@@ -53,6 +53,7 @@ void repl_verb_document(const struct repl_verb *verb, FILE *out); /* troff */
 int repl_verb_fail(const char *verb, const struct repl_error *err);
 
 extern const struct repl_verb repl_verb_agent;
+extern const struct repl_verb repl_verb_guard;
 extern const struct repl_verb repl_verb_site;
 extern const struct repl_verb repl_verb_keygen;
 extern const struct repl_verb repl_verb_status;

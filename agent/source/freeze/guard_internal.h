@@ -1,0 +1,41 @@
+/*
+ * Private to the guard: what its two processes and its threads share.
+ */
+#ifndef REPL_AGENT_GUARD_INTERNAL_H
+#define REPL_AGENT_GUARD_INTERNAL_H
+
+#include "source/freeze/guard.h"
+#include "source/freeze/guard_record.h"
+
+/* Filled before the worker is made, and never changed. */
+struct guard {
+    struct repl_guard_record record;
+    int listen_fd;
+    int watch_fd; /* eventfd: a freeze begins, so the supervisor has a deadline to look after */
+    int stop_fd;  /* eventfd, never read: the worker's threads end their holds and themselves */
+    int ended_fd; /* eventfd: a thread of the worker has ended */
+    const char *socket_path;
+    struct repl_freeze_protected protects[REPL_GUARD_PROTECTS_MAX];
+    size_t protect_count;
+};
+
+/* The calling thread goes ahead of others, but what it starts does not. Where that is not permitted
+ * it goes on as it is. */
+void guard_hurry(void);
+
+/* Runs the slot's post command if it is owed, and says in the log how it went. */
+REPL_RESULT guard_post_run(struct repl_guard_slot *slot, struct repl_error *err);
+
+/* --- guard_keeper.c: one connection -------------------------------------------------------- */
+
+struct guard_keeper;
+
+/* Takes over the connection and a free slot. */
+REPL_RESULT guard_keeper_new(struct guard *guard, int connection, unsigned slot,
+                             struct guard_keeper **out, struct repl_error *err);
+/* Whether its thread is at its end. */
+bool guard_keeper_has_ended(const struct guard_keeper *keeper);
+/* Waits for its thread. */
+void guard_keeper_free(struct guard_keeper *keeper);
+
+#endif
