@@ -73,6 +73,7 @@ static const struct field volume_fields[] = {
     FIELD(repl_volume_status, shortfalls, FIELD_UNSIGNED),
     FIELD(repl_volume_status, repairs, FIELD_UNSIGNED),
     FIELD(repl_volume_status, degradations, FIELD_UNSIGNED),
+    FIELD(repl_volume_status, stall_max_ms, FIELD_SIGNED),
     END,
 };
 

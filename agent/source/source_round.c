@@ -274,17 +274,47 @@ void volume_round_close(struct repl_source_volume *v)
 
 /* --- quiescing ------------------------------------------------------------------------------- */
 
+static void hold_followed(void *context, const struct repl_hold_event *event)
+{
+    struct repl_source_volume *v = context;
+    struct repl_pipeline *p = &v->pipeline;
+    int64_t now_ns = repl_now_wall_ns();
+    v->holding = event->kind == REPL_HOLD_HELD;
+    if (!volume_is_up(v)) {
+        volume_close_if_drained(v);
+        return;
+    }
+    if (event->kind == REPL_HOLD_HELD)
+        repl_pipeline_quiesced(p, REPL_SUCCESS, NULL, now_ns);
+    else if (event->kind == REPL_HOLD_FAILED)
+        repl_pipeline_quiesced(p, (repl_result){event->error.code}, &event->error, now_ns);
+    else
+        repl_pipeline_resumed(p, event->intact, now_ns);
+    if (event->kind != REPL_HOLD_HELD && event->stall_ns > v->stall_max_ns)
+        v->stall_max_ns = event->stall_ns;
+    volume_pump(v);
+}
+
 void volume_quiesce(struct repl_source_volume *v)
 {
-    struct repl_error err;
-    repl_pipeline_quiesced(&v->pipeline,
-                           repl_fail(&err, REPL_E_REFUSED, "there is no freeze guard"), &err,
-                           repl_now_wall_ns());
+    const struct repl_config_volume *config = v->options.volume;
+    bool freeze = config->quiesce != REPL_QUIESCE_COMMAND;
+    v->holding = true;
+    repl_hold_begin(v->hold, &(struct repl_hold_options){
+                                 .device = v->device.number,
+                                 .volume = config->name,
+                                 .freeze = freeze,
+                                 .budget_ms = freeze ? config->freeze_budget_ms
+                                                     : v->pipeline.options.interval_ns / 1000000,
+                                 .pre_command = config->pre_command,
+                                 .post_command = config->post_command,
+                                 .command_timeout_ms = config->command_timeout_ms,
+                             });
 }
 
 void volume_resume(struct repl_source_volume *v)
 {
-    repl_pipeline_resumed(&v->pipeline, false, repl_now_wall_ns());
+    repl_hold_end(v->hold);
 }
 
 /* --- the tracker ----------------------------------------------------------------------------- */
@@ -385,6 +415,9 @@ repl_result volume_rounds_new(struct repl_source_volume *v, struct repl_error *e
     if (v->batches == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a volume");
     REPL_TRY(repl_syncer_new(v->options.loop, cache_synced, v, &v->syncer, err));
+    if (v->options.volume->quiesce != REPL_QUIESCE_WINDOW)
+        REPL_TRY(repl_hold_new(v->options.loop, v->options.config->guard, hold_followed, v,
+                               &v->hold, err));
     for (unsigned i = 0; i < REPL_SOURCE_BATCHES; i++) {
         v->batches[i].volume = v;
         REPL_TRY(repl_batch_init(&v->batches[i].batch, err));
@@ -394,6 +427,7 @@ repl_result volume_rounds_new(struct repl_source_volume *v, struct repl_error *e
 
 void volume_rounds_free(struct repl_source_volume *v)
 {
+    repl_hold_free(v->hold);
     repl_syncer_free(v->syncer);
     for (unsigned i = 0; v->batches != NULL && i < REPL_SOURCE_BATCHES; i++)
         repl_batch_fini(&v->batches[i].batch);
@@ -406,6 +440,8 @@ void volume_rounds_cancel(struct repl_source_volume *v)
     repl_timer_cancel(&v->audit_timer);
     repl_syncer_cancel(v->syncer);
     v->syncing = false;
+    if (v->holding)
+        repl_hold_end(v->hold);
     for (unsigned i = 0; i < REPL_SOURCE_BATCHES; i++) {
         if (v->batches[i].state == BATCH_READ)
             v->batches[i].state = BATCH_IDLE;
@@ -418,5 +454,5 @@ bool volume_rounds_idle(const struct repl_source_volume *v)
         if (v->batches[i].state != BATCH_IDLE)
             return false;
     }
-    return true;
+    return !v->holding;
 }

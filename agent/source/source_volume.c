@@ -541,6 +541,7 @@ static void pipeline_status(const struct repl_source_volume *v, struct repl_volu
     out->shortfalls = p->audit.shortfalls;
     out->repairs = p->audit.repairs;
     out->degradations = p->degradations;
+    out->stall_max_ms = v->stall_max_ns / 1000000;
 }
 
 void repl_source_volume_status(const struct repl_source_volume *v, struct repl_volume_status *out)

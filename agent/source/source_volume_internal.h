@@ -13,6 +13,7 @@
 #include "source/capture/syncer.h"
 #include "source/capture/tracker.h"
 #include "source/dedup.h"
+#include "source/freeze/hold.h"
 #include "source/recover_job.h"
 #include "source/source_volume.h"
 #include "source/spool.h"
@@ -71,6 +72,9 @@ struct repl_source_volume {
     struct repl_syncer *syncer;
     bool syncing;
     struct repl_timer counters_timer, audit_timer;
+    struct repl_hold *hold; /* NULL: points are cut in windows alone */
+    bool holding;           /* asked for, and not released yet */
+    int64_t stall_max_ns;   /* the longest that writers have waited for a freeze */
 
     /* state and checkpoint */
     struct repl_job state_job, checkpoint_job;

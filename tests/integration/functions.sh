@@ -130,13 +130,15 @@ volumes = *
 EOF
 }
 
-# write_agent_config NAME=DEVICE... ; RPO and SPOOL_LIMIT from the environment
+# write_agent_config NAME=DEVICE... ; RPO, SPOOL_LIMIT and VOLUME_OPTIONS (lines for each volume) from
+# the environment
 write_agent_config() {
     cat >"$workdir/agent.conf" <<EOF
 [agent]
 key = $workdir/agent.key
 state = $workdir/state
 control = $workdir/agent.sock
+guard = $workdir/guard.sock
 spool_limit = ${SPOOL_LIMIT:-1G}
 
 [remote]
@@ -145,8 +147,8 @@ fingerprint = $site_fingerprint
 EOF
     local pair
     for pair in "$@"; do
-        printf '\n[volume %s]\ndevice = %s\nrpo = %s\n' "${pair%%=*}" "${pair#*=}" "${RPO:-2s}" \
-            >>"$workdir/agent.conf"
+        printf '\n[volume %s]\ndevice = %s\nrpo = %s\n%s\n' "${pair%%=*}" "${pair#*=}" \
+            "${RPO:-2s}" "${VOLUME_OPTIONS:-}" >>"$workdir/agent.conf"
     done
 }
 
@@ -162,6 +164,13 @@ start_agent() {
     test_pids[1]=$agent_pid
     wait_for 10 "the agent answers" agent_answers
 }
+start_guard() {
+    "$REPL" guard --config "$workdir/agent.conf" >>"$workdir/guard.log" 2>&1 &
+    guard_pid=$!
+    test_pids[4]=$guard_pid
+    wait_for 10 "the guard listens" [ -S "$workdir/guard.sock" ]
+}
+stop_guard() { stop_pid "$guard_pid" "${1:-TERM}"; test_pids[4]=; }
 stop_site() { stop_pid "$site_pid" "${1:-TERM}"; test_pids[0]=; }
 stop_agent() { stop_pid "$agent_pid" "${1:-TERM}"; test_pids[1]=; }
 
