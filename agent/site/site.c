@@ -73,15 +73,32 @@ static void volumes_forget_empty(struct repl_site *site)
 
 /* --- the tick -------------------------------------------------------------------------------- */
 
+/* After a failed sync an index is of no more use; it can be computed again, once there is a new
+ * one. */
 static void sync_work(struct repl_job *job)
 {
     struct repl_site *site = job->context;
-    struct repl_error err;
     pthread_mutex_lock(&site->index_lock);
-    repl_result result = repl_index_sync(site->index, &err);
+    site->sync_result = repl_index_sync(site->index, &site->sync_err);
+    site->sync_remade = false;
+    if (!repl_ok(site->sync_result) && repl_index_is_broken(site->index)) {
+        site->sync_result = repl_index_remake(site->index, &site->sync_err);
+        site->sync_remade = repl_ok(site->sync_result);
+    }
     pthread_mutex_unlock(&site->index_lock);
-    if (!repl_ok(result))
-        repl_log(LOG_WARNING, "%s", err.text);
+}
+
+static void index_remade(struct repl_site *site)
+{
+    repl_log(LOG_WARNING, "a sync of the index failed: it is made anew from logs and segments; "
+                          "check the disk under the store");
+    site->index_generation++;
+    for (struct site_volume *v = site->volumes; v != NULL; v = v->next) {
+        if (!v->journal.exists || v->damaged[0] != '\0')
+            continue;
+        v->index_behind = v->index_lost = true;
+        site_volume_pump(v);
+    }
 }
 
 static void sync_done(struct repl_job *job)
@@ -89,6 +106,17 @@ static void sync_done(struct repl_job *job)
     struct repl_site *site = job->context;
     site_job_ended(site);
     site->syncing = false;
+    if (repl_ok(site->sync_result)) {
+        site->index_problem[0] = '\0';
+    } else {
+        if (strncmp(site->index_problem, site->sync_err.text, sizeof site->index_problem - 1) != 0)
+            repl_log(LOG_ERR, "%s", site->sync_err.text);
+        snprintf(site->index_problem, sizeof site->index_problem, "%.*s",
+                 (int)sizeof site->index_problem - 1, site->sync_err.text);
+        site->index_dirty = true; /* tried again */
+    }
+    if (site->sync_remade)
+        index_remade(site);
 }
 
 static void index_sync(struct repl_site *site)
@@ -113,8 +141,11 @@ static void site_tick(struct repl_timer *timer)
 {
     struct repl_site *site = timer->context;
     int64_t now_ns = repl_now_wall_ns();
-    for (struct site_volume *v = site->volumes; v != NULL; v = v->next)
+    for (struct site_volume *v = site->volumes; v != NULL; v = v->next) {
         site_volume_log_state(v, now_ns);
+        v->index_vain = false;
+        site_volume_pump(v);
+    }
     volumes_forget_empty(site);
     refusals_log(site);
     index_sync(site);

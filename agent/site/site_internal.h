@@ -35,6 +35,11 @@ struct repl_site {
     bool index_dirty; /* since the last sync */
     bool syncing;
     struct repl_job sync_job;
+    repl_result sync_result;
+    struct repl_error sync_err;
+    bool sync_remade;          /* by the job: the index is a new one */
+    uint64_t index_generation; /* of the index: what was given to an older one is lost */
+    char index_problem[REPL_WIRE_TEXT_MAX + 1];
     struct repl_listener *listener;
     struct repl_control *control;
     struct repl_pool *replica_pool; /* taking in never waits for a replica */

@@ -282,19 +282,71 @@ static repl_result index_batch(struct repl_site *site, const char *name, const u
     return REPL_SUCCESS;
 }
 
-repl_result site_index_catch_up(struct repl_site *site, const char *name, const uint8_t *log,
-                                uint64_t log_end, struct repl_error *err)
+/* One batch from where the index is; *at: where it is then. */
+static repl_result index_forward(struct repl_site *site, const char *name, const uint8_t *log,
+                                 uint64_t log_end, uint64_t *at, struct repl_error *err)
 {
-    uint64_t at, record_number;
-    REPL_TRY(repl_index_position(site->index, name, &at, &record_number, err));
-    while (at < log_end) {
-        REPL_TRY(repl_index_batch_begin(site->index, err));
-        repl_result result = index_batch(site, name, log, log_end, &at, err);
-        repl_result ended = repl_index_batch_end(site->index, repl_ok(result) ? err : NULL);
-        REPL_TRY(result);
-        REPL_TRY(ended);
+    uint64_t record_number;
+    REPL_TRY(repl_index_position(site->index, name, at, &record_number, err));
+    if (*at >= log_end)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_index_batch_begin(site->index, err));
+    repl_result result = index_batch(site, name, log, log_end, at, err);
+    repl_result ended = repl_index_batch_end(site->index, repl_ok(result) ? err : NULL);
+    REPL_TRY(result);
+    return ended;
+}
+
+static void say_left_out(const struct site_volume *v, const struct repl_error *err)
+{
+    repl_log(LOG_WARNING, "volume %s: a supply is left out of the index: %s", v->name, err->text);
+}
+
+repl_result site_index_catch_up(struct repl_site *site, const char *name, const uint8_t *log,
+                                uint64_t log_end, pthread_mutex_t *lock, struct repl_error *err)
+{
+    uint64_t at = 0;
+    repl_result result = REPL_SUCCESS;
+    while (repl_ok(result) && at < log_end) {
+        if (lock != NULL)
+            pthread_mutex_lock(lock);
+        result = index_forward(site, name, log, log_end, &at, err);
+        if (lock != NULL)
+            pthread_mutex_unlock(lock);
     }
+    return result;
+}
+
+static repl_result supply_refill(void *context, const struct repl_segment_id *id, uint64_t size,
+                                 struct repl_error *err)
+{
+    struct site_volume *v = context;
+    (void)size, (void)err;
+    if (id->supply == 0)
+        return REPL_SUCCESS;
+    struct repl_error why;
+    pthread_mutex_lock(&v->site->index_lock);
+    repl_result result = index_segment(v->site, v->name, id, NULL, 0, &why);
+    pthread_mutex_unlock(&v->site->index_lock);
+    if (!repl_ok(result))
+        say_left_out(v, &why);
     return REPL_SUCCESS;
+}
+
+repl_result site_index_refill(struct site_volume *v, uint64_t log_end, struct repl_error *err)
+{
+    struct repl_store *store = v->site->store;
+    struct repl_buffer log = {0};
+    repl_result result = store->ops->segments(store, v->name, supply_refill, v, err);
+    if (repl_ok(result))
+        result = store->ops->log_read(store, v->name, &log, err);
+    if (repl_ok(result) && log.size < log_end)
+        result = repl_fail(err, REPL_E_CORRUPT, "the log of volume %s became shorter", v->name);
+    if (repl_ok(result))
+        result =
+            site_index_catch_up(v->site, v->name, log.data, log_end, &v->site->index_lock, err);
+    repl_buffer_fini(&log);
+    return result;
 }
 
 /* The last segment that the index has; zeros: none. */
@@ -328,8 +380,7 @@ static void index_supplies(struct loader *l)
         if (id.supply == 0 || id_order(&of, &head) <= 0)
             continue;
         if (!repl_ok(index_segment(v->site, v->name, &id, NULL, 0, &err)))
-            repl_log(LOG_WARNING, "volume %s: a supply is left out of the index: %s", v->name,
-                     err.text);
+            say_left_out(v, &err);
     }
 }
 
@@ -341,7 +392,7 @@ static void index_load(struct loader *l)
         repl_log(LOG_INFO, "volume %s: the index is made anew from %zu segments", v->name,
                  stored_count(&l->commits));
     index_supplies(l);
-    if (repl_ok(site_index_catch_up(v->site, v->name, l->log.data, v->log_end, &err)))
+    if (repl_ok(site_index_catch_up(v->site, v->name, l->log.data, v->log_end, NULL, &err)))
         return;
     v->index_behind = true;
     repl_log(LOG_ERR,

@@ -227,6 +227,12 @@ void site_read_begin(struct site_request *request)
                          request->id.to_seq, request->id.part, v->name);
         return;
     }
+    if (v->index_lost &&
+        (request->kind == SITE_REQUEST_POINTS || request->kind == SITE_REQUEST_SEGMENTS)) {
+        site_refuse_text(request, REPL_REFUSAL_BUSY,
+                         "the site makes the index of volume %s anew: try again later", v->name);
+        return;
+    }
     struct site_read *read = calloc(1, sizeof *read);
     if (read == NULL) {
         site_refuse_text(request, REPL_REFUSAL_BUSY, "the site is out of memory just now");

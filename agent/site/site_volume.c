@@ -101,7 +101,7 @@ static repl_result index_write(struct site_append *a, struct repl_error *err)
     struct repl_buffer log = {0};
     repl_result result = site->store->ops->log_read(site->store, name, &log, err);
     if (repl_ok(result))
-        result = site_index_catch_up(site, name, log.data, a->log_end, err);
+        result = site_index_catch_up(site, name, log.data, a->log_end, NULL, err);
     repl_buffer_fini(&log);
     return result;
 }
@@ -133,8 +133,9 @@ static void append_applied(struct site_volume *v)
     v->log_end = a->log_end;
     v->unsettled = false;
     v->site->index_dirty = true;
-    v->index_behind = !repl_ok(a->index_result);
-    if (v->index_behind)
+    v->index_behind = !repl_ok(a->index_result) || a->generation != v->site->index_generation;
+    v->index_lost = v->index_lost && v->index_behind;
+    if (!repl_ok(a->index_result))
         repl_log(LOG_WARNING,
                  "volume %s: the index could not take record %llu and will catch up: %s", v->name,
                  (unsigned long long)a->record.number, a->index_err.text);
@@ -167,6 +168,7 @@ void site_volume_append(struct site_volume *v, const struct repl_log_record *rec
                               .chunk_count = chunk_count,
                               .log_end = v->log_end,
                               .index_behind = v->index_behind,
+                              .generation = v->site->index_generation,
                               .done = done};
     a->job = (struct repl_job){.work = append_work, .done = append_done, .context = a};
     site_job_start(v->site, &a->job);
@@ -290,8 +292,44 @@ static bool change_ready(struct site_volume *v, const struct site_request *reque
     return site_intake_is_idle(&v->intake);
 }
 
+static void refill_work(struct repl_job *job)
+{
+    struct site_volume *v = job->context;
+    v->refill.result = site_index_refill(v, v->refill.log_end, &v->refill.err);
+}
+
+static void refill_done(struct repl_job *job)
+{
+    struct site_volume *v = job->context;
+    site_job_ended(v->site);
+    v->busy = false;
+    v->site->index_dirty = true;
+    if (!repl_ok(v->refill.result)) {
+        v->index_vain = true;
+        repl_log(LOG_WARNING, "volume %s: the index is not complete yet: %s", v->name,
+                 v->refill.err.text);
+    } else if (v->refill.generation == v->site->index_generation) {
+        v->index_behind = v->index_lost = false;
+        repl_log(LOG_INFO, "volume %s: the index is complete again", v->name);
+    }
+    site_volume_pump(v);
+}
+
+/* Before any further change: a commit looks for chunks in the index. */
+static void refill_if_lost(struct site_volume *v)
+{
+    if (!v->index_lost || v->index_vain || v->busy || v->site->closing)
+        return;
+    v->busy = true;
+    v->refill.log_end = v->log_end;
+    v->refill.generation = v->site->index_generation;
+    v->refill.job = (struct repl_job){.work = refill_work, .done = refill_done, .context = v};
+    site_job_start(v->site, &v->refill.job);
+}
+
 void site_volume_pump(struct site_volume *v)
 {
+    refill_if_lost(v);
     while (!v->busy && v->queue != NULL && change_ready(v, v->queue)) {
         struct site_request *request = v->queue;
         v->queue = request->next;

@@ -81,6 +81,7 @@ struct site_append {
     uint32_t chunk_count;
     uint64_t log_end; /* before; behind the record afterwards */
     bool index_behind;
+    uint64_t generation; /* of the index */
     repl_result result;
     struct repl_error err;
     repl_result index_result;
@@ -104,6 +105,15 @@ struct site_commit {
     struct repl_error err;
 };
 
+/* The index on its way to what the log has. */
+struct site_refill {
+    struct repl_job job;
+    uint64_t log_end;
+    uint64_t generation; /* of the index */
+    repl_result result;
+    struct repl_error err;
+};
+
 /* --- the volume ------------------------------------------------------------------------------ */
 
 struct site_volume {
@@ -123,6 +133,9 @@ struct site_volume {
     bool has_orphan;
     struct repl_segment_id orphan;
     bool index_behind; /* the log has records that the index lacks */
+    bool index_lost;   /* all of them: it has been made anew */
+    bool index_vain;   /* tried since the last tick */
+    struct site_refill refill;
 
     /* One change at a time: requests that make one wait here. */
     bool busy;
@@ -177,9 +190,12 @@ void site_volume_log_state(struct site_volume *volume, int64_t now_ns);
  * failure: the volume is then marked. *out NULL: there is no volume, only a directory. */
 REPL_RESULT site_volume_load(struct repl_site *site, const char *name, struct site_volume **out,
                              struct repl_error *err);
-/* Applies to the index what the log has beyond it. On a worker, or at a start. */
+/* Applies to the index what the log has beyond it. On a worker, or at a start. lock: taken for each
+ * batch; NULL: held already. */
 REPL_RESULT site_index_catch_up(struct repl_site *site, const char *name, const uint8_t *log,
-                                uint64_t log_end, struct repl_error *err);
+                                uint64_t log_end, pthread_mutex_t *lock, struct repl_error *err);
+/* The same for an index that has nothing of the volume any more, on a worker. */
+REPL_RESULT site_index_refill(struct site_volume *volume, uint64_t log_end, struct repl_error *err);
 
 void site_upload_begin(struct site_volume *volume, struct site_request *request);
 void site_upload_body(struct site_volume *volume, struct site_request *request, const void *data,

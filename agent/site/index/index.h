@@ -29,6 +29,11 @@ REPL_RESULT repl_index_open(const char *path, bool writable, struct repl_index *
                             struct repl_error *err);
 void repl_index_close(struct repl_index *index);
 
+/* A sync has failed: nothing is written any more. For the writing thread, as is what follows. */
+bool repl_index_is_broken(const struct repl_index *index);
+/* An empty one in the place of it; who reads waits meanwhile. It stays broken where that fails. */
+REPL_RESULT repl_index_remake(struct repl_index *index, struct repl_error *err);
+
 /* Where the log of volume goes on that is not yet in here (0: from its beginning), and the number
  * of the last record applied. */
 REPL_RESULT repl_index_position(struct repl_index *index, const char *volume, uint64_t *log_end,

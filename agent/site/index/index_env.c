@@ -7,11 +7,15 @@
  *
  * After a failed sync, what is on the disk is unknown, and LMDB's two pages of
  * metadata no longer protect what they point at. The file is then removed and
- * the index refuses to write: at the next start it is computed anew.
+ * the index refuses to write until it is made anew (repl_index_remake, or the
+ * next start); what was in it can still be read until then.
  */
 #include "site/index/index_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +127,10 @@ repl_result repl_index_read_begin(struct repl_index *index, MDB_txn **txn, struc
 {
     for (;;) {
         pthread_rwlock_rdlock(&index->map_lock);
+        if (index->env == NULL) {
+            pthread_rwlock_unlock(&index->map_lock);
+            return repl_fail(err, REPL_E_RETRY, "the index %s is being made anew", index->path);
+        }
         int error = mdb_txn_begin(index->env, NULL, MDB_RDONLY, txn);
         if (error == 0)
             return REPL_SUCCESS;
@@ -138,26 +146,40 @@ void repl_index_read_end(struct repl_index *index, MDB_txn *txn)
     pthread_rwlock_unlock(&index->map_lock);
 }
 
-static repl_result write_begin(struct repl_index *index, MDB_txn **txn, struct repl_error *err)
+static repl_result write_check(const struct repl_index *index, struct repl_error *err)
 {
     if (!index->writable)
         return repl_fail(err, REPL_E_REFUSED, "the index %s was opened for reading only",
                          index->path);
     if (index->broken)
         return repl_fail(err, REPL_E_IO,
-                         "the index %s was abandoned after a failed sync: check the disk under it, "
-                         "and start the site again, which makes it anew",
+                         "the index %s was abandoned after a failed sync: check the disk under it; "
+                         "the site makes it anew as soon as it can",
                          index->path);
+    return REPL_SUCCESS;
+}
+
+static repl_result write_begin(struct repl_index *index, MDB_txn **txn, struct repl_error *err)
+{
+    REPL_TRY(write_check(index, err));
     int error = mdb_txn_begin(index->env, NULL, 0, txn);
     return error == 0 ? REPL_SUCCESS : repl_index_fail(index, error, err, "write to");
 }
 
-static void index_files_remove(const char *path)
+/* Durably: what may be damaged must not come back after a power cut. False: it may. */
+static bool index_files_remove(const char *path)
 {
-    char lock[4096];
-    unlink(path);
-    if ((size_t)snprintf(lock, sizeof lock, "%s-lock", path) < sizeof lock)
-        unlink(lock);
+    char text[PATH_MAX];
+    bool good = unlink(path) == 0 || errno == ENOENT;
+    if ((size_t)snprintf(text, sizeof text, "%s-lock", path) < sizeof text)
+        unlink(text);
+    if ((size_t)snprintf(text, sizeof text, "%s", path) >= sizeof text)
+        return false;
+    int directory = open(dirname(text), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    good = good && directory >= 0 && fsync(directory) == 0;
+    if (directory >= 0)
+        close(directory);
+    return good;
 }
 
 /* A full disk is said before the sync; what else the kernel reports is taken for a failed one. */
@@ -227,6 +249,7 @@ repl_result repl_index_write(struct repl_index *index, index_write_fn *work, voi
 repl_result repl_index_batch_begin(struct repl_index *index, struct repl_error *err)
 {
     ensure(!index->in_batch);
+    REPL_TRY(write_check(index, err));
     /* A batch cannot be done again from here, so it begins with half of the map before it. */
     MDB_envinfo info;
     MDB_stat stat;
@@ -367,8 +390,10 @@ repl_result repl_index_open_sized(const char *path, bool writable, size_t map_si
     repl_result result = env_open(index, map_size, err);
     if (writable && (result.code == REPL_E_VERSION || result.code == REPL_E_CORRUPT)) {
         env_close(index);
-        index_files_remove(path);
-        result = env_open(index, map_size, err);
+        if (!index_files_remove(path))
+            result = repl_index_fail(index, errno, err, "remove");
+        else
+            result = env_open(index, map_size, err);
     }
     if (repl_ok(result) && writable)
         result = repl_index_purge(index, err);
@@ -384,6 +409,28 @@ repl_result repl_index_open(const char *path, bool writable, struct repl_index *
                             struct repl_error *err)
 {
     return repl_index_open_sized(path, writable, REPL_INDEX_MAP_SIZE, out, err);
+}
+
+bool repl_index_is_broken(const struct repl_index *index)
+{
+    return index->broken;
+}
+
+repl_result repl_index_remake(struct repl_index *index, struct repl_error *err)
+{
+    ensure(index->writable && !index->in_batch);
+    pthread_rwlock_wrlock(&index->map_lock);
+    env_close(index);
+    repl_result result = REPL_SUCCESS;
+    if (!index_files_remove(index->path))
+        result = repl_index_fail(index, errno != 0 ? errno : EIO, err, "remove");
+    if (repl_ok(result))
+        result = env_open(index, REPL_INDEX_MAP_SIZE, err);
+    if (!repl_ok(result))
+        env_close(index);
+    index->broken = !repl_ok(result);
+    pthread_rwlock_unlock(&index->map_lock);
+    return result;
 }
 
 void repl_index_close(struct repl_index *index)

@@ -83,18 +83,30 @@ static bool is_before(const struct repl_head *a, const struct repl_head *b)
 
 /* --- on a worker: where does it stand -------------------------------------------------------- */
 
-/* Does the journal know the segment that the state names? */
+static repl_result index_has(struct repl_replica *r, const struct repl_head *head, bool *has,
+                             struct repl_error *err)
+{
+    struct repl_segments_page page;
+    uint64_t after_to = head->part > 0 ? head->to_seq : head->to_seq - 1;
+    uint32_t after_part = head->part > 0 ? head->part - 1 : UINT32_MAX;
+    REPL_TRY(repl_index_segments(r->index, r->volume, after_to, after_part, &page, err));
+    *has = page.count > 0 && page.entries[0].head.to_seq == head->to_seq &&
+           page.entries[0].head.part == head->part &&
+           repl_digest_equal(&page.entries[0].head.digest, &head->digest);
+    repl_segments_page_fini(&page);
+    return REPL_SUCCESS;
+}
+
+/* Does the journal know the segment that the state names? An index that is being made anew does not
+ * know its own end either, and says nothing. */
 static repl_result reached_check(struct repl_replica *r, bool *known, struct repl_error *err)
 {
-    const struct repl_head *reached = &r->state.now.reached;
-    struct repl_segments_page page;
-    uint64_t after_to = reached->part > 0 ? reached->to_seq : reached->to_seq - 1;
-    uint32_t after_part = reached->part > 0 ? reached->part - 1 : UINT32_MAX;
-    REPL_TRY(repl_index_segments(r->index, r->volume, after_to, after_part, &page, err));
-    *known = page.count > 0 && page.entries[0].head.to_seq == reached->to_seq &&
-             page.entries[0].head.part == reached->part &&
-             repl_digest_equal(&page.entries[0].head.digest, &reached->digest);
-    repl_segments_page_fini(&page);
+    bool complete = true;
+    REPL_TRY(index_has(r, &r->state.now.reached, known, err));
+    if (!*known && r->step_goal.to_seq != 0)
+        REPL_TRY(index_has(r, &r->step_goal, &complete, err));
+    if (!complete)
+        return repl_fail(err, REPL_E_RETRY, "the index of volume %s is being made anew", r->volume);
     return REPL_SUCCESS;
 }
 
@@ -283,8 +295,8 @@ static repl_result segments_apply(struct repl_replica *r, struct replica_applier
         REPL_TRY(result);
         if (!is_before(&before, &at))
             return repl_fail(err, REPL_E_MISSING,
-                             "the index ends before segment %llu.%u of volume %s: restart the "
-                             "site, which completes it",
+                             "the index ends before segment %llu.%u of volume %s: the site "
+                             "completes it as soon as it can",
                              (unsigned long long)r->step_goal.to_seq, r->step_goal.part, r->volume);
     }
     /* The end of a seed's part is no point: the replica is still between two. */

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <sys/mount.h>
 
+#include "site/index/index_internal.h"
 #include "site/site_volume.h"
 #include "store/store_posix_internal.h"
 #include "unit/agent/site/site_fixture.h"
@@ -1288,6 +1289,50 @@ static void test_index_fails(void **state)
     assert_false(site_find_volume(w->site, "data")->index_behind);
 }
 
+/* A sync of the index fails: it is made anew while the site runs, and the replica stays. */
+static void test_index_sync_fails(void **state)
+{
+    struct world *w = *state;
+    struct build b, supply;
+    static uint8_t chunks[2 * REPL_CHUNK_SIZE];
+    struct stat before, after, image, image_after;
+    uint64_t count, count_after;
+    char path[256];
+    struct repl_error err = {0};
+    seed(w);
+    build_with_missing(&b, w, chunks);
+    build_put(&b);
+    supply_build(&supply, w, chunks, 2);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+    build_commit(&b);
+    expect_replica(w);
+    struct site_volume *v = site_find_volume(w->site, "data");
+    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
+    assert_int_equal(stat(path, &before), 0);
+    must(repl_index_entry_count(w->site->index, &count, &err), &err);
+    replica_path(w, path);
+    assert_int_equal(stat(path, &image), 0);
+
+    repl_index_break_sync(w->site->index, 1, EIO);
+    increment(w); /* breaks it; the history goes on */
+    PUMP_UNTIL(w, w->site->index_generation == 1 && !v->index_behind);
+    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
+    assert_int_equal(stat(path, &after), 0);
+    assert_true(before.st_ino != after.st_ino || before.st_ctim.tv_nsec != after.st_ctim.tv_nsec);
+    must(repl_index_entry_count(w->site->index, &count_after, &err), &err);
+    assert_true(count_after > count);
+    increment(w);
+    expect_replica(w);
+    replica_path(w, path);
+    assert_int_equal(stat(path, &image_after), 0);
+    assert_true(image.st_ino == image_after.st_ino);
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/points/3"), 200);
+    site_restart(w);
+    increment(w);
+    expect_replica(w);
+}
+
 /* --- a full disk ----------------------------------------------------------------------------- */
 
 static void test_no_space(void **state)
@@ -1389,6 +1434,7 @@ int main(void)
         TEST(test_publish_fails),
         TEST(test_report_log_fails),
         TEST(test_index_fails),
+        TEST(test_index_sync_fails),
         cmocka_unit_test_setup_teardown(test_no_space, setup, teardown_mount),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
