@@ -4,7 +4,9 @@
  * It is staged, synced, verified and stored beside the segments, and its chunks
  * go into the index; the history does not change by it. A supply that is stored
  * is never replaced, as the index points into it: where another one has the
- * number already, this one gets the next that is free.
+ * number already, this one gets the next that is free. One that nobody lacks, to
+ * a segment that is committed or of chunks that are all known, is acknowledged
+ * and not kept.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -116,12 +118,29 @@ static repl_result number_find(struct site_volume *v, const struct repl_digest *
                      (unsigned long long)id->to_seq, id->part, SUPPLY_MAX);
 }
 
+static repl_result supply_needed(struct site_volume *v, const struct repl_segment *segment,
+                                 bool *needed, struct repl_error *err)
+{
+    *needed = false;
+    for (uint32_t i = 0; i < segment->footer.chunk_count && !*needed; i++) {
+        struct repl_chunk_place place;
+        bool found;
+        REPL_TRY(repl_index_chunk(v->site->index, v->name, &segment->chunks[i].name, &place, &found,
+                                  err));
+        *needed = !found;
+    }
+    return REPL_SUCCESS;
+}
+
 static repl_result supply_store(struct site_volume *v, struct site_request *request,
                                 const struct repl_segment *segment, struct repl_error *err)
 {
     struct repl_store *store = v->site->store;
     struct repl_segment_id id = request->id;
-    bool stored = false;
+    bool stored = false, needed;
+    REPL_TRY(supply_needed(v, segment, &needed, err));
+    if (!needed)
+        return REPL_SUCCESS;
     REPL_TRY(number_find(v, &segment->footer.digest, &id, &stored, err));
     if (!stored)
         REPL_TRY(store->ops->segment_publish(store, v->name, &id, request->supply->fd,
@@ -197,9 +216,21 @@ static void supply_done(struct repl_job *job)
     site_volume_release(v);
 }
 
+static bool is_late(const struct site_volume *v, const struct repl_segment_id *id)
+{
+    const struct repl_head *head = &v->journal.head;
+    return v->journal.has_head &&
+           (id->to_seq < head->to_seq || (id->to_seq == head->to_seq && id->part <= head->part));
+}
+
 void site_supply_commit(struct site_volume *v, struct site_request *request)
 {
     request->supply->feeder = NULL;
+    if (is_late(v, &request->id)) {
+        site_intake_close(request->supply, true);
+        site_answer_ack(request, v, 201);
+        return;
+    }
     v->busy = true;
     v->supply_job = (struct repl_job){.work = supply_work, .done = supply_done, .context = v};
     site_job_start(v->site, &v->supply_job);

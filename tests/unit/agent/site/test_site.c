@@ -509,6 +509,42 @@ static void test_supply_refused(void **state)
     expect_replica(w);
 }
 
+static size_t supplies_stored(struct world *w)
+{
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/supplies"), 200);
+    json_t *list = json_loadb((const char *)w->response.data, w->response.size, 0, NULL);
+    size_t count = json_array_size(list);
+    json_decref(list);
+    return count;
+}
+
+/* What nobody lacks is acknowledged and not kept. */
+static void test_supply_surplus(void **state)
+{
+    struct world *w = *state;
+    struct build b, supply;
+    static uint8_t chunks[2 * REPL_CHUNK_SIZE];
+    seed(w);
+    build_with_missing(&b, w, chunks);
+    build_put(&b);
+    supply_build(&supply, w, w->model + 5 * MIB, 1); /* a chunk of the seed */
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+    assert_int_equal(supplies_stored(w), 0);
+    supply_build(&supply, w, chunks, 2);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    assert_int_equal(supply_put(&supply, 2), 201);
+    assert_int_equal(supplies_stored(w), 1);
+    build_commit(&b);
+    build_fini(&supply);
+    random_fill(&w->random, chunks, sizeof chunks);
+    supply_build(&supply, w, chunks, 2); /* to a segment that is here */
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+    assert_int_equal(supplies_stored(w), 1);
+    expect_replica(w);
+}
+
 /* The index can be lost: segments, logs and supplies say it all again. */
 static void test_index_made_anew(void **state)
 {
@@ -1402,6 +1438,7 @@ int main(void)
         TEST(test_new_connection_takes_over),
         TEST(test_missing_chunks),
         TEST(test_supply_refused),
+        TEST(test_supply_surplus),
         TEST(test_index_made_anew),
         TEST(test_reports),
         TEST(test_clock_ahead),
