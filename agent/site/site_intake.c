@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -166,6 +167,39 @@ uint64_t site_intake_size(const struct site_intake *intake)
     return intake->written + intake->writing.size + intake->filling.size;
 }
 
+struct intake_end {
+    struct repl_site *site;
+    struct repl_job job;
+    int fd;
+};
+
+static void end_work(struct repl_job *job)
+{
+    struct intake_end *end = job->context;
+    close(end->fd);
+}
+
+static void end_done(struct repl_job *job)
+{
+    struct intake_end *end = job->context;
+    site_job_ended(end->site);
+    free(end);
+}
+
+/* Closing the last descriptor of a removed file frees its blocks, which takes its time where it was
+ * large. */
+static void file_end(struct repl_site *site, int fd)
+{
+    struct intake_end *end = calloc(1, sizeof *end);
+    if (end == NULL) {
+        close(fd);
+        return;
+    }
+    *end = (struct intake_end){.site = site, .fd = fd};
+    end->job = (struct repl_job){.work = end_work, .done = end_done, .context = end};
+    site_job_start(site, &end->job);
+}
+
 void site_intake_close(struct site_intake *intake, bool remove)
 {
     ensure(!intake->busy);
@@ -173,10 +207,14 @@ void site_intake_close(struct site_intake *intake, bool remove)
     intake->feeder = NULL;
     if (intake->fd < 0)
         return;
-    close(intake->fd);
+    int fd = intake->fd;
     intake->fd = -1;
-    if (remove)
-        unlink(intake->path); /* what is left over, the next start removes */
+    if (!remove) {
+        close(fd);
+        return;
+    }
+    unlink(intake->path); /* what is left over, the next start removes */
+    file_end(intake->site, fd);
 }
 
 void site_intake_fini(struct site_intake *intake)

@@ -14,7 +14,8 @@
 
 #include "site/site_volume.h"
 
-#define RANGE_SIZE 64
+#define RANGE_SIZE      64
+#define READ_AHEAD_SIZE (1 << 20)
 
 struct site_read {
     struct repl_job job;
@@ -110,6 +111,10 @@ static repl_result segment_read(struct site_read *read, struct repl_error *err)
     file->close(file);
     if (read->fd < 0)
         return repl_fail(err, REPL_E_RETRY, "no descriptor for a segment just now");
+    /* The answer is read on the loop's thread, which should not wait for the disk. */
+    posix_fadvise(read->fd, (off_t)read->offset,
+                  read->size < READ_AHEAD_SIZE ? (off_t)read->size : READ_AHEAD_SIZE,
+                  POSIX_FADV_WILLNEED);
     return REPL_SUCCESS;
 }
 

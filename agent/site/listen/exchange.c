@@ -24,6 +24,7 @@
  */
 #include "site/listen/listener_internal.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,7 @@
 #include "site/listen/framing.h"
 
 #define FILE_BLOCK_SIZE      (256u << 10)
+#define FILE_AHEAD_SIZE      (1u << 20)
 #define EARLY_ANSWER_MAX     (32u << 10) /* fits an empty socket buffer */
 #define DRAIN_SIZE_KEPT      (64u << 10) /* so much is read away to keep the connection */
 #define DRAIN_SIZE_MAX       (32u << 20) /* what may be under way on a long fat line */
@@ -373,6 +375,9 @@ static ssize_t file_answer_read(void *context, uint64_t position, char *buffer, 
 {
     struct file_answer *file = context;
     ssize_t got = pread(file->fd, buffer, size, (off_t)(file->offset + position));
+    /* This is the loop's thread: what it will want next is fetched meanwhile. */
+    posix_fadvise(file->fd, (off_t)(file->offset + position + size), FILE_AHEAD_SIZE,
+                  POSIX_FADV_WILLNEED);
     /* The length was promised: an early end is as bad as an error, and breaks the connection. */
     return got > 0 ? got : MHD_CONTENT_READER_END_WITH_ERROR;
 }
