@@ -132,6 +132,7 @@ void repl_pipeline_checkpointed(struct repl_pipeline *p)
         p->state.sent[kept++] = p->state.sent[i];
     p->state.sent_count = kept;
     p->state_due = true;
+    repl_pipeline_note(p);
 }
 
 bool repl_pipeline_stopped(const struct repl_pipeline *p)
@@ -332,6 +333,8 @@ void repl_pipeline_hello(const struct repl_pipeline *p, uint32_t rpo_ms, int64_t
 void repl_pipeline_welcome(struct repl_pipeline *p, const struct repl_welcome *welcome,
                            int64_t now_ns)
 {
+    if (!p->greeted && welcome->known)
+        repl_pipeline_site_found(p, &welcome->head.digest, now_ns);
     repl_ship_welcome(&p->ship, welcome, now_ns);
     if (p->ship.state == REPL_SHIP_READY) {
         p->greeted = true;
@@ -382,13 +385,17 @@ void repl_pipeline_forget(struct repl_pipeline *p, uint64_t offset, uint64_t len
     uint64_t end = repl_page_count_of(offset + length);
     if (end > p->table.page_count)
         end = p->table.page_count;
-    if (first < end)
-        repl_digest_table_forget(&p->table, first, end - first);
+    if (first >= end)
+        return;
+    repl_digest_table_forget(&p->table, first, end - first);
+    /* Compared with what was forgotten, a page that differs may have been found equal. */
+    repl_bitmap_set(&p->round.dirty, first, end - first);
 }
 
 void repl_pipeline_recovered(struct repl_pipeline *p, int64_t now_ns)
 {
     all_segments_drop(p);
+    repl_pipeline_settle_all(p);
     repl_ship_recovered(&p->ship);
     p->greeted = true;
     p->recovering = false;

@@ -38,7 +38,8 @@ enum repl_pipeline_action_type {
     REPL_PIPELINE_REPAIR,     /* OR what was submitted lately into round.dirty */
     REPL_PIPELINE_SETTLE,     /* of what was taken from the tracker only what is in
                                  repl_pipeline_unsafe is needed after a crash (see settle); then
-                                 make audit.base outlive us; then swap touched, if it is due */
+                                 make repl_pipeline_record outlive us; then swap touched, if it is
+                                 due */
     REPL_PIPELINE_COMMIT,     /* the round is a point, if the other volumes' of the group are; then
                                  commit */
     REPL_PIPELINE_STATE,      /* make *state durable; then state_written */
@@ -85,6 +86,13 @@ enum repl_after {
     REPL_AFTER_OPEN,
     REPL_AFTER_QUIESCE,
     REPL_AFTER_FAILURE,
+};
+
+/* What outlives us together with the tracking, and is of use to whoever knows of the same history:
+ * not to a state of before, which was put back. */
+struct repl_track_record {
+    struct repl_audit_baseline base;
+    struct repl_digest head; /* of the last segment known to be the site's */
 };
 
 enum repl_hold_state {
@@ -138,6 +146,7 @@ struct repl_pipeline {
     bool proven;
     unsigned busy_audits;
     bool comparing; /* everything is read since tracking is not trusted; until the next point */
+    struct repl_digest settled_head; /* of the record that tracking went on with */
     enum repl_hold_state hold;
     bool held_throughout; /* the freeze, or whatever it was */
 
@@ -175,10 +184,11 @@ struct repl_pipeline {
 REPL_RESULT repl_pipeline_init(struct repl_pipeline *p, const struct repl_pipeline_options *options,
                                const struct repl_source_state *state, struct repl_error *err);
 void repl_pipeline_fini(struct repl_pipeline *p);
-/* There is a tracker; before the first next. base: as it was saved by the one before us, whose
- * unsettled pages the caller then ORs into round.dirty. NULL: tracking begins anew, and the whole
- * volume is compared, for a cause that people are told. */
-void repl_pipeline_track(struct repl_pipeline *p, const struct repl_audit_baseline *base,
+/* There is a tracker; before the first next. record: as it was made by the pipeline before us; if
+ * it is of use, true is returned, and the caller ORs the pages that were not settled into
+ * round.dirty. Else tracking begins anew, and the whole volume is compared; cause says why there is
+ * none. */
+bool repl_pipeline_track(struct repl_pipeline *p, const struct repl_track_record *record,
                          const char *cause);
 
 void repl_pipeline_next(struct repl_pipeline *p, int64_t now_ns,
@@ -226,6 +236,7 @@ void repl_pipeline_audited(struct repl_pipeline *p, const struct repl_audit_samp
 #define REPL_PIPELINE_UNSAFE 3
 void repl_pipeline_unsafe(const struct repl_pipeline *p,
                           const struct repl_bitmap *out[REPL_PIPELINE_UNSAFE]);
+struct repl_track_record repl_pipeline_record(const struct repl_pipeline *p);
 void repl_pipeline_commit(struct repl_pipeline *p, bool others_proven, int64_t now_ns);
 
 /* The device has become larger: digests is the longer table, its new entries zero. */

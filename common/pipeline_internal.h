@@ -41,8 +41,16 @@ bool repl_pipeline_spool_is_full(const struct repl_pipeline *p);
 void repl_pipeline_round_void(struct repl_pipeline *p, int64_t now_ns);
 /* All pages are to be read and sent. */
 void repl_pipeline_all_dirty(struct repl_pipeline *p);
+/* Pages have become dirty that the tracker never had. */
+void repl_pipeline_settle_all(struct repl_pipeline *p);
 /* A segment has been acknowledged. */
 void repl_pipeline_rest(struct repl_pipeline *p);
+/* The state will forget segments before the last that the site is known to have: the record must
+ * not name one of those. */
+void repl_pipeline_note(struct repl_pipeline *p);
+/* The site's last segment, as it says for the first time. */
+void repl_pipeline_site_found(struct repl_pipeline *p, const struct repl_digest *head,
+                              int64_t now_ns);
 /* What to do next for it, if anything. */
 bool repl_pipeline_round_next(struct repl_pipeline *p, struct repl_pipeline_action *action);
 

@@ -10,7 +10,6 @@
 #include "pipeline_internal.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "base/ensure.h"
 
@@ -43,29 +42,82 @@ static void settle(struct repl_pipeline *p, enum repl_settle how)
         p->settle = how;
 }
 
-void repl_pipeline_all_dirty(struct repl_pipeline *p)
+void repl_pipeline_settle_all(struct repl_pipeline *p)
 {
-    repl_round_set_all(&p->round);
     if (is_tracked(p))
         settle(p, REPL_SETTLE_ALL);
 }
 
-void repl_pipeline_track(struct repl_pipeline *p, const struct repl_audit_baseline *base,
+void repl_pipeline_all_dirty(struct repl_pipeline *p)
+{
+    repl_round_set_all(&p->round);
+    repl_pipeline_settle_all(p);
+}
+
+void repl_pipeline_note(struct repl_pipeline *p)
+{
+    if (is_tracked(p))
+        settle(p, REPL_SETTLE_NONE);
+}
+
+struct repl_track_record repl_pipeline_record(const struct repl_pipeline *p)
+{
+    return (struct repl_track_record){.base = p->audit.base, .head = p->ship.head.digest};
+}
+
+/* How far along the segments that the state knows of this one is; -1: it knows of no such. */
+static int place_of(const struct repl_source_state *state, const struct repl_digest *head)
+{
+    if (repl_digest_equal(&state->checkpoint.digest, head))
+        return 0;
+    for (uint32_t i = 0; i < state->sent_count; i++) {
+        if (repl_digest_equal(&state->sent[i].digest, head))
+            return 1 + (int)i;
+    }
+    return -1;
+}
+
+bool repl_pipeline_track(struct repl_pipeline *p, const struct repl_track_record *record,
                          const char *cause)
 {
     static const struct repl_head none;
+    bool based = record != NULL && record->base.completed_known != 0;
+    bool older = based && place_of(&p->state, &record->head) < 0;
     p->epoch.tracked = true;
-    repl_audit_init(&p->audit, &p->options.audit, base);
-    if (base != NULL && base->completed_known) {
+    repl_audit_init(&p->audit, &p->options.audit, based && !older ? &record->base : NULL);
+    if (based && !older) {
+        p->settled_head = record->head;
         /* the table has been forgotten: a chain that began anew may not have been settled */
         if (repl_digest_equal(&p->state.checkpoint.digest, &none.digest))
             repl_pipeline_all_dirty(p);
-        return;
+        return true;
     }
     p->comparing = true;
     p->epoch.resync = p->state.next_seq > 1;
-    snprintf(p->degraded_cause, sizeof p->degraded_cause, "%s", cause);
+    snprintf(p->degraded_cause, sizeof p->degraded_cause, "%s",
+             older
+                 ? "what is kept of the volume here is older than the tracking of its writes; was "
+                   "it put back?"
+                 : cause);
     audit_begin(p);
+    return false;
+}
+
+/* The site had more when the tracking was settled: what is behind its head is at neither end. */
+void repl_pipeline_site_found(struct repl_pipeline *p, const struct repl_digest *head,
+                              int64_t now_ns)
+{
+    int place = place_of(&p->state, head);
+    if (!is_tracked(p) || !is_based(p) || place < 0 ||
+        place >= place_of(&p->state, &p->settled_head))
+        return;
+    p->comparing = true;
+    snprintf(p->degraded_cause, sizeof p->degraded_cause,
+             "the site's history is shorter than it was; was it put back?");
+    repl_digest_table_forget(&p->table, 0, p->table.page_count);
+    repl_pipeline_all_dirty(p);
+    repl_pipeline_round_void(p, now_ns);
+    repl_epoch_distrust(&p->epoch, true, now_ns);
 }
 
 /* --- the phases ------------------------------------------------------------------------------ */
@@ -224,22 +276,8 @@ void repl_pipeline_batch_done(struct repl_pipeline *p, struct repl_batch *batch,
     prove_if_done(p, now_ns);
 }
 
-/* What was compared with a digest that has been forgotten since, and found equal, is read again:
- * the site may hold something else by now. */
-static void unknown_dirty(struct repl_pipeline *p)
-{
-    static const struct repl_page_digest unknown;
-    for (uint64_t page = 0; page < p->table.page_count; page++) {
-        if (memcmp(&p->table.entries[page], &unknown, sizeof unknown) == 0)
-            repl_bitmap_set(&p->round.dirty, page, 1);
-    }
-    settle(p, REPL_SETTLE_ALL);
-}
-
 void repl_pipeline_round_void(struct repl_pipeline *p, int64_t now_ns)
 {
-    if (is_tracked(p) && !p->recovering)
-        unknown_dirty(p);
     p->round.is_void = true;
     p->checkpoint_void = true;
     repl_epoch_distrust(&p->epoch, !is_tracked(p), now_ns);
@@ -386,8 +424,7 @@ static void distrust(struct repl_pipeline *p, int64_t now_ns)
     settle(p, REPL_SETTLE_NONE);
     repl_epoch_distrust(&p->epoch, true, now_ns);
     p->round.is_void = true;
-    void_if_over(p, now_ns);
-    if (p->round.phase == REPL_ROUND_OPENING || p->round.phase == REPL_ROUND_QUIESCING)
+    if (p->round.phase == REPL_ROUND_PROVING)
         drain(p, REPL_AFTER_FAILURE, now_ns);
     audit_begin(p);
 }
@@ -397,10 +434,7 @@ static void repair(struct repl_pipeline *p, int64_t now_ns)
 {
     p->repair_due = true;
     settle(p, REPL_SETTLE_NONE);
-    if (p->round.phase == REPL_ROUND_PROVING)
-        drain(p, REPL_AFTER_OPEN, now_ns);
-    else if (p->round.phase == REPL_ROUND_CLOSING) /* the audit was an earlier round's */
-        p->round.is_void = true;
+    drain(p, REPL_AFTER_OPEN, now_ns);
 }
 
 static void audit_busy(struct repl_pipeline *p, int64_t now_ns)
@@ -414,6 +448,8 @@ static void audit_busy(struct repl_pipeline *p, int64_t now_ns)
 void repl_pipeline_audited(struct repl_pipeline *p, const struct repl_audit_sample *sample,
                            int64_t now_ns)
 {
+    if (is_based(p) && p->round.phase != REPL_ROUND_PROVING)
+        return; /* of a round that came to nothing */
     switch (repl_audit_feed(&p->audit, sample)) {
     case REPL_AUDIT_MORE:
         p->audit_due = true;

@@ -346,16 +346,12 @@ void volume_tracker_open(struct repl_source_volume *v)
 
 void volume_tracker_start(struct repl_source_volume *v)
 {
-    struct repl_audit_baseline base;
+    struct repl_track_record record;
     char cause[REPL_WIRE_TEXT_MAX + 1];
     if (v->tracker == NULL)
         return;
     bool continued = v->origin == REPL_TRACK_CONTINUED;
-    if (continued && repl_tracker_load(v->tracker, &base, sizeof base) && base.completed_known) {
-        repl_tracker_recover(v->tracker, &v->pipeline.round.dirty);
-        repl_pipeline_track(&v->pipeline, &base, "");
-        return;
-    }
+    bool found = continued && repl_tracker_load(v->tracker, &record, sizeof record);
     if (v->origin == REPL_TRACK_LOST)
         snprintf(cause, sizeof cause, "the tracking of writes had to begin anew: %.150s",
                  v->untracked);
@@ -363,7 +359,8 @@ void volume_tracker_start(struct repl_source_volume *v)
         snprintf(cause, sizeof cause, "%s",
                  continued ? "the tracking of writes ended without a baseline"
                            : "writes were not tracked before; was the host restarted?");
-    repl_pipeline_track(&v->pipeline, NULL, cause);
+    if (repl_pipeline_track(&v->pipeline, found ? &record : NULL, cause))
+        repl_tracker_recover(v->tracker, &v->pipeline.round.dirty);
 }
 
 static void audit_fired(struct repl_timer *timer)
@@ -401,7 +398,8 @@ void volume_settle(struct repl_source_volume *v, enum repl_settle settle)
     repl_pipeline_unsafe(&v->pipeline, unsafe);
     if (settle != REPL_SETTLE_NONE)
         repl_tracker_settle(v->tracker, unsafe, REPL_PIPELINE_UNSAFE, settle == REPL_SETTLE_ALL);
-    repl_tracker_save(v->tracker, &v->pipeline.audit.base, sizeof v->pipeline.audit.base);
+    const struct repl_track_record record = repl_pipeline_record(&v->pipeline);
+    repl_tracker_save(v->tracker, &record, sizeof record);
     repl_tracker_swap_touched(v->tracker, &v->pipeline.audit);
 }
 

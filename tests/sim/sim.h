@@ -4,9 +4,12 @@
  *
  *   sim_clock     time, events in order, random choices
  *   sim_disk      files that survive a power cut only as far as they were synced
- *   sim_device    the volume and who writes to it
+ *   sim_device    the volume with its cache, who writes to it, and the kernel's counters
+ *   sim_tracker   what the tracking programs do, and what they overlook
+ *   sim_guard     who freezes the filesystem or runs the command
  *   sim_net       requests between a source and the site, and what befalls them
- *   sim_source    the shell around struct repl_pipeline
+ *   sim_capture   the shell around struct repl_pipeline: rounds, marks, proofs
+ *   sim_source    the rest of it: spool, durability, link, lives
  *   sim_site      the shell around struct repl_journal and the commit sequence
  *   sim_replica   the site's live copy
  *   sim_check     what must be true, and the one place that says it is not
@@ -30,6 +33,7 @@
 #include "unit/random.h"
 
 struct sim;
+struct sim_source;
 
 #define SIM_MS     INT64_C(1000000)
 #define SIM_SECOND (1000 * SIM_MS)
@@ -46,6 +50,18 @@ struct sim;
     X(points, "points cut")                                                                        \
     X(parts, "parts without a point")                                                              \
     X(torn, "rounds torn by a write")                                                              \
+    X(torn_small, "torn ones of few pages")                                                        \
+    X(windows, "points cut in a window")                                                           \
+    X(frozen, "points cut in a freeze")                                                            \
+    X(commands, "points cut between commands")                                                     \
+    X(audits, "audits passed")                                                                     \
+    X(shortfalls, "shortfalls found")                                                              \
+    X(repairs, "shortfalls repaired")                                                              \
+    X(degradations, "trackings no longer trusted")                                                 \
+    X(continued, "trackings continued after a crash")                                              \
+    X(swaps, "touched bitmaps swapped")                                                            \
+    X(flushes, "device flushes")                                                                   \
+    X(fua_writes, "FUA writes")                                                                    \
     X(claims, "idle claims checked")                                                               \
     X(commits, "segments committed")                                                               \
     X(references, "chunks sent by name only")                                                      \
@@ -77,6 +93,16 @@ struct sim;
     X(sync_failures, "fault: syncs failed")                                                        \
     X(disk_full, "fault: disk full")                                                               \
     X(read_failures, "fault: device reads failed")                                                 \
+    X(completions_overlooked, "fault: completions overlooked")                                     \
+    X(submissions_overlooked, "fault: submissions overlooked")                                     \
+    X(both_overlooked, "fault: both overlooked")                                                   \
+    X(flushes_overlooked, "fault: flushes overlooked")                                             \
+    X(ranges_lost, "fault: ranges not marked whole")                                               \
+    X(trackers_lost, "fault: trackers lost")                                                       \
+    X(freezes_failed, "fault: freezes and commands failed")                                        \
+    X(freezes_lost, "fault: freezes and commands ended early")                                     \
+    X(caches_switched, "fault: write cache switched on or off")                                    \
+    X(pages_reverted, "unflushed pages lost")                                                      \
     X(sectors_lost, "unsynced sectors lost")                                                       \
     X(source_steps, "fault: source's clock set")                                                   \
     X(site_steps, "fault: site's clock set")                                                       \
@@ -114,8 +140,30 @@ struct sim_counts {
       "the replica's reached point is recorded before its data is synced")                         \
     X(FAILED_READ, "failed-read", "restore claim",                                                 \
       "a batch that could not be read is handed in as if it had been")                             \
-    X(COUNTERS_AFTER, "counters-after", "restore claim",                                           \
-      "the write counters of a round's begin are those of its end")
+    X(COUNTERS_AFTER, "counters-after", "cut restore claim",                                       \
+      "the write counters of a round's end are those of its begin")                                \
+    X(EXCHANGE_FIRST, "exchange-first", "cut claim",                                               \
+      "the marks are taken before the counters of the round's begin are read")                     \
+    X(CLOCK_LAST, "clock-last", "cut claim",                                                       \
+      "the clock of a round's begin is read after the marks were taken")                           \
+    X(READ_EARLY, "read-early", "cut", "a batch is said to have been read before it has")          \
+    X(CLEAR_LATE, "clear-late", "cut restore claim",                                               \
+      "the marks are copied when a round begins, and cleared when it ends")                        \
+    X(STALE_SAMPLE, "stale-sample", "cut", "an audit is given samples from before the round")      \
+    X(REPAIR_NOTHING, "repair-nothing", "cut",                                                     \
+      "what was submitted lately is not read in a repair")                                         \
+    X(TOUCHED_OLD, "touched-old", "cut", "only the active touched bitmap is read in a repair")     \
+    X(SWAP_EARLY, "swap-early", "cut", "the touched bitmaps are swapped before it is due")         \
+    X(SETTLE_ALL, "settle-all", "cut restore claim",                                               \
+      "settling forgets everything that was taken, unsafe pages too")                              \
+    X(RECOVER_NOTHING, "recover-nothing", "cut restore claim",                                     \
+      "what was taken and not settled is not read after a crash")                                  \
+    X(FUA_UNCOUNTED, "fua-uncounted", "cut", "the counters know nothing of FUA writes")            \
+    X(MARKS_UNCOUNTED, "marks-uncounted", "cut", "the counters know nothing of marks")             \
+    X(CACHE_ASSUMED, "cache-assumed", "cut",                                                       \
+      "a write-through disk is taken for one with a volatile cache")                               \
+    X(RESUMED_BLIND, "resumed-blind", "cut",                                                       \
+      "a freeze that has ended by itself is said to have held")
 
 enum sim_bug {
     SIM_BUG_NONE,
@@ -228,50 +276,134 @@ void sim_disk_copy(struct sim_disk *disk, const struct sim_disk *from);
 /* A page's content is named by a tag, 0 being zeros. */
 void sim_page_fill(uint64_t tag, void *out, size_t size);
 
+#define SIM_WRITE_PAGES (REPL_CHUNK_PAGES * 2)
+
+/* How far a write is. */
+enum sim_write_step {
+    SIM_WRITE_TOUCH, /* the tracker marks it, then counts it */
+    SIM_WRITE_SUBMIT,
+    SIM_WRITE_START,
+    SIM_WRITE_LAND,
+    SIM_WRITE_MARK, /* the tracker again */
+    SIM_WRITE_COUNT,
+    SIM_WRITE_ACCOUNT, /* the kernel's own counters */
+    SIM_WRITE_NOTIFY,  /* who wrote learns of it: it is complete */
+    SIM_WRITE_END,
+};
+
 struct sim_write {
+    enum sim_write_step step;
     uint32_t page, count, landed;
-    bool discard;
-    uint64_t tags[REPL_CHUNK_PAGES * 2];
+    bool discard, fua;
+    bool overlooked[2], lost[2]; /* by the tracker: completion, submission */
+    uint64_t tags[SIM_WRITE_PAGES];
+    uint64_t numbers[SIM_WRITE_PAGES]; /* of the versions, once landed */
+};
+
+/* What a page holds or held; numbers grow. */
+struct sim_version {
+    uint64_t number, tag;
+};
+
+struct sim_landing {
+    uint32_t page;
+    struct sim_version version;
 };
 
 struct sim_device {
     struct sim *sim;
+    struct sim_life life; /* ends with a power cut */
     uint64_t size;
     uint32_t page_count;
-    uint64_t tags[SIM_PAGES_MAX];   /* what a read returns */
-    uint64_t stable[SIM_PAGES_MAX]; /* what completed writes left */
-    uint64_t older[SIM_PAGES_MAX];  /* something it once held, to return to */
-    bool busy[SIM_PAGES_MAX];       /* a write is on its way to it */
+    struct sim_version landed[SIM_PAGES_MAX];  /* what a read returns */
+    struct sim_version stable[SIM_PAGES_MAX];  /* what completed writes left */
+    struct sim_version durable[SIM_PAGES_MAX]; /* what a power cut leaves, or something newer */
+    uint64_t older[SIM_PAGES_MAX];             /* something it once held, to return to */
+    bool busy[SIM_PAGES_MAX];                  /* a write is on its way to it */
     uint32_t writes_out;
-    struct repl_write_counters counters;
-    struct sim_round *round; /* told of each page that lands */
+    bool write_back;              /* a volatile cache: completed is not durable */
+    bool blocked;                 /* who writes waits */
+    struct sim_landing *landings; /* all since the last power cut */
+    size_t landing_count, landing_capacity;
+    uint64_t versions;
+    struct repl_audit_kernel kernel; /* what the kernel has counted */
+    struct sim_tracker *tracker;     /* NULL: there is none */
 };
 
 void sim_device_init(struct sim_device *device, struct sim *sim, uint64_t size);
+void sim_device_fini(struct sim_device *device);
 /* One write, or none if its range is busy. */
 void sim_device_write(struct sim_device *device);
-size_t sim_device_page_size(const struct sim_device *device, uint32_t page);
+void sim_device_flush(struct sim_device *device);
+void sim_device_power_cut(struct sim_device *device);
+/* device becomes what a copy of from would be. */
+void sim_device_copy(struct sim_device *device, const struct sim_device *from);
 
-/* --- what a point holds ---------------------------------------------------------------------- */
+/* --- tracker --------------------------------------------------------------------------------- */
 
-/* A page that changed while the round was read: either content is right. */
-struct sim_landed {
-    uint32_t page;
-    uint64_t tag;
+enum sim_side { SIM_COMPLETION, SIM_SUBMISSION };
+
+/* In the kernel: it outlives the source, but no power cut. */
+struct sim_tracker {
+    struct sim *sim;
+    bool pinned;
+    bool landed[SIM_PAGES_MAX];
+    bool touched[2][SIM_PAGES_MAX];
+    unsigned active; /* of these */
+    int64_t swapped_ns;
+    bool taken[SIM_PAGES_MAX];
+    struct repl_audit_counts counts;
+    uint64_t fua_writes, marks;
+    struct repl_track_record saved;
+    bool has_saved;
 };
+
+/* Begins anew. */
+void sim_tracker_begin(struct sim_tracker *tracker, struct sim *sim);
+/* What the programs do. */
+void sim_tracker_mark(struct sim_tracker *tracker, const struct sim_write *write,
+                      enum sim_side side);
+void sim_tracker_count(struct sim_tracker *tracker, const struct sim_write *write,
+                       enum sim_side side);
+/* What the source does. */
+void sim_tracker_exchange(struct sim_tracker *tracker, struct repl_bitmap *into);
+void sim_tracker_or_touched(struct sim_tracker *tracker, struct repl_bitmap *into);
+void sim_tracker_recover(struct sim_tracker *tracker, struct repl_bitmap *into);
+void sim_tracker_settle(struct sim_tracker *tracker,
+                        const struct repl_bitmap *unsafe[REPL_PIPELINE_UNSAFE], bool all);
+void sim_tracker_swap(struct sim_tracker *tracker, const struct repl_audit *audit);
+
+/* --- guard ----------------------------------------------------------------------------------- */
+
+enum sim_guard_state {
+    SIM_GUARD_FREE,
+    SIM_GUARD_ASKED,
+    SIM_GUARD_ON,
+    SIM_GUARD_LOST, /* it has ended by itself, and the source does not know */
+    SIM_GUARD_ENDING,
+};
+
+struct sim_guard {
+    enum sim_guard_state state;
+    uint64_t hold; /* the number of the last one asked for */
+};
+
+void sim_guard_quiesce(struct sim_source *source);
+void sim_guard_resume(struct sim_source *source);
+/* The source has died. */
+void sim_guard_free(struct sim_source *source);
+
+/* --- what a point may hold ------------------------------------------------------------------- */
 
 /* The device during one round. */
 struct sim_round {
     uint64_t size;
     uint32_t page_count;
-    uint64_t tags[SIM_PAGES_MAX]; /* at its begin */
-    struct sim_landed *landed;
-    size_t landed_count, landed_capacity;
+    struct sim_version open_landed[SIM_PAGES_MAX], open_stable[SIM_PAGES_MAX];
+    struct sim_version close_landed[SIM_PAGES_MAX], close_durable[SIM_PAGES_MAX];
+    size_t landing_end;       /* of the device's landings, when it was closed */
+    uint64_t open_hold, hold; /* the guard's, when it was opened and closed; 0: none */
 };
-
-void sim_round_begin(struct sim_round *round, const struct sim_device *device);
-void sim_round_land(struct sim_round *round, uint32_t page, uint64_t tag);
-void sim_round_fini(struct sim_round *round);
 
 /* --- net ------------------------------------------------------------------------------------- */
 
@@ -352,23 +484,29 @@ struct sim_request {
     int64_t deadline_ns; /* when it is given up; INT64_MAX: not while it is being fed */
 };
 
+enum sim_reading_state { SIM_READING_IDLE, SIM_READING_UNDER_WAY, SIM_READING_DONE, SIM_REDUCING };
+
 struct sim_reading {
-    bool active;
+    enum sim_reading_state state;
     struct repl_batch *batch;
     uint32_t done; /* pages read */
+    bool failed;
+    uint64_t tags[REPL_BATCH_PAGES]; /* what they held */
 };
 
 struct sim_source {
     struct sim *sim;
     bool is_clone;
     bool up;
+    bool doomed; /* dies before the next action */
     struct sim_life life;
     int64_t clock_ns; /* minus true time */
     struct sim_device device;
+    struct sim_tracker tracker;
     struct sim_disk disk;
     struct repl_page_digest digests[SIM_PAGES_MAX];         /* the mapped file */
     struct repl_page_digest durable_digests[SIM_PAGES_MAX]; /* as a power cut leaves it */
-    uint64_t grow_to;                                       /* 0: the device is not to grow */
+    uint64_t read_tags[SIM_PAGES_MAX]; /* what was read last and went into a segment */
 
     /* a life's */
     struct repl_pipeline pipeline;
@@ -378,12 +516,17 @@ struct sim_source {
     struct sim_request request;
     uint64_t report_id; /* of the last report */
     struct sim_reading readings[SIM_BATCHES];
+    struct sim_guard guard;
     struct sim_round round;
+    bool opening;
+    int64_t open_ns; /* the clock of the round being opened */
+    struct repl_write_counters counters;
+    uint64_t audit_number; /* of the last sample asked for */
+    struct repl_audit_sample sample;
     bool wake_set;
     int64_t wake_ns;
     int64_t verified_until_ns; /* the idle claim that has been checked */
     struct repl_digest verified_digest;
-    uint64_t points_seen;
 };
 
 void sim_source_init(struct sim_source *source, struct sim *sim, uint64_t size);
@@ -393,9 +536,29 @@ void sim_source_crash(struct sim_source *source, bool power);
 void sim_source_answer(void *source, uint64_t argument, void *message);
 /* What is due is done; called after each event. */
 void sim_source_run(struct sim_source *source);
+/* sim_event_fn: the same. */
+void sim_source_wake(void *source, uint64_t argument, void *payload);
 int64_t sim_source_now(const struct sim_source *source);
+/* Dies now. Only where nothing of it is in the middle of something. */
+void sim_source_fall(struct sim_source *source);
 /* source becomes what a copy of from's disks would be. */
 void sim_source_clone(struct sim_source *source, const struct sim_source *from);
+
+/* --- capture --------------------------------------------------------------------------------- */
+
+/* Before the first action: what is tracked, and since when. */
+void sim_capture_start(struct sim_source *source, uint64_t known_size);
+void sim_capture_sync(struct sim_source *source);
+void sim_capture_open(struct sim_source *source);
+void sim_capture_close(struct sim_source *source);
+void sim_capture_audit(struct sim_source *source, int64_t delay_ns);
+void sim_capture_repair(struct sim_source *source);
+void sim_capture_settle(struct sim_source *source, enum repl_settle settle);
+void sim_capture_commit(struct sim_source *source);
+/* Batches to fill and batches to hand in. */
+void sim_capture_run(struct sim_source *source);
+void sim_capture_grow(struct sim_source *source);
+void sim_capture_crash(struct sim_source *source);
 
 /* --- site ------------------------------------------------------------------------------------ */
 
@@ -443,11 +606,13 @@ REPL_RESULT sim_read_at(void *buffer, uint64_t offset, void *out, size_t size,
 
 /* --- check ----------------------------------------------------------------------------------- */
 
-/* What the source held at a point. */
+/* What was read for a point. */
 struct sim_point {
     struct repl_digest digest; /* of the segment that ends in it */
     bool of_clone;
-    struct sim_round held;
+    uint64_t size;
+    uint32_t page_count;
+    uint64_t tags[SIM_PAGES_MAX];
 };
 
 struct sim_check {
@@ -458,13 +623,17 @@ struct sim_check {
 };
 
 void sim_check_fini(struct sim_check *check);
+/* A point has been cut. */
 void sim_check_cut(struct sim_source *source, const struct repl_digest *digest);
+/* The point has been read once more and was not cut, as the one before says it all. */
+void sim_check_cut_empty(struct sim_source *source, const struct repl_digest *digest);
 void sim_check_commit(struct sim *sim, const struct repl_log_commit *commit);
 /* The log as a restarted site has read it. */
 void sim_check_log(struct sim *sim, const struct repl_log_commit *commits, size_t count);
 void sim_check_restore(struct sim *sim, size_t history_index);
 void sim_check_restore_some(struct sim *sim, unsigned count);
 void sim_check_restore_all(struct sim *sim);
+/* The volume is said to have been the point when the round was opened. */
 void sim_check_claim(struct sim_source *source, const struct repl_digest *digest);
 void sim_check_report(struct sim_source *source, const struct repl_report *report);
 void sim_check_replica(struct sim *sim);
@@ -486,6 +655,10 @@ struct sim_options {
 struct sim_faults {
     unsigned disk_write, disk_sync, device_read; /* permille of calls */
     unsigned commit_crash;                       /* permille of steps */
+    unsigned settle_crash;
+    unsigned completion, submission, both, flush, range; /* overlooked by the tracker, of each */
+    unsigned tracker_lost;                               /* of starts */
+    unsigned quiesce, hold;                              /* failed; ended early */
 };
 
 struct sim {
@@ -498,6 +671,20 @@ struct sim {
     bool calm; /* faults are over */
     bool atomic_writes;
     bool deduplicate;
+    bool tracked;
+    bool grouped;
+    bool command_stops;  /* whoever writes, while it holds */
+    unsigned fua, flush; /* permille of writes that are, or are followed by one */
+    unsigned chain;      /* permille of writes and flushes that another write waits for */
+    unsigned slow_work;  /* permille of a worker's tasks */
+    enum repl_quiesce quiesce;
+    unsigned batch_count;
+    uint64_t parked_pages;
+    struct repl_audit_limits audit;
+    int64_t gap_ns;        /* between the steps of a completion */
+    int64_t pace_ns;       /* between those of the source */
+    int64_t reduce_ns;     /* the longest time a worker takes */
+    int64_t io_timeout_ns; /* by when a write that was submitted has ended */
     int64_t interval_ns;
     uint64_t spool_limit_bytes;
     struct sim_life world;     /* never ends */

@@ -7,12 +7,14 @@
 #include "repl/view.h"
 
 /*
- * What must be true. The checkers look at durable bytes only, through the
- * code a restore uses, and compare with what the device held when the point
- * was cut: a page is right if it holds what it held when the round began, or
- * what a write put there while it was read.
+ * What must be true. When a point is cut, what was read for it is held against
+ * what it claims to be. From then on the checkers look at durable bytes only,
+ * through the code a restore uses, and compare with what was read.
  *
- *   restore   every committed point opens and reads to those bytes
+ *   cut       what was read for a point is what a crash would have left at the
+ *             round's end, everything completed before its begin included; or,
+ *             of a frozen one, exactly what the device held
+ *   restore   every committed point opens and reads to what was read for it
  *   history   what was committed stays: no entry lost, changed or out of order
  *   replica   where its state says it is at a point, it holds that point
  *   claim     "unchanged since" is said of a volume that is unchanged
@@ -22,8 +24,6 @@
 
 void sim_check_fini(struct sim_check *check)
 {
-    for (size_t i = 0; i < check->point_count; i++)
-        sim_round_fini(&check->points[i].held);
     free(check->points);
     free(check->history);
     *check = (struct sim_check){0};
@@ -38,35 +38,113 @@ static struct sim_point *point_find(struct sim *sim, const struct repl_digest *d
     return NULL;
 }
 
+/* --- a point is cut -------------------------------------------------------------------------- */
+
+/* The oldest version a page may have. A quiet round lets no write be complete in it, so that what
+ * had landed when it began is in it; of a window only what was complete then is promised, and
+ * what a crash at its end would have left. */
+static struct sim_version oldest_legal(const struct sim_round *round, enum repl_cut cut,
+                                       uint32_t page)
+{
+    if (cut == REPL_CUT_FREEZE)
+        return round->close_landed[page];
+    struct sim_version oldest =
+        cut == REPL_CUT_QUIET ? round->open_landed[page] : round->open_stable[page];
+    return round->close_durable[page].number > oldest.number ? round->close_durable[page] : oldest;
+}
+
+static bool page_is_legal(const struct sim_source *source, enum repl_cut cut, uint32_t page,
+                          uint64_t tag)
+{
+    const struct sim_round *round = &source->round;
+    struct sim_version oldest = oldest_legal(round, cut, page);
+    if (oldest.tag == tag)
+        return true;
+    for (size_t i = 0; i < round->landing_end; i++) {
+        const struct sim_landing *landing = &source->device.landings[i];
+        if (landing->page == page && landing->version.tag == tag &&
+            landing->version.number > oldest.number)
+            return cut != REPL_CUT_FREEZE;
+    }
+    return false;
+}
+
+static void cut_check(const struct sim_source *source, enum repl_cut cut)
+{
+    struct sim *sim = source->sim;
+    const struct sim_round *round = &source->round;
+    bool held = round->hold != 0 && round->hold == round->open_hold;
+    if ((cut == REPL_CUT_FREEZE || cut == REPL_CUT_COMMAND) && !held)
+        sim_fail(sim, "cut", "a freeze or a command did not hold as long as the round took");
+    for (uint32_t page = 0; page < round->page_count; page++) {
+        if (!page_is_legal(source, cut, page, source->read_tags[page]))
+            sim_fail(sim, "cut", "page %u was read as nothing it may have been (cut %u)", page,
+                     (unsigned)cut);
+    }
+}
+
+static void cut_count(struct sim_counts *counts, enum repl_cut cut)
+{
+    counts->points++;
+    counts->windows += cut == REPL_CUT_WINDOW;
+    counts->frozen += cut == REPL_CUT_FREEZE;
+    counts->commands += cut == REPL_CUT_COMMAND;
+}
+
+static enum repl_cut cut_of_epoch(const struct sim_source *source)
+{
+    struct repl_point point;
+    struct repl_epoch epoch = source->pipeline.epoch;
+    epoch.state = REPL_EPOCH_TRYING;
+    epoch.quiesced = source->round.open_hold != 0;
+    repl_epoch_point(&epoch, 0, &point);
+    return (enum repl_cut)point.cut;
+}
+
 void sim_check_cut(struct sim_source *source, const struct repl_digest *digest)
 {
-    struct sim_check *check = &source->sim->check;
+    struct sim *sim = source->sim;
+    struct sim_check *check = &sim->check;
+    const struct sim_round *round = &source->round;
+    enum repl_cut cut = (enum repl_cut)source->pipeline.point.cut;
     if (check->point_count == check->point_capacity) {
         check->point_capacity = check->point_capacity ? 2 * check->point_capacity : 64;
         check->points = realloc(check->points, check->point_capacity * sizeof *check->points);
         ensure(check->points != NULL);
     }
     struct sim_point *point = &check->points[check->point_count++];
-    *point =
-        (struct sim_point){.digest = *digest, .of_clone = source->is_clone, .held = source->round};
-    point->held.landed = NULL;
-    point->held.landed_count = point->held.landed_capacity = 0;
-    for (size_t i = 0; i < source->round.landed_count; i++)
-        sim_round_land(&point->held, source->round.landed[i].page, source->round.landed[i].tag);
-    sim_trace(source->sim, "%s cuts a point, %zu landed in its round",
-              source->is_clone ? "clone" : "source", source->round.landed_count);
+    *point = (struct sim_point){.digest = *digest,
+                                .of_clone = source->is_clone,
+                                .size = round->size,
+                                .page_count = round->page_count};
+    memcpy(point->tags, source->read_tags, sizeof point->tags);
+    sim_trace(sim, "%s cuts a point (cut %u)", source->is_clone ? "clone" : "source",
+              (unsigned)cut);
+    cut_count(sim->counts, cut);
+    cut_check(source, cut);
 }
 
-/* Whether a page may hold tag at a point. */
-static bool page_may_hold(const struct sim_round *held, uint32_t page, uint64_t tag)
+static const struct sim_point *claimed_point(struct sim_source *source,
+                                             const struct repl_digest *digest)
 {
-    if (held->tags[page] == tag)
-        return true;
-    for (size_t i = 0; i < held->landed_count; i++) {
-        if (held->landed[i].page == page && held->landed[i].tag == tag)
-            return true;
+    struct sim *sim = source->sim;
+    const struct sim_point *point = point_find(sim, digest);
+    sim->counts->claims++;
+    if (point == NULL)
+        sim_fail(sim, "claim", "the volume is said to equal a point that was never cut");
+    if (point->page_count != source->pipeline.table.page_count)
+        sim_fail(sim, "claim", "the volume is said to equal a point of another size");
+    return point;
+}
+
+void sim_check_cut_empty(struct sim_source *source, const struct repl_digest *digest)
+{
+    const struct sim_point *point = claimed_point(source, digest);
+    for (uint32_t page = 0; page < point->page_count; page++) {
+        if (point->tags[page] != source->read_tags[page])
+            sim_fail(source->sim, "claim", "page %u is said to be unchanged, and is not", page);
     }
-    return false;
+    cut_check(source, cut_of_epoch(source));
 }
 
 static bool page_equals(uint64_t tag, const uint8_t *bytes, size_t size)
@@ -76,29 +154,17 @@ static bool page_equals(uint64_t tag, const uint8_t *bytes, size_t size)
     return memcmp(expected, bytes, size) == 0;
 }
 
-static bool page_is_right(const struct sim_round *held, uint32_t page, const uint8_t *bytes,
-                          size_t size)
-{
-    if (page_equals(held->tags[page], bytes, size))
-        return true;
-    for (size_t i = 0; i < held->landed_count; i++) {
-        if (held->landed[i].page == page && page_equals(held->landed[i].tag, bytes, size))
-            return true;
-    }
-    return false;
-}
-
 /* The first page that is wrong; page_count: none. */
-static uint32_t first_wrong(const struct sim_round *held, const uint8_t *image)
+static uint32_t first_wrong(const struct sim_point *point, const uint8_t *image)
 {
-    for (uint32_t page = 0; page < held->page_count; page++) {
+    for (uint32_t page = 0; page < point->page_count; page++) {
         uint64_t offset = (uint64_t)page * REPL_PAGE_SIZE;
-        uint64_t left = held->size - offset;
-        if (!page_is_right(held, page, image + offset,
-                           left < REPL_PAGE_SIZE ? (size_t)left : REPL_PAGE_SIZE))
+        uint64_t left = point->size - offset;
+        if (!page_equals(point->tags[page], image + offset,
+                         left < REPL_PAGE_SIZE ? (size_t)left : REPL_PAGE_SIZE))
             return page;
     }
-    return held->page_count;
+    return point->page_count;
 }
 
 /* --- history --------------------------------------------------------------------------------- */
@@ -245,12 +311,12 @@ void sim_check_restore(struct sim *sim, size_t index)
     struct repl_error err;
     ensure(commit->has_point && point != NULL);
     sim->counts->restores++;
-    uint8_t *image = sim_alloc(point->held.size);
-    if (!repl_ok(restore(sim, index, point->held.size, image, &err)))
+    uint8_t *image = sim_alloc(point->size);
+    if (!repl_ok(restore(sim, index, point->size, image, &err)))
         sim_fail(sim, "restore", "point %llu: %s", (unsigned long long)commit->to_seq, err.text);
-    uint32_t wrong = first_wrong(&point->held, image);
-    if (wrong < point->held.page_count)
-        sim_fail(sim, "restore", "point %llu: page %u holds what it did not hold then",
+    uint32_t wrong = first_wrong(point, image);
+    if (wrong < point->page_count)
+        sim_fail(sim, "restore", "point %llu: page %u holds what was not read for it",
                  (unsigned long long)commit->to_seq, wrong);
     free(image);
 }
@@ -277,19 +343,13 @@ void sim_check_restore_all(struct sim *sim)
 
 void sim_check_claim(struct sim_source *source, const struct repl_digest *digest)
 {
-    struct sim *sim = source->sim;
-    const struct sim_device *device = &source->device;
-    const struct sim_point *point = point_find(sim, digest);
-    sim->counts->claims++;
-    if (point == NULL)
-        sim_fail(sim, "claim", "the volume is said to equal a point that was never cut");
-    if (point->held.page_count != source->pipeline.table.page_count)
-        sim_fail(sim, "claim", "the volume is said to equal a point of another size");
-    for (uint32_t page = 0; page < point->held.page_count; page++) {
-        if (!page_may_hold(&point->held, page, device->tags[page]) &&
-            !page_may_hold(&point->held, page, device->stable[page]))
-            sim_fail(sim, "claim", "page %u is not what it was at the point it is said to equal",
-                     page);
+    const struct sim_point *point = claimed_point(source, digest);
+    const struct sim_round *round = &source->round;
+    for (uint32_t page = 0; page < point->page_count; page++) {
+        if (point->tags[page] != round->open_landed[page].tag &&
+            point->tags[page] != round->open_stable[page].tag)
+            sim_fail(source->sim, "claim",
+                     "page %u is not what it was at the point it is said to equal", page);
     }
 }
 
@@ -318,12 +378,12 @@ void sim_check_replica(struct sim *sim)
     sim->counts->replicas++;
     const struct sim_point *point = point_find(sim, &state.reached.digest);
     const struct sim_inode *data = sim_disk_open_durable(&sim->site.disk, "replica");
-    if (point == NULL || data == NULL || data->durable.size < point->held.size)
+    if (point == NULL || data == NULL || data->durable.size < point->size)
         sim_fail(sim, "replica", "point %llu is reached, but not there",
                  (unsigned long long)state.reached.to_seq);
-    uint32_t wrong = first_wrong(&point->held, data->durable.data);
-    if (wrong < point->held.page_count)
-        sim_fail(sim, "replica", "point %llu: page %u holds what it did not hold then",
+    uint32_t wrong = first_wrong(point, data->durable.data);
+    if (wrong < point->page_count)
+        sim_fail(sim, "replica", "point %llu: page %u holds what was not read for it",
                  (unsigned long long)state.reached.to_seq, wrong);
 }
 
@@ -341,10 +401,10 @@ const char *sim_check_converged(struct sim *sim)
         return "the site's history does not end in a point";
     const struct repl_log_commit *last = &check->history[check->history_count - 1];
     const struct sim_point *point = point_find(sim, &last->digest);
-    if (point->held.size != device->size)
+    if (point->size != device->size)
         return "the site's last point is of another size than the device";
     for (uint32_t page = 0; page < device->page_count; page++) {
-        if (!page_may_hold(&point->held, page, device->tags[page]))
+        if (point->tags[page] != device->landed[page].tag)
             return "the site's last point is not what the device holds";
     }
     if (!repl_digest_equal(&sim->site.replica.reached.digest, &last->digest))
@@ -373,12 +433,12 @@ void sim_check_rot(struct sim *sim)
         struct repl_error err = {0};
         if (!check->history[i].has_point)
             continue;
-        uint8_t *image = sim_alloc(point->held.size);
-        if (!repl_ok(restore(sim, i, point->held.size, image, &err))) {
+        uint8_t *image = sim_alloc(point->size);
+        if (!repl_ok(restore(sim, i, point->size, image, &err))) {
             sim->counts->rot_refused++;
             if (strstr(err.text, "segment ") == NULL)
                 sim_fail(sim, "rot", "the error does not name the place: %s", err.text);
-        } else if (first_wrong(&point->held, image) < point->held.page_count) {
+        } else if (first_wrong(point, image) < point->page_count) {
             sim_fail(sim, "rot", "segment %s rotten at byte %zu: wrong bytes were restored", name,
                      at);
         }

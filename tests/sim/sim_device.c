@@ -8,9 +8,16 @@
  * page with what it holds, returns to what it once held, copies whole chunks,
  * zeroes, and has several writes on their way at once.
  *
- * A write lands page by page and completes when all of it has landed; only
- * then do the counters move. In a seed with atomic writes the two are one.
+ * A write is seen by the tracker, lands page by page, is seen by the tracker
+ * again, is accounted by the kernel, and only then does its writer learn that it
+ * is complete. In a seed with atomic writes all that is one.
+ *
+ * The disk has a volatile cache or it has none. With one, a flush makes durable
+ * what was complete when it was issued, and an FUA write itself; a power cut
+ * leaves of each page that version or any later one.
  */
+
+#define WRITES_OUT_MAX 12
 
 void sim_page_fill(uint64_t tag, void *out, size_t size)
 {
@@ -26,37 +33,6 @@ void sim_page_fill(uint64_t tag, void *out, size_t size)
     }
 }
 
-void sim_round_begin(struct sim_round *round, const struct sim_device *device)
-{
-    round->size = device->size;
-    round->page_count = device->page_count;
-    memcpy(round->tags, device->tags, sizeof round->tags);
-    round->landed_count = 0;
-}
-
-void sim_round_land(struct sim_round *round, uint32_t page, uint64_t tag)
-{
-    if (round->landed_count == round->landed_capacity) {
-        round->landed_capacity = round->landed_capacity ? 2 * round->landed_capacity : 16;
-        round->landed = realloc(round->landed, round->landed_capacity * sizeof *round->landed);
-        ensure(round->landed != NULL);
-    }
-    round->landed[round->landed_count++] = (struct sim_landed){.page = page, .tag = tag};
-}
-
-void sim_round_fini(struct sim_round *round)
-{
-    free(round->landed);
-    round->landed = NULL;
-    round->landed_count = round->landed_capacity = 0;
-}
-
-size_t sim_device_page_size(const struct sim_device *device, uint32_t page)
-{
-    uint64_t left = device->size - (uint64_t)page * REPL_PAGE_SIZE;
-    return left < REPL_PAGE_SIZE ? (size_t)left : REPL_PAGE_SIZE;
-}
-
 void sim_device_init(struct sim_device *device, struct sim *sim, uint64_t size)
 {
     memset(device, 0, sizeof *device);
@@ -66,36 +42,123 @@ void sim_device_init(struct sim_device *device, struct sim *sim, uint64_t size)
     ensure(device->page_count <= SIM_PAGES_MAX);
     for (uint32_t i = 0; i < device->page_count; i++) {
         uint64_t kind = sim_random(sim, 4);
-        device->tags[i] = kind == 0              ? 0
-                          : kind == 1 && i >= 16 ? device->tags[i - 16]
-                                                 : ++sim->next_tag;
+        device->older[i] = device->landed[i].tag = kind == 0 ? 0
+                                                   : kind == 1 && i >= 16
+                                                       ? device->landed[i - 16].tag
+                                                       : ++sim->next_tag;
     }
-    memcpy(device->stable, device->tags, sizeof device->stable);
-    memcpy(device->older, device->tags, sizeof device->older);
+    memcpy(device->stable, device->landed, sizeof device->stable);
+    memcpy(device->durable, device->landed, sizeof device->durable);
 }
 
-static void page_land(struct sim_device *device, const struct sim_write *write, uint32_t i)
+void sim_device_fini(struct sim_device *device)
 {
-    uint32_t page = write->page + i;
-    device->older[page] = device->tags[page];
-    device->tags[page] = write->tags[i];
-    if (device->round != NULL)
-        sim_round_land(device->round, page, write->tags[i]);
+    device->life.number++;
+    free(device->landings);
+    device->landings = NULL;
+    device->landing_count = device->landing_capacity = 0;
 }
 
-static void write_complete(struct sim_device *device, const struct sim_write *write)
+void sim_device_copy(struct sim_device *device, const struct sim_device *from)
+{
+    struct sim_life life = device->life;
+    *device = *from;
+    device->life = life;
+    device->writes_out = 0; /* what was on its way there never lands here */
+    device->blocked = false;
+    device->landings = NULL;
+    device->landing_count = device->landing_capacity = 0;
+    device->kernel = (struct repl_audit_kernel){0};
+    device->tracker = NULL;
+    memcpy(device->stable, device->landed, sizeof device->stable);
+    memcpy(device->durable, device->landed, sizeof device->durable);
+    memset(device->busy, 0, sizeof device->busy);
+}
+
+/* --- what becomes of a write ----------------------------------------------------------------- */
+
+static void landing_add(struct sim_device *device, uint32_t page)
+{
+    if (device->landing_count == device->landing_capacity) {
+        device->landing_capacity = device->landing_capacity ? 2 * device->landing_capacity : 64;
+        device->landings =
+            realloc(device->landings, device->landing_capacity * sizeof *device->landings);
+        ensure(device->landings != NULL);
+    }
+    device->landings[device->landing_count++] =
+        (struct sim_landing){.page = page, .version = device->landed[page]};
+}
+
+static void page_land(struct sim_device *device, struct sim_write *write)
+{
+    uint32_t i = write->landed++, page = write->page + i;
+    write->numbers[i] = ++device->versions;
+    device->older[page] = device->landed[page].tag;
+    device->landed[page] = (struct sim_version){write->numbers[i], write->tags[i]};
+    landing_add(device, page);
+}
+
+static void write_account(struct sim_device *device, const struct sim_write *write)
+{
+    device->kernel.done[write->discard ? REPL_AUDIT_DISCARDED : REPL_AUDIT_WRITTEN] +=
+        (uint64_t)write->count * REPL_PAGE_SIZE;
+}
+
+static void write_notify(struct sim_device *device, const struct sim_write *write)
 {
     for (uint32_t i = 0; i < write->count; i++) {
-        device->stable[write->page + i] = write->tags[i];
-        device->busy[write->page + i] = false;
+        uint32_t page = write->page + i;
+        device->stable[page] = (struct sim_version){write->numbers[i], write->tags[i]};
+        if (!device->write_back || write->fua)
+            device->durable[page] = device->stable[page];
+        device->busy[page] = false;
     }
     device->writes_out--;
-    uint64_t sectors = (uint64_t)write->count * (REPL_PAGE_SIZE / SIM_SECTOR);
-    if (write->discard) {
-        device->counters.sectors_discarded += sectors;
-    } else {
-        device->counters.sectors_written += sectors;
+    if (!device->sim->calm && sim_chance(device->sim, device->sim->chain))
+        sim_device_write(device); /* what waited for it */
+}
+
+/* Takes one step, and returns how long it is to the next. */
+static int64_t write_step(struct sim_device *device, struct sim_write *write)
+{
+    struct sim *sim = device->sim;
+    switch (write->step) {
+    case SIM_WRITE_TOUCH:
+        if (device->tracker != NULL)
+            sim_tracker_mark(device->tracker, write, SIM_SUBMISSION);
+        break;
+    case SIM_WRITE_SUBMIT:
+        if (device->tracker != NULL)
+            sim_tracker_count(device->tracker, write, SIM_SUBMISSION);
+        break;
+    case SIM_WRITE_START:
+        device->kernel.in_flight++;
+        break;
+    case SIM_WRITE_LAND:
+        page_land(device, write);
+        if (write->landed == write->count)
+            write->step++;
+        return sim->atomic_writes ? 0 : sim_span(sim, SIM_MS / 100, 20 * SIM_MS);
+    case SIM_WRITE_MARK:
+        if (device->tracker != NULL)
+            sim_tracker_mark(device->tracker, write, SIM_COMPLETION);
+        break;
+    case SIM_WRITE_COUNT:
+        if (device->tracker != NULL)
+            sim_tracker_count(device->tracker, write, SIM_COMPLETION);
+        break;
+    case SIM_WRITE_ACCOUNT:
+        write_account(device, write);
+        break;
+    case SIM_WRITE_NOTIFY:
+        write_notify(device, write);
+        break;
+    case SIM_WRITE_END:
+        device->kernel.in_flight--;
+        break;
     }
+    write->step++;
+    return device->tracker == NULL || sim->atomic_writes ? 0 : sim_span(sim, 1000, sim->gap_ns);
 }
 
 static void write_progress(void *actor, uint64_t argument, void *payload)
@@ -103,14 +166,32 @@ static void write_progress(void *actor, uint64_t argument, void *payload)
     struct sim_device *device = actor;
     struct sim_write *write = payload;
     (void)argument;
-    if (write->landed < write->count) {
-        page_land(device, write, write->landed++);
-        sim_after(device->sim, sim_span(device->sim, SIM_MS / 100, 20 * SIM_MS),
-                  &device->sim->world, write_progress, device, 0, write, free);
+    while (write->step <= SIM_WRITE_END) {
+        int64_t delay_ns = write_step(device, write);
+        if (delay_ns == 0 || write->step > SIM_WRITE_END)
+            continue;
+        sim_after(device->sim, delay_ns, &device->life, write_progress, device, 0, write, free);
         return;
     }
-    write_complete(device, write);
     free(write);
+}
+
+/* What of it the tracker does not see. */
+static void write_overlook(struct sim *sim, struct sim_write *write)
+{
+    if (!sim->tracked || sim->calm)
+        return;
+    bool both = sim_chance(sim, sim->faults.both);
+    write->overlooked[SIM_COMPLETION] = both || sim_chance(sim, sim->faults.completion);
+    write->overlooked[SIM_SUBMISSION] = both || sim_chance(sim, sim->faults.submission);
+    sim->counts->both_overlooked +=
+        write->overlooked[SIM_COMPLETION] && write->overlooked[SIM_SUBMISSION];
+    sim->counts->completions_overlooked += write->overlooked[SIM_COMPLETION];
+    sim->counts->submissions_overlooked += write->overlooked[SIM_SUBMISSION];
+    if (!sim_chance(sim, sim->faults.range))
+        return;
+    sim->counts->ranges_lost++;
+    write->lost[sim_random(sim, 2)] = true;
 }
 
 /* What one page of a write holds. */
@@ -120,11 +201,11 @@ static uint64_t tag_choose(struct sim_device *device, uint32_t page, unsigned ma
     case 0:
         return 0;
     case 1:
-        return device->tags[page]; /* the same again */
+        return device->landed[page].tag; /* the same again */
     case 2:
         return device->older[page]; /* back to what it was */
     case 3:
-        return device->tags[(from + page) % device->page_count]; /* a copy of another */
+        return device->landed[(from + page) % device->page_count].tag; /* a copy of another */
     default:
         return ++device->sim->next_tag;
     }
@@ -133,6 +214,8 @@ static uint64_t tag_choose(struct sim_device *device, uint32_t page, unsigned ma
 void sim_device_write(struct sim_device *device)
 {
     struct sim *sim = device->sim;
+    if (device->blocked || device->writes_out >= WRITES_OUT_MAX)
+        return;
     struct sim_write *write = sim_alloc(sizeof *write);
     bool chunk = sim_chance(sim, 200) && device->page_count >= REPL_CHUNK_PAGES;
     write->count = chunk ? REPL_CHUNK_PAGES : 1 + (uint32_t)sim_random(sim, 8);
@@ -156,14 +239,85 @@ void sim_device_write(struct sim_device *device)
         return;
     }
     sim->counts->writes++;
+    write->fua = !write->discard && sim_chance(sim, sim->fua);
+    sim->counts->fua_writes += write->fua;
+    write_overlook(sim, write);
     device->writes_out++;
     memset(device->busy + write->page, 1, write->count);
-    if (!sim->atomic_writes) {
-        write_progress(device, 0, write);
+    write_progress(device, 0, write);
+    if (sim_chance(sim, sim->flush))
+        sim_device_flush(device);
+}
+
+/* --- flushes --------------------------------------------------------------------------------- */
+
+enum flush_step { FLUSH_COUNT, FLUSH_ACCOUNT, FLUSH_NOTIFY };
+
+struct flush {
+    struct sim_version stable[SIM_PAGES_MAX]; /* when it was issued */
+    bool overlooked;
+};
+
+static void flush_progress(void *actor, uint64_t step, void *payload)
+{
+    struct sim_device *device = actor;
+    struct sim *sim = device->sim;
+    struct flush *flush = payload;
+    switch (step) {
+    case FLUSH_COUNT:
+        if (device->tracker != NULL && device->tracker->pinned && !flush->overlooked)
+            device->tracker->counts.completed[REPL_AUDIT_FLUSHES]++;
+        break;
+    case FLUSH_ACCOUNT:
+        device->kernel.done[REPL_AUDIT_FLUSHES]++;
+        break;
+    default:
+        for (uint32_t page = 0; page < SIM_PAGES_MAX; page++) {
+            if (flush->stable[page].number > device->durable[page].number)
+                device->durable[page] = flush->stable[page];
+        }
+        free(flush);
+        if (!sim->calm && sim_chance(sim, sim->chain))
+            sim_device_write(device);
         return;
     }
-    for (uint32_t i = 0; i < write->count; i++)
-        page_land(device, write, i);
-    write_complete(device, write);
-    free(write);
+    sim_after(sim, sim_span(sim, 1000, sim->gap_ns), &device->life, flush_progress, device,
+              step + 1, flush, free);
+}
+
+void sim_device_flush(struct sim_device *device)
+{
+    struct sim *sim = device->sim;
+    if (!device->write_back)
+        return;
+    struct flush *flush = sim_alloc(sizeof *flush);
+    memcpy(flush->stable, device->stable, sizeof flush->stable);
+    flush->overlooked = sim->tracked && !sim->calm && sim_chance(sim, sim->faults.flush);
+    sim->counts->flushes++;
+    sim->counts->flushes_overlooked += flush->overlooked;
+    sim_after(sim, sim_span(sim, SIM_MS / 20, 20 * SIM_MS), &device->life, flush_progress, device,
+              FLUSH_COUNT, flush, free);
+}
+
+/* --- a power cut ----------------------------------------------------------------------------- */
+
+void sim_device_power_cut(struct sim_device *device)
+{
+    struct sim *sim = device->sim;
+    device->life.number++;
+    for (size_t i = device->landing_count; i-- > 0;) { /* each later version had its chance */
+        const struct sim_landing *landing = &device->landings[i];
+        if (landing->version.number > device->durable[landing->page].number && sim_chance(sim, 400))
+            device->durable[landing->page] = landing->version;
+    }
+    for (uint32_t page = 0; page < SIM_PAGES_MAX; page++) {
+        sim->counts->pages_reverted += device->durable[page].number < device->landed[page].number;
+        device->durable[page].number = ++device->versions;
+        device->landed[page] = device->stable[page] = device->durable[page];
+    }
+    device->landing_count = 0;
+    device->writes_out = 0;
+    memset(device->busy, 0, sizeof device->busy);
+    device->kernel = (struct repl_audit_kernel){0};
+    device->blocked = false;
 }

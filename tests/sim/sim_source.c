@@ -4,9 +4,9 @@
 #include <string.h>
 
 /*
- * The shell around the pipeline, as the agent has one: it reads pages, keeps
- * the spool, makes state and table durable and talks to the site. What it must
- * keep to beyond the words of pipeline.h:
+ * The shell around the pipeline, as the agent has one: it keeps the spool, makes
+ * state and table durable and talks to the site (sim_capture.c reads pages).
+ * What it must keep to beyond the words of pipeline.h:
  *
  *   - a state read at start is made durable before the next one is written, or
  *     a power cut during that write would find both slots torn;
@@ -182,146 +182,10 @@ static void spool_drop(struct sim_source *source, uint64_t number)
     *spooled = source->spool[--source->spool_count];
 }
 
-/* --- reading --------------------------------------------------------------------------------- */
-
 static bool chunk_known(void *context, const struct repl_digest *name)
 {
     const struct sim_source *source = context;
     return sim_site_has_chunk(&source->sim->site, name);
-}
-
-static uint64_t page_at(const struct repl_batch *batch, uint32_t index)
-{
-    uint32_t run = 0;
-    while (index >= batch->runs[run].count)
-        index -= batch->runs[run++].count;
-    return batch->runs[run].page + index;
-}
-
-static void read_pages(struct sim_source *source, struct sim_reading *reading, uint32_t count)
-{
-    struct repl_batch *batch = reading->batch;
-    for (uint32_t i = reading->done; i < reading->done + count; i++) {
-        uint64_t page = page_at(batch, i);
-        uint64_t left = batch->volume_size - page * REPL_PAGE_SIZE;
-        sim_page_fill(source->device.tags[page], batch->pages + (size_t)i * REPL_PAGE_SIZE,
-                      left < REPL_PAGE_SIZE ? (size_t)left : REPL_PAGE_SIZE);
-    }
-    reading->done += count;
-}
-
-static void reading_done(struct sim_source *source, struct sim_reading *reading)
-{
-    struct sim *sim = source->sim;
-    struct repl_batch *batch = reading->batch;
-    struct repl_error err = {0};
-    bool fails = !sim->calm && sim_chance(sim, sim->faults.device_read);
-    repl_result result = REPL_SUCCESS;
-    if (fails) {
-        sim->counts->read_failures++;
-        memset(batch->pages, 0, repl_batch_bytes(batch));
-        if (sim->options.bug != SIM_BUG_FAILED_READ)
-            result = repl_fail(&err, REPL_E_IO, "device: read failed");
-    }
-    if (repl_ok(result))
-        result = repl_batch_reduce(batch, &err);
-    if (sim->options.bug == SIM_BUG_DIGESTS_AT_SEND) {
-        for (uint32_t i = 0; repl_ok(result) && i < batch->digest_count; i++)
-            repl_digest_table_set(&source->pipeline.table, batch->digests[i].page,
-                                  &batch->digests[i].digest, 0);
-    }
-    reading->active = false;
-    repl_pipeline_batch_done(&source->pipeline, batch, result, &err, sim_source_now(source));
-    sim_source_run(source);
-}
-
-static void reading_step(void *actor, uint64_t index, void *payload)
-{
-    struct sim_source *source = actor;
-    struct sim_reading *reading = &source->readings[index];
-    (void)payload;
-    uint32_t left = reading->batch->page_count - reading->done;
-    if (left == 0) {
-        reading_done(source, reading);
-        return;
-    }
-    uint32_t step = 1 + (uint32_t)sim_random(source->sim, left);
-    read_pages(source, reading, step);
-    sim_after(source->sim, sim_span(source->sim, SIM_MS / 100, 30 * SIM_MS), &source->life,
-              reading_step, source, index, NULL, NULL);
-}
-
-static void fill(struct sim_source *source)
-{
-    for (unsigned i = 0; i < SIM_BATCHES; i++) {
-        struct sim_reading *reading = &source->readings[i];
-        if (reading->active)
-            continue;
-        if (!repl_pipeline_fill(&source->pipeline, reading->batch))
-            return;
-        reading->active = true;
-        reading->done = 0;
-        reading_step(source, i, NULL);
-    }
-}
-
-/* A point cut or a claim made since the last look is checked against the device. */
-static void look(struct sim_source *source)
-{
-    struct repl_pipeline *p = &source->pipeline;
-    struct repl_digest digest = repl_ship_tail(&p->ship).digest;
-    bool cut = p->point_count > source->points_seen;
-    if (cut) {
-        source->points_seen = p->point_count;
-        source->sim->counts->points++;
-        sim_check_cut(source, &digest);
-    }
-    /* With a clock that was set back two claims may bear the same time. */
-    if (cut || p->unchanged_until_ns != source->verified_until_ns) {
-        source->verified_until_ns = p->unchanged_until_ns;
-        source->verified_digest = digest;
-        sim_check_claim(source, &digest);
-    }
-}
-
-static void synced(void *actor, uint64_t argument, void *payload)
-{
-    struct sim_source *source = actor;
-    (void)argument;
-    (void)payload;
-    bool before = source->pipeline.reading;
-    repl_pipeline_synced(&source->pipeline, sim_source_now(source), &source->device.counters);
-    if (!before && source->pipeline.reading) {
-        sim_round_begin(&source->round, &source->device);
-        source->round.size = source->pipeline.options.volume_size;
-        source->round.page_count = (uint32_t)source->pipeline.table.page_count;
-    }
-    look(source);
-    sim_source_run(source);
-}
-
-static void sampled(void *actor, uint64_t argument, void *payload)
-{
-    struct sim_source *source = actor;
-    struct repl_pipeline *p = &source->pipeline;
-    (void)argument;
-    (void)payload;
-    const struct repl_write_counters *counters = &source->device.counters;
-    if (source->sim->options.bug == SIM_BUG_COUNTERS_AFTER)
-        counters = &p->epoch.round_begin;
-    uint64_t torn = p->torn_rounds;
-    repl_pipeline_sampled(p, sim_source_now(source), counters);
-    source->sim->counts->torn += p->torn_rounds - torn;
-    look(source);
-    sim_source_run(source);
-}
-
-static void grow_if_wanted(struct sim_source *source)
-{
-    struct repl_pipeline *p = &source->pipeline;
-    if (p->options.volume_size == source->device.size || p->reading)
-        return;
-    ensure(repl_ok(repl_pipeline_grow(p, source->device.size, source->digests, NULL)));
 }
 
 /* --- requests -------------------------------------------------------------------------------- */
@@ -544,20 +408,49 @@ void sim_source_answer(void *actor, uint64_t argument, void *payload)
 
 /* --- the loop -------------------------------------------------------------------------------- */
 
+static void act_trace(const struct sim_source *source, const struct repl_pipeline_action *action)
+{
+    static const char *const names[] = {"waits",   "syncs",  "quiesces", "opens",   "closes",
+                                        "resumes", "audits", "repairs",  "settles", "commits"};
+    if (action->type < sizeof names / sizeof *names)
+        sim_trace(source->sim, "%s %s, %llu pages are dirty", source->is_clone ? "clone" : "source",
+                  names[action->type], (unsigned long long)source->pipeline.round.dirty.set_count);
+}
+
 static void act(struct sim_source *source, const struct repl_pipeline_action *action)
 {
     struct sim *sim = source->sim;
     struct sim_spooled *spooled;
+    act_trace(source, action);
     switch (action->type) {
     case REPL_PIPELINE_WAIT:
         break;
     case REPL_PIPELINE_SYNC:
-        sim_after(sim, sim_span(sim, SIM_MS / 10, SIM_SECOND), &source->life, synced, source, 0,
-                  NULL, NULL);
+        sim_capture_sync(source);
         break;
-    case REPL_PIPELINE_SAMPLE:
-        sim_after(sim, sim_random(sim, 2) * 5 * SIM_MS, &source->life, sampled, source, 0, NULL,
-                  NULL);
+    case REPL_PIPELINE_QUIESCE:
+        sim_guard_quiesce(source);
+        break;
+    case REPL_PIPELINE_OPEN:
+        sim_capture_open(source);
+        break;
+    case REPL_PIPELINE_CLOSE:
+        sim_capture_close(source);
+        break;
+    case REPL_PIPELINE_RESUME:
+        sim_guard_resume(source);
+        break;
+    case REPL_PIPELINE_AUDIT:
+        sim_capture_audit(source, action->delay_ns);
+        break;
+    case REPL_PIPELINE_REPAIR:
+        sim_capture_repair(source);
+        break;
+    case REPL_PIPELINE_SETTLE:
+        sim_capture_settle(source, action->settle);
+        break;
+    case REPL_PIPELINE_COMMIT:
+        sim_capture_commit(source);
         break;
     case REPL_PIPELINE_STATE:
         state_begin(source, action->state);
@@ -589,13 +482,19 @@ static void act(struct sim_source *source, const struct repl_pipeline_action *ac
     }
 }
 
-static void wake(void *actor, uint64_t argument, void *payload)
+void sim_source_wake(void *actor, uint64_t argument, void *payload)
 {
     struct sim_source *source = actor;
     (void)argument;
     (void)payload;
-    source->wake_set = false;
     sim_source_run(source);
+}
+
+static void wake(void *actor, uint64_t argument, void *payload)
+{
+    struct sim_source *source = actor;
+    source->wake_set = false;
+    sim_source_wake(actor, argument, payload);
 }
 
 void sim_source_run(struct sim_source *source)
@@ -612,9 +511,13 @@ void sim_source_run(struct sim_source *source)
         if (steps++ == STEPS_MAX)
             sim_fail(sim, "loop", "the pipeline never waits");
         act(source, &action);
+        if (source->doomed) {
+            sim_source_fall(source);
+            return;
+        }
     }
     pump(source);
-    fill(source);
+    sim_capture_run(source);
     int64_t now_ns = sim_source_now(source);
     if (action.until_ns == INT64_MAX || action.until_ns > now_ns + TICK_NS)
         return; /* the tick comes first */
@@ -632,8 +535,10 @@ static void tick(void *actor, uint64_t argument, void *payload)
     (void)argument;
     (void)payload;
     timeouts(source);
-    grow_if_wanted(source);
+    sim_capture_grow(source);
     sim_source_run(source);
+    if (!source->up)
+        return;
     report_send(source);
     sim_after(source->sim, TICK_NS, &source->life, tick, source, 0, NULL, NULL);
 }
@@ -646,7 +551,6 @@ void sim_source_init(struct sim_source *source, struct sim *sim, uint64_t size)
     source->sim = sim;
     sim_disk_init(&source->disk, sim);
     sim_device_init(&source->device, sim, size);
-    source->device.round = &source->round;
     for (unsigned i = 0; i < SIM_BATCHES; i++)
         source->readings[i].batch = &sim->batches[i];
     state_create(source, size);
@@ -658,9 +562,13 @@ void sim_source_start(struct sim_source *source)
     struct repl_source_state state;
     ensure(!source->up);
     state_read(source, &state);
+    uint64_t known_size = state.volume_size;
     state.volume_size = source->device.size;
     struct repl_pipeline_options options = {.volume_size = source->device.size,
                                             .interval_ns = sim->interval_ns,
+                                            .quiesce = sim->quiesce,
+                                            .parked_pages = sim->parked_pages,
+                                            .audit = sim->audit,
                                             .spool_limit_bytes = sim->spool_limit_bytes,
                                             .digests = source->digests,
                                             .chunk_known = sim->deduplicate ? chunk_known : NULL,
@@ -669,8 +577,10 @@ void sim_source_start(struct sim_source *source)
                                             .sink_context = source};
     ensure(repl_ok(repl_pipeline_init(&source->pipeline, &options, &state, NULL)));
     source->up = true;
-    source->points_seen = 0;
+    source->doomed = false;
     source->verified_until_ns = 0;
+    source->sample = (struct repl_audit_sample){0};
+    sim_capture_start(source, known_size);
     source->request = (struct sim_request){0};
     source->wake_set = false;
     sim_after(sim, sim_span(sim, SIM_MS, TICK_NS), &source->life, tick, source, 0, NULL, NULL);
@@ -686,12 +596,12 @@ void sim_source_crash(struct sim_source *source, bool power)
         for (size_t i = 0; i < source->spool_count; i++)
             repl_buffer_fini(&source->spool[i].bytes);
         source->spool_count = 0;
-        for (unsigned i = 0; i < SIM_BATCHES; i++)
-            source->readings[i].active = false;
+        sim_capture_crash(source);
     }
     if (!power)
         return;
-    source->device.counters = (struct repl_write_counters){0};
+    sim_device_power_cut(&source->device);
+    source->tracker.pinned = source->tracker.has_saved = false;
     sim_disk_power_cut(&source->disk);
     table_persist(source, (unsigned)sim_random(source->sim, 1000));
     memcpy(source->digests, source->durable_digests, sizeof source->digests);
@@ -701,7 +611,7 @@ void sim_source_fini(struct sim_source *source)
 {
     sim_source_crash(source, false);
     free(source->spool);
-    sim_round_fini(&source->round);
+    sim_device_fini(&source->device);
     sim_disk_fini(&source->disk);
 }
 
@@ -709,16 +619,15 @@ void sim_source_clone(struct sim_source *source, const struct sim_source *from)
 {
     struct sim *sim = from->sim;
     uint64_t lives = source->life.number;
+    struct sim_life device_life = source->device.life;
     memset(source, 0, sizeof *source);
     source->sim = sim;
     source->life.number = lives;
     source->is_clone = true;
     source->clock_ns = from->clock_ns;
-    source->device = from->device;
-    source->device.round = &source->round;
-    source->device.writes_out = 0; /* what was on its way there never lands here */
-    memcpy(source->device.stable, source->device.tags, sizeof source->device.stable);
-    memset(source->device.busy, 0, sizeof source->device.busy);
+    source->device.life = device_life;
+    sim_device_copy(&source->device, &from->device);
+    memcpy(source->read_tags, from->read_tags, sizeof source->read_tags);
     sim_disk_init(&source->disk, sim);
     sim_disk_copy(&source->disk, &from->disk);
     memcpy(source->digests, from->durable_digests, sizeof source->digests);

@@ -24,7 +24,7 @@ static unsigned strength(struct sim *sim, unsigned most)
 
 struct strike {
     unsigned source_crash, source_power, source_stop, site_crash, site_power, site_wipe;
-    unsigned link_down, source_clock, site_clock, grow, clone, disk_full;
+    unsigned link_down, source_clock, site_clock, grow, clone, disk_full, cache;
 };
 
 static void faults_choose(struct sim *sim, struct strike *s)
@@ -32,7 +32,16 @@ static void faults_choose(struct sim *sim, struct strike *s)
     sim->faults = (struct sim_faults){.disk_write = strength(sim, 40),
                                       .disk_sync = strength(sim, 100),
                                       .device_read = strength(sim, 60),
-                                      .commit_crash = strength(sim, 60)};
+                                      .commit_crash = strength(sim, 60),
+                                      .settle_crash = strength(sim, 60),
+                                      .completion = strength(sim, 150),
+                                      .submission = strength(sim, 40),
+                                      .both = strength(sim, 40),
+                                      .flush = strength(sim, 150),
+                                      .range = strength(sim, 30),
+                                      .tracker_lost = strength(sim, 300),
+                                      .quiesce = strength(sim, 400),
+                                      .hold = strength(sim, 300)};
     sim->net = (struct sim_net){.request_loss = strength(sim, 150),
                                 .answer_loss = strength(sim, 200),
                                 .slow = strength(sim, 100),
@@ -51,7 +60,8 @@ static void faults_choose(struct sim *sim, struct strike *s)
                          .site_clock = strength(sim, 60),
                          .grow = strength(sim, 60),
                          .clone = strength(sim, 50),
-                         .disk_full = strength(sim, 40)};
+                         .disk_full = strength(sim, 40),
+                         .cache = sim_chance(sim, 200) ? strength(sim, 100) : 0};
 }
 
 /* --- what strikes ---------------------------------------------------------------------------- */
@@ -77,6 +87,11 @@ static void source_down(struct sim *sim, bool power)
               NULL, NULL);
 }
 
+void sim_source_fall(struct sim_source *source)
+{
+    source_down(source->sim, false);
+}
+
 /* An orderly end is asked for, and awaited for so long. */
 static void source_stopped(void *actor, uint64_t left, void *payload)
 {
@@ -98,7 +113,7 @@ static void source_stop(struct sim *sim)
 {
     if (!sim->source.up)
         return;
-    repl_pipeline_stop(&sim->source.pipeline);
+    repl_pipeline_stop(&sim->source.pipeline, sim_source_now(&sim->source));
     sim_source_run(&sim->source);
     source_stopped(sim, 50, NULL);
 }
@@ -141,6 +156,15 @@ static void grow(struct sim *sim)
     sim_trace(sim, "device grows to %llu", (unsigned long long)size);
     device->size = size;
     device->page_count = pages;
+}
+
+/* An administrator who knows better than the disk. */
+static void cache_switch(struct sim *sim)
+{
+    struct sim_device *device = &sim->source.device;
+    sim->counts->caches_switched++;
+    device->write_back = !device->write_back;
+    sim_trace(sim, "the disk is %s now", device->write_back ? "write-back" : "write-through");
 }
 
 /* --- a clone --------------------------------------------------------------------------------- */
@@ -218,6 +242,8 @@ static void strike(struct sim *sim, const struct strike *s)
         clock_step(sim, &sim->site.clock_ns, &sim->counts->site_steps);
     if (sim_chance(sim, s->grow))
         grow(sim);
+    if (sim_chance(sim, s->cache))
+        cache_switch(sim);
     if (sim_chance(sim, s->clone))
         clone_strike(sim);
     if (sim_chance(sim, s->link_down)) {
@@ -292,6 +318,30 @@ static void configure(struct sim *sim)
     sim->site.clock_ns = sim_chance(sim, 500) ? 0 : -sim_span(sim, SIM_MS, 3600 * SIM_SECOND);
 }
 
+static void configure_capture(struct sim *sim)
+{
+    sim->tracked = sim_chance(sim, 600);
+    sim->quiesce = (enum repl_quiesce)sim_random(sim, 4);
+    sim->grouped = sim->tracked && sim_chance(sim, 100);
+    sim->command_stops = sim_chance(sim, 500);
+    sim->fua = sim_chance(sim, 500) ? 0 : (unsigned)sim_random(sim, 300);
+    sim->flush = sim_chance(sim, 300) ? 0 : (unsigned)sim_random(sim, 700);
+    sim->chain = sim_chance(sim, 400) ? 0 : (unsigned)sim_random(sim, 550);
+    sim->slow_work = sim_chance(sim, 800) ? 20 : (unsigned)sim_random(sim, 500);
+    sim->source.device.write_back = sim_chance(sim, 650);
+    sim->source.device.kernel.done[REPL_AUDIT_WRITTEN] = SIM_SECTOR * sim_random(sim, 100000);
+    sim->batch_count = sim_chance(sim, 300) ? 1 : SIM_BATCHES;
+    sim->parked_pages = sim_chance(sim, 500) ? 1 + sim_random(sim, 40) : 200 * sim->batch_count;
+    sim->audit = (struct repl_audit_limits){.spacing_ns = sim_span(sim, SIM_MS / 5, SIM_MS),
+                                            .enough = 2 + (uint32_t)sim_random(sim, 3),
+                                            .most = 10 + (uint32_t)sim_random(sim, 300),
+                                            .patience_ns = sim_span(sim, 20 * SIM_MS, SIM_SECOND)};
+    sim->gap_ns = sim_span(sim, 2000, sim->audit.spacing_ns / 8);
+    sim->pace_ns = sim_span(sim, SIM_MS / 100, sim_chance(sim, 300) ? 60 * SIM_MS : 10 * SIM_MS);
+    sim->reduce_ns = sim_span(sim, SIM_MS, 2 * SIM_SECOND);
+    sim->io_timeout_ns = SIM_SECOND; /* the longest write takes less */
+}
+
 static uint64_t volume_size_choose(struct sim *sim)
 {
     uint64_t pages = sim_chance(sim, 150) ? 100 + sim_random(sim, 200) : 4 + sim_random(sim, 44);
@@ -309,6 +359,7 @@ void sim_run_seed(struct sim *sim)
     sim_source_init(&sim->source, sim, size);
     sim_site_init(&sim->site, sim);
     configure(sim);
+    configure_capture(sim);
     faults_choose(sim, &s);
     sim_site_start(&sim->site);
     sim_source_start(&sim->source);

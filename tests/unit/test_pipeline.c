@@ -34,7 +34,7 @@ struct world {
     struct repl_audit_counts counts;
     bool marked[PAGES_MAX], touched[PAGES_MAX];
     bool kept[PAGES_MAX]; /* taken from the tracker, and not settled yet */
-    struct repl_audit_baseline base;
+    struct repl_track_record base;
     int64_t tracker_ns;
     bool missed; /* writes were, and were not made good yet */
 };
@@ -204,7 +204,7 @@ static void settle(struct rig *rig, enum repl_settle how)
     rig->settle = how;
     for (uint64_t page = 0; how != REPL_SETTLE_NONE && page < rig->pages; page++)
         world.kept[page] = is_unsafe(rig, page) && (how == REPL_SETTLE_ALL || world.kept[page]);
-    world.base = rig->p.audit.base;
+    world.base = repl_pipeline_record(&rig->p);
     if (rig->p.round.dirty.set_count == rig->pages)
         world.missed = false;
     if (is_based(rig))
@@ -420,7 +420,7 @@ struct setup {
     uint64_t pages, spool_limit_bytes, parked_pages;
     enum repl_quiesce quiesce;
     bool tracked;
-    const struct repl_audit_baseline *base;
+    const struct repl_track_record *base;
 };
 
 static struct rig *rig_start(const struct setup *setup)
@@ -444,8 +444,7 @@ static struct rig *rig_start(const struct setup *setup)
     assert_true(repl_ok(repl_pipeline_init(&rig->p, &options, &world.state, NULL)));
     if (!setup->tracked)
         return rig;
-    repl_pipeline_track(&rig->p, setup->base, "the host was started anew");
-    if (setup->base != NULL)
+    if (repl_pipeline_track(&rig->p, setup->base, "the host was started anew"))
         take_marks(rig, world.kept);
     return rig;
 }
@@ -838,17 +837,18 @@ static void without_a_checkpoint_nothing_is_known(void **state)
                                             .audit = REPL_AUDIT_LIMITS_DEFAULT,
                                             .digests = stale,
                                             .sink = sink};
-    struct repl_audit_baseline base = {.completed_known = 1};
+    struct repl_track_record base = {.base.completed_known = 1};
     assert_true(repl_ok(repl_pipeline_init(&p, &options, &s, NULL)));
     assert_true(repl_is_zero(stale, sizeof stale));
-    repl_pipeline_track(&p, &base, NULL); /* whatever the tracker has */
+    assert_true(repl_pipeline_track(&p, &base, NULL)); /* whatever the tracker has */
     assert_true(p.round.dirty.set_count == PAGES);
     repl_pipeline_fini(&p);
     memset(stale, 5, sizeof stale);
     memset(s.checkpoint.digest.bytes, 1, sizeof s.checkpoint.digest.bytes);
     assert_true(repl_ok(repl_pipeline_init(&p, &options, &s, NULL)));
     assert_int_equal(stale[3].bytes[0], 5);
-    repl_pipeline_track(&p, &base, NULL);
+    base.head = s.checkpoint.digest;
+    assert_true(repl_pipeline_track(&p, &base, NULL));
     assert_true(p.round.dirty.set_count == 0);
     repl_pipeline_fini(&p);
 }
@@ -1064,7 +1064,7 @@ static void a_base_goes_on(void **state)
     write_page(rig, 5, 70);      /* while there is no agent */
     world.kept[9] = true;        /* taken by the last one, and not seen through */
     put(rig, 9, 71);
-    struct repl_audit_baseline base = world.base;
+    struct repl_track_record base = world.base;
     rig = rig_again(rig, &(struct setup){.tracked = true, .base = &base});
     run(rig);
     welcome(rig, &world.head);
@@ -1093,7 +1093,7 @@ static void without_a_base_all_is_read(void **state)
     assert_true(rig->held[REPL_PIPELINE_SYNC] && rig->p.round.dirty.set_count == PAGES);
     assert_int_equal(rig->count[REPL_PIPELINE_AUDIT], 3);
     assert_int_equal(rig->settle, REPL_SETTLE_ALL);
-    assert_true(world.base.completed_known != 0);
+    assert_true(world.base.base.completed_known != 0);
     let(rig, REPL_PIPELINE_SYNC);
     run(rig);
     assert_true(rig->pages_read == PAGES && rig->p.point.seq == 1);
@@ -1592,41 +1592,8 @@ static void between_commands_a_torn_window_is_tried_again(void **state)
     rig_free(rig);
 }
 
-/* The audit of a round that was given up ends in the next one. */
-static void a_late_verdict_degrades_while_quiescing(void **state)
-{
-    (void)state;
-    struct rig *rig = rig_tracked(REPL_QUIESCE_FREEZE);
-    rig->hold[REPL_PIPELINE_AUDIT] = true;
-    write_page(rig, 3, 77);
-    later(rig, SECOND);
-    assert_true(rig->held[REPL_PIPELINE_AUDIT]);
-    repl_pipeline_round_void(&rig->p, rig->now_ns);
-    rig->hold[REPL_PIPELINE_QUIESCE] = true;
-    later(rig, SECOND);
-    assert_true(rig->held[REPL_PIPELINE_QUIESCE]);
-    write_seen(rig, 4, 77, SEEN_NOT);
-    rig->hold[REPL_PIPELINE_OPEN] = true;
-    let(rig, REPL_PIPELINE_AUDIT);
-    run(rig);
-    assert_true(rig->p.degradations == 1);
-    later(rig, SECOND); /* the next interval has begun before the freeze is there */
-    assert_true(rig->held[REPL_PIPELINE_OPEN]);
-    let(rig, REPL_PIPELINE_QUIESCE);
-    run(rig);
-    let(rig, REPL_PIPELINE_OPEN);
-    later(rig, SECOND);
-    later(rig, SECOND);
-    assert_true(rig->p.point_count == 2 && rig->p.hold == REPL_HOLD_NONE);
-    assert_int_equal(rig->p.point.flags, REPL_POINT_RESYNC);
-    assert_int_equal(rig->p.point.cut, REPL_CUT_FREEZE);
-    assert_true(rig->count[REPL_PIPELINE_RESUME] == rig->count[REPL_PIPELINE_QUIESCE]);
-    acknowledge_all(rig);
-    assert_site_is_device(rig);
-    rig_free(rig);
-}
-
-static void a_late_verdict_repairs_a_round_that_is_closing(void **state)
+/* The audit of a round that came to nothing proves nothing of the next. */
+static void a_late_sample_is_not_heard(void **state)
 {
     (void)state;
     struct rig *rig = rig_tracked(REPL_QUIESCE_WINDOW);
@@ -1641,14 +1608,58 @@ static void a_late_verdict_repairs_a_round_that_is_closing(void **state)
     assert_true(rig->held[REPL_PIPELINE_CLOSE]);
     let(rig, REPL_PIPELINE_AUDIT);
     run(rig);
-    assert_true(rig->count[REPL_PIPELINE_REPAIR] == 1 && rig->held[REPL_PIPELINE_CLOSE]);
-    let(rig, REPL_PIPELINE_CLOSE);
+    assert_true(rig->count[REPL_PIPELINE_REPAIR] == 0);
+    let(rig, REPL_PIPELINE_CLOSE); /* now it is audited, and without page 4 it is no point */
     run(rig);
-    assert_true(rig->p.point_count == 1); /* without page 4 it would be none */
-    later(rig, SECOND);
+    assert_true(rig->count[REPL_PIPELINE_REPAIR] == 1);
     assert_true(rig->p.point_count == 2 && rig->was_read[4]);
     acknowledge_all(rig);
     assert_site_is_device(rig);
+    rig_free(rig);
+}
+
+/* The host's state was put back from a copy, while the kernel went on tracking. */
+static void a_record_of_a_later_history_is_of_no_use(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_tracked(REPL_QUIESCE_WINDOW);
+    stop_and_wait(rig);
+    struct repl_source_state before = world.state;
+    struct repl_track_record record = world.base;
+    rig = rig_again(rig, &(struct setup){.tracked = true, .base = &record});
+    run(rig);
+    assert_false(rig->p.comparing);
+    welcome(rig, &world.head);
+    write_page(rig, 3, 99);
+    later(rig, SECOND);
+    acknowledge(rig);
+    stop_and_wait(rig);
+    record = world.base;
+    world.state = before;
+    rig = rig_again(rig, &(struct setup){.tracked = true, .base = &record});
+    assert_true(rig->p.comparing && strstr(rig->p.degraded_cause, "put back") != NULL);
+    rig_free(rig);
+}
+
+/* The site's history was put back, to where the host's state still knows of it. */
+static void a_site_that_went_back_is_given_everything(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_tracked(REPL_QUIESCE_WINDOW);
+    struct repl_head back = world.head;
+    write_page(rig, 3, 99);
+    later(rig, SECOND);
+    acknowledge(rig);
+    assert_true(world.state.sent_count > 0); /* killed before the checkpoint */
+    struct repl_track_record record = world.base;
+    rig = rig_again(rig, &(struct setup){.tracked = true, .base = &record});
+    assert_false(rig->p.comparing);
+    run(rig);
+    welcome(rig, &back);
+    later(rig, SECOND);
+    later(rig, SECOND);
+    assert_true(rig->was_read[3] && rig->pages_read >= rig->pages);
+    assert_true(rig->p.point_count == 1 && (rig->p.point.flags & REPL_POINT_RESYNC) != 0);
     rig_free(rig);
 }
 
@@ -1827,11 +1838,11 @@ static void a_volume_of_a_group_may_be_hurried(void **state)
 
 static struct rig *chance_crash(struct rig *rig, struct setup *setup)
 {
-    static struct repl_audit_baseline base;
+    static struct repl_track_record base;
     int64_t now_ns = rig->now_ns;
     assert_none_lost(rig);
     base = world.base;
-    setup->base = base.completed_known != 0 ? &base : NULL;
+    setup->base = base.base.completed_known != 0 ? &base : NULL;
     rig = rig_again(rig, setup);
     rig->now_ns = now_ns;
     return rig;
@@ -2012,8 +2023,9 @@ int main(void)
         cmocka_unit_test(a_freeze_that_fails_is_said),
         cmocka_unit_test(no_window_is_frozen_where_that_is_allowed),
         cmocka_unit_test(between_commands_a_torn_window_is_tried_again),
-        cmocka_unit_test(a_late_verdict_degrades_while_quiescing),
-        cmocka_unit_test(a_late_verdict_repairs_a_round_that_is_closing),
+        cmocka_unit_test(a_late_sample_is_not_heard),
+        cmocka_unit_test(a_record_of_a_later_history_is_of_no_use),
+        cmocka_unit_test(a_site_that_went_back_is_given_everything),
         cmocka_unit_test(a_freeze_does_not_wait_for_the_link),
         cmocka_unit_test(stops_at_any_time),
         cmocka_unit_test(stops_with_batches_out),
