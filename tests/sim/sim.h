@@ -10,6 +10,7 @@
  *   sim_net       requests between a source and the site, and what befalls them
  *   sim_capture   the shell around struct repl_pipeline: rounds, marks, proofs
  *   sim_source    the rest of it: spool, durability, link, lives
+ *   sim_supply    chunks sent by name only, and what is done about those the site lacks
  *   sim_site      the shell around struct repl_journal and the commit sequence
  *   sim_replica   the site's live copy
  *   sim_check     what must be true, and the one place that says it is not
@@ -65,6 +66,9 @@ struct sim_source;
     X(claims, "idle claims checked")                                                               \
     X(commits, "segments committed")                                                               \
     X(references, "chunks sent by name only")                                                      \
+    X(missing, "segments that lacked chunks")                                                      \
+    X(supplies, "supplies taken in")                                                               \
+    X(supplied, "chunks supplied")                                                                 \
     X(acks, "acknowledgements received")                                                           \
     X(restores, "restores checked")                                                                \
     X(replicas, "replicas checked")                                                                \
@@ -106,6 +110,7 @@ struct sim_source;
     X(sectors_lost, "unsynced sectors lost")                                                       \
     X(source_steps, "fault: source's clock set")                                                   \
     X(site_steps, "fault: site's clock set")                                                       \
+    X(stale_names, "fault: chunks wrongly taken for known")                                        \
     X(rotten, "fault: committed files rotten")                                                     \
     X(rot_refused, "rotten restores refused")
 
@@ -138,6 +143,8 @@ struct sim_counts {
       "the source recovers without forgetting what lies behind the checkpoint")                    \
     X(REPLICA_EARLY, "replica-early", "replica",                                                   \
       "the replica's reached point is recorded before its data is synced")                         \
+    X(SUPPLY_NOT_SYNCED, "supply-not-synced", "restore",                                           \
+      "the site counts on the chunks of a supply it has not synced")                               \
     X(FAILED_READ, "failed-read", "restore claim",                                                 \
       "a batch that could not be read is handed in as if it had been")                             \
     X(COUNTERS_AFTER, "counters-after", "cut restore claim",                                       \
@@ -412,10 +419,12 @@ enum sim_message_type {
     SIM_PUT, /* a piece of a segment */
     SIM_REPORT,
     SIM_LIST,
+    SIM_SUPPLY,
     SIM_WELCOME,
     SIM_ACK,
     SIM_REFUSAL,
     SIM_EXTENTS,
+    SIM_MISSING,
 };
 
 struct sim_extent {
@@ -442,7 +451,9 @@ struct sim_message {
             bool first, last;
         } put;
     };
-    struct repl_buffer bytes; /* PUT: of the segment; EXTENTS: struct sim_extent each */
+    /* PUT: of the segment; SUPPLY: all of it; EXTENTS: struct sim_extent each; MISSING: struct
+     * repl_digest each */
+    struct repl_buffer bytes;
 };
 
 /* How the network treats a seed's messages; permille. */
@@ -486,6 +497,9 @@ struct sim_request {
 
 enum sim_reading_state { SIM_READING_IDLE, SIM_READING_UNDER_WAY, SIM_READING_DONE, SIM_REDUCING };
 
+struct sim_kept;
+struct sim_site;
+
 struct sim_reading {
     enum sim_reading_state state;
     struct repl_batch *batch;
@@ -515,6 +529,9 @@ struct sim_source {
     size_t spool_count, spool_capacity;
     struct sim_request request;
     uint64_t report_id; /* of the last report */
+    struct sim_kept **kept;
+    size_t kept_count;
+    struct repl_buffer missing; /* struct repl_digest each, as the site said last */
     struct sim_reading readings[SIM_BATCHES];
     struct sim_guard guard;
     struct sim_round round;
@@ -560,6 +577,21 @@ void sim_capture_run(struct sim_source *source);
 void sim_capture_grow(struct sim_source *source);
 void sim_capture_crash(struct sim_source *source);
 
+/* --- what is sent by name -------------------------------------------------------------------- */
+
+bool sim_chunk_known(void *source, const struct repl_digest *name);
+REPL_RESULT sim_supply_keep(void *source, uint64_t number, const struct repl_batch *batch,
+                            uint64_t *kept, struct repl_error *err);
+void sim_supply_drop(struct sim_source *source, uint64_t number);
+void sim_supply_fini(struct sim_source *source);
+void sim_supply_build(struct sim_source *source, const struct repl_ship_segment *segment,
+                      struct repl_buffer *out);
+/* A file's name for one more supply. */
+void sim_supply_name(struct sim_site *site, char name[SIM_NAME_SIZE]);
+/* All that are on the site's disk. */
+struct repl_segment **sim_supplies_open(const struct sim_site *site, bool durable, size_t *count);
+void sim_supplies_free(struct repl_segment **segments, size_t count);
+
 /* --- site ------------------------------------------------------------------------------------ */
 
 struct sim_site {
@@ -568,6 +600,7 @@ struct sim_site {
     struct sim_life life;
     int64_t clock_ns;
     struct sim_disk disk;
+    uint64_t supplies_named;
 
     /* a life's */
     struct repl_journal journal;
@@ -578,7 +611,7 @@ struct sim_site {
     uint64_t owner; /* the request whose bytes are taken */
     struct sim_source *owner_source;
     struct repl_log_record commit;
-    struct repl_buffer chunks; /* struct sim_chunk, of committed segments */
+    struct repl_buffer chunks; /* struct sim_chunk, of committed segments and supplies */
     /* the replica */
     bool replica_busy;
     struct repl_replica_state replica;
@@ -685,6 +718,7 @@ struct sim {
     int64_t pace_ns;       /* between those of the source */
     int64_t reduce_ns;     /* the longest time a worker takes */
     int64_t io_timeout_ns; /* by when a write that was submitted has ended */
+    unsigned stale_names;  /* permille of chunks the site lacks that a source takes for known */
     int64_t interval_ns;
     uint64_t spool_limit_bytes;
     struct sim_life world;     /* never ends */

@@ -226,6 +226,8 @@ struct restore {
     struct sim *sim;
     size_t newest; /* index in the history */
     struct repl_segment **opened;
+    struct repl_segment **supplies;
+    size_t supply_count;
 };
 
 static repl_result open_at(struct restore *r, size_t index, const struct repl_segment **out,
@@ -262,8 +264,11 @@ static repl_result find_chunk(void *context, const struct repl_digest *name,
                               uint32_t *frame_offset, struct repl_error *err)
 {
     struct restore *r = context;
-    for (size_t i = 0; i < r->sim->check.history_count; i++) {
-        REPL_TRY(open_at(r, i, segment, err));
+    for (size_t i = 0; i < r->sim->check.history_count + r->supply_count; i++) {
+        if (i < r->supply_count)
+            *segment = r->supplies[i];
+        else
+            REPL_TRY(open_at(r, i - r->supply_count, segment, err));
         for (uint32_t k = 0; k < (*segment)->footer.chunk_count; k++) {
             if (!repl_digest_equal(&(*segment)->chunks[k].name, name))
                 continue;
@@ -297,7 +302,9 @@ static repl_result restore(struct sim *sim, size_t index, uint64_t size, uint8_t
 {
     size_t count = sim->check.history_count;
     struct restore r = {.sim = sim, .newest = index, .opened = sim_alloc(count * sizeof *r.opened)};
+    r.supplies = sim_supplies_open(&sim->site, true, &r.supply_count);
     repl_result result = view_read_all(&r, size, image, err);
+    sim_supplies_free(r.supplies, r.supply_count);
     for (size_t i = 0; i < count; i++)
         repl_segment_free(r.opened[i]);
     free(r.opened);

@@ -93,31 +93,43 @@ static struct repl_segment *segment_open(struct sim_site *site, uint64_t to_seq,
     return segment;
 }
 
-/* A chunk's bytes, from the first committed segment that carries it. */
+static bool chunk_copy(struct sim_site *site, const struct repl_segment *segment,
+                       const struct repl_digest *name, uint8_t *raw, uint8_t *out)
+{
+    struct repl_buffer stored = {0};
+    size_t size;
+    for (uint32_t k = 0; k < segment->footer.chunk_count; k++) {
+        const struct repl_chunk_entry *chunk = &segment->chunks[k];
+        if (!repl_digest_equal(&chunk->name, name))
+            continue;
+        ensure(repl_ok(repl_segment_read_frame(segment, chunk->frame, site->sim->coder, &stored,
+                                               raw, &size, NULL)));
+        memcpy(out, raw + chunk->frame_offset, REPL_CHUNK_SIZE);
+        repl_buffer_fini(&stored);
+        return true;
+    }
+    return false;
+}
+
+/* A chunk's bytes, from a supply or the first committed segment that carries it. */
 static void chunk_read(struct sim_site *site, const struct repl_digest *name, uint8_t *out)
 {
     const struct sim_check *check = &site->sim->check;
-    struct repl_buffer stored = {0};
     uint8_t *raw = sim_alloc(REPL_FRAME_RAW_MAX);
     bool found = false;
+    size_t supply_count;
+    struct repl_segment **supplies = sim_supplies_open(site, false, &supply_count);
+    for (size_t i = 0; i < supply_count && !found; i++)
+        found = chunk_copy(site, supplies[i], name, raw, out);
+    sim_supplies_free(supplies, supply_count);
     for (size_t i = 0; i < check->history_count && !found; i++) {
         struct repl_segment *segment =
             segment_open(site, check->history[i].to_seq, check->history[i].part);
-        for (uint32_t k = 0; k < segment->footer.chunk_count && !found; k++) {
-            const struct repl_chunk_entry *chunk = &segment->chunks[k];
-            size_t size;
-            if (!repl_digest_equal(&chunk->name, name))
-                continue;
-            ensure(repl_ok(repl_segment_read_frame(segment, chunk->frame, site->sim->coder, &stored,
-                                                   raw, &size, NULL)));
-            memcpy(out, raw + chunk->frame_offset, REPL_CHUNK_SIZE);
-            found = true;
-        }
+        found = chunk_copy(site, segment, name, raw, out);
         repl_segment_free(segment);
     }
     ensure(found);
     free(raw);
-    repl_buffer_fini(&stored);
 }
 
 static bool record_apply(struct sim_site *site, struct sim_inode *data,

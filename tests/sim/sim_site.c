@@ -26,7 +26,7 @@
 #define STAGED_NAME "staged"
 #define REPAIR_NS   (300 * SIM_MS)
 
-enum outcome { WENT_WELL, WENT_WRONG, CRASHED };
+enum outcome { WENT_WELL, WENT_WRONG, CRASHED, LACKING };
 
 struct sim_chunk {
     struct repl_digest name;
@@ -219,11 +219,21 @@ static uint64_t object_size(struct sim *sim, const struct repl_segment *segment)
     return record.size;
 }
 
-static bool references_known(struct sim_site *site, const struct repl_segment *segment)
+static bool carries(const struct repl_segment *segment, const struct repl_digest *name)
+{
+    for (uint32_t i = 0; i < segment->footer.chunk_count; i++) {
+        if (repl_digest_equal(&segment->chunks[i].name, name))
+            return true;
+    }
+    return false;
+}
+
+/* The names it refers to that are nowhere; one may come twice. */
+static void references_check(struct sim_site *site, const struct repl_segment *segment,
+                             struct repl_buffer *missing)
 {
     struct repl_record_walk walk;
     struct repl_record record;
-    bool known = true;
     repl_record_walk_begin(&walk, segment, site->sim->coder);
     for (bool done = false;;) {
         ensure(repl_ok(repl_record_walk_next(&walk, &record, &done, NULL)));
@@ -232,18 +242,32 @@ static bool references_known(struct sim_site *site, const struct repl_segment *s
         if (record.type != REPL_RECORD_CHUNK)
             continue;
         site->sim->counts->references++;
-        known &= sim_site_has_chunk(site, &record.chunk);
+        if (!carries(segment, &record.chunk) && !sim_site_has_chunk(site, &record.chunk))
+            ensure(repl_ok(repl_buffer_append(missing, &record.chunk, sizeof record.chunk, NULL)));
     }
     repl_record_walk_end(&walk);
-    return known;
+}
+
+/* Whether it lacks chunks; then its bytes stay staged. */
+static bool answer_missing(struct sim_site *site, const struct repl_segment *segment)
+{
+    struct sim_message *message = sim_message_new(SIM_MISSING, site->owner_source, site->owner);
+    references_check(site, segment, &message->bytes);
+    if (message->bytes.size == 0) {
+        sim_message_drop(message);
+        return false;
+    }
+    site->sim->counts->missing++;
+    answer(site, site->owner_source, site->owner, message);
+    return true;
 }
 
 static enum outcome segment_judge(struct sim_site *site, const struct repl_segment *segment)
 {
     struct sim *sim = site->sim;
     struct repl_refusal refusal;
-    if (!references_known(site, segment))
-        sim_fail(sim, "supply", "a segment names a chunk that the site does not have");
+    if (answer_missing(site, segment))
+        return LACKING;
     switch (repl_journal_check(&site->journal, &segment->header, &segment->footer,
                                object_size(sim, segment), repl_segment_last_point(segment),
                                sim_site_now(site), &site->commit, &refusal)) {
@@ -338,6 +362,11 @@ static void commit_step(void *actor, uint64_t argument, void *payload)
     enum outcome outcome = steps[step](site);
     if (outcome == CRASHED)
         return;
+    if (outcome == LACKING) {
+        site->journal.upload.committing = false;
+        site->owner = 0;
+        return;
+    }
     enum repl_commit_step next = repl_commit_next(step, outcome == WENT_WELL);
     if (next == REPL_COMMIT_FAILED)
         upload_drop(site);
@@ -445,6 +474,50 @@ static void piece_take(struct sim_site *site, const struct sim_message *m)
     commit_step(site, REPL_COMMIT_SYNC, NULL);
 }
 
+/* Durable under a name of its own, before its chunks count. */
+static enum outcome supply_store(struct sim_site *site, const struct sim_message *m)
+{
+    char name[SIM_NAME_SIZE];
+    struct sim_disk *disk = &site->disk;
+    sim_supply_name(site, name);
+    struct sim_inode *inode = sim_disk_create(disk, "supply.new");
+    if (!repl_ok(sim_disk_write(disk, inode, 0, m->bytes.data, m->bytes.size, NULL)))
+        return WENT_WRONG;
+    if (crash_here(site))
+        return CRASHED;
+    if (site->sim->options.bug != SIM_BUG_SUPPLY_NOT_SYNCED &&
+        !repl_ok(sim_disk_sync(disk, inode, NULL)))
+        return WENT_WRONG;
+    sim_disk_rename(disk, "supply.new", name);
+    if (crash_here(site))
+        return CRASHED;
+    return repl_ok(sim_disk_sync_directory(disk, NULL)) ? WENT_WELL : WENT_WRONG;
+}
+
+static void supply_take(struct sim_site *site, struct sim_message *m)
+{
+    struct repl_segment *segment;
+    struct repl_error err;
+    if (!repl_ok(repl_segment_open(sim_read_at, &m->bytes, m->bytes.size, &segment, &err))) {
+        answer_code(site, m->source, m->request, REPL_REFUSAL_DAMAGED, err.text);
+        return;
+    }
+    if (!repl_ok(repl_segment_verify(segment, site->sim->coder, &err))) {
+        answer_code(site, m->source, m->request, REPL_REFUSAL_DAMAGED, err.text);
+    } else {
+        enum outcome outcome = supply_store(site, m);
+        if (outcome == WENT_WRONG)
+            answer_code(site, m->source, m->request, REPL_REFUSAL_INTERNAL, "cannot store");
+        if (outcome == WENT_WELL) {
+            site->sim->counts->supplies++;
+            site->sim->counts->supplied += segment->footer.chunk_count;
+            chunks_add(site, segment);
+            answer_ack(site, m->source, m->request);
+        }
+    }
+    repl_segment_free(segment);
+}
+
 static void report_take(struct sim_site *site, const struct sim_message *m)
 {
     struct repl_log_record record;
@@ -523,6 +596,8 @@ void sim_site_request(void *actor, uint64_t argument, void *payload)
         piece_take(site, m);
     } else if (m->type == SIM_REPORT) {
         report_take(site, m);
+    } else if (m->type == SIM_SUPPLY) {
+        supply_take(site, m);
     } else {
         ensure(m->type == SIM_LIST);
         list_take(site, m);
@@ -608,6 +683,11 @@ void sim_site_start(struct sim_site *site)
     repl_buffer_fini(&commits);
     for (size_t i = 0; i < site->sim->check.history_count; i++)
         chunks_load(site, &site->sim->check.history[i]);
+    size_t supply_count;
+    struct repl_segment **supplies = sim_supplies_open(site, false, &supply_count);
+    for (size_t i = 0; i < supply_count; i++)
+        chunks_add(site, supplies[i]);
+    sim_supplies_free(supplies, supply_count);
     site->up = true;
     sim_replica_start(site);
     sim_replica_run(site);

@@ -176,16 +176,11 @@ static void spool_drop(struct sim_source *source, uint64_t number)
     if (source->request.active && source->request.type == SIM_PUT &&
         source->request.number == number)
         source->request.active = false;
+    sim_supply_drop(source, number);
     if (spooled == NULL)
         return; /* not a byte of it was taken */
     repl_buffer_fini(&spooled->bytes);
     *spooled = source->spool[--source->spool_count];
-}
-
-static bool chunk_known(void *context, const struct repl_digest *name)
-{
-    const struct sim_source *source = context;
-    return sim_site_has_chunk(&source->sim->site, name);
 }
 
 /* --- requests -------------------------------------------------------------------------------- */
@@ -247,6 +242,22 @@ static void put_begin(struct sim_source *source, const struct repl_pipeline_acti
     }
 }
 
+static void supply_send(struct sim_source *source, uint64_t number)
+{
+    struct sim *sim = source->sim;
+    const struct repl_ship_segment *segment = repl_ship_find(&source->pipeline.ship, number);
+    ensure(segment != NULL && source->missing.size > 0);
+    struct sim_message *message = request_begin(source, SIM_SUPPLY);
+    message->put.to_seq = segment->to_seq;
+    message->put.part = segment->part;
+    sim_supply_build(source, segment, &message->bytes);
+    if (!sim->calm && sim_chance(sim, sim->net.flip)) {
+        sim->counts->flipped++;
+        message->bytes.data[sim_random(sim, message->bytes.size)] ^= 1;
+    }
+    request_send(source, message);
+}
+
 /* One piece of a segment on its way. */
 static void piece_send(struct sim_source *source, const struct sim_spooled *spooled, size_t size,
                        bool last, uint64_t request, int64_t *arrival_ns)
@@ -282,7 +293,8 @@ static void pump(struct sim_source *source)
                                               segment != NULL && segment->complete);
         uint64_t size = spooled->bytes.size;
         uint64_t limit = released ? size : size > HELD_BACK ? size - HELD_BACK : 0;
-        if (r->sent >= limit)
+        bool nothing_left = released && r->sent == size; /* all of it is at the site already */
+        if (r->sent >= limit && !nothing_left)
             return;
         uint64_t piece = limit - r->sent;
         if (piece > 1 && sim_chance(sim, 400))
@@ -385,7 +397,16 @@ void sim_source_answer(void *actor, uint64_t argument, void *payload)
             break;
         case SIM_ACK:
             source->sim->counts->acks++;
-            repl_pipeline_ack(&source->pipeline, &message->ack, now_ns);
+            if (source->request.type == SIM_SUPPLY)
+                repl_pipeline_supplied(&source->pipeline);
+            else
+                repl_pipeline_ack(&source->pipeline, &message->ack, now_ns);
+            break;
+        case SIM_MISSING:
+            repl_buffer_fini(&source->missing);
+            source->missing = message->bytes;
+            message->bytes = (struct repl_buffer){0};
+            repl_pipeline_missing(&source->pipeline);
             break;
         case SIM_REFUSAL:
             sim_trace(source->sim, "source is refused: %s", message->refusal.text);
@@ -472,7 +493,8 @@ static void act(struct sim_source *source, const struct repl_pipeline_action *ac
             spooled->released = true;
         break;
     case REPL_PIPELINE_SUPPLY:
-        sim_fail(sim, "supply", "told to supply chunks that nobody misses");
+        supply_send(source, action->number);
+        break;
     case REPL_PIPELINE_DROP:
         spool_drop(source, action->number);
         break;
@@ -571,7 +593,9 @@ void sim_source_start(struct sim_source *source)
                                             .audit = sim->audit,
                                             .spool_limit_bytes = sim->spool_limit_bytes,
                                             .digests = source->digests,
-                                            .chunk_known = sim->deduplicate ? chunk_known : NULL,
+                                            .chunk_known =
+                                                sim->deduplicate ? sim_chunk_known : NULL,
+                                            .keep = sim_supply_keep,
                                             .chunk_context = source,
                                             .sink = sink,
                                             .sink_context = source};
@@ -597,6 +621,7 @@ void sim_source_crash(struct sim_source *source, bool power)
             repl_buffer_fini(&source->spool[i].bytes);
         source->spool_count = 0;
         sim_capture_crash(source);
+        sim_supply_fini(source);
     }
     if (!power)
         return;

@@ -312,6 +312,7 @@ static void configure(struct sim *sim)
 {
     sim->atomic_writes = sim_chance(sim, 500);
     sim->deduplicate = sim_chance(sim, 300);
+    sim->stale_names = strength(sim, 900);
     sim->interval_ns = sim_span(sim, SIM_SECOND / 4, 3 * SIM_SECOND);
     sim->spool_limit_bytes = sim_chance(sim, 500) ? 1u << 30 : 2000 + sim_random(sim, 40000);
     sim->source.clock_ns = sim_chance(sim, 500) ? 0 : sim_span(sim, SIM_MS, 3600 * SIM_SECOND);
