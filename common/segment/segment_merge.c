@@ -1,0 +1,613 @@
+#include "segment/segment_merge.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ensure.h"
+#include "base/extent_map.h"
+#include "base/hash.h"
+#include "base/limits.h"
+#include "segment/segment_chain.h"
+
+/* A frame that survives whole is copied if it has so many bytes; smaller ones are packed together,
+ * or merging would leave ever more of them. */
+#define COPY_MIN (REPL_FRAME_RAW_MAX / 4)
+
+/* Bytes of a frame that are kept. */
+struct range {
+    uint32_t begin, end;
+};
+
+/* A chunk that the result refers to. */
+struct reference {
+    struct repl_digest name;
+    bool listed; /* in the result */
+};
+
+/*
+ * Extents of the map and of pieces: source of DATA is segment << 32 | frame
+ * (segment: its place in the run); of CHUNK the place of the name in names.
+ */
+struct merge {
+    const struct repl_merge_options *options;
+    struct repl_merge_report *report;
+    struct repl_frame_coder *coder;
+    struct repl_segment_builder *builder;
+
+    size_t first;   /* of the run: a full, or its beginning */
+    uint64_t limit; /* what lies behind it in the segments still to be walked is gone */
+    struct repl_extent_map extents;
+    struct repl_buffer names;      /* struct repl_digest */
+    struct repl_buffer references; /* struct reference, by name */
+    struct repl_buffer pieces;     /* struct repl_extent: DATA, in the order of the frames */
+    struct repl_buffer points;
+
+    struct repl_buffer chunks; /* struct repl_chunk_entry of one segment, in order */
+    struct repl_buffer ranges; /* of one frame */
+    struct repl_buffer stored;
+    uint8_t *raw; /* a frame as it was */
+
+    uint8_t *packed; /* the frame being filled */
+    size_t packed_size;
+    struct repl_buffer packed_extents; /* what lies in it: struct repl_extent */
+    struct repl_buffer packed_chunks;
+    struct repl_buffer packed_stored;
+};
+
+#define TABLE(buffer, type) ((type *)(void *)(buffer).data)
+#define COUNT(buffer, type) ((buffer).size / sizeof(type))
+
+/* --- the run --------------------------------------------------------------------------------- */
+
+static repl_result segment_error(const struct merge *m, size_t i, repl_result result,
+                                 struct repl_error *err)
+{
+    const struct repl_segment_header *h = &m->options->segments[i]->header;
+    return repl_forward(result, err, "segment %llu.%u", (unsigned long long)h->to_seq, h->part);
+}
+
+static repl_result links_check(const struct repl_merge_options *o, struct repl_error *err)
+{
+    for (size_t i = 1; i < o->segment_count; i++) {
+        const struct repl_segment *older = o->segments[i - 1];
+        struct repl_segment_link link = {.header = &older->header,
+                                         .has_point = repl_segment_last_point(older) != NULL,
+                                         .digest = o->links != NULL ? o->links[i - 1]
+                                                                    : older->footer.digest};
+        REPL_TRY(repl_segment_chain_check(&link, &o->segments[i]->header, err));
+        if (older->header.lineage != o->segments[i]->header.lineage)
+            return repl_fail(err, REPL_E_REFUSED,
+                             "segments of lineage %llu and %llu are not merged: it would hide who "
+                             "wrote what",
+                             (unsigned long long)older->header.lineage,
+                             (unsigned long long)o->segments[i]->header.lineage);
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result run_check(const struct repl_merge_options *o, struct repl_error *err)
+{
+    const struct repl_segment *first = o->segments[0], *last = o->segments[o->segment_count - 1];
+    const struct repl_segment_header *a = &first->header, *z = &last->header;
+    if (a->kind != REPL_SEGMENT_CHANGES)
+        return repl_fail(err, REPL_E_REFUSED, "a segment that carries only chunks is not merged");
+    REPL_TRY(links_check(o, err));
+    if (a->from_seq == z->from_seq && a->to_seq == z->to_seq)
+        return REPL_SUCCESS;
+    if (a->part > 0)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "the run begins with part %u of (%llu, %llu] and goes on behind it: no "
+                         "segment can follow part %u and end there",
+                         a->part, (unsigned long long)a->from_seq, (unsigned long long)a->to_seq,
+                         a->part - 1);
+    if (repl_segment_last_point(last) == NULL)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "the run ends with part %u of (%llu, %llu], which is not the last: no "
+                         "segment can end there and begin with an earlier point",
+                         z->part, (unsigned long long)z->from_seq, (unsigned long long)z->to_seq);
+    return REPL_SUCCESS;
+}
+
+static bool is_full(const struct repl_segment *segment)
+{
+    return segment->header.from_seq == 0 && segment->header.part == 0;
+}
+
+static uint64_t sum(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
+/* One segment's points, behind those before them. The last one of a merged segment has the sum of
+ * all; among those that keep only their times it gets back what is its own. */
+static repl_result points_add(struct merge *m, const struct repl_segment *s, uint64_t *changed,
+                              struct repl_error *err)
+{
+    uint64_t merged = 0;
+    for (uint32_t i = 0; i < s->footer.point_count; i++) {
+        struct repl_point point = s->points[i];
+        size_t count = COUNT(m->points, struct repl_point);
+        if (count > 0 && TABLE(m->points, struct repl_point)[count - 1].seq >= point.seq)
+            return repl_fail(err, REPL_E_CORRUPT, "its point %llu is not behind those before it",
+                             (unsigned long long)point.seq);
+        if (i + 1 < s->footer.point_count) {
+            merged = sum(merged, point.changed_bytes);
+        } else {
+            *changed = sum(*changed, point.changed_bytes);
+            if (merged <= point.changed_bytes)
+                point.changed_bytes -= merged;
+        }
+        point.flags |= REPL_POINT_MERGED;
+        REPL_TRY(repl_buffer_append(&m->points, &point, sizeof point, err));
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result points_gather(struct merge *m, struct repl_error *err)
+{
+    const struct repl_merge_options *o = m->options;
+    uint64_t changed = 0;
+    for (size_t i = 0; i < o->segment_count; i++)
+        REPL_TRY(segment_error(m, i, points_add(m, o->segments[i], &changed, err), err));
+    size_t count = COUNT(m->points, struct repl_point);
+    if (count > REPL_POINTS_MAX)
+        return repl_fail(err, REPL_E_REFUSED, "a segment can hold %u points, the run has %zu",
+                         REPL_POINTS_MAX, count);
+    if (count > 0) {
+        struct repl_point *last = &TABLE(m->points, struct repl_point)[count - 1];
+        last->flags &= (uint16_t)~REPL_POINT_MERGED;
+        last->changed_bytes = changed;
+    }
+    return REPL_SUCCESS;
+}
+
+/* --- the manifests --------------------------------------------------------------------------- */
+
+/* The first byte in [offset, end) of which no segment walked so far speaks; end: there is none. */
+static uint64_t first_gap(const struct merge *m, uint64_t offset, uint64_t end)
+{
+    struct repl_extent_cursor cursor = repl_extent_map_seek(&m->extents, offset);
+    const struct repl_extent *e;
+    while (offset < end && (e = repl_extent_cursor_next(&cursor)) != NULL && e->offset <= offset)
+        offset = e->offset + e->length;
+    return offset < end ? offset : end;
+}
+
+static bool ends_in_point(const struct merge *m)
+{
+    const struct repl_merge_options *o = m->options;
+    return repl_segment_last_point(o->segments[o->segment_count - 1]) != NULL;
+}
+
+/* What lies behind the end of a segment's volume is not in it nor in any older one, whatever they
+ * say: newer ones must have spoken of it. */
+static repl_result size_add(struct merge *m, uint64_t size, struct repl_error *err)
+{
+    if (size >= m->limit)
+        return REPL_SUCCESS;
+    uint64_t gap = first_gap(m, size, m->limit);
+    if (gap < m->limit)
+        return repl_fail(err, ends_in_point(m) ? REPL_E_CORRUPT : REPL_E_REFUSED,
+                         "the volume has %llu bytes and is larger later, but no segment of the run "
+                         "after it carries the bytes from offset %llu",
+                         (unsigned long long)size, (unsigned long long)gap);
+    m->limit = size;
+    return REPL_SUCCESS;
+}
+
+static repl_result record_add(struct merge *m, size_t i, const struct repl_record *record,
+                              struct repl_error *err)
+{
+    struct repl_extent extent = {
+        .offset = record->offset, .length = record->length, .type = record->type};
+    if (record->offset >= m->limit)
+        return REPL_SUCCESS;
+    if (record->length > m->limit - record->offset)
+        extent.length = m->limit - record->offset;
+    if (record->type == REPL_RECORD_DATA) {
+        extent.source = (uint64_t)i << 32 | record->frame;
+        extent.source_offset = record->frame_offset;
+    } else if (record->type == REPL_RECORD_CHUNK) {
+        extent.source = COUNT(m->names, struct repl_digest);
+        extent.source_offset = record->chunk_offset;
+        REPL_TRY(repl_buffer_append(&m->names, &record->chunk, sizeof record->chunk, err));
+    }
+    return repl_extent_map_fill(&m->extents, &extent, err);
+}
+
+static repl_result manifest_add(struct merge *m, size_t i, struct repl_error *err)
+{
+    struct repl_record_walk walk;
+    repl_record_walk_begin(&walk, m->options->segments[i], m->coder);
+    repl_result result;
+    for (bool done = false;;) {
+        struct repl_record record;
+        result = repl_record_walk_next(&walk, &record, &done, err);
+        if (!repl_ok(result) || done)
+            break;
+        if (record.type != REPL_RECORD_OBJECT)
+            result = record_add(m, i, &record, err);
+        else if (i + 1 == m->options->segment_count)
+            m->report->volume_size = m->limit = record.size;
+        else
+            result = size_add(m, record.size, err);
+        if (!repl_ok(result))
+            break;
+    }
+    repl_record_walk_end(&walk);
+    return result;
+}
+
+static repl_result manifests_walk(struct merge *m, struct repl_error *err)
+{
+    const struct repl_merge_options *o = m->options;
+    for (size_t i = o->segment_count; i-- > 0;) {
+        m->first = i;
+        REPL_TRY(segment_error(m, i, manifest_add(m, i, err), err));
+        if (is_full(o->segments[i]))
+            break;
+    }
+    uint64_t size = m->report->volume_size;
+    uint64_t gap = first_gap(m, 0, size);
+    if (is_full(o->segments[m->first]) && ends_in_point(m) && gap < size)
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "the run begins with a full, but no segment carries the bytes from offset "
+                         "%llu",
+                         (unsigned long long)gap);
+    return REPL_SUCCESS;
+}
+
+static int reference_order(const void *a, const void *b)
+{
+    const struct reference *x = a, *y = b;
+    return memcmp(x->name.bytes, y->name.bytes, sizeof x->name.bytes);
+}
+
+static int piece_order(const void *a, const void *b)
+{
+    const struct repl_extent *x = a, *y = b;
+    if (x->source != y->source)
+        return x->source < y->source ? -1 : 1;
+    if (x->source_offset != y->source_offset)
+        return x->source_offset < y->source_offset ? -1 : 1;
+    return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+/* From the order of the volume to that of the frames, and which chunks must still be found. */
+static repl_result survivors_sort(struct merge *m, struct repl_error *err)
+{
+    struct repl_extent_cursor cursor = repl_extent_map_seek(&m->extents, 0);
+    for (const struct repl_extent *e; (e = repl_extent_cursor_next(&cursor)) != NULL;) {
+        if (e->type == REPL_RECORD_DATA)
+            REPL_TRY(repl_buffer_append(&m->pieces, e, sizeof *e, err));
+        if (e->type != REPL_RECORD_CHUNK)
+            continue;
+        struct reference r = {.name = TABLE(m->names, struct repl_digest)[e->source]};
+        REPL_TRY(repl_buffer_append(&m->references, &r, sizeof r, err));
+    }
+    size_t pieces = COUNT(m->pieces, struct repl_extent);
+    size_t references = COUNT(m->references, struct reference), unique = 0;
+    struct reference *r = TABLE(m->references, struct reference);
+    if (pieces > 1)
+        qsort(m->pieces.data, pieces, sizeof(struct repl_extent), piece_order);
+    if (references > 1)
+        qsort(r, references, sizeof *r, reference_order);
+    for (size_t i = 0; i < references; i++) {
+        if (unique == 0 || !repl_digest_equal(&r[unique - 1].name, &r[i].name))
+            r[unique++] = r[i];
+    }
+    m->references.size = unique * sizeof *r;
+    return REPL_SUCCESS;
+}
+
+static struct reference *reference_find(const struct merge *m, const struct repl_digest *name)
+{
+    struct reference *all = TABLE(m->references, struct reference);
+    for (size_t low = 0, high = COUNT(m->references, struct reference); low < high;) {
+        size_t middle = low + (high - low) / 2;
+        int order = memcmp(name->bytes, all[middle].name.bytes, sizeof name->bytes);
+        if (order == 0)
+            return &all[middle];
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
+/* --- writing --------------------------------------------------------------------------------- */
+
+/* What has no bytes in a frame. */
+static repl_result extents_write(struct merge *m, struct repl_error *err)
+{
+    uint64_t name = UINT64_MAX, source = 0; /* of the reference made last */
+    struct repl_extent_cursor cursor = repl_extent_map_seek(&m->extents, 0);
+    for (const struct repl_extent *e; (e = repl_extent_cursor_next(&cursor)) != NULL;) {
+        struct repl_extent extent = *e;
+        if (e->type == REPL_RECORD_DATA)
+            continue;
+        if (e->type == REPL_RECORD_CHUNK) {
+            if (e->source != name)
+                REPL_TRY(repl_segment_builder_reference(
+                    m->builder, &TABLE(m->names, struct repl_digest)[e->source], &source, err));
+            name = e->source;
+            extent.source = source;
+        }
+        REPL_TRY(repl_segment_builder_extent(m->builder, &extent, err));
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result frame_write(struct merge *m, const struct repl_frame_entry *entry,
+                               const void *stored, uint32_t *index, struct repl_error *err)
+{
+    if (repl_segment_builder_size(m->builder) + entry->stored_size > REPL_SEGMENT_HARD_LIMIT)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "what survives of the run is more than a segment can hold");
+    return repl_segment_builder_frame(m->builder, entry, stored, index, err);
+}
+
+static repl_result packed_flush(struct merge *m, struct repl_error *err)
+{
+    struct repl_frame_entry entry;
+    uint32_t index;
+    if (m->packed_size == 0)
+        return REPL_SUCCESS;
+    m->packed_stored.size = 0;
+    REPL_TRY(
+        repl_frame_encode(m->coder, m->packed, m->packed_size, &m->packed_stored, &entry, err));
+    REPL_TRY(frame_write(m, &entry, m->packed_stored.data, &index, err));
+    m->report->packed_frames++;
+    m->packed_size = 0;
+    for (size_t i = 0; i < COUNT(m->packed_extents, struct repl_extent); i++) {
+        struct repl_extent *extent = &TABLE(m->packed_extents, struct repl_extent)[i];
+        extent->source = index;
+        REPL_TRY(repl_segment_builder_extent(m->builder, extent, err));
+    }
+    for (size_t i = 0; i < COUNT(m->packed_chunks, struct repl_chunk_entry); i++) {
+        struct repl_chunk_entry *chunk = &TABLE(m->packed_chunks, struct repl_chunk_entry)[i];
+        chunk->frame = index;
+        REPL_TRY(repl_segment_builder_chunk(m->builder, chunk, err));
+    }
+    m->packed_extents.size = m->packed_chunks.size = 0;
+    return REPL_SUCCESS;
+}
+
+/* One frame of the run, and what of it concerns the result. */
+struct survivor {
+    const struct repl_segment *segment;
+    uint32_t frame;
+    const struct repl_extent *pieces;
+    size_t piece_count;
+    const struct repl_chunk_entry *chunks; /* listed in it */
+    size_t chunk_count;
+};
+
+static int range_order(const void *a, const void *b)
+{
+    const struct range *x = a, *y = b;
+    return x->begin < y->begin ? -1 : x->begin > y->begin;
+}
+
+/* Whether a chunk must be kept even where nothing else of its frame is. */
+static bool chunk_wanted(struct merge *m, const struct repl_digest *name)
+{
+    struct reference *reference = reference_find(m, name);
+    if (reference != NULL && !reference->listed) {
+        reference->listed = true;
+        return true;
+    }
+    return m->options->chunk_wanted != NULL &&
+           m->options->chunk_wanted(m->options->chunk_context, name);
+}
+
+static repl_result range_add(struct merge *m, uint32_t begin, uint64_t length,
+                             struct repl_error *err)
+{
+    struct range range = {begin, begin + (uint32_t)length};
+    return repl_buffer_append(&m->ranges, &range, sizeof range, err);
+}
+
+/* The bytes to keep, as ranges in order that neither overlap nor touch: bytes that several extents
+ * share are kept once, and a chunk that is kept lies in one range. */
+static repl_result ranges_find(struct merge *m, const struct survivor *s, struct repl_error *err)
+{
+    m->ranges.size = 0;
+    for (size_t i = 0; i < s->piece_count; i++)
+        REPL_TRY(range_add(m, s->pieces[i].source_offset, s->pieces[i].length, err));
+    for (size_t i = 0; i < s->chunk_count; i++) {
+        if (chunk_wanted(m, &s->chunks[i].name))
+            REPL_TRY(range_add(m, s->chunks[i].frame_offset, REPL_CHUNK_SIZE, err));
+    }
+    size_t count = COUNT(m->ranges, struct range), joined = 0;
+    struct range *r = TABLE(m->ranges, struct range);
+    if (count > 1)
+        qsort(r, count, sizeof *r, range_order);
+    for (size_t i = 0; i < count; i++) {
+        if (joined > 0 && r[i].begin <= r[joined - 1].end) {
+            if (r[joined - 1].end < r[i].end)
+                r[joined - 1].end = r[i].end;
+        } else {
+            r[joined++] = r[i];
+        }
+    }
+    m->ranges.size = joined * sizeof *r;
+    return REPL_SUCCESS;
+}
+
+/* The frame goes as it lies. */
+static repl_result frame_copy(struct merge *m, const struct survivor *s, struct repl_error *err)
+{
+    uint32_t index;
+    REPL_TRY(frame_write(m, &s->segment->frames[s->frame], m->stored.data, &index, err));
+    m->report->copied_frames++;
+    for (size_t i = 0; i < s->piece_count; i++) {
+        struct repl_extent extent = s->pieces[i];
+        extent.source = index;
+        REPL_TRY(repl_segment_builder_extent(m->builder, &extent, err));
+    }
+    for (size_t i = 0; i < s->chunk_count; i++) {
+        struct repl_chunk_entry chunk = s->chunks[i];
+        chunk.frame = index;
+        REPL_TRY(repl_segment_builder_chunk(m->builder, &chunk, err));
+    }
+    m->report->dropped_chunks -= s->chunk_count;
+    return REPL_SUCCESS;
+}
+
+/* Packs one range, and notes where its extents and chunks lie now. */
+static repl_result range_pack(struct merge *m, const struct survivor *s, const struct range *range,
+                              size_t *piece, size_t *chunk, struct repl_error *err)
+{
+    uint32_t size = range->end - range->begin;
+    if (m->packed_size + size > REPL_FRAME_RAW_MAX)
+        REPL_TRY(packed_flush(m, err));
+    uint32_t base = (uint32_t)m->packed_size;
+    memcpy(m->packed + base, m->raw + range->begin, size);
+    m->packed_size += size;
+    for (; *piece < s->piece_count && s->pieces[*piece].source_offset < range->end; (*piece)++) {
+        struct repl_extent extent = s->pieces[*piece];
+        extent.source_offset += base - range->begin;
+        REPL_TRY(repl_buffer_append(&m->packed_extents, &extent, sizeof extent, err));
+    }
+    for (; *chunk < s->chunk_count && s->chunks[*chunk].frame_offset < range->end; (*chunk)++) {
+        struct repl_chunk_entry entry = s->chunks[*chunk];
+        if (entry.frame_offset < range->begin || entry.frame_offset + REPL_CHUNK_SIZE > range->end)
+            continue;
+        entry.frame_offset += base - range->begin;
+        REPL_TRY(repl_buffer_append(&m->packed_chunks, &entry, sizeof entry, err));
+        m->report->dropped_chunks--;
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result frame_carry(struct merge *m, const struct survivor *s, struct repl_error *err)
+{
+    size_t raw_size, piece = 0, chunk = 0;
+    REPL_TRY(ranges_find(m, s, err));
+    if (m->ranges.size == 0)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_forward(
+        repl_segment_read_frame(s->segment, s->frame, m->coder, &m->stored, m->raw, &raw_size, err),
+        err, "segment %llu.%u: frame %u", (unsigned long long)s->segment->header.to_seq,
+        s->segment->header.part, s->frame));
+    const struct range *ranges = TABLE(m->ranges, struct range);
+    if (raw_size >= COPY_MIN && ranges[0].begin == 0 && ranges[0].end == raw_size)
+        return frame_copy(m, s, err);
+    for (size_t i = 0; i < COUNT(m->ranges, struct range); i++)
+        REPL_TRY(range_pack(m, s, &ranges[i], &piece, &chunk, err));
+    ensure(piece == s->piece_count);
+    return REPL_SUCCESS;
+}
+
+static int chunk_order(const void *a, const void *b)
+{
+    const struct repl_chunk_entry *x = a, *y = b;
+    if (x->frame != y->frame)
+        return x->frame < y->frame ? -1 : 1;
+    return x->frame_offset < y->frame_offset ? -1 : x->frame_offset > y->frame_offset;
+}
+
+/* The frames of segment i, of which pieces from *piece on lie in it. */
+static repl_result segment_carry(struct merge *m, size_t i, size_t *piece, struct repl_error *err)
+{
+    const struct repl_segment *segment = m->options->segments[i];
+    size_t chunk_count = segment->footer.chunk_count, chunk = 0;
+    size_t piece_count = COUNT(m->pieces, struct repl_extent);
+    m->chunks.size = 0;
+    REPL_TRY(repl_buffer_append(&m->chunks, segment->chunks, chunk_count * sizeof *segment->chunks,
+                                err));
+    const struct repl_chunk_entry *chunks = TABLE(m->chunks, struct repl_chunk_entry);
+    if (chunk_count > 1)
+        qsort(m->chunks.data, chunk_count, sizeof *chunks, chunk_order);
+    const struct repl_extent *pieces = TABLE(m->pieces, struct repl_extent);
+    for (uint32_t frame = 0; frame < segment->footer.frame_count; frame++) {
+        size_t first_piece = *piece, first_chunk = chunk;
+        while (*piece < piece_count && pieces[*piece].source == ((uint64_t)i << 32 | frame))
+            ++*piece;
+        while (chunk < chunk_count && chunks[chunk].frame == frame)
+            chunk++;
+        struct survivor survivor = {.segment = segment,
+                                    .frame = frame,
+                                    .piece_count = *piece - first_piece,
+                                    .chunk_count = chunk - first_chunk};
+        if (survivor.piece_count > 0)
+            survivor.pieces = &pieces[first_piece];
+        if (survivor.chunk_count > 0)
+            survivor.chunks = &chunks[first_chunk];
+        if (survivor.piece_count > 0 || survivor.chunk_count > 0)
+            REPL_TRY(frame_carry(m, &survivor, err));
+    }
+    return REPL_SUCCESS;
+}
+
+static void report_begin(struct merge *m)
+{
+    const struct repl_merge_options *o = m->options;
+    struct repl_segment_header *header = &m->report->header;
+    *header = o->segments[0]->header;
+    header->to_seq = o->segments[o->segment_count - 1]->header.to_seq;
+    if (m->first > 0)
+        header->from_seq = 0;
+    for (size_t i = 0; i < o->segment_count; i++) {
+        m->report->input_size_bytes += o->segments[i]->footer.file_size;
+        m->report->dropped_bytes += o->segments[i]->footer.raw_size;
+        m->report->dropped_chunks += o->segments[i]->footer.chunk_count;
+    }
+}
+
+/* A full hides the data of what lies before it, not the chunks that others may want. */
+static repl_result result_write(struct merge *m, struct repl_error *err)
+{
+    const struct repl_merge_options *o = m->options;
+    size_t piece = 0;
+    REPL_TRY(repl_segment_builder_new(&m->report->header, m->report->volume_size, o->sink,
+                                      o->sink_context, &m->builder, err));
+    REPL_TRY(extents_write(m, err));
+    for (size_t i = 0; i < o->segment_count; i++)
+        REPL_TRY(segment_carry(m, i, &piece, err));
+    ensure(piece == COUNT(m->pieces, struct repl_extent));
+    REPL_TRY(packed_flush(m, err));
+    REPL_TRY(repl_segment_builder_finish(m->builder, TABLE(m->points, struct repl_point),
+                                         COUNT(m->points, struct repl_point), &m->report->footer,
+                                         err));
+    m->report->dropped_bytes -= m->report->footer.raw_size;
+    return REPL_SUCCESS;
+}
+
+static repl_result merge(struct merge *m, struct repl_error *err)
+{
+    REPL_TRY(run_check(m->options, err));
+    REPL_TRY(points_gather(m, err));
+    REPL_TRY(repl_frame_coder_new(&m->coder, err));
+    m->raw = malloc(REPL_FRAME_RAW_MAX);
+    m->packed = malloc(REPL_FRAME_RAW_MAX);
+    if (m->raw == NULL || m->packed == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for two frames");
+    REPL_TRY(manifests_walk(m, err));
+    REPL_TRY(survivors_sort(m, err));
+    report_begin(m);
+    return result_write(m, err);
+}
+
+repl_result repl_segment_merge(const struct repl_merge_options *options,
+                               struct repl_merge_report *report, struct repl_error *err)
+{
+    ensure(options->segment_count > 0);
+    *report = (struct repl_merge_report){0};
+    struct merge m = {.options = options, .report = report};
+    repl_extent_map_init(&m.extents);
+    repl_result result = merge(&m, err);
+    repl_segment_builder_free(m.builder);
+    repl_frame_coder_free(m.coder);
+    repl_extent_map_fini(&m.extents);
+    struct repl_buffer *const buffers[] = {
+        &m.names,  &m.references, &m.pieces,         &m.points,        &m.chunks,
+        &m.ranges, &m.stored,     &m.packed_extents, &m.packed_chunks, &m.packed_stored};
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
+        repl_buffer_fini(buffers[i]);
+    free(m.raw);
+    free(m.packed);
+    return result;
+}
