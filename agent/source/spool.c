@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/ensure.h"
@@ -115,28 +116,54 @@ static void idle_files_close(struct repl_spool *spool)
     }
 }
 
-static repl_result file_make(struct repl_spool *spool, uint64_t number,
-                             struct repl_spool_file **out, struct repl_error *err)
+/* In the list; NULL: out of memory. */
+static struct repl_spool_file *file_new(struct repl_spool *spool, uint64_t number, int fd)
 {
     struct repl_spool_file *file = calloc(1, sizeof *file);
     if (file == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for a spool file");
-    char name[32];
-    file_name(spool, number, name);
-    idle_files_close(spool);
-    file->fd = openat(spool->dir_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (file->fd < 0) {
-        int failed = errno;
-        free(file);
-        return repl_fail_errno(err, failed == ENOSPC ? REPL_E_NOSPACE : REPL_E_IO, failed,
-                               "spool: making %s", name);
-    }
+        return NULL;
+    file->fd = fd;
     file->spool = spool;
     file->number = number;
     file->newest = &file->oldest;
     file->next = spool->files;
     spool->files = file;
-    *out = file;
+    return file;
+}
+
+static repl_result file_make(struct repl_spool *spool, uint64_t number,
+                             struct repl_spool_file **out, struct repl_error *err)
+{
+    char name[32];
+    file_name(spool, number, name);
+    idle_files_close(spool);
+    int fd = openat(spool->dir_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return repl_fail_errno(err, errno == ENOSPC ? REPL_E_NOSPACE : REPL_E_IO, errno,
+                               "spool: making %s", name);
+    *out = file_new(spool, number, fd);
+    if (*out != NULL)
+        return REPL_SUCCESS;
+    close(fd);
+    return repl_fail(err, REPL_E_NOMEM, "out of memory for a spool file");
+}
+
+repl_result repl_spool_adopt(struct repl_spool *spool, uint64_t number, uint64_t size,
+                             struct repl_error *err)
+{
+    char name[32];
+    struct stat status;
+    ensure(repl_spool_find(spool, number) == NULL);
+    file_name(spool, number, name);
+    if (fstatat(spool->dir_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "spool: taking over %s", name);
+    if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != size)
+        return repl_fail(err, REPL_E_CORRUPT, "spool: %s is not a file of %llu bytes", name,
+                         (unsigned long long)size);
+    struct repl_spool_file *file = file_new(spool, number, -1);
+    if (file == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a spool file");
+    file->readable = file->appended = size;
     return REPL_SUCCESS;
 }
 

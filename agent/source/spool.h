@@ -38,6 +38,10 @@ void repl_spool_fini(struct repl_spool *spool);
  * not there. */
 REPL_RESULT repl_spool_append(struct repl_spool *spool, uint64_t number, const void *data,
                               size_t size, struct repl_error *err);
+/* Takes over segment number from an earlier run: the whole of a file of so many bytes is readable.
+ * REPL_E_CORRUPT: it has another size. */
+REPL_RESULT repl_spool_adopt(struct repl_spool *spool, uint64_t number, uint64_t size,
+                             struct repl_error *err);
 struct repl_spool_file *repl_spool_find(struct repl_spool *spool, uint64_t number);
 /* Removes the file; what is still being written to it is forgotten when it is done. */
 void repl_spool_drop(struct repl_spool *spool, uint64_t number);

@@ -194,6 +194,33 @@ static void a_failed_write_is_told(void **state)
     assert_int_equal(file_count(f), 0);
 }
 
+static void a_file_of_an_earlier_run_is_adopted(void **state)
+{
+    struct fixture *f = *state;
+    static const char name[] = "00000000000000000042.seg";
+    struct repl_error err;
+    char back[16];
+    int fd = openat(f->dir_fd, name, O_WRONLY | O_CREAT, 0600);
+    assert_true(fd >= 0 && write(fd, "from before", 11) == 11 && close(fd) == 0);
+    unsigned before = open_descriptors();
+    assert_int_equal(repl_spool_adopt(&f->spool, 42, 12, &err).code, REPL_E_CORRUPT);
+    assert_int_equal(repl_spool_adopt(&f->spool, 43, 11, &err).code, REPL_E_IO);
+    assert_null(repl_spool_find(&f->spool, 42));
+    assert_true(repl_ok(repl_spool_adopt(&f->spool, 42, 11, &err)));
+    struct repl_spool_file *file = repl_spool_find(&f->spool, 42);
+    assert_true(repl_spool_readable(file) == 11 && repl_spool_appended(file) == 11);
+    assert_int_equal(open_descriptors(), before);
+    assert_true(repl_ok(repl_spool_read(file, 5, back, 6, &err)));
+    assert_memory_equal(back, "before", 6);
+    append(f, 43, "x", 1); /* beside it, the spool goes on */
+    drain(f);
+    assert_true(repl_ok(repl_spool_read(file, 0, back, 4, &err)));
+    assert_memory_equal(back, "from", 4);
+    assert_int_equal(file_count(f), 2);
+    repl_spool_drop(&f->spool, 42);
+    assert_int_equal(file_count(f), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -201,6 +228,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_dropped_file_is_gone_at_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(many_files_take_few_descriptors, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_failed_write_is_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_file_of_an_earlier_run_is_adopted, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
