@@ -7,7 +7,7 @@
 set -u -o pipefail
 : "${REPL:?the path of the program under test}"
 
-workdir=$(mktemp -d /var/tmp/repl-test.XXXXXX)
+workdir=$(mktemp -d "${TEST_DIR:-/var/tmp}/repl-test.XXXXXX")
 test_pids=()
 test_loops=()
 test_mounts=()
