@@ -112,7 +112,10 @@ static bool checkpoint_wanted(const struct repl_pipeline *p, int64_t now_ns)
 {
     if (!checkpoint_is_behind(p) || p->checkpoint_out || p->state_due || p->state_out)
         return false;
-    return p->stopping || p->state.sent_count >= CHECKPOINT_SEGMENTS ||
+    /* While the link is down, the spool is worth most: it is taken over where the checkpoint ends.
+     */
+    return p->stopping || p->ship.state == REPL_SHIP_DOWN ||
+           p->state.sent_count >= CHECKPOINT_SEGMENTS ||
            now_ns - p->checkpoint_ns >= CHECKPOINT_NS || now_ns < p->checkpoint_ns;
 }
 

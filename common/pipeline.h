@@ -191,6 +191,16 @@ void repl_pipeline_fini(struct repl_pipeline *p);
 bool repl_pipeline_track(struct repl_pipeline *p, const struct repl_track_record *record,
                          const char *cause);
 
+/* Whether a segment whose predecessor has this digest is the next that the site is to be sent; only
+ * then may segments from before be taken over. */
+bool repl_pipeline_follows(const struct repl_pipeline *p, const struct repl_digest *prev);
+/* A complete segment that an earlier run left in the spool, before the first next; in their order,
+ * each following the one before. digests: struct repl_batch_digest each, taken over; zeros where
+ * one is not known. point: of one that has one. */
+REPL_RESULT repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_segment *segment,
+                                const struct repl_point *point, struct repl_buffer *digests,
+                                struct repl_error *err);
+
 void repl_pipeline_next(struct repl_pipeline *p, int64_t now_ns,
                         struct repl_pipeline_action *action);
 

@@ -102,6 +102,48 @@ repl_result repl_pipeline_begin(struct repl_pipeline *p, int64_t now_ns, struct 
     return REPL_SUCCESS;
 }
 
+bool repl_pipeline_follows(const struct repl_pipeline *p, const struct repl_digest *prev)
+{
+    struct repl_head tail = repl_ship_tail(&p->ship);
+    return repl_digest_equal(&tail.digest, prev);
+}
+
+repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_segment *segment,
+                                const struct repl_point *point, struct repl_buffer *digests,
+                                struct repl_error *err)
+{
+    ensure(segment->complete && segment->number > p->number);
+    ensure(repl_pipeline_follows(p, &segment->prev));
+    struct repl_pipeline_segment *adopted = calloc(1, sizeof *adopted);
+    if (adopted == NULL || !repl_ok(repl_ship_begin(&p->ship, segment, err))) {
+        free(adopted);
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a segment");
+    }
+    const struct repl_batch_digest *pages = (const void *)digests->data;
+    size_t count = digests->size / sizeof *pages;
+    for (size_t i = 0; i < count; i++)
+        repl_digest_table_sent(&p->table, pages[i].page, &pages[i].digest, segment->number);
+    adopted->number = p->number = segment->number;
+    adopted->size = segment->size;
+    adopted->digests = *digests;
+    *digests = (struct repl_buffer){0};
+    p->spool_bytes += segment->size;
+    p->digest_bytes += adopted->digests.size;
+    struct repl_pipeline_segment **link = &p->segments;
+    while (*link != NULL)
+        link = &(*link)->next;
+    *link = adopted;
+    uint64_t next_seq = segment->to_seq + segment->has_point;
+    if (p->epoch.next_seq < next_seq)
+        p->epoch.next_seq = next_seq;
+    if (point != NULL) {
+        p->point = *point;
+        if (p->epoch.last_end_ns < point->end_ns)
+            p->epoch.last_end_ns = point->end_ns;
+    }
+    return REPL_SUCCESS;
+}
+
 static struct repl_pipeline_segment *building_segment(struct repl_pipeline *p)
 {
     struct repl_pipeline_segment *segment = p->segments;

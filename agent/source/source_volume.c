@@ -15,10 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include "base/ensure.h"
+#include "base/limits.h"
 #include "control/control.h"
 #include "source/source_volume_internal.h"
+#include "source/spool_load.h"
 
 #define REOPEN_NS (10 * REPL_SECOND_NS)
 #define STOP_NS   (5 * REPL_SECOND_NS)
@@ -274,6 +277,82 @@ static repl_result grown_follow(struct repl_source_volume *v, struct repl_error 
     return REPL_SUCCESS;
 }
 
+/* The first of the segments that follows what the site is known to have; all before it came back by
+ * a power cut. */
+static size_t spool_first(const struct repl_source_volume *v, const struct repl_spool_load *load)
+{
+    size_t first = 0;
+    while (first < load->segment_count &&
+           !repl_pipeline_follows(&v->pipeline, &load->segments[first].header.prev))
+        first++;
+    return first;
+}
+
+/* Chunks that go by name could not be supplied any more. */
+static bool is_self_contained(const struct repl_spool_segment *segment)
+{
+    static const struct repl_page_digest unknown;
+    const struct repl_batch_digest *digests = (const void *)segment->digests.data;
+    size_t count = segment->digests.size / sizeof *digests;
+    for (size_t i = 0; i < count; i++) {
+        if (memcmp(&digests[i].digest, &unknown, sizeof unknown) == 0)
+            return false;
+    }
+    return true;
+}
+
+static repl_result segment_adopt(struct repl_source_volume *v, struct repl_spool_segment *segment,
+                                 struct repl_error *err)
+{
+    const struct repl_ship_segment adopted = {
+        .number = segment->number,
+        .from_seq = segment->header.from_seq,
+        .to_seq = segment->header.to_seq,
+        .part = segment->header.part,
+        .created_ns = segment->header.created_ns,
+        .prev = segment->header.prev,
+        .complete = true,
+        .has_point = segment->has_point,
+        .digest = segment->digest,
+        .size = segment->size_bytes,
+    };
+    REPL_TRY(repl_spool_adopt(&v->spool, segment->number, segment->size_bytes, err));
+    return repl_pipeline_adopt(&v->pipeline, &adopted, segment->has_point ? &segment->point : NULL,
+                               &segment->digests, err);
+}
+
+static void spool_file_remove(const struct repl_source_volume *v, uint64_t number)
+{
+    char name[32];
+    snprintf(name, sizeof name, "%020llu.seg", (unsigned long long)number);
+    unlinkat(v->dir.spool_fd, name, 0);
+}
+
+/* What an earlier run of the agent had built and the site has not got. */
+static repl_result spool_take_over(struct repl_source_volume *v, struct repl_error *err)
+{
+    const struct repl_spool_load_options options = {
+        .dir_fd = v->dir.spool_fd,
+        .volume = v->dir.state.volume,
+        .lineage = v->dir.state.lineage,
+        .threads = 2,
+        .digest_bytes_max = REPL_VOLUME_DIGESTS_MAX,
+    };
+    struct repl_spool_load load;
+    REPL_TRY(repl_spool_load(&options, &load, err));
+    repl_result result = REPL_SUCCESS;
+    size_t first = spool_first(v, &load), end = first;
+    while (repl_ok(result) && end < load.segment_count && is_self_contained(&load.segments[end]))
+        result = segment_adopt(v, &load.segments[end++], err);
+    for (size_t i = 0; repl_ok(result) && i < load.segment_count; i++) {
+        if (i < first || i >= end)
+            spool_file_remove(v, load.segments[i].number);
+    }
+    v->adopted = end - first;
+    repl_spool_load_fini(&load);
+    return result;
+}
+
 static repl_result pipeline_open(struct repl_source_volume *v, struct repl_error *err)
 {
     const struct repl_source_volume_options *o = &v->options;
@@ -294,12 +373,16 @@ static repl_result pipeline_open(struct repl_source_volume *v, struct repl_error
     };
     repl_spool_init(&v->spool, o->loop, v->dir.spool_fd, spool_progress, v);
     repl_result result = repl_pipeline_init(&v->pipeline, &options, &v->dir.state, err);
+    if (repl_ok(result))
+        result = spool_take_over(v, err);
     if (repl_ok(result)) {
         volume_tracker_start(v);
         result = grown_follow(v, err);
     }
-    if (!repl_ok(result))
+    if (!repl_ok(result)) {
+        repl_spool_fini(&v->spool);
         repl_pipeline_fini(&v->pipeline);
+    }
     return result;
 }
 
@@ -356,6 +439,9 @@ static void open_log(const struct repl_source_volume *v)
 {
     repl_log(LOG_NOTICE, "volume %s: %s (%s), %llu bytes%s", volume_name(v), v->device.path,
              v->device.identity, (unsigned long long)v->device.size, v->dir.is_new ? ", new" : "");
+    if (v->adopted > 0)
+        repl_log(LOG_NOTICE, "volume %s: %zu segments of before are in the spool, to be sent",
+                 volume_name(v), v->adopted);
     if (v->tracker == NULL)
         repl_log(LOG_WARNING,
                  "volume %s: writes are not tracked, each round compares the whole device: %s",

@@ -61,6 +61,7 @@ struct repl_source_volume {
     struct repl_state_dir dir;
     struct repl_pipeline pipeline;
     struct repl_spool spool;
+    size_t adopted; /* segments that were in it already */
     struct volume_batch *batches;
     struct repl_timer timer, report_timer, reopen_timer, stop_timer, fail_timer;
     struct repl_error late_failure; /* of fail_timer */

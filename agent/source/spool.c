@@ -92,7 +92,7 @@ void repl_spool_fini(struct repl_spool *spool)
 {
     ensure(spool->writes_out == 0);
     while (spool->files != NULL)
-        repl_spool_drop(spool, spool->files->number);
+        file_free(spool->files);
 }
 
 struct repl_spool_file *repl_spool_find(struct repl_spool *spool, uint64_t number)

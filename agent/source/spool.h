@@ -31,7 +31,7 @@ struct repl_spool {
 
 void repl_spool_init(struct repl_spool *spool, struct repl_loop *loop, int dir_fd,
                      repl_spool_fn *progress, void *context);
-/* Removes every file; no write may be outstanding (writes_out is 0). */
+/* The files stay; no write may be outstanding (writes_out is 0). */
 void repl_spool_fini(struct repl_spool *spool);
 
 /* Copies the bytes and starts to write them at the end of segment number, which is made if it is

@@ -275,8 +275,6 @@ repl_result repl_state_dir_open(const char *state_path, const char *volume, uint
     if (repl_ok(result))
         result = directory_make(out->dir_fd, "spool", &out->spool_fd, err);
     if (repl_ok(result))
-        result = directory_empty(out->spool_fd, err);
-    if (repl_ok(result))
         result = state_load(out, volume_size, identity, err);
     if (repl_ok(result))
         result = digests_open(out, volume_size, err);

@@ -33,9 +33,9 @@ struct repl_state_dir {
     char label[128]; /* for messages */
 };
 
-/* Opens or makes the volume's directory, empties its spool, maps its digests for volume_size
- * bytes. A volume without state gets a new UUID. A table that does not belong to the state is
- * begun anew, which costs sending everything once. */
+/* Opens or makes the volume's directory, maps its digests for volume_size bytes. A volume without
+ * state gets a new UUID. A table that does not belong to the state is begun anew, which costs
+ * sending everything once. */
 REPL_RESULT repl_state_dir_open(const char *state_path, const char *volume, uint64_t volume_size,
                                 const char *identity, struct repl_state_dir *out,
                                 struct repl_error *err);

@@ -1,0 +1,76 @@
+#!/bin/bash
+# The link is down, points pile up in the spool, and the agent is stopped, killed and started again:
+# the site gets every one of them afterwards, with its own time; a damaged one costs those behind it.
+. "${0%/*}/functions.sh"
+requires_root
+requires_loop
+requires_tool jq
+
+make_keys
+make_loop "$workdir/disk" 64M
+disk=$loop
+write_site_config raw
+write_agent_config "raw=$disk"
+start_site
+start_agent
+wait_replicated raw 60
+seed=$(site_value raw .point.seq)
+
+spool=$workdir/state/volumes/raw/spool
+segments() { find "$spool" -name '*.seg' | wc -l; }
+pile_up() { # N: until so many segments are in the spool
+    local i=0
+    while [ "$(segments)" -lt "$1" ]; do
+        i=$((i + 1))
+        [ "$i" -lt 200 ] || fail "no points are spooled: $(agent_value raw .state) $(agent_value raw .cause)"
+        run dd if=/dev/urandom of="$disk" bs=4k count=8 seek=$((RANDOM % 16000)) oflag=direct conv=notrunc status=none
+        sleep 0.3
+    done
+}
+points_since() { # SEQ: how many the store lists behind it, and fails on a hole
+    "$REPL" points raw --store "$workdir/store" --json |
+        jq -e --argjson from "$1" '[.. | objects | select(has("seq")) | .seq] | unique | map(select(. > $from))
+            | if length > 0 and (.[-1] - .[0] + 1) != length then error("a hole") else length end'
+}
+equal() {
+    wait_replicated raw 60
+    wait_for 30 "the replica has reached the last point" replica_reached raw
+    same_bytes "$disk" "$workdir/store/volumes/raw/replica.img" || fail "$1: the replica differs"
+}
+
+for signal in TERM KILL; do
+    note "a link that is down, and the agent ends by SIG$signal"
+    seed=$(site_value raw .point.seq)
+    stop_site
+    pile_up 4
+    kept=$(segments)
+    stop_agent "$signal"
+    run dd if=/dev/urandom of="$disk" bs=4k count=5 seek=900 oflag=direct conv=notrunc status=none
+    start_agent
+    wait_for 10 "the spool is taken over" grep -q "segments of before are in the spool" "$workdir/agent.log"
+    pile_up $((kept + 2))
+    start_site
+    equal "after SIG$signal"
+    got=$(points_since "$seed") || fail "the points behind $seed have a hole"
+    [ "$got" -ge $((kept - 1 + 2)) ] || fail "$got points arrived, of $kept in the spool and more"
+    [ "$("$REPL" points raw --store "$workdir/store" --json | jq '[.. | objects | select(.resync == true)] | length')" = 0 ] ||
+        fail "something was compared as a whole"
+    note "$kept segments were kept, $got points arrived"
+    : >"$workdir/agent.log"
+done
+
+note "a file of the spool is damaged meanwhile"
+seed=$(site_value raw .point.seq)
+stop_site
+pile_up 4
+stop_agent KILL
+damaged=$(find "$spool" -name '*.seg' | sort | sed -n 3p)
+printf 'X' | dd of="$damaged" bs=1 seek=$(($(stat -c %s "$damaged") / 2)) conv=notrunc status=none
+start_agent
+wait_for 10 "what is whole is taken over" grep -q "2 segments of before are in the spool" "$workdir/agent.log"
+start_site
+equal "after damage"
+note "$(points_since "$seed") points arrived"
+
+run "$REPL" verify raw --store "$workdir/store" >"$workdir/verify.log" 2>&1
+note "passed"
