@@ -208,6 +208,14 @@ enum repl_epoch_verdict repl_epoch_closed(struct repl_epoch *epoch, int64_t now_
     return vain(epoch, now_ns);
 }
 
+void repl_epoch_no_try(struct repl_epoch *epoch)
+{
+    if (epoch->quiesced)
+        return;
+    epoch->tries_ns = 0;
+    epoch->tries = 0;
+}
+
 enum repl_epoch_verdict repl_epoch_spoilt(struct repl_epoch *epoch, int64_t now_ns)
 {
     ensure(epoch->state == REPL_EPOCH_TRYING);

@@ -126,6 +126,8 @@ bool repl_epoch_is_whole(const struct repl_epoch *epoch,
 enum repl_epoch_verdict repl_epoch_closed(struct repl_epoch *epoch, int64_t now_ns,
                                           const struct repl_write_counters *counters, bool small,
                                           bool others_whole);
+/* The round that was closed last counts as none of the tries at a window. */
+void repl_epoch_no_try(struct repl_epoch *epoch);
 /* A whole round turned out not to be one (the freeze had ended, the audit was without a verdict,
  * another volume of the group failed). */
 enum repl_epoch_verdict repl_epoch_spoilt(struct repl_epoch *epoch, int64_t now_ns);

@@ -68,7 +68,7 @@ static void commit_apply(struct repl_journal *j, const struct repl_log_commit *c
     j->volume_size = commit->volume_size;
     if (commit->has_point) {
         j->point = commit->point;
-        j->unchanged_until_ns = commit->point.end_ns;
+        j->unchanged_until_ns = commit->point.begin_ns; /* what came later may be missing */
         j->heard_ns = time_ns;
     }
 }

@@ -160,6 +160,8 @@ static void segment_acknowledged(struct repl_pipeline *p, uint64_t number)
         p->options.acknowledged(p->options.chunk_context, number);
     p->spool_bytes -= segment->size;
     p->sent_bytes += segment->size;
+    if (segment->begin_ns != 0)
+        p->site_begin_ns = segment->begin_ns;
     p->segments = segment->next;
     repl_pipeline_segment_free(p, segment);
     repl_pipeline_drop(p, number);
@@ -309,8 +311,8 @@ void repl_pipeline_next(struct repl_pipeline *p, int64_t now_ns,
         memcpy(&action->number, p->drops.data + p->drops.size, sizeof action->number);
         return;
     }
-    if (repl_pipeline_round_next(p, action) || durability_next(p, now_ns, action) ||
-        link_next(p, action))
+    if (repl_pipeline_coalesce_next(p, action) || repl_pipeline_round_next(p, action) ||
+        durability_next(p, now_ns, action) || link_next(p, action))
         return;
     if (repl_pipeline_take_due(&p->release_due)) {
         action->type = REPL_PIPELINE_RELEASE;

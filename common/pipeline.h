@@ -51,6 +51,8 @@ enum repl_pipeline_action_type {
     REPL_PIPELINE_SUPPLY,     /* send the chunks the site said are missing; then supplied or lost */
     REPL_PIPELINE_DROP,       /* segment number is done with: end its request if there is one,
                                  remove it from the spool if a byte of it came there */
+    REPL_PIPELINE_COALESCE,   /* merge the spool's segments number to last (segment_merge.h) and
+                                 verify the result, as segment into; then coalesced */
     REPL_PIPELINE_RECOVER,    /* ask the site which segments lie behind from up to head, and call
                                  forget for each of their extents; then recovered, or lost */
 };
@@ -66,6 +68,7 @@ struct repl_pipeline_action {
     enum repl_settle settle;
     int64_t delay_ns; /* AUDIT */
     uint64_t number;
+    uint64_t last, into; /* COALESCE */
     uint64_t offset;
     int64_t until_ns;
     struct repl_head from, head; /* RECOVER */
@@ -108,7 +111,8 @@ struct repl_pipeline_options {
     uint64_t volume_size;
     int64_t interval_ns;       /* between points */
     enum repl_quiesce quiesce; /* heeded only where there is a tracker */
-    uint64_t parked_pages;     /* that fit into the shell's batches at once */
+    /* That fit into the shell's batches at once: each is sure to take REPL_BATCH_PAGES_SURE. */
+    uint64_t parked_pages;
     struct repl_audit_limits audit;
     uint64_t spool_limit_bytes;       /* reading stops while more is built and not acknowledged */
     struct repl_page_digest *digests; /* one for each page of the volume; outlives the pipeline */
@@ -170,11 +174,18 @@ struct repl_pipeline {
     bool recovering;                  /* and has more to tell */
     bool stopping;                    /* a last checkpoint, and no more rounds */
 
+    /* a spool that fills */
+    bool coalescing;
+    uint64_t coalesce_first, coalesce_last, coalesce_bytes; /* the run being merged */
+    uint64_t coalesce_at_bytes;                             /* when to look again */
+
     /* for people */
     struct repl_point point;    /* the last one cut */
     int64_t unchanged_until_ns; /* the volume is known to equal it until then */
+    int64_t site_begin_ns;      /* of the last point the site is known to have; 0: not known */
     uint64_t point_count, changed_bytes, sent_bytes, torn_rounds;
     uint64_t degradations;
+    uint64_t coalesced_points; /* kept as times only */
     char degraded_cause[REPL_WIRE_TEXT_MAX + 1];
     char quiesce_cause[REPL_WIRE_TEXT_MAX + 1]; /* why the last freeze or command failed */
     struct repl_error error; /* why the last round failed; code REPL_OK: it did not */
@@ -237,6 +248,8 @@ bool repl_pipeline_is_whole(const struct repl_pipeline *p,
 /* others_whole: of a group; true if there is none. */
 void repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
                           const struct repl_write_counters *counters, bool others_whole);
+/* After closed: another volume's round of the group was a big one, so it was no try at a window. */
+void repl_pipeline_others_big(struct repl_pipeline *p);
 /* intact: from quiesced until the RESUME. Also unasked, when it has ended by itself. */
 void repl_pipeline_resumed(struct repl_pipeline *p, bool intact, int64_t now_ns);
 void repl_pipeline_audited(struct repl_pipeline *p, const struct repl_audit_sample *sample,
@@ -254,6 +267,17 @@ REPL_RESULT repl_pipeline_grow(struct repl_pipeline *p, uint64_t volume_size,
                                struct repl_page_digest *digests, struct repl_error *err);
 /* Not in the middle of a round. */
 bool repl_pipeline_may_grow(const struct repl_pipeline *p);
+
+/* --- the spool ------------------------------------------------------------------------------- */
+
+/* The numbers (uint64_t) of the segments from first to the last; appended. */
+REPL_RESULT repl_pipeline_run(const struct repl_pipeline *p, uint64_t first,
+                              struct repl_buffer *numbers, struct repl_error *err);
+/* The run of a COALESCE is one segment now, or could not be. False: it is not wanted (any more),
+ * and the caller removes it. True: it has taken the place of the run, whose DROPs follow. */
+bool repl_pipeline_coalesced(struct repl_pipeline *p, repl_result result, uint64_t number,
+                             const struct repl_segment_header *header,
+                             const struct repl_segment_footer *footer);
 
 /* --- durability ------------------------------------------------------------------------------ */
 

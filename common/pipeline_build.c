@@ -125,6 +125,7 @@ repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_
         repl_digest_table_sent(&p->table, pages[i].page, &pages[i].digest, segment->number);
     adopted->number = p->number = segment->number;
     adopted->size = segment->size;
+    adopted->begin_ns = point != NULL ? point->begin_ns : 0;
     adopted->digests = *digests;
     *digests = (struct repl_buffer){0};
     p->spool_bytes += segment->size;
@@ -162,6 +163,7 @@ repl_result repl_pipeline_finish(struct repl_pipeline *p, const struct repl_poin
     repl_segment_builder_free(p->builder);
     p->builder = NULL;
     building_segment(p)->size = footer.file_size;
+    building_segment(p)->begin_ns = point != NULL ? point->begin_ns : 0;
     p->spool_bytes += footer.file_size;
     repl_ship_complete(&p->ship, p->number, &footer.digest, footer.file_size, point != NULL);
     return REPL_SUCCESS;

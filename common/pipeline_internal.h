@@ -10,6 +10,7 @@ struct repl_pipeline_segment {
     uint64_t number;
     uint64_t size;              /* once complete */
     uint64_t kept;              /* bytes kept of what it refers to */
+    int64_t begin_ns;           /* of its point; 0: it has none */
     struct repl_buffer digests; /* struct repl_batch_digest each */
 };
 
@@ -34,6 +35,11 @@ REPL_RESULT repl_pipeline_finish(struct repl_pipeline *p, const struct repl_poin
 REPL_RESULT repl_pipeline_take(struct repl_pipeline *p, const struct repl_batch *batch,
                                int64_t now_ns, struct repl_error *err);
 bool repl_pipeline_spool_is_full(const struct repl_pipeline *p);
+
+/* --- pipeline_coalesce.c --------------------------------------------------------------------- */
+
+/* What to do about a spool that fills, if anything. */
+bool repl_pipeline_coalesce_next(struct repl_pipeline *p, struct repl_pipeline_action *action);
 
 /* --- pipeline_round.c ------------------------------------------------------------------------ */
 

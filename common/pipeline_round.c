@@ -369,6 +369,11 @@ void repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
     prove_if_done(p, now_ns);
 }
 
+void repl_pipeline_others_big(struct repl_pipeline *p)
+{
+    repl_epoch_no_try(&p->epoch);
+}
+
 /* --- quiescing ------------------------------------------------------------------------------- */
 
 void repl_pipeline_quiesced(struct repl_pipeline *p, repl_result result,
@@ -587,7 +592,7 @@ repl_result repl_pipeline_grow(struct repl_pipeline *p, uint64_t volume_size,
 /* With the spool full nothing is opened: what changes is on the tracker's map, and stays there. */
 static bool may_open(const struct repl_pipeline *p)
 {
-    return !p->stopping && !p->recovering && (!is_tracked(p) || is_based(p)) &&
+    return !p->stopping && !p->recovering && !p->coalescing && (!is_tracked(p) || is_based(p)) &&
            (p->hold == REPL_HOLD_ON || !repl_pipeline_spool_is_full(p));
 }
 
@@ -597,9 +602,12 @@ bool repl_pipeline_round_next(struct repl_pipeline *p, struct repl_pipeline_acti
         action->type = REPL_PIPELINE_RESUME;
     } else if (repl_pipeline_take_due(&p->repair_due)) {
         action->type = REPL_PIPELINE_REPAIR;
-    } else if (repl_pipeline_take_due(&p->settle_due)) {
+    } else if (p->settle_due && !(p->settle == REPL_SETTLE_ALL && p->round.batches_out > 0)) {
+        /* Pages in a batch are in none of the bitmaps. What was not settled for that reason is at
+         * the next point; where new pages have to be added, that waits, and the record with it. */
+        p->settle_due = false;
         action->type = REPL_PIPELINE_SETTLE;
-        action->settle = p->settle;
+        action->settle = p->round.batches_out > 0 ? REPL_SETTLE_NONE : p->settle;
         p->settle = REPL_SETTLE_NONE;
     } else if (repl_pipeline_take_due(&p->close_due)) {
         action->type = REPL_PIPELINE_CLOSE;

@@ -219,6 +219,20 @@ void repl_ship_dropped(struct repl_ship *ship)
     ship->supply_due = false;
 }
 
+void repl_ship_replace(struct repl_ship *ship, uint64_t first,
+                       const struct repl_ship_segment *merged)
+{
+    size_t i = ship->acknowledged;
+    while (i < ship->segment_count && ship->segments[i].number != first)
+        i++;
+    ensure(i < ship->segment_count);
+    ensure(i > ship->acknowledged || ship->state != REPL_SHIP_SENDING);
+    ship->segments[i] = *merged;
+    ship->segment_count = i + 1;
+    if (i == ship->acknowledged)
+        ship->resume_offset = 0;
+}
+
 /* --- what the site says ---------------------------------------------------------------------- */
 
 static void head_advance(struct repl_ship *ship, const struct repl_head *head)

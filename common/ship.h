@@ -104,6 +104,10 @@ void repl_ship_complete(struct repl_ship *ship, uint64_t number, const struct re
  * ended that request. */
 void repl_ship_abandon(struct repl_ship *ship, uint64_t number);
 
+/* The segments from number first to the last, none of which has been sent whole, are one now. */
+void repl_ship_replace(struct repl_ship *ship, uint64_t first,
+                       const struct repl_ship_segment *merged);
+
 void repl_ship_welcome(struct repl_ship *ship, const struct repl_welcome *welcome, int64_t now_ns);
 void repl_ship_ack(struct repl_ship *ship, const struct repl_ack *ack, int64_t now_ns);
 void repl_ship_refused(struct repl_ship *ship, const struct repl_refusal *refusal, int64_t now_ns);

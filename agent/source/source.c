@@ -100,13 +100,35 @@ static repl_result group_find(struct source *s, const char *name, struct repl_so
             return REPL_SUCCESS;
         }
     }
+    enum repl_quiesce quiesce = REPL_QUIESCE_WINDOW;
     for (size_t i = 0; i < s->config->volume_count; i++) {
-        const char *group = s->config->volumes[i].group;
-        members += group != NULL && strcmp(group, name) == 0;
+        const struct repl_config_volume *volume = &s->config->volumes[i];
+        if (volume->group == NULL || strcmp(volume->group, name) != 0)
+            continue;
+        if (members++ == 0)
+            quiesce = volume->quiesce;
+        else if (volume->quiesce != quiesce) /* they would be frozen in turn, never together */
+            return repl_fail(err, REPL_E_USAGE,
+                             "%s: the volumes of group %s are cut together: give them all the same "
+                             "quiesce",
+                             s->config->path, name);
     }
     REPL_TRY(repl_source_group_new(s->loop, name, members, out, err));
     s->groups[s->group_count++] = *out;
     return REPL_SUCCESS;
+}
+
+/* A group is cut as often as the most demanding of its volumes. */
+static int64_t rpo_of(const struct source *s, const struct repl_config_volume *volume)
+{
+    int64_t rpo_ms = volume->rpo_ms;
+    for (size_t i = 0; volume->group != NULL && i < s->config->volume_count; i++) {
+        const struct repl_config_volume *other = &s->config->volumes[i];
+        if (other->group != NULL && strcmp(other->group, volume->group) == 0 &&
+            other->rpo_ms < rpo_ms)
+            rpo_ms = other->rpo_ms;
+    }
+    return rpo_ms;
 }
 
 static repl_result volumes_start(struct source *s, const struct repl_client_options *client,
@@ -126,6 +148,7 @@ static repl_result volumes_start(struct source *s, const struct repl_client_opti
             .config = s->config,
             .volume = &s->config->volumes[i],
             .group = group,
+            .rpo_ms = rpo_of(s, &s->config->volumes[i]),
             .stopped = volume_stopped,
             .context = s,
         };

@@ -21,6 +21,7 @@ struct repl_source_group {
     size_t count, capacity;
     bool spoilt; /* the round under way will be no point of the group */
     bool looking, look_again;
+    bool patient; /* the timer is armed */
     struct repl_timer patience;
 };
 
@@ -81,6 +82,12 @@ static bool is_lost(const struct member *member)
 
 /* --- the common steps ------------------------------------------------------------------------ */
 
+static void patience_end(struct repl_source_group *group)
+{
+    repl_timer_cancel(&group->patience);
+    group->patient = false;
+}
+
 static void alone(struct member *member)
 {
     member->place = AWAY;
@@ -90,7 +97,7 @@ static void alone(struct member *member)
 
 static void open_each_alone(struct repl_source_group *group)
 {
-    repl_timer_cancel(&group->patience);
+    patience_end(group);
     for (size_t i = 0; i < group->count; i++) {
         if (group->members[i].place == AT_OPEN && volume_is_up(group->members[i].volume)) {
             alone(&group->members[i]);
@@ -105,7 +112,7 @@ static void open_all(struct repl_source_group *group)
     struct repl_write_counters counters[REPL_SOURCE_GROUP_MAX];
     struct repl_error err;
     bool unchanged = true;
-    repl_timer_cancel(&group->patience);
+    patience_end(group);
     int64_t now_ns = repl_now_wall_ns();
     for (size_t i = 0; i < group->count; i++) {
         if (!repl_ok(volume_counters_begin(group->members[i].volume, &counters[i], &err))) {
@@ -134,7 +141,8 @@ static void close_all(struct repl_source_group *group)
 {
     struct repl_write_counters counters[REPL_SOURCE_GROUP_MAX];
     struct repl_error err;
-    bool whole = true;
+    bool whole = true, small = true;
+    patience_end(group);
     for (size_t i = 0; i < group->count; i++) {
         struct repl_source_volume *v = group->members[i].volume;
         if (!repl_ok(volume_counters_end(v, &counters[i], &err))) {
@@ -143,11 +151,14 @@ static void close_all(struct repl_source_group *group)
             return;
         }
         whole = whole && repl_pipeline_is_whole(&v->pipeline, &counters[i]);
+        small = small && v->pipeline.round.parked;
     }
     int64_t now_ns = repl_now_wall_ns();
     for (size_t i = 0; i < group->count; i++) {
         group->members[i].place = AWAY;
         repl_pipeline_closed(&group->members[i].volume->pipeline, now_ns, &counters[i], whole);
+        if (!small)
+            repl_pipeline_others_big(&group->members[i].volume->pipeline);
     }
     for (size_t i = 0; i < group->count; i++)
         volume_pump(group->members[i].volume);
@@ -155,6 +166,7 @@ static void close_all(struct repl_source_group *group)
 
 static void commit_all(struct repl_source_group *group)
 {
+    patience_end(group);
     int64_t now_ns = repl_now_wall_ns();
     for (size_t i = 0; i < group->count; i++) {
         group->members[i].place = AWAY;
@@ -214,6 +226,10 @@ void repl_source_group_look(struct repl_source_group *group)
     group->looking = true;
     while (group->look_again) {
         group->look_again = false;
+        for (size_t i = 0; i < group->count; i++) {
+            if (!volume_is_up(group->members[i].volume) && !group->members[i].in_round)
+                group->members[i].place = AWAY;
+        }
         if (any_in_round(group))
             round_follow(group);
         else if (!all_able(group))
@@ -222,6 +238,15 @@ void repl_source_group_look(struct repl_source_group *group)
             open_all(group);
     }
     group->looking = false;
+}
+
+/* Of whoever waits for the others, wherever that is. */
+static void patience_begin(struct repl_source_group *group, const struct repl_source_volume *volume)
+{
+    int64_t patience_ns = 2 * volume->pipeline.options.interval_ns;
+    if (!group->patient)
+        repl_timer_arm(group->loop, &group->patience, repl_now_mono_ns() + patience_ns);
+    group->patient = true;
 }
 
 void repl_source_group_open(struct repl_source_group *group, struct repl_source_volume *volume)
@@ -236,8 +261,7 @@ void repl_source_group_open(struct repl_source_group *group, struct repl_source_
         return;
     }
     member->place = AT_OPEN;
-    int64_t patience_ns = 2 * volume->pipeline.options.interval_ns;
-    repl_timer_arm(group->loop, &group->patience, repl_now_mono_ns() + patience_ns);
+    patience_begin(group, volume);
     for (size_t i = 0; i < group->count; i++) {
         struct repl_source_volume *other = group->members[i].volume;
         if (group->members[i].place == AWAY && !group->members[i].in_round && other != volume) {
@@ -254,6 +278,7 @@ static bool waits(struct repl_source_group *group, struct repl_source_volume *vo
     if (!member->in_round)
         return false;
     member->place = place;
+    patience_begin(group, volume);
     return true;
 }
 
@@ -271,7 +296,12 @@ void repl_source_group_commit(struct repl_source_group *group, struct repl_sourc
 
 static void patience_over(struct repl_timer *timer)
 {
-    open_each_alone(timer->context);
+    struct repl_source_group *group = timer->context;
+    group->patient = false;
+    group->spoilt = true; /* a round under way: one of them does not come to its end */
+    repl_source_group_look(group);
+    if (!any_in_round(group))
+        open_each_alone(group);
 }
 
 /* --- a life ---------------------------------------------------------------------------------- */
@@ -303,7 +333,7 @@ void repl_source_group_free(struct repl_source_group *group)
 {
     if (group == NULL)
         return;
-    repl_timer_cancel(&group->patience);
+    patience_end(group);
     free(group->members);
     free(group);
 }

@@ -19,7 +19,9 @@
 #include "control/control.h"
 #include "source/source_volume_internal.h"
 
-#define SYNC_LIMIT_NS REPL_SECOND_NS
+/* Frames on their way to the spool's disk, each a copy of up to 1 MiB: with more, reading waits. */
+#define SPOOL_WRITES_MAX 32
+#define SYNC_LIMIT_NS    REPL_SECOND_NS
 /* The kernel's counters are kept for each processor and summed by whoever reads them; so long after
  * the last page was read, every completion of before has come to the sum. */
 #define COUNTERS_SETTLE_NS (INT64_C(20) * 1000000)
@@ -117,7 +119,7 @@ bool volume_batches_run(struct repl_source_volume *v)
         if (b->state == BATCH_READ)
             any |= batch_follow(b);
         if (b->state == BATCH_IDLE && !repl_dedup_is_behind(v->dedup) &&
-            repl_pipeline_fill(&v->pipeline, &b->batch)) {
+            v->spool.writes_out < SPOOL_WRITES_MAX && repl_pipeline_fill(&v->pipeline, &b->batch)) {
             batch_start(b);
             any = true;
         }

@@ -55,7 +55,8 @@ static void parts_close(struct repl_source_volume *v)
 void volume_close_if_drained(struct repl_source_volume *v)
 {
     if (v->phase != VOLUME_CLOSING || !volume_rounds_idle(v) || v->spool.writes_out > 0 ||
-        v->state_out || v->checkpoint_out || v->recover_out || !repl_dedup_is_idle(v->dedup))
+        v->state_out || v->checkpoint_out || v->recover_out || v->coalesce != NULL ||
+        !repl_dedup_is_idle(v->dedup))
         return;
     parts_close(v);
     v->phase = VOLUME_CLOSED;
@@ -72,6 +73,8 @@ static void volume_close(struct repl_source_volume *v)
     repl_timer_cancel(&v->report_timer);
     repl_timer_cancel(&v->stop_timer);
     repl_timer_cancel(&v->fail_timer);
+    if (v->coalesce != NULL)
+        repl_coalesce_job_cancel(v->coalesce);
     volume_rounds_cancel(v);
     volume_link_cancel(v);
     volume_close_if_drained(v);
@@ -87,6 +90,59 @@ void volume_fail(struct repl_source_volume *v, const struct repl_error *err)
     repl_log(LOG_ERR, "volume %s: %s; trying again in %d s", volume_name(v), err->text,
              (int)(REOPEN_NS / REPL_SECOND_NS));
     volume_close(v);
+}
+
+/* --- a spool that fills ---------------------------------------------------------------------- */
+
+static void spool_file_remove(const struct repl_source_volume *v, uint64_t number)
+{
+    char name[REPL_SPOOL_NAME_SIZE];
+    repl_spool_name(number, name);
+    unlinkat(v->dir.spool_fd, name, 0);
+}
+
+static void coalesced(void *context, const struct repl_coalesce_result *done)
+{
+    struct repl_source_volume *v = context;
+    struct repl_error err;
+    v->coalesce = NULL;
+    if (!volume_is_up(v)) {
+        volume_close_if_drained(v);
+        return;
+    }
+    if (!repl_ok(done->result))
+        repl_log(LOG_WARNING, "volume %s: the spool could not be coalesced: %s", volume_name(v),
+                 done->err.text);
+    if (repl_pipeline_coalesced(&v->pipeline, done->result, done->into, &done->header,
+                                &done->footer)) {
+        repl_log(LOG_NOTICE,
+                 "volume %s: the spool fills: %u points became one, %llu bytes became %llu",
+                 volume_name(v), done->footer.point_count, (unsigned long long)done->input_bytes,
+                 (unsigned long long)done->footer.file_size);
+        if (!repl_ok(repl_spool_adopt(&v->spool, done->into, done->footer.file_size, &err)))
+            volume_fail(v, &err);
+    } else {
+        spool_file_remove(v, done->into);
+    }
+    volume_pump(v);
+}
+
+static void coalesce_if_due(struct repl_source_volume *v)
+{
+    const struct repl_pipeline_action *action = &v->coalesce_due;
+    struct repl_error err;
+    if (action->type != REPL_PIPELINE_COALESCE || v->spool.writes_out > 0)
+        return;
+    struct repl_buffer numbers = {0};
+    repl_result result = repl_pipeline_run(&v->pipeline, action->number, &numbers, &err);
+    if (repl_ok(result))
+        result = repl_coalesce_job_start(
+            v->options.loop, v->dir.spool_fd, (const uint64_t *)(const void *)numbers.data,
+            numbers.size / sizeof(uint64_t), action->into, coalesced, v, &v->coalesce, &err);
+    repl_buffer_fini(&numbers);
+    if (!repl_ok(result))
+        repl_pipeline_coalesced(&v->pipeline, result, action->into, NULL, NULL);
+    v->coalesce_due.type = REPL_PIPELINE_WAIT;
 }
 
 /* --- durability ------------------------------------------------------------------------------ */
@@ -147,6 +203,10 @@ static void spool_progress(void *context, struct repl_spool_file *file, repl_res
         volume_fail(v, err);
     } else if (file != NULL && file == repl_spool_find(&v->spool, v->send_number)) {
         volume_send_resume(v);
+    }
+    if (volume_is_up(v)) {
+        coalesce_if_due(v);
+        volume_pump(v);
     }
 }
 
@@ -216,6 +276,10 @@ static void action_perform(struct repl_source_volume *v, const struct repl_pipel
         break;
     case REPL_PIPELINE_DROP:
         volume_segment_drop(v, action->number);
+        break;
+    case REPL_PIPELINE_COALESCE:
+        v->coalesce_due = *action;
+        coalesce_if_due(v);
         break;
     case REPL_PIPELINE_RECOVER:
         volume_recover(v, &action->from, &action->head);
@@ -289,7 +353,8 @@ static size_t spool_first(const struct repl_source_volume *v, const struct repl_
 }
 
 /* Chunks that go by name could not be supplied any more. */
-static bool is_self_contained(const struct repl_spool_segment *segment)
+static bool is_adoptable(const struct repl_source_volume *v,
+                         const struct repl_spool_segment *segment)
 {
     static const struct repl_page_digest unknown;
     const struct repl_batch_digest *digests = (const void *)segment->digests.data;
@@ -298,7 +363,8 @@ static bool is_self_contained(const struct repl_spool_segment *segment)
         if (memcmp(&digests[i].digest, &unknown, sizeof unknown) == 0)
             return false;
     }
-    return true;
+    /* A device that grew just before, and a state that was not written any more. */
+    return segment->volume_size <= v->dir.state.volume_size;
 }
 
 static repl_result segment_adopt(struct repl_source_volume *v, struct repl_spool_segment *segment,
@@ -321,13 +387,6 @@ static repl_result segment_adopt(struct repl_source_volume *v, struct repl_spool
                                &segment->digests, err);
 }
 
-static void spool_file_remove(const struct repl_source_volume *v, uint64_t number)
-{
-    char name[32];
-    snprintf(name, sizeof name, "%020llu.seg", (unsigned long long)number);
-    unlinkat(v->dir.spool_fd, name, 0);
-}
-
 /* What an earlier run of the agent had built and the site has not got. */
 static repl_result spool_take_over(struct repl_source_volume *v, struct repl_error *err)
 {
@@ -342,13 +401,16 @@ static repl_result spool_take_over(struct repl_source_volume *v, struct repl_err
     REPL_TRY(repl_spool_load(&options, &load, err));
     repl_result result = REPL_SUCCESS;
     size_t first = spool_first(v, &load), end = first;
-    while (repl_ok(result) && end < load.segment_count && is_self_contained(&load.segments[end]))
+    while (repl_ok(result) && end < load.segment_count && is_adoptable(v, &load.segments[end]))
         result = segment_adopt(v, &load.segments[end++], err);
     for (size_t i = 0; repl_ok(result) && i < load.segment_count; i++) {
         if (i < first || i >= end)
             spool_file_remove(v, load.segments[i].number);
     }
     v->adopted = end - first;
+    if (load.why.code != REPL_OK)
+        repl_log(LOG_WARNING, "volume %s: of the spool, %zu segments could not be used: %s",
+                 volume_name(v), load.removed_count, load.why.text);
     repl_spool_load_fini(&load);
     return result;
 }
@@ -358,9 +420,9 @@ static repl_result pipeline_open(struct repl_source_volume *v, struct repl_error
     const struct repl_source_volume_options *o = &v->options;
     struct repl_pipeline_options options = {
         .volume_size = v->dir.state.volume_size,
-        .interval_ns = o->volume->rpo_ms * 1000000 / 2,
+        .interval_ns = o->rpo_ms * 1000000 / 2,
         .quiesce = o->volume->quiesce,
-        .parked_pages = REPL_SOURCE_BATCHES * REPL_BATCH_PAGES,
+        .parked_pages = REPL_SOURCE_BATCHES * REPL_BATCH_PAGES_SURE,
         .audit = REPL_AUDIT_LIMITS_DEFAULT,
         .spool_limit_bytes = o->config->spool_limit_bytes,
         .digests = v->dir.digests,
@@ -472,6 +534,7 @@ static void open_done(struct repl_job *job)
         return;
     }
     v->phase = VOLUME_RUNNING;
+    v->coalesce_due.type = REPL_PIPELINE_WAIT;
     repl_dedup_start(v->dedup);
     v->why = (struct repl_error){0};
     v->logged = REPL_STATE_COUNT;
@@ -608,9 +671,7 @@ static void pipeline_status(const struct repl_source_volume *v, struct repl_volu
     if (p->point.seq == p->ship.point_seq)
         out->point = p->point;
     out->lag_ms = -1;
-    int64_t known_ns = report.seq != 0                     ? report.unchanged_until_ns
-                       : p->point.seq == p->ship.point_seq ? p->point.begin_ns
-                                                           : 0;
+    int64_t known_ns = report.seq != 0 ? report.unchanged_until_ns : p->site_begin_ns;
     if (p->ship.point_seq != 0 && known_ns != 0)
         out->lag_ms = now_ns > known_ns ? (now_ns - known_ns) / 1000000 : 0;
     out->clock_known = p->ship.clock_known;

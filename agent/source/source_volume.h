@@ -20,6 +20,7 @@ struct repl_source_volume_options {
     const struct repl_config *config;          /* outlives the volume */
     const struct repl_config_volume *volume;
     struct repl_source_group *group; /* outlives the volume; NULL: cut on its own */
+    int64_t rpo_ms;                  /* the volume's, or the least of its group */
     void (*stopped)(void *context);  /* after repl_source_volume_stop, once */
     void *context;
 };

@@ -12,6 +12,7 @@
 #include "source/capture/device.h"
 #include "source/capture/syncer.h"
 #include "source/capture/tracker.h"
+#include "source/coalesce_job.h"
 #include "source/dedup.h"
 #include "source/freeze/hold.h"
 #include "source/recover_job.h"
@@ -91,6 +92,8 @@ struct repl_source_volume {
     int64_t link_sent_ns, report_sent_ns;
     uint64_t send_number, send_at; /* the segment being sent; 0: none */
     struct repl_recover_job *recover;
+    struct repl_coalesce_job *coalesce;       /* NULL: none is under way */
+    struct repl_pipeline_action coalesce_due; /* as soon as all of the spool is written */
     struct repl_dedup *dedup;
     int supply_fd; /* the supply being sent */
     uint64_t supply_size, supply_at;

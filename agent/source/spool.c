@@ -45,9 +45,15 @@ void repl_spool_init(struct repl_spool *spool, struct repl_loop *loop, int dir_f
         .loop = loop, .dir_fd = dir_fd, .suffix = "seg", .progress = progress, .context = context};
 }
 
-static void file_name(const struct repl_spool *spool, uint64_t number, char name[32])
+void repl_spool_name(uint64_t number, char name[REPL_SPOOL_NAME_SIZE])
 {
-    snprintf(name, 32, "%020llu.%s", (unsigned long long)number, spool->suffix);
+    snprintf(name, REPL_SPOOL_NAME_SIZE, "%020llu.seg", (unsigned long long)number);
+}
+
+static void file_name(const struct repl_spool *spool, uint64_t number,
+                      char name[REPL_SPOOL_NAME_SIZE])
+{
+    snprintf(name, REPL_SPOOL_NAME_SIZE, "%020llu.%s", (unsigned long long)number, spool->suffix);
 }
 
 static void file_free(struct repl_spool_file *file)
@@ -56,6 +62,11 @@ static void file_free(struct repl_spool_file *file)
     while (*link != file)
         link = &(*link)->next;
     *link = file->next;
+    while (file->oldest != NULL) { /* behind one that failed */
+        struct spool_write *write = file->oldest;
+        file->oldest = write->next;
+        free(write);
+    }
     if (file->fd >= 0)
         close(file->fd);
     free(file);
@@ -79,7 +90,7 @@ void repl_spool_drop(struct repl_spool *spool, uint64_t number)
     struct repl_spool_file *file = repl_spool_find(spool, number);
     if (file == NULL)
         return;
-    char name[32];
+    char name[REPL_SPOOL_NAME_SIZE];
     file_name(spool, number, name);
     unlinkat(spool->dir_fd, name, 0);
     file->dropped = true;
@@ -134,7 +145,7 @@ static struct repl_spool_file *file_new(struct repl_spool *spool, uint64_t numbe
 static repl_result file_make(struct repl_spool *spool, uint64_t number,
                              struct repl_spool_file **out, struct repl_error *err)
 {
-    char name[32];
+    char name[REPL_SPOOL_NAME_SIZE];
     file_name(spool, number, name);
     idle_files_close(spool);
     int fd = openat(spool->dir_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -151,7 +162,7 @@ static repl_result file_make(struct repl_spool *spool, uint64_t number,
 repl_result repl_spool_adopt(struct repl_spool *spool, uint64_t number, uint64_t size,
                              struct repl_error *err)
 {
-    char name[32];
+    char name[REPL_SPOOL_NAME_SIZE];
     struct stat status;
     ensure(repl_spool_find(spool, number) == NULL);
     file_name(spool, number, name);
@@ -169,7 +180,7 @@ repl_result repl_spool_adopt(struct repl_spool *spool, uint64_t number, uint64_t
 
 static repl_result file_reopen(struct repl_spool_file *file, struct repl_error *err)
 {
-    char name[32];
+    char name[REPL_SPOOL_NAME_SIZE];
     file_name(file->spool, file->number, name);
     file->fd = openat(file->spool->dir_fd, name, O_RDWR | O_CLOEXEC);
     if (file->fd < 0)
@@ -230,7 +241,7 @@ repl_result repl_spool_append(struct repl_spool *spool, uint64_t number, const v
 repl_result repl_spool_open(const struct repl_spool *spool, uint64_t number, int *fd,
                             struct repl_error *err)
 {
-    char name[32];
+    char name[REPL_SPOOL_NAME_SIZE];
     file_name(spool, number, name);
     *fd = openat(spool->dir_fd, name, O_RDONLY | O_CLOEXEC);
     if (*fd < 0)

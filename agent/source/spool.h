@@ -38,6 +38,9 @@ void repl_spool_fini(struct repl_spool *spool);
  * not there. */
 REPL_RESULT repl_spool_append(struct repl_spool *spool, uint64_t number, const void *data,
                               size_t size, struct repl_error *err);
+#define REPL_SPOOL_NAME_SIZE 32
+/* A segment's file. */
+void repl_spool_name(uint64_t number, char name[REPL_SPOOL_NAME_SIZE]);
 /* Takes over segment number from an earlier run: the whole of a file of so many bytes is readable.
  * REPL_E_CORRUPT: it has another size. */
 REPL_RESULT repl_spool_adopt(struct repl_spool *spool, uint64_t number, uint64_t size,

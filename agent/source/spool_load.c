@@ -21,6 +21,7 @@
 #include "format/segment_format.h"
 #include "segment/segment_chain.h"
 #include "segment/segment_reader.h"
+#include "source/spool.h"
 
 #define NAME_DIGITS 20
 #define THREADS_MAX 8u
@@ -48,11 +49,6 @@ struct spool_reader {
     uint8_t *raw;               /* a frame */
     int fd;
 };
-
-static void file_name(uint64_t number, char name[32])
-{
-    snprintf(name, 32, "%0*llu.seg", NAME_DIGITS, (unsigned long long)number);
-}
 
 /* Short of memory or descriptors says nothing about the file. */
 static bool is_shortage(repl_result result, const struct repl_error *err)
@@ -234,9 +230,9 @@ static repl_result segment_read(struct spool_reader *r, const struct repl_segmen
 static repl_result file_open(struct spool_reader *r, uint64_t number, uint64_t *size,
                              struct repl_error *err)
 {
-    char name[32];
+    char name[REPL_SPOOL_NAME_SIZE];
     struct stat status;
-    file_name(number, name);
+    repl_spool_name(number, name);
     r->fd = openat(r->options->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (r->fd < 0 || fstat(r->fd, &status) != 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "it cannot be opened");
@@ -366,7 +362,7 @@ static bool name_parse(const char *name, uint64_t *number)
             return false;
         *number = *number * 10 + digit;
     }
-    file_name(*number, expected);
+    repl_spool_name(*number, expected);
     return *number > 0 && strcmp(name, expected) == 0;
 }
 
@@ -446,8 +442,8 @@ static size_t chain_length(const struct spool_scan *scan, struct spool_entry *en
 
 static repl_result entry_remove(int dir_fd, const struct spool_entry *entry, struct repl_error *err)
 {
-    char name[32];
-    file_name(entry->segment.number, name);
+    char name[REPL_SPOOL_NAME_SIZE];
+    repl_spool_name(entry->segment.number, name);
     if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT ||
         (errno == EISDIR && unlinkat(dir_fd, name, AT_REMOVEDIR) == 0))
         return REPL_SUCCESS;
@@ -461,8 +457,8 @@ static repl_result rest_remove(const struct spool_scan *scan, const struct spool
 {
     if (first == count)
         return REPL_SUCCESS;
-    char name[32];
-    file_name(entries[first].segment.number, name);
+    char name[REPL_SPOOL_NAME_SIZE];
+    repl_spool_name(entries[first].segment.number, name);
     repl_ignore(repl_forward((repl_result){why->code}, why,
                              "spool: %zu of %zu segments are given up, from %s on", count - first,
                              count, name));

@@ -17,6 +17,8 @@
 #include "segment/frame.h"
 
 #define REPL_BATCH_PAGES (REPL_FRAME_RAW_MAX / REPL_PAGE_SIZE)
+/* What fits into one at least, where the run that fills it has to end where a chunk does. */
+#define REPL_BATCH_PAGES_SURE (REPL_BATCH_PAGES - REPL_CHUNK_PAGES + 1)
 
 /* A run of pages as it was read. */
 struct repl_batch_run {

@@ -57,7 +57,7 @@ cleanup() {
     for ((i = ${#test_mounts[@]} - 1; i >= 0; i--)); do umount "${test_mounts[i]}" 2>/dev/null; done
     for i in "${test_partitioned[@]}"; do delpart "$i" 1 2>/dev/null; done
     for i in "${test_loops[@]}"; do
-        { echo 1 >"/sys/block/${i##*/}/queue/iostats"; } 2>/dev/null # the next user's again
+        loop_as_new "$i"
         losetup -d "$i" 2>/dev/null
     done
     [ -n "${KEEP:-}" ] && echo "kept: $workdir" || rm -rf "$workdir"
@@ -75,6 +75,12 @@ make_loop() {
     [ -e "$file" ] || run truncate -s "$size" "$file"
     loop=$(losetup --find --show --direct-io=on "$@" "$file") || fail "losetup $file"
     test_loops+=("$loop")
+    loop_as_new "$loop"
+}
+# What its last user has set, the next one finds.
+loop_as_new() {
+    { echo 1 >"/sys/block/${1##*/}/queue/iostats"
+      echo "write back" >"/sys/block/${1##*/}/queue/write_cache"; } 2>/dev/null
 }
 drop_loop() {
     local i
@@ -197,7 +203,7 @@ wait_for() {
 # The site's knowledge of the volume is no older than SINCE (nanoseconds since 1970).
 known_since() { # VOLUME SINCE
     local until
-    until=$(site_value "$1" '[.point.end_ns, .unchanged_until_ns] | max') || return 1
+    until=$(site_value "$1" '[.point.begin_ns, .unchanged_until_ns] | max') || return 1
     [ -n "$until" ] && [ "$until" != null ] && [ "$until" -ge "$2" ]
 }
 # Waits until everything written before this call is in a point at the site.

@@ -31,6 +31,10 @@ run dd if=/dev/urandom of="$disk" bs=4k count=300 seek=700 oflag=direct conv=not
 run dd if=/dev/urandom of="$disk" bs=512 count=3 seek=$((size / 512 - 3)) oflag=direct conv=notrunc status=none
 same_as_source "scattered writes and the short last page"
 
+# as many pages as are read before any is let go, beginning in the midst of a chunk
+run dd if=/dev/urandom of="$disk" bs=$((1530 * 4096)) count=1 oflag=direct,seek_bytes seek=$((8 * 4096)) conv=notrunc status=none
+same_as_source "a round that just fits"
+
 sent=$(agent_value raw .bytes_sent)
 run dd if="$disk" of="$disk" bs=1M count=16 iflag=direct oflag=direct conv=notrunc status=none
 same_as_source "rewritten with the same bytes"

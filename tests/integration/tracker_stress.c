@@ -34,6 +34,7 @@
 
 #include "source/capture/tracker.h"
 #include "source/capture/tracker_internal.h"
+#include "unit/loop_device.h"
 #include "unit/random.h"
 
 #define PAGE       4096u
@@ -131,6 +132,7 @@ static void device_make(struct world *world)
     }
     close((int)config.fd);
     close(control);
+    loop_device_as_new(world->loop);
     world->device = open(world->loop, O_RDONLY | O_CLOEXEC | O_DIRECT);
     if (world->device < 0 || ioctl(world->device, BLKGETSIZE64, &world->size) != 0)
         give_up(world->loop);

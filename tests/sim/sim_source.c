@@ -495,6 +495,10 @@ static void act(struct sim_source *source, const struct repl_pipeline_action *ac
     case REPL_PIPELINE_SUPPLY:
         supply_send(source, action->number);
         break;
+    case REPL_PIPELINE_COALESCE: /* not simulated: as if it gained nothing */
+        repl_pipeline_coalesced(&source->pipeline, (repl_result){REPL_E_NOSPACE}, action->into,
+                                NULL, NULL);
+        break;
     case REPL_PIPELINE_DROP:
         spool_drop(source, action->number);
         break;

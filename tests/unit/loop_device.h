@@ -22,6 +22,19 @@ struct loop_device {
     dev_t number;
 };
 
+/* What its last user has set, the next one finds. */
+static inline void loop_device_as_new(const char *path)
+{
+    char attribute[80];
+    snprintf(attribute, sizeof attribute, "/sys/block/%.32s/queue/write_cache",
+             path + strlen("/dev/"));
+    int fd = open(attribute, O_WRONLY | O_CLOEXEC);
+    if (fd >= 0 && write(fd, "write back", strlen("write back")) < 0)
+        perror(attribute);
+    if (fd >= 0)
+        close(fd);
+}
+
 static inline bool loop_device_configure(int fd, int backing)
 {
     struct loop_config config = {.fd = (uint32_t)backing,
@@ -51,6 +64,7 @@ static inline bool loop_device_bind(struct loop_device *loop, int backing)
         loop->fd = -1;
         return false;
     }
+    loop_device_as_new(loop->path);
     loop->number = fstat(loop->fd, &status) == 0 ? status.st_rdev : 0;
     return true;
 }

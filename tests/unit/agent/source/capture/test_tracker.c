@@ -21,6 +21,7 @@
 #include "base/hash.h"
 #include "source/capture/tracker.h"
 #include "source/capture/tracker_internal.h"
+#include "unit/loop_device.h"
 
 #define DEVICE_SIZE (UINT64_C(1) << 30)
 #define PAGES       (DEVICE_SIZE / 4096)
@@ -45,8 +46,10 @@ static bool device_attach(struct fixture *f)
     for (int tries = 0; tries < 20; tries++) {
         snprintf(f->name, sizeof f->name, "/dev/loop%d", ioctl(f->control, LOOP_CTL_GET_FREE));
         f->device = open(f->name, O_RDWR | O_DIRECT | O_CLOEXEC);
-        if (f->device >= 0 && ioctl(f->device, LOOP_CONFIGURE, &config) == 0)
+        if (f->device >= 0 && ioctl(f->device, LOOP_CONFIGURE, &config) == 0) {
+            loop_device_as_new(f->name);
             return true;
+        }
         if (f->device >= 0)
             close(f->device);
     }
