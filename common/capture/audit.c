@@ -92,12 +92,36 @@ static bool baseline_collect(struct repl_audit *audit, const struct repl_audit_s
     return enough;
 }
 
+/* Quiet samples of so many audits, one after the other, that must say the same. */
+#define RAISES 3
+
+/* Whether this much more than the baseline has been seen at a quiet sample of each of the last
+ * audits. A bio that has been traced and is not yet in flight, its submitter preempted between the
+ * two, makes one sample look so; taken for the baseline, it would be missed later. */
+static bool raise_is_confirmed(struct repl_audit *audit, unsigned quantity, uint64_t offset)
+{
+    struct repl_audit_raise *raise = &audit->raises[quantity];
+    if (raise->count == 0 || raise->offset != offset)
+        *raise = (struct repl_audit_raise){.offset = offset};
+    else if (raise->audit == audit->audits)
+        return false;
+    raise->audit = audit->audits;
+    return ++raise->count >= RAISES;
+}
+
 /* At a quiet sample at which everything is equal, submissions get a fresh baseline: drift (a
  * driver that ends bios in its own way) must not add up. */
 static void submissions_rebase(struct repl_audit *audit, const struct repl_audit_sample *sample)
 {
-    for (unsigned i = 0; i < REPL_AUDIT_SUBMITTED; i++)
-        audit->base.submitted[i] = sample->counts.submitted[i] - sample->before.done[i];
+    for (unsigned i = 0; i < REPL_AUDIT_SUBMITTED; i++) {
+        uint64_t offset = sample->counts.submitted[i] - sample->before.done[i];
+        bool raise =
+            audit->base.submitted_known != 0 && (int64_t)(offset - audit->base.submitted[i]) > 0;
+        if (raise && !raise_is_confirmed(audit, i, offset))
+            continue;
+        audit->raises[i].count = 0;
+        audit->base.submitted[i] = offset;
+    }
     audit->base.lost_submissions = sample->counts.lost_submissions;
     audit->base.submitted_known = 1;
 }

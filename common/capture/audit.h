@@ -43,7 +43,9 @@
  * completion skipped before (1) belongs to a write submitted before (2), all of
  * which are in touched; one skipped after (1) shows against the new baseline. The
  * baseline of S is only ever taken at a quiet sample at which C was equal too, so
- * that no unaudited completion belongs to a write submitted before it.
+ * that no unaudited completion belongs to a write submitted before it; and raised
+ * only when several audits agree, for a bio is traced a little before it is in
+ * flight.
  *
  * Both counts start somewhere: what is compared are differences to a baseline,
  * modulo 2^64. The smallest C - K of several samples is taken: one taken too high
@@ -124,6 +126,13 @@ enum repl_audit_state {
 
 #define REPL_AUDIT_CAUSE_SIZE 200
 
+/* A higher baseline of submissions, seen lately and not trusted yet. */
+struct repl_audit_raise {
+    uint64_t offset;
+    uint64_t audit; /* the last one it was seen in */
+    uint32_t count;
+};
+
 struct repl_audit {
     struct repl_audit_limits limits;
     struct repl_audit_baseline base;
@@ -135,7 +144,8 @@ struct repl_audit {
     int64_t began_ns; /* the state */
     int64_t next_ns;  /* the next sample's earliest time; 0: now */
     int64_t even_ns;
-    bool data_short;                      /* not only flushes */
+    bool data_short; /* not only flushes */
+    struct repl_audit_raise raises[REPL_AUDIT_SUBMITTED];
     struct repl_audit_baseline found;     /* the baseline being collected */
     char cause[REPL_AUDIT_CAUSE_SIZE];    /* of the last DEGRADED or REPAIR, a sentence */
     uint64_t short_bytes;                 /* of the last shortfall */

@@ -334,12 +334,28 @@ static void drift_proves_nothing(void **state)
     assert_int_equal(verdict_of(&b), REPL_AUDIT_DEGRADED);
 }
 
-static void drift_ends_at_the_next_quiet_and_equal_sample(void **state)
+static void drift_ends_when_three_audits_agree(void **state)
+{
+    (void)state;
+    for (unsigned audits = 2; audits <= 3; audits++) {
+        struct bench b = proved();
+        b.now.counts.submitted[REPL_AUDIT_WRITTEN] += 512;
+        for (unsigned i = 0; i < audits; i++)
+            assert_int_equal(verdict_of(&b), REPL_AUDIT_PASSED);
+        overlook(&b, REPL_AUDIT_WRITTEN, true);
+        assert_int_equal(verdict_of(&b), audits < 3 ? REPL_AUDIT_DEGRADED : REPL_AUDIT_REPAIR);
+    }
+}
+
+/* Its submitter was preempted between the trace and the accounting, all through an audit. */
+static void a_bio_not_yet_in_flight_raises_nothing(void **state)
 {
     (void)state;
     struct bench b = proved();
-    b.now.counts.submitted[REPL_AUDIT_WRITTEN] += 512;
+    b.now.counts.submitted[REPL_AUDIT_WRITTEN] += 4096;
     assert_int_equal(verdict_of(&b), REPL_AUDIT_PASSED);
+    b.now.before.in_flight++;
+    finish(&b, REPL_AUDIT_WRITTEN, 4096, true);
     overlook(&b, REPL_AUDIT_WRITTEN, true);
     assert_int_equal(verdict_of(&b), REPL_AUDIT_REPAIR);
 }
@@ -531,7 +547,8 @@ int main(void)
         cmocka_unit_test(the_proof_waits_for_a_quiet_moment),
         cmocka_unit_test(patience_ends),
         cmocka_unit_test(drift_proves_nothing),
-        cmocka_unit_test(drift_ends_at_the_next_quiet_and_equal_sample),
+        cmocka_unit_test(drift_ends_when_three_audits_agree),
+        cmocka_unit_test(a_bio_not_yet_in_flight_raises_nothing),
         cmocka_unit_test(an_overlooked_submission_alone_harms_nothing),
         cmocka_unit_test(never_quiet_before_is_not_provable),
         cmocka_unit_test(a_lost_submitted_range_makes_a_repair_inexact),
