@@ -423,7 +423,9 @@ static enum repl_state pipeline_state(const struct repl_pipeline *p, int64_t now
         return REPL_STATE_FAILED;
     }
     if (ship->state == REPL_SHIP_HALTED || ship->state == REPL_SHIP_DOWN) {
-        snprintf(cause, REPL_WIRE_TEXT_MAX + 1, "%s", ship->cause);
+        bool full = repl_pipeline_spool_is_full(p);
+        snprintf(cause, REPL_WIRE_TEXT_MAX + 1, "%.*s%s", (int)REPL_WIRE_TEXT_MAX - 60, ship->cause,
+                 full ? "; the spool is full, no point is cut until then" : "");
         return ship->state == REPL_SHIP_HALTED ? REPL_STATE_REFUSED : REPL_STATE_LINK_DOWN;
     }
     if (stuck_ns > STUCK_INTERVALS * p->epoch.interval_ns) {
