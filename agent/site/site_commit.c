@@ -5,7 +5,7 @@
  *
  * A crash leaves, after
  *   SYNC, VERIFY   a staged file: resumed or removed at the next start
- *   PUBLISH        a segment the log does not know: removed at the next start
+ *   PUBLISH        a segment the log does not know: set aside at the next start
  *   LOG            a committed segment that was not acknowledged: the source
  *                  learns of it with its next hello
  *
@@ -280,6 +280,7 @@ static repl_result settle(struct site_volume *v, const struct repl_segment_id *i
     if (v->unsettled)
         REPL_TRY(store->ops->log_append(store, v->name, v->log_end, "", 0, err));
     v->unsettled = false;
+    REPL_TRY(site_found_set_aside(v, err));
     bool replaced = v->orphan.to_seq == id->to_seq && v->orphan.part == id->part;
     if (v->has_orphan && !replaced)
         REPL_TRY(store->ops->segment_remove(store, v->name, &v->orphan, err));

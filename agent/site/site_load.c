@@ -8,7 +8,8 @@
  *   anything else that does not decode, or a log shorter than the index knows
  *                          damaged: committed history was lost
  *   one segment the log does not have
- *                          a crash between PUBLISH and LOG: removed
+ *                          a crash between PUBLISH and LOG, or a log that lost its last
+ *                          record: set aside, never removed
  *   several of them, or a committed one missing or of another size, or segments
  *   and no log             damaged
  *
@@ -213,6 +214,24 @@ static void stored_compare(struct loader *l, size_t *unknown, struct repl_segmen
                stored_at(&l->commits, c)->id.to_seq, stored_at(&l->commits, c)->id.part);
 }
 
+repl_result site_found_set_aside(struct site_volume *v, struct repl_error *err)
+{
+    struct repl_store *store = v->site->store;
+    char name[128];
+    if (!v->has_found)
+        return REPL_SUCCESS;
+    REPL_TRY(store->ops->segment_set_aside(store, v->name, &v->found, name, sizeof name, err));
+    v->has_found = false;
+    if (name[0] != '\0')
+        repl_log(LOG_WARNING,
+                 "volume %s: segment %" PRIu64 ".%" PRIu32 " is not in its log, as after a crash "
+                 "that came before it was committed: set aside as %s of the volume's directory. "
+                 "The source sends it again; once the volume has a later point, the file can be "
+                 "removed",
+                 v->name, v->found.to_seq, v->found.part, name);
+    return REPL_SUCCESS;
+}
+
 static void segments_check(struct loader *l)
 {
     struct site_volume *v = l->volume;
@@ -228,15 +247,14 @@ static void segments_check(struct loader *l)
         damage(v, "%zu segments are there that its log does not have", unknown);
     if (unknown != 1 || is_damaged(v))
         return;
-    repl_log(LOG_INFO,
-             "volume %s: segment %" PRIu64 ".%" PRIu32 " was not committed before a crash: "
-             "removed, the source sends it again",
-             v->name, last.to_seq, last.part);
-    if (!repl_ok(v->site->store->ops->segment_remove(v->site->store, v->name, &last, &err))) {
-        repl_log(LOG_WARNING, "volume %s: %s", v->name, err.text);
-        v->has_orphan = true;
-        v->orphan = last;
-    }
+    v->has_found = true;
+    v->found = last;
+    if (l->index_end == 0 && l->commits.size > 0)
+        repl_log(LOG_WARNING,
+                 "volume %s: there is no index that could tell how far its log once went", v->name);
+    if (!repl_ok(site_found_set_aside(v, &err)))
+        repl_log(LOG_WARNING, "volume %s: %s: tried again before the next commit", v->name,
+                 err.text);
 }
 
 /* --- the index ------------------------------------------------------------------------------- */

@@ -132,6 +132,10 @@ struct site_volume {
     /* Published, and its record failed: goes before the next one is published. */
     bool has_orphan;
     struct repl_segment_id orphan;
+    /* Found at the start and not in the log; nobody knows whether it was acknowledged. It is set
+     * aside before the next one is published. */
+    bool has_found;
+    struct repl_segment_id found;
     bool index_behind; /* the log has records that the index lacks */
     bool index_lost;   /* all of them: it has been made anew */
     bool index_vain;   /* tried since the last tick */
@@ -190,6 +194,8 @@ void site_volume_log_state(struct site_volume *volume, int64_t now_ns);
  * failure: the volume is then marked. *out NULL: there is no volume, only a directory. */
 REPL_RESULT site_volume_load(struct repl_site *site, const char *name, struct site_volume **out,
                              struct repl_error *err);
+/* Moves the segment that the log does not have, if there is one, to where it is kept. Blocks. */
+REPL_RESULT site_found_set_aside(struct site_volume *volume, struct repl_error *err);
 /* Applies to the index what the log has beyond it. On a worker, or at a start. lock: taken for each
  * batch; NULL: held already. */
 REPL_RESULT site_index_catch_up(struct repl_site *site, const char *name, const uint8_t *log,

@@ -61,6 +61,13 @@ struct repl_store_ops {
     REPL_RESULT (*segment_remove)(struct repl_store *store, const char *volume,
                                   const struct repl_segment_id *id, struct repl_error *err);
 
+    /* Moves a segment to where no other call finds it, and nothing is ever replaced or removed.
+     * name (of at least 64 bytes): where it is then, below the volume's directory. Success with ""
+     * if it is not there. */
+    REPL_RESULT (*segment_set_aside)(struct repl_store *store, const char *volume,
+                                     const struct repl_segment_id *id, char *name,
+                                     size_t name_size, struct repl_error *err);
+
     /* The volume's log, whole, in place of what out held; empty if there is none, or no such
      * volume. In a store open for writing what it returns is durable, whoever wrote it: a process
      * that was killed before it had synced its last record leaves that to us. */

@@ -8,6 +8,8 @@
  *                      segments/TO.PART.seg, TO.PART.N.sup: numbers padded with zeros, so that
  *                               sorting by name sorts by order
  *                      staging/ uploads, by names of their owner
+ *                      aside/   TO.PART.seg.N: segments that were found without being part of the
+ *                               history; nothing here reads or removes them
  *
  * Everything is reached from descriptors of directories, one component at a
  * time, and no component below STORE may be a symbolic link. A name is durable
@@ -40,12 +42,16 @@
 #define VOLUMES_NAME  "volumes"
 #define SEGMENTS_NAME "segments"
 #define STAGING_NAME  "staging"
+#define ASIDE_NAME    "aside"
 
 #define OPEN_DIRECTORY (O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
 
 /* What fits the padding of a name; more would not sort. */
 #define PART_MAX   999999u
 #define SUPPLY_MAX 999u
+
+/* Of one name; each was left by a crash of its own. */
+#define ASIDE_MAX 10000u
 
 #define SEGMENT_NAME_SIZE 48u
 #define SEGMENT_TEXT_SIZE 48u
@@ -434,6 +440,63 @@ static repl_result posix_segment_remove(struct repl_store *base, const char *vol
     return result;
 }
 
+/* The first name that is free: what was set aside before under that name stays. */
+static repl_result aside_move(int from, const char *name, int aside, char *out, size_t out_size,
+                              struct repl_error *err)
+{
+    char to[SEGMENT_NAME_SIZE + 16];
+    for (unsigned i = 1; i <= ASIDE_MAX; i++) {
+        snprintf(to, sizeof to, "%s.%u", name, i);
+        if (renameat2(from, name, aside, to, RENAME_NOREPLACE) == 0) {
+            snprintf(out, out_size, ASIDE_NAME "/%s", to);
+            return REPL_SUCCESS;
+        }
+        if (errno == ENOENT)
+            return REPL_SUCCESS;
+        if (errno != EEXIST)
+            return repl_posix_fail(err, errno, "cannot set segment file %s aside", name);
+    }
+    return repl_fail(err, REPL_E_REFUSED, "there are %u files %s set aside: remove some", ASIDE_MAX,
+                     name);
+}
+
+/* The new name first. */
+static repl_result aside_sync(const struct posix_store *store, int aside, int segments,
+                              struct repl_error *err)
+{
+    REPL_TRY(sync_directory(store, aside, ASIDE_NAME, err));
+    return sync_directory(store, segments, SEGMENTS_NAME, err);
+}
+
+static repl_result posix_segment_set_aside(struct repl_store *base, const char *volume,
+                                           const struct repl_segment_id *id, char *name,
+                                           size_t name_size, struct repl_error *err)
+{
+    struct posix_store *store = posix_store_of(base);
+    char old[SEGMENT_NAME_SIZE];
+    int directory, segments = -1, aside = -1;
+    name[0] = '\0';
+    REPL_TRY(repl_posix_need_writable(store, err));
+    REPL_TRY(check_segment_id(id, err));
+    REPL_TRY(repl_posix_volume_open(store, volume, &directory, err));
+    segment_name_format(id, old);
+    repl_result result = segments_open(store, volume, &segments, err);
+    if (repl_ok(result))
+        result = directory_make(store, directory, ASIDE_NAME, &aside, err);
+    if (repl_ok(result))
+        result = sync_directory(store, directory, ASIDE_NAME, err);
+    if (repl_ok(result))
+        result = aside_move(segments, old, aside, name, name_size, err);
+    if (repl_ok(result))
+        result = aside_sync(store, aside, segments, err);
+    if (aside >= 0)
+        close(aside);
+    if (segments >= 0)
+        close(segments);
+    close(directory);
+    return result;
+}
+
 static repl_result posix_read_at(struct repl_stored_segment *segment, uint64_t offset, void *out,
                                  size_t size, struct repl_error *err)
 {
@@ -727,6 +790,7 @@ static const struct repl_store_ops posix_ops = {
     .segment_publish = posix_segment_publish,
     .segment_open = posix_segment_open,
     .segment_remove = posix_segment_remove,
+    .segment_set_aside = posix_segment_set_aside,
     .log_read = repl_posix_log_read,
     .log_append = repl_posix_log_append,
 };

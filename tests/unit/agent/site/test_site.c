@@ -1116,6 +1116,73 @@ static void test_segments_without_records(void **state)
     expect_damaged(w, "2 segments are there");
 }
 
+/* One segment that the log does not have, and no index: a log that lost its last record looks like
+ * a crash before that record. The file is kept, whatever comes after it. */
+static void test_segment_without_record(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    char log[256], segment[256], aside[256], second[256], index[256];
+    seed(w);
+    increment(w);
+    file_path(w, log, "log");
+    file_path(w, segment, "segments/00000000000000000003.000000.seg");
+    file_path(w, aside, "aside/00000000000000000003.000000.seg.1");
+    file_path(w, second, "aside/00000000000000000003.000000.seg.2");
+    snprintf(index, sizeof index, "%s/index.lmdb", w->store);
+    off_t end = file_size(log);
+    struct repl_head before = w->head;
+    increment(w);
+    off_t size = file_size(segment);
+    site_stop(w);
+    assert_int_equal(truncate(log, end), 0);
+    assert_int_equal(unlink(index), 0);
+    site_start(w);
+    assert_false(exists(segment));
+    assert_int_equal(file_size(aside), size);
+    assert_int_equal(hello(w).head.to_seq, 2);
+    site_restart(w);
+    assert_int_equal(file_size(aside), size);
+    /* The same once more does not replace the first. */
+    w->head = before;
+    build_begin(&b, w, 2, 3, 0);
+    build_data(&b, 0, MIB);
+    build_end(&b, true);
+    build_commit(&b);
+    site_stop(w);
+    assert_int_equal(truncate(log, end), 0);
+    assert_int_equal(unlink(index), 0);
+    site_start(w);
+    assert_int_equal(file_size(aside), size);
+    assert_true(exists(second));
+}
+
+/* It cannot be set aside at the start: then before anything takes its name. */
+static void test_set_aside_later(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    char path[256], segment[256], aside[256];
+    seed(w);
+    build_big(&b, w);
+    site_stop(w);
+    file_path(w, path, "aside");
+    file_write(path, "", 0, 0);
+    file_path(w, segment, "segments/00000000000000000002.000000.seg");
+    file_write(segment, "found", 5, 0);
+    site_start(w);
+    assert_int_equal(file_size(segment), 5);
+    build_put(&b);
+    assert_int_equal(w->status, 500);
+    assert_int_equal(file_size(segment), 5);
+    assert_int_equal(unlink(path), 0);
+    build_commit(&b);
+    file_path(w, aside, "aside/00000000000000000002.000000.seg.1");
+    assert_int_equal(file_size(aside), 5);
+    assert_true(file_size(segment) > 5);
+    expect_replica(w);
+}
+
 /* The directory of a volume that a hello began to make, and a crash or a full disk cut short. */
 static void test_half_made_volume(void **state)
 {
@@ -1466,6 +1533,8 @@ int main(void)
         TEST(test_volumes_limit),
         TEST(test_second_site_is_locked_out),
         TEST(test_log_fails),
+        TEST(test_segment_without_record),
+        TEST(test_set_aside_later),
         TEST(test_log_fails_and_crash),
         TEST(test_log_fails_and_another_comes),
         TEST(test_publish_fails),
