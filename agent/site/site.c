@@ -97,6 +97,7 @@ static void index_remade(struct repl_site *site)
         if (!v->journal.exists || v->damaged[0] != '\0')
             continue;
         v->index_behind = v->index_lost = true;
+        v->index_vain = false;
         site_volume_pump(v);
     }
 }

@@ -351,11 +351,14 @@ static repl_result supply_refill(void *context, const struct repl_segment_id *id
     return REPL_SUCCESS;
 }
 
-repl_result site_index_refill(struct site_volume *v, uint64_t log_end, struct repl_error *err)
+repl_result site_index_refill(struct site_volume *v, bool supplies, uint64_t log_end,
+                              struct repl_error *err)
 {
     struct repl_store *store = v->site->store;
     struct repl_buffer log = {0};
-    repl_result result = store->ops->segments(store, v->name, supply_refill, v, err);
+    repl_result result = REPL_SUCCESS;
+    if (supplies)
+        result = store->ops->segments(store, v->name, supply_refill, v, err);
     if (repl_ok(result))
         result = store->ops->log_read(store, v->name, &log, err);
     if (repl_ok(result) && log.size < log_end)
@@ -413,6 +416,7 @@ static void index_load(struct loader *l)
     if (repl_ok(site_index_catch_up(v->site, v->name, l->log.data, v->log_end, NULL, &err)))
         return;
     v->index_behind = true;
+    snprintf(v->index_problem, sizeof v->index_problem, "%.350s", err.text);
     repl_log(LOG_ERR,
              "volume %s: the index is incomplete, so its replica and readers may lack the newest "
              "points: %s",

@@ -232,10 +232,11 @@ void site_read_begin(struct site_request *request)
                          request->id.to_seq, request->id.part, v->name);
         return;
     }
-    if (v->index_lost &&
+    if (v->index_behind && /* a page that lacks acknowledged points would pass for all of them */
         (request->kind == SITE_REQUEST_POINTS || request->kind == SITE_REQUEST_SEGMENTS)) {
         site_refuse_text(request, REPL_REFUSAL_BUSY,
-                         "the site makes the index of volume %s anew: try again later", v->name);
+                         "the index of volume %s is not complete just now: try again later",
+                         v->name);
         return;
     }
     struct site_read *read = calloc(1, sizeof *read);

@@ -126,6 +126,19 @@ static void append_failed(struct site_volume *v)
              (unsigned long long)a->record.number, a->err.text);
 }
 
+/* One line for a cause, however often it is tried again. */
+static void index_problem_note(struct site_volume *v, const struct repl_error *err)
+{
+    char text[sizeof v->index_problem];
+    snprintf(text, sizeof text, "%.350s", err->text);
+    if (strcmp(text, v->index_problem) != 0)
+        repl_log(LOG_WARNING,
+                 "volume %s: the index is not complete and will catch up; until then its points "
+                 "are not listed: %s",
+                 v->name, text);
+    memcpy(v->index_problem, text, sizeof text);
+}
+
 static void append_applied(struct site_volume *v)
 {
     struct site_append *a = &v->append;
@@ -136,9 +149,9 @@ static void append_applied(struct site_volume *v)
     v->index_behind = !repl_ok(a->index_result) || a->generation != v->site->index_generation;
     v->index_lost = v->index_lost && v->index_behind;
     if (!repl_ok(a->index_result))
-        repl_log(LOG_WARNING,
-                 "volume %s: the index could not take record %llu and will catch up: %s", v->name,
-                 (unsigned long long)a->record.number, a->index_err.text);
+        index_problem_note(v, &a->index_err);
+    else if (!v->index_behind)
+        v->index_problem[0] = '\0';
     /* The journal made this record out of the state it is in. */
     ensure(repl_ok(site_volume_apply(v, &a->record, &err)));
 }
@@ -295,7 +308,7 @@ static bool change_ready(struct site_volume *v, const struct site_request *reque
 static void refill_work(struct repl_job *job)
 {
     struct site_volume *v = job->context;
-    v->refill.result = site_index_refill(v, v->refill.log_end, &v->refill.err);
+    v->refill.result = site_index_refill(v, v->refill.lost, v->refill.log_end, &v->refill.err);
 }
 
 static void refill_done(struct repl_job *job)
@@ -306,22 +319,24 @@ static void refill_done(struct repl_job *job)
     v->site->index_dirty = true;
     if (!repl_ok(v->refill.result)) {
         v->index_vain = true;
-        repl_log(LOG_WARNING, "volume %s: the index is not complete yet: %s", v->name,
-                 v->refill.err.text);
+        index_problem_note(v, &v->refill.err);
     } else if (v->refill.generation == v->site->index_generation) {
         v->index_behind = v->index_lost = false;
+        v->index_problem[0] = '\0';
         repl_log(LOG_INFO, "volume %s: the index is complete again", v->name);
+        site_volume_follow(v);
     }
     site_volume_pump(v);
 }
 
 /* Before any further change: a commit looks for chunks in the index. */
-static void refill_if_lost(struct site_volume *v)
+static void refill_if_behind(struct site_volume *v)
 {
-    if (!v->index_lost || v->index_vain || v->busy || v->site->closing)
+    if (!v->index_behind || v->index_vain || v->busy || v->site->closing)
         return;
     v->busy = true;
     v->refill.log_end = v->log_end;
+    v->refill.lost = v->index_lost;
     v->refill.generation = v->site->index_generation;
     v->refill.job = (struct repl_job){.work = refill_work, .done = refill_done, .context = v};
     site_job_start(v->site, &v->refill.job);
@@ -329,7 +344,7 @@ static void refill_if_lost(struct site_volume *v)
 
 void site_volume_pump(struct site_volume *v)
 {
-    refill_if_lost(v);
+    refill_if_behind(v);
     while (!v->busy && v->queue != NULL && change_ready(v, v->queue)) {
         struct site_request *request = v->queue;
         v->queue = request->next;
@@ -461,6 +476,18 @@ static void replica_status(const struct site_volume *v, struct repl_volume_statu
              "restorable meanwhile");
 }
 
+static void index_status(const struct site_volume *v, struct repl_volume_status *out)
+{
+    if (!v->index_behind || v->index_problem[0] == '\0' || out->state >= REPL_STATE_DEGRADED)
+        return;
+    out->state = REPL_STATE_DEGRADED;
+    snprintf(out->cause, sizeof out->cause, "the index is not complete: %.350s", v->index_problem);
+    snprintf(
+        out->remedy, sizeof out->remedy,
+        "see to the cause (space on the disk of the store, most often); the index then catches "
+        "up by itself. History is taken in meanwhile, and points are listed afterwards");
+}
+
 static void damaged_status(const struct site_volume *v, struct repl_volume_status *out)
 {
     out->state = REPL_STATE_FAILED;
@@ -496,6 +523,7 @@ void site_volume_status(const struct site_volume *v, int64_t now_ns, struct repl
     out->clock_known = j->clock_known;
     out->clock_offset_ms = j->clock_offset_ns / NS_PER_MS;
     clock_status(v, now_ns, out);
+    index_status(v, out);
     replica_status(v, out);
 }
 

@@ -108,6 +108,7 @@ struct site_commit {
 /* The index on its way to what the log has. */
 struct site_refill {
     struct repl_job job;
+    bool lost; /* the supplies too */
     uint64_t log_end;
     uint64_t generation; /* of the index */
     repl_result result;
@@ -136,9 +137,10 @@ struct site_volume {
      * aside before the next one is published. */
     bool has_found;
     struct repl_segment_id found;
-    bool index_behind; /* the log has records that the index lacks */
-    bool index_lost;   /* all of them: it has been made anew */
-    bool index_vain;   /* tried since the last tick */
+    bool index_behind;                          /* the log has records that the index lacks */
+    bool index_lost;                            /* all of them: it has been made anew */
+    bool index_vain;                            /* tried since the last tick */
+    char index_problem[REPL_WIRE_TEXT_MAX + 1]; /* why it is behind; "": nothing has failed */
     struct site_refill refill;
 
     /* One change at a time: requests that make one wait here. */
@@ -200,8 +202,10 @@ REPL_RESULT site_found_set_aside(struct site_volume *volume, struct repl_error *
  * batch; NULL: held already. */
 REPL_RESULT site_index_catch_up(struct repl_site *site, const char *name, const uint8_t *log,
                                 uint64_t log_end, pthread_mutex_t *lock, struct repl_error *err);
-/* The same for an index that has nothing of the volume any more, on a worker. */
-REPL_RESULT site_index_refill(struct site_volume *volume, uint64_t log_end, struct repl_error *err);
+/* The same while the site runs, on a worker. supplies: those as well, where the index has lost
+ * everything. */
+REPL_RESULT site_index_refill(struct site_volume *volume, bool supplies, uint64_t log_end,
+                              struct repl_error *err);
 
 void site_upload_begin(struct site_volume *volume, struct site_request *request);
 void site_upload_body(struct site_volume *volume, struct site_request *request, const void *data,

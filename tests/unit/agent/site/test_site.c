@@ -1392,6 +1392,52 @@ static void test_index_fails(void **state)
     assert_false(site_find_volume(w->site, "data")->index_behind);
 }
 
+static unsigned points_count(struct world *w)
+{
+    struct repl_points_page page;
+    struct repl_error err = {0};
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/points/0"), 200);
+    must(repl_points_page_decode(w->response.data, w->response.size, &page, &err), &err);
+    unsigned count = page.count;
+    repl_points_page_fini(&page);
+    return count;
+}
+
+/* The disk is full for the index alone: a list without the last point would pass for a whole one.
+ * The tick mends it, without a further commit. */
+static void test_index_full(void **state)
+{
+    struct world *w = *state;
+    seed(w);
+    expect_replica(w);
+    struct site_volume *v = site_find_volume(w->site, "data");
+    PUMP_UNTIL(w, !w->site->index_dirty && !w->site->syncing);
+    assert_int_equal(points_count(w), 1);
+    repl_index_break_sync(w->site->index, 1, ENOSPC);
+    /* What follows at once is in vain too. */
+    v->index_vain = true;
+    increment(w);
+    assert_true(v->index_behind);
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/points/0"), 503);
+    expect_refusal(w, 503, REPL_REFUSAL_BUSY, "index");
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/segments/after/0.0"), 503);
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_int_equal(status.state, REPL_STATE_DEGRADED);
+    assert_non_null(strstr(status.cause, "the index is not complete"));
+    PUMP_UNTIL(w, !v->index_behind);
+    assert_int_equal(points_count(w), 2);
+    assert_null(strstr(volume_status(w, "data").cause, "index"));
+    expect_replica(w);
+    /* In the ordinary case nobody waits for the tick. */
+    PUMP_UNTIL(w, !w->site->index_dirty && !w->site->syncing);
+    repl_index_break_sync(w->site->index, 1, ENOSPC);
+    increment(w);
+    increment(w);
+    PUMP_UNTIL(w, !v->index_behind);
+    assert_int_equal(points_count(w), 4);
+    expect_replica(w);
+}
+
 /* A sync of the index fails: it is made anew while the site runs, and the replica stays. */
 static void test_index_sync_fails(void **state)
 {
@@ -1535,6 +1581,7 @@ int main(void)
         TEST(test_log_fails),
         TEST(test_segment_without_record),
         TEST(test_set_aside_later),
+        TEST(test_index_full),
         TEST(test_log_fails_and_crash),
         TEST(test_log_fails_and_another_comes),
         TEST(test_publish_fails),
