@@ -849,6 +849,54 @@ static void test_commands(struct filesystem *fs)
     check(sh("pgrep -x -f 'sleep 7531' >/dev/null") != 0);
 }
 
+/* An agent that dies and is started again. */
+static void test_turns(struct filesystem *fs)
+{
+    struct client a, b;
+    char slow[512], pre[512], post[512];
+    note("%s: a hold waits for the post_command of one that was left behind", fs->type);
+    sh_quiet("rm -f %s/order", shared->directory);
+    snprintf(pre, sizeof pre, "echo pre >>%s/order", shared->directory);
+    snprintf(post, sizeof post, "echo post >>%s/order", shared->directory);
+    snprintf(slow, sizeof slow, "sleep 1; echo slow >>%s/order", shared->directory);
+    struct repl_hold_options options = freeze_options(fs, 10000);
+    options.pre_command = pre;
+    for (int i = 0; i < 3; i++) {
+        client_open(&a, shared->run);
+        client_open(&b, shared->run);
+        options.post_command = slow;
+        repl_hold_begin(a.hold, &options);
+        EXPECT(&a, REPL_HOLD_HELD);
+        client_close(&a);
+        options.post_command = post;
+        repl_hold_begin(b.hold, &options);
+        if (i == 0) {
+            EXPECT(&b, REPL_HOLD_HELD);
+            repl_hold_end(b.hold);
+            EXPECT(&b, REPL_HOLD_RELEASED);
+            check(b.last.intact);
+            EXPECT_ORDER("pre slow pre post");
+        }
+        if (i == 1) {
+            check(!client_await(&b, 300));
+            repl_hold_end(b.hold);
+            check(client_await(&b, 300));
+            check(b.last.kind == REPL_HOLD_FAILED);
+            EXPECT_ORDER("pre slow");
+        }
+        if (i == 2) {
+            check(!client_await(&b, 300));
+            kill(supervisor, SIGTERM);
+            check(client_await(&b, 300));
+            check(b.last.kind == REPL_HOLD_FAILED);
+            guard_wait();
+            guard_restart();
+            EXPECT_ORDER("pre slow");
+        }
+        client_close(&b);
+    }
+}
+
 static void test_two_at_once(struct filesystem *first, struct filesystem *second)
 {
     struct client a, b;
@@ -1063,6 +1111,7 @@ static void test_filesystem(struct filesystem *fs)
     test_all_die(fs);
     test_foreign(fs);
     test_commands(fs);
+    test_turns(fs);
 }
 
 int main(int argc, char **argv)

@@ -1,7 +1,8 @@
 /*
- * One connection, one thread, one hold at a time:
+ * One connection, one thread, one hold at a time, and one of a volume at a
+ * time, post_command included:
  *
- *     REQUEST -> mounts found, PREPARED -> pre_command -> freeze -> HELD
+ *     REQUEST -> the volume's turn -> mounts found, PREPARED -> pre_command -> freeze -> HELD
  *             -> END, or the deadline, or a connection that closed, or a stop
  *             -> thaw -> RELEASED -> post_command -> DONE
  *
@@ -41,6 +42,7 @@
 #define NS_PER_MS         INT64_C(1000000)
 #define THREAD_STACK_SIZE (256u << 10)
 #define SETTLE_TRIES      500
+#define TURN_LOOK_NS      (20 * NS_PER_MS)
 
 struct freezer {
     struct guard_keeper *keeper;
@@ -499,6 +501,45 @@ repl_result guard_post_run(struct repl_guard_slot *slot, struct repl_error *err)
     return result;
 }
 
+/* --- turns ----------------------------------------------------------------------------------- */
+
+/* An agent that was started again asks on another connection while the hold it has left behind
+ * still ends. */
+static pthread_mutex_t turns_lock = PTHREAD_MUTEX_INITIALIZER;
+static char turns[REPL_GUARD_SLOTS][REPL_GUARD_VOLUME_SIZE]; /* by slot; empty: no hold is on */
+
+static bool turn_take(unsigned slot, const char *volume)
+{
+    bool taken = false;
+    pthread_mutex_lock(&turns_lock);
+    for (unsigned i = 0; i < REPL_GUARD_SLOTS && !taken; i++)
+        taken = i != slot && strcmp(turns[i], volume) == 0;
+    if (!taken)
+        repl_guard_text_set(turns[slot], sizeof turns[slot], volume);
+    pthread_mutex_unlock(&turns_lock);
+    return !taken;
+}
+
+static void turn_end(unsigned slot)
+{
+    pthread_mutex_lock(&turns_lock);
+    turns[slot][0] = '\0';
+    pthread_mutex_unlock(&turns_lock);
+}
+
+static repl_result turn_await(struct guard_keeper *k, struct repl_error *err)
+{
+    while (!turn_take(k->slot_index, k->request.volume)) {
+        k->deadline_ns = repl_now_mono_ns() + TURN_LOOK_NS;
+        enum hold_end end = wait_once(k);
+        if (end != HOLD_GOES_ON && end != HOLD_DEADLINE) {
+            k->end = end;
+            return hold_judge(k, false, err);
+        }
+    }
+    return REPL_SUCCESS;
+}
+
 static void post_run(struct guard_keeper *k)
 {
     union repl_guard_packet packet;
@@ -507,6 +548,7 @@ static void post_run(struct guard_keeper *k)
     packet.done.code = guard_post_run(k->slot, &err).code;
     repl_guard_text_set(packet.done.text, sizeof packet.done.text, err.text);
     atomic_store(&k->slot->hold, 0);
+    turn_end(k->slot_index);
     packet_send(k, &packet);
 }
 
@@ -516,7 +558,6 @@ static repl_result hold_prepare(struct guard_keeper *k, struct repl_error *err)
 {
     const struct repl_guard_request *request = &k->request;
     const struct guard *guard = k->guard;
-    k->set.count = 0;
     if (request->freeze)
         REPL_TRY(repl_freeze_set_open(request->device, guard->protects, guard->protect_count,
                                       &k->set, err));
@@ -574,9 +615,10 @@ static void request_serve(struct guard_keeper *k)
     k->end = HOLD_GOES_ON;
     k->interrupted = false;
     k->begin_ns = k->thawed_ns = 0;
+    k->set.count = 0;
     atomic_store(&k->given_up, false);
     slot_fill(k);
-    if (!repl_ok(hold_prepare(k, &err))) {
+    if (!repl_ok(turn_await(k, &err)) || !repl_ok(hold_prepare(k, &err))) {
         repl_log(LOG_WARNING, "volume %s: %s", k->request.volume, err.text);
         outcome_send(k, REPL_GUARD_FAILED, false, &err);
     } else {
