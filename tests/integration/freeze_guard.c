@@ -897,6 +897,66 @@ static void test_turns(struct filesystem *fs)
     }
 }
 
+static void test_dirty(struct filesystem *fs)
+{
+    struct client c;
+    char pre[512];
+    note("%s: dirty after pre_command", fs->type);
+    snprintf(pre, sizeof pre, "dd if=/dev/zero of=%s/dirt bs=1M count=128 status=none", fs->where);
+    struct repl_hold_options options = freeze_options(fs, 1000);
+    options.pre_command = pre;
+    options.command_timeout_ms = 20000;
+    client_open(&c, shared->run);
+    repl_hold_begin(c.hold, &options);
+    EXPECT(&c, REPL_HOLD_HELD);
+    note("  FIFREEZE took %.1f ms", (double)c.last.took_ns / 1e6);
+    repl_hold_end(c.hold);
+    EXPECT(&c, REPL_HOLD_RELEASED);
+    check(c.last.intact);
+    client_close(&c);
+    sh_quiet("rm -f %s/dirt", fs->where);
+}
+
+/* On a disk that does not take a block: its file is on a frozen filesystem. */
+static void test_dirty_for_good(struct filesystem *fs)
+{
+    struct client c;
+    char path[256], device[64], where[128], post[512];
+    note("%s: dirty, and it cannot be written back", fs->type);
+    snprintf(path, sizeof path, "%s/still.img", fs->where);
+    loop_make(device, path, "16M");
+    check(sh("mkfs.ext4 -q %s", device) == 0);
+    snprintf(where, sizeof where, "%s/still", shared->directory);
+    mount_make(device, where);
+    snprintf(post, sizeof post, "echo post >>%s/order", shared->directory);
+    struct repl_hold_options options = {.device = device_number(device),
+                                        .volume = "still",
+                                        .freeze = true,
+                                        .budget_ms = 5000,
+                                        .post_command = post,
+                                        .command_timeout_ms = 300};
+    check(sh("sync -f %s && dd if=/dev/zero of=%s/dirt bs=1M count=4 status=none", where, where) ==
+          0);
+    int fd = open(fs->where, O_RDONLY | O_CLOEXEC);
+    check(fd >= 0 && ioctl(fd, FIFREEZE, 0) == 0);
+    client_open(&c, shared->run);
+    repl_hold_begin(c.hold, &options);
+    EXPECT(&c, REPL_HOLD_FAILED);
+    check(c.last.stall_ns == 0);
+    check(strstr(c.last.error.text, "write back") != NULL);
+    EXPECT_ORDER("post");
+    check(ioctl(fd, FITHAW, 0) == 0);
+    close(fd);
+    options.command_timeout_ms = 5000;
+    repl_hold_begin(c.hold, &options);
+    EXPECT(&c, REPL_HOLD_HELD);
+    repl_hold_end(c.hold);
+    EXPECT(&c, REPL_HOLD_RELEASED);
+    check(c.last.intact);
+    EXPECT_ORDER("post");
+    client_close(&c);
+}
+
 static void test_two_at_once(struct filesystem *first, struct filesystem *second)
 {
     struct client a, b;
@@ -1112,6 +1172,7 @@ static void test_filesystem(struct filesystem *fs)
     test_foreign(fs);
     test_commands(fs);
     test_turns(fs);
+    test_dirty(fs);
 }
 
 int main(int argc, char **argv)
@@ -1132,6 +1193,7 @@ int main(int argc, char **argv)
     guard_restart();
     test_filesystem(&ext4);
     test_filesystem(&xfs);
+    test_dirty_for_good(&ext4);
     test_two_at_once(&ext4, &xfs);
     test_partitions();
     test_strangers(&ext4);

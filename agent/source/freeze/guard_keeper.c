@@ -2,12 +2,14 @@
  * One connection, one thread, one hold at a time, and one of a volume at a
  * time, post_command included:
  *
- *     REQUEST -> the volume's turn -> mounts found, PREPARED -> pre_command -> freeze -> HELD
+ *     REQUEST -> the volume's turn -> mounts found, PREPARED -> pre_command
+ *             -> written back -> freeze -> HELD
  *             -> END, or the deadline, or a connection that closed, or a stop
  *             -> thaw -> RELEASED -> post_command -> DONE
  *
  * FIFREEZE writes back what is dirty before it returns, cannot be interrupted,
- * and lets writers wait meanwhile. So it has a thread of its own for each
+ * and lets writers wait meanwhile. So what is dirty is written back before, with
+ * a limit of its own, while writers go on; and FIFREEZE has a thread of its own for each
  * filesystem, and the time counts from its call: what is frozen at the deadline
  * is thawed, and what FIFREEZE freezes later is thawed by that thread at once.
  *
@@ -42,6 +44,7 @@
 #define NS_PER_MS         INT64_C(1000000)
 #define THREAD_STACK_SIZE (256u << 10)
 #define SETTLE_TRIES      500
+#define SYNC_LONGEST_MS   10000u
 #define TURN_LOOK_NS      (20 * NS_PER_MS)
 
 struct freezer {
@@ -49,8 +52,8 @@ struct freezer {
     struct repl_freeze_entry *entry;
     int fd;
     pthread_t thread;
-    sem_t go;
-    bool cancelled;            /* before go: nothing is to be frozen */
+    sem_t go;                  /* twice: to write back, and to freeze */
+    atomic_bool cancelled;     /* before go: nothing is to be frozen */
     _Atomic int64_t frozen_ns; /* when FIFREEZE returned */
     _Atomic int os_errno;      /* of FIFREEZE */
     _Atomic bool late;         /* it returned after the hold had been given up */
@@ -63,6 +66,7 @@ enum hold_end {
     HOLD_CLIENT_GONE,
     HOLD_STOPPED,
     HOLD_NOT_FROZEN, /* a FIFREEZE failed */
+    HOLD_NOT_SYNCED, /* nothing was frozen: there was too much to write back */
 };
 
 struct guard_keeper {
@@ -81,7 +85,7 @@ struct guard_keeper {
     struct repl_freeze_set set;
     struct freezer freezers[REPL_GUARD_MOUNTS_MAX];
     unsigned freezer_count;
-    _Atomic unsigned freezing;
+    _Atomic unsigned syncing, freezing;
     atomic_bool given_up; /* what a freezer freezes from now on it thaws at once */
     enum hold_end end;
     int64_t begin_ns, deadline_ns, thawed_ns;
@@ -163,13 +167,24 @@ static void event_raise(int fd)
     (void)written; /* cannot fail before 2^64 - 1 of them */
 }
 
+/* False: cancelled. */
+static bool freezer_go(struct freezer *f)
+{
+    while (sem_wait(&f->go) != 0)
+        continue;
+    return !atomic_load(&f->cancelled);
+}
+
 static void *freezer_main(void *context)
 {
     struct freezer *f = context;
     struct guard_keeper *k = f->keeper;
-    while (sem_wait(&f->go) != 0)
-        continue;
-    if (f->cancelled)
+    if (!freezer_go(f))
+        return NULL;
+    syncfs(f->fd); /* only so that FIFREEZE has little left to do */
+    atomic_fetch_sub(&k->syncing, 1);
+    event_raise(k->frozen_fd);
+    if (!freezer_go(f))
         return NULL;
     int rc = ioctl(f->fd, FIFREEZE, 0);
     atomic_store(&f->os_errno, rc != 0 ? errno : 0);
@@ -197,12 +212,18 @@ static void freezers_end(struct guard_keeper *k)
     k->freezer_count = 0;
 }
 
-static void freezers_cancel(struct guard_keeper *k)
+/* One that writes back ends when it has. */
+static void freezers_tell(struct guard_keeper *k)
 {
     for (unsigned i = 0; i < k->freezer_count; i++) {
-        k->freezers[i].cancelled = true;
+        atomic_store(&k->freezers[i].cancelled, true);
         sem_post(&k->freezers[i].go);
     }
+}
+
+static void freezers_cancel(struct guard_keeper *k)
+{
+    freezers_tell(k);
     freezers_end(k);
 }
 
@@ -317,7 +338,29 @@ static int64_t frozen_last_ns(const struct guard_keeper *k)
     return last;
 }
 
-/* From here to the end of hold_thaw: no allocation, no log, no file. */
+static uint32_t sync_limit_ms(const struct guard_keeper *k)
+{
+    uint32_t limit_ms = k->request.command_timeout_ms;
+    return limit_ms < SYNC_LONGEST_MS ? limit_ms : SYNC_LONGEST_MS;
+}
+
+/* Until all is written back, or the hold has ended: then the freezers are left to end by
+ * themselves. */
+static void sync_run(struct guard_keeper *k)
+{
+    k->deadline_ns = repl_now_mono_ns() + sync_limit_ms(k) * NS_PER_MS;
+    atomic_store(&k->syncing, k->freezer_count);
+    for (unsigned i = 0; i < k->freezer_count; i++)
+        sem_post(&k->freezers[i].go);
+    while (k->end == HOLD_GOES_ON && atomic_load(&k->syncing) > 0)
+        k->end = wait_once(k);
+    if (k->end == HOLD_DEADLINE)
+        k->end = HOLD_NOT_SYNCED;
+    if (k->end != HOLD_GOES_ON)
+        freezers_tell(k);
+}
+
+/* From here to the end of freeze_run: no allocation, no log, no file. */
 static void freeze_begin(struct guard_keeper *k)
 {
     for (size_t i = 0; i < k->set.count; i++)
@@ -359,6 +402,9 @@ static void held_send(struct guard_keeper *k)
 /* True: HELD was sent. */
 static bool freeze_run(struct guard_keeper *k)
 {
+    sync_run(k);
+    if (k->end != HOLD_GOES_ON)
+        return false;
     prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
     freeze_begin(k);
     freeze_await(k);
@@ -447,6 +493,11 @@ static repl_result hold_judge(const struct guard_keeper *k, bool held, struct re
         return repl_fail(err, REPL_E_RETRY, "the freeze guard is being stopped");
     case HOLD_NOT_FROZEN:
         return not_frozen(k, err);
+    case HOLD_NOT_SYNCED:
+        return repl_fail(err, REPL_E_RETRY,
+                         "the filesystem of volume %s was not frozen: it had more to write back "
+                         "than it could in %u ms; if that goes on, set quiesce = window",
+                         k->request.volume, sync_limit_ms(k));
     case HOLD_GOES_ON:
         break;
     }
@@ -547,6 +598,8 @@ static void post_run(struct guard_keeper *k)
     repl_guard_packet_init(&packet, REPL_GUARD_DONE);
     packet.done.code = guard_post_run(k->slot, &err).code;
     repl_guard_text_set(packet.done.text, sizeof packet.done.text, err.text);
+    freezers_end(k); /* what still writes back */
+    repl_freeze_set_close(&k->set);
     atomic_store(&k->slot->hold, 0);
     turn_end(k->slot_index);
     packet_send(k, &packet);
@@ -616,6 +669,7 @@ static void request_serve(struct guard_keeper *k)
     k->interrupted = false;
     k->begin_ns = k->thawed_ns = 0;
     k->set.count = 0;
+    k->freezer_count = 0;
     atomic_store(&k->given_up, false);
     slot_fill(k);
     if (!repl_ok(turn_await(k, &err)) || !repl_ok(hold_prepare(k, &err))) {
@@ -624,7 +678,8 @@ static void request_serve(struct guard_keeper *k)
     } else {
         hold_run(k);
     }
-    repl_freeze_set_close(&k->set);
+    if (k->freezer_count == 0)
+        repl_freeze_set_close(&k->set);
     post_run(k);
 }
 
