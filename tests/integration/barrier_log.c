@@ -794,6 +794,7 @@ static void world_open(struct world *world, const struct options *options, char 
     const struct repl_source_volume_options volume = {.loop = world->loop,
                                                       .config = &world->config,
                                                       .volume = &world->volume_config,
+                                                      .rpo_ms = world->volume_config.rpo_ms,
                                                       .stopped = stopped,
                                                       .context = world};
     must(repl_source_volume_new(&volume, &world->volume, &err), &err);
