@@ -4,8 +4,10 @@
  * Until the handler has found the peer's key welcome it is a stranger. Strangers
  * cost a connection and a TLS session each, whatever they do or leave undone, so
  * there are never many: each has a time from its coming, not from its last byte;
- * one address may have a few; and where there are many, the oldest makes room
- * for the next. A host whose key is known is through within a few round trips.
+ * one address may have a few; and where there are many, of one address or of
+ * all, the oldest makes room for the next. The next is never turned away: it may
+ * be a host whose key is known, behind the same address, and that one is through
+ * within a few round trips.
  *
  * One that has to go has its socket shut down, which MHD takes for the peer's
  * leaving.
@@ -18,12 +20,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <syslog.h>
 
 #include "base/ensure.h"
+#include "control/control.h"
 #include "site/listen/listener_internal.h"
 
 #define STRANGER_TIME_MS_DEFAULT           10000u
 #define STRANGER_LIMIT_PER_ADDRESS_DEFAULT 16u
+#define REPLACED_LOGGED_NS                 (INT64_C(60) * 1000000000)
 
 /* --- the peer -------------------------------------------------------------------------------- */
 
@@ -138,6 +143,22 @@ static void stranger_expel(struct door *door)
     shutdown(door->fd, SHUT_RDWR);
 }
 
+/* For another one's sake. One line a minute, however many come. */
+static void stranger_replace(struct door *door)
+{
+    struct repl_listener *listener = door->listener;
+    int64_t now_ns = repl_now_mono_ns();
+    if (listener->replaced_logged_ns == 0 ||
+        now_ns - listener->replaced_logged_ns >= REPLACED_LOGGED_NS) {
+        listener->replaced_logged_ns = now_ns;
+        repl_log(LOG_WARNING,
+                 "connections were closed before they showed a known key, as newer ones came: the "
+                 "last from %s. If hosts cannot get through, see what connects from there",
+                 door->remote);
+    }
+    stranger_expel(door);
+}
+
 static void strangers_due(struct repl_timer *timer)
 {
     struct repl_listener *listener = timer->context;
@@ -158,18 +179,22 @@ void doors_init(struct repl_listener *listener, const struct repl_listener_optio
     listener->stranger_timer = (struct repl_timer){.fire = strangers_due, .context = listener};
 }
 
-bool door_may_open(struct repl_listener *listener, const struct sockaddr *address)
+void door_make_room(struct repl_listener *listener, const struct sockaddr *address)
 {
     uint8_t key[16];
     unsigned same = 0;
+    struct door *oldest = NULL;
     address_key(address, key);
-    for (const struct door *door = listener->strangers; door != NULL; door = door->next)
-        same += memcmp(door->address, key, sizeof key) == 0;
-    if (same >= listener->stranger_limit_per_address)
-        return false;
-    if (listener->stranger_count >= listener->stranger_limit)
-        stranger_expel(listener->strangers);
-    return true;
+    for (struct door *door = listener->strangers; door != NULL; door = door->next) {
+        if (memcmp(door->address, key, sizeof key) != 0)
+            continue;
+        if (same++ == 0)
+            oldest = door;
+    }
+    if (oldest != NULL && same >= listener->stranger_limit_per_address)
+        stranger_replace(oldest);
+    else if (listener->strangers != NULL && listener->stranger_count >= listener->stranger_limit)
+        stranger_replace(listener->strangers);
 }
 
 /* --- doors ----------------------------------------------------------------------------------- */

@@ -71,7 +71,10 @@ static enum MHD_Result on_accept(void *context, const struct sockaddr *address, 
 {
     (void)size;
     struct repl_listener *listener = context;
-    return !listener->closing && door_may_open(listener, address) ? MHD_YES : MHD_NO;
+    if (listener->closing)
+        return MHD_NO;
+    door_make_room(listener, address);
+    return MHD_YES;
 }
 
 /* The first that is heard of a request; its result is the exchange in MHD's later calls. From here

@@ -85,6 +85,7 @@ struct repl_listener {
     unsigned stranger_count, stranger_limit, stranger_limit_per_address;
     int64_t stranger_time_ns;
     struct repl_timer stranger_timer;
+    int64_t replaced_logged_ns;
     unsigned handshaking; /* connections that have not sent a request yet */
     uint64_t calls;       /* of MHD to us */
     char log[256];        /* what MHD last complained of while starting */
@@ -98,8 +99,8 @@ static inline unsigned or_default(unsigned value, unsigned fallback)
 }
 
 void doors_init(struct repl_listener *listener, const struct repl_listener_options *options);
-/* Whether one more stranger from there is let in; an older one may have to go for it. */
-bool door_may_open(struct repl_listener *listener, const struct sockaddr *address);
+/* For one more stranger from there; an older one may have to go. */
+void door_make_room(struct repl_listener *listener, const struct sockaddr *address);
 /* NULL: out of memory. */
 struct door *door_new(struct repl_listener *listener, struct MHD_Connection *connection);
 void door_close(struct door *door);
