@@ -58,6 +58,7 @@ struct replica_state {
     char path[PATH_MAX];
     struct repl_uuid uuid;
     int fd;              /* -1: closed */
+    bool spoiled;        /* a write has failed: the file is only read */
     uint64_t generation; /* of the slot written last */
     struct repl_replica_state now;
 };
@@ -67,7 +68,8 @@ struct replica_state {
 REPL_RESULT replica_state_open(struct replica_state *state, const char **note,
                                struct repl_error *err);
 void replica_state_close(struct replica_state *state);
-/* Makes *next durable. After a failure the file is abandoned: the next call makes a new one. */
+/* Makes *next durable. After a failure the file stays, and the next call puts a new one in its
+ * place. */
 REPL_RESULT replica_state_write(struct replica_state *state, const struct repl_replica_state *next,
                                 struct repl_error *err);
 
