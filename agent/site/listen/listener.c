@@ -29,9 +29,8 @@
 #include "link/transfer.h"
 #include "site/listen/framing.h"
 
-#define CONNECTION_LIMIT_PER_PEER_DEFAULT 64u
-#define IDLE_TIMEOUT_S_DEFAULT            60u
-#define LISTEN_BACKLOG                    128
+#define IDLE_TIMEOUT_S_DEFAULT 60u
+#define LISTEN_BACKLOG         128
 
 #define POOL_SIZE          (64u << 10)
 #define HANDSHAKE_SIZE_MAX (32u << 10) /* certificates: ours are below 1 KiB */
@@ -259,8 +258,6 @@ static repl_result daemon_start(struct repl_listener *listener,
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_SIZE,
         MHD_OPTION_CONNECTION_LIMIT,
         or_default(options->connection_limit, CONNECTION_LIMIT_DEFAULT),
-        MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-        or_default(options->connection_limit_per_peer, CONNECTION_LIMIT_PER_PEER_DEFAULT),
         MHD_OPTION_CONNECTION_TIMEOUT, or_default(options->idle_timeout_s, IDLE_TIMEOUT_S_DEFAULT),
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, listener, MHD_OPTION_URI_LOG_CALLBACK, on_uri,
         NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_END);
