@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "source/freeze/guard_mounts.h"
+#include "source/freeze/guard_record.h"
 #include "source/freeze/hold.h"
 
 #define NS_PER_MS  INT64_C(1000000)
@@ -957,6 +958,43 @@ static void test_dirty_for_good(struct filesystem *fs)
     client_close(&c);
 }
 
+static void test_many(struct filesystem *fs)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct client c[REPL_GUARD_SLOTS + 1];
+    int fds[REPL_GUARD_SLOTS];
+    note("more connections than slots");
+    struct repl_hold_options options = freeze_options(fs, 10000);
+    options.freeze = false;
+    snprintf(address.sun_path, sizeof address.sun_path, "%s/guard.sock", shared->run);
+    for (unsigned i = 0; i <= REPL_GUARD_SLOTS; i++) {
+        client_open(&c[i], shared->run);
+        repl_hold_begin(c[i].hold, &options);
+        EXPECT(&c[i], REPL_HOLD_HELD);
+        repl_hold_end(c[i].hold);
+        EXPECT(&c[i], REPL_HOLD_RELEASED);
+        client_await(&c[i], 20); /* DONE */
+    }
+    usleep(100000);
+    for (unsigned i = 0; i < REPL_GUARD_SLOTS; i++) {
+        fds[i] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        check(connect(fds[i], (const struct sockaddr *)(const void *)&address, sizeof address) ==
+              0);
+    }
+    for (int i = 0; i < 2; i++) {
+        repl_hold_begin(c[0].hold, &options);
+        EXPECT(&c[0], REPL_HOLD_FAILED);
+        check(strstr(c[0].last.error.text, "takes no more") != NULL);
+    }
+    for (unsigned i = 0; i < REPL_GUARD_SLOTS; i++)
+        close(fds[i]);
+    usleep(100000);
+    repl_hold_begin(c[0].hold, &options);
+    EXPECT(&c[0], REPL_HOLD_HELD);
+    for (unsigned i = 0; i <= REPL_GUARD_SLOTS; i++)
+        client_close(&c[i]);
+}
+
 static void test_two_at_once(struct filesystem *first, struct filesystem *second)
 {
     struct client a, b;
@@ -1194,6 +1232,7 @@ int main(int argc, char **argv)
     test_filesystem(&ext4);
     test_filesystem(&xfs);
     test_dirty_for_good(&ext4);
+    test_many(&ext4);
     test_two_at_once(&ext4, &xfs);
     test_partitions();
     test_strangers(&ext4);

@@ -31,6 +31,7 @@
 #define GRACE_NS        INT64_C(40000000)
 #define ACCEPT_PAUSE_NS 10000000
 #define HURRY_NICE      (-15)
+#define REFUSAL_MS      100
 
 static volatile sig_atomic_t terminated;
 
@@ -282,7 +283,22 @@ static bool peer_is_root(int connection)
     return getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == 0;
 }
 
-/* The listening socket blocks nobody: a connection beyond the slots is closed. */
+/* What is closed with a request unread loses the answer. */
+static void connection_refuse(int connection, const struct repl_error *err)
+{
+    union repl_guard_packet packet;
+    repl_guard_packet_init(&packet, REPL_GUARD_FAILED);
+    packet.outcome.code = err->code;
+    repl_guard_text_set(packet.outcome.text, sizeof packet.outcome.text, err->text);
+    struct pollfd request = {.fd = connection, .events = POLLIN};
+    if (poll(&request, 1, REFUSAL_MS) <= 0 || recv(connection, &(char){0}, 1, MSG_DONTWAIT) <= 0)
+        return;
+    send(connection, &packet, sizeof packet.outcome, MSG_NOSIGNAL | MSG_DONTWAIT);
+    repl_guard_packet_init(&packet, REPL_GUARD_DONE);
+    send(connection, &packet, sizeof packet.done, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* The listening socket blocks nobody: a connection beyond the slots is told so. */
 static void worker_accept(struct worker *w)
 {
     struct repl_error err;
@@ -299,7 +315,8 @@ static void worker_accept(struct worker *w)
     if (!peer_is_root(connection))
         result = repl_fail(&err, REPL_E_REFUSED, "a connection that is not root's was refused");
     else if (slot == REPL_GUARD_SLOTS)
-        result = repl_fail(&err, REPL_E_LOCKED, "more than %u connections: one was refused",
+        result = repl_fail(&err, REPL_E_LOCKED,
+                           "the freeze guard has %u connections already, and takes no more",
                            REPL_GUARD_SLOTS);
     else
         result = guard_keeper_new(w->guard, connection, slot, &w->keepers[slot], &err);
@@ -307,8 +324,10 @@ static void worker_accept(struct worker *w)
         w->keeper_count++;
         return;
     }
-    close(connection);
     repl_log(LOG_ERR, "%s", err.text);
+    if (peer_is_root(connection))
+        connection_refuse(connection, &err);
+    close(connection);
 }
 
 static void worker_collect(struct worker *w)

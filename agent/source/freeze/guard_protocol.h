@@ -15,7 +15,8 @@
  * comes unasked where the hold ended by itself. An END that crosses with that
  * is ignored; one before HELD gives the hold up. One hold at a time: a REQUEST
  * before DONE breaks the rules, and is answered by closing the connection. A
- * connection that closes ends its hold.
+ * connection that closes ends its hold. A guard that has no place for one more
+ * answers with FAILED and DONE, and closes.
  *
  * With PREPARED come descriptors (SCM_RIGHTS): the guard's record
  * (guard_record.h), then one of each filesystem to be frozen, in the order of

@@ -5,6 +5,9 @@
  *     FINISHING -> WAITING -> ASKED                   (begin before DONE)
  *     any but IDLE -> BROKEN                          (a callback is due from the timer)
  *
+ * Each hold has a connection of its own, closed at DONE: the guard has a place
+ * for each, and not many.
+ *
  * A callback is never called from inside begin: what fails there is kept, and a
  * timer that is due at once brings it.
  */
@@ -224,6 +227,7 @@ static repl_result take_done(struct repl_hold *h, struct repl_error *err)
         repl_log(LOG_WARNING, "%s", h->in.done.text);
     bool next = h->state == STATE_WAITING;
     h->state = STATE_IDLE;
+    disconnect(h);
     if (next)
         request_send(h);
     return REPL_SUCCESS;
@@ -326,22 +330,10 @@ static repl_result guard_connect(struct repl_hold *h, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
-/* An idle connection may have been closed by a guard that was restarted. */
-static bool connection_is_stale(const struct repl_hold *h)
-{
-    char byte;
-    ssize_t got = recv(h->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return got >= 0 || errno != EAGAIN;
-}
-
 static void request_send(struct repl_hold *h)
 {
-    repl_result result = REPL_SUCCESS;
     h->state = STATE_ASKED;
-    if (h->fd >= 0 && connection_is_stale(h))
-        disconnect(h);
-    if (h->fd < 0)
-        result = guard_connect(h, &h->failure);
+    repl_result result = guard_connect(h, &h->failure);
     if (repl_ok(result) && send(h->fd, &h->request, sizeof h->request.request, MSG_NOSIGNAL) !=
                                (ssize_t)sizeof h->request.request)
         result = guard_gone(&h->failure);

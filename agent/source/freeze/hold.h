@@ -60,7 +60,7 @@ struct repl_hold_options {
     int64_t command_timeout_ms;
 };
 
-/* socket_path: the option guard. Connects when it is first needed. */
+/* socket_path: the option guard. Connected while a hold is on. */
 REPL_RESULT repl_hold_new(struct repl_loop *loop, const char *socket_path, repl_hold_fn *done,
                           void *context, struct repl_hold **out, struct repl_error *err);
 /* A hold that is on ends, without a callback. NULL does nothing. */
