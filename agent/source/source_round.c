@@ -17,6 +17,7 @@
 #include "base/limits.h"
 #include "block/sysfs.h"
 #include "control/control.h"
+#include "source/freeze/guard_protocol.h"
 #include "source/source_volume_internal.h"
 
 /* Frames on their way to the spool's disk, each a copy of up to 1 MiB: with more, reading waits. */
@@ -301,13 +302,14 @@ void volume_quiesce(struct repl_source_volume *v)
 {
     const struct repl_config_volume *config = v->options.volume;
     bool freeze = config->quiesce != REPL_QUIESCE_COMMAND;
+    int64_t interval_ms = v->pipeline.options.interval_ns / 1000000;
+    int64_t window_ms = interval_ms < REPL_GUARD_LONGEST_MS ? interval_ms : REPL_GUARD_LONGEST_MS;
     v->holding = true;
     repl_hold_begin(v->hold, &(struct repl_hold_options){
                                  .device = v->device.number,
                                  .volume = config->name,
                                  .freeze = freeze,
-                                 .budget_ms = freeze ? config->freeze_budget_ms
-                                                     : v->pipeline.options.interval_ns / 1000000,
+                                 .budget_ms = freeze ? config->freeze_budget_ms : window_ms,
                                  .pre_command = config->pre_command,
                                  .post_command = config->post_command,
                                  .command_timeout_ms = config->command_timeout_ms,
