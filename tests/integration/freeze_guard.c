@@ -338,6 +338,7 @@ static void guard_start(const char *binary, const char *run)
         int fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
         dup2(fd, STDERR_FILENO);
         close(lifeline[1]);
+        sh_quiet("echo 100 >/proc/$PPID/oom_score_adj");
         execl(binary, "repl", "guard", "--config", config, (char *)NULL);
         _exit(127);
     }
@@ -766,6 +767,18 @@ static void test_commands(struct filesystem *fs)
     EXPECT(&c, REPL_HOLD_RELEASED);
     check(c.last.intact);
     EXPECT_ORDER(touch);
+
+    note("  a command may be ended for want of memory like any other process");
+    snprintf(touch, sizeof touch, "cat /proc/self/oom_score_adj >>%s/order", shared->directory);
+    options.pre_command = touch;
+    options.post_command = NULL;
+    repl_hold_begin(c.hold, &options);
+    EXPECT(&c, REPL_HOLD_HELD);
+    repl_hold_end(c.hold);
+    EXPECT(&c, REPL_HOLD_RELEASED);
+    EXPECT_ORDER("0");
+    options.pre_command = pre;
+    options.post_command = post;
 
     note("  without a freeze");
     options.freeze = false;
