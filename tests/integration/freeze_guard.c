@@ -911,6 +911,36 @@ static void test_turns(struct filesystem *fs)
     }
 }
 
+/* The next guard does not wait for it, but a hold of the same volume does. */
+static void test_owed(struct filesystem *fs)
+{
+    struct client c;
+    char slow[512], pre[512];
+    note("%s: a post_command that a dead guard owes", fs->type);
+    snprintf(pre, sizeof pre, "echo pre >>%s/order", shared->directory);
+    snprintf(slow, sizeof slow, "sleep 2; echo slow >>%s/order", shared->directory);
+    struct repl_hold_options options = freeze_options(fs, 10000);
+    options.command_timeout_ms = 5000;
+    options.pre_command = pre;
+    options.post_command = slow;
+    client_open(&c, shared->run);
+    repl_hold_begin(c.hold, &options);
+    EXPECT(&c, REPL_HOLD_HELD);
+    kill_guard(BOTH);
+    EXPECT(&c, REPL_HOLD_RELEASED);
+    guard_wait();
+    int64_t begin = repl_now_mono_ns();
+    guard_restart();
+    check(repl_now_mono_ns() - begin < 1500 * NS_PER_MS);
+    options.post_command = NULL;
+    repl_hold_begin(c.hold, &options);
+    EXPECT(&c, REPL_HOLD_HELD);
+    repl_hold_end(c.hold);
+    EXPECT(&c, REPL_HOLD_RELEASED);
+    EXPECT_ORDER("pre slow pre");
+    client_close(&c);
+}
+
 static void test_dirty(struct filesystem *fs)
 {
     struct client c;
@@ -1223,6 +1253,7 @@ static void test_filesystem(struct filesystem *fs)
     test_foreign(fs);
     test_commands(fs);
     test_turns(fs);
+    test_owed(fs);
     test_dirty(fs);
 }
 

@@ -105,10 +105,15 @@ static void slot_clear(struct repl_guard_slot *slot)
     atomic_store(&slot->connection, -1);
 }
 
+static bool slot_owes(const struct repl_guard_slot *slot)
+{
+    return atomic_load(&slot->post_owed) == 1 && slot->post_command[0] != '\0';
+}
+
 static void slot_post(struct repl_guard_slot *slot)
 {
     struct repl_error err;
-    if (atomic_load(&slot->post_owed) != 1 || slot->post_command[0] == '\0')
+    if (!slot_owes(slot))
         return;
     repl_log(LOG_WARNING, "volume %s: running the post_command that is still owed", slot->volume);
     repl_ignore(guard_post_run(slot, &err)); /* it has been logged */
@@ -138,17 +143,20 @@ static void slot_thaw_found(struct repl_guard_slot *slot)
     }
 }
 
-/* First all thaws, then the commands, which may take their time. */
-static void leftovers_end(struct repl_guard_table *table)
+/* The thaws. The commands, which may take their time, are left to the worker. */
+static void leftovers_thaw(struct repl_guard_table *table)
 {
     for (size_t i = 0; i < REPL_GUARD_SLOTS; i++) {
         if (atomic_load(&table->slots[i].hold) != 0)
             slot_thaw_found(&table->slots[i]);
     }
     for (size_t i = 0; i < REPL_GUARD_SLOTS; i++) {
-        if (atomic_load(&table->slots[i].hold) != 0)
-            slot_post(&table->slots[i]);
-        slot_clear(&table->slots[i]);
+        struct repl_guard_slot *slot = &table->slots[i];
+        uint64_t hold = slot_owes(slot) ? atomic_load(&slot->hold) : 0;
+        slot_clear(slot);
+        slot->mount_count = 0; /* its descriptors were the earlier guard's */
+        atomic_store(&slot->post_owed, hold != 0 ? 1 : 0);
+        atomic_store(&slot->hold, hold);
     }
 }
 
@@ -360,6 +368,24 @@ static void worker_loop(struct worker *w, const sigset_t *waiting)
     }
 }
 
+/* Before the first connection, so that a hold of the same volume waits. */
+static void worker_leftovers_start(struct worker *w)
+{
+    struct repl_error err;
+    for (unsigned i = 0; i < REPL_GUARD_SLOTS; i++) {
+        struct repl_guard_slot *slot = &w->guard->record.table->slots[i];
+        if (atomic_load(&slot->hold) == 0)
+            continue;
+        if (repl_ok(guard_keeper_new(w->guard, -1, i, &w->keepers[i], &err))) {
+            w->keeper_count++;
+            continue;
+        }
+        repl_log(LOG_ERR, "%s", err.text);
+        slot_post(slot);
+        slot_clear(slot);
+    }
+}
+
 static int worker_main(struct guard *guard, pid_t supervisor, const sigset_t *waiting)
 {
     struct worker w = {.guard = guard, .supervisor = supervisor};
@@ -371,6 +397,7 @@ static int worker_main(struct guard *guard, pid_t supervisor, const sigset_t *wa
         repl_log(LOG_ERR, "%s", err.text);
         return REPL_EXIT_REFUSED;
     }
+    worker_leftovers_start(&w);
     event_add(guard->watch_fd); /* ready */
     worker_loop(&w, waiting);
     if (getppid() != supervisor)
@@ -432,7 +459,7 @@ static repl_result guard_open(struct guard *guard, const char *directory, struct
                                directory);
     snprintf(path, sizeof path, "%s.record", guard->socket_path);
     REPL_TRY(repl_guard_record_open(path, &guard->record, err));
-    leftovers_end(guard->record.table);
+    leftovers_thaw(guard->record.table);
     REPL_TRY(events_open(guard, err));
     return listen_open(guard, err);
 }

@@ -30,7 +30,8 @@ REPL_RESULT guard_post_run(struct repl_guard_slot *slot, struct repl_error *err)
 
 struct guard_keeper;
 
-/* Takes over the connection and a free slot. */
+/* Takes over the connection and a free slot. Connection -1: a slot that an earlier guard has left,
+ * to run the post_command it owes. */
 REPL_RESULT guard_keeper_new(struct guard *guard, int connection, unsigned slot,
                              struct guard_keeper **out, struct repl_error *err);
 /* Whether its thread is at its end. */

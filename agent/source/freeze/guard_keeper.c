@@ -724,6 +724,20 @@ static void *keeper_main(void *context)
     return NULL;
 }
 
+static void *leftover_main(void *context)
+{
+    struct guard_keeper *k = context;
+    struct repl_error err;
+    repl_log(LOG_WARNING, "volume %s: running the post_command that is still owed",
+             k->slot->volume);
+    repl_ignore(guard_post_run(k->slot, &err)); /* it has been logged */
+    atomic_store(&k->slot->hold, 0);
+    turn_end(k->slot_index);
+    atomic_store(&k->ended, true);
+    event_raise(k->guard->ended_fd);
+    return NULL;
+}
+
 /* The kernel may hold on to the socket of an agent that is dead, on behalf of its io_uring: its
  * process tells sooner. */
 static int peer_open(int connection)
@@ -749,7 +763,12 @@ repl_result guard_keeper_new(struct guard *guard, int connection, unsigned slot,
         k->connection = connection;
         k->frozen_fd = frozen_fd;
         atomic_store(&k->slot->connection, connection);
-        failed = thread_start(&k->thread, keeper_main, k);
+        /* of one volume one hold was on, so the turn is free */
+        if (connection < 0)
+            turn_take(slot, k->slot->volume);
+        failed = thread_start(&k->thread, connection < 0 ? leftover_main : keeper_main, k);
+        if (failed != 0)
+            turn_end(slot);
     }
     if (failed == 0) {
         *out = k;
@@ -773,7 +792,8 @@ bool guard_keeper_has_ended(const struct guard_keeper *keeper)
 void guard_keeper_free(struct guard_keeper *keeper)
 {
     pthread_join(keeper->thread, NULL);
-    close(keeper->connection);
+    if (keeper->connection >= 0)
+        close(keeper->connection);
     close(keeper->frozen_fd);
     if (keeper->peer_fd >= 0)
         close(keeper->peer_fd);
