@@ -179,7 +179,7 @@ revive() { # agent|site
         "$REPL" "$1" --config "$config" >>"$workdir/$1.log" 2>&1 &
         pid=$!
         if [ "$1" = site ]; then site_pid=$pid test_pids[0]=$pid; else agent_pid=$pid test_pids[1]=$pid; fi
-        while [ "$(ps -o stat= -p "$pid" | cut -c1)" != Z ]; do
+        while kill -0 "$pid" 2>/dev/null && [ "$(ps -o stat= -p "$pid" | cut -c1)" != Z ]; do
             "$1_answers" && return
             sleep 0.05
         done

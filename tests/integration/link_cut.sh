@@ -2,7 +2,7 @@
 # The source and the site in network namespaces of their own, joined by a veth pair that is cut while
 # a writer goes on: once with a spool that has room for the cut, once with one that has not.
 #
-#   CUT=12      seconds of each cut (long: 60)
+#   CUT=12      seconds of each cut (long: 60; about 6 minutes)
 #   RATE=20     MiB/s that are written
 #   ONLY=       roomy or full: one of the two
 #   DOWN_WITHIN=40  seconds within which the state has to say link-down; a shorter cut may go
@@ -84,7 +84,7 @@ latency() {
         "\(.[0] / 1000 | floor) \(.[1] / 1000 | floor) \(.[2] / 1000 | floor) \(.[3] / 1048576 * 10 | floor / 10)"' "$workdir/$1.json"
 }
 points_now() { # lines of seq, begin, end, changed bytes, merged, resync
-    "$REPL" points raw --store "$workdir/store" --json --gap 3s 2>>"$workdir/points.log" >"$workdir/timeline.json" ||
+    "$REPL" points raw --store "$workdir/store" --json --gap 8s 2>>"$workdir/points.log" >"$workdir/timeline.json" ||
         fail "points: $(tail -n 1 "$workdir/points.log")"
     jq -r '.timeline[] | select(.type == "point") | "\(.seq) \(.begin_ns) \(.end_ns) \(.changed_bytes) \(.merged) \(.resync)"' \
         "$workdir/timeline.json"
@@ -160,8 +160,7 @@ cut_once() { # NAME SPOOL_LIMIT
         [ "$down_ms" -le $((DOWN_WITHIN * 1000)) ] || fail "$name: link-down was said after $down_ms ms only"
         [ -n "$cause" ] && [ -n "$remedy" ] || fail "$name: link-down without cause or remedy"
     fi
-    [ "$lag_ms" = -1 ] || [ "$lag_ms" -ge $(((CUT - 3) * 1000)) ] || # -1: the agent does not know
-        fail "$name: a lag of $lag_ms ms was said after a cut of $CUT s"
+    [ "$lag_ms" -ge $(((CUT - 3) * 1000)) ] || fail "$name: a lag of $lag_ms ms was said after a cut of $CUT s"
     # generous: others use this machine, and its disk
     awk -v a="$c99" -v b="$b99" 'BEGIN { exit !(a <= 5 * b + 20000) }' || fail "$name: writers were slowed"
     awk -v a="$cbw" -v rate="$RATE" 'BEGIN { exit !(a >= 0.85 * rate) }' || fail "$name: only $cbw MiB/s were written"
@@ -175,7 +174,7 @@ cut_once() { # NAME SPOOL_LIMIT
 roomy() {
     cut_once roomy 4G
     [ "$spooled" -ge $((CUT / 3)) ] || fail "only $spooled points were spooled in $CUT s"
-    [ "$gap_ms" -lt 5000 ] || fail "the spool had room, and there is a gap of $gap_ms ms"
+    [ "$gap_ms" -lt 8000 ] || fail "the spool had room, and there is a gap of $gap_ms ms"
     jq -e --argjson a "$cut_ns" --argjson b "$back_ns" \
         '[.timeline[] | select(.type == "gap" and .to_ns > $a and .from_ns < $b)] == []' \
         "$workdir/timeline.json" >/dev/null || fail "the timeline shows a gap where points were spooled"
