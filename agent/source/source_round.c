@@ -230,7 +230,7 @@ void volume_marks_take(struct repl_source_volume *v)
         repl_tracker_exchange(v->tracker, &v->pipeline.round.dirty);
 }
 
-static void round_open_alone(struct repl_source_volume *v)
+void volume_round_open(struct repl_source_volume *v)
 {
     struct repl_write_counters counters;
     struct repl_error err;
@@ -241,11 +241,6 @@ static void round_open_alone(struct repl_source_volume *v)
     }
     volume_marks_take(v);
     repl_pipeline_opened(&v->pipeline, now_ns, &counters, false);
-}
-
-void volume_round_open(struct repl_source_volume *v)
-{
-    round_open_alone(v);
 }
 
 static void round_close_alone(struct repl_source_volume *v)

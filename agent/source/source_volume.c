@@ -331,14 +331,13 @@ static void timer_fired(struct repl_timer *timer)
 
 /* --- open, stop, new, free ------------------------------------------------------------------- */
 
-/* A device that grew while nobody looked. The tracker first: what it follows is never less than
- * what the state says is protected. */
+/* A device that grew while nobody looked. The tracker has followed already: what it tracks is never
+ * less than what the state says is protected. */
 static repl_result grown_follow(struct repl_source_volume *v, struct repl_error *err)
 {
     if (v->device.size <= v->dir.state.volume_size)
         return REPL_SUCCESS;
-    REPL_TRY(repl_pipeline_grow(&v->pipeline, v->device.size, v->dir.digests, err));
-    return REPL_SUCCESS;
+    return repl_pipeline_grow(&v->pipeline, v->device.size, v->dir.digests, err);
 }
 
 /* The first of the segments that follows what the site is known to have; all before it came back by
