@@ -217,13 +217,15 @@ void repl_pipeline_next(struct repl_pipeline *p, int64_t now_ns,
 
 /* --- reading --------------------------------------------------------------------------------- */
 
-/* Fills an idle batch with the next pages to read; false: there are none now. The caller reads
- * their bytes into batch->pages and says batch_read; then, when batch_fate says so, has
- * repl_batch_reduce run (or not), and gives the batch back. */
+/* Fills a batch with the next pages to read; false: there are none now. It is idle, or its fate is
+ * to WAIT, and then it keeps what it has. The caller reads batch->reads and says batch_read; then,
+ * when batch_fate says so, has repl_batch_reduce run (or not), and gives the batch back. One that
+ * could not be read is given back at once. */
 bool repl_pipeline_fill(struct repl_pipeline *p, struct repl_batch *batch);
-void repl_pipeline_batch_read(struct repl_pipeline *p);
-/* Of all batches that have been read and are not being reduced. */
-enum repl_batch_fate repl_pipeline_batch_fate(const struct repl_pipeline *p);
+void repl_pipeline_batch_read(struct repl_pipeline *p, struct repl_batch *batch);
+/* Of a batch that has been read and is not being reduced. */
+enum repl_batch_fate repl_pipeline_batch_fate(const struct repl_pipeline *p,
+                                              const struct repl_batch *batch);
 /* result: of reading and reducing. A failure ends the round without a point; it never becomes
  * data. */
 void repl_pipeline_batch_done(struct repl_pipeline *p, struct repl_batch *batch, repl_result result,

@@ -187,9 +187,11 @@ static void follow(struct repl_pipeline *p, enum repl_epoch_verdict verdict, int
     case REPL_EPOCH_WHOLE:
         break;
     case REPL_EPOCH_AGAIN:
-        p->round.torn = true;
         p->torn_rounds += p->round.parked;
-        drain(p, REPL_AFTER_OPEN, now_ns);
+        if (p->round.parked)
+            open_begin(p); /* what is parked is kept */
+        else
+            drain(p, REPL_AFTER_OPEN, now_ns);
         break;
     case REPL_EPOCH_QUIESCE: /* what has been read goes ahead */
         drain(p, REPL_AFTER_QUIESCE, now_ns);
@@ -206,8 +208,7 @@ static void follow(struct repl_pipeline *p, enum repl_epoch_verdict verdict, int
 
 static void reading_over(struct repl_pipeline *p)
 {
-    if (p->round.phase != REPL_ROUND_READING || p->round.reads_out > 0 ||
-        p->round.dirty.set_count > 0 || p->round.is_void)
+    if (p->round.phase != REPL_ROUND_READING || p->round.is_void || !repl_round_is_read(&p->round))
         return;
     p->round.phase = REPL_ROUND_CLOSING;
     p->close_due = true;
@@ -226,14 +227,15 @@ bool repl_pipeline_fill(struct repl_pipeline *p, struct repl_batch *batch)
     return true;
 }
 
-enum repl_batch_fate repl_pipeline_batch_fate(const struct repl_pipeline *p)
+enum repl_batch_fate repl_pipeline_batch_fate(const struct repl_pipeline *p,
+                                              const struct repl_batch *batch)
 {
-    return repl_round_batch_fate(&p->round);
+    return repl_round_batch_fate(&p->round, batch);
 }
 
-void repl_pipeline_batch_read(struct repl_pipeline *p)
+void repl_pipeline_batch_read(struct repl_pipeline *p, struct repl_batch *batch)
 {
-    repl_round_batch_read(&p->round);
+    repl_round_batch_read(&p->round, batch);
     reading_over(p);
 }
 
@@ -249,6 +251,13 @@ static void void_if_over(struct repl_pipeline *p, int64_t now_ns)
         drain(p, REPL_AFTER_FAILURE, now_ns);
 }
 
+/* Between two rounds: what is parked is of no use to the next one. */
+static void unpark(struct repl_pipeline *p, int64_t now_ns)
+{
+    if (p->round.phase == REPL_ROUND_OPENING && p->round.batches_out > 0)
+        drain(p, REPL_AFTER_OPEN, now_ns);
+}
+
 static void round_fail(struct repl_pipeline *p, const struct repl_error *err)
 {
     p->round.is_void = true;
@@ -262,7 +271,7 @@ void repl_pipeline_batch_done(struct repl_pipeline *p, struct repl_batch *batch,
     bool taken = false;
     if (!repl_ok(result)) {
         round_fail(p, err);
-    } else if (repl_round_batch_fate(&p->round) != REPL_BATCH_DISCARD) {
+    } else if (repl_round_batch_fate(&p->round, batch) != REPL_BATCH_DISCARD) {
         taken = repl_ok(repl_pipeline_take(p, batch, now_ns, &mine));
         if (!taken) {
             round_fail(p, &mine);
@@ -282,6 +291,7 @@ void repl_pipeline_round_void(struct repl_pipeline *p, int64_t now_ns)
     p->checkpoint_void = true;
     repl_epoch_distrust(&p->epoch, !is_tracked(p), now_ns);
     void_if_over(p, now_ns);
+    unpark(p, now_ns);
 }
 
 void repl_pipeline_stop(struct repl_pipeline *p, int64_t now_ns)
@@ -308,7 +318,8 @@ void repl_pipeline_synced(struct repl_pipeline *p)
 bool repl_pipeline_is_unchanged(const struct repl_pipeline *p,
                                 const struct repl_write_counters *counters)
 {
-    return repl_epoch_is_unchanged(&p->epoch, counters, p->round.dirty.set_count);
+    uint64_t pages = p->round.dirty.set_count + repl_round_parked_pages(&p->round);
+    return repl_epoch_is_unchanged(&p->epoch, counters, pages);
 }
 
 void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
@@ -326,9 +337,9 @@ void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
     }
     if (!is_tracked(p))
         repl_round_set_all(&p->round);
+    uint64_t pages = p->round.dirty.set_count + repl_round_parked_pages(&p->round);
     repl_epoch_opened(&p->epoch, now_ns, counters, p->round.dirty.set_count);
-    repl_round_begin(&p->round,
-                     is_tracked(p) && p->round.dirty.set_count <= p->options.parked_pages);
+    repl_round_begin(&p->round, is_tracked(p) && pages <= p->options.parked_pages);
     reading_over(p);
 }
 

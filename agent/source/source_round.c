@@ -29,16 +29,24 @@
 
 /* --- reading --------------------------------------------------------------------------------- */
 
+/* The pipeline goes, and does not ask for it back. */
+static void batch_drop(struct volume_batch *b)
+{
+    b->state = BATCH_IDLE;
+    repl_batch_clear(&b->batch);
+}
+
 static void batch_hand_in(struct volume_batch *b)
 {
     struct repl_source_volume *v = b->volume;
-    b->state = BATCH_IDLE;
-    if (volume_is_up(v)) {
-        repl_pipeline_batch_done(&v->pipeline, &b->batch, b->result, &b->err, repl_now_wall_ns());
-        volume_pump(v);
-    } else {
+    if (!volume_is_up(v)) {
+        batch_drop(b);
         volume_close_if_drained(v);
+        return;
     }
+    b->state = BATCH_IDLE;
+    repl_pipeline_batch_done(&v->pipeline, &b->batch, b->result, &b->err, repl_now_wall_ns());
+    volume_pump(v);
 }
 
 static void batch_reduced(struct repl_job *job)
@@ -54,6 +62,8 @@ static void batch_reduce(struct repl_job *job)
         b->result = repl_batch_reduce(&b->batch, &b->err);
 }
 
+static void reads_begin(struct repl_source_volume *v);
+
 static void batch_read(struct repl_io *io, int64_t result)
 {
     struct volume_batch *b = io->context;
@@ -64,48 +74,65 @@ static void batch_read(struct repl_io *io, int64_t result)
             "%s: reading %zu bytes at offset %llu%s; look for the disk's errors in the kernel log",
             v->device.path, io->vec.iov_len, (unsigned long long)io->offset,
             result >= 0 ? " came back short" : "");
-    if (--b->reads_out > 0)
+    v->reads_out--;
+    b->reads_done++;
+    if (!volume_is_up(v)) {
+        if (b->reads_done < b->reads_begun)
+            return;
+        batch_drop(b);
+        volume_close_if_drained(v);
+        return;
+    }
+    reads_begin(v);
+    if (b->reads_done < b->batch.read_count)
         return;
     b->state = BATCH_READ;
-    if (volume_is_up(v)) {
-        repl_pipeline_batch_read(&v->pipeline);
-        volume_pump(v);
-    } else {
-        b->state = BATCH_IDLE;
-        volume_close_if_drained(v);
+    repl_pipeline_batch_read(&v->pipeline, &b->batch);
+    volume_pump(v);
+}
+
+static void read_begin(struct volume_batch *b)
+{
+    struct repl_source_volume *v = b->volume;
+    const struct repl_batch_read *read = &b->batch.reads[b->reads_begun];
+    struct repl_io *io = &b->ios[b->reads_begun++];
+    *io = (struct repl_io){.done = batch_read, .context = b};
+    v->reads_out++;
+    repl_loop_read(v->options.loop, io, v->device.fd, repl_batch_read_to(&b->batch, read),
+                   repl_batch_read_size(&b->batch, read), read->page * REPL_PAGE_SIZE);
+}
+
+static void reads_begin(struct repl_source_volume *v)
+{
+    for (unsigned i = 0; i < REPL_SOURCE_BATCHES; i++) {
+        struct volume_batch *b = &v->batches[i];
+        while (b->state == BATCH_READING && b->reads_begun < b->batch.read_count &&
+               v->reads_out < REPL_SOURCE_READS)
+            read_begin(b);
     }
 }
 
-static void batch_start(struct volume_batch *b)
+static bool batch_start(struct volume_batch *b)
 {
-    struct repl_source_volume *v = b->volume;
+    if (!repl_pipeline_fill(&b->volume->pipeline, &b->batch))
+        return false;
     b->state = BATCH_READING;
     b->result = REPL_SUCCESS;
-    b->reads_out = b->batch.run_count;
-    size_t total = repl_batch_bytes(&b->batch), at = 0;
-    for (uint32_t i = 0; i < b->batch.run_count; i++) {
-        const struct repl_batch_run *run = &b->batch.runs[i];
-        size_t size = (size_t)run->count * REPL_PAGE_SIZE;
-        if (at + size > total)
-            size = total - at;
-        b->ios[i] = (struct repl_io){.done = batch_read, .context = b};
-        repl_loop_read(v->options.loop, &b->ios[i], v->device.fd, b->batch.pages + at, size,
-                       run->page * REPL_PAGE_SIZE);
-        at += size;
-    }
+    b->reads_begun = b->reads_done = 0;
+    return true;
 }
 
 /* What has been read goes to a worker, or back, as soon as the pipeline says so. */
 static bool batch_follow(struct volume_batch *b)
 {
     struct repl_source_volume *v = b->volume;
-    enum repl_batch_fate fate = repl_pipeline_batch_fate(&v->pipeline);
-    if (fate == REPL_BATCH_WAIT)
-        return false;
+    enum repl_batch_fate fate = repl_pipeline_batch_fate(&v->pipeline, &b->batch);
     if (fate == REPL_BATCH_DISCARD || !repl_ok(b->result)) {
         batch_hand_in(b);
         return true;
     }
+    if (fate == REPL_BATCH_WAIT)
+        return false;
     b->state = BATCH_REDUCING;
     b->job = (struct repl_job){.work = batch_reduce, .done = batch_reduced, .context = b};
     repl_loop_work(v->options.loop, &b->job);
@@ -119,12 +146,11 @@ bool volume_batches_run(struct repl_source_volume *v)
         struct volume_batch *b = &v->batches[i];
         if (b->state == BATCH_READ)
             any |= batch_follow(b);
-        if (b->state == BATCH_IDLE && !repl_dedup_is_behind(v->dedup) &&
-            v->spool.writes_out < SPOOL_WRITES_MAX && repl_pipeline_fill(&v->pipeline, &b->batch)) {
-            batch_start(b);
-            any = true;
-        }
+        if ((b->state == BATCH_IDLE || b->state == BATCH_READ) && !repl_dedup_is_behind(v->dedup) &&
+            v->spool.writes_out < SPOOL_WRITES_MAX)
+            any |= batch_start(b);
     }
+    reads_begin(v);
     return any;
 }
 
@@ -440,8 +466,10 @@ void volume_rounds_cancel(struct repl_source_volume *v)
     if (v->holding)
         repl_hold_end(v->hold);
     for (unsigned i = 0; i < REPL_SOURCE_BATCHES; i++) {
-        if (v->batches[i].state == BATCH_READ)
-            v->batches[i].state = BATCH_IDLE;
+        struct volume_batch *b = &v->batches[i];
+        bool waits = b->state == BATCH_READING && b->reads_done == b->reads_begun;
+        if (b->state == BATCH_READ || waits)
+            batch_drop(b);
     }
 }
 

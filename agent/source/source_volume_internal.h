@@ -25,6 +25,9 @@
 /* Batches in flight: enough that the disk, the processors and the spool are busy at once, and that
  * a window's pages fit into them. Each takes about 5 MiB. */
 #define REPL_SOURCE_BATCHES 6
+/* Reads in flight. More would not be faster, but all that is queued before a writer's flush is what
+ * the flush waits for. */
+#define REPL_SOURCE_READS 32
 
 enum volume_phase {
     VOLUME_CLOSED,
@@ -40,7 +43,7 @@ struct volume_batch {
     struct repl_batch batch;
     struct repl_source_volume *volume;
     struct repl_io ios[REPL_BATCH_PAGES];
-    uint32_t reads_out;
+    uint32_t reads_begun, reads_done; /* of batch.reads */
     enum volume_batch_state state;
     struct repl_job job;
     repl_result result;
@@ -64,6 +67,7 @@ struct repl_source_volume {
     struct repl_spool spool;
     size_t adopted; /* segments that were in it already */
     struct volume_batch *batches;
+    uint32_t reads_out; /* of all batches */
     struct repl_timer timer, report_timer, reopen_timer, stop_timer, fail_timer;
     struct repl_error late_failure; /* of fail_timer */
 

@@ -38,6 +38,8 @@ void repl_batch_clear(struct repl_batch *batch)
 {
     batch->run_count = 0;
     batch->page_count = 0;
+    batch->read_count = 0;
+    batch->parked = false;
 }
 
 uint32_t repl_batch_add(struct repl_batch *batch, uint64_t page, uint64_t count)
@@ -47,6 +49,8 @@ uint32_t repl_batch_add(struct repl_batch *batch, uint64_t page, uint64_t count)
     if (fits == 0)
         return 0;
     batch->runs[batch->run_count++] = (struct repl_batch_run){.page = page, .count = fits};
+    batch->reads[batch->read_count++] =
+        (struct repl_batch_read){.page = page, .count = fits, .place = batch->page_count};
     batch->page_count += fits;
     return fits;
 }
@@ -58,13 +62,15 @@ static size_t page_size(const struct repl_batch *batch, uint64_t page)
     return left < REPL_PAGE_SIZE ? (size_t)left : REPL_PAGE_SIZE;
 }
 
-size_t repl_batch_bytes(const struct repl_batch *batch)
+size_t repl_batch_read_size(const struct repl_batch *batch, const struct repl_batch_read *read)
 {
-    if (batch->page_count == 0)
-        return 0;
-    const struct repl_batch_run *last = &batch->runs[batch->run_count - 1];
-    return (size_t)(batch->page_count - 1) * REPL_PAGE_SIZE +
-           page_size(batch, last->page + last->count - 1);
+    return (size_t)(read->count - 1) * REPL_PAGE_SIZE +
+           page_size(batch, read->page + read->count - 1);
+}
+
+uint8_t *repl_batch_read_to(const struct repl_batch *batch, const struct repl_batch_read *read)
+{
+    return batch->pages + (size_t)read->place * REPL_PAGE_SIZE;
 }
 
 /* What became of a page. */

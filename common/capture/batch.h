@@ -20,10 +20,17 @@
 /* What fits into one at least, where the run that fills it has to end where a chunk does. */
 #define REPL_BATCH_PAGES_SURE (REPL_BATCH_PAGES - REPL_CHUNK_PAGES + 1)
 
-/* A run of pages as it was read. */
+/* A run of pages; its bytes come behind those of the runs before it. */
 struct repl_batch_run {
     uint64_t page;
     uint32_t count;
+};
+
+/* A run of pages to be read now. */
+struct repl_batch_read {
+    uint64_t page;
+    uint32_t count;
+    uint32_t place; /* of the first among the batch's pages */
 };
 
 /* Whether the site is known to hold a chunk. Called on the worker. */
@@ -48,7 +55,7 @@ struct repl_batch {
     uint32_t page_count;
     uint64_t volume_size;
     struct repl_page_digest held[REPL_BATCH_PAGES]; /* by the site, in the order of the pages */
-    uint8_t *pages; /* their bytes, one after the other; the volume's last may be short */
+    uint8_t *pages;                   /* their bytes, a page each; the volume's last may be short */
     repl_chunk_known_fn *chunk_known; /* NULL: no deduplication */
     void *chunk_context;
 
@@ -65,6 +72,12 @@ struct repl_batch {
     struct repl_frame_entry frame; /* offset: not yet */
     struct repl_buffer stored;     /* the frame's bytes */
 
+    /* between a round and its shell (capture/round.h) */
+    struct repl_batch_read reads[REPL_BATCH_PAGES];
+    uint32_t read_count;
+    bool parked; /* read, and kept until the round is closed or the next one opened */
+    struct repl_batch *next_parked;
+
     /* private */
     struct repl_frame_coder *coder;
     struct repl_sha256 *sha;
@@ -75,12 +88,14 @@ struct repl_batch {
 REPL_RESULT repl_batch_init(struct repl_batch *batch, struct repl_error *err);
 void repl_batch_fini(struct repl_batch *batch);
 
-/* Adds a run to an emptied batch as far as there is room; returns how many pages fit. The caller
- * then fills held and pages. */
+/* Whatever was in it; also for one that was out when its round came to an end with all the rest. */
 void repl_batch_clear(struct repl_batch *batch);
+/* Adds a run as far as there is room, and has it read; returns how many pages fit. The caller then
+ * fills held and pages. */
 uint32_t repl_batch_add(struct repl_batch *batch, uint64_t page, uint64_t count);
-/* Bytes of the pages, as the volume's size cuts off the last one. */
-size_t repl_batch_bytes(const struct repl_batch *batch);
+/* How many bytes it is, as the volume's size cuts off the last page, and where they go to. */
+size_t repl_batch_read_size(const struct repl_batch *batch, const struct repl_batch_read *read);
+uint8_t *repl_batch_read_to(const struct repl_batch *batch, const struct repl_batch_read *read);
 
 /* From in to out. */
 REPL_RESULT repl_batch_reduce(struct repl_batch *batch, struct repl_error *err);

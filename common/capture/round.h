@@ -10,7 +10,12 @@
  *
  * A small round is parked: all of its batches are read before the first is
  * reduced, so that the round is as short as reading is, and one that is torn has
- * cost neither processor time nor a byte on the link.
+ * cost neither processor time nor a byte on the link. Nor is it read again: its
+ * batches stay as they are, and the next round reads, into their places, only
+ * those pages that were written since, and into what room there is those that
+ * are new. So each round of a row takes as long as the one before it let pages
+ * get dirty, and soon fits between two flushes (pre-copy, as in live migration:
+ * Clark et al., NSDI 2005).
  */
 #ifndef REPL_CAPTURE_ROUND_H
 #define REPL_CAPTURE_ROUND_H
@@ -21,7 +26,7 @@
 
 /* What to do with a batch that has been read. */
 enum repl_batch_fate {
-    REPL_BATCH_WAIT,    /* ask again after the next event */
+    REPL_BATCH_WAIT,    /* ask again after the next event; till then it may be filled again */
     REPL_BATCH_REDUCE,  /* then hand it in */
     REPL_BATCH_DISCARD, /* hand it in without reducing */
 };
@@ -44,6 +49,8 @@ struct repl_round {
     uint64_t page_count;      /* dirty at its beginning */
     uint32_t reads_out;       /* batches handed out, and not yet read */
     uint32_t batches_out;
+    struct repl_batch *parked_batches; /* of these, read: a list in no order */
+    uint32_t stale;                    /* of these, with pages that have to be read again */
     bool parked;
     bool torn;    /* what is parked is of no use */
     bool is_void; /* what it reads is no point: an error, or what it compares with is gone */
@@ -55,16 +62,23 @@ void repl_round_fini(struct repl_round *round);
 REPL_RESULT repl_round_grow(struct repl_round *round, uint64_t page_count, struct repl_error *err);
 
 void repl_round_set_all(struct repl_round *round);
+/* No batch is out but those that are parked. */
 void repl_round_begin(struct repl_round *round, bool parked);
+/* Pages in parked batches. */
+uint64_t repl_round_parked_pages(const struct repl_round *round);
 
-/* Moves dirty pages into an emptied batch; false: there are none. */
+/* Moves dirty pages into a batch that was handed in, or is parked; what is to be read for it is
+ * then in batch->reads. False: nothing. */
 bool repl_round_fill(struct repl_round *round, const struct repl_digest_table *table,
                      struct repl_batch *batch);
-/* All bytes of one batch have been read, or could not be. */
-void repl_round_batch_read(struct repl_round *round);
-enum repl_batch_fate repl_round_batch_fate(const struct repl_round *round);
+/* Nothing is dirty, nor being read. */
+bool repl_round_is_read(const struct repl_round *round);
+/* All of batch->reads have been read, or could not be. */
+void repl_round_batch_read(struct repl_round *round, struct repl_batch *batch);
+enum repl_batch_fate repl_round_batch_fate(const struct repl_round *round,
+                                           const struct repl_batch *batch);
 /* A batch is handed in. taken: its pages are in a segment or were found unchanged; else they are
  * dirty again. */
-void repl_round_batch_back(struct repl_round *round, const struct repl_batch *batch, bool taken);
+void repl_round_batch_back(struct repl_round *round, struct repl_batch *batch, bool taken);
 
 #endif

@@ -52,6 +52,7 @@ struct sim_source;
     X(parts, "parts without a point")                                                              \
     X(torn, "rounds torn by a write")                                                              \
     X(torn_small, "torn ones of few pages")                                                        \
+    X(read_again, "runs read again into parked batches")                                           \
     X(windows, "points cut in a window")                                                           \
     X(frozen, "points cut in a freeze")                                                            \
     X(commands, "points cut between commands")                                                     \
@@ -154,6 +155,8 @@ struct sim_counts {
     X(CLOCK_LAST, "clock-last", "cut claim",                                                       \
       "the clock of a round's begin is read after the marks were taken")                           \
     X(READ_EARLY, "read-early", "cut", "a batch is said to have been read before it has")          \
+    X(PARKED_STALE, "parked-stale", "cut",                                                         \
+      "what was written since is not read again into a parked batch")                              \
     X(CLEAR_LATE, "clear-late", "cut restore claim",                                               \
       "the marks are copied when a round begins, and cleared when it ends")                        \
     X(STALE_SAMPLE, "stale-sample", "cut", "an audit is given samples from before the round")      \
@@ -503,6 +506,8 @@ struct sim_site;
 struct sim_reading {
     enum sim_reading_state state;
     struct repl_batch *batch;
+    struct repl_batch_read reads[REPL_BATCH_PAGES];
+    uint32_t read_count;
     uint32_t done; /* pages read */
     bool failed;
     uint64_t tags[REPL_BATCH_PAGES]; /* what they held */

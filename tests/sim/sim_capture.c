@@ -35,17 +35,25 @@ static uint64_t page_at(const struct repl_batch *batch, uint32_t index)
     return batch->runs[run].page + index;
 }
 
-static void read_pages(struct sim_source *source, struct sim_reading *reading, uint32_t count)
+static uint32_t pages_to_read(const struct sim_reading *reading)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < reading->read_count; i++)
+        count += reading->reads[i].count;
+    return count;
+}
+
+static void read_page(struct sim_source *source, struct sim_reading *reading, uint32_t index)
 {
     struct repl_batch *batch = reading->batch;
-    for (uint32_t i = reading->done; i < reading->done + count; i++) {
-        uint64_t page = page_at(batch, i);
-        uint64_t left = batch->volume_size - page * REPL_PAGE_SIZE;
-        reading->tags[i] = source->device.landed[page].tag;
-        sim_page_fill(reading->tags[i], batch->pages + (size_t)i * REPL_PAGE_SIZE,
-                      left < REPL_PAGE_SIZE ? (size_t)left : REPL_PAGE_SIZE);
-    }
-    reading->done += count;
+    const struct repl_batch_read *read = reading->reads;
+    while (index >= read->count)
+        index -= read++->count;
+    const struct repl_batch_read one = {
+        .page = read->page + index, .count = 1, .place = read->place + index};
+    reading->tags[one.place] = source->device.landed[one.page].tag;
+    sim_page_fill(reading->tags[one.place], repl_batch_read_to(batch, &one),
+                  repl_batch_read_size(batch, &one));
 }
 
 /* What the pipeline has taken is what the next point holds. */
@@ -93,9 +101,10 @@ static void reading_step(void *actor, uint64_t index, void *payload)
     struct sim *sim = source->sim;
     struct sim_reading *reading = &source->readings[index];
     (void)payload;
-    uint32_t left = reading->batch->page_count - reading->done;
+    uint32_t left = pages_to_read(reading) - reading->done;
     if (left > 0) {
-        read_pages(source, reading, 1 + (uint32_t)sim_random(sim, left));
+        for (uint32_t n = 1 + (uint32_t)sim_random(sim, left); n > 0; n--)
+            read_page(source, reading, reading->done++);
         sim_after(sim, sim_span(sim, SIM_MS / 100, 30 * SIM_MS), &source->life, reading_step,
                   source, index, NULL, NULL);
         return;
@@ -103,12 +112,12 @@ static void reading_step(void *actor, uint64_t index, void *payload)
     bool fails = !sim->calm && sim_chance(sim, sim->faults.device_read);
     if (fails) {
         sim->counts->read_failures++;
-        memset(reading->batch->pages, 0, repl_batch_bytes(reading->batch));
+        memset(reading->batch->pages, 0, REPL_FRAME_RAW_MAX);
     }
     reading->failed = fails && sim->options.bug != SIM_BUG_FAILED_READ;
     reading->state = SIM_READING_DONE;
     if (sim->options.bug != SIM_BUG_READ_EARLY)
-        repl_pipeline_batch_read(&source->pipeline);
+        repl_pipeline_batch_read(&source->pipeline, reading->batch);
     sim_source_run(source);
 }
 
@@ -129,7 +138,7 @@ static bool read_go_on(struct sim_source *source)
         struct sim_reading *reading = &source->readings[i];
         if (reading->state != SIM_READING_DONE)
             continue;
-        enum repl_batch_fate fate = repl_pipeline_batch_fate(&source->pipeline);
+        enum repl_batch_fate fate = repl_pipeline_batch_fate(&source->pipeline, reading->batch);
         if (reading->failed || fate == REPL_BATCH_DISCARD) {
             hand_in(source, reading);
             any = true;
@@ -140,19 +149,39 @@ static bool read_go_on(struct sim_source *source)
     return any;
 }
 
+static bool is_parked(const struct sim_source *source, const struct sim_reading *reading)
+{
+    return reading->state == SIM_READING_DONE &&
+           repl_pipeline_batch_fate(&source->pipeline, reading->batch) == REPL_BATCH_WAIT;
+}
+
+static void reading_begin(struct sim_source *source, unsigned index, uint32_t kept_pages)
+{
+    struct sim_reading *reading = &source->readings[index];
+    const struct repl_batch *batch = reading->batch;
+    enum sim_bug bug = source->sim->options.bug;
+    reading->state = SIM_READING_UNDER_WAY;
+    reading->done = reading->read_count = 0;
+    for (uint32_t i = 0; i < batch->read_count; i++) {
+        bool again = batch->reads[i].place < kept_pages;
+        source->sim->counts->read_again += again;
+        if (!again || bug != SIM_BUG_PARKED_STALE)
+            reading->reads[reading->read_count++] = batch->reads[i];
+    }
+    if (bug == SIM_BUG_READ_EARLY)
+        repl_pipeline_batch_read(&source->pipeline, reading->batch);
+    reading_step(source, index, NULL);
+}
+
 static void fill(struct sim_source *source)
 {
     for (unsigned i = 0; i < source->sim->batch_count; i++) {
         struct sim_reading *reading = &source->readings[i];
-        if (reading->state != SIM_READING_IDLE)
-            continue;
-        if (!repl_pipeline_fill(&source->pipeline, reading->batch))
-            return;
-        reading->state = SIM_READING_UNDER_WAY;
-        reading->done = 0;
-        if (source->sim->options.bug == SIM_BUG_READ_EARLY)
-            repl_pipeline_batch_read(&source->pipeline);
-        reading_step(source, i, NULL);
+        bool parked = is_parked(source, reading);
+        uint32_t kept_pages = parked ? reading->batch->page_count : 0;
+        if ((parked || reading->state == SIM_READING_IDLE) &&
+            repl_pipeline_fill(&source->pipeline, reading->batch))
+            reading_begin(source, i, kept_pages);
     }
 }
 
@@ -481,8 +510,10 @@ void sim_capture_start(struct sim_source *source, uint64_t known_size)
 
 void sim_capture_crash(struct sim_source *source)
 {
-    for (unsigned i = 0; i < SIM_BATCHES; i++)
+    for (unsigned i = 0; i < SIM_BATCHES; i++) {
         source->readings[i].state = SIM_READING_IDLE;
+        repl_batch_clear(source->readings[i].batch);
+    }
     source->opening = false;
     sim_guard_free(source);
 }

@@ -334,16 +334,15 @@ static bool batch_fill(struct rig *rig, unsigned b)
 static void batch_read(struct rig *rig, unsigned b)
 {
     struct repl_batch *batch = &rig->batches[b];
-    uint8_t *to = batch->pages;
-    for (uint32_t i = 0; i < batch->run_count; i++) {
-        size_t size = (size_t)batch->runs[i].count * REPL_PAGE_SIZE;
-        memcpy(to, world.device + batch->runs[i].page * REPL_PAGE_SIZE, size);
-        memset(rig->was_read + batch->runs[i].page, 1, batch->runs[i].count);
-        to += size;
+    for (uint32_t i = 0; i < batch->read_count; i++) {
+        const struct repl_batch_read *read = &batch->reads[i];
+        memcpy(repl_batch_read_to(batch, read), world.device + read->page * REPL_PAGE_SIZE,
+               repl_batch_read_size(batch, read));
+        memset(rig->was_read + read->page, 1, read->count);
+        rig->pages_read += read->count;
     }
-    rig->pages_read += batch->page_count;
     rig->places[b] = PLACE_READ;
-    repl_pipeline_batch_read(&rig->p);
+    repl_pipeline_batch_read(&rig->p, batch);
     if (!rig->read_fails)
         return;
     struct repl_error err = {0};
@@ -356,9 +355,9 @@ static bool batch_hand_in(struct rig *rig, unsigned b)
 {
     struct repl_error err = {0};
     repl_result result = REPL_SUCCESS;
-    enum repl_batch_fate fate = repl_pipeline_batch_fate(&rig->p);
+    enum repl_batch_fate fate = repl_pipeline_batch_fate(&rig->p, &rig->batches[b]);
     if (fate == REPL_BATCH_WAIT)
-        return false;
+        return batch_fill(rig, b);
     if (fate == REPL_BATCH_REDUCE) {
         result = repl_batch_reduce(&rig->batches[b], &err);
         rig->reduced++;
@@ -1129,27 +1128,31 @@ static void a_base_that_is_lost_is_said(void **state)
     rig_free(rig);
 }
 
-static void a_parked_round_that_is_torn_costs_nothing(void **state)
+static void a_parked_round_that_is_torn_is_kept(void **state)
 {
     (void)state;
     struct rig *rig = rig_tracked(REPL_QUIESCE_WINDOW);
     unsigned reduced = rig->reduced;
     rig->hold[REPL_PIPELINE_CLOSE] = true;
     write_page(rig, 3, 77);
+    write_page(rig, 5, 77);
     later(rig, SECOND);
     assert_true(rig->held[REPL_PIPELINE_CLOSE] && is_out(rig, 3));
     flush();
     rig->hold[REPL_PIPELINE_OPEN] = true;
     let(rig, REPL_PIPELINE_CLOSE);
     run(rig);
-    assert_true(rig->held[REPL_PIPELINE_OPEN] && !is_out(rig, 3));
-    assert_true(repl_bitmap_test(&rig->p.round.dirty, 3));
+    assert_true(rig->held[REPL_PIPELINE_OPEN] && is_out(rig, 3) && is_out(rig, 5));
     assert_true(rig->reduced == reduced && rig->p.builder == NULL && rig->p.segments == NULL);
     assert_true(rig->p.torn_rounds == 1);
+    write_page(rig, 3, 78);
     write_page(rig, 4, 77);
+    rig->pages_read = 0;
     let(rig, REPL_PIPELINE_OPEN);
     run(rig);
+    assert_true(rig->pages_read == 2);
     assert_true(rig->p.point_count == 2 && rig->p.point.attempts == 2);
+    assert_true(rig->p.point.changed_bytes == 3 * REPL_PAGE_SIZE);
     acknowledge(rig);
     assert_site_is_device(rig);
     rig_free(rig);
@@ -2003,7 +2006,7 @@ int main(void)
         cmocka_unit_test(a_base_goes_on),
         cmocka_unit_test(without_a_base_all_is_read),
         cmocka_unit_test(a_base_that_is_lost_is_said),
-        cmocka_unit_test(a_parked_round_that_is_torn_costs_nothing),
+        cmocka_unit_test(a_parked_round_that_is_torn_is_kept),
         cmocka_unit_test(a_big_round_that_is_torn_goes_ahead),
         cmocka_unit_test(windows_end_with_the_interval),
         cmocka_unit_test(a_round_is_proven_before_it_is_a_point),

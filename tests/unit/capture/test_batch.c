@@ -106,7 +106,8 @@ static void unchanged_pages_cost_nothing(void **state)
     struct repl_batch batch = batch_new();
     repl_batch_clear(&batch);
     add(&batch, 0, VOLUME_PAGES, true);
-    assert_true(repl_batch_bytes(&batch) == VOLUME_SIZE);
+    assert_int_equal(batch.read_count, 1);
+    assert_true(repl_batch_read_size(&batch, &batch.reads[0]) == VOLUME_SIZE);
     reduce(&batch);
     assert_false(batch.has_frame);
     assert_true(batch.extent_count == 0 && batch.digest_count == 0);
@@ -199,9 +200,9 @@ static void takes_no_more_than_fits(void **state)
 {
     (void)state;
     struct repl_batch batch = batch_new();
-    assert_true(repl_batch_bytes(&batch) == 0);
     assert_int_equal(repl_batch_add(&batch, 0, 200), 200);
     assert_int_equal(repl_batch_add(&batch, 1000, 200), 56);
+    assert_true(repl_batch_read_to(&batch, &batch.reads[1]) == batch.pages + 200 * REPL_PAGE_SIZE);
     assert_int_equal(repl_batch_add(&batch, 2000, 1), 0);
     assert_int_equal(batch.page_count, REPL_BATCH_PAGES);
     repl_batch_clear(&batch);

@@ -57,7 +57,7 @@ static void assert_run(const struct rig *rig, uint32_t index, uint64_t page, uin
 /* Read and handed in. */
 static void back(struct rig *rig, bool taken)
 {
-    repl_round_batch_read(&rig->round);
+    repl_round_batch_read(&rig->round, &rig->batch);
     repl_round_batch_back(&rig->round, &rig->batch, taken);
 }
 
@@ -245,12 +245,12 @@ static void a_streaming_batch_is_reduced_at_once(void **state)
     dirty(rig, 0, 1);
     repl_round_begin(&rig->round, false);
     assert_true(fill(rig));
-    assert_int_equal(repl_round_batch_fate(&rig->round), REPL_BATCH_REDUCE);
+    assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_REDUCE);
     rig->round.torn = true; /* it goes ahead all the same */
     rig->round.phase = REPL_ROUND_DRAINING;
-    assert_int_equal(repl_round_batch_fate(&rig->round), REPL_BATCH_REDUCE);
+    assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_REDUCE);
     rig->round.is_void = true;
-    assert_int_equal(repl_round_batch_fate(&rig->round), REPL_BATCH_DISCARD);
+    assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_DISCARD);
     rig_free(rig);
 }
 
@@ -261,20 +261,20 @@ static void a_parked_batch_waits_for_the_round_to_close(void **state)
     dirty(rig, 0, 1);
     repl_round_begin(&rig->round, true);
     assert_true(fill(rig));
-    assert_int_equal(repl_round_batch_fate(&rig->round), REPL_BATCH_WAIT);
+    assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_WAIT);
     rig->round.phase = REPL_ROUND_CLOSING;
-    assert_int_equal(repl_round_batch_fate(&rig->round), REPL_BATCH_WAIT);
+    assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_WAIT);
     static const enum repl_round_phase later[] = {REPL_ROUND_DRAINING, REPL_ROUND_PROVING};
     for (unsigned i = 0; i < 2; i++) {
         rig->round.phase = later[i];
-        assert_int_equal(repl_round_batch_fate(&rig->round), REPL_BATCH_REDUCE);
+        assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_REDUCE);
         rig->round.torn = true;
-        assert_int_equal(repl_round_batch_fate(&rig->round), REPL_BATCH_DISCARD);
+        assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_DISCARD);
         rig->round.torn = false;
     }
     rig->round.phase = REPL_ROUND_READING;
     rig->round.is_void = true;
-    assert_int_equal(repl_round_batch_fate(&rig->round), REPL_BATCH_DISCARD);
+    assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_DISCARD);
     rig_free(rig);
 }
 
@@ -341,9 +341,211 @@ static void every_dirty_page_comes_exactly_once(void **state)
     }
 }
 
+/* --- batches that are kept ------------------------------------------------------------------- */
+
+static void assert_read(const struct rig *rig, uint32_t index, uint64_t page, uint32_t count,
+                        uint32_t place)
+{
+    assert_true(index < rig->batch.read_count);
+    const struct repl_batch_read *read = &rig->batch.reads[index];
+    assert_true(read->page == page);
+    assert_int_equal(read->count, count);
+    assert_int_equal(read->place, place);
+}
+
+/* Read, in a round that is then torn. */
+static void park(struct rig *rig)
+{
+    repl_round_begin(&rig->round, true);
+    assert_true(fill(rig));
+    repl_round_batch_read(&rig->round, &rig->batch);
+}
+
+static void only_what_was_written_since_is_read_again(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    dirty(rig, 10, 6);
+    dirty(rig, 100, 40);
+    dirty(rig, 300, 1);
+    park(rig);
+    dirty(rig, 9, 2); /* of it page 10 */
+    dirty(rig, 15, 1);
+    dirty(rig, 120, 1);
+    dirty(rig, 122, 2);
+    dirty(rig, 300, 2);
+    repl_round_begin(&rig->round, true);
+    assert_true(repl_round_parked_pages(&rig->round) == 47);
+    assert_true(rig->round.dirty.set_count == 2 && !repl_round_is_read(&rig->round));
+    assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_WAIT);
+    assert_true(fill(rig));
+    assert_int_equal(rig->batch.read_count, 7);
+    assert_read(rig, 0, 10, 1, 0);
+    assert_read(rig, 1, 15, 1, 5);
+    assert_read(rig, 2, 120, 1, 26);
+    assert_read(rig, 3, 122, 2, 28);
+    assert_read(rig, 4, 300, 1, 46);
+    assert_read(rig, 5, 9, 1, 47); /* behind what was there */
+    assert_read(rig, 6, 301, 1, 48);
+    assert_int_equal(rig->batch.run_count, 5);
+    assert_int_equal(rig->batch.page_count, 49);
+    assert_memory_equal(&rig->batch.held[47], &rig->digests[9], sizeof rig->digests[9]);
+    assert_true(rig->round.batches_out == 1 && rig->round.reads_out == 1);
+    repl_round_batch_read(&rig->round, &rig->batch);
+    assert_true(repl_round_is_read(&rig->round));
+    assert_false(fill(rig));
+    rig->round.phase = REPL_ROUND_PROVING;
+    assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_REDUCE);
+    repl_round_batch_back(&rig->round, &rig->batch, true);
+    assert_true(rig->round.batches_out == 0 && rig->round.dirty.set_count == 0);
+    assert_true(repl_round_parked_pages(&rig->round) == 0);
+    rig_free(rig);
+}
+
+static void a_kept_batch_of_which_nothing_was_written_stays(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    dirty(rig, 10, 6);
+    park(rig);
+    repl_round_begin(&rig->round, true);
+    assert_true(repl_round_is_read(&rig->round));
+    assert_false(fill(rig));
+    assert_true(rig->round.batches_out == 1 && rig->round.reads_out == 0);
+    rig_free(rig);
+}
+
+/* More was written than is parked: what was read goes ahead, but not before it is the present. */
+static void a_stale_batch_is_not_reduced(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    dirty(rig, 10, 6);
+    park(rig);
+    dirty(rig, 12, 1);
+    repl_round_begin(&rig->round, false);
+    assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_WAIT);
+    assert_true(fill(rig));
+    repl_round_batch_read(&rig->round, &rig->batch);
+    assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_REDUCE);
+    repl_round_batch_back(&rig->round, &rig->batch, true);
+    assert_true(repl_round_is_read(&rig->round));
+    rig_free(rig);
+}
+
+static void a_kept_batch_that_is_given_back_is_dirty_again(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    dirty(rig, 10, 6);
+    park(rig);
+    dirty(rig, 12, 1);
+    repl_round_begin(&rig->round, true);
+    rig->round.is_void = true;
+    assert_int_equal(repl_round_batch_fate(&rig->round, &rig->batch), REPL_BATCH_DISCARD);
+    repl_round_batch_back(&rig->round, &rig->batch, false);
+    assert_true(rig->round.dirty.set_count == 6 && rig->round.batches_out == 0);
+    repl_round_begin(&rig->round, true);
+    assert_true(fill(rig));
+    assert_int_equal(rig->batch.page_count, 6);
+    rig_free(rig);
+}
+
+#define KEPT 3u
+
+/* A device whose pages have versions, and what the batches hold of them. */
+struct device {
+    uint32_t now[PAGES], copy[PAGES];
+    uint32_t read[KEPT][REPL_BATCH_PAGES];
+    enum { IDLE, READING, READ } states[KEPT];
+    struct repl_batch batches[KEPT];
+};
+
+static void device_write(struct rig *rig, struct device *device, struct random *random)
+{
+    for (uint64_t n = random_below(random, 60); n > 0; n--) {
+        uint64_t first = random_below(random, PAGES), count = 1 + random_below(random, 4);
+        for (uint64_t page = first; page < first + count && page < PAGES; page++) {
+            device->now[page]++;
+            dirty(rig, page, 1);
+        }
+    }
+}
+
+static void batch_give_back(struct rig *rig, struct device *device, unsigned b)
+{
+    struct repl_batch *batch = &device->batches[b];
+    bool taken = repl_round_batch_fate(&rig->round, batch) == REPL_BATCH_REDUCE;
+    uint32_t place = 0;
+    for (uint32_t i = 0; i < batch->run_count; i++) {
+        for (uint32_t k = 0; k < batch->runs[i].count; k++, place++) {
+            if (taken)
+                device->copy[batch->runs[i].page + k] = device->read[b][place];
+        }
+    }
+    device->states[b] = IDLE;
+    repl_round_batch_back(&rig->round, batch, taken);
+}
+
+static void batch_move(struct rig *rig, struct device *device, unsigned b)
+{
+    struct repl_batch *batch = &device->batches[b];
+    if (device->states[b] == READING) {
+        for (uint32_t i = 0; i < batch->read_count; i++) {
+            for (uint32_t k = 0; k < batch->reads[i].count; k++)
+                device->read[b][batch->reads[i].place + k] = device->now[batch->reads[i].page + k];
+        }
+        device->states[b] = READ;
+        repl_round_batch_read(&rig->round, batch);
+        return;
+    }
+    if (device->states[b] == READ && repl_round_batch_fate(&rig->round, batch) != REPL_BATCH_WAIT) {
+        batch_give_back(rig, device, b);
+    } else if (rig->round.phase == REPL_ROUND_READING &&
+               repl_round_fill(&rig->round, &rig->table, batch)) {
+        device->states[b] = READING;
+    }
+}
+
+/* Writes between the rounds alone: when all is read, copy and parked batches are the present. */
+static void whatever_is_kept_is_the_present(void **state)
+{
+    (void)state;
+    struct random random = random_begin("kept batches", 11);
+    static struct device device;
+    unsigned kept = 0;
+    memset(&device, 0, sizeof device);
+    struct rig *rig = rig_new();
+    for (unsigned turn = 0; turn < 3000; turn++) {
+        device_write(rig, &device, &random);
+        uint64_t pages = rig->round.dirty.set_count + repl_round_parked_pages(&rig->round);
+        kept += rig->round.parked_batches != NULL;
+        repl_round_begin(&rig->round, pages <= (uint64_t)KEPT * REPL_BATCH_PAGES_SURE);
+        for (unsigned moves = 0; !repl_round_is_read(&rig->round); moves++) {
+            assert_true(moves < 1000);
+            batch_move(rig, &device, (unsigned)random_below(&random, KEPT));
+        }
+        if (rig->round.parked && random_below(&random, 4) != 0)
+            continue; /* torn */
+        rig->round.phase = REPL_ROUND_PROVING;
+        rig->round.torn = random_below(&random, 4) == 0; /* in vain */
+        for (unsigned b = 0; b < KEPT; b++) {
+            if (device.states[b] == READ)
+                batch_give_back(rig, &device, b);
+        }
+        assert_true(rig->round.batches_out == 0);
+        for (uint64_t page = 0; page < PAGES; page++)
+            assert_true(device.copy[page] == device.now[page] ||
+                        repl_bitmap_test(&rig->round.dirty, page));
+    }
+    assert_true(kept > 1000);
+    rig_free(rig);
+}
+
 static void read_out_of_turn(void *context)
 {
-    repl_round_batch_read(&((struct rig *)context)->round);
+    struct rig *rig = context;
+    repl_round_batch_read(&rig->round, &rig->batch);
 }
 
 static void back_out_of_turn(void *context)
@@ -364,11 +566,11 @@ static void events_out_of_turn_abort(void **state)
     assert_true(aborts(read_out_of_turn, rig));
     assert_true(aborts(back_out_of_turn, rig));
     dirty(rig, 0, 1);
-    repl_round_begin(&rig->round, true);
+    repl_round_begin(&rig->round, false);
     assert_true(fill(rig));
     assert_true(aborts(back_out_of_turn, rig)); /* it has not been read */
     assert_true(aborts(begin_out_of_turn, rig));
-    repl_round_batch_read(&rig->round);
+    repl_round_batch_read(&rig->round, &rig->batch);
     assert_true(aborts(begin_out_of_turn, rig));
     rig_free(rig);
 }
@@ -387,6 +589,11 @@ int main(void)
         cmocka_unit_test(what_was_not_taken_is_dirty_again),
         cmocka_unit_test(a_streaming_batch_is_reduced_at_once),
         cmocka_unit_test(a_parked_batch_waits_for_the_round_to_close),
+        cmocka_unit_test(only_what_was_written_since_is_read_again),
+        cmocka_unit_test(a_kept_batch_of_which_nothing_was_written_stays),
+        cmocka_unit_test(a_stale_batch_is_not_reduced),
+        cmocka_unit_test(a_kept_batch_that_is_given_back_is_dirty_again),
+        cmocka_unit_test(whatever_is_kept_is_the_present),
         cmocka_unit_test(a_new_round_is_neither_torn_nor_void),
         cmocka_unit_test(new_pages_are_dirty),
         cmocka_unit_test(every_dirty_page_comes_exactly_once),
