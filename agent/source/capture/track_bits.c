@@ -25,12 +25,6 @@ static uint64_t word_within(const struct repl_bitmap *bitmap, uint64_t word)
     return left >= 64 ? UINT64_MAX : (UINT64_C(1) << left) - 1;
 }
 
-static void bitmap_or(struct repl_bitmap *bitmap, uint64_t word, uint64_t bits)
-{
-    bitmap->set_count += (uint64_t)__builtin_popcountll(bits & ~bitmap->words[word]);
-    bitmap->words[word] |= bits;
-}
-
 static void summary_set(const struct repl_track_bits *bits, uint64_t word)
 {
     uint64_t line = word / REPL_TRACK_LINE_WORDS;
@@ -53,7 +47,7 @@ static bool word_move(const struct repl_track_bits *from, const struct repl_trac
     if (within != 0) {
         word_or(taken, word, within);
         __atomic_fetch_and(&from->leaf[word], ~within, __ATOMIC_SEQ_CST);
-        bitmap_or(into, word, within);
+        repl_bitmap_set_word(into, word, within);
     }
     return set != within;
 }
@@ -91,7 +85,7 @@ void repl_track_bits_or_into(const struct repl_track_bits *from, struct repl_bit
                 uint64_t set = __atomic_load_n(&from->leaf[word], __ATOMIC_SEQ_CST);
                 set &= word_within(into, word);
                 if (set != 0)
-                    bitmap_or(into, word, set);
+                    repl_bitmap_set_word(into, word, set);
             }
         }
     }

@@ -10,7 +10,7 @@
 #include "unit/expect_abort.h"
 #include "unit/random.h"
 
-#define BITS 1000
+#define BITS 9000u /* more than a word of the second level */
 
 static void assert_same(const struct repl_bitmap *bitmap, const bool *model, uint64_t count)
 {
@@ -110,9 +110,49 @@ static void short_runs_of_a_long_one_are_cheap(void **state)
     repl_bitmap_fini(&bitmap);
 }
 
+/* Likewise of a few bits among many. */
+static void few_bits_among_many_are_found_soon(void **state)
+{
+    (void)state;
+    struct repl_bitmap bitmap;
+    struct repl_error err;
+    const uint64_t bits = UINT64_C(1) << 28;
+    uint64_t first, count;
+    assert_true(repl_ok(repl_bitmap_init(&bitmap, bits, &err)));
+    repl_bitmap_set(&bitmap, bits - 70, 3);
+    for (unsigned i = 0; i < 5000; i++) {
+        assert_true(repl_bitmap_next_run(&bitmap, i, 256, &first, &count));
+        assert_true(first == bits - 70 && count == 3);
+    }
+    assert_false(repl_bitmap_next_run(&bitmap, bits - 67, 256, &first, &count));
+    repl_bitmap_fini(&bitmap);
+}
+
+static void words_are_set_as_bits_are(void **state)
+{
+    (void)state;
+    struct repl_bitmap bitmap;
+    struct repl_error err;
+    uint64_t first, count;
+    assert_true(repl_ok(repl_bitmap_init(&bitmap, 8192 + 10, &err)));
+    repl_bitmap_set_word(&bitmap, 3, 0);
+    assert_false(repl_bitmap_next_run(&bitmap, 0, 8, &first, &count));
+    repl_bitmap_set_word(&bitmap, 128, 0x3c0);
+    repl_bitmap_set_word(&bitmap, 128, 0x180);
+    assert_true(bitmap.set_count == 4);
+    assert_true(repl_bitmap_next_run(&bitmap, 0, 8, &first, &count));
+    assert_true(first == 8192 + 6 && count == 4);
+    repl_bitmap_fini(&bitmap);
+}
+
 static void set_outside(void *bitmap)
 {
     repl_bitmap_set(bitmap, 99, 2);
+}
+
+static void set_word_outside(void *bitmap)
+{
+    repl_bitmap_set_word(bitmap, 1, UINT64_C(1) << 36);
 }
 
 static void test_outside(void *bitmap)
@@ -132,6 +172,7 @@ static void bounds_are_asserted(void **state)
     struct repl_error err;
     assert_true(repl_ok(repl_bitmap_init(&bitmap, 100, &err)));
     assert_true(aborts(set_outside, &bitmap));
+    assert_true(aborts(set_word_outside, &bitmap));
     assert_true(aborts(test_outside, &bitmap));
     assert_true(aborts(shrink, &bitmap));
     repl_bitmap_fini(&bitmap);
@@ -143,6 +184,8 @@ int main(void)
         cmocka_unit_test(behaves_as_an_array_of_bools),
         cmocka_unit_test(grows_with_clear_bits),
         cmocka_unit_test(short_runs_of_a_long_one_are_cheap),
+        cmocka_unit_test(few_bits_among_many_are_found_soon),
+        cmocka_unit_test(words_are_set_as_bits_are),
         cmocka_unit_test(bounds_are_asserted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
