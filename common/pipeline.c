@@ -416,17 +416,20 @@ void repl_pipeline_recovered(struct repl_pipeline *p, int64_t now_ns)
 static enum repl_state pipeline_state(const struct repl_pipeline *p, int64_t now_ns, char *cause)
 {
     const struct repl_ship *ship = &p->ship;
+    /* A hello that nobody has answered yet ends nothing. */
+    enum repl_ship_state link =
+        ship->state == REPL_SHIP_GREETING ? ship->greeting_from : ship->state;
     int64_t stuck_ns = repl_epoch_stuck_ns(&p->epoch, now_ns);
     cause[0] = '\0';
     if (p->error.code != REPL_OK) {
         snprintf(cause, REPL_WIRE_TEXT_MAX + 1, "%.*s", (int)REPL_WIRE_TEXT_MAX, p->error.text);
         return REPL_STATE_FAILED;
     }
-    if (ship->state == REPL_SHIP_HALTED || ship->state == REPL_SHIP_DOWN) {
+    if (link == REPL_SHIP_HALTED || link == REPL_SHIP_DOWN) {
         bool full = repl_pipeline_spool_is_full(p);
         snprintf(cause, REPL_WIRE_TEXT_MAX + 1, "%.*s%s", (int)REPL_WIRE_TEXT_MAX - 60, ship->cause,
                  full ? "; the spool is full, no point is cut until then" : "");
-        return ship->state == REPL_SHIP_HALTED ? REPL_STATE_REFUSED : REPL_STATE_LINK_DOWN;
+        return link == REPL_SHIP_HALTED ? REPL_STATE_REFUSED : REPL_STATE_LINK_DOWN;
     }
     if (stuck_ns > STUCK_INTERVALS * p->epoch.interval_ns) {
         snprintf(cause, REPL_WIRE_TEXT_MAX + 1,

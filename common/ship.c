@@ -122,6 +122,7 @@ void repl_ship_next(struct repl_ship *ship, int64_t now_ns, struct repl_ship_act
             action->until_ns = ship->wait_until_ns;
             return;
         }
+        ship->greeting_from = ship->state;
         ship->state = REPL_SHIP_GREETING;
         action->type = REPL_SHIP_HELLO;
         return;
@@ -310,8 +311,8 @@ void repl_ship_welcome(struct repl_ship *ship, const struct repl_welcome *welcom
         ship->recover_head = welcome->head;
     }
     ship->state = REPL_SHIP_READY;
-    if (ship->restart_due || ship->recover_due)
-        ship->state = REPL_SHIP_GREETING; /* until recovered or restarted is called */
+    if (ship->restart_due || ship->recover_due) /* until recovered or restarted is called */
+        ship->state = ship->greeting_from = REPL_SHIP_GREETING;
     find_resume_offset(ship, welcome);
 }
 

@@ -65,6 +65,7 @@ struct repl_ship_action {
 
 struct repl_ship {
     enum repl_ship_state state;
+    enum repl_ship_state greeting_from;   /* GREETING: what lasts until there is a welcome */
     struct repl_head head;                /* the last segment known to be the site's; zeros: none */
     uint64_t point_seq;                   /* the last point known to be the site's */
     struct repl_head sent[REPL_SENT_MAX]; /* from the state of before a restart */
@@ -80,7 +81,7 @@ struct repl_ship {
     unsigned failures; /* in a row */
     unsigned greets;   /* in a row, without an ack between */
     enum repl_refusal_code halted_by;
-    char cause[REPL_WIRE_TEXT_MAX + 1]; /* of DOWN and HALTED, for people */
+    char cause[REPL_WIRE_TEXT_MAX + 1]; /* of DOWN and HALTED, for people; kept by a hello */
     /* clock of the site minus ours, from the exchange with the shortest round trip lately */
     bool clock_known;
     int64_t clock_offset_ns;

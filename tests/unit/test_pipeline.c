@@ -580,8 +580,9 @@ static void seeds_and_follows(void **state)
     run(rig);
     assert_true(rig->count[REPL_PIPELINE_HELLO] == 1 && rig->p.point_count == 1);
     assert_true(rig->count[REPL_PIPELINE_SEND] == 0);
-    assert_int_equal(report_of(rig).state, REPL_STATE_SEEDING);
+    assert_int_equal(report_of(rig).state, REPL_STATE_LINK_DOWN); /* nobody has answered */
     welcome(rig, NULL);
+    assert_int_equal(report_of(rig).state, REPL_STATE_SEEDING);
     assert_true(rig->send.number == 1 && rig->send.offset == 0);
     assert_true(world.state.sent_count == 1 && world.state.next_seq == 2);
     assert_true(report_of(rig).seq == 0); /* the site does not have it yet */
