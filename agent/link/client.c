@@ -18,11 +18,15 @@
  * in the loop's next turn. A cancelled transfer has no request any more; it
  * ends at the next settle, and its read_body is not asked again.
  *
- * Stalls: the watch timer compares byte counters (see transfer.c) eight times
- * per stall timeout, so a dead request ends at most an eighth late. While a
- * body is paused the clock stands still: a host that has nothing to send does
- * not suffer from it, and a link that dies meanwhile is found by TCP's
- * keepalive or by the first write after the pause.
+ * The watch timer looks eight times in the shorter of two timeouts, so that
+ * either ends at most an eighth late:
+ *
+ * - Stalls: it compares byte counters (transfer.c). While a body is paused that
+ *   clock stands still: a host that has nothing to send does not suffer from it.
+ * - Silence: it asks the kernel whether the other end is there at all (pulse.c),
+ *   pauses or not. A connection of which that cannot be said, because the site
+ *   has closed its window, goes with one that is silent unless any connection
+ *   was heard meanwhile: the line is then gone for all.
  */
 #include "link/client.h"
 
@@ -34,10 +38,11 @@
 #include <sys/ioctl.h>
 
 #include "base/ensure.h"
+#include "link/pulse.h"
 #include "link/transfer.h"
 
 #define NS_PER_MS            1000000ll
-#define LOOKS_PER_STALL      8
+#define LOOKS_PER_TIMEOUT    8
 #define LOOK_INTERVAL_MS_MIN 10
 
 enum request_state {
@@ -55,6 +60,7 @@ struct client_request {
     bool paused; /* read_body had nothing */
     bool resume; /* repl_request_resume was called */
     curl_socket_t socket;
+    struct link_pulse pulse;
 };
 
 struct client_socket {
@@ -72,8 +78,9 @@ struct repl_client {
     struct repl_timer timeout;                       /* libcurl's */
     struct repl_timer kick;
     struct repl_timer watch;
-    bool inside; /* libcurl is at work and may call back */
-    bool *freed; /* set by repl_client_free for the frame that called back */
+    int64_t heard_ns; /* when a packet last came on any connection, as far as we looked */
+    bool inside;      /* libcurl is at work and may call back */
+    bool *freed;      /* set by repl_client_free for the frame that called back */
 };
 
 static void client_settle(struct repl_client *client);
@@ -197,6 +204,8 @@ static bool request_finish(struct client_request *impl, CURLcode code)
     char nothing[1] = "";
     transfer->response = NULL;
     bool answered = repl_ok(result);
+    if (answered)
+        client->heard_ns = repl_now_mono_ns();
     request->status = answered ? (int)status : 0;
     request->response = answered && response != NULL ? response : nothing;
     request->response_size = answered ? size : 0;
@@ -276,7 +285,10 @@ static void client_watch(struct repl_client *client)
 {
     if (client->watch.heap_slot != 0)
         return;
-    int64_t interval_ms = client->site.stall_timeout_ms / LOOKS_PER_STALL;
+    int64_t timeout_ms = client->site.stall_timeout_ms < client->site.silence_timeout_ms
+                             ? client->site.stall_timeout_ms
+                             : client->site.silence_timeout_ms;
+    int64_t interval_ms = timeout_ms / LOOKS_PER_TIMEOUT;
     if (interval_ms < LOOK_INTERVAL_MS_MIN)
         interval_ms = LOOK_INTERVAL_MS_MIN;
     repl_timer_arm(client->loop, &client->watch, repl_now_mono_ns() + interval_ms * NS_PER_MS);
@@ -313,7 +325,7 @@ static void client_kicked(struct repl_timer *timer)
         continue;
 }
 
-/* --- stalls ---------------------------------------------------------------------------------- */
+/* --- stalls and silence ---------------------------------------------------------------------- */
 
 static uint64_t socket_unsent(curl_socket_t fd)
 {
@@ -323,17 +335,50 @@ static uint64_t socket_unsent(curl_socket_t fd)
     return (uint64_t)bytes;
 }
 
-static struct client_request *client_find_stalled(struct repl_client *client, int64_t now_ns)
+/* Until it is connected the connect timeout rules. */
+static bool request_is_connected(const struct client_request *impl)
+{
+    return impl->state == REQUEST_RUNNING && impl->transfer.sent_ns != 0;
+}
+
+static void client_look_stalls(struct repl_client *client, int64_t now_ns)
 {
     for (struct client_request *impl = client->requests; impl != NULL; impl = impl->next) {
         if (impl->state != REQUEST_RUNNING)
             continue;
         if (impl->paused)
             link_transfer_touch(&impl->transfer, now_ns);
-        else if (link_transfer_look(&impl->transfer, now_ns, socket_unsent(impl->socket)))
-            return impl;
+        else
+            link_transfer_look(&impl->transfer, now_ns, socket_unsent(impl->socket));
     }
-    return NULL;
+}
+
+static void client_look_silence(struct repl_client *client, int64_t now_ns)
+{
+    int64_t limit_ns = client->site.silence_timeout_ms * NS_PER_MS;
+    bool any = false;
+    for (struct client_request *impl = client->requests; impl != NULL; impl = impl->next) {
+        if (!request_is_connected(impl))
+            continue;
+        link_pulse_look(&impl->pulse, impl->socket, now_ns);
+        impl->transfer.silent = link_pulse_is_gone(&impl->pulse, now_ns, limit_ns);
+        any = any || impl->transfer.silent;
+        if (impl->pulse.heard_ns > client->heard_ns)
+            client->heard_ns = impl->pulse.heard_ns;
+    }
+    /* Half: the packet that another connection heard last may be later than this one's. */
+    if (!any || now_ns - client->heard_ns < limit_ns / 2)
+        return;
+    for (struct client_request *impl = client->requests; impl != NULL; impl = impl->next)
+        impl->transfer.silent = request_is_connected(impl);
+}
+
+static struct client_request *client_find_dead(const struct repl_client *client)
+{
+    struct client_request *impl = client->requests;
+    while (impl != NULL && !impl->transfer.stalled && !impl->transfer.silent)
+        impl = impl->next;
+    return impl;
 }
 
 static void client_watched(struct repl_timer *timer)
@@ -341,7 +386,9 @@ static void client_watched(struct repl_timer *timer)
     struct repl_client *client = timer->context;
     int64_t now_ns = repl_now_mono_ns();
     struct client_request *impl;
-    while ((impl = client_find_stalled(client, now_ns)) != NULL)
+    client_look_stalls(client, now_ns);
+    client_look_silence(client, now_ns);
+    while ((impl = client_find_dead(client)) != NULL)
         if (!request_finish(impl, CURLE_OPERATION_TIMEDOUT))
             return;
     if (client->requests != NULL)
@@ -428,7 +475,8 @@ static repl_result request_new(struct repl_client *client, struct repl_request *
                                       .offset = request->offset,
                                       .body = request->body,
                                       .body_size = request->body_size,
-                                      .response_limit = request->response_limit};
+                                      .response_limit = request->response_limit,
+                                      .stall_timeout_ms = request->stall_timeout_ms};
     if (request->read_body != NULL) {
         spec.read_body = request_read;
         spec.read_context = impl;

@@ -17,6 +17,7 @@ struct repl_client_options {
     struct repl_digest fingerprint; /* of the site's key */
     unsigned connect_timeout_ms;    /* 0: 10 s */
     unsigned stall_timeout_ms;      /* no byte either way for so long ends a request; 0: 30 s */
+    unsigned silence_timeout_ms;    /* not even an acknowledgement ends all requests; 0: 7 s */
 };
 
 REPL_RESULT repl_client_new(struct repl_loop *loop, const struct repl_client_options *options,
@@ -48,8 +49,9 @@ struct repl_request {
     int64_t offset;   /* >= 0: a Repl-Offset header */
     const void *body; /* a body known at once, which must stay until done; or */
     size_t body_size;
-    repl_body_fn *read_body; /* one that is produced as it is sent (chunked coding) */
-    size_t response_limit;   /* more is an error; 0: 1 MiB */
+    repl_body_fn *read_body;   /* one that is produced as it is sent (chunked coding) */
+    size_t response_limit;     /* more is an error; 0: 1 MiB */
+    unsigned stall_timeout_ms; /* 0: the client's */
     repl_response_fn *done;
     void *context;
     /* the answer, valid within done */

@@ -15,7 +15,8 @@
  * A stall is told from the counters of bytes in both directions and from the
  * length of the socket's send queue. The queue matters on slow lines: the
  * kernel takes megabytes at once, and they move long after libcurl's own count
- * has come to rest.
+ * has come to rest. It means that the site's program is of no use; that the line
+ * or the site's host is gone is told apart, and sooner (pulse.c).
  */
 #include "link/transfer.h"
 
@@ -31,18 +32,17 @@
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
+#include "link/pulse.h"
+
 #define CONNECT_TIMEOUT_MS_DEFAULT 10000u
 #define STALL_TIMEOUT_MS_DEFAULT   30000u
+#define SILENCE_TIMEOUT_MS_DEFAULT 7000u
 #define RESPONSE_LIMIT_DEFAULT     (1u << 20)
 #define RESPONSE_ROOM_FIRST        4096u
 
 /* A piece of the body for each call of read_body, and one chunk of the chunked coding. */
 #define UPLOAD_BUFFER_SIZE   (1l << 20)
 #define DOWNLOAD_BUFFER_SIZE (256l << 10)
-
-/* So that an idle or paused connection whose other end is gone is found out. */
-#define KEEPALIVE_IDLE_S     15l
-#define KEEPALIVE_INTERVAL_S 5l
 
 /* A pooled connection idle for longer is not used again: the site's own limit is 60 s. */
 #define IDLE_CONNECTION_S 45l
@@ -121,6 +121,8 @@ repl_result link_site_init(struct link_site *site, const struct repl_client_opti
         options->connect_timeout_ms != 0 ? options->connect_timeout_ms : CONNECT_TIMEOUT_MS_DEFAULT;
     site->stall_timeout_ms =
         options->stall_timeout_ms != 0 ? options->stall_timeout_ms : STALL_TIMEOUT_MS_DEFAULT;
+    site->silence_timeout_ms =
+        options->silence_timeout_ms != 0 ? options->silence_timeout_ms : SILENCE_TIMEOUT_MS_DEFAULT;
     site_pin(site);
     struct repl_digest own;
     return repl_key_load(options->key_path, &site->pem, &own, err);
@@ -136,6 +138,13 @@ void link_site_fini(struct link_site *site)
 }
 
 /* --- callbacks of libcurl -------------------------------------------------------------------- */
+
+static int transfer_socket(void *context, curl_socket_t fd, curlsocktype purpose)
+{
+    (void)context, (void)purpose;
+    link_pulse_keep(fd);
+    return CURL_SOCKOPT_OK;
+}
 
 static int transfer_connected(void *context, char *peer, char *local, int peer_port, int local_port)
 {
@@ -267,9 +276,7 @@ static CURLcode set_connection(CURL *easy, const struct link_site *site)
     SET(CURLOPT_NOSIGNAL, 1l);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)site->connect_timeout_ms);
     SET(CURLOPT_MAXAGE_CONN, IDLE_CONNECTION_S);
-    SET(CURLOPT_TCP_KEEPALIVE, 1l);
-    SET(CURLOPT_TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
-    SET(CURLOPT_TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
+    SET(CURLOPT_SOCKOPTFUNCTION, transfer_socket);
     SET(CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_SIZE);
     SET(CURLOPT_BUFFERSIZE, DOWNLOAD_BUFFER_SIZE);
     SET(CURLOPT_USERAGENT, "repl/" REPL_VERSION);
@@ -333,6 +340,8 @@ repl_result link_transfer_init(struct link_transfer *transfer, const struct link
     *transfer = (struct link_transfer){.site = site, .easy = easy};
     transfer->response_limit =
         spec->response_limit != 0 ? spec->response_limit : RESPONSE_LIMIT_DEFAULT;
+    transfer->stall_timeout_ms =
+        spec->stall_timeout_ms != 0 ? spec->stall_timeout_ms : site->stall_timeout_ms;
     transfer->moved_ns = repl_now_mono_ns();
     REPL_TRY(spec_check(spec, err));
     char url[LINK_URL_SIZE];
@@ -388,7 +397,7 @@ bool link_transfer_look(struct link_transfer *transfer, int64_t now_ns, uint64_t
         transfer->moved_ns = now_ns;
         return false;
     }
-    int64_t limit_ns = (int64_t)transfer->site->stall_timeout_ms * 1000000;
+    int64_t limit_ns = (int64_t)transfer->stall_timeout_ms * 1000000;
     transfer->stalled = now_ns - transfer->moved_ns >= limit_ns;
     return transfer->stalled;
 }
@@ -473,9 +482,16 @@ repl_result link_transfer_result(const struct link_transfer *transfer, CURLcode 
     const char *address = transfer->site->address;
     const char *text =
         transfer->curl_text[0] != '\0' ? transfer->curl_text : curl_easy_strerror(code);
+    if (transfer->silent)
+        return repl_fail(err, REPL_E_RETRY,
+                         "%s: for %u ms nothing came from there, not even an acknowledgement: the "
+                         "line is cut, or that host is down",
+                         address, transfer->site->silence_timeout_ms);
     if (transfer->stalled)
-        return repl_fail(err, REPL_E_RETRY, "%s: not a byte went either way for %u ms", address,
-                         transfer->site->stall_timeout_ms);
+        return repl_fail(err, REPL_E_RETRY,
+                         "%s: not a byte went either way for %u ms, though the connection stands: "
+                         "the site or its disk hangs, see its log",
+                         address, transfer->stall_timeout_ms);
     switch (code) {
     case CURLE_OK:
         return REPL_SUCCESS;

@@ -30,6 +30,7 @@ struct link_site {
     char pin[64]; /* the same for CURLOPT_PINNEDPUBLICKEY */
     unsigned connect_timeout_ms;
     unsigned stall_timeout_ms;
+    unsigned silence_timeout_ms;
 };
 
 REPL_RESULT link_site_init(struct link_site *site, const struct repl_client_options *options,
@@ -47,7 +48,8 @@ struct link_transfer_spec {
     size_t body_size;
     curl_read_callback read_body; /* not NULL: instead of body; gets read_context */
     void *read_context;
-    size_t response_limit; /* 0: 1 MiB */
+    size_t response_limit;     /* 0: 1 MiB */
+    unsigned stall_timeout_ms; /* 0: the site's */
 };
 
 struct link_transfer {
@@ -67,7 +69,9 @@ struct link_transfer {
 
     int64_t moved_ns; /* when a byte last moved, as far as we looked */
     uint64_t moved;   /* the counters at that time */
+    unsigned stall_timeout_ms;
     bool stalled;
+    bool silent; /* set by who looks for it: the other end is gone */
 };
 
 /* easy is fresh or reset; it must be cleaned up, or reset, before fini. */

@@ -14,6 +14,10 @@
 
 #define REPORT_NS REPL_SECOND_NS
 
+/* The site has a segment on its disk and looked through, up to REPL_SEGMENT_HARD_LIMIT of it,
+ * before it answers. As long as its host is there, a slow disk is waited for. */
+#define SEGMENT_STALL_TIMEOUT_MS 120000u
+
 static void link_start(struct repl_source_volume *v, const char *method, const char *what,
                        const struct repl_buffer *body, repl_response_fn *done)
 {
@@ -183,6 +187,7 @@ void volume_segment_send(struct repl_source_volume *v, uint64_t number, uint64_t
     v->link = (struct repl_request){.method = "PUT",
                                     .offset = (int64_t)offset,
                                     .read_body = send_body,
+                                    .stall_timeout_ms = SEGMENT_STALL_TIMEOUT_MS,
                                     .done = send_answered,
                                     .context = v};
     snprintf(v->link.path, sizeof v->link.path, "/v1/volumes/%s/%s", volume_name(v), path);
@@ -260,6 +265,7 @@ static void supply_send(struct repl_source_volume *v, const struct repl_segment_
     v->link = (struct repl_request){.method = "PUT",
                                     .offset = -1,
                                     .read_body = supply_body,
+                                    .stall_timeout_ms = SEGMENT_STALL_TIMEOUT_MS,
                                     .done = supply_answered,
                                     .context = v};
     snprintf(v->link.path, sizeof v->link.path, "/v1/volumes/%s/segments/%llu.%u.1", volume_name(v),

@@ -5,16 +5,16 @@
 #   CUT=12      seconds of each cut (long: 60; about 6 minutes)
 #   RATE=20     MiB/s that are written
 #   ONLY=       roomy or full: one of the two
-#   DOWN_WITHIN=40  seconds within which the state has to say link-down; a shorter cut may go
+#   DOWN_WITHIN=10  seconds within which the state has to say link-down; a shorter cut may go
 #               unnoticed but for the lag
 #
 # Shown: writers are not slowed, against as long a time before the cut; the state says link-down,
-# with cause and remedy; when the link is back everything is caught up with and the replica equals
+# with cause and remedy, and goes on saying it while the agent tries again; when the link is back everything is caught up with and the replica equals
 # the device; nothing is called acknowledged that the site does not have; points that were spooled
 # are in the timeline with the times they were cut at; beyond the spool's limit there is a gap, and
 # the point after it is right.
 . "${0%/*}/functions.sh"
-: "${CUT:=12}" "${RATE:=20}" "${DOWN_WITHIN:=40}" "${ONLY:=}"
+: "${CUT:=12}" "${RATE:=20}" "${DOWN_WITHIN:=10}" "${ONLY:=}"
 requires_root
 requires_loop
 requires_tool jq
@@ -159,6 +159,9 @@ cut_once() { # NAME SPOOL_LIMIT
         [ "$state" = link-down ] || fail "$name: the state at the end of the cut is $state: $cause"
         [ "$down_ms" -le $((DOWN_WITHIN * 1000)) ] || fail "$name: link-down was said after $down_ms ms only"
         [ -n "$cause" ] && [ -n "$remedy" ] || fail "$name: link-down without cause or remedy"
+        awk -v from=$((cut_ns / 1000000 + down_ms)) -v back=$((back_ns / 1000000)) \
+            '$1 >= from && $1 < back && $2 != "link-down" { exit 1 }' "$workdir/watch.$name" ||
+            fail "$name: something else than link-down was said in between"
     fi
     [ "$lag_ms" -ge $(((CUT - 3) * 1000)) ] || fail "$name: a lag of $lag_ms ms was said after a cut of $CUT s"
     # generous: others use this machine, and its disk

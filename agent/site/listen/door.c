@@ -10,7 +10,8 @@
  * within a few round trips.
  *
  * One that has to go has its socket shut down, which MHD takes for the peer's
- * leaving.
+ * leaving. One whose host is gone without a word is found by keepalive, known or
+ * not; the connection of a host that was cut off does not keep a place for long.
  */
 #include <gnutls/abstract.h>
 #include <gnutls/x509.h>
@@ -24,6 +25,7 @@
 
 #include "base/ensure.h"
 #include "control/control.h"
+#include "link/pulse.h"
 #include "site/listen/listener_internal.h"
 
 #define STRANGER_TIME_MS_DEFAULT           10000u
@@ -212,6 +214,7 @@ struct door *door_new(struct repl_listener *listener, struct MHD_Connection *con
     address_key(info->client_addr, door->address);
     info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     door->fd = info->connect_fd;
+    link_pulse_keep(door->fd);
     stranger_add(door);
     return door;
 }
