@@ -10,7 +10,10 @@
  *
  * A socket file may be left by a process that was killed. Whether somebody
  * listens on it, only connecting can tell; a refused connection means that it
- * is stale. On closing, the file is removed only if it is still ours.
+ * is stale. So does one to a process that has ended: the kernel takes an
+ * io_uring apart after the process that polled with it is gone, and until then
+ * its socket goes on taking connections. On closing, the file is removed only if
+ * it is still ours.
  */
 #include "control/control.h"
 
@@ -20,10 +23,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "control/lock.h"
 
 #define REQUEST_SIZE_MAX 1024u
 #define ANSWER_SIZE_MAX  (64u << 20)
@@ -221,6 +227,26 @@ static int socket_new(int flags)
     return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
 }
 
+/* The process that listens at the other end of fd, as far as it can be seen from here; 0: none. */
+static pid_t listener_of(int fd)
+{
+    struct ucred peer = {0};
+    socklen_t size = sizeof peer;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
+}
+
+/* Waits a moment for one that is about to end. */
+static bool has_ended(pid_t pid)
+{
+    int fd = pid > 0 ? pidfd_open(pid, 0) : -1;
+    if (fd < 0)
+        return pid > 0 && errno == ESRCH;
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    bool ended = poll(&poll_fd, 1, REPL_LOCK_WAIT_MS) > 0;
+    close(fd);
+    return ended;
+}
+
 /* Removes a socket file nobody listens on. */
 static repl_result stale_remove(const struct sockaddr_un *address, struct repl_error *err)
 {
@@ -233,15 +259,17 @@ static repl_result stale_remove(const struct sockaddr_un *address, struct repl_e
     if (fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "cannot make a socket");
     int rc = connect(fd, (const struct sockaddr *)(const void *)address, sizeof *address);
-    int os_errno = errno;
+    int os_errno = rc == 0 ? 0 : errno;
+    pid_t pid = rc == 0 ? listener_of(fd) : 0;
     close(fd);
     /* EAGAIN: somebody listens and is too busy to take us. */
-    if (rc == 0 || os_errno == EAGAIN)
+    if (os_errno == EAGAIN || (rc == 0 && !has_ended(pid)))
         return repl_fail(err, REPL_E_LOCKED,
-                         "somebody answers on the control socket %s already: stop that process "
-                         "first, or give this one another (option control)",
-                         address->sun_path);
-    if (os_errno != ECONNREFUSED && os_errno != ENOENT)
+                         "somebody answers on the control socket %s already (process %d, 0 if it "
+                         "cannot be seen): stop that process first, or give this one another "
+                         "(option control)",
+                         address->sun_path, (int)pid);
+    if (rc != 0 && os_errno != ECONNREFUSED && os_errno != ENOENT)
         return repl_fail_errno(err, REPL_E_IO, os_errno, "cannot tell who has %s",
                                address->sun_path);
     if (unlink(address->sun_path) != 0 && errno != ENOENT)

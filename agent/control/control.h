@@ -17,7 +17,8 @@ struct repl_control;
 typedef json_t *repl_control_fn(void *owner, const char *request, struct repl_error *err);
 
 /* A stale socket left by a killed process is replaced; one that somebody listens on is
- * REPL_E_LOCKED. The socket's directory is made if need be. */
+ * REPL_E_LOCKED, after a moment in which that process may end. The socket's directory is made if
+ * need be. */
 REPL_RESULT repl_control_new(struct repl_loop *loop, const char *path, repl_control_fn *answer,
                              void *owner, struct repl_control **out, struct repl_error *err);
 void repl_control_free(struct repl_control *control);

@@ -6,13 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "control/lock.h"
 
 #define DIGESTS_HEADER 4096u
 #define DIGESTS_MAGIC  0x5453454744504552ull
@@ -46,12 +46,17 @@ repl_result repl_state_lock(const char *path, int *lock_fd, struct repl_error *e
     if (fd < 0)
         return repl_fail_errno(err, REPL_E_IO, failed, "%s/lock", path);
     char owner[32] = "";
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    failed = repl_lock_take(fd);
+    if (failed == EWOULDBLOCK) {
         ssize_t got = pread(fd, owner, sizeof owner - 1, 0);
         owner[got > 0 ? got : 0] = '\0';
         close(fd);
         return repl_fail(err, REPL_E_LOCKED, "%s is in use by an agent (process %s)", path,
                          owner[0] != '\0' ? owner : "unknown");
+    }
+    if (failed != 0) {
+        close(fd);
+        return repl_fail_errno(err, REPL_E_IO, failed, "%s/lock", path);
     }
     int length = snprintf(owner, sizeof owner, "%d", (int)getpid());
     if (ftruncate(fd, 0) != 0 || pwrite(fd, owner, (size_t)length, 0) != length) {

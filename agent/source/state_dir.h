@@ -16,7 +16,8 @@
 #include "format/slot.h"
 #include "repl/error.h"
 
-/* Makes STATE if need be and locks it; REPL_E_LOCKED names the process that has it. */
+/* Makes STATE if need be and locks it; REPL_E_LOCKED names the process that has it, which a moment
+ * was waited for (control/lock.h). */
 REPL_RESULT repl_state_lock(const char *path, int *lock_fd, struct repl_error *err);
 
 struct repl_state_dir {

@@ -28,10 +28,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "control/lock.h"
 #include "store/store_posix_internal.h"
 
 #define STORE_VERSION 1u
@@ -681,12 +681,11 @@ static repl_result store_lock(struct posix_store *store, struct repl_error *err)
         openat(store->root_fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (store->lock_fd < 0)
         return repl_posix_fail(err, errno, "cannot open %s/%s", store->path, LOCK_NAME);
-    while (flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        if (errno == EWOULDBLOCK)
-            return locked_by_other(store, err);
-        if (errno != EINTR)
-            return repl_posix_fail(err, errno, "cannot lock %s/%s", store->path, LOCK_NAME);
-    }
+    int failed = repl_lock_take(store->lock_fd);
+    if (failed == EWOULDBLOCK)
+        return locked_by_other(store, err);
+    if (failed != 0)
+        return repl_posix_fail(err, failed, "cannot lock %s/%s", store->path, LOCK_NAME);
     /* The process id is a courtesy to whoever finds the lock taken; a full disk may deny it. */
     int size = snprintf(owner, sizeof owner, "%ld\n", (long)getpid());
     bool noted =

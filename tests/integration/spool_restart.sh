@@ -1,6 +1,7 @@
 #!/bin/bash
 # The link is down, points pile up in the spool, and the agent is stopped, killed and started again:
 # the site gets every one of them afterwards, with its own time; a damaged one costs those behind it.
+# An agent or a site that is started while a killed one is still ending waits for it.
 . "${0%/*}/functions.sh"
 requires_root
 requires_loop
@@ -71,6 +72,15 @@ wait_for 10 "what is whole is taken over" grep -q "2 segments of before are in t
 start_site
 equal "after damage"
 note "$(points_since "$seed") points arrived"
+
+note "both are killed, and started again before they are gone"
+for _ in $(seq 10); do
+    run dd if=/dev/urandom of="$disk" bs=64k count=40 seek=$((RANDOM % 900)) oflag=direct conv=notrunc status=none
+    kill -KILL "$agent_pid" "$site_pid"
+    start_agent
+    start_site
+done
+equal "after kills without a pause"
 
 run "$REPL" verify raw --store "$workdir/store" >"$workdir/verify.log" 2>&1
 note "passed"

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -163,6 +164,9 @@ static void test_second_is_locked_out(void **state)
     assert_int_equal(repl_control_new(world->loop, world->path, answer, world, &second, &err).code,
                      REPL_E_LOCKED);
     assert_non_null(strstr(err.text, world->path));
+    char words[32];
+    snprintf(words, sizeof words, "(process %d,", (int)getpid());
+    assert_non_null(strstr(err.text, words));
     test_answer(state);
 }
 
@@ -185,6 +189,49 @@ static void test_stale_is_replaced(void **state)
     close(fd);
     must(repl_control_new(world->loop, world->path, answer, world, &world->control, &err), &err);
     test_answer(state);
+}
+
+/* What a process that was killed leaves may be listened on for a moment more: the kernel holds it,
+ * here the test does. The process lives for pause_ms yet; it is waited for by waitpid after the
+ * socket was replaced, so it is first alive and then a zombie. */
+static void ending_is_replaced(void **state, int pause_ms)
+{
+    struct world *world = *state;
+    struct sockaddr_un address;
+    struct repl_error err = {0};
+    int listens[2];
+    char byte;
+    repl_control_free(world->control);
+    world->control = NULL;
+    address_of(&address, world->path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (const struct sockaddr *)(const void *)&address, sizeof address), 0);
+    assert_int_equal(pipe(listens), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        bool ok = listen(fd, 4) == 0 && write(listens[1], "", 1) == 1;
+        usleep((useconds_t)pause_ms * 1000);
+        _exit(ok ? 0 : 1);
+    }
+    assert_int_equal(read(listens[0], &byte, 1), 1);
+    must(repl_control_new(world->loop, world->path, answer, world, &world->control, &err), &err);
+    int status;
+    assert_int_equal(waitpid(child, &status, WNOHANG), child);
+    assert_int_equal(status, 0);
+    close(listens[0]);
+    close(listens[1]);
+    test_answer(state);
+    close(fd);
+}
+
+static void test_ended_is_replaced(void **state)
+{
+    ending_is_replaced(state, 0);
+}
+
+static void test_ending_is_waited_for(void **state)
+{
+    ending_is_replaced(state, 300);
 }
 
 static void test_other_file_is_kept(void **state)
@@ -318,6 +365,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_mode, setup, teardown),
         cmocka_unit_test_setup_teardown(test_second_is_locked_out, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stale_is_replaced, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ended_is_replaced, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ending_is_waited_for, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_file_is_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nobody_there, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_clients, setup, teardown),

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -161,6 +162,30 @@ static void one_agent_holds_it(void **state)
     close(second);
 }
 
+/* One that was killed holds it until it is gone. */
+static void an_ending_agent_is_waited_for(void **state)
+{
+    const struct temporary *t = *state;
+    struct repl_error err;
+    int ends[2], fd;
+    char byte;
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        bool ok = repl_ok(repl_state_lock(t->path, &fd, &err)) && write(ends[1], "", 1) == 1;
+        usleep(300000);
+        _exit(ok ? 0 : 1);
+    }
+    assert_int_equal(read(ends[0], &byte, 1), 1);
+    assert_true(repl_ok(repl_state_lock(t->path, &fd, &err)));
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    close(fd);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void forgetting_leaves_nothing(void **state)
 {
     const struct temporary *t = *state;
@@ -185,6 +210,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_grown_table_keeps_what_it_has, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_agent_holds_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_ending_agent_is_waited_for, set_up, tear_down),
         cmocka_unit_test_setup_teardown(forgetting_leaves_nothing, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
