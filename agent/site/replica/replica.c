@@ -64,7 +64,8 @@ struct repl_replica {
     int64_t newer_ns;  /* the same of those behind the step's goal */
     int64_t stall_ns;  /* STALL_NS, or a test's */
     atomic_bool stop;
-    atomic_int_least64_t alive_ns; /* when the step last did something */
+    int64_t asked_ns;              /* when a thread was asked for, for the step */
+    atomic_int_least64_t alive_ns; /* when the step last did something; 0: no thread has it yet */
 
     /* the worker's, while busy */
     bool opened;
@@ -323,6 +324,7 @@ static repl_result replica_step(struct repl_replica *r, struct repl_error *err)
 static void step_work(struct repl_job *job)
 {
     struct repl_replica *r = job->context;
+    atomic_store(&r->alive_ns, repl_now_mono_ns());
     r->result = replica_step(r, &r->err);
     /* A device may be dead in ways that only show when it is opened again. */
     if (r->result.code == REPL_E_IO && r->opened && r->target.block)
@@ -340,7 +342,8 @@ static void replica_start(struct repl_replica *r)
     r->asked = false;
     r->step_goal = r->goal;
     r->newer_ns = 0;
-    atomic_store(&r->alive_ns, repl_now_mono_ns());
+    r->asked_ns = repl_now_mono_ns();
+    atomic_store(&r->alive_ns, 0);
     r->status.applying = r->status.applying || is_before(&r->status.reached, &r->goal);
     repl_pool_work(r->pool, &r->job);
 }
@@ -409,16 +412,33 @@ bool repl_replica_is_busy(const struct repl_replica *r)
     return r->busy;
 }
 
-void repl_replica_look(const struct repl_replica *r, struct repl_replica_status *out)
+/* A step that takes too long: is it its own disk, or does it wait for a thread? */
+static void stall_look(const struct repl_replica *r, int64_t now_ns,
+                       struct repl_replica_status *out)
 {
-    int64_t now_ns = repl_now_mono_ns();
-    int64_t idle_ns = now_ns - atomic_load(&r->alive_ns);
-    *out = r->status;
-    out->behind_ms = r->behind_ns == 0 ? 0 : (now_ns - r->behind_ns) / 1000000;
-    if (r->busy && idle_ns > r->stall_ns && out->problem[0] == '\0')
+    int64_t alive_ns = atomic_load(&r->alive_ns);
+    bool waits = alive_ns == 0;
+    int64_t idle_ns = now_ns - (waits ? r->asked_ns : alive_ns);
+    if (!r->busy || idle_ns <= r->stall_ns)
+        return;
+    if (waits)
+        snprintf(out->problem, sizeof out->problem,
+                 "it has waited its turn for %lld s: other replicas hold all threads that write; "
+                 "see those whose disk is slow, or hangs",
+                 (long long)(idle_ns / 1000000000));
+    else
         snprintf(out->problem, sizeof out->problem,
                  "nothing has been written to %.200s for %lld s: its disk is slow, or hangs",
                  r->target.path, (long long)(idle_ns / 1000000000));
+}
+
+void repl_replica_look(const struct repl_replica *r, struct repl_replica_status *out)
+{
+    int64_t now_ns = repl_now_mono_ns();
+    *out = r->status;
+    out->behind_ms = r->behind_ns == 0 ? 0 : (now_ns - r->behind_ns) / 1000000;
+    if (out->problem[0] == '\0')
+        stall_look(r, now_ns, out);
 }
 
 void repl_replica_set_stall(struct repl_replica *r, int64_t stall_ns)

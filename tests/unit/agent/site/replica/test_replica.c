@@ -417,6 +417,55 @@ static void test_hangs(void **state)
     assert_int_equal(volume_status(w, "data").state, REPL_STATE_OK);
 }
 
+struct blockade {
+    struct repl_job job;
+    atomic_bool held;
+    bool ended;
+};
+
+static void blockade_work(struct repl_job *job)
+{
+    struct blockade *blockade = job->context;
+    while (atomic_load(&blockade->held))
+        usleep(10000);
+}
+
+static void blockade_done(struct repl_job *job)
+{
+    struct blockade *blockade = job->context;
+    blockade->ended = true;
+}
+
+/* One that waits for a thread says so, and nothing of its own disk. */
+static void test_waits_its_turn(void **state)
+{
+    struct world *w = *state;
+    struct blockade blockades[16] = {0}; /* more than there are threads */
+    begin(w);
+    struct repl_report message = {.state = REPL_STATE_OK, .sent_ns = repl_now_wall_ns()};
+    assert_int_equal(report(w, &message), 200);
+    expect_replica(w);
+    for (size_t i = 0; i < 16; i++) {
+        struct blockade *blockade = &blockades[i];
+        atomic_store(&blockade->held, true);
+        blockade->job =
+            (struct repl_job){.work = blockade_work, .done = blockade_done, .context = blockade};
+        repl_pool_work(w->site->replica_pool, &blockade->job);
+    }
+    repl_replica_set_stall(data_volume(w)->replica, SECOND_NS / 5);
+    increment(w);
+    PUMP_UNTIL(w, volume_status(w, "data").state == REPL_STATE_DEGRADED);
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_non_null(strstr(status.cause, "waited its turn"));
+    assert_null(strstr(status.cause, "replica.img"));
+    for (size_t i = 0; i < 16; i++)
+        atomic_store(&blockades[i].held, false);
+    for (size_t i = 0; i < 16; i++)
+        PUMP_UNTIL(w, blockades[i].ended);
+    expect_replica(w);
+    assert_int_equal(volume_status(w, "data").state, REPL_STATE_OK);
+}
+
 static void test_no_such_target(void **state)
 {
     struct world *w = *state;
@@ -652,6 +701,7 @@ int main(void)
         TEST(test_file_elsewhere),
         TEST(test_locked_file),
         TEST(test_hangs),
+        TEST(test_waits_its_turn),
         TEST(test_no_such_target),
         TEST(test_device),
         TEST(test_device_refused),
