@@ -18,6 +18,9 @@
 #include "control/control.h"
 #include "site/site.h"
 
+/* Of the store, the index and the replicas. */
+#define OTHER_DESCRIPTORS 256u
+
 static const char *site_config_path = REPL_SITE_CONFIG_PATH;
 
 struct site_run {
@@ -116,14 +119,22 @@ static repl_result run_loop(struct site_run *run, struct repl_config *config,
     return result;
 }
 
-/* Each connection and each segment that is read costs a descriptor. */
-static void raise_descriptor_limit(void)
+/* Each connection and each segment that is read costs a descriptor, and so do files of the store.
+ */
+static void raise_descriptor_limit(const struct repl_config *config)
 {
     struct rlimit limit;
+    rlim_t wanted = 2 * (rlim_t)config->connections + OTHER_DESCRIPTORS;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return;
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_max < wanted)
+        repl_log(
+            LOG_WARNING,
+            "this process may have %llu descriptors, and may need %llu with [site] connections "
+            "= %u: raise the limit (LimitNOFILE=, ulimit -Hn), or have fewer connections",
+            (unsigned long long)limit.rlim_max, (unsigned long long)wanted, config->connections);
 }
 
 static int site_run(int argc, char **argv)
@@ -133,9 +144,9 @@ static int site_run(int argc, char **argv)
     struct repl_config *config;
     struct repl_error err;
     signal(SIGPIPE, SIG_IGN);
-    raise_descriptor_limit();
     if (!repl_ok(repl_config_load(site_config_path, REPL_ROLE_SITE, &config, &err)))
         return repl_verb_fail("site", &err);
+    raise_descriptor_limit(config);
     struct repl_loop_options options = {.workers = config->workers,
                                         .worker_nice = (int)config->nice};
     repl_result result = repl_loop_new(&options, &run.loop, &err);

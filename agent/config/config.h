@@ -77,8 +77,10 @@ struct repl_config {
     struct repl_digest remote_fingerprint;
 
     /* [site], site only (and key, control, workers, nice as above) */
-    char *listen; /* 0.0.0.0:7420 */
-    char *store;  /* /var/lib/repl-site */
+    char *listen;                   /* 0.0.0.0:7420 */
+    char *store;                    /* /var/lib/repl-site */
+    unsigned connections;           /* in all; 16 to 65536, default 1024 */
+    unsigned strangers_per_address; /* connections without a known key; 1 to 4096, default 16 */
 
     struct repl_config_volume *volumes;
     size_t volume_count;

@@ -246,6 +246,9 @@ static repl_result site_open(struct repl_site *site, struct repl_error *err)
     }
     struct repl_listener_options options = {.address = config->listen,
                                             .key_path = config->key,
+                                            .connection_limit = config->connections,
+                                            .stranger_limit_per_address =
+                                                config->strangers_per_address,
                                             .handler = &site_exchange_handler,
                                             .owner = site};
     REPL_TRY(repl_listener_new(site->loop, &options, &site->listener, err));
@@ -299,6 +302,8 @@ void repl_site_reload(struct repl_site *site, struct repl_config *config, bool *
     struct repl_config *old = site->config;
     *restart = strcmp(old->listen, config->listen) != 0 || strcmp(old->store, config->store) != 0 ||
                strcmp(old->key, config->key) != 0 || strcmp(old->control, config->control) != 0 ||
+               old->connections != config->connections ||
+               old->strangers_per_address != config->strangers_per_address ||
                old->workers != config->workers || old->nice != config->nice ||
                volumes_differ(old, config);
     /* Only the peers change hands; the rest goes on as it was begun. */

@@ -30,7 +30,7 @@
 
 #define STRANGER_TIME_MS_DEFAULT           10000u
 #define STRANGER_LIMIT_PER_ADDRESS_DEFAULT 16u
-#define REPLACED_LOGGED_NS                 (INT64_C(60) * 1000000000)
+#define LOGGED_AGAIN_NS                    (INT64_C(60) * 1000000000)
 
 /* --- the peer -------------------------------------------------------------------------------- */
 
@@ -145,19 +145,24 @@ static void stranger_expel(struct door *door)
     shutdown(door->fd, SHUT_RDWR);
 }
 
-/* For another one's sake. One line a minute, however many come. */
+/* One line a minute, however often there is a reason. */
+static bool log_is_due(int64_t *logged_ns)
+{
+    int64_t now_ns = repl_now_mono_ns();
+    if (*logged_ns != 0 && now_ns - *logged_ns < LOGGED_AGAIN_NS)
+        return false;
+    *logged_ns = now_ns;
+    return true;
+}
+
+/* For another one's sake. */
 static void stranger_replace(struct door *door)
 {
-    struct repl_listener *listener = door->listener;
-    int64_t now_ns = repl_now_mono_ns();
-    if (listener->replaced_logged_ns == 0 ||
-        now_ns - listener->replaced_logged_ns >= REPLACED_LOGGED_NS) {
-        listener->replaced_logged_ns = now_ns;
+    if (log_is_due(&door->listener->replaced_logged_ns))
         repl_log(LOG_WARNING,
                  "connections were closed before they showed a known key, as newer ones came: the "
                  "last from %s. If hosts cannot get through, see what connects from there",
                  door->remote);
-    }
     stranger_expel(door);
 }
 
@@ -172,8 +177,8 @@ static void strangers_due(struct repl_timer *timer)
 
 void doors_init(struct repl_listener *listener, const struct repl_listener_options *options)
 {
-    listener->stranger_limit =
-        or_default(options->connection_limit, CONNECTION_LIMIT_DEFAULT) / 2 + 1;
+    listener->connection_limit = or_default(options->connection_limit, CONNECTION_LIMIT_DEFAULT);
+    listener->stranger_limit = listener->connection_limit / 2 + 1;
     listener->stranger_limit_per_address =
         or_default(options->stranger_limit_per_address, STRANGER_LIMIT_PER_ADDRESS_DEFAULT);
     listener->stranger_time_ns =
@@ -208,6 +213,14 @@ struct door *door_new(struct repl_listener *listener, struct MHD_Connection *con
         return NULL;
     door->listener = listener;
     listener->handshaking++;
+    listener->connection_count++;
+    /* MHD accepts no more then, and says nothing. */
+    if (listener->connection_count == listener->connection_limit &&
+        log_is_due(&listener->full_logged_ns))
+        repl_log(LOG_WARNING,
+                 "all %u connections are in use: what comes now waits for one to end. If these are "
+                 "hosts of yours, raise [site] connections",
+                 listener->connection_limit);
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
     remote_format(info->client_addr, door->remote);
@@ -222,6 +235,7 @@ struct door *door_new(struct repl_listener *listener, struct MHD_Connection *con
 void door_close(struct door *door)
 {
     stranger_remove(door);
+    door->listener->connection_count--;
     if (!door->asked)
         door->listener->handshaking--;
     /* Left over only where MHD drops a connection without ending its request. */

@@ -256,11 +256,10 @@ static repl_result daemon_start(struct repl_listener *listener,
         /* Any: it makes MHD ask the peer for a certificate. Who may come in is not its decision. */
         MHD_OPTION_HTTPS_MEM_TRUST, pem, MHD_OPTION_HTTPS_PRIORITIES, TLS_PRIORITIES,
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_SIZE,
-        MHD_OPTION_CONNECTION_LIMIT,
-        or_default(options->connection_limit, CONNECTION_LIMIT_DEFAULT),
-        MHD_OPTION_CONNECTION_TIMEOUT, or_default(options->idle_timeout_s, IDLE_TIMEOUT_S_DEFAULT),
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, listener, MHD_OPTION_URI_LOG_CALLBACK, on_uri,
-        NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_LIMIT, listener->connection_limit, MHD_OPTION_CONNECTION_TIMEOUT,
+        or_default(options->idle_timeout_s, IDLE_TIMEOUT_S_DEFAULT), MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, listener, MHD_OPTION_URI_LOG_CALLBACK, on_uri, NULL,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_END);
     if (listener->daemon == NULL)
         return repl_fail(err, REPL_E_INTERNAL, "cannot start TLS on %s with the key %s: %s",
                          options->address, options->key_path,

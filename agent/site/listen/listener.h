@@ -40,7 +40,7 @@ struct repl_exchange_handler {
 struct repl_listener_options {
     const char *address; /* "0.0.0.0:7420", "[::]:7420"; port 0: any, see repl_listener_port */
     const char *key_path;
-    unsigned connection_limit; /* 0: 256 */
+    unsigned connection_limit; /* those that come beyond it wait, at most; 0: 256 */
     unsigned idle_timeout_s;   /* 0: 60; a suspended exchange does not count as idle */
     /* Of peers for which repl_exchange_trust was not called: how long a connection lasts, 0: 10 s,
      * and how many one address may have, 0: 16. All of them have half of the connections. */

@@ -86,6 +86,8 @@ struct repl_listener {
     int64_t stranger_time_ns;
     struct repl_timer stranger_timer;
     int64_t replaced_logged_ns;
+    unsigned connection_count, connection_limit;
+    int64_t full_logged_ns;
     unsigned handshaking; /* connections that have not sent a request yet */
     uint64_t calls;       /* of MHD to us */
     char log[256];        /* what MHD last complained of while starting */

@@ -168,6 +168,8 @@ static void test_site_defaults(void **state)
     assert_string_equal(config->key, "/etc/repl/site.key");
     assert_string_equal(config->store, "/var/lib/repl-site");
     assert_string_equal(config->control, "/run/repl/site.sock");
+    assert_int_equal(config->connections, 1024);
+    assert_int_equal(config->strangers_per_address, 16);
     assert_int_equal(config->nice, 10);
     assert_null(config->state);
     assert_null(config->remote_address);
@@ -181,6 +183,7 @@ static void test_site_peers(void **state)
     (void)state;
     struct repl_config *config =
         parse_good("\xef\xbb\xbf[site]\nlisten = [::]:0\n"
+                   "connections = 16\nstrangers_per_address = 4096\n"
                    "[volume a]\n[volume b]\nreplica = /dev/vdc\n[volume c]\nreplica = none\n"
                    "[peer web]\nfingerprint = SHA256:" HEX_A "\nvolumes = a, b ; first\n"
                    "  c,d\n\n# comment\n\te ; more\n"
@@ -188,6 +191,8 @@ static void test_site_peers(void **state)
                    "fingerprint = SHA256:" HEX_B "\n",
                    REPL_ROLE_SITE);
     assert_string_equal(config->listen, "[::]:0");
+    assert_int_equal(config->connections, 16);
+    assert_int_equal(config->strangers_per_address, 4096);
     assert_int_equal(config->volume_count, 3);
     assert_string_equal(config->volumes[0].replica, "image");
     assert_string_equal(config->volumes[1].replica, "/dev/vdc");
@@ -307,6 +312,12 @@ static void test_options_refused(void **state)
     expect_error("[volume a]\nreplica = image\n", REPL_ROLE_AGENT,
                  "f.conf:2: [volume a] replica belongs in the file of the site, and this one is "
                  "read for the agent: remove the line");
+    expect_error("[site]\nconnections = 15\n", REPL_ROLE_SITE,
+                 "f.conf:2: [site] connections: \"15\" is out of range: write a number from 16 to "
+                 "65536");
+    expect_error("[site]\nstrangers_per_address = 0\n", REPL_ROLE_SITE,
+                 "f.conf:2: [site] strangers_per_address: \"0\" is out of range: write a number "
+                 "from 1 to 4096");
     expect_error("[site]\nnice = 1\nworkers = 2\nnice = 1\n", REPL_ROLE_SITE,
                  "f.conf:4: [site] nice is there already, at line 2: remove one");
     expect_error("[peer a]\nvolumes = a\nvolumes = b\n", REPL_ROLE_SITE,

@@ -1654,6 +1654,42 @@ static void test_connection_limit(void **state)
     repl_client_free(client);
 }
 
+/* One more than there may be comes in when another has gone. */
+static void test_connections_in_all(void **state)
+{
+    struct world *world = *state;
+    struct repl_error err = {0};
+    repl_listener_free(world->listener);
+    struct repl_listener_options options = {.address = "127.0.0.1:0",
+                                            .key_path = world->site_key,
+                                            .connection_limit = 3,
+                                            .idle_timeout_s = 1,
+                                            .handler = &site_handler,
+                                            .owner = world};
+    must(repl_listener_new(world->loop, &options, &world->listener, &err), &err);
+    snprintf(world->address, sizeof world->address, "127.0.0.1:%u",
+             repl_listener_port(world->listener));
+    struct repl_client *client = host_client(world);
+    struct call calls[4];
+    for (size_t i = 0; i < 4; i++) {
+        call_init(&calls[i], world, "PUT", "/swallow");
+        call_stream(&calls[i], 3 * MIB);
+        calls[i].pause_for_good = i < 3;
+        call_start(&calls[i], client);
+        if (i < 3)
+            PUMP_UNTIL(world, world->begun == i + 1);
+    }
+    pump_for(world, 400); /* less than the idle timeout */
+    assert_int_equal(world->begun, 3);
+    calls[0].pause_for_good = false;
+    repl_request_resume(&calls[0].request);
+    PUMP_UNTIL(world, calls[3].done);
+    assert_int_equal(calls[3].code, REPL_OK);
+    repl_client_free(client);
+    for (size_t i = 0; i < 4; i++)
+        call_fini(&calls[i]);
+}
+
 static void listen_for_strangers(struct world *world, unsigned time_ms)
 {
     struct repl_error err = {0};
@@ -1837,6 +1873,7 @@ int main(void)
         TEST(test_addresses),
         TEST(test_address_in_use),
         TEST(test_connection_limit),
+        TEST(test_connections_in_all),
         TEST(test_strangers_have_little_time),
         TEST(test_unknown_keys_have_little_time),
         TEST(test_many_strangers_from_one_address),

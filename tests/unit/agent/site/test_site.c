@@ -685,6 +685,10 @@ static void test_reload(void **state)
     assert_false(restart);
     assert_int_equal(get(w, KEY_OTHER, "/v1/volumes/data/points/0"), 200);
     assert_int_equal(get(w, KEY_HOST, "/v1/volumes/data/points/0"), 403);
+    struct repl_config *config = config_make(w);
+    config->connections++;
+    repl_site_reload(w->site, config, &restart);
+    assert_true(restart);
     w->replica = "none";
     repl_site_reload(w->site, config_make(w), &restart);
     assert_true(restart);
