@@ -69,6 +69,13 @@ void repl_page_digest(struct repl_sha256 *sha, const void *page, size_t size,
     repl_sha256_end(sha, out);
 }
 
+struct repl_page_digest repl_page_digest_of(const struct repl_digest *digest)
+{
+    struct repl_page_digest page;
+    memcpy(page.bytes, digest->bytes, sizeof page.bytes);
+    return page;
+}
+
 void repl_chunk_name(struct repl_sha256 *sha, const struct repl_digest pages[REPL_CHUNK_PAGES],
                      struct repl_digest *out)
 {
@@ -86,6 +93,11 @@ bool repl_digest_is_zero(const struct repl_digest *digest)
 {
     static const struct repl_digest zero;
     return repl_digest_equal(digest, &zero);
+}
+
+bool repl_page_digest_equal(const struct repl_page_digest *a, const struct repl_page_digest *b)
+{
+    return memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
 }
 
 bool repl_uuid_equal(const struct repl_uuid *a, const struct repl_uuid *b)

@@ -26,6 +26,8 @@ void repl_sha256_end(struct repl_sha256 *sha, struct repl_digest *out);
 /* The digest of one page (shorter only at the end of an object): SHA-256 of its bytes. */
 void repl_page_digest(struct repl_sha256 *sha, const void *page, size_t size,
                       struct repl_digest *out);
+/* Its first half. */
+struct repl_page_digest repl_page_digest_of(const struct repl_digest *digest);
 /* The name of a chunk: SHA-256 over its 16 page digests, in order. Inputs of 4096 and of 512
  * bytes cannot be mistaken for each other, so a page digest is never a chunk name. */
 void repl_chunk_name(struct repl_sha256 *sha, const struct repl_digest pages[REPL_CHUNK_PAGES],
@@ -33,6 +35,7 @@ void repl_chunk_name(struct repl_sha256 *sha, const struct repl_digest pages[REP
 
 bool repl_digest_equal(const struct repl_digest *a, const struct repl_digest *b);
 bool repl_digest_is_zero(const struct repl_digest *digest);
+bool repl_page_digest_equal(const struct repl_page_digest *a, const struct repl_page_digest *b);
 bool repl_uuid_equal(const struct repl_uuid *a, const struct repl_uuid *b);
 
 /* Lower-case hex; the text has room for 64 digits and the NUL. */

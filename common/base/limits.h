@@ -42,6 +42,9 @@
 #define REPL_VOLUME_NAME_SIZE   64u
 #define REPL_WIRE_TEXT_MAX      400u
 #define REPL_LIST_ENTRIES_MAX   4096u
+/* Pages of a replica whose digests are asked for at once: 16 MiB, which a disk reads in a fraction
+ * of a second. */
+#define REPL_DIGESTS_MAX 4096u
 
 _Static_assert(REPL_MISSING_CHUNKS_MAX * 32u < REPL_MESSAGE_SIZE_MAX, "the list fits a message");
 _Static_assert(REPL_FRAME_RAW_MAX % REPL_CHUNK_SIZE == 0, "a frame holds whole chunks");

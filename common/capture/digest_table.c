@@ -81,10 +81,3 @@ void repl_digest_table_forget(struct repl_digest_table *table, uint64_t page, ui
     ensure(page <= table->page_count && count <= table->page_count - page);
     memset(&table->entries[page], 0, count * sizeof *table->entries);
 }
-
-struct repl_page_digest repl_page_digest_of(const struct repl_digest *digest)
-{
-    struct repl_page_digest page;
-    memcpy(page.bytes, digest->bytes, sizeof page.bytes);
-    return page;
-}

@@ -69,6 +69,4 @@ void repl_digest_table_acknowledged(struct repl_digest_table *table, uint64_t se
 /* Nothing is known of these pages any more. */
 void repl_digest_table_forget(struct repl_digest_table *table, uint64_t page, uint64_t count);
 
-struct repl_page_digest repl_page_digest_of(const struct repl_digest *digest);
-
 #endif

@@ -15,10 +15,6 @@
 
 #include "repl/format.h"
 
-struct repl_page_digest {
-    uint8_t bytes[16];
-};
-
 struct repl_sent_page {
     uint64_t page;
     uint64_t segment; /* 0: the slot is free */

@@ -21,6 +21,7 @@ static const char *const type_names[] = {
     [REPL_WIRE_ACK] = "ack",         [REPL_WIRE_REFUSAL] = "refusal",
     [REPL_WIRE_MISSING] = "missing", [REPL_WIRE_REPORT] = "report",
     [REPL_WIRE_POINTS] = "points",   [REPL_WIRE_SEGMENTS] = "segments",
+    [REPL_WIRE_DIGESTS] = "digests",
 };
 
 enum repl_wire_type repl_wire_type_of(const void *data, size_t size)
@@ -31,7 +32,7 @@ enum repl_wire_type repl_wire_type_of(const void *data, size_t size)
     repl_read_zeros(&r, 2);
     uint32_t whole = repl_read_u32(&r);
     bool valid = !r.failed && magic == WIRE_MAGIC && whole == size && type >= REPL_WIRE_HELLO &&
-                 type <= REPL_WIRE_SEGMENTS;
+                 type <= REPL_WIRE_DIGESTS;
     return valid ? (enum repl_wire_type)type : (enum repl_wire_type)0;
 }
 
@@ -374,6 +375,22 @@ repl_result repl_report_decode(const void *data, size_t size, struct repl_report
 
 _Static_assert(20 + REPL_LIST_ENTRIES_MAX * POINTS_ENTRY_SIZE < REPL_MESSAGE_SIZE_MAX, "it fits");
 
+static void points_entry_encode(struct repl_writer *w, const struct repl_points_entry *entry)
+{
+    repl_point_encode(w, &entry->point);
+    repl_write_i64(w, entry->unchanged_until_ns);
+    repl_write_u64(w, entry->volume_size);
+}
+
+static void points_entry_decode(struct repl_reader *r, struct repl_points_entry *out)
+{
+    repl_point_decode(r, &out->point);
+    out->unchanged_until_ns = repl_read_i64(r);
+    out->volume_size = repl_read_u64(r);
+    if (out->unchanged_until_ns < out->point.end_ns || out->volume_size > REPL_VOLUME_SIZE_MAX)
+        r->failed = true;
+}
+
 repl_result repl_points_page_encode(const struct repl_points_page *m, struct repl_buffer *out,
                                     struct repl_error *err)
 {
@@ -383,20 +400,9 @@ repl_result repl_points_page_encode(const struct repl_points_page *m, struct rep
     repl_write_u32(&w, m->count);
     repl_write_u8(&w, m->more);
     repl_write_zeros(&w, 3);
-    for (uint32_t i = 0; i < m->count; i++) {
-        repl_point_encode(&w, &m->entries[i].point);
-        repl_write_i64(&w, m->entries[i].unchanged_until_ns);
-        repl_write_u64(&w, m->entries[i].volume_size);
-    }
+    for (uint32_t i = 0; i < m->count; i++)
+        points_entry_encode(&w, &m->entries[i]);
     return message_close(out, REPL_WIRE_POINTS, &w, err);
-}
-
-static bool points_entry_valid(const struct repl_points_entry *entries, uint32_t i)
-{
-    const struct repl_points_entry *entry = &entries[i];
-    return entry->unchanged_until_ns >= entry->point.end_ns &&
-           entry->volume_size <= REPL_VOLUME_SIZE_MAX &&
-           (i == 0 || entry->point.seq > entries[i - 1].point.seq);
 }
 
 repl_result repl_points_page_decode(const void *data, size_t size, struct repl_points_page *out,
@@ -414,10 +420,8 @@ repl_result repl_points_page_decode(const void *data, size_t size, struct repl_p
     out->entries = entries;
     out->count = count;
     for (uint32_t i = 0; i < count; i++) {
-        repl_point_decode(&r, &out->entries[i].point);
-        out->entries[i].unchanged_until_ns = repl_read_i64(&r);
-        out->entries[i].volume_size = repl_read_u64(&r);
-        if (!points_entry_valid(out->entries, i))
+        points_entry_decode(&r, &out->entries[i]);
+        if (i > 0 && out->entries[i].point.seq <= out->entries[i - 1].point.seq)
             r.failed = true;
     }
     if (out->more && count == 0)
@@ -494,6 +498,76 @@ void repl_segments_page_fini(struct repl_segments_page *page)
 {
     free(page->entries);
     *page = (struct repl_segments_page){0};
+}
+
+/* --- digests of a replica -------------------------------------------------------------------- */
+
+#define DIGEST_SIZE sizeof(struct repl_page_digest)
+
+_Static_assert(12 + 16 + POINTS_ENTRY_SIZE + REPL_DIGESTS_MAX * DIGEST_SIZE < REPL_MESSAGE_SIZE_MAX,
+               "it fits");
+
+repl_result repl_digests_encode(const struct repl_digests *m, struct repl_buffer *out,
+                                struct repl_error *err)
+{
+    struct repl_writer w;
+    REPL_TRY(list_open(out, REPL_WIRE_DIGESTS, m->count, REPL_DIGESTS_MAX,
+                       16 + POINTS_ENTRY_SIZE + m->count * DIGEST_SIZE, &w, err));
+    repl_write_u32(&w, m->count);
+    repl_write_zeros(&w, 4);
+    repl_write_u64(&w, m->first_page);
+    if (m->at.point.seq != 0)
+        points_entry_encode(&w, &m->at);
+    else
+        repl_write_zeros(&w, POINTS_ENTRY_SIZE);
+    repl_write_bytes(&w, m->pages, m->count * DIGEST_SIZE);
+    return message_close(out, REPL_WIRE_DIGESTS, &w, err);
+}
+
+/* The point that a replica stands at, where there is one: zeros else. */
+static void points_entry_or_none_decode(struct repl_reader *r, struct repl_points_entry *out)
+{
+    struct repl_reader here = *r;
+    repl_read_zeros(&here, POINTS_ENTRY_SIZE);
+    if (here.failed)
+        points_entry_decode(r, out);
+    else
+        r->position = here.position;
+}
+
+static bool digests_lie_within(const struct repl_digests *m)
+{
+    uint64_t pages = (m->at.volume_size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
+    return m->count == 0 || (m->first_page < pages && m->count <= pages - m->first_page);
+}
+
+repl_result repl_digests_decode(const void *data, size_t size, struct repl_digests *out,
+                                struct repl_error *err)
+{
+    struct repl_reader r;
+    void *pages;
+    *out = (struct repl_digests){0};
+    REPL_TRY(message_enter(data, size, REPL_WIRE_DIGESTS, &r, err));
+    uint32_t count = repl_read_u32(&r);
+    repl_read_zeros(&r, 4);
+    out->first_page = repl_read_u64(&r);
+    points_entry_or_none_decode(&r, &out->at);
+    REPL_TRY(list_allocate(&r, count, REPL_DIGESTS_MAX, DIGEST_SIZE, DIGEST_SIZE, &pages, err));
+    out->pages = pages;
+    out->count = count;
+    repl_read_bytes(&r, out->pages, count * DIGEST_SIZE);
+    if (!digests_lie_within(out))
+        r.failed = true;
+    repl_result result = message_leave(&r, REPL_WIRE_DIGESTS, err);
+    if (!repl_ok(result))
+        repl_digests_fini(out);
+    return result;
+}
+
+void repl_digests_fini(struct repl_digests *digests)
+{
+    free(digests->pages);
+    *digests = (struct repl_digests){0};
 }
 
 /* --- refusals as errors and statuses --------------------------------------------------------- */

@@ -24,6 +24,7 @@ enum repl_wire_type {
     REPL_WIRE_REPORT = 6,
     REPL_WIRE_POINTS = 7,
     REPL_WIRE_SEGMENTS = 8,
+    REPL_WIRE_DIGESTS = 9,
 };
 
 /* Source to site, first after each loss of contact: who I am and where I stand. */
@@ -129,6 +130,17 @@ struct repl_segments_page {
 };
 void repl_segments_page_fini(struct repl_segments_page *page);
 
+/* Site to a host that compares: what the replica holds in the pages from first_page on, all of it
+ * as of one point. */
+struct repl_digests {
+    uint32_t count; /* 0: only where the replica stands; at most REPL_DIGESTS_MAX */
+    uint64_t first_page;
+    struct repl_points_entry at; /* zeros: the site keeps no replica of the volume */
+    /* decoded: heap, freed by repl_digests_fini. The volume's last page may be a short one. */
+    struct repl_page_digest *pages;
+};
+void repl_digests_fini(struct repl_digests *digests);
+
 /* Each encode appends to out; each decode wants exactly one message of its type. */
 REPL_RESULT repl_hello_encode(const struct repl_hello *m, struct repl_buffer *out,
                               struct repl_error *err);
@@ -162,6 +174,10 @@ REPL_RESULT repl_segments_page_encode(const struct repl_segments_page *m, struct
                                       struct repl_error *err);
 REPL_RESULT repl_segments_page_decode(const void *data, size_t size, struct repl_segments_page *out,
                                       struct repl_error *err);
+REPL_RESULT repl_digests_encode(const struct repl_digests *m, struct repl_buffer *out,
+                                struct repl_error *err);
+REPL_RESULT repl_digests_decode(const void *data, size_t size, struct repl_digests *out,
+                                struct repl_error *err);
 
 /* The type a message announces; 0: not a message. */
 enum repl_wire_type repl_wire_type_of(const void *data, size_t size);

@@ -22,6 +22,11 @@ struct repl_digest {
     uint8_t bytes[32];
 };
 
+/* The first half of a page's SHA-256: tells two contents of one page apart. */
+struct repl_page_digest {
+    uint8_t bytes[16];
+};
+
 struct repl_uuid {
     uint8_t bytes[16];
 };

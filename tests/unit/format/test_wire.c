@@ -27,6 +27,7 @@ union message {
     struct repl_report report;
     struct repl_points_page points;
     struct repl_segments_page segments;
+    struct repl_digests digests;
 };
 
 /* --- random messages, and whether two are the same ------------------------------------------- */
@@ -200,6 +201,21 @@ static bool point_same(const struct repl_point *a, const struct repl_point *b)
            a->attempts == b->attempts && a->changed_bytes == b->changed_bytes;
 }
 
+static struct repl_points_entry random_entry(struct random *random, uint64_t seq)
+{
+    struct repl_points_entry entry = {.point = random_point(random, seq),
+                                      .volume_size =
+                                          random_below(random, REPL_VOLUME_SIZE_MAX + 1)};
+    entry.unchanged_until_ns = entry.point.end_ns + (int64_t)random_below(random, 1000);
+    return entry;
+}
+
+static bool entry_same(const struct repl_points_entry *a, const struct repl_points_entry *b)
+{
+    return point_same(&a->point, &b->point) && a->unchanged_until_ns == b->unchanged_until_ns &&
+           a->volume_size == b->volume_size;
+}
+
 static void points_make(struct random *random, union message *m)
 {
     uint32_t count = (uint32_t)random_below(random, 20);
@@ -209,11 +225,8 @@ static void points_make(struct random *random, union message *m)
                                   .more = count > 0 && random_below(random, 2),
                                   .entries = calloc(count + 1, sizeof m->points.entries[0])};
     for (uint32_t i = 0; i < count; i++) {
-        struct repl_points_entry *entry = &m->points.entries[i];
         seq += 1 + random_below(random, 1000);
-        entry->point = random_point(random, seq);
-        entry->unchanged_until_ns = entry->point.end_ns + (int64_t)random_below(random, 1000);
-        entry->volume_size = random_below(random, REPL_VOLUME_SIZE_MAX + 1);
+        m->points.entries[i] = random_entry(random, seq);
     }
 }
 
@@ -222,9 +235,7 @@ static bool points_same(const union message *ma, const union message *mb)
     const struct repl_points_page *a = &ma->points, *b = &mb->points;
     bool same = a->count == b->count && a->more == b->more;
     for (uint32_t i = 0; same && i < a->count; i++)
-        same = point_same(&a->entries[i].point, &b->entries[i].point) &&
-               a->entries[i].unchanged_until_ns == b->entries[i].unchanged_until_ns &&
-               a->entries[i].volume_size == b->entries[i].volume_size;
+        same = entry_same(&a->entries[i], &b->entries[i]);
     return same;
 }
 
@@ -270,6 +281,34 @@ static void segments_free(union message *m)
     repl_segments_page_fini(&m->segments);
 }
 
+/* Of a page or more at the volume's end, of none, or of no replica. */
+static void digests_make(struct random *random, union message *m)
+{
+    uint32_t count = (uint32_t)random_below(random, 20);
+    m->digests = (struct repl_digests){.count = count,
+                                       .at = random_entry(random, random_next(random) | 1),
+                                       .pages = calloc(count + 1, sizeof m->digests.pages[0])};
+    uint64_t least = (uint64_t)count * REPL_PAGE_SIZE;
+    m->digests.at.volume_size = least + random_below(random, REPL_VOLUME_SIZE_MAX - least + 1);
+    uint64_t pages = (m->digests.at.volume_size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
+    m->digests.first_page = random_below(random, pages - count + 1);
+    random_fill(random, m->digests.pages, count * sizeof m->digests.pages[0]);
+    if (count == 0 && random_below(random, 2))
+        memset(&m->digests.at, 0, sizeof m->digests.at);
+}
+
+static bool digests_same(const union message *ma, const union message *mb)
+{
+    const struct repl_digests *a = &ma->digests, *b = &mb->digests;
+    return a->count == b->count && a->first_page == b->first_page && entry_same(&a->at, &b->at) &&
+           memcmp(a->pages, b->pages, a->count * sizeof a->pages[0]) == 0;
+}
+
+static void digests_free(union message *m)
+{
+    repl_digests_fini(&m->digests);
+}
+
 /* --- the types, one row each ----------------------------------------------------------------- */
 
 #define DOORS(name, type)                                                                          \
@@ -291,6 +330,7 @@ DOORS(missing, missing)
 DOORS(report, report)
 DOORS(points, points_page)
 DOORS(segments, segments_page)
+DOORS(digests, digests)
 
 static void nothing_to_free(union message *m)
 {
@@ -313,6 +353,7 @@ static const struct row {
     {REPL_WIRE_REPORT, report_make, report_same, report_out, report_in, nothing_to_free},
     {REPL_WIRE_POINTS, points_make, points_same, points_out, points_in, points_free},
     {REPL_WIRE_SEGMENTS, segments_make, segments_same, segments_out, segments_in, segments_free},
+    {REPL_WIRE_DIGESTS, digests_make, digests_same, digests_out, digests_in, digests_free},
 };
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
 
@@ -469,6 +510,30 @@ static void bytes_lie_where_the_specification_says(void **state)
                    84);
     m = (union message){.refusal = {.code = REPL_REFUSAL_FORK, .text = "no"}};
     assert_encodes(&rows[3], &m, "REPL\4\0\0\0\x14\0\0\0\5\0\0\0\2\0no", 20);
+    struct repl_page_digest page;
+    memset(&page, 'p', sizeof page);
+    m = (union message){.digests = {.count = 1,
+                                    .first_page = 3,
+                                    .at = {.point = {.seq = 9,
+                                                     .begin_ns = 4,
+                                                     .end_ns = 5,
+                                                     .consistency = REPL_CONSISTENCY_CRASH,
+                                                     .cut = REPL_CUT_WINDOW,
+                                                     .flags = REPL_POINT_GROUP,
+                                                     .attempts = 6,
+                                                     .changed_bytes = 7},
+                                           .unchanged_until_ns = 8,
+                                           .volume_size = 0x3001},
+                                    .pages = &page}};
+    assert_encodes(&rows[8], &m,
+                   "REPL\t\0\0\0\x7c\0\0\0"
+                   "\1\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0"
+                   "\t\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0\5\0\0\0\0\0\0\0"
+                   "\1\2\4\0\6\0\0\0\7\0\0\0\0\0\0\0"
+                   "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+                   "\x8\0\0\0\0\0\0\0\1\x30\0\0\0\0\0\0"
+                   "pppppppppppppppp",
+                   124);
 }
 
 /* --- bounds ---------------------------------------------------------------------------------- */
@@ -561,6 +626,36 @@ static void fields_are_held_to_their_bounds(void **state)
     assert_int_equal(there_and_back(&rows[5], &m), REPL_E_CORRUPT);
 }
 
+/* Three pages and a byte: the last page that may be spoken of is the fourth. */
+static void digests_lie_within_the_volume(void **state)
+{
+    struct random random = random_begin("digests_lie_within_the_volume", 9);
+    struct repl_page_digest pages[2] = {0};
+    (void)state;
+    union message m = {.digests = {.at = random_entry(&random, 1), .pages = pages}}, back;
+    m.digests.at.volume_size = 3 * REPL_PAGE_SIZE + 1;
+    for (uint32_t count = 0; count <= 2; count++) {
+        for (uint64_t first = 0; first <= 5; first++) {
+            struct repl_buffer buffer = {0};
+            struct repl_error err;
+            m.digests.count = count;
+            m.digests.first_page = first;
+            assert_true(repl_ok(digests_out(&m, &buffer, &err)));
+            repl_result result = digests_in(buffer.data, buffer.size, &back, &err);
+            assert_int_equal(result.code,
+                             count == 0 || first + count <= 4 ? REPL_OK : REPL_E_CORRUPT);
+            if (repl_ok(result))
+                digests_free(&back);
+            repl_buffer_fini(&buffer);
+        }
+    }
+    m.digests.first_page = UINT64_MAX;
+    assert_int_equal(there_and_back(&rows[8], &m), REPL_E_CORRUPT);
+    /* what no replica holds has no digest */
+    m.digests = (struct repl_digests){.count = 1, .pages = pages};
+    assert_int_equal(there_and_back(&rows[8], &m), REPL_E_CORRUPT);
+}
+
 static void words_are_made_fit_to_be_read(void **state)
 {
     (void)state;
@@ -592,6 +687,11 @@ static void list_limits(const struct row *row, uint32_t limit, size_t head_size,
         for (uint32_t i = 0; i <= limit; i++)
             m.points.entries[i].point =
                 (struct repl_point){.seq = i + 1, .consistency = 1, .cut = 1, .attempts = 1};
+    } else if (row->type == REPL_WIRE_DIGESTS) {
+        m.digests.pages = entries;
+        m.digests.at = (struct repl_points_entry){
+            .point = {.seq = 1, .consistency = 1, .cut = 1, .attempts = 1},
+            .volume_size = REPL_VOLUME_SIZE_MAX};
     } else {
         m.segments.entries = entries;
         for (uint32_t i = 0; i <= limit; i++)
@@ -631,6 +731,7 @@ static void lists_are_held_to_their_limits(void **state)
     list_limits(&rows[4], REPL_MISSING_CHUNKS_MAX, 4, 32);
     list_limits(&rows[6], REPL_LIST_ENTRIES_MAX, 8, 80);
     list_limits(&rows[7], REPL_LIST_ENTRIES_MAX, 8, 64);
+    list_limits(&rows[8], REPL_DIGESTS_MAX, 96, 16);
 }
 
 static void pages_are_in_order_and_get_on(void **state)
@@ -712,6 +813,7 @@ int main(void)
         cmocka_unit_test(bytes_lie_where_the_specification_says),
         cmocka_unit_test(other_protocol_versions_are_refused_in_words),
         cmocka_unit_test(fields_are_held_to_their_bounds),
+        cmocka_unit_test(digests_lie_within_the_volume),
         cmocka_unit_test(words_are_made_fit_to_be_read),
         cmocka_unit_test(lists_are_held_to_their_limits),
         cmocka_unit_test(pages_are_in_order_and_get_on),
