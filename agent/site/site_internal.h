@@ -21,6 +21,7 @@
 
 struct site_volume;
 struct site_read;
+struct site_digests;
 struct site_intake;
 
 #define SITE_VOLUMES_MAX         4096u /* a peer that may write any name cannot make more */
@@ -45,6 +46,7 @@ struct repl_site {
     struct repl_pool *replica_pool; /* taking in never waits for a replica */
     struct site_volume *volumes;
     size_t volume_count;
+    struct site_digests *digests; /* requests for them under way */
     struct repl_timer tick;
     unsigned jobs;            /* under way, replicas' not counted */
     unsigned refusals_logged; /* since the last tick */
@@ -72,6 +74,7 @@ enum site_request_kind {
     SITE_REQUEST_SEGMENTS,
     SITE_REQUEST_SEGMENT,
     SITE_REQUEST_SUPPLIES,
+    SITE_REQUEST_DIGESTS,
 };
 
 /* What a request waits for in its volume's queue. */
@@ -92,6 +95,8 @@ struct site_request {
     char name[REPL_VOLUME_NAME_SIZE + 1]; /* of the volume */
     struct site_volume *volume;           /* NULL: not known, or none meant */
     struct repl_segment_id id;
+    uint64_t first_page; /* digests */
+    uint32_t page_count;
     uint64_t after;  /* points */
     uint64_t offset; /* Repl-Offset */
     int64_t received_ns;
@@ -135,6 +140,9 @@ void site_refuse_damaged(struct site_request *request, const struct repl_error *
 
 void site_read_begin(struct site_request *request);
 void site_read_volumes(struct site_request *request);
+
+/* Of the volume's replica (site_digests.c). */
+void site_digests_begin(struct site_request *request);
 
 /* --- who may what (site_request.c) ----------------------------------------------------------- */
 

@@ -274,6 +274,18 @@ static bool id_parse(const char *text, struct repl_segment_id *out)
     return true;
 }
 
+/* "FIRST.COUNT" */
+static bool pages_parse(const char *text, struct site_request *request)
+{
+    size_t size = strcspn(text, ".");
+    uint64_t count;
+    if (!number_parse(text, size, &request->first_page) || text[size] != '.' ||
+        !number_parse(text + size + 1, strlen(text + size + 1), &count) || count > REPL_DIGESTS_MAX)
+        return false;
+    request->page_count = (uint32_t)count;
+    return true;
+}
+
 /* The version of the protocol is in the path: /v1/. */
 static bool path_version_check(struct site_request *request, const struct path *path)
 {
@@ -308,6 +320,9 @@ static bool volume_path_parse(struct site_request *request, const struct path *p
     } else if (path->count == 5 && strcmp(word, "points") == 0) {
         request->kind = SITE_REQUEST_POINTS;
         return number_parse(path->parts[4], strlen(path->parts[4]), &request->after);
+    } else if (path->count == 5 && strcmp(word, "replica") == 0) {
+        request->kind = SITE_REQUEST_DIGESTS;
+        return pages_parse(path->parts[4], request);
     } else if (path->count == 6 && strcmp(word, "segments") == 0 &&
                strcmp(path->parts[4], "after") == 0) {
         request->kind = SITE_REQUEST_SEGMENTS;
@@ -497,6 +512,9 @@ static void on_end(void *owner, struct repl_exchange *exchange)
         return;
     case SITE_REQUEST_VOLUMES:
         site_read_volumes(request);
+        return;
+    case SITE_REQUEST_DIGESTS:
+        site_digests_begin(request);
         return;
     default:
         site_read_begin(request);

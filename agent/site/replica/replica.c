@@ -2,7 +2,11 @@
  * The replica follows its volume's journal.
  *
  *     IDLE --goal--> STEPPING (a worker's job) --reached--> IDLE
- *                        \--failed--> WAITING --time or a new goal--> STEPPING
+ *                        \--failed--> WAITING --time--> STEPPING
+ *     IDLE, WAITING --somebody asks for digests--> READING --> as before
+ *
+ * Stepping and reading exclude each other, so that what is read is never torn
+ * between two points, and take turns where both wait.
  *
  * One step goes from where the state says the replica is to the newest goal:
  *
@@ -55,17 +59,20 @@ struct repl_replica {
     /* the loop's */
     struct repl_head goal;
     struct repl_timer retry;
-    int64_t retry_ns; /* the next pause, doubled at each failure in a row */
-    struct repl_job job;
-    bool busy;
-    bool asked; /* there is a goal to look at */
+    int64_t retry_ns;         /* the next pause, doubled at each failure in a row */
+    struct repl_job job;      /* a step */
+    struct repl_job read_job; /* of the first of reads */
+    bool busy;                /* with one of the two */
+    bool asked;               /* there is a goal to look at */
+    bool waiting;             /* a step has failed: until the timer fires */
+    struct repl_replica_read *reads, *reads_last;
     struct repl_replica_status status;
     int64_t behind_ns; /* when the first goal came that has not been reached; 0: none */
     int64_t newer_ns;  /* the same of those behind the step's goal */
     int64_t stall_ns;  /* STALL_NS, or a test's */
     atomic_bool stop;
-    int64_t asked_ns;              /* when a thread was asked for, for the step */
-    atomic_int_least64_t alive_ns; /* when the step last did something; 0: no thread has it yet */
+    int64_t asked_ns;              /* when a thread was asked for, to step or to read */
+    atomic_int_least64_t alive_ns; /* when it last did something; 0: no thread has it yet */
 
     /* the worker's, while busy */
     bool opened;
@@ -331,21 +338,128 @@ static void step_work(struct repl_job *job)
         replica_close(r);
 }
 
+/* --- on a worker: reading -------------------------------------------------------------------- */
+
+/* The point that the state names, as the index has it. */
+static repl_result point_find(const struct repl_replica *r, struct repl_points_entry *out,
+                              struct repl_error *err)
+{
+    struct repl_points_page page;
+    uint64_t seq = r->state.now.reached.to_seq;
+    REPL_TRY(repl_index_points(r->index, r->volume, seq - 1, &page, err));
+    bool found = page.count > 0 && page.entries[0].point.seq == seq;
+    if (found)
+        *out = page.entries[0];
+    repl_points_page_fini(&page);
+    if (!found)
+        return repl_fail(err, REPL_E_RETRY, "the index of volume %s is being made anew", r->volume);
+    return REPL_SUCCESS;
+}
+
+static repl_result readable_check(const struct repl_replica *r, struct repl_error *err)
+{
+    const struct repl_replica_state *now = &r->state.now;
+    if (!r->opened || !replica_target_is_there(&r->target))
+        return repl_fail(err, REPL_E_RETRY, "the replica %s of volume %s is not there just now",
+                         r->target.path, r->volume);
+    if (r->rebuild || now->applying || !now->reached.has_point)
+        return repl_fail(err, REPL_E_RETRY,
+                         "the replica of volume %s is being built or brought forward, and stands "
+                         "at no point just now: try again later",
+                         r->volume);
+    return REPL_SUCCESS;
+}
+
+static repl_result digests_read(const struct repl_replica *r, const struct repl_replica_read *read,
+                                struct repl_digests *out, struct repl_error *err)
+{
+    REPL_TRY(readable_check(r, err));
+    REPL_TRY(point_find(r, &out->at, err));
+    uint64_t size = out->at.volume_size, pages = (size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
+    uint64_t left = read->first_page < pages ? pages - read->first_page : 0;
+    out->first_page = read->first_page;
+    out->count = read->page_count < left ? read->page_count : (uint32_t)left;
+    if (out->count == 0)
+        return REPL_SUCCESS;
+    out->pages = calloc(out->count, sizeof out->pages[0]);
+    if (out->pages == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "no memory for digests of volume %s", r->volume);
+    uint64_t offset = out->first_page * REPL_PAGE_SIZE;
+    uint64_t end = offset + (uint64_t)out->count * REPL_PAGE_SIZE;
+    return replica_target_digest(&r->target, offset, (end < size ? end : size) - offset, out->pages,
+                                 err);
+}
+
+static void read_work(struct repl_job *job)
+{
+    struct repl_replica *r = job->context;
+    struct repl_replica_read *read = r->reads;
+    atomic_store(&r->alive_ns, repl_now_mono_ns());
+    read->result = digests_read(r, read, &read->answer, &read->err);
+}
+
 /* --- on the loop ----------------------------------------------------------------------------- */
+
+static void thread_ask(struct repl_replica *r, struct repl_job *job)
+{
+    r->busy = true;
+    r->asked_ns = repl_now_mono_ns();
+    atomic_store(&r->alive_ns, 0);
+    repl_pool_work(r->pool, job);
+}
 
 static void replica_start(struct repl_replica *r)
 {
-    if (r->busy || !r->asked || atomic_load(&r->stop))
+    if (r->busy || r->waiting || !r->asked || atomic_load(&r->stop))
         return;
-    repl_timer_cancel(&r->retry);
-    r->busy = true;
     r->asked = false;
     r->step_goal = r->goal;
     r->newer_ns = 0;
-    r->asked_ns = repl_now_mono_ns();
-    atomic_store(&r->alive_ns, 0);
     r->status.applying = r->status.applying || is_before(&r->status.reached, &r->goal);
-    repl_pool_work(r->pool, &r->job);
+    thread_ask(r, &r->job);
+}
+
+static void read_start(struct repl_replica *r)
+{
+    if (!r->busy && r->reads != NULL && !atomic_load(&r->stop))
+        thread_ask(r, &r->read_job);
+}
+
+static void read_end(struct repl_replica *r)
+{
+    struct repl_replica_read *read = r->reads;
+    r->reads = read->next;
+    if (r->reads == NULL)
+        r->reads_last = NULL;
+    read->done(read, read->result, &read->err);
+}
+
+/* Once it has been stopped, nobody comes for them any more. */
+static void reads_give_up(struct repl_replica *r)
+{
+    while (atomic_load(&r->stop) && !r->busy && r->reads != NULL) {
+        r->reads->result = repl_fail(&r->reads->err, REPL_E_RETRY, "the site is being stopped");
+        read_end(r);
+    }
+}
+
+static void read_done(struct repl_job *job)
+{
+    struct repl_replica *r = job->context;
+    r->busy = false;
+    read_end(r);
+    reads_give_up(r);
+    replica_start(r);
+    read_start(r);
+}
+
+void repl_replica_read(struct repl_replica *r, struct repl_replica_read *read)
+{
+    read->next = NULL;
+    read->answer = (struct repl_digests){0};
+    *(r->reads != NULL ? &r->reads_last->next : &r->reads) = read;
+    r->reads_last = read;
+    read_start(r);
 }
 
 static void problem_note(struct repl_replica *r)
@@ -353,16 +467,14 @@ static void problem_note(struct repl_replica *r)
     if (strcmp(r->status.problem, r->err.text) != 0) /* once, not at each attempt */
         repl_log(LOG_ERR, "volume %s: the replica cannot follow: %s", r->volume, r->err.text);
     snprintf(r->status.problem, sizeof r->status.problem, "%s", r->err.text);
-    r->asked = true;
+    r->asked = r->waiting = true;
     repl_timer_arm(r->loop, &r->retry, repl_now_mono_ns() + r->retry_ns);
     r->retry_ns = 2 * r->retry_ns < RETRY_NS_MAX ? 2 * r->retry_ns : RETRY_NS_MAX;
 }
 
-static void step_done(struct repl_job *job)
+static void step_ended(struct repl_replica *r)
 {
-    struct repl_replica *r = job->context;
     bool follows = r->status.problem[0] != '\0' && repl_ok(r->result);
-    r->busy = false;
     r->status.reached = r->state.now.reached;
     r->status.applying = r->state.now.applying;
     if (atomic_load(&r->stop))
@@ -379,12 +491,23 @@ static void step_done(struct repl_job *job)
         r->behind_ns = r->newer_ns;
     if (is_before(&r->status.reached, &r->goal))
         r->asked = true;
+}
+
+static void step_done(struct repl_job *job)
+{
+    struct repl_replica *r = job->context;
+    r->busy = false;
+    step_ended(r);
+    reads_give_up(r);
+    read_start(r);
     replica_start(r);
 }
 
 static void retry_fire(struct repl_timer *timer)
 {
-    replica_start(timer->context);
+    struct repl_replica *r = timer->context;
+    r->waiting = false;
+    replica_start(r);
 }
 
 void repl_replica_follow(struct repl_replica *r, const struct repl_head *goal)
@@ -397,14 +520,14 @@ void repl_replica_follow(struct repl_replica *r, const struct repl_head *goal)
     r->goal = *goal;
     r->asked = true;
     /* After a failure the timer has the word: a full disk is not asked at each point. */
-    if (r->status.problem[0] == '\0')
-        replica_start(r);
+    replica_start(r);
 }
 
 void repl_replica_stop(struct repl_replica *r)
 {
     atomic_store(&r->stop, true);
     repl_timer_cancel(&r->retry);
+    reads_give_up(r);
 }
 
 bool repl_replica_is_busy(const struct repl_replica *r)
@@ -428,7 +551,8 @@ static void stall_look(const struct repl_replica *r, int64_t now_ns,
                  (long long)(idle_ns / 1000000000));
     else
         snprintf(out->problem, sizeof out->problem,
-                 "nothing has been written to %.200s for %lld s: its disk is slow, or hangs",
+                 "nothing has been written to %.200s, or read, for %lld s: its disk is slow, or "
+                 "hangs",
                  r->target.path, (long long)(idle_ns / 1000000000));
 }
 
@@ -500,6 +624,7 @@ repl_result repl_replica_new(const struct repl_replica_options *options, struct 
     r->target.fd = r->state.fd = -1;
     r->retry_ns = RETRY_NS_MIN;
     r->job = (struct repl_job){.work = step_work, .done = step_done, .context = r};
+    r->read_job = (struct repl_job){.work = read_work, .done = read_done, .context = r};
     r->retry = (struct repl_timer){.fire = retry_fire, .context = r};
     /* Shown, not used: may be cut. */
     snprintf(r->status.path, sizeof r->status.path, "%.*s", (int)sizeof r->status.path - 1,
@@ -512,7 +637,7 @@ void repl_replica_free(struct repl_replica *r)
 {
     if (r == NULL)
         return;
-    ensure(!r->busy);
+    ensure(!r->busy && r->reads == NULL);
     repl_timer_cancel(&r->retry);
     replica_target_close(&r->target);
     replica_state_close(&r->state);

@@ -43,6 +43,24 @@ void repl_replica_free(struct repl_replica *replica);
  * the first full. Zeros: none yet, only see whether the target is usable. */
 void repl_replica_follow(struct repl_replica *replica, const struct repl_head *goal);
 
+/* Digests of its pages, all of them as of the point it stands at: nothing is applied while it is
+ * read, and what waits to be applied goes first every other time. */
+struct repl_replica_read {
+    /* set by the caller; must stay until done has been called */
+    uint64_t first_page;
+    uint32_t page_count; /* at most REPL_DIGESTS_MAX; fewer are read where the volume ends */
+    void (*done)(struct repl_replica_read *read, repl_result result, const struct repl_error *err);
+    void *context;
+    struct repl_digests answer; /* from done on the caller's, to be freed */
+    /* private */
+    struct repl_replica_read *next;
+    repl_result result;
+    struct repl_error err;
+};
+/* done is called on the loop, never from within. REPL_E_RETRY: it is not at a point just now, or it
+ * was stopped. Not after stop. */
+void repl_replica_read(struct repl_replica *replica, struct repl_replica_read *read);
+
 /* Ends what is under way soon, at a place from where it can go on. For good. */
 void repl_replica_stop(struct repl_replica *replica);
 bool repl_replica_is_busy(const struct repl_replica *replica);

@@ -1,7 +1,7 @@
 /*
  * The replica's insides: the target (replica_target.c), applying one segment to
- * it (replica_apply.c), and its durable state (replica_state.c). All of it runs
- * on one worker's thread at a time.
+ * it (replica_apply.c), reading it (replica_digests.c), and its durable state
+ * (replica_state.c). All of it runs on one worker's thread at a time.
  */
 #ifndef REPL_AGENT_REPLICA_INTERNAL_H
 #define REPL_AGENT_REPLICA_INTERNAL_H
@@ -46,6 +46,12 @@ REPL_RESULT replica_target_write(struct replica_target *target, uint64_t offset,
 REPL_RESULT replica_target_zero(struct replica_target *target, uint64_t offset, uint64_t size,
                                 struct repl_error *err);
 REPL_RESULT replica_target_sync(struct replica_target *target, struct repl_error *err);
+
+/* Digests of the pages of [offset, offset + size); offset is that of a page, and the last page may
+ * be a short one (replica_digests.c). */
+REPL_RESULT replica_target_digest(const struct replica_target *target, uint64_t offset,
+                                  uint64_t size, struct repl_page_digest *out,
+                                  struct repl_error *err);
 
 /* What else an open target holds, in words: *name, NULL: nothing that is known
  * (replica_signature.c). */
