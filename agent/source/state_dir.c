@@ -301,12 +301,11 @@ void repl_state_dir_close(struct repl_state_dir *dir)
     }
 }
 
-repl_result repl_state_dir_volume(const char *state_path, const char *volume, struct repl_uuid *out,
-                                  struct repl_error *err)
+repl_result repl_state_dir_look(const char *state_path, const char *volume,
+                                struct repl_source_state *out, struct repl_error *err)
 {
     char path[512];
     uint8_t file[REPL_SLOT_FILE] = {0};
-    struct repl_source_state state;
     uint64_t generation;
     snprintf(path, sizeof path, "%s/volumes/%s/state", state_path, volume);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -318,10 +317,21 @@ repl_result repl_state_dir_volume(const char *state_path, const char *volume, st
     close(fd);
     if (got < 0)
         return repl_fail_errno(err, REPL_E_IO, failed, "%s", path);
-    REPL_TRY(
-        repl_forward(repl_source_state_decode(file, &state, &generation, err), err, "%s", path));
-    *out = state.volume;
-    return REPL_SUCCESS;
+    return repl_forward(repl_source_state_decode(file, out, &generation, err), err, "%s", path);
+}
+
+repl_result repl_state_dir_forget_digests(const char *state_path, const char *volume,
+                                          struct repl_error *err)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/volumes/%s", state_path, volume);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool good = fd >= 0 && (unlinkat(fd, "digests", 0) == 0 || errno == ENOENT) && fsync(fd) == 0;
+    int failed = errno;
+    if (fd >= 0)
+        close(fd);
+    return good ? REPL_SUCCESS
+                : repl_fail_errno(err, REPL_E_IO, failed, "%s: removing its digests", path);
 }
 
 repl_result repl_state_dir_remove(const char *state_path, const char *volume,

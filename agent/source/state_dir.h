@@ -51,9 +51,14 @@ REPL_RESULT repl_state_dir_checkpoint(struct repl_state_dir *dir, struct repl_er
 REPL_RESULT repl_state_dir_grow(struct repl_state_dir *dir, uint64_t volume_size,
                                 struct repl_error *err);
 
-/* The UUID of a volume that something is kept of. REPL_E_MISSING: nothing is. */
-REPL_RESULT repl_state_dir_volume(const char *state_path, const char *volume, struct repl_uuid *out,
-                                  struct repl_error *err);
+/* The state of a volume that something is kept of, whether an agent runs or not. REPL_E_MISSING:
+ * nothing is. */
+REPL_RESULT repl_state_dir_look(const char *state_path, const char *volume,
+                                struct repl_source_state *out, struct repl_error *err);
+/* Removes the volume's digests: nothing is believed of what the site holds when they are opened
+ * next. */
+REPL_RESULT repl_state_dir_forget_digests(const char *state_path, const char *volume,
+                                          struct repl_error *err);
 /* Removes all that is kept of a volume. */
 REPL_RESULT repl_state_dir_remove(const char *state_path, const char *volume,
                                   struct repl_error *err);

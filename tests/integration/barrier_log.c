@@ -883,10 +883,10 @@ static void interrupt(int signal_number)
 static void state_remove(const char *state_path)
 {
     struct repl_error err;
-    struct repl_uuid volume;
+    struct repl_source_state state;
     char path[600];
-    if (repl_ok(repl_state_dir_volume(state_path, VOLUME_NAME, &volume, &err)))
-        must(repl_tracker_forget(&volume, &err), &err);
+    if (repl_ok(repl_state_dir_look(state_path, VOLUME_NAME, &state, &err)))
+        must(repl_tracker_forget(&state.volume, &err), &err);
     repl_ignore(repl_state_dir_remove(state_path, VOLUME_NAME, &err));
     snprintf(path, sizeof path, "%s/volumes", state_path);
     rmdir(path);

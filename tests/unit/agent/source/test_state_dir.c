@@ -135,6 +135,30 @@ static void digests_of_another_volume_count_for_nothing(void **state)
     repl_state_dir_close(&dir);
 }
 
+/* For a resync: the volume stays the same one, and nothing is known of what the site holds. */
+static void forgotten_digests_are_unknown(void **state)
+{
+    const struct temporary *t = *state;
+    struct repl_state_dir dir;
+    struct repl_source_state found;
+    struct repl_error err;
+    open_dir(t, &dir);
+    struct repl_uuid uuid = dir.state.volume;
+    dir.digests[1].bytes[0] = 1;
+    repl_state_dir_close(&dir);
+    assert_true(repl_ok(repl_state_dir_forget_digests(t->path, "data", &err)));
+    assert_true(repl_ok(repl_state_dir_forget_digests(t->path, "data", &err)));
+    assert_int_equal(repl_state_dir_forget_digests(t->path, "other", &err).code, REPL_E_IO);
+    assert_true(repl_ok(repl_state_dir_look(t->path, "data", &found, &err)));
+    assert_string_equal(found.identity, "serial:1");
+    assert_int_equal(repl_state_dir_look(t->path, "other", &found, &err).code, REPL_E_MISSING);
+    open_dir(t, &dir);
+    assert_false(dir.is_new);
+    assert_true(repl_uuid_equal(&uuid, &dir.state.volume));
+    assert_int_equal(dir.digests[1].bytes[0], 0);
+    repl_state_dir_close(&dir);
+}
+
 static void a_grown_table_keeps_what_it_has(void **state)
 {
     struct repl_state_dir dir;
@@ -208,6 +232,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_torn_slot_leaves_the_one_before, set_up, tear_down),
         cmocka_unit_test_setup_teardown(digests_of_another_volume_count_for_nothing, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(forgotten_digests_are_unknown, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_grown_table_keeps_what_it_has, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_agent_holds_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_ending_agent_is_waited_for, set_up, tear_down),
