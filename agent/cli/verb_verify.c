@@ -1,22 +1,35 @@
 /*
  * repl verify: findings as they come on standard output, then the counts and
- * the points that are affected.
+ * the points that are affected. With --source, the replica against the device.
  */
 #include <inttypes.h>
 #include <limits.h>
+#include <linux/ioprio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "block/identity.h"
 #include "cli/interrupt.h"
 #include "cli/verbs.h"
+#include "config/config.h"
 #include "recover/verify_history.h"
+#include "recover/verify_source.h"
 #include "recover/words.h"
 #include "site/replica/replica.h"
+#include "source/state_dir.h"
+
+/* How long newer points are waited for, unless --wait says: */
+#define PATIENCE_MIN_MS 20000 /* and four times the volume's rpo */
+#define PATIENCE_MAX_MS 3600000
+#define WAIT_MAX_S      86400u
 
 static struct repl_origin_options verify_origin;
 static const char *verify_replica;
-static bool verify_skip_replica;
+static bool verify_skip_replica, verify_source;
+static uint64_t verify_wait_s;
 
 static void print_finding(void *context, const char *text)
 {
@@ -148,17 +161,211 @@ static int check_all(struct repl_history *history)
     return damaged ? REPL_EXIT_CORRUPT : replica;
 }
 
+/* --- against the source ---------------------------------------------------------------------- */
+
+static void print_source_progress(void *context, const struct repl_verify_source_status *status)
+{
+    char done[REPL_WORDS_SIZE], total[REPL_WORDS_SIZE], rate[REPL_WORDS_SIZE];
+    (void)context;
+    repl_words_bytes(status->done_bytes, done);
+    repl_words_bytes(status->total_bytes, total);
+    if (status->settling) {
+        fprintf(stderr, "\rcompared: %s of %s, waiting for newer points to settle %zu pages\033[K",
+                done, total, status->suspect_count);
+        return;
+    }
+    repl_words_bytes(
+        (uint64_t)((double)status->done_bytes / ((double)status->elapsed_ns / 1e9 + 1e-3)), rate);
+    fprintf(stderr, "\rcomparing: %s of %s, %s/s\033[K", done, total, rate);
+}
+
+/* "3 pages (12 KiB), the first at offset 4096": what of the volume the tally counts. */
+static void print_tally(const struct repl_page_tally *tally)
+{
+    char bytes[REPL_WORDS_SIZE];
+    repl_words_bytes(tally->page_count * REPL_PAGE_SIZE, bytes);
+    printf("%" PRIu64 " page%s (%s), the first at offset %" PRIu64, tally->page_count,
+           tally->page_count == 1 ? "" : "s", bytes, tally->first_page * REPL_PAGE_SIZE);
+}
+
+static void print_differing(const char *volume, const struct repl_verify_source_result *r)
+{
+    fputs("damaged: differing for good: ", stdout);
+    print_tally(&r->differing);
+    printf(
+        "\n%sRun repl verify %s --store DIR at the site. If it says that the replica differs from "
+        "its point,\nthe history is good: do there what it says. If not, the history lacks what "
+        "is on the device: here,\nstop the agent, run repl forget %s --resync, and start it "
+        "again. Then compare once more.\n",
+        r->stopped ? "The rest of the device was not compared.\n" : "", volume, volume);
+}
+
+/* What was written all the while, or not shown to be wrong, and why that may be. */
+static void print_unsettled(const struct repl_verify_source_result *r)
+{
+    if (r->changing.page_count > 0) {
+        fputs("not settled: changed again and again while they were compared: ", stdout);
+        print_tally(&r->changing);
+        fputc('\n', stdout);
+    }
+    if (r->unclear.page_count > 0) {
+        fputs("not settled: differing, and not shown to be wrong: ", stdout);
+        print_tally(&r->unclear);
+        fputc('\n', stdout);
+    }
+    if (r->vague) {
+        fputs(
+            "The volume's points are cut under a freeze or between commands, which may write some "
+            "pages each time\n(a filesystem's superblock, for one). With quiesce = window they "
+            "would be settled.\n",
+            stdout);
+        return;
+    }
+    if (r->changing.page_count > 0)
+        fputs("Compare again when less is written.\n", stdout);
+    if (r->unclear.page_count > 0)
+        fputs(
+            "No newer point reached the replica that would have told. See that agent and site are "
+            "well (repl status),\nand compare again; --wait makes it wait longer.\n",
+            stdout);
+}
+
+static int print_source_result(const char *volume, const struct repl_device *device,
+                               const char *site, const struct repl_verify_source_result *r)
+{
+    char bytes[REPL_WORDS_SIZE];
+    bool settled = r->changing.page_count == 0 && r->unclear.page_count == 0;
+    repl_words_bytes(r->compared_bytes, bytes);
+    printf("volume %s: %s of %s compared with the replica at %s, points %" PRIu64 " to %" PRIu64
+           "%s\n",
+           volume, bytes, device->path, site, r->first_seq, r->last_seq,
+           settled && r->differing.page_count == 0 ? ": all equal" : "");
+    if (r->differing.page_count > 0)
+        print_differing(volume, r);
+    if (!settled)
+        print_unsettled(r);
+    return r->differing.page_count > 0 ? REPL_EXIT_CORRUPT
+           : settled                   ? REPL_EXIT_OK
+                                       : REPL_EXIT_WARNING;
+}
+
+/* The host has better things to do. Where the disk's scheduler does not know of priorities, reading
+ * one piece after the other is all the restraint there is. */
+static void priority_lower(void)
+{
+    setpriority(PRIO_PROCESS, 0, 19);
+    syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0));
+}
+
+/* The device that the agent has protected under the volume's name, and no other. */
+static repl_result device_open(const struct repl_config *config, const char *volume,
+                               struct repl_device *device, struct repl_error *err)
+{
+    struct repl_source_state state;
+    const struct repl_config_volume *found = repl_config_find_volume(config, volume);
+    if (found == NULL)
+        return repl_fail(err, REPL_E_USAGE,
+                         "%s has no [volume %s]: --source compares on the protected host itself",
+                         config->path, volume);
+    repl_result looked = repl_state_dir_look(config->state, volume, &state, err);
+    if (looked.code == REPL_E_MISSING)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "the agent has not protected volume %s yet: %s keeps nothing of it",
+                         volume, config->state);
+    REPL_TRY(looked);
+    REPL_TRY(repl_device_open(found->device, device, err));
+    if (repl_identity_same(device->identity, state.identity))
+        return REPL_SUCCESS;
+    repl_result result = repl_fail(
+        err, REPL_E_REFUSED,
+        "%s is %s, and the agent has protected %s as volume %s: put the right device into "
+        "the configuration",
+        device->path, device->identity, state.identity, volume);
+    repl_device_close(device);
+    return result;
+}
+
+static int64_t patience_ms(const struct repl_config *config, const char *volume)
+{
+    int64_t ms = PATIENCE_MIN_MS + 4 * repl_config_find_volume(config, volume)->rpo_ms;
+    if (verify_wait_s > 0)
+        return (int64_t)verify_wait_s * 1000;
+    return ms < PATIENCE_MAX_MS ? ms : PATIENCE_MAX_MS;
+}
+
+static int source_compare(const struct repl_config *config, const char *volume,
+                          const struct repl_device *device)
+{
+    struct repl_origin *origin;
+    struct repl_error err;
+    struct repl_verify_source_result compared;
+    if (!repl_ok(repl_origin_open(&verify_origin, volume, &origin, &err)))
+        return repl_verb_fail("verify", &err);
+    bool terminal = isatty(STDERR_FILENO);
+    struct repl_verify_source_options options = {.origin = origin,
+                                                 .device = device,
+                                                 .patience_ns =
+                                                     patience_ms(config, volume) * 1000000,
+                                                 .interrupted = repl_interrupt_flag(),
+                                                 .status = terminal ? print_source_progress : NULL};
+    priority_lower();
+    repl_interrupt_catch();
+    repl_result result = repl_verify_source(&options, &compared, &err);
+    if (terminal)
+        fputc('\n', stderr);
+    int exit_code = repl_ok(result) ? print_source_result(volume, device, origin->label, &compared)
+                                    : repl_verb_fail("verify", &err);
+    origin->ops->close(origin);
+    return exit_code;
+}
+
+static int source_run(const char *volume)
+{
+    struct repl_config *config;
+    struct repl_device device;
+    struct repl_error err;
+    const char *path = verify_origin.config != NULL ? verify_origin.config : REPL_AGENT_CONFIG_PATH;
+    if (!repl_ok(repl_config_load(path, REPL_ROLE_AGENT, &config, &err)))
+        return repl_verb_fail("verify", &err);
+    int exit_code;
+    if (repl_ok(device_open(config, volume, &device, &err))) {
+        exit_code = source_compare(config, volume, &device);
+        repl_device_close(&device);
+    } else {
+        exit_code = repl_verb_fail("verify", &err);
+    }
+    repl_config_free(config);
+    return exit_code;
+}
+
+/* --- the verb -------------------------------------------------------------------------------- */
+
+static repl_result check_options(struct repl_error *err)
+{
+    if (verify_replica != NULL && verify_origin.store == NULL)
+        return repl_fail(err, REPL_E_USAGE,
+                         "--replica needs --store: a replica is compared where it lies");
+    if (verify_source && verify_origin.store != NULL)
+        return repl_fail(err, REPL_E_USAGE,
+                         "--source asks the site, and --store reads its directory: give one or the "
+                         "other");
+    if (verify_wait_s != 0 && !verify_source)
+        return repl_fail(err, REPL_E_USAGE, "--wait is for --source");
+    if (verify_wait_s > WAIT_MAX_S)
+        return repl_fail(err, REPL_E_USAGE, "--wait: at most %u seconds", WAIT_MAX_S);
+    return REPL_SUCCESS;
+}
+
 static int verify_run(int argc, char **argv)
 {
     struct repl_origin *origin = NULL;
     struct repl_history *history = NULL;
     struct repl_error err;
     (void)argc;
-    if (verify_replica != NULL && verify_origin.store == NULL) {
-        repl_ignore(repl_fail(&err, REPL_E_USAGE,
-                              "--replica needs --store: a replica is compared where it lies"));
+    if (!repl_ok(check_options(&err)))
         return repl_verb_fail("verify", &err);
-    }
+    if (verify_source)
+        return source_run(argv[0]);
     if (!repl_ok(repl_origin_open(&verify_origin, argv[0], &origin, &err)) ||
         !repl_ok(repl_history_open(origin, &history, &err)))
         return repl_verb_fail("verify", &err);
@@ -169,6 +376,12 @@ static int verify_run(int argc, char **argv)
 }
 
 static const struct repl_option verify_options[] = {
+    {"source", NULL, REPL_OPTION_FLAG, &verify_source,
+     "On the protected host: compares the replica at the site with the volume's device instead, as "
+     "it is now."},
+    {"wait", "SECONDS", REPL_OPTION_COUNT, &verify_wait_s,
+     "With --source: how long to wait for a newer point at the site before what is not settled is "
+     "left so. Without it 20 seconds and four times the volume's rpo."},
     REPL_ORIGIN_OPTION_ROWS(verify_origin),
     {"replica", "PATH", REPL_OPTION_TEXT, &verify_replica,
      "With --store: the replica to compare, where it is not the image beside the history; as the "
@@ -181,16 +394,25 @@ static const struct repl_option verify_options[] = {
 
 const struct repl_verb repl_verb_verify = {
     .name = "verify",
-    .synopsis = "VOLUME [--store DIR [--replica PATH]]",
-    .summary = "Checks a volume's history, and its replica, against their digests.",
+    .synopsis = "VOLUME [--source | --store DIR [--replica PATH]]",
+    .summary = "Checks a volume's history and its replica, against digests or their source.",
     .description =
         "Reads every byte of the history: each segment against its digest, checksums and records, "
         "the chain from segment to segment, and whether every chunk that is referred to can be "
         "found. From a store directory, the site's replica is compared with the point it says it "
         "stands at; a site that is running goes on meanwhile.\n"
         "\n"
+        "With --source, every page of the live device is read and compared with the digests that "
+        "the "
+        "site makes of its replica. The volume may be in use: what differs is looked at again as "
+        "newer points arrive, and counts only where three of them in a row should have had what is "
+        "on the device, and have not. What is written all the while is said to be not settled, so "
+        "a quiet moment is best. The device is read at the lowest priority; the site's replica "
+        "waits a moment for each 16 MiB. This takes little of the link, and does not read the "
+        "history.\n"
+        "\n"
         "The exit code is 4 where damage was found, and the points that it affects are named; 1 "
-        "where the replica was on the move and could not be compared.",
+        "where the replica was on the move and could not be compared, or pages are not settled.",
     .options = verify_options,
     .positional_min = 1,
     .positional_max = 1,

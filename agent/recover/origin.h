@@ -46,6 +46,11 @@ struct repl_origin_ops {
     REPL_RESULT(*read_at)
     (struct repl_origin *origin, const struct repl_segment_id *id, uint64_t file_size,
      uint64_t offset, void *out, size_t size, struct repl_error *err);
+    /* What the site's replica holds in up to page_count (at most REPL_DIGESTS_MAX) pages from
+     * first_page on. NULL where there is no site to ask. REPL_E_VERSION: it is too old for it. */
+    REPL_RESULT(*digests)
+    (struct repl_origin *origin, uint64_t first_page, uint32_t page_count, struct repl_digests *out,
+     struct repl_error *err);
     /* Makes calls that wait for a site give up. From any thread. */
     void (*stop)(struct repl_origin *origin);
 };

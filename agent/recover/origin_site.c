@@ -331,6 +331,47 @@ static repl_result site_read_at(struct repl_origin *base, const struct repl_segm
     return repl_block_cache_read(origin->cache, id, file_size, offset, out, size, err);
 }
 
+/* A site that has the volume but not the path. */
+static bool is_too_old(struct site_origin *origin)
+{
+    char path[512];
+    struct answer answer;
+    struct repl_error ignored;
+    snprintf(path, sizeof path, "/v1/volumes/%s/points/%llu", origin->base.volume,
+             (unsigned long long)UINT64_MAX);
+    bool has_volume =
+        repl_ok(fetch_once(origin, path, NULL, REPL_MESSAGE_SIZE_MAX, &answer, &ignored));
+    if (has_volume)
+        free(answer.body);
+    return has_volume;
+}
+
+static repl_result site_digests(struct repl_origin *base, uint64_t first_page, uint32_t page_count,
+                                struct repl_digests *out, struct repl_error *err)
+{
+    struct site_origin *origin = (struct site_origin *)base;
+    char path[512];
+    struct answer answer;
+    snprintf(path, sizeof path, "/v1/volumes/%s/replica/%llu.%u", base->volume,
+             (unsigned long long)first_page, page_count);
+    repl_result result = fetch(origin, path, NULL, REPL_MESSAGE_SIZE_MAX, &answer, err);
+    if (result.code == REPL_E_MISSING && is_too_old(origin))
+        return repl_fail(err, REPL_E_VERSION,
+                         "%s is of an older release, which cannot say what its replica holds: "
+                         "upgrade it",
+                         base->label);
+    REPL_TRY(result);
+    result = repl_forward(repl_digests_decode(answer.body, answer.size, out, err), err, "%s",
+                          base->label);
+    free(answer.body);
+    REPL_TRY(result);
+    if (out->at.point.seq == 0 || (out->first_page == first_page && out->count <= page_count))
+        return REPL_SUCCESS;
+    repl_digests_fini(out);
+    return repl_fail(err, REPL_E_CORRUPT, "%s answered for other pages than were asked for",
+                     base->label);
+}
+
 static void site_stop(struct repl_origin *base)
 {
     struct site_origin *origin = (struct site_origin *)base;
@@ -356,6 +397,7 @@ static const struct repl_origin_ops site_origin_ops = {
     .catalogue = site_catalogue,
     .size = site_size,
     .read_at = site_read_at,
+    .digests = site_digests,
     .stop = site_stop,
 };
 

@@ -1,0 +1,180 @@
+/*
+ * What a site that is asked for its replica's digests may answer, older releases
+ * included. The site is a listener in a thread, with answers of the test's own.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "loop/loop.h"
+#include "recover/origin.h"
+#include "site/listen/listener.h"
+#include "unit/temporary.h"
+
+enum manner {
+    OLDER,      /* knows the volume, not the path */
+    NO_VOLUME,  /* knows neither */
+    ANSWERS,    /* two pages */
+    OTHER_PAGES /* than were asked for */
+};
+
+struct stub {
+    struct temporary temporary;
+    struct repl_loop *loop;
+    struct repl_listener *listener;
+    pthread_t thread;
+    _Atomic enum manner manner;
+    struct repl_origin *origin;
+};
+
+static void answer(struct repl_exchange *exchange, int status, repl_result encoded,
+                   struct repl_buffer *message)
+{
+    assert_true(repl_ok(encoded));
+    repl_exchange_respond(exchange, status, NULL, message->data, message->size);
+    repl_buffer_fini(message);
+}
+
+static void refuse(struct repl_exchange *exchange, const char *text)
+{
+    struct repl_refusal refusal = {.code = REPL_REFUSAL_NOT_FOUND};
+    struct repl_buffer message = {0};
+    snprintf(refusal.text, sizeof refusal.text, "%s", text);
+    answer(exchange, 404, repl_refusal_encode(&refusal, &message, NULL), &message);
+}
+
+static void on_begin(void *owner, struct repl_exchange *exchange)
+{
+    (void)owner;
+    repl_exchange_trust(exchange);
+}
+
+static void on_end(void *owner, struct repl_exchange *exchange)
+{
+    struct stub *stub = owner;
+    enum manner manner = atomic_load(&stub->manner);
+    struct repl_page_digest pages[2] = {{"a"}, {"b"}};
+    struct repl_digests digests = {
+        .count = 2,
+        .first_page = manner == OTHER_PAGES ? 4 : 3,
+        .at = {.point = {.seq = 9, .consistency = 1, .cut = 2, .attempts = 1},
+               .volume_size = 1 << 20},
+        .pages = pages};
+    struct repl_buffer message = {0};
+    bool points = strstr(repl_exchange_path(exchange), "/points/") != NULL;
+    if (manner == NO_VOLUME)
+        refuse(exchange, "there is no volume data at this site");
+    else if (points)
+        answer(exchange, 200,
+               repl_points_page_encode(&(struct repl_points_page){0}, &message, NULL), &message);
+    else if (manner == OLDER)
+        refuse(exchange, "there is no such path");
+    else
+        answer(exchange, 200, repl_digests_encode(&digests, &message, NULL), &message);
+}
+
+static void on_body(void *owner, struct repl_exchange *exchange, const void *data, size_t size)
+{
+    (void)owner, (void)exchange, (void)data, (void)size;
+}
+
+static void on_closed(void *owner, struct repl_exchange *exchange, bool complete)
+{
+    (void)owner, (void)exchange, (void)complete;
+}
+
+static const struct repl_exchange_handler handler = {
+    .begin = on_begin, .body = on_body, .end = on_end, .closed = on_closed};
+
+static void *stub_run(void *context)
+{
+    struct stub *stub = context;
+    struct repl_error err;
+    assert_true(repl_ok(repl_loop_run(stub->loop, &err)));
+    return NULL;
+}
+
+static int stub_start(void **state)
+{
+    static struct stub stub;
+    char site_key[300], host_key[300], address[32];
+    struct repl_digest site, host;
+    struct repl_error err = {.text = ""};
+    assert_int_equal(temporary_make(&stub.temporary), 0);
+    snprintf(site_key, sizeof site_key, "%s/site.key", stub.temporary.path);
+    snprintf(host_key, sizeof host_key, "%s/host.key", stub.temporary.path);
+    assert_true(repl_ok(repl_key_generate(site_key, "site", &site, &err)));
+    assert_true(repl_ok(repl_key_generate(host_key, "host", &host, &err)));
+    assert_true(
+        repl_ok(repl_loop_new(&(struct repl_loop_options){.workers = 1}, &stub.loop, &err)));
+    struct repl_listener_options listen = {
+        .address = "127.0.0.1:0", .key_path = site_key, .handler = &handler, .owner = &stub};
+    assert_true(repl_ok(repl_listener_new(stub.loop, &listen, &stub.listener, &err)));
+    snprintf(address, sizeof address, "127.0.0.1:%u", repl_listener_port(stub.listener));
+    struct repl_client_options client = {
+        .address = address, .key_path = host_key, .fingerprint = site};
+    assert_true(repl_ok(repl_origin_open_site(&client, "data", &stub.origin, &err)));
+    assert_int_equal(pthread_create(&stub.thread, NULL, stub_run, &stub), 0);
+    *state = &stub;
+    return 0;
+}
+
+static int stub_end(void **state)
+{
+    struct stub *stub = *state;
+    stub->origin->ops->close(stub->origin);
+    repl_loop_stop(stub->loop);
+    pthread_join(stub->thread, NULL);
+    repl_listener_free(stub->listener);
+    repl_loop_free(stub->loop);
+    temporary_remove(&stub->temporary);
+    return 0;
+}
+
+static enum repl_code ask(struct stub *stub, enum manner manner, struct repl_digests *out,
+                          struct repl_error *err)
+{
+    atomic_store(&stub->manner, manner);
+    return stub->origin->ops->digests(stub->origin, 3, 2, out, err).code;
+}
+
+static void test_answers(void **state)
+{
+    struct repl_digests digests;
+    struct repl_error err;
+    assert_int_equal(ask(*state, ANSWERS, &digests, &err), REPL_OK);
+    assert_int_equal(digests.count, 2);
+    assert_int_equal(digests.at.point.seq, 9);
+    assert_int_equal(digests.pages[1].bytes[0], 'b');
+    repl_digests_fini(&digests);
+    assert_int_equal(ask(*state, OTHER_PAGES, &digests, &err), REPL_E_CORRUPT);
+}
+
+/* It has to be said which of the two it is. */
+static void test_older_site(void **state)
+{
+    struct repl_digests digests;
+    struct repl_error err;
+    assert_int_equal(ask(*state, OLDER, &digests, &err), REPL_E_VERSION);
+    assert_non_null(strstr(err.text, "older release"));
+    assert_int_equal(ask(*state, NO_VOLUME, &digests, &err), REPL_E_MISSING);
+    assert_non_null(strstr(err.text, "no volume data"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_answers, stub_start, stub_end),
+        cmocka_unit_test_setup_teardown(test_older_site, stub_start, stub_end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
