@@ -17,9 +17,13 @@ repl_result repl_batch_init(struct repl_batch *batch, struct repl_error *err)
                              : repl_frame_coder_new(&batch->coder, err);
     if (repl_ok(result))
         result = repl_sha256_new(&batch->sha, err);
-    if (!repl_ok(result))
+    if (!repl_ok(result)) {
         repl_batch_fini(batch);
-    return result;
+        return result;
+    }
+    memset(batch->pages, 0, REPL_PAGE_SIZE);
+    repl_page_digest(batch->sha, batch->pages, REPL_PAGE_SIZE, &batch->zero_page);
+    return REPL_SUCCESS;
 }
 
 void repl_batch_fini(struct repl_batch *batch)
@@ -102,17 +106,22 @@ static void digest_append(struct repl_batch *batch, uint64_t page, const struct 
         (struct repl_batch_digest){.page = page, .digest = repl_page_digest_of(digest)};
 }
 
-/* Hashes one page and says what becomes of it. A page of zeros goes by content like any other: it
- * is unchanged if the site is known to hold zeros there. */
+/* Names one page by its digest and says what becomes of it. A page of zeros goes by content like
+ * any other: it is unchanged if the site is known to hold zeros there. Its digest is known
+ * beforehand, and to see that it is zeros costs a tenth of hashing it. */
 static enum page_fate page_reduce(struct repl_batch *batch, uint32_t index, uint64_t page,
                                   const uint8_t *bytes, struct repl_digest *digest)
 {
     size_t size = page_size(batch, page);
-    repl_page_digest(batch->sha, bytes, size, digest);
+    bool zero = repl_is_zero(bytes, size);
+    if (zero && size == REPL_PAGE_SIZE)
+        *digest = batch->zero_page;
+    else
+        repl_page_digest(batch->sha, bytes, size, digest);
     struct repl_page_digest now = repl_page_digest_of(digest);
     if (memcmp(&now, &batch->held[index], sizeof now) == 0)
         return PAGE_UNCHANGED;
-    return repl_is_zero(bytes, size) ? PAGE_ZERO : PAGE_SENT;
+    return zero ? PAGE_ZERO : PAGE_SENT;
 }
 
 static void page_send(struct repl_batch *batch, uint64_t page, const uint8_t *bytes)

@@ -81,6 +81,7 @@ struct repl_batch {
     /* private */
     struct repl_frame_coder *coder;
     struct repl_sha256 *sha;
+    struct repl_digest zero_page; /* the digest of a whole page of zeros */
     uint8_t *raw;
     size_t raw_size;
 };
