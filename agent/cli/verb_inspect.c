@@ -20,6 +20,7 @@
 #include "recover/restore_progress.h"
 #include "recover/words.h"
 #include "segment/segment_reader.h"
+#include "segment/segment_verify.h"
 
 #define LOG_SIZE_MAX (UINT64_C(4) << 30)
 

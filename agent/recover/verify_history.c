@@ -21,6 +21,7 @@
 
 #include "base/hash.h"
 #include "format/slot.h"
+#include "segment/segment_verify.h"
 
 #define THREADS_MAX   16u
 #define PIECE_SIZE    (1u << 20)

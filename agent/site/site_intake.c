@@ -42,6 +42,8 @@ repl_result site_intake_create(struct site_intake *intake, const struct site_vol
     intake->fd = open(intake->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (intake->fd < 0)
         return intake_fail(intake, errno, "make", err);
+    if (intake->digest != NULL)
+        repl_segment_digest_restart(intake->digest);
     intake->site = volume->site;
     intake->written = 0;
     intake->result = REPL_SUCCESS;
@@ -67,26 +69,34 @@ repl_result site_intake_resume(struct site_intake *intake, uint64_t size, struct
 
 /* --- writing --------------------------------------------------------------------------------- */
 
-static void write_work(struct repl_job *job)
+static repl_result buffer_write(struct site_intake *intake, struct repl_error *err)
 {
-    struct site_intake *intake = job->context;
     const uint8_t *bytes = intake->writing.data;
     size_t left = intake->writing.size;
     uint64_t offset = intake->written;
-    intake->result = REPL_SUCCESS;
     while (left > 0) {
         ssize_t written = pwrite(intake->fd, bytes, left, (off_t)offset);
         if (written < 0 && errno == EINTR)
             continue;
-        if (written <= 0) {
-            intake->result =
-                intake_fail(intake, written < 0 ? errno : ENOSPC, "write", &intake->err);
-            return;
-        }
+        if (written <= 0)
+            return intake_fail(intake, written < 0 ? errno : ENOSPC, "write", err);
         bytes += written;
         offset += (uint64_t)written;
         left -= (size_t)written;
     }
+    return REPL_SUCCESS;
+}
+
+/* The digest is taken of what the file says, not of the buffer; a beginning found at a start is
+ * caught up with here too. */
+static void write_work(struct repl_job *job)
+{
+    struct site_intake *intake = job->context;
+    intake->result = buffer_write(intake, &intake->err);
+    if (repl_ok(intake->result) && intake->digest != NULL)
+        intake->result =
+            repl_segment_digest_follow(intake->digest, site_read_at, &intake->fd,
+                                       intake->written + intake->writing.size, &intake->err);
 }
 
 static void intake_discard(struct site_intake *intake)

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "segment/segment_verify.h"
 #include "site/site_volume.h"
 
 #define SUPPLY_MAX 999u

@@ -44,8 +44,13 @@ repl_result site_volume_new(struct repl_site *site, const char *name, struct sit
     v->site = site;
     snprintf(v->name, sizeof v->name, "%s", name);
     repl_journal_init(&v->journal);
-    v->intake =
-        (struct site_intake){.site = site, .fd = -1, .moved = site_upload_moved, .context = v};
+    repl_result result = repl_segment_digest_init(&v->digest, err);
+    if (!repl_ok(result)) {
+        free(v);
+        return result;
+    }
+    v->intake = (struct site_intake){
+        .site = site, .fd = -1, .digest = &v->digest, .moved = site_upload_moved, .context = v};
     *out = v;
     return REPL_SUCCESS;
 }
@@ -55,6 +60,7 @@ void site_volume_free(struct site_volume *v)
     ensure(!v->busy && v->queue == NULL);
     repl_replica_free(v->replica);
     site_intake_fini(&v->intake);
+    repl_segment_digest_fini(&v->digest);
     free(v);
 }
 

@@ -8,6 +8,7 @@
  *   site_intake.c   bytes of a request on their way into a staged file
  *   site_upload.c   a segment's arrival
  *   site_commit.c   the commit sequence
+ *   site_verify.c   its longest step: is what has come whole
  *   site_supply.c   chunks that were found missing
  */
 #ifndef REPL_AGENT_SITE_VOLUME_H
@@ -17,7 +18,7 @@
 
 #include "base/limits.h"
 #include "journal.h"
-#include "segment/segment_reader.h"
+#include "segment/segment_verify.h"
 #include "site/replica/replica.h"
 #include "site/site_internal.h"
 
@@ -38,7 +39,8 @@ struct site_intake {
     bool busy; /* a write is under way: neither close nor truncate */
     repl_result result;
     struct repl_error err;
-    struct site_request *feeder; /* whose exchange fills it; NULL: none */
+    struct repl_segment_digest *digest; /* follows what is written; NULL: nobody wants it */
+    struct site_request *feeder;        /* whose exchange fills it; NULL: none */
     /* private to site_intake.c */
     struct repl_job job;
     struct repl_buffer filling, writing;
@@ -90,6 +92,17 @@ struct site_append {
     void (*done)(struct site_volume *volume, repl_result result, const struct repl_error *err);
 };
 
+#define SITE_CHECKS_MAX 4u
+
+/* A part of the verification, on a worker. */
+struct site_check {
+    struct repl_job job;
+    struct site_volume *volume;
+    uint32_t first, end; /* frames */
+    repl_result result;
+    struct repl_error err;
+};
+
 struct site_commit {
     struct repl_job job;
     struct site_request *request; /* who waits for the answer */
@@ -97,6 +110,10 @@ struct site_commit {
     struct repl_segment_id id;
     int fd;
     struct repl_segment *segment;
+    struct repl_frame_verifier frames;
+    struct site_check checks[SITE_CHECKS_MAX]; /* at once; the first begins with what is no frame */
+    unsigned checks_out;
+    uint32_t next_frame; /* that none of them has */
     uint64_t volume_size;
     uint64_t point_size; /* of the volume, as of the last point */
     struct repl_missing missing;
@@ -148,9 +165,10 @@ struct site_volume {
     struct site_request *queue, *queue_last;
     struct site_request *current; /* being made: held */
 
-    struct site_intake intake; /* the upload; its file stays between requests */
-    bool header_known;         /* the journal has seen its header */
-    bool intake_dropped;       /* goes as soon as it is idle */
+    struct site_intake intake;         /* the upload; its file stays between requests */
+    struct repl_segment_digest digest; /* of the upload */
+    bool header_known;                 /* the journal has seen its header */
+    bool intake_dropped;               /* goes as soon as it is idle */
     struct site_append append;
     struct site_commit commit;
     struct repl_job supply_job;
@@ -219,6 +237,10 @@ void site_upload_drop(struct site_volume *volume);
 void site_upload_moved(struct site_intake *intake);
 
 void site_commit_begin(struct site_volume *volume, struct site_request *request);
+/* On the loop; commit.result says how the step went. */
+void site_commit_step_end(struct site_volume *volume);
+/* Opens the staged segment and verifies it; what was found is in commit by the step's end. */
+void site_verify_begin(struct site_volume *volume);
 
 void site_supply_begin(struct site_volume *volume, struct site_request *request);
 void site_supply_body(struct site_request *request, const void *data, size_t size);

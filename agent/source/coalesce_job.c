@@ -11,6 +11,7 @@
 
 #include "segment/segment_merge.h"
 #include "segment/segment_reader.h"
+#include "segment/segment_verify.h"
 #include "source/spool.h"
 
 /* A file of the spool; opened for each read, as a long run has more files than there are

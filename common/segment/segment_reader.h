@@ -5,8 +5,8 @@
  * Nothing in the file is trusted: every number is held to its bounds, every
  * block and frame to its checksum, and the records' order, their place in the
  * frames and their count are checked while they are walked. Whoever needs to
- * know that the file as a whole is what its digest says uses
- * repl_segment_verify.
+ * know that the file as a whole is what its digest says verifies it
+ * (segment_verify.h).
  */
 #ifndef REPL_SEGMENT_READER_H
 #define REPL_SEGMENT_READER_H
@@ -65,10 +65,5 @@ void repl_record_walk_begin(struct repl_record_walk *walk, const struct repl_seg
 REPL_RESULT repl_record_walk_next(struct repl_record_walk *walk, struct repl_record *record,
                                   bool *done, struct repl_error *err);
 void repl_record_walk_end(struct repl_record_walk *walk);
-
-/* Reads every byte: the digest of the whole, every record, every frame; and that frames hold
- * what records and chunks say they do (chunk names are computed anew). */
-REPL_RESULT repl_segment_verify(const struct repl_segment *segment, struct repl_frame_coder *coder,
-                                struct repl_error *err);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include <zstd.h>
 
+#include "segment/segment_verify.h"
 #include "unit/segment/segment_craft.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

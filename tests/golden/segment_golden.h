@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "segment/segment_verify.h"
 #include "unit/random.h"
 #include "unit/segment/segment_cases.h"
 

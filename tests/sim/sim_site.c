@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "format/segment_format.h"
+#include "segment/segment_verify.h"
 
 /*
  * The shell around the journal: it stages uploads, walks the commit sequence

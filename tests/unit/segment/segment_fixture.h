@@ -13,6 +13,7 @@
 #include "format/segment_format.h"
 #include "segment/segment_builder.h"
 #include "segment/segment_reader.h"
+#include "segment/segment_verify.h"
 
 /* A file in memory: what a builder's sink fills and a reader reads from. */
 struct memory_file {

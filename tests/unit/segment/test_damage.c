@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <sys/resource.h>
 
+#include "segment/segment_verify.h"
 #include "unit/random.h"
 #include "unit/segment/segment_craft.h"
 

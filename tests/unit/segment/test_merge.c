@@ -15,6 +15,7 @@
 #include "repl/view.h"
 #include "segment/segment_merge.h"
 #include "segment/segment_relink.h"
+#include "segment/segment_verify.h"
 #include "unit/random.h"
 #include "unit/segment/segment_fixture.h"
 

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/limits.h"
+#include "segment/segment_verify.h"
 #include "unit/expect_abort.h"
 #include "unit/random.h"
 #include "unit/segment/segment_cases.h"
@@ -654,6 +655,94 @@ static void read_errors_come_through(void **state)
     }
 }
 
+/* --- verification in pieces ------------------------------------------------------------------ */
+
+#define FRAMES     9u
+#define BAD_FRAMES 3u
+static const uint32_t bad_frames[BAD_FRAMES] = {0, 4, 8};
+
+/* Frames of two chunks each; in some the second one is listed under another name. */
+static void build_chunks(struct bench *bench)
+{
+    static uint8_t bytes[2 * REPL_CHUNK_SIZE];
+    struct random random = {7};
+    begin(bench, craft_header(0, 1), FRAMES * sizeof bytes);
+    for (uint32_t i = 0; i < FRAMES; i++) {
+        random_fill(&random, bytes, sizeof bytes);
+        uint32_t frame = add_frame(bench->builder, bench->coder, bytes, sizeof bytes);
+        put(bench, REPL_RECORD_DATA, (uint64_t)i * sizeof bytes, sizeof bytes, frame, 0);
+        for (uint32_t at = 0; at < sizeof bytes; at += REPL_CHUNK_SIZE) {
+            struct repl_chunk_entry chunk = {
+                .name = chunk_name_of(bytes + at), .frame = frame, .frame_offset = at};
+            for (uint32_t k = 0; k < BAD_FRAMES; k++)
+                chunk.name.bytes[0] ^= at > 0 && bad_frames[k] == i;
+            assert_ok(bench, repl_segment_builder_chunk(bench->builder, &chunk, &bench->err));
+        }
+    }
+}
+
+static bool has_bad_frame(uint32_t first, uint32_t end)
+{
+    for (uint32_t k = 0; k < BAD_FRAMES; k++) {
+        if (bad_frames[k] >= first && bad_frames[k] < end)
+            return true;
+    }
+    return false;
+}
+
+/* A range finds what is wrong in its frames, and nothing else. */
+static void frames_are_verified_by_ranges(void **state)
+{
+    struct bench *bench = *state;
+    struct repl_segment *segment;
+    struct repl_frame_verifier verifier;
+    build_chunks(bench);
+    finish(bench, NULL, 0);
+    struct memory_span span = {bench->file.bytes.data, bench->file.bytes.size};
+    assert_ok(bench, repl_segment_open(memory_read_at, &span, span.size, &segment, &bench->err));
+    assert_ok(bench, repl_frame_verifier_init(&verifier, segment, &bench->err));
+    for (uint32_t first = 0; first <= FRAMES; first++) {
+        for (uint32_t end = first; end <= FRAMES; end++) {
+            repl_result result =
+                repl_frame_verifier_run(&verifier, first, end, bench->coder, &bench->err);
+            assert_int_equal(result.code, has_bad_frame(first, end) ? REPL_E_CORRUPT : REPL_OK);
+        }
+    }
+    repl_frame_verifier_fini(&verifier);
+    assert_int_equal(repl_segment_verify(segment, bench->coder, &bench->err).code, REPL_E_CORRUPT);
+    repl_segment_free(segment);
+}
+
+/* However the bytes come, and however often it begins anew. */
+static void the_digest_follows_what_comes(void **state)
+{
+    struct bench *bench = *state;
+    struct repl_segment_digest digest;
+    build_sample(bench);
+    finish(bench, NULL, 0);
+    reopen(bench);
+    struct memory_span *span = &bench->span;
+    assert_ok(bench, repl_segment_digest_init(&digest, &bench->err));
+    for (size_t step = 1; step <= span->size; step = step * 3 + 1) {
+        for (size_t size = 0; size <= span->size; size += step) {
+            assert_ok(bench,
+                      repl_segment_digest_follow(&digest, memory_read_at, span, size, &bench->err));
+            assert_true(digest.hashed < size || size == 0);
+        }
+        assert_ok(bench, repl_segment_verify_digest(bench->segment, &digest, &bench->err));
+        assert_true(digest.hashed == 0);
+    }
+    /* a beginning that is not this segment's */
+    bench->file.bytes.data[100] ^= 1;
+    assert_ok(bench, repl_segment_digest_follow(&digest, memory_read_at, span, 300, &bench->err));
+    bench->file.bytes.data[100] ^= 1;
+    assert_int_equal(repl_segment_verify_digest(bench->segment, &digest, &bench->err).code,
+                     REPL_E_CORRUPT);
+    repl_segment_digest_restart(&digest);
+    assert_ok(bench, repl_segment_verify_digest(bench->segment, &digest, &bench->err));
+    repl_segment_digest_fini(&digest);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -675,6 +764,8 @@ int main(void)
         SEGMENT_TEST(every_bad_case_is_refused_in_words),
         SEGMENT_TEST(frame_that_is_not_there),
         SEGMENT_TEST(read_errors_come_through),
+        SEGMENT_TEST(frames_are_verified_by_ranges),
+        SEGMENT_TEST(the_digest_follows_what_comes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

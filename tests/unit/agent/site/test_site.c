@@ -209,6 +209,35 @@ static void test_damaged_upload(void **state)
     expect_replica(w);
 }
 
+/* One chunk of many frames is not what its name says: whoever of those that verify comes upon it,
+ * the segment is refused, and what comes after is taken. */
+static void test_bad_frame_among_many(void **state)
+{
+    struct world *w = *state;
+    struct repl_error err = {0};
+    struct build b;
+    seed(w);
+    for (unsigned bad = 0; bad <= 70; bad += 35) {
+        build_begin(&b, w, 1, 2, 0);
+        for (unsigned i = 0; i <= 70; i++) {
+            build_data(&b, (uint64_t)i * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+            struct repl_chunk_entry chunk = {.frame = i};
+            if (i == bad)
+                must(repl_segment_builder_chunk(b.builder, &chunk, &err), &err);
+        }
+        build_end(&b, true);
+        build_put(&b);
+        expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "does not have the name");
+        build_fini(&b);
+    }
+    build_begin(&b, w, 1, 2, 0);
+    for (unsigned i = 0; i <= 70; i++)
+        build_data(&b, (uint64_t)i * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+    build_end(&b, true);
+    build_commit(&b);
+    expect_replica(w);
+}
+
 /* --- what a point has to hold ---------------------------------------------------------------- */
 
 static void expect_uncovered(struct build *b)
@@ -1547,6 +1576,7 @@ int main(void)
         TEST(test_fork_and_fence),
         TEST(test_gap_is_refused_early),
         TEST(test_damaged_upload),
+        TEST(test_bad_frame_among_many),
         TEST(test_full_with_a_hole),
         TEST(test_parts_with_a_hole),
         TEST(test_growth_with_a_hole),

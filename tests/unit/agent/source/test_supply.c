@@ -17,6 +17,7 @@
 
 #include "base/hash.h"
 #include "segment/segment_reader.h"
+#include "segment/segment_verify.h"
 #include "source/supply.h"
 #include "unit/random.h"
 #include "unit/temporary.h"
