@@ -114,6 +114,8 @@ repl_result repl_target_write(const struct repl_target *target, uint64_t offset,
                               size_t size, struct repl_error *err)
 {
     const uint8_t *bytes = data;
+    uint64_t begin = offset;
+    size_t total = size;
     while (size > 0) {
         int fd = descriptor_for(target, offset, size);
         ssize_t written = pwrite(fd, bytes, size, (off_t)offset);
@@ -127,6 +129,9 @@ repl_result repl_target_write(const struct repl_target *target, uint64_t offset,
         offset += (uint64_t)written;
         size -= (size_t)written;
     }
+    /* The disk begins with it now, not at the next sync, which says what came of it. */
+    if (!target->is_device)
+        sync_file_range(target->fd, (off_t)begin, (off_t)total, SYNC_FILE_RANGE_WRITE);
     return REPL_SUCCESS;
 }
 
