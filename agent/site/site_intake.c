@@ -84,6 +84,11 @@ static repl_result buffer_write(struct site_intake *intake, struct repl_error *e
         offset += (uint64_t)written;
         left -= (size_t)written;
     }
+    /* The disk begins with a large upload while it comes. Whether it goes well, the sync of the
+     * commit says. */
+    if (intake->writing.size >= BUFFER_SIZE)
+        sync_file_range(intake->fd, (off_t)intake->written, (off_t)intake->writing.size,
+                        SYNC_FILE_RANGE_WRITE);
     return REPL_SUCCESS;
 }
 
