@@ -41,7 +41,7 @@ static repl_result part_read(void *context, uint64_t offset, void *out, size_t s
     char name[REPL_SPOOL_NAME_SIZE];
     if (atomic_load(&part->job->cancelled))
         return repl_fail(err, REPL_E_RETRY, "the volume is being closed");
-    repl_spool_name(part->number, name);
+    repl_spool_name(part->number, REPL_SPOOL_SEGMENT, name);
     int fd = openat(part->job->dir_fd, name, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "spool: %s", name);
@@ -74,7 +74,7 @@ static repl_result part_open(struct part *part, struct repl_segment **out, struc
 {
     char name[REPL_SPOOL_NAME_SIZE];
     struct stat status;
-    repl_spool_name(part->number, name);
+    repl_spool_name(part->number, REPL_SPOOL_SEGMENT, name);
     if (fstatat(part->job->dir_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "spool: %s", name);
     return repl_segment_open(part_read, part, (uint64_t)status.st_size, out, err);
@@ -126,7 +126,7 @@ static void job_work(struct repl_job *base)
     struct repl_coalesce_job *job = base->context;
     struct repl_error *err = &job->result.err;
     char name[REPL_SPOOL_NAME_SIZE];
-    repl_spool_name(job->merged.number, name);
+    repl_spool_name(job->merged.number, REPL_SPOOL_SEGMENT, name);
     job->fd = openat(job->dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (job->fd < 0) {
         job->result.result = repl_fail_errno(err, REPL_E_IO, errno, "spool: making %s", name);

@@ -165,14 +165,15 @@ static size_t send_body(struct repl_request *request, void *buffer, size_t size)
         return whole && v->send_at == s->size ? 0 : REPL_BODY_PAUSE;
     }
     size_t piece = limit - v->send_at < size ? (size_t)(limit - v->send_at) : size;
-    if (!repl_ok(repl_spool_read(file, v->send_at, buffer, piece, &err))) {
+    size_t got;
+    if (!repl_ok(repl_spool_read(file, v->send_at, buffer, piece, &got, &err))) {
         /* The segment is lost. Closing the volume ends this request, so not from within it. */
         v->late_failure = err;
         repl_timer_arm(v->options.loop, &v->fail_timer, repl_now_mono_ns());
         return REPL_BODY_PAUSE;
     }
-    v->send_at += piece;
-    return piece;
+    v->send_at += got;
+    return got > 0 ? got : REPL_BODY_PAUSE; /* until spool_progress */
 }
 
 void volume_segment_send(struct repl_source_volume *v, uint64_t number, uint64_t offset)

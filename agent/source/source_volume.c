@@ -54,7 +54,7 @@ static void parts_close(struct repl_source_volume *v)
 
 void volume_close_if_drained(struct repl_source_volume *v)
 {
-    if (v->phase != VOLUME_CLOSING || !volume_rounds_idle(v) || v->spool.writes_out > 0 ||
+    if (v->phase != VOLUME_CLOSING || !volume_rounds_idle(v) || !repl_spool_is_idle(&v->spool) ||
         v->state_out || v->checkpoint_out || v->recover_out || v->coalesce != NULL ||
         !repl_dedup_is_idle(v->dedup))
         return;
@@ -97,7 +97,7 @@ void volume_fail(struct repl_source_volume *v, const struct repl_error *err)
 static void spool_file_remove(const struct repl_source_volume *v, uint64_t number)
 {
     char name[REPL_SPOOL_NAME_SIZE];
-    repl_spool_name(number, name);
+    repl_spool_name(number, REPL_SPOOL_SEGMENT, name);
     unlinkat(v->dir.spool_fd, name, 0);
 }
 
@@ -432,7 +432,7 @@ static repl_result pipeline_open(struct repl_source_volume *v, struct repl_error
         .sink = spool_sink,
         .sink_context = v,
     };
-    repl_spool_init(&v->spool, o->loop, v->dir.spool_fd, spool_progress, v);
+    repl_spool_init(&v->spool, o->loop, v->dir.spool_fd, REPL_SPOOL_SEGMENT, spool_progress, v);
     repl_result result = repl_pipeline_init(&v->pipeline, &options, &v->dir.state, err);
     if (repl_ok(result))
         result = spool_take_over(v, err);

@@ -1,21 +1,24 @@
 /*
  * Each append is a write of its own at the next offset; they may complete in
  * any order, so a file keeps them in a queue and its readable size moves when
- * the oldest are done. A file that is dropped while writes are under way lives
- * on, without a name, until the last of them has come back.
+ * the oldest are done. A file that is dropped while something is under way lives
+ * on, without a name, until the last of it has come back.
  */
 #include "source/spool.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/ensure.h"
+
+/* Read through the loop at once. */
+#define AHEAD_SIZE (1u << 20)
 
 struct spool_write {
     struct repl_io io;
@@ -27,41 +30,88 @@ struct spool_write {
     uint8_t data[];
 };
 
+/* A piece of a file that was not in the page cache. */
+struct spool_ahead {
+    struct repl_io io;
+    bool out; /* it is being read */
+    uint64_t offset;
+    size_t size; /* bytes that are there */
+    uint8_t data[AHEAD_SIZE];
+};
+
 struct repl_spool_file {
-    struct repl_spool_file *next;
+    struct repl_spool_file *prev, *next;
     struct repl_spool *spool;
     uint64_t number;
     int fd;
     uint64_t readable;
     uint64_t appended;
     struct spool_write *oldest, **newest;
+    struct spool_ahead *ahead; /* NULL: none was needed lately */
     bool dropped;
 };
 
 void repl_spool_init(struct repl_spool *spool, struct repl_loop *loop, int dir_fd,
-                     repl_spool_fn *progress, void *context)
+                     const char *suffix, repl_spool_fn *progress, void *context)
 {
     *spool = (struct repl_spool){
-        .loop = loop, .dir_fd = dir_fd, .suffix = "seg", .progress = progress, .context = context};
+        .loop = loop, .dir_fd = dir_fd, .suffix = suffix, .progress = progress, .context = context};
 }
 
-void repl_spool_name(uint64_t number, char name[REPL_SPOOL_NAME_SIZE])
+bool repl_spool_is_idle(const struct repl_spool *spool)
 {
-    snprintf(name, REPL_SPOOL_NAME_SIZE, "%020llu.seg", (unsigned long long)number);
+    return spool->writes_out == 0 && spool->reads_out == 0;
 }
 
-static void file_name(const struct repl_spool *spool, uint64_t number,
-                      char name[REPL_SPOOL_NAME_SIZE])
+void repl_spool_name(uint64_t number, const char *suffix, char name[REPL_SPOOL_NAME_SIZE])
 {
-    snprintf(name, REPL_SPOOL_NAME_SIZE, "%020llu.%s", (unsigned long long)number, spool->suffix);
+    snprintf(name, REPL_SPOOL_NAME_SIZE, "%020llu.%s", (unsigned long long)number, suffix);
+}
+
+/* --- the list -------------------------------------------------------------------------------- */
+
+/* At the end, as a rule: numbers grow. */
+static void list_insert(struct repl_spool *spool, struct repl_spool_file *file)
+{
+    struct repl_spool_file *prev = spool->newest;
+    while (prev != NULL && prev->number > file->number)
+        prev = prev->prev;
+    file->prev = prev;
+    file->next = prev != NULL ? prev->next : spool->oldest;
+    *(file->next != NULL ? &file->next->prev : &spool->newest) = file;
+    *(prev != NULL ? &prev->next : &spool->oldest) = file;
+}
+
+static void list_remove(struct repl_spool *spool, struct repl_spool_file *file)
+{
+    *(file->next != NULL ? &file->next->prev : &spool->newest) = file->prev;
+    *(file->prev != NULL ? &file->prev->next : &spool->oldest) = file->next;
+}
+
+/* The newest is what is written, the oldest what is sent: neither takes a search. */
+struct repl_spool_file *repl_spool_find(struct repl_spool *spool, uint64_t number)
+{
+    struct repl_spool_file *newest = spool->newest;
+    if (newest != NULL && newest->number == number && !newest->dropped)
+        return newest;
+    for (struct repl_spool_file *file = spool->oldest; file != NULL && file->number <= number;
+         file = file->next) {
+        if (file->number == number && !file->dropped)
+            return file;
+    }
+    return NULL;
+}
+
+/* --- a file ---------------------------------------------------------------------------------- */
+
+static bool is_busy(const struct repl_spool_file *file)
+{
+    return file->oldest != NULL || (file->ahead != NULL && file->ahead->out);
 }
 
 static void file_free(struct repl_spool_file *file)
 {
-    struct repl_spool_file **link = &file->spool->files;
-    while (*link != file)
-        link = &(*link)->next;
-    *link = file->next;
+    list_remove(file->spool, file);
     while (file->oldest != NULL) { /* behind one that failed */
         struct spool_write *write = file->oldest;
         file->oldest = write->next;
@@ -69,6 +119,7 @@ static void file_free(struct repl_spool_file *file)
     }
     if (file->fd >= 0)
         close(file->fd);
+    free(file->ahead);
     free(file);
 }
 
@@ -91,39 +142,32 @@ void repl_spool_drop(struct repl_spool *spool, uint64_t number)
     if (file == NULL)
         return;
     char name[REPL_SPOOL_NAME_SIZE];
-    file_name(spool, number, name);
+    repl_spool_name(number, spool->suffix, name);
     unlinkat(spool->dir_fd, name, 0);
     file->dropped = true;
     readable_advance(file);
-    if (file->oldest == NULL)
+    if (!is_busy(file))
         file_free(file);
 }
 
 void repl_spool_fini(struct repl_spool *spool)
 {
-    ensure(spool->writes_out == 0);
-    while (spool->files != NULL)
-        file_free(spool->files);
-}
-
-struct repl_spool_file *repl_spool_find(struct repl_spool *spool, uint64_t number)
-{
-    for (struct repl_spool_file *file = spool->files; file != NULL; file = file->next) {
-        if (file->number == number && !file->dropped)
-            return file;
-    }
-    return NULL;
+    ensure(repl_spool_is_idle(spool));
+    while (spool->oldest != NULL)
+        file_free(spool->oldest);
 }
 
 /* A link that is down for long leaves thousands of files: only those in use keep a descriptor. One
  * that is read again is opened again. */
 static void idle_files_close(struct repl_spool *spool)
 {
-    for (struct repl_spool_file *file = spool->files; file != NULL; file = file->next) {
-        if (file->fd < 0 || file->oldest != NULL)
+    for (struct repl_spool_file *file = spool->oldest; file != NULL; file = file->next) {
+        if (file->fd < 0 || is_busy(file))
             continue;
         close(file->fd);
         file->fd = -1;
+        free(file->ahead);
+        file->ahead = NULL;
     }
 }
 
@@ -137,8 +181,7 @@ static struct repl_spool_file *file_new(struct repl_spool *spool, uint64_t numbe
     file->spool = spool;
     file->number = number;
     file->newest = &file->oldest;
-    file->next = spool->files;
-    spool->files = file;
+    list_insert(spool, file);
     return file;
 }
 
@@ -146,7 +189,7 @@ static repl_result file_make(struct repl_spool *spool, uint64_t number,
                              struct repl_spool_file **out, struct repl_error *err)
 {
     char name[REPL_SPOOL_NAME_SIZE];
-    file_name(spool, number, name);
+    repl_spool_name(number, spool->suffix, name);
     idle_files_close(spool);
     int fd = openat(spool->dir_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
@@ -165,7 +208,7 @@ repl_result repl_spool_adopt(struct repl_spool *spool, uint64_t number, uint64_t
     char name[REPL_SPOOL_NAME_SIZE];
     struct stat status;
     ensure(repl_spool_find(spool, number) == NULL);
-    file_name(spool, number, name);
+    repl_spool_name(number, spool->suffix, name);
     if (fstatat(spool->dir_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "spool: taking over %s", name);
     if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != size)
@@ -181,12 +224,27 @@ repl_result repl_spool_adopt(struct repl_spool *spool, uint64_t number, uint64_t
 static repl_result file_reopen(struct repl_spool_file *file, struct repl_error *err)
 {
     char name[REPL_SPOOL_NAME_SIZE];
-    file_name(file->spool, file->number, name);
+    repl_spool_name(file->number, file->spool->suffix, name);
     file->fd = openat(file->spool->dir_fd, name, O_RDWR | O_CLOEXEC);
     if (file->fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "spool: opening %s again", name);
     return REPL_SUCCESS;
 }
+
+/* Something of the file has come to its end: it is told, and what was dropped may go. */
+static void progress(struct repl_spool_file *file, repl_result result, const struct repl_error *err)
+{
+    struct repl_spool *spool = file->spool;
+    if (!file->dropped) {
+        spool->progress(spool->context, file, result, err);
+        return;
+    }
+    if (!is_busy(file))
+        file_free(file);
+    spool->progress(spool->context, NULL, REPL_SUCCESS, NULL);
+}
+
+/* --- writing --------------------------------------------------------------------------------- */
 
 static void write_done(struct repl_io *io, int64_t result)
 {
@@ -203,15 +261,9 @@ static void write_done(struct repl_io *io, int64_t result)
                             failed, "spool: writing a segment; is the disk of [agent] state full?");
     }
     write->done = true;
-    bool dropped = file->dropped;
-    if (repl_ok(outcome) || dropped)
+    if (repl_ok(outcome) || file->dropped)
         readable_advance(file);
-    if (dropped && file->oldest == NULL)
-        file_free(file);
-    if (dropped)
-        spool->progress(spool->context, NULL, REPL_SUCCESS, NULL);
-    else
-        spool->progress(spool->context, file, outcome, &err);
+    progress(file, outcome, &err);
 }
 
 repl_result repl_spool_append(struct repl_spool *spool, uint64_t number, const void *data,
@@ -242,7 +294,7 @@ repl_result repl_spool_open(const struct repl_spool *spool, uint64_t number, int
                             struct repl_error *err)
 {
     char name[REPL_SPOOL_NAME_SIZE];
-    file_name(spool, number, name);
+    repl_spool_name(number, spool->suffix, name);
     *fd = openat(spool->dir_fd, name, O_RDONLY | O_CLOEXEC);
     if (*fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "spool: opening %s", name);
@@ -259,22 +311,66 @@ uint64_t repl_spool_appended(const struct repl_spool_file *file)
     return file->appended;
 }
 
-repl_result repl_spool_read(struct repl_spool_file *file, uint64_t offset, void *out, size_t size,
-                            struct repl_error *err)
+/* --- reading --------------------------------------------------------------------------------- */
+
+static void ahead_done(struct repl_io *io, int64_t result)
 {
+    struct repl_spool_file *file = io->context;
+    struct spool_ahead *ahead = file->ahead;
+    struct repl_error err = {0};
+    repl_result outcome = REPL_SUCCESS;
+    file->spool->reads_out--;
+    ahead->out = false;
+    ahead->size = result > 0 ? (size_t)result : 0;
+    if (result <= 0)
+        outcome = repl_fail_errno(&err, REPL_E_IO, result < 0 ? (int)-result : EIO,
+                                  "spool: reading a segment back");
+    progress(file, outcome, &err);
+}
+
+static repl_result ahead_start(struct repl_spool_file *file, uint64_t offset,
+                               struct repl_error *err)
+{
+    struct repl_spool *spool = file->spool;
+    if (file->ahead == NULL)
+        file->ahead = malloc(sizeof *file->ahead);
+    struct spool_ahead *ahead = file->ahead;
+    if (ahead == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for reading the spool back");
+    uint64_t left = file->readable - offset;
+    ahead->io = (struct repl_io){.done = ahead_done, .context = file};
+    ahead->out = true;
+    ahead->offset = offset;
+    ahead->size = 0;
+    spool->reads_out++;
+    repl_loop_read(spool->loop, &ahead->io, file->fd, ahead->data,
+                   left < AHEAD_SIZE ? (size_t)left : AHEAD_SIZE, offset);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_spool_read(struct repl_spool_file *file, uint64_t offset, void *out, size_t size,
+                            size_t *got, struct repl_error *err)
+{
+    struct spool_ahead *ahead = file->ahead;
+    *got = 0;
     ensure(offset + size <= file->readable);
+    if (ahead != NULL && ahead->out)
+        return REPL_SUCCESS;
+    if (ahead != NULL && offset >= ahead->offset && offset < ahead->offset + ahead->size) {
+        size_t skip = (size_t)(offset - ahead->offset);
+        *got = size < ahead->size - skip ? size : ahead->size - skip;
+        memcpy(out, ahead->data + skip, *got);
+        return REPL_SUCCESS;
+    }
     if (file->fd < 0)
         REPL_TRY(file_reopen(file, err));
-    for (uint8_t *to = out; size > 0;) {
-        ssize_t got = pread(file->fd, to, size, (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return repl_fail_errno(err, REPL_E_IO, got < 0 ? errno : EIO,
-                                   "spool: reading a segment back");
-        to += got;
-        offset += (uint64_t)got;
-        size -= (size_t)got;
+    struct iovec vec = {.iov_base = out, .iov_len = size};
+    ssize_t moved = preadv2(file->fd, &vec, 1, (off_t)offset, RWF_NOWAIT);
+    if (moved > 0) {
+        *got = (size_t)moved;
+        return REPL_SUCCESS;
     }
-    return REPL_SUCCESS;
+    /* not in the page cache, or a filesystem that cannot tell; what else is wrong shows there too
+     */
+    return ahead_start(file, offset, err);
 }

@@ -232,7 +232,7 @@ static repl_result file_open(struct spool_reader *r, uint64_t number, uint64_t *
 {
     char name[REPL_SPOOL_NAME_SIZE];
     struct stat status;
-    repl_spool_name(number, name);
+    repl_spool_name(number, REPL_SPOOL_SEGMENT, name);
     r->fd = openat(r->options->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (r->fd < 0 || fstat(r->fd, &status) != 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "it cannot be opened");
@@ -362,7 +362,7 @@ static bool name_parse(const char *name, uint64_t *number)
             return false;
         *number = *number * 10 + digit;
     }
-    repl_spool_name(*number, expected);
+    repl_spool_name(*number, REPL_SPOOL_SEGMENT, expected);
     return *number > 0 && strcmp(name, expected) == 0;
 }
 
@@ -443,7 +443,7 @@ static size_t chain_length(const struct spool_scan *scan, struct spool_entry *en
 static repl_result entry_remove(int dir_fd, const struct spool_entry *entry, struct repl_error *err)
 {
     char name[REPL_SPOOL_NAME_SIZE];
-    repl_spool_name(entry->segment.number, name);
+    repl_spool_name(entry->segment.number, REPL_SPOOL_SEGMENT, name);
     if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT ||
         (errno == EISDIR && unlinkat(dir_fd, name, AT_REMOVEDIR) == 0))
         return REPL_SUCCESS;
@@ -458,7 +458,7 @@ static repl_result rest_remove(const struct spool_scan *scan, const struct spool
     if (first == count)
         return REPL_SUCCESS;
     char name[REPL_SPOOL_NAME_SIZE];
-    repl_spool_name(entries[first].segment.number, name);
+    repl_spool_name(entries[first].segment.number, REPL_SPOOL_SEGMENT, name);
     repl_ignore(repl_forward((repl_result){why->code}, why,
                              "spool: %zu of %zu segments are given up, from %s on", count - first,
                              count, name));

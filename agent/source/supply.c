@@ -24,8 +24,7 @@ void repl_supply_init(struct repl_supply *supply, struct repl_loop *loop, int di
                       repl_spool_fn *progress, void *context)
 {
     *supply = (struct repl_supply){0};
-    repl_spool_init(&supply->spool, loop, dir_fd, progress, context);
-    supply->spool.suffix = "supply";
+    repl_spool_init(&supply->spool, loop, dir_fd, REPL_SPOOL_SUPPLY, progress, context);
 }
 
 static void segment_free(struct supply_segment *segment)

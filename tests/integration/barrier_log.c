@@ -470,7 +470,10 @@ static void point_judge(struct world *world, const struct repl_point *point)
 static repl_result spool_read_at(void *context, uint64_t offset, void *out, size_t size,
                                  struct repl_error *err)
 {
-    return repl_spool_read(context, offset, out, size, err);
+    const int *fd = context;
+    return pread(*fd, out, size, (off_t)offset) == (ssize_t)size
+               ? REPL_SUCCESS
+               : repl_fail(err, REPL_E_IO, "spool: a short read");
 }
 
 static void record_apply(struct world *world, const struct repl_segment *segment,
@@ -498,7 +501,7 @@ static void record_apply(struct world *world, const struct repl_segment *segment
         sector_judge(world, (record->offset + at) / SECTOR);
 }
 
-static void segment_apply(struct world *world, struct repl_spool_file *file, uint64_t file_size)
+static void segment_apply(struct world *world, const struct repl_ship_segment *s)
 {
     static uint8_t raw[REPL_FRAME_RAW_MAX];
     struct repl_error err;
@@ -508,7 +511,9 @@ static void segment_apply(struct world *world, struct repl_spool_file *file, uin
     struct repl_buffer stored = {0};
     uint32_t frame = UINT32_MAX;
     bool done = false;
-    must(repl_segment_open(spool_read_at, file, file_size, &segment, &err), &err);
+    int fd;
+    must(repl_spool_open(&world->volume->spool, s->number, &fd, &err), &err);
+    must(repl_segment_open(spool_read_at, &fd, s->size, &segment, &err), &err);
     repl_record_walk_begin(&walk, segment, world->coder);
     for (;;) {
         must(repl_record_walk_next(&walk, &record, &done, &err), &err);
@@ -528,6 +533,7 @@ static void segment_apply(struct world *world, struct repl_spool_file *file, uin
     }
     repl_segment_free(segment);
     repl_buffer_fini(&stored);
+    close(fd);
 }
 
 /* --- the link, in place of agent/source/source_link.c ---------------------------------------- */
@@ -632,12 +638,12 @@ static void hello_answer(struct world *world, struct repl_source_volume *v)
 static void segment_take(struct world *world, struct repl_source_volume *v)
 {
     const struct repl_ship_segment *s = repl_ship_find(&v->pipeline.ship, v->send_number);
-    struct repl_spool_file *file = repl_spool_find(&v->spool, v->send_number);
+    const struct repl_spool_file *file = repl_spool_find(&v->spool, v->send_number);
     ensure(s != NULL);
     if (file == NULL || !s->complete || v->pipeline.released < v->send_number ||
         repl_spool_readable(file) < s->size)
         return;
-    segment_apply(world, file, s->size);
+    segment_apply(world, s);
     world->head = (struct repl_head){.from_seq = s->from_seq,
                                      .to_seq = s->to_seq,
                                      .part = s->part,

@@ -51,7 +51,7 @@ static int set_up(void **state)
     f.dir_fd = open(f.directory.path, O_RDONLY | O_DIRECTORY);
     if (f.dir_fd < 0 || !repl_ok(repl_loop_new(&options, &f.loop, &err)))
         return -1;
-    repl_spool_init(&f.spool, f.loop, f.dir_fd, progress, &f);
+    repl_spool_init(&f.spool, f.loop, f.dir_fd, REPL_SPOOL_SEGMENT, progress, &f);
     *state = &f;
     return 0;
 }
@@ -69,7 +69,7 @@ static int tear_down(void **state)
 static void drain(struct fixture *f)
 {
     struct repl_error err;
-    for (int turns = 0; f->spool.writes_out > 0; turns++) {
+    for (int turns = 0; !repl_spool_is_idle(&f->spool); turns++) {
         assert_in_range(turns, 0, 1000);
         assert_true(repl_ok(repl_loop_once(f->loop, 1000, &err)));
     }
@@ -79,6 +79,23 @@ static void append(struct fixture *f, uint64_t number, const void *data, size_t 
 {
     struct repl_error err;
     assert_true(repl_ok(repl_spool_append(&f->spool, number, data, size, &err)));
+}
+
+/* All of it, in as many pieces as it takes; how often it was not in memory. */
+static unsigned read_back(struct fixture *f, struct repl_spool_file *file, uint64_t offset,
+                          void *out, size_t size)
+{
+    struct repl_error err;
+    unsigned waits = 0;
+    for (size_t at = 0, got; at < size; at += got) {
+        assert_true(repl_ok(
+            repl_spool_read(file, offset + at, (uint8_t *)out + at, size - at, &got, &err)));
+        waits += got == 0;
+        assert_true(got <= size - at && waits < 1000);
+        if (got == 0)
+            drain(f);
+    }
+    return waits;
 }
 
 static unsigned file_count(const struct fixture *f)
@@ -95,7 +112,6 @@ static void appended_bytes_become_readable(void **state)
 {
     struct fixture *f = *state;
     static uint8_t data[300000], back[sizeof data];
-    struct repl_error err;
     for (size_t i = 0; i < sizeof data; i++)
         data[i] = (uint8_t)(i * 7 + i / 251);
     for (size_t at = 0, size; at < sizeof data; at += size) {
@@ -109,9 +125,9 @@ static void appended_bytes_become_readable(void **state)
     assert_int_equal(repl_spool_appended(file), sizeof data);
     drain(f);
     assert_int_equal(repl_spool_readable(file), sizeof data);
-    assert_true(repl_ok(repl_spool_read(file, 0, back, sizeof back, &err)));
+    read_back(f, file, 0, back, sizeof back);
     assert_memory_equal(data, back, sizeof data);
-    assert_true(repl_ok(repl_spool_read(file, 299000, back, 1000, &err)));
+    read_back(f, file, 299000, back, 1000);
     assert_memory_equal(data + 299000, back, 1000);
     assert_int_equal(f->failed, 0);
 }
@@ -136,6 +152,64 @@ static void a_dropped_file_is_gone_at_once(void **state)
     assert_int_equal(file_count(f), 0);
 }
 
+/* Hours without a link: what is to be sent has long left the memory. */
+static void what_is_not_in_memory_is_awaited(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t data[(3 << 20) + 5], back[sizeof data];
+    struct repl_error err;
+    size_t got;
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i * 13 + i / 4099);
+    append(f, 1, data, sizeof data);
+    drain(f);
+    int fd;
+    assert_true(repl_ok(repl_spool_open(&f->spool, 1, &fd, &err)));
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+    struct repl_spool_file *file = repl_spool_find(&f->spool, 1);
+    unsigned told = f->told;
+    assert_true(repl_ok(repl_spool_read(file, 7, back, 1000, &got, &err)));
+    assert_int_equal(got, 0);
+    assert_true(repl_ok(repl_spool_read(file, 7, back, 1000, &got, &err)));
+    assert_int_equal(got, 0);
+    assert_false(repl_spool_is_idle(&f->spool));
+    drain(f);
+    assert_int_equal(f->told, told + 1);
+    assert_true(repl_ok(repl_spool_read(file, 7, back, 1000, &got, &err)));
+    assert_int_equal(got, 1000);
+    assert_memory_equal(back, data + 7, 1000);
+    read_back(f, file, 0, back, sizeof back);
+    assert_memory_equal(back, data, sizeof back);
+    /* dropped while it is read */
+    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+    assert_true(repl_ok(repl_spool_read(file, 2 << 20, back, 1000, &got, &err)));
+    repl_spool_drop(&f->spool, 1);
+    drain(f);
+    assert_int_equal(f->failed, 0);
+    assert_int_equal(file_count(f), 0);
+    close(fd);
+}
+
+static void a_file_that_lost_its_end_is_told(void **state)
+{
+    struct fixture *f = *state;
+    char back[8];
+    struct repl_error err;
+    size_t got;
+    append(f, 1, "whole", 5);
+    drain(f);
+    char name[REPL_SPOOL_NAME_SIZE];
+    repl_spool_name(1, REPL_SPOOL_SEGMENT, name);
+    int fd = openat(f->dir_fd, name, O_WRONLY | O_TRUNC);
+    assert_true(fd >= 0 && close(fd) == 0);
+    assert_true(repl_ok(repl_spool_read(repl_spool_find(&f->spool, 1), 0, back, 5, &got, &err)));
+    assert_int_equal(got, 0);
+    drain(f);
+    assert_int_equal(f->failed, 1);
+    assert_non_null(strstr(f->err.text, "spool: reading a segment back"));
+}
+
 static unsigned open_descriptors(void)
 {
     unsigned count = 0;
@@ -150,7 +224,6 @@ static unsigned open_descriptors(void)
 static void many_files_take_few_descriptors(void **state)
 {
     struct fixture *f = *state;
-    struct repl_error err;
     unsigned before = open_descriptors();
     for (uint64_t number = 1; number <= 300; number++) {
         append(f, number, &number, sizeof number);
@@ -160,7 +233,7 @@ static void many_files_take_few_descriptors(void **state)
     for (uint64_t number = 1; number <= 300; number += 37) {
         uint64_t back;
         struct repl_spool_file *file = repl_spool_find(&f->spool, number);
-        assert_true(repl_ok(repl_spool_read(file, 0, &back, sizeof back, &err)));
+        read_back(f, file, 0, &back, sizeof back);
         assert_int_equal(back, number);
         append(f, number, "more", 4); /* and written on */
         drain(f);
@@ -210,11 +283,11 @@ static void a_file_of_an_earlier_run_is_adopted(void **state)
     struct repl_spool_file *file = repl_spool_find(&f->spool, 42);
     assert_true(repl_spool_readable(file) == 11 && repl_spool_appended(file) == 11);
     assert_int_equal(open_descriptors(), before);
-    assert_true(repl_ok(repl_spool_read(file, 5, back, 6, &err)));
+    read_back(f, file, 5, back, 6);
     assert_memory_equal(back, "before", 6);
     append(f, 43, "x", 1); /* beside it, the spool goes on */
     drain(f);
-    assert_true(repl_ok(repl_spool_read(file, 0, back, 4, &err)));
+    read_back(f, file, 0, back, 4);
     assert_memory_equal(back, "from", 4);
     assert_int_equal(file_count(f), 2);
     repl_spool_drop(&f->spool, 42);
@@ -226,6 +299,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(appended_bytes_become_readable, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_dropped_file_is_gone_at_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_not_in_memory_is_awaited, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_file_that_lost_its_end_is_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(many_files_take_few_descriptors, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_failed_write_is_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_file_of_an_earlier_run_is_adopted, set_up, tear_down),
