@@ -36,11 +36,8 @@ repl_result repl_pipeline_init(struct repl_pipeline *p, const struct repl_pipeli
 
 void repl_pipeline_fini(struct repl_pipeline *p)
 {
-    while (p->segments != NULL) {
-        struct repl_pipeline_segment *segment = p->segments;
-        p->segments = segment->next;
-        repl_pipeline_segment_free(p, segment);
-    }
+    while (p->segments != NULL)
+        repl_pipeline_segment_free(p, p->segments);
     repl_segment_builder_free(p->builder);
     repl_digest_table_fini(&p->table);
     repl_round_fini(&p->round);
@@ -162,7 +159,6 @@ static void segment_acknowledged(struct repl_pipeline *p, uint64_t number)
     p->sent_bytes += segment->size;
     if (segment->begin_ns != 0)
         p->site_begin_ns = segment->begin_ns;
-    p->segments = segment->next;
     repl_pipeline_segment_free(p, segment);
     repl_pipeline_drop(p, number);
     repl_pipeline_rest(p);
@@ -171,11 +167,8 @@ static void segment_acknowledged(struct repl_pipeline *p, uint64_t number)
 static void all_segments_drop(struct repl_pipeline *p)
 {
     repl_pipeline_abandon(p);
-    while (p->segments != NULL) {
-        struct repl_pipeline_segment *segment = p->segments;
-        p->segments = segment->next;
-        repl_pipeline_give_up(p, segment);
-    }
+    while (p->segments != NULL)
+        repl_pipeline_give_up(p, p->segments);
     p->spool_bytes = 0;
     p->point_changed_bytes = 0;
 }

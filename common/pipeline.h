@@ -133,11 +133,12 @@ struct repl_pipeline {
 
     /* the segment being built */
     struct repl_segment_builder *builder;
-    uint64_t number;                        /* of the newest segment begun */
-    struct repl_pipeline_segment *segments; /* a list, oldest first; the last is being built */
-    uint64_t spool_bytes;                   /* complete and not acknowledged */
-    uint64_t digest_bytes;                  /* of all segments */
-    uint64_t kept_bytes;                    /* of all segments: what they refer to by name */
+    uint64_t number; /* of the newest segment begun */
+    /* a list, oldest first; the newest is being built */
+    struct repl_pipeline_segment *segments, *newest;
+    uint64_t spool_bytes;  /* complete and not acknowledged */
+    uint64_t digest_bytes; /* of all segments */
+    uint64_t kept_bytes;   /* of all segments: what they refer to by name */
 
     /* the round */
     struct repl_round round;
@@ -202,15 +203,13 @@ void repl_pipeline_fini(struct repl_pipeline *p);
 bool repl_pipeline_track(struct repl_pipeline *p, const struct repl_track_record *record,
                          const char *cause);
 
-/* Whether a segment whose predecessor has this digest is the next that the site is to be sent; only
- * then may segments from before be taken over. */
-bool repl_pipeline_follows(const struct repl_pipeline *p, const struct repl_digest *prev);
-/* A complete segment that an earlier run left in the spool, before the first next; in their order,
- * each following the one before. digests: struct repl_batch_digest each, taken over; zeros where
- * one is not known. point: of one that has one. */
+/* A complete segment that an earlier run left in the spool, before the first next: the one that
+ * follows the state's checkpoint, then each that follows the one before. digests: struct
+ * repl_batch_digest each, taken over. point: of one that has one. kept: bytes in the spool, as of
+ * repl_keep_fn. */
 REPL_RESULT repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_segment *segment,
                                 const struct repl_point *point, struct repl_buffer *digests,
-                                struct repl_error *err);
+                                uint64_t kept, struct repl_error *err);
 
 void repl_pipeline_next(struct repl_pipeline *p, int64_t now_ns,
                         struct repl_pipeline_action *action);

@@ -3,10 +3,20 @@
 #include <stdlib.h>
 
 #include "base/ensure.h"
+#include "base/hash.h"
 #include "base/limits.h"
+
+void repl_pipeline_segment_add(struct repl_pipeline *p, struct repl_pipeline_segment *segment)
+{
+    segment->prev = p->newest;
+    *(p->newest != NULL ? &p->newest->next : &p->segments) = segment;
+    p->newest = segment;
+}
 
 void repl_pipeline_segment_free(struct repl_pipeline *p, struct repl_pipeline_segment *segment)
 {
+    *(segment->next != NULL ? &segment->next->prev : &p->newest) = segment->prev;
+    *(segment->prev != NULL ? &segment->prev->next : &p->segments) = segment->next;
     p->digest_bytes -= segment->digests.size;
     p->kept_bytes -= segment->kept;
     repl_buffer_fini(&segment->digests);
@@ -46,12 +56,8 @@ void repl_pipeline_abandon(struct repl_pipeline *p)
     repl_segment_builder_free(p->builder);
     p->builder = NULL;
     repl_ship_abandon(&p->ship, p->number);
-    struct repl_pipeline_segment **link = &p->segments;
-    while ((*link)->next != NULL)
-        link = &(*link)->next;
-    ensure((*link)->number == p->number);
-    repl_pipeline_give_up(p, *link);
-    *link = NULL;
+    ensure(p->newest->number == p->number);
+    repl_pipeline_give_up(p, p->newest);
 }
 
 /* --- the segment being built ----------------------------------------------------------------- */
@@ -91,29 +97,21 @@ repl_result repl_pipeline_begin(struct repl_pipeline *p, int64_t now_ns, struct 
         repl_segment_builder_free(p->builder);
         p->builder = NULL;
         repl_pipeline_drop(p, segment->number); /* the sink may have taken some of it */
-        repl_pipeline_segment_free(p, segment);
+        free(segment);
         return result;
     }
-    struct repl_pipeline_segment **link = &p->segments;
-    while (*link != NULL)
-        link = &(*link)->next;
-    *link = segment;
+    repl_pipeline_segment_add(p, segment);
     p->epoch.next_seq = header.to_seq;
     return REPL_SUCCESS;
 }
 
-bool repl_pipeline_follows(const struct repl_pipeline *p, const struct repl_digest *prev)
-{
-    struct repl_head tail = repl_ship_tail(&p->ship);
-    return repl_digest_equal(&tail.digest, prev);
-}
-
 repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_segment *segment,
                                 const struct repl_point *point, struct repl_buffer *digests,
-                                struct repl_error *err)
+                                uint64_t kept, struct repl_error *err)
 {
+    struct repl_head tail = repl_ship_tail(&p->ship);
     ensure(segment->complete && segment->number > p->number);
-    ensure(repl_pipeline_follows(p, &segment->prev));
+    ensure(repl_digest_equal(&tail.digest, &segment->prev));
     struct repl_pipeline_segment *adopted = calloc(1, sizeof *adopted);
     if (adopted == NULL || !repl_ok(repl_ship_begin(&p->ship, segment, err))) {
         free(adopted);
@@ -125,15 +123,14 @@ repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_
         repl_digest_table_sent(&p->table, pages[i].page, &pages[i].digest, segment->number);
     adopted->number = p->number = segment->number;
     adopted->size = segment->size;
+    adopted->kept = kept;
     adopted->begin_ns = point != NULL ? point->begin_ns : 0;
     adopted->digests = *digests;
     *digests = (struct repl_buffer){0};
     p->spool_bytes += segment->size;
     p->digest_bytes += adopted->digests.size;
-    struct repl_pipeline_segment **link = &p->segments;
-    while (*link != NULL)
-        link = &(*link)->next;
-    *link = adopted;
+    p->kept_bytes += kept;
+    repl_pipeline_segment_add(p, adopted);
     uint64_t next_seq = segment->to_seq + segment->has_point;
     if (p->epoch.next_seq < next_seq)
         p->epoch.next_seq = next_seq;
@@ -147,11 +144,8 @@ repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_
 
 static struct repl_pipeline_segment *building_segment(struct repl_pipeline *p)
 {
-    struct repl_pipeline_segment *segment = p->segments;
-    while (segment->next != NULL)
-        segment = segment->next;
-    ensure(segment->number == p->number);
-    return segment;
+    ensure(p->newest->number == p->number);
+    return p->newest;
 }
 
 /* Ends the segment being built, in a point or, as a part that others follow, without one. */

@@ -102,28 +102,27 @@ repl_result repl_pipeline_run(const struct repl_pipeline *p, uint64_t first,
     return REPL_SUCCESS;
 }
 
-/* Whether the run is still all there, and still nobody's but ours. */
-static struct repl_pipeline_segment **run_link(struct repl_pipeline *p)
+/* NULL: the run is not all there any more, or no longer nobody's but ours. */
+static struct repl_pipeline_segment *run_first(struct repl_pipeline *p)
 {
-    struct repl_pipeline_segment **link = &p->segments;
-    while (*link != NULL && (*link)->number != p->coalesce_first)
-        link = &(*link)->next;
-    uint64_t last = 0;
-    for (const struct repl_pipeline_segment *s = *link; s != NULL; s = s->next) {
+    struct repl_pipeline_segment *first = p->segments;
+    while (first != NULL && first->number != p->coalesce_first)
+        first = first->next;
+    for (const struct repl_pipeline_segment *s = first; s != NULL; s = s->next) {
         if (!is_free(p, s))
             return NULL;
-        last = s->number;
     }
-    return last == p->coalesce_last && p->builder == NULL ? link : NULL;
+    return first != NULL && p->newest->number == p->coalesce_last && p->builder == NULL ? first
+                                                                                        : NULL;
 }
 
-static repl_result run_replace(struct repl_pipeline *p, struct repl_pipeline_segment **link,
+static repl_result run_replace(struct repl_pipeline *p, struct repl_pipeline_segment *first,
                                const struct repl_ship_segment *merged)
 {
     struct repl_pipeline_segment *into = calloc(1, sizeof *into);
     if (into == NULL)
         return (repl_result){REPL_E_NOMEM};
-    for (const struct repl_pipeline_segment *s = *link; s != NULL; s = s->next) {
+    for (const struct repl_pipeline_segment *s = first; s != NULL; s = s->next) {
         repl_result result =
             repl_buffer_append(&into->digests, s->digests.data, s->digests.size, NULL);
         if (!repl_ok(result)) {
@@ -136,7 +135,7 @@ static repl_result run_replace(struct repl_pipeline *p, struct repl_pipeline_seg
     for (size_t i = 0; i < into->digests.size / sizeof *digests; i++)
         repl_digest_table_sent(&p->table, digests[i].page, &digests[i].digest, merged->number);
     p->digest_bytes += into->digests.size;
-    for (struct repl_pipeline_segment *s = *link, *next; s != NULL; s = next) {
+    for (struct repl_pipeline_segment *s = first, *next; s != NULL; s = next) {
         next = s->next;
         into->begin_ns = s->begin_ns;
         p->spool_bytes -= s->size;
@@ -146,7 +145,7 @@ static repl_result run_replace(struct repl_pipeline *p, struct repl_pipeline_seg
     into->number = merged->number;
     into->size = merged->size;
     p->spool_bytes += merged->size;
-    *link = into;
+    repl_pipeline_segment_add(p, into);
     repl_ship_replace(&p->ship, p->coalesce_first, merged);
     return REPL_SUCCESS;
 }
@@ -157,8 +156,8 @@ bool repl_pipeline_coalesced(struct repl_pipeline *p, repl_result result, uint64
 {
     ensure(p->coalescing);
     p->coalescing = false;
-    struct repl_pipeline_segment **link = repl_ok(result) ? run_link(p) : NULL;
-    if (link == NULL || footer->file_size > p->coalesce_bytes / 4 * 3)
+    struct repl_pipeline_segment *first = repl_ok(result) ? run_first(p) : NULL;
+    if (first == NULL || footer->file_size > p->coalesce_bytes / 4 * 3)
         return false;
     const struct repl_ship_segment merged = {.number = number,
                                              .from_seq = header->from_seq,
@@ -170,7 +169,7 @@ bool repl_pipeline_coalesced(struct repl_pipeline *p, repl_result result, uint64
                                              .has_point = footer->point_count > 0,
                                              .digest = footer->digest,
                                              .size = footer->file_size};
-    if (!repl_ok(run_replace(p, link, &merged)))
+    if (!repl_ok(run_replace(p, first, &merged)))
         return false;
     p->coalesced_points += footer->point_count - 1;
     p->coalesce_at_bytes =

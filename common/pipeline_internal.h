@@ -6,7 +6,7 @@
 #include "pipeline.h"
 
 struct repl_pipeline_segment {
-    struct repl_pipeline_segment *next;
+    struct repl_pipeline_segment *prev, *next;
     uint64_t number;
     uint64_t size;              /* once complete */
     uint64_t kept;              /* bytes kept of what it refers to */
@@ -21,6 +21,9 @@ static inline uint64_t repl_page_count_of(uint64_t volume_size)
 
 /* --- pipeline_build.c ------------------------------------------------------------------------ */
 
+/* At the end of the list. */
+void repl_pipeline_segment_add(struct repl_pipeline *p, struct repl_pipeline_segment *segment);
+/* Off the list. */
 void repl_pipeline_segment_free(struct repl_pipeline *p, struct repl_pipeline_segment *segment);
 /* Has the shell remove it from the spool. */
 void repl_pipeline_drop(struct repl_pipeline *p, uint64_t number);

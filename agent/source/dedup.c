@@ -195,6 +195,13 @@ repl_result repl_dedup_keep(void *context, uint64_t number, const struct repl_ba
     return result;
 }
 
+repl_result repl_dedup_adopt(struct repl_dedup *d, uint64_t number, struct repl_buffer *carried,
+                             struct repl_buffer *held, uint64_t *kept, struct repl_error *err)
+{
+    *kept = held->size / sizeof(struct repl_digest) * REPL_CHUNK_SIZE;
+    return repl_supply_adopt(&d->supply, number, carried, held, err);
+}
+
 void repl_dedup_drop(struct repl_dedup *d, uint64_t number)
 {
     repl_supply_drop(&d->supply, number);
@@ -288,7 +295,7 @@ void repl_dedup_start(struct repl_dedup *d)
 
 bool repl_dedup_is_idle(const struct repl_dedup *d)
 {
-    return d == NULL || (!d->index_out && !d->supply_out && d->supply.spool.writes_out == 0);
+    return d == NULL || (!d->index_out && !d->supply_out && repl_spool_is_idle(&d->supply.spool));
 }
 
 void repl_dedup_free(struct repl_dedup *d)

@@ -51,6 +51,10 @@ REPL_RESULT repl_dedup_keep(void *dedup, uint64_t number, const struct repl_batc
                             uint64_t *kept, struct repl_error *err);
 void repl_dedup_acknowledged(void *dedup, uint64_t number);
 
+/* What an earlier run holds for a segment it left in the spool (see repl_supply_adopt); before the
+ * start. *kept: bytes that takes there. */
+REPL_RESULT repl_dedup_adopt(struct repl_dedup *dedup, uint64_t number, struct repl_buffer *carried,
+                             struct repl_buffer *held, uint64_t *kept, struct repl_error *err);
 void repl_dedup_drop(struct repl_dedup *dedup, uint64_t number);
 /* The site holds nothing of the volume. */
 void repl_dedup_forget(struct repl_dedup *dedup);

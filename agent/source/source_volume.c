@@ -94,13 +94,6 @@ void volume_fail(struct repl_source_volume *v, const struct repl_error *err)
 
 /* --- a spool that fills ---------------------------------------------------------------------- */
 
-static void spool_file_remove(const struct repl_source_volume *v, uint64_t number)
-{
-    char name[REPL_SPOOL_NAME_SIZE];
-    repl_spool_name(number, REPL_SPOOL_SEGMENT, name);
-    unlinkat(v->dir.spool_fd, name, 0);
-}
-
 static void coalesced(void *context, const struct repl_coalesce_result *done)
 {
     struct repl_source_volume *v = context;
@@ -122,7 +115,7 @@ static void coalesced(void *context, const struct repl_coalesce_result *done)
         if (!repl_ok(repl_spool_adopt(&v->spool, done->into, done->footer.file_size, &err)))
             volume_fail(v, &err);
     } else {
-        spool_file_remove(v, done->into);
+        repl_ignore(repl_spool_remove(v->dir.spool_fd, done->into, &err));
     }
     volume_pump(v);
 }
@@ -340,32 +333,6 @@ static repl_result grown_follow(struct repl_source_volume *v, struct repl_error 
     return repl_pipeline_grow(&v->pipeline, v->device.size, v->dir.digests, err);
 }
 
-/* The first of the segments that follows what the site is known to have; all before it came back by
- * a power cut. */
-static size_t spool_first(const struct repl_source_volume *v, const struct repl_spool_load *load)
-{
-    size_t first = 0;
-    while (first < load->segment_count &&
-           !repl_pipeline_follows(&v->pipeline, &load->segments[first].header.prev))
-        first++;
-    return first;
-}
-
-/* Chunks that go by name could not be supplied any more. */
-static bool is_adoptable(const struct repl_source_volume *v,
-                         const struct repl_spool_segment *segment)
-{
-    static const struct repl_page_digest unknown;
-    const struct repl_batch_digest *digests = (const void *)segment->digests.data;
-    size_t count = segment->digests.size / sizeof *digests;
-    for (size_t i = 0; i < count; i++) {
-        if (memcmp(&digests[i].digest, &unknown, sizeof unknown) == 0)
-            return false;
-    }
-    /* A device that grew just before, and a state that was not written any more. */
-    return segment->volume_size <= v->dir.state.volume_size;
-}
-
 static repl_result segment_adopt(struct repl_source_volume *v, struct repl_spool_segment *segment,
                                  struct repl_error *err)
 {
@@ -381,9 +348,12 @@ static repl_result segment_adopt(struct repl_source_volume *v, struct repl_spool
         .digest = segment->digest,
         .size = segment->size_bytes,
     };
+    uint64_t kept;
     REPL_TRY(repl_spool_adopt(&v->spool, segment->number, segment->size_bytes, err));
+    REPL_TRY(
+        repl_dedup_adopt(v->dedup, segment->number, &segment->carried, &segment->held, &kept, err));
     return repl_pipeline_adopt(&v->pipeline, &adopted, segment->has_point ? &segment->point : NULL,
-                               &segment->digests, err);
+                               &segment->digests, kept, err);
 }
 
 /* What an earlier run of the agent had built and the site has not got. */
@@ -393,20 +363,17 @@ static repl_result spool_take_over(struct repl_source_volume *v, struct repl_err
         .dir_fd = v->dir.spool_fd,
         .volume = v->dir.state.volume,
         .lineage = v->dir.state.lineage,
+        .prev = v->dir.state.checkpoint.digest,
+        .volume_size_max = v->dir.state.volume_size,
         .threads = 2,
         .digest_bytes_max = REPL_VOLUME_DIGESTS_MAX,
     };
     struct repl_spool_load load;
     REPL_TRY(repl_spool_load(&options, &load, err));
     repl_result result = REPL_SUCCESS;
-    size_t first = spool_first(v, &load), end = first;
-    while (repl_ok(result) && end < load.segment_count && is_adoptable(v, &load.segments[end]))
-        result = segment_adopt(v, &load.segments[end++], err);
-    for (size_t i = 0; repl_ok(result) && i < load.segment_count; i++) {
-        if (i < first || i >= end)
-            spool_file_remove(v, load.segments[i].number);
-    }
-    v->adopted = end - first;
+    for (size_t i = 0; repl_ok(result) && i < load.segment_count; i++)
+        result = segment_adopt(v, &load.segments[i], err);
+    v->adopted = load.segment_count;
     if (load.why.code != REPL_OK)
         repl_log(LOG_WARNING, "volume %s: of the spool, %zu segments could not be used: %s",
                  volume_name(v), load.removed_count, load.why.text);

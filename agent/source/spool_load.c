@@ -1,6 +1,7 @@
 /*
- * Three steps: the names in the directory, each file by itself (on several
- * threads), then the chain from the first file to the first that does not fit.
+ * Four steps: the names in the directory, the first file that follows what the
+ * site has, each file from there by itself (on several threads), then the chain
+ * to the first that does not fit.
  */
 #include "source/spool_load.h"
 
@@ -39,14 +40,22 @@ struct spool_extent {
     size_t first; /* in the segment's digests */
 };
 
+/* A chunk that the segment names, and where the digests of its pages go. */
+struct spool_reference {
+    struct repl_digest name;
+    size_t first;
+    bool held;
+};
+
 /* What one thread needs to read files one after the other. */
 struct spool_reader {
     const struct repl_spool_load_options *options;
     struct repl_frame_coder *coder;
     struct repl_sha256 *sha;
     struct repl_buffer stored;
-    struct repl_buffer extents; /* struct spool_extent */
-    uint8_t *raw;               /* a frame */
+    struct repl_buffer extents;    /* struct spool_extent */
+    struct repl_buffer references; /* struct spool_reference */
+    uint8_t *raw;                  /* a frame */
     int fd;
 };
 
@@ -134,6 +143,10 @@ static repl_result pages_add(struct spool_reader *r, const struct repl_record *r
     size_t tail = (size_t)(record->length % REPL_PAGE_SIZE);
     if (record->type == REPL_RECORD_ZERO && tail > 0)
         page[count - 1].digest = page_digest(r, zeros, tail);
+    if (record->type == REPL_RECORD_CHUNK) {
+        struct spool_reference reference = {.name = record->chunk, .first = before};
+        return repl_buffer_append(&r->references, &reference, sizeof reference, err);
+    }
     if (record->type != REPL_RECORD_DATA)
         return REPL_SUCCESS;
     struct spool_extent extent = {.frame = record->frame,
@@ -149,7 +162,7 @@ static repl_result manifest_read(struct spool_reader *r, const struct repl_segme
     struct repl_record_walk walk;
     repl_record_walk_begin(&walk, s, r->coder);
     repl_result result;
-    r->extents.size = 0;
+    r->extents.size = r->references.size = 0;
     for (bool done = false;;) {
         struct repl_record record;
         result = repl_record_walk_next(&walk, &record, &done, err);
@@ -203,6 +216,109 @@ static repl_result frames_read(struct spool_reader *r, const struct repl_segment
     return REPL_SUCCESS;
 }
 
+/* --- the chunks it names --------------------------------------------------------------------- */
+
+static repl_result file_open(struct spool_reader *r, uint64_t number, const char *suffix,
+                             uint64_t *size, struct repl_error *err)
+{
+    char name[REPL_SPOOL_NAME_SIZE];
+    struct stat status;
+    repl_spool_name(number, suffix, name);
+    r->fd = openat(r->options->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (r->fd < 0 || fstat(r->fd, &status) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "it cannot be opened");
+    if (!S_ISREG(status.st_mode))
+        return repl_fail(err, REPL_E_CORRUPT, "it is not a file");
+    *size = (uint64_t)status.st_size;
+    return REPL_SUCCESS;
+}
+
+static void file_close(struct spool_reader *r)
+{
+    if (r->fd >= 0)
+        close(r->fd);
+    r->fd = -1;
+}
+
+static int reference_order(const void *a, const void *b)
+{
+    const struct spool_reference *x = a, *y = b;
+    return memcmp(x->name.bytes, y->name.bytes, sizeof x->name.bytes);
+}
+
+/* Whoever names the chunk has the digests of its pages now. */
+static void references_resolve(struct spool_reader *r, const struct repl_digest *name,
+                               const struct repl_digest pages[REPL_CHUNK_PAGES],
+                               struct repl_batch_digest *digests)
+{
+    const struct spool_reference key = {.name = *name};
+    struct spool_reference *all = (void *)r->references.data;
+    size_t count = r->references.size / sizeof *all;
+    struct spool_reference *found =
+        count > 0 ? bsearch(&key, all, count, sizeof *all, reference_order) : NULL;
+    while (found != NULL && found > all && repl_digest_equal(&found[-1].name, name))
+        found--;
+    for (; found != NULL && found < all + count && repl_digest_equal(&found->name, name); found++) {
+        found->held = true;
+        for (size_t i = 0; i < REPL_CHUNK_PAGES; i++)
+            digests[found->first + i].digest = repl_page_digest_of(&pages[i]);
+    }
+}
+
+static repl_result held_read(struct spool_reader *r, uint64_t size, struct repl_spool_segment *out,
+                             struct repl_error *err)
+{
+    struct repl_digest pages[REPL_CHUNK_PAGES], name;
+    if (size % REPL_CHUNK_SIZE != 0)
+        return repl_fail(err, REPL_E_CORRUPT, "the last of the chunks beside it is torn");
+    for (uint64_t at = 0; at < size; at += REPL_CHUNK_SIZE) {
+        REPL_TRY(read_at(r, at, r->raw, REPL_CHUNK_SIZE, err));
+        for (size_t i = 0; i < REPL_CHUNK_PAGES; i++)
+            repl_page_digest(r->sha, r->raw + i * REPL_PAGE_SIZE, REPL_PAGE_SIZE, &pages[i]);
+        repl_chunk_name(r->sha, pages, &name);
+        REPL_TRY(repl_buffer_append(&out->held, &name, sizeof name, err));
+        references_resolve(r, &name, pages, (void *)out->digests.data);
+    }
+    return REPL_SUCCESS;
+}
+
+/* NUMBER.supply, which a segment that names no chunk may lack. A chunk there that is not named is
+ * one whose pages were written again before the segment was complete. */
+static repl_result supply_read(struct spool_reader *r, struct repl_spool_segment *out,
+                               struct repl_error *err)
+{
+    struct spool_reference *references = (void *)r->references.data;
+    size_t count = r->references.size / sizeof *references;
+    uint64_t size = 0;
+    if (count > 1)
+        qsort(references, count, sizeof *references, reference_order);
+    file_close(r);
+    repl_result result = file_open(r, out->number, REPL_SPOOL_SUPPLY, &size, err);
+    if (!repl_ok(result) && err->os_errno == ENOENT && count == 0)
+        return REPL_SUCCESS;
+    if (repl_ok(result))
+        result = held_read(r, size, out, err);
+    if (!repl_ok(result))
+        return repl_forward(result, err, "the chunks it names");
+    for (size_t i = 0; i < count; i++) {
+        if (!references[i].held)
+            return repl_fail(err, REPL_E_CORRUPT,
+                             "a chunk that it names is not held beside it any more");
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result carried_read(const struct repl_segment *s, struct repl_spool_segment *out,
+                                struct repl_error *err)
+{
+    for (uint32_t i = 0; i < s->footer.chunk_count; i++)
+        REPL_TRY(
+            repl_buffer_append(&out->carried, &s->chunks[i].name, sizeof s->chunks[i].name, err));
+    return REPL_SUCCESS;
+}
+
+/* --- a segment ------------------------------------------------------------------------------- */
+
 static repl_result segment_read(struct spool_reader *r, const struct repl_segment *s,
                                 struct repl_spool_segment *out, struct repl_error *err)
 {
@@ -224,22 +340,20 @@ static repl_result segment_read(struct spool_reader *r, const struct repl_segmen
                          (unsigned long long)r->options->lineage);
     REPL_TRY(whole_check(r, s, err));
     REPL_TRY(manifest_read(r, s, out, err));
-    return frames_read(r, s, out, err);
+    if (out->volume_size > r->options->volume_size_max) /* the device grew, and a power cut */
+        return repl_fail(
+            err, REPL_E_REFUSED, "it is of a volume of %llu bytes, of which %llu are known",
+            (unsigned long long)out->volume_size, (unsigned long long)r->options->volume_size_max);
+    REPL_TRY(frames_read(r, s, out, err));
+    REPL_TRY(carried_read(s, out, err));
+    return supply_read(r, out, err); /* the last: it closes the segment's file */
 }
 
-static repl_result file_open(struct spool_reader *r, uint64_t number, uint64_t *size,
-                             struct repl_error *err)
+static void segment_fini(struct repl_spool_segment *segment)
 {
-    char name[REPL_SPOOL_NAME_SIZE];
-    struct stat status;
-    repl_spool_name(number, REPL_SPOOL_SEGMENT, name);
-    r->fd = openat(r->options->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (r->fd < 0 || fstat(r->fd, &status) != 0)
-        return repl_fail_errno(err, REPL_E_IO, errno, "it cannot be opened");
-    if (!S_ISREG(status.st_mode))
-        return repl_fail(err, REPL_E_CORRUPT, "it is not a file");
-    *size = (uint64_t)status.st_size;
-    return REPL_SUCCESS;
+    repl_buffer_fini(&segment->digests);
+    repl_buffer_fini(&segment->carried);
+    repl_buffer_fini(&segment->held);
 }
 
 static repl_result file_read(struct spool_reader *r, struct repl_spool_segment *out,
@@ -247,17 +361,34 @@ static repl_result file_read(struct spool_reader *r, struct repl_spool_segment *
 {
     struct repl_segment *segment = NULL;
     uint64_t size = 0;
-    repl_result result = file_open(r, out->number, &size, err);
+    repl_result result = file_open(r, out->number, REPL_SPOOL_SEGMENT, &size, err);
     if (repl_ok(result))
         result = repl_segment_open(read_at, r, size, &segment, err);
     if (repl_ok(result))
         result = segment_read(r, segment, out, err);
     repl_segment_free(segment);
-    if (r->fd >= 0)
-        close(r->fd);
-    r->fd = -1;
+    file_close(r);
     if (!repl_ok(result))
-        repl_buffer_fini(&out->digests);
+        segment_fini(out);
+    return result;
+}
+
+/* Whether it is a segment that follows prev, as far as its header says. */
+static repl_result file_follows(struct spool_reader *r, uint64_t number,
+                                const struct repl_digest *prev, struct repl_error *err)
+{
+    uint8_t bytes[REPL_SEGMENT_HEADER_SIZE];
+    struct repl_segment_header header;
+    uint64_t size;
+    repl_result result = file_open(r, number, REPL_SPOOL_SEGMENT, &size, err);
+    if (repl_ok(result))
+        result = read_at(r, 0, bytes, sizeof bytes, err);
+    if (repl_ok(result))
+        result = repl_segment_header_decode(bytes, sizeof bytes, &header, err);
+    file_close(r);
+    if (repl_ok(result) && !repl_digest_equal(&header.prev, prev))
+        result = repl_fail(err, REPL_E_REFUSED,
+                           "it does not follow the last segment that the site is known to have");
     return result;
 }
 
@@ -280,6 +411,7 @@ static void reader_fini(struct spool_reader *r)
     repl_sha256_free(r->sha);
     repl_buffer_fini(&r->stored);
     repl_buffer_fini(&r->extents);
+    repl_buffer_fini(&r->references);
     free(r->raw);
 }
 
@@ -287,10 +419,11 @@ static void reader_fini(struct spool_reader *r)
 
 struct spool_scan {
     const struct repl_spool_load_options *options;
-    struct repl_buffer entries; /* struct spool_entry */
-    atomic_size_t next;         /* to be read */
-    atomic_size_t stop;         /* entries behind this one need not be: it is broken */
-    atomic_size_t digest_bytes; /* of those that have been */
+    struct repl_buffer entries;  /* struct spool_entry */
+    struct repl_buffer supplies; /* uint64_t: numbers of the files with chunks */
+    atomic_size_t next;          /* to be read */
+    atomic_size_t stop;          /* entries behind this one need not be: it is broken */
+    atomic_size_t digest_bytes;  /* of those that have been */
 };
 
 static struct spool_entry *entries_of(struct spool_scan *scan, size_t *count)
@@ -351,10 +484,10 @@ static void scan_run(struct spool_scan *scan)
 
 /* --- the directory --------------------------------------------------------------------------- */
 
-/* NUMBER.seg as the spool writes it. */
-static bool name_parse(const char *name, uint64_t *number)
+/* As the spool writes it. */
+static bool name_parse(const char *name, const char *suffix, uint64_t *number)
 {
-    char expected[32];
+    char expected[REPL_SPOOL_NAME_SIZE];
     *number = 0;
     for (size_t i = 0; i < NAME_DIGITS; i++) {
         unsigned digit = (unsigned)name[i] - '0';
@@ -362,7 +495,7 @@ static bool name_parse(const char *name, uint64_t *number)
             return false;
         *number = *number * 10 + digit;
     }
-    repl_spool_name(*number, REPL_SPOOL_SEGMENT, expected);
+    repl_spool_name(*number, suffix, expected);
     return *number > 0 && strcmp(name, expected) == 0;
 }
 
@@ -372,15 +505,49 @@ static int entry_order(const void *a, const void *b)
     return x->segment.number < y->segment.number ? -1 : x->segment.number > y->segment.number;
 }
 
+static repl_result name_remove(int dir_fd, const char *name, struct repl_error *err)
+{
+    if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT ||
+        (errno == EISDIR && unlinkat(dir_fd, name, AT_REMOVEDIR) == 0))
+        return REPL_SUCCESS;
+    return repl_fail_errno(err, REPL_E_IO, errno, "spool: removing %s", name);
+}
+
+repl_result repl_spool_remove(int dir_fd, uint64_t number, struct repl_error *err)
+{
+    char name[REPL_SPOOL_NAME_SIZE];
+    repl_spool_name(number, REPL_SPOOL_SUPPLY, name);
+    REPL_TRY(name_remove(dir_fd, name, err));
+    repl_spool_name(number, REPL_SPOOL_SEGMENT, name);
+    return name_remove(dir_fd, name, err);
+}
+
 static repl_result name_take(struct spool_scan *scan, const char *name, struct repl_error *err)
 {
     struct spool_entry entry = {0};
+    uint64_t number;
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return REPL_SUCCESS;
-    if (name_parse(name, &entry.segment.number))
+    if (name_parse(name, REPL_SPOOL_SEGMENT, &entry.segment.number))
         return repl_buffer_append(&scan->entries, &entry, sizeof entry, err);
+    if (name_parse(name, REPL_SPOOL_SUPPLY, &number))
+        return repl_buffer_append(&scan->supplies, &number, sizeof number, err);
     if (unlinkat(scan->options->dir_fd, name, 0) != 0 && errno != ENOENT && errno != EISDIR)
         return repl_fail_errno(err, REPL_E_IO, errno, "spool: removing %s", name);
+    return REPL_SUCCESS;
+}
+
+/* Held for a segment that is not there. */
+static repl_result orphans_remove(struct spool_scan *scan, struct repl_error *err)
+{
+    const uint64_t *supplies = (const void *)scan->supplies.data;
+    size_t count;
+    const struct spool_entry *entries = entries_of(scan, &count);
+    for (size_t i = 0; i < scan->supplies.size / sizeof *supplies; i++) {
+        const struct spool_entry key = {.segment = {.number = supplies[i]}};
+        if (count == 0 || bsearch(&key, entries, count, sizeof *entries, entry_order) == NULL)
+            REPL_TRY(repl_spool_remove(scan->options->dir_fd, supplies[i], err));
+    }
     return REPL_SUCCESS;
 }
 
@@ -410,10 +577,39 @@ static repl_result names_read(struct spool_scan *scan, struct repl_error *err)
     struct spool_entry *entries = entries_of(scan, &count);
     if (count > 1)
         qsort(entries, count, sizeof *entries, entry_order);
-    return result;
+    return repl_ok(result) ? orphans_remove(scan, err) : result;
 }
 
 /* --- the chain ------------------------------------------------------------------------------- */
+
+/* What lies before the first that follows what the site has is removed. Where none does, nothing
+ * is read, and the first says why. */
+static repl_result chain_find(struct spool_scan *scan, struct repl_error *err)
+{
+    struct spool_reader reader = {.options = scan->options, .fd = -1};
+    size_t count, first = 0;
+    struct spool_entry *entries = entries_of(scan, &count);
+    for (; first < count; first++) {
+        struct spool_entry *entry = &entries[first];
+        entry->result =
+            file_follows(&reader, entry->segment.number, &scan->options->prev, &entry->err);
+        if (repl_ok(entry->result))
+            break;
+        if (is_shortage(entry->result, &entry->err)) {
+            *err = entry->err;
+            return repl_forward(entry->result, err, "spool: reading it back");
+        }
+    }
+    if (first == count) {
+        atomic_store(&scan->next, count);
+        return REPL_SUCCESS;
+    }
+    for (size_t i = 0; i < first; i++)
+        REPL_TRY(repl_spool_remove(scan->options->dir_fd, entries[i].segment.number, err));
+    memmove(entries, entries + first, (count - first) * sizeof *entries);
+    scan->entries.size -= first * sizeof *entries;
+    return REPL_SUCCESS;
+}
 
 /* How many entries from the first on are whole and follow each other; why says what is wrong with
  * the one behind them. */
@@ -440,16 +636,6 @@ static size_t chain_length(const struct spool_scan *scan, struct spool_entry *en
     return count;
 }
 
-static repl_result entry_remove(int dir_fd, const struct spool_entry *entry, struct repl_error *err)
-{
-    char name[REPL_SPOOL_NAME_SIZE];
-    repl_spool_name(entry->segment.number, REPL_SPOOL_SEGMENT, name);
-    if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT ||
-        (errno == EISDIR && unlinkat(dir_fd, name, AT_REMOVEDIR) == 0))
-        return REPL_SUCCESS;
-    return repl_fail_errno(err, REPL_E_IO, errno, "spool: removing %s", name);
-}
-
 /* The last first: what is left after a failure or a crash is still a chain and its end. */
 static repl_result rest_remove(const struct spool_scan *scan, const struct spool_entry *entries,
                                size_t first, size_t count, struct repl_error *why,
@@ -463,7 +649,7 @@ static repl_result rest_remove(const struct spool_scan *scan, const struct spool
                              "spool: %zu of %zu segments are given up, from %s on", count - first,
                              count, name));
     for (size_t i = count; i > first; i--)
-        REPL_TRY(entry_remove(scan->options->dir_fd, &entries[i - 1], err));
+        REPL_TRY(repl_spool_remove(scan->options->dir_fd, entries[i - 1].segment.number, err));
     return REPL_SUCCESS;
 }
 
@@ -481,7 +667,7 @@ static repl_result chain_take(const struct spool_scan *scan, struct spool_entry 
     REPL_TRY(rest_remove(scan, entries, length, count, &out->why, err));
     for (; out->segment_count < length; out->segment_count++) {
         out->segments[out->segment_count] = entries[out->segment_count].segment;
-        entries[out->segment_count].segment.digests = (struct repl_buffer){0};
+        entries[out->segment_count].segment = (struct repl_spool_segment){0};
     }
     out->removed_count = count - length;
     return REPL_SUCCESS;
@@ -494,6 +680,8 @@ repl_result repl_spool_load(const struct repl_spool_load_options *options,
     struct spool_scan scan = {.options = options};
     *out = (struct repl_spool_load){0};
     repl_result result = names_read(&scan, err);
+    if (repl_ok(result))
+        result = chain_find(&scan, err);
     size_t count;
     struct spool_entry *entries = entries_of(&scan, &count);
     if (repl_ok(result)) {
@@ -501,8 +689,9 @@ repl_result repl_spool_load(const struct repl_spool_load_options *options,
         result = chain_take(&scan, entries, count, out, err);
     }
     for (size_t i = 0; i < count; i++)
-        repl_buffer_fini(&entries[i].segment.digests);
+        segment_fini(&entries[i].segment);
     repl_buffer_fini(&scan.entries);
+    repl_buffer_fini(&scan.supplies);
     if (!repl_ok(result))
         repl_spool_load_fini(out);
     return result;
@@ -511,7 +700,7 @@ repl_result repl_spool_load(const struct repl_spool_load_options *options,
 void repl_spool_load_fini(struct repl_spool_load *load)
 {
     for (size_t i = 0; i < load->segment_count; i++)
-        repl_buffer_fini(&load->segments[i].digests);
+        segment_fini(&load->segments[i]);
     free(load->segments);
     *load = (struct repl_spool_load){0};
 }

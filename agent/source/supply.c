@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/ensure.h"
 #include "base/hash.h"
 #include "segment/segment_builder.h"
 
@@ -91,9 +92,9 @@ static uint32_t *slot_find(const struct supply_segment *segment, const struct re
     }
 }
 
-static repl_result slots_grow(struct supply_segment *segment, struct repl_error *err)
+/* count: a power of two, more than twice as many as are held. */
+static repl_result slots_make(struct supply_segment *segment, size_t count, struct repl_error *err)
 {
-    size_t count = segment->slot_count > 0 ? 2 * segment->slot_count : 64;
     uint32_t *slots = calloc(count, sizeof *slots);
     if (slots == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for the names of chunks");
@@ -110,7 +111,7 @@ static repl_result held_add(struct supply_segment *segment, const struct repl_di
                             bool *added, struct repl_error *err)
 {
     if (segment->slot_count <= 2 * held_count(segment))
-        REPL_TRY(slots_grow(segment, err));
+        REPL_TRY(slots_make(segment, segment->slot_count > 0 ? 2 * segment->slot_count : 64, err));
     uint32_t *slot = slot_find(segment, name);
     *added = *slot == 0;
     if (!*added)
@@ -133,6 +134,28 @@ static repl_result segment_get(struct repl_supply *supply, uint64_t number,
     (*out)->next = supply->segments;
     supply->segments = *out;
     return REPL_SUCCESS;
+}
+
+repl_result repl_supply_adopt(struct repl_supply *supply, uint64_t number,
+                              struct repl_buffer *carried, struct repl_buffer *held,
+                              struct repl_error *err)
+{
+    struct supply_segment *segment;
+    size_t slots = 64;
+    ensure(segment_find(supply, number) == NULL);
+    if (carried->size == 0 && held->size == 0)
+        return REPL_SUCCESS;
+    REPL_TRY(segment_get(supply, number, &segment, err));
+    segment->carried = *carried;
+    segment->held = *held;
+    *carried = *held = (struct repl_buffer){0};
+    size_t count = held_count(segment);
+    if (count == 0)
+        return REPL_SUCCESS;
+    while (slots <= 2 * count)
+        slots *= 2;
+    REPL_TRY(slots_make(segment, slots, err));
+    return repl_spool_adopt(&supply->spool, number, (uint64_t)count * REPL_CHUNK_SIZE, err);
 }
 
 /* References whose bytes follow each other are one write. */

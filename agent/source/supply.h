@@ -15,6 +15,9 @@
  * The price is disk: while the link is down, what is held fills the spool with
  * bytes that compression would have made fewer.
  *
+ * What is held outlives the agent with the segments that name it: a chunk's name
+ * is a hash of its bytes, so that nothing else has to be written down.
+ *
  * Everything belongs to the loop's thread but repl_supply_build.
  */
 #ifndef REPL_AGENT_SUPPLY_H
@@ -44,6 +47,12 @@ REPL_RESULT repl_supply_hold(struct repl_supply *supply, uint64_t number,
 /* Appends the names (struct repl_digest) of all chunks that segment number carries or refers to. */
 REPL_RESULT repl_supply_names(const struct repl_supply *supply, uint64_t number,
                               struct repl_buffer *out, struct repl_error *err);
+/* Takes over what an earlier run holds for segment number: the names of the chunks it carries and
+ * of those that lie in its file, in that order, as they were read back (spool_load.h). Both buffers
+ * are taken over. */
+REPL_RESULT repl_supply_adopt(struct repl_supply *supply, uint64_t number,
+                              struct repl_buffer *carried, struct repl_buffer *held,
+                              struct repl_error *err);
 void repl_supply_drop(struct repl_supply *supply, uint64_t number);
 /* All that is held for segment number can be read. */
 bool repl_supply_is_readable(struct repl_supply *supply, uint64_t number);

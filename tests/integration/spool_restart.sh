@@ -60,6 +60,38 @@ for signal in TERM KILL; do
     : >"$workdir/agent.log"
 done
 
+note "segments that name chunks, and the agent ends"
+put_file() { # COPY: 3 MiB of the device, at a place of their own
+    run dd if="$workdir/file" of="$disk" bs=1M seek=$((30 + 3 * $1)) oflag=direct conv=notrunc status=none
+}
+more_than() { [ "$(segments)" -gt "$1" ]; }
+run dd if=/dev/urandom of="$workdir/file" bs=1M count=3 status=none
+put_file 0
+equal "after the file"
+seed=$(site_value raw .point.seq)
+stop_site
+for copy in 1 2 3; do
+    kept=$(segments)
+    put_file $copy
+    wait_for 20 "copy $copy is spooled" more_than "$kept"
+    run dd if=/dev/urandom of="$disk" bs=4k count=3 seek=$((100 + copy * 10)) oflag=direct conv=notrunc status=none
+    wait_for 20 "and a point behind it" more_than $((kept + 1))
+done
+kept=$(segments)
+: >"$workdir/agent.log"
+stop_agent KILL
+start_agent
+wait_for 10 "the spool is taken over" grep -q "segments of before are in the spool" "$workdir/agent.log"
+note "$(grep -o '[0-9]* segments of before' "$workdir/agent.log") of $kept, $(find "$spool" -name '*.supply' | wc -l) of them name chunks"
+[ "$(find "$spool" -name '*.supply' | wc -l)" -ge 3 ] || fail "what the segments name is gone"
+start_site
+equal "after segments that name chunks"
+got=$(points_since "$seed") || fail "the points behind $seed have a hole"
+[ "$got" -ge "$kept" ] || fail "$got points arrived, of $kept in the spool"
+[ "$(find "$spool" -type f | wc -l)" = 0 ] || fail "the spool is not empty"
+grep -q "the site lacks" "$workdir/agent.log" && fail "something was missing"
+note "$got points arrived"
+
 note "a file of the spool is damaged meanwhile"
 seed=$(site_value raw .point.seq)
 stop_site

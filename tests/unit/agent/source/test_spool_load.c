@@ -29,7 +29,7 @@ struct fixture {
     struct repl_digest last;
     struct repl_spool_load_options options;
     struct repl_spool_load load;
-    uint8_t pages[20 * PAGE]; /* what the segments' frames are made of */
+    uint8_t pages[2 * REPL_CHUNK_SIZE]; /* what the segments' frames and chunks are made of */
 };
 
 static int set_up(void **state)
@@ -44,6 +44,8 @@ static int set_up(void **state)
     f.options = (struct repl_spool_load_options){.dir_fd = f.dir_fd,
                                                  .volume = {{7}},
                                                  .lineage = 3,
+                                                 .prev = {{9}},
+                                                 .volume_size_max = UINT64_C(1) << 50,
                                                  .threads = 3,
                                                  .digest_bytes_max = 1 << 20};
     *state = &f;
@@ -96,6 +98,19 @@ static struct repl_segment_header header_of(struct fixture *f, uint64_t from, ui
                                         .prev = f->last};
 }
 
+/* What is held beside segment number: a chunk that it does not name, and the one it does. */
+static void supply_write(struct fixture *f, uint64_t number)
+{
+    char name[32];
+    snprintf(name, sizeof name, "%020llu.supply", (unsigned long long)number);
+    file_write(f, name, f->pages, 2 * REPL_CHUNK_SIZE);
+}
+
+static const uint8_t *named_chunk(const struct fixture *f)
+{
+    return f->pages + REPL_CHUNK_SIZE;
+}
+
 /* Pages 4 and 5, 8 to 23 by name, 30 and 31 zeros, and the short last one; frame 0 is not used. */
 static void segment_write(struct fixture *f, uint64_t number,
                           const struct repl_segment_header *header, bool has_point)
@@ -103,7 +118,7 @@ static void segment_write(struct fixture *f, uint64_t number,
     struct memory_file file = {0};
     struct repl_segment_builder *b;
     struct repl_segment_footer footer;
-    const struct repl_digest name = {{0x55}};
+    const struct repl_digest name = chunk_name_of(named_chunk(f));
     assert_true(
         repl_ok(repl_segment_builder_new(header, 40 * PAGE - 512, memory_sink, &file, &b, NULL)));
     add_frame(b, f->coder, f->pages + 10 * PAGE, PAGE);
@@ -134,6 +149,7 @@ static void segment_write(struct fixture *f, uint64_t number,
     name_of(number, text);
     file_write(f, text, file.bytes.data, file.bytes.size);
     repl_buffer_fini(&file.bytes);
+    supply_write(f, number);
 }
 
 /* (3, 4] in two parts, then a point each; numbers 11, 12, ... */
@@ -160,7 +176,7 @@ static void expect(struct fixture *f, size_t segments, size_t removed, const cha
     load(f);
     assert_int_equal(f->load.segment_count, segments);
     assert_int_equal(f->load.removed_count, removed);
-    assert_int_equal(file_count(f), segments);
+    assert_int_equal(file_count(f), 2 * segments);
     assert_int_equal(f->load.why.code == REPL_OK, removed == 0);
     if (words != NULL && strstr(f->load.why.text, words) == NULL)
         fail_msg("'%s' does not say '%s'", f->load.why.text, words);
@@ -174,14 +190,9 @@ static void expect(struct fixture *f, size_t segments, size_t removed, const cha
 static void page_expect(const struct repl_spool_segment *segment, size_t i, uint64_t page,
                         const void *bytes, size_t size)
 {
-    static const struct repl_page_digest unknown;
     const struct repl_batch_digest *digest =
         &((const struct repl_batch_digest *)(const void *)segment->digests.data)[i];
     assert_true(digest->page == page);
-    if (bytes == NULL) {
-        assert_memory_equal(&digest->digest, &unknown, sizeof unknown);
-        return;
-    }
     struct repl_digest whole = sha256_of(bytes, size);
     struct repl_page_digest wanted = repl_page_digest_of(&whole);
     assert_memory_equal(&digest->digest, &wanted, sizeof wanted);
@@ -207,10 +218,14 @@ static void a_whole_chain_is_taken(void **state)
         page_expect(s, 0, 4, f->pages + PAGE, PAGE);
         page_expect(s, 1, 5, f->pages + 100, PAGE);
         for (size_t k = 0; k < REPL_CHUNK_PAGES; k++)
-            page_expect(s, 2 + k, 8 + k, NULL, 0);
+            page_expect(s, 2 + k, 8 + k, named_chunk(f) + k * PAGE, PAGE);
         page_expect(s, 18, 30, zeros, PAGE);
         page_expect(s, 19, 31, zeros, PAGE);
         page_expect(s, 20, 39, f->pages, PAGE - 512);
+        const struct repl_digest held[] = {chunk_name_of(f->pages), chunk_name_of(named_chunk(f))};
+        assert_int_equal(s->held.size, sizeof held);
+        assert_memory_equal(s->held.data, held, sizeof held);
+        assert_int_equal(s->carried.size, 0);
     }
     assert_memory_equal(&f->load.segments[SEGMENTS - 1].digest, &f->last, sizeof f->last);
 }
@@ -249,9 +264,67 @@ static void a_flipped_byte_ends_the_chain(void **state)
         load(f);
         assert_int_equal(f->load.segment_count, round % SEGMENTS);
         assert_int_equal(f->load.removed_count, SEGMENTS - round % SEGMENTS);
-        assert_int_equal(file_count(f), round % SEGMENTS);
+        assert_int_equal(file_count(f), 2 * (round % SEGMENTS));
         assert_non_null(strstr(f->load.why.text, name));
     }
+}
+
+/* A segment whose chunks could not be supplied ends the chain. */
+static void a_chunk_that_is_not_held_ends_the_chain(void **state)
+{
+    struct fixture *f = *state;
+    static const char name[] = "00000000000000000013.supply";
+    chain_write(f);
+    assert_int_equal(unlinkat(f->dir_fd, name, 0), 0);
+    expect(f, 2, 3, "00000000000000000013.seg on: the chunks it names: it cannot be opened");
+    chain_write(f);
+    file_write(f, name, f->pages, REPL_CHUNK_SIZE);
+    expect(f, 2, 3, "a chunk that it names is not held beside it any more");
+    for (size_t at = REPL_CHUNK_SIZE; at < 2 * REPL_CHUNK_SIZE; at += 9973) {
+        chain_write(f);
+        f->pages[at] ^= 4;
+        supply_write(f, 13);
+        f->pages[at] ^= 4;
+        expect(f, 2, 3, "a chunk that it names is not held");
+    }
+    chain_write(f);
+    file_write(f, name, f->pages, 2 * REPL_CHUNK_SIZE - 1);
+    expect(f, 2, 3, "is torn");
+    /* of a chunk that is not named it does not matter what it is */
+    chain_write(f);
+    file_write(f, name, f->pages + PAGE, 2 * REPL_CHUNK_SIZE - PAGE);
+    int fd = openat(f->dir_fd, name, O_RDWR);
+    assert_true(fd >= 0 && ftruncate(fd, 0) == 0);
+    assert_true(pwrite(fd, named_chunk(f), REPL_CHUNK_SIZE, REPL_CHUNK_SIZE) == REPL_CHUNK_SIZE);
+    close(fd);
+    expect(f, SEGMENTS, 0, NULL);
+}
+
+/* What the site has was removed once, and a power cut may bring it back, or half of it. */
+static void what_the_site_has_goes_without_a_word(void **state)
+{
+    struct fixture *f = *state;
+    chain_write(f);
+    load(f);
+    f->options.prev = f->load.segments[1].digest;
+    file_write(f, "00000000000000000011.seg", "torn", 4);
+    load(f);
+    assert_int_equal(f->load.segment_count, SEGMENTS - 2);
+    assert_true(f->load.segments[0].number == 13);
+    assert_int_equal(f->load.removed_count, 0);
+    assert_int_equal(file_count(f), 2 * (SEGMENTS - 2));
+    f->options.prev.bytes[0] ^= 1;
+    expect(f, 0, SEGMENTS - 2, "does not follow the last segment that the site is known to have");
+}
+
+static void a_larger_volume_ends_the_chain(void **state)
+{
+    struct fixture *f = *state;
+    chain_write(f);
+    f->options.volume_size_max = 40 * PAGE - 512;
+    expect(f, SEGMENTS, 0, NULL);
+    f->options.volume_size_max--;
+    expect(f, 0, SEGMENTS, "of a volume of 163328 bytes, of which 163327 are known");
 }
 
 static void what_does_not_belong_ends_the_chain(void **state)
@@ -304,6 +377,9 @@ static void a_gap_ends_the_chain(void **state)
     chain_write(f); /* numbers may have gaps: the chain is what counts */
     assert_int_equal(
         renameat(f->dir_fd, "00000000000000000015.seg", f->dir_fd, "00000000000000000115.seg"), 0);
+    assert_int_equal(renameat(f->dir_fd, "00000000000000000015.supply", f->dir_fd,
+                              "00000000000000000115.supply"),
+                     0);
     load(f);
     assert_int_equal(f->load.segment_count, SEGMENTS);
     assert_true(f->load.segments[SEGMENTS - 1].number == 115);
@@ -312,10 +388,12 @@ static void a_gap_ends_the_chain(void **state)
 static void leftovers_of_other_names_go(void **state)
 {
     struct fixture *f = *state;
-    static const char *const names[] = {"00000000000000000012.seg.new", "00000000000000000000.seg",
-                                        "0000000000000000013.seg",      "99999999999999999999.seg",
-                                        "0000000000000000001x.seg",     "core",
-                                        "000000000000000000012.seg"};
+    static const char *const names[] = {
+        "00000000000000000012.seg.new", "00000000000000000000.seg",
+        "0000000000000000013.seg",      "99999999999999999999.seg",
+        "0000000000000000001x.seg",     "core",
+        "000000000000000000012.seg",    "supply",
+        "00000000000000000016.supply",  "00000000000000000013.supply.new"};
     chain_write(f);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         file_write(f, names[i], "left", 4);
@@ -333,7 +411,10 @@ static void what_cannot_be_read_ends_the_chain(void **state)
                      0);
     expect(f, SEGMENTS, 1, "it cannot be opened");
     assert_int_equal(mkfifoat(f->dir_fd, "00000000000000000010.seg", 0600), 0);
-    expect(f, 0, SEGMENTS + 1, "it is not a file");
+    expect(f, SEGMENTS, 0, NULL); /* before the chain */
+    assert_int_equal(unlinkat(f->dir_fd, "00000000000000000014.supply", 0), 0);
+    assert_int_equal(mkfifoat(f->dir_fd, "00000000000000000014.supply", 0600), 0);
+    expect(f, 3, 2, "it is not a file");
 }
 
 static void digests_are_bounded(void **state)
@@ -360,6 +441,7 @@ static void digests_are_bounded(void **state)
     repl_segment_builder_free(b);
     file_write(f, "00000000000000000011.seg", file.bytes.data, file.bytes.size);
     repl_buffer_fini(&file.bytes);
+    f->options.prev = header.prev;
     expect(f, 0, 1, "more pages than");
 }
 
@@ -379,6 +461,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_whole_chain_is_taken, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_torn_tail_goes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_flipped_byte_ends_the_chain, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_chunk_that_is_not_held_ends_the_chain, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_the_site_has_goes_without_a_word, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_larger_volume_ends_the_chain, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_does_not_belong_ends_the_chain, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_gap_ends_the_chain, set_up, tear_down),
         cmocka_unit_test_setup_teardown(leftovers_of_other_names_go, set_up, tear_down),

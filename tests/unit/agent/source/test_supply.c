@@ -280,6 +280,51 @@ static void dropped_with_its_segment(void **state)
     assert_int_equal(files_count(f), 0);
 }
 
+/* The names as they are read back from what lies there; contents in the order of the file. */
+static struct repl_buffer names_of(const uint64_t *contents, size_t count)
+{
+    struct repl_buffer names = {0};
+    for (size_t i = 0; i < count; i++) {
+        struct repl_digest name = chunk_name(contents[i]);
+        assert_true(repl_ok(repl_buffer_append(&names, &name, sizeof name, NULL)));
+    }
+    return names;
+}
+
+static void what_an_earlier_run_held_is_supplied(void **state)
+{
+    struct fixture *f = *state;
+    const uint64_t contents[] = {1, 2, 99, 3}, held[] = {1, 2, 3}, carried[] = {99};
+    const uint64_t asked[] = {3, 1};
+    struct repl_supply_plan plan;
+    hold(f, 5, contents, 4);
+    drain(f);
+    repl_supply_fini(&f->supply);
+    repl_supply_init(&f->supply, f->loop, f->dir_fd, progress, f);
+    struct repl_buffer held_names = names_of(held, 3), carried_names = names_of(carried, 1);
+    struct repl_buffer none = {0};
+    must(f, repl_supply_adopt(&f->supply, 5, &carried_names, &held_names, &f->err));
+    assert_true(held_names.size == 0 && carried_names.size == 0);
+    must(f, repl_supply_adopt(&f->supply, 6, &none, &none, &f->err));
+    assert_int_equal(names_count(f, 5), 4);
+    assert_true(repl_supply_is_readable(&f->supply, 5));
+    must(f, plan_make(f, 5, asked, 2, &plan));
+    must(f, repl_supply_build(&plan, &f->err));
+    assert_supplies(f, &plan, asked, 2);
+    repl_supply_plan_fini(&plan);
+    assert_true(hold(f, 7, held, 3) == 3 * REPL_CHUNK_SIZE); /* beside it, things go on */
+    drain(f);
+    assert_int_equal(files_count(f), 2);
+    repl_supply_drop(&f->supply, 5);
+    assert_int_equal(files_count(f), 1);
+    /* one that is not as long as its names say */
+    repl_supply_fini(&f->supply);
+    repl_supply_init(&f->supply, f->loop, f->dir_fd, progress, f);
+    held_names = names_of(held, 2);
+    assert_int_equal(repl_supply_adopt(&f->supply, 7, &none, &held_names, &f->err).code,
+                     REPL_E_CORRUPT);
+}
+
 static void rot_is_not_supplied(void **state)
 {
     struct fixture *f = *state;
@@ -311,6 +356,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(supplies_more_than_a_frame, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_not_held_is_not_supplied, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dropped_with_its_segment, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_an_earlier_run_held_is_supplied, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rot_is_not_supplied, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
