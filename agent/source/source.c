@@ -15,9 +15,14 @@
 #include "source/source_volume.h"
 #include "source/state_dir.h"
 
+/* Volumes that are opened at once: reading a spool back may take minutes, and leaves the workers to
+ * the volumes that run. */
+#define OPENERS 2
+
 struct source {
     const struct repl_config *config;
     struct repl_loop *loop;
+    struct repl_pool *openers;
     struct repl_client *client;
     struct repl_control *control;
     int lock_fd;
@@ -143,6 +148,7 @@ static repl_result volumes_start(struct source *s, const struct repl_client_opti
         REPL_TRY(group_find(s, s->config->volumes[i].group, &group, err));
         const struct repl_source_volume_options options = {
             .loop = s->loop,
+            .openers = s->openers,
             .client = s->client,
             .client_options = *client,
             .config = s->config,
@@ -174,6 +180,7 @@ static repl_result source_start(struct source *s, struct repl_error *err)
     REPL_TRY(repl_state_lock(config->state, &s->lock_fd, err));
     REPL_TRY(repl_loop_new(&loop, &s->loop, err));
     REPL_TRY(repl_loop_signals(s->loop, signal_arrived, s, err));
+    REPL_TRY(repl_pool_new(s->loop, OPENERS, (int)config->nice, "repl-open", &s->openers, err));
     REPL_TRY(repl_client_new(s->loop, &client, &s->client, err));
     REPL_TRY(repl_control_new(s->loop, config->control, control_answer, s, &s->control, err));
     return volumes_start(s, &client, err);
@@ -207,6 +214,7 @@ repl_result repl_source_run(const struct repl_config *config, struct repl_error 
         repl_source_group_free(s.groups[i]);
     free(s.groups);
     repl_client_free(s.client);
+    repl_pool_free(s.openers);
     repl_loop_free(s.loop);
     if (s.lock_fd >= 0)
         close(s.lock_fd);

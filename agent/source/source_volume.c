@@ -365,7 +365,7 @@ static repl_result spool_take_over(struct repl_source_volume *v, struct repl_err
         .lineage = v->dir.state.lineage,
         .prev = v->dir.state.checkpoint.digest,
         .volume_size_max = v->dir.state.volume_size,
-        .threads = 2,
+        .threads = 1,
         .digest_bytes_max = REPL_VOLUME_DIGESTS_MAX,
     };
     struct repl_spool_load load;
@@ -456,7 +456,8 @@ static repl_result parts_open(struct repl_source_volume *v, struct repl_error *e
     return result;
 }
 
-/* On a worker: laying out the digests of a large device, or loading the tracker, takes a while. */
+/* On a thread for it: laying out the digests of a large device, loading the tracker or reading the
+ * spool back takes a while. */
 static void open_work(struct repl_job *job)
 {
     struct repl_source_volume *v = job->context;
@@ -517,7 +518,7 @@ static void volume_open(struct repl_source_volume *v)
     ensure(v->phase == VOLUME_CLOSED);
     v->phase = VOLUME_OPENING;
     v->open_job = (struct repl_job){.work = open_work, .done = open_done, .context = v};
-    repl_loop_work(v->options.loop, &v->open_job);
+    repl_pool_work(v->options.openers, &v->open_job);
 }
 
 static void reopen_fired(struct repl_timer *timer)

@@ -15,6 +15,7 @@ struct repl_source_volume;
 
 struct repl_source_volume_options {
     struct repl_loop *loop;
+    struct repl_pool *openers; /* what opening a volume takes, which may be long */
     struct repl_client *client;
     struct repl_client_options client_options; /* for a blocking connection of its own */
     const struct repl_config *config;          /* outlives the volume */

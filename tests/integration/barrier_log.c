@@ -133,6 +133,7 @@ struct world {
     _Atomic bool ended;
 
     struct repl_loop *loop;
+    struct repl_pool *openers;
     struct repl_config config;
     struct repl_config_volume volume_config;
     struct repl_source_volume *volume;
@@ -788,6 +789,7 @@ static void world_open(struct world *world, const struct options *options, char 
     }
     must(repl_frame_coder_new(&world->coder, &err), &err);
     must(repl_loop_new(&loop, &world->loop, &err), &err);
+    must(repl_pool_new(world->loop, 1, 0, "open", &world->openers, &err), &err);
     world->config =
         (struct repl_config){.state = state_path, .spool_limit_bytes = UINT64_C(1) << 30};
     world->volume_config = (struct repl_config_volume){.name = (char *)(uintptr_t)VOLUME_NAME,
@@ -798,6 +800,7 @@ static void world_open(struct world *world, const struct options *options, char 
     world->link_timer = (struct repl_timer){.fire = link_fired, .context = world};
     world->patience_timer = (struct repl_timer){.fire = patience_fired, .context = world};
     const struct repl_source_volume_options volume = {.loop = world->loop,
+                                                      .openers = world->openers,
                                                       .config = &world->config,
                                                       .volume = &world->volume_config,
                                                       .rpo_ms = world->volume_config.rpo_ms,
@@ -810,6 +813,7 @@ static void world_open(struct world *world, const struct options *options, char 
 static void world_close(struct world *world)
 {
     repl_source_volume_free(world->volume);
+    repl_pool_free(world->openers);
     repl_loop_free(world->loop);
     repl_frame_coder_free(world->coder);
     for (unsigned i = 0; i < world->options.threads; i++) {
