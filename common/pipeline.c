@@ -36,8 +36,10 @@ repl_result repl_pipeline_init(struct repl_pipeline *p, const struct repl_pipeli
 
 void repl_pipeline_fini(struct repl_pipeline *p)
 {
-    while (p->segments != NULL)
-        repl_pipeline_segment_free(p, p->segments);
+    while (p->segments.oldest != NULL)
+        repl_pipeline_segment_free(p, &p->segments, p->segments.oldest);
+    while (p->acknowledged.oldest != NULL)
+        repl_pipeline_segment_free(p, &p->acknowledged, p->acknowledged.oldest);
     repl_segment_builder_free(p->builder);
     repl_digest_table_fini(&p->table);
     repl_round_fini(&p->round);
@@ -47,13 +49,15 @@ void repl_pipeline_fini(struct repl_pipeline *p)
 
 /* --- durability ------------------------------------------------------------------------------ */
 
-static bool is_sent(const struct repl_pipeline *p, const struct repl_digest *digest)
+int repl_pipeline_place_of(const struct repl_source_state *state, const struct repl_digest *head)
 {
-    for (uint32_t i = 0; i < p->state.sent_count; i++) {
-        if (repl_digest_equal(&p->state.sent[i].digest, digest))
-            return true;
+    if (repl_digest_equal(&state->checkpoint.digest, head))
+        return 0;
+    for (uint32_t i = 0; i < state->sent_count; i++) {
+        if (repl_digest_equal(&state->sent[i].digest, head))
+            return 1 + (int)i;
     }
-    return false;
+    return -1;
 }
 
 /* Whether the checkpoint lags behind what the site is known to have. */
@@ -81,7 +85,7 @@ static void remember_sending(struct repl_pipeline *p)
         p->sending != 0 ? repl_ship_find(&p->ship, p->sending) : NULL;
     if (s == NULL || !s->complete || p->released >= s->number || p->state_due || p->state_out)
         return;
-    if (is_sent(p, &s->digest)) {
+    if (repl_pipeline_place_of(&p->state, &s->digest) >= 0) {
         p->released = s->number;
         p->release_due = true;
         return;
@@ -99,10 +103,36 @@ static void remember_sending(struct repl_pipeline *p)
     p->state_due = true;
 }
 
+/* The acknowledged segment's digests become what the site holds. */
+static void segment_apply(struct repl_pipeline *p, struct repl_pipeline_segment *segment)
+{
+    const struct repl_batch_digest *digests = (const void *)segment->digests.data;
+    size_t count = segment->digests.size / sizeof *digests;
+    for (size_t i = 0; i < count; i++)
+        repl_digest_table_set(&p->table, digests[i].page, &digests[i].digest, segment->number);
+    repl_digest_table_acknowledged(&p->table, segment->number);
+    repl_pipeline_segment_free(p, &p->acknowledged, segment);
+}
+
 void repl_pipeline_state_written(struct repl_pipeline *p)
 {
     ensure(p->state_out);
     p->state_out = false;
+    if (p->acknowledged.oldest == NULL)
+        return;
+    while (p->acknowledged.oldest != NULL && p->acknowledged.oldest->number <= p->applying)
+        segment_apply(p, p->acknowledged.oldest);
+    repl_pipeline_rest(p);
+}
+
+/* The acknowledgements wait for the next state that has to be written anyway, unless that is what
+ * the checkpoint waits for, or they are too many to be kept. */
+static bool acknowledged_is_due(const struct repl_pipeline *p, bool checkpoint)
+{
+    uint64_t bytes = 0;
+    for (const struct repl_pipeline_segment *s = p->acknowledged.oldest; s != NULL; s = s->next)
+        bytes += s->digests.size;
+    return p->acknowledged.oldest != NULL && (checkpoint || bytes > REPL_PART_DIGESTS_MAX);
 }
 
 static bool checkpoint_wanted(const struct repl_pipeline *p, int64_t now_ns)
@@ -131,6 +161,8 @@ void repl_pipeline_checkpointed(struct repl_pipeline *p)
     for (uint32_t i = behind; i < p->state.sent_count; i++)
         p->state.sent[kept++] = p->state.sent[i];
     p->state.sent_count = kept;
+    p->state.acknowledged_count -=
+        p->state.acknowledged_count < behind ? p->state.acknowledged_count : behind;
     p->state_due = true;
     repl_pipeline_note(p);
 }
@@ -143,32 +175,49 @@ bool repl_pipeline_stopped(const struct repl_pipeline *p)
 
 /* --- what to do next ------------------------------------------------------------------------- */
 
-/* The acknowledged segment's digests become what the site holds. */
-static void segment_acknowledged(struct repl_pipeline *p, uint64_t number)
+static void segment_acknowledged(struct repl_pipeline *p, const struct repl_ship_action *action)
 {
-    struct repl_pipeline_segment *segment = p->segments;
-    ensure(segment != NULL && segment->number == number);
-    const struct repl_batch_digest *digests = (const void *)segment->digests.data;
-    size_t count = segment->digests.size / sizeof *digests;
-    for (size_t i = 0; i < count; i++)
-        repl_digest_table_set(&p->table, digests[i].page, &digests[i].digest, number);
-    repl_digest_table_acknowledged(&p->table, number);
+    struct repl_pipeline_segment *segment = p->segments.oldest;
+    ensure(segment != NULL && segment->number == action->number);
+    /* before its end was sent, it was noted */
+    int place = repl_pipeline_place_of(&p->state, &action->head.digest);
+    if (place > (int)p->state.acknowledged_count)
+        p->state.acknowledged_count = (uint32_t)place;
     if (p->options.acknowledged != NULL)
-        p->options.acknowledged(p->options.chunk_context, number);
+        p->options.acknowledged(p->options.chunk_context, segment->number);
     p->spool_bytes -= segment->size;
     p->sent_bytes += segment->size;
+    p->kept_bytes -= segment->kept;
+    segment->kept = 0;
     if (segment->begin_ns != 0)
         p->site_begin_ns = segment->begin_ns;
-    repl_pipeline_segment_free(p, segment);
-    repl_pipeline_drop(p, number);
+    repl_pipeline_list_remove(&p->segments, segment);
+    repl_pipeline_list_add(&p->acknowledged, segment);
+    repl_pipeline_drop(p, segment->number);
     repl_pipeline_rest(p);
+}
+
+/* Whatever the site is found to hold, it may be something newer. */
+static void acknowledged_forget(struct repl_pipeline *p)
+{
+    while (p->acknowledged.oldest != NULL) {
+        struct repl_pipeline_segment *segment = p->acknowledged.oldest;
+        const struct repl_batch_digest *digests = (const void *)segment->digests.data;
+        for (size_t i = 0; i < segment->digests.size / sizeof *digests; i++) {
+            repl_digest_table_dropped(&p->table, digests[i].page, segment->number);
+            repl_digest_table_forget(&p->table, digests[i].page, 1);
+            repl_bitmap_set(&p->round.dirty, digests[i].page, 1);
+        }
+        repl_pipeline_segment_free(p, &p->acknowledged, segment);
+    }
 }
 
 static void all_segments_drop(struct repl_pipeline *p)
 {
     repl_pipeline_abandon(p);
-    while (p->segments != NULL)
-        repl_pipeline_give_up(p, p->segments);
+    while (p->segments.oldest != NULL)
+        repl_pipeline_give_up(p, p->segments.oldest);
+    acknowledged_forget(p);
     p->spool_bytes = 0;
     p->point_changed_bytes = 0;
 }
@@ -179,7 +228,7 @@ static void chain_restart(struct repl_pipeline *p, int64_t now_ns)
     all_segments_drop(p);
     repl_digest_table_forget(&p->table, 0, p->table.page_count);
     p->state.checkpoint = (struct repl_head){0};
-    p->state.sent_count = 0;
+    p->state.sent_count = p->state.acknowledged_count = 0;
     p->state_due = true;
     if (p->epoch.next_seq < p->state.next_seq)
         p->epoch.next_seq = p->state.next_seq;
@@ -213,7 +262,7 @@ static int64_t ship_drain(struct repl_pipeline *p, int64_t now_ns)
             p->send_number = action.number;
             break;
         case REPL_SHIP_ACKNOWLEDGED:
-            segment_acknowledged(p, action.number);
+            segment_acknowledged(p, &action);
             break;
         case REPL_SHIP_RECOVER:
             p->recover_due = p->recovering = true;
@@ -250,15 +299,19 @@ static int64_t epoch_drain(struct repl_pipeline *p, int64_t now_ns)
 static bool durability_next(struct repl_pipeline *p, int64_t now_ns,
                             struct repl_pipeline_action *action)
 {
+    bool checkpoint = checkpoint_wanted(p, now_ns);
     remember_sending(p);
+    if (acknowledged_is_due(p, checkpoint))
+        p->state_due = true;
     if (p->state_due && !p->state_out) {
         p->state_due = false;
         p->state_out = true;
+        p->applying = p->acknowledged.newest != NULL ? p->acknowledged.newest->number : 0;
         action->type = REPL_PIPELINE_STATE;
         action->state = &p->state;
         return true;
     }
-    if (checkpoint_wanted(p, now_ns)) {
+    if (checkpoint_wanted(p, now_ns) && p->acknowledged.oldest == NULL) {
         p->checkpoint_out = true;
         p->checkpoint_void = false;
         p->checkpoint_ns = now_ns;
@@ -442,7 +495,7 @@ static enum repl_state pipeline_state(const struct repl_pipeline *p, int64_t now
         return REPL_STATE_RESYNC;
     snprintf(cause, REPL_WIRE_TEXT_MAX + 1, "%s", p->quiesce_cause);
     bool reading = p->round.phase != REPL_ROUND_NONE;
-    return p->segments == NULL && !reading ? REPL_STATE_IDLE : REPL_STATE_OK;
+    return p->segments.oldest == NULL && !reading ? REPL_STATE_IDLE : REPL_STATE_OK;
 }
 
 void repl_pipeline_report(const struct repl_pipeline *p, int64_t now_ns, struct repl_report *out)
@@ -459,7 +512,7 @@ void repl_pipeline_report(const struct repl_pipeline *p, int64_t now_ns, struct 
         out->total_bytes = all * REPL_PAGE_SIZE;
     }
     /* Only of a point the site has, and only while the volume is known to equal it. */
-    if (p->epoch.at_point && p->segments == NULL && p->ship.head.has_point &&
+    if (p->epoch.at_point && p->segments.oldest == NULL && p->ship.head.has_point &&
         p->unchanged_until_ns > 0) {
         out->seq = p->ship.point_seq;
         out->unchanged_until_ns = p->unchanged_until_ns;

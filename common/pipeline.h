@@ -6,7 +6,9 @@
  * What it sees to, in this order of importance:
  *
  *   - The digest table never claims that the site holds what it may not hold:
- *     entries change on acknowledgement only (digest_table.h).
+ *     entries change on acknowledgement only (digest_table.h), and not before the
+ *     acknowledgement is durable in the source state: a site that was put back to
+ *     before it is known for what it is.
  *   - Before the last bytes of a segment leave the host, its digest is durable
  *     in the source state: after a crash the site's head is known for ours, and
  *     a head that is not is a fork.
@@ -105,7 +107,11 @@ enum repl_hold_state {
     REPL_HOLD_ENDING,
 };
 
-struct repl_pipeline_segment; /* a segment's digests until it is acknowledged */
+struct repl_pipeline_segment; /* a segment's digests until the table has them */
+
+struct repl_pipeline_list {
+    struct repl_pipeline_segment *oldest, *newest;
+};
 
 struct repl_pipeline_options {
     uint64_t volume_size;
@@ -133,9 +139,10 @@ struct repl_pipeline {
 
     /* the segment being built */
     struct repl_segment_builder *builder;
-    uint64_t number; /* of the newest segment begun */
-    /* a list, oldest first; the newest is being built */
-    struct repl_pipeline_segment *segments, *newest;
+    uint64_t number;                        /* of the newest segment begun */
+    struct repl_pipeline_list segments;     /* not acknowledged; the newest is being built */
+    struct repl_pipeline_list acknowledged; /* and not in the table yet */
+    uint64_t applying;     /* of these, up to this number, are in the state that is being written */
     uint64_t spool_bytes;  /* complete and not acknowledged */
     uint64_t digest_bytes; /* of all segments */
     uint64_t kept_bytes;   /* of all segments: what they refer to by name */

@@ -6,17 +6,25 @@
 #include "base/hash.h"
 #include "base/limits.h"
 
-void repl_pipeline_segment_add(struct repl_pipeline *p, struct repl_pipeline_segment *segment)
+void repl_pipeline_list_add(struct repl_pipeline_list *list, struct repl_pipeline_segment *segment)
 {
-    segment->prev = p->newest;
-    *(p->newest != NULL ? &p->newest->next : &p->segments) = segment;
-    p->newest = segment;
+    segment->prev = list->newest;
+    segment->next = NULL;
+    *(list->newest != NULL ? &list->newest->next : &list->oldest) = segment;
+    list->newest = segment;
 }
 
-void repl_pipeline_segment_free(struct repl_pipeline *p, struct repl_pipeline_segment *segment)
+void repl_pipeline_list_remove(struct repl_pipeline_list *list,
+                               struct repl_pipeline_segment *segment)
 {
-    *(segment->next != NULL ? &segment->next->prev : &p->newest) = segment->prev;
-    *(segment->prev != NULL ? &segment->prev->next : &p->segments) = segment->next;
+    *(segment->next != NULL ? &segment->next->prev : &list->newest) = segment->prev;
+    *(segment->prev != NULL ? &segment->prev->next : &list->oldest) = segment->next;
+}
+
+void repl_pipeline_segment_free(struct repl_pipeline *p, struct repl_pipeline_list *list,
+                                struct repl_pipeline_segment *segment)
+{
+    repl_pipeline_list_remove(list, segment);
     p->digest_bytes -= segment->digests.size;
     p->kept_bytes -= segment->kept;
     repl_buffer_fini(&segment->digests);
@@ -46,7 +54,7 @@ void repl_pipeline_give_up(struct repl_pipeline *p, struct repl_pipeline_segment
         repl_bitmap_set(&p->round.dirty, digests[i].page, 1);
     }
     repl_pipeline_drop(p, segment->number);
-    repl_pipeline_segment_free(p, segment);
+    repl_pipeline_segment_free(p, &p->segments, segment);
 }
 
 void repl_pipeline_abandon(struct repl_pipeline *p)
@@ -56,8 +64,8 @@ void repl_pipeline_abandon(struct repl_pipeline *p)
     repl_segment_builder_free(p->builder);
     p->builder = NULL;
     repl_ship_abandon(&p->ship, p->number);
-    ensure(p->newest->number == p->number);
-    repl_pipeline_give_up(p, p->newest);
+    ensure(p->segments.newest->number == p->number);
+    repl_pipeline_give_up(p, p->segments.newest);
 }
 
 /* --- the segment being built ----------------------------------------------------------------- */
@@ -100,7 +108,7 @@ repl_result repl_pipeline_begin(struct repl_pipeline *p, int64_t now_ns, struct 
         free(segment);
         return result;
     }
-    repl_pipeline_segment_add(p, segment);
+    repl_pipeline_list_add(&p->segments, segment);
     p->epoch.next_seq = header.to_seq;
     return REPL_SUCCESS;
 }
@@ -130,7 +138,7 @@ repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_
     p->spool_bytes += segment->size;
     p->digest_bytes += adopted->digests.size;
     p->kept_bytes += kept;
-    repl_pipeline_segment_add(p, adopted);
+    repl_pipeline_list_add(&p->segments, adopted);
     uint64_t next_seq = segment->to_seq + segment->has_point;
     if (p->epoch.next_seq < next_seq)
         p->epoch.next_seq = next_seq;
@@ -144,8 +152,8 @@ repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_
 
 static struct repl_pipeline_segment *building_segment(struct repl_pipeline *p)
 {
-    ensure(p->newest->number == p->number);
-    return p->newest;
+    ensure(p->segments.newest->number == p->number);
+    return p->segments.newest;
 }
 
 /* Ends the segment being built, in a point or, as a part that others follow, without one. */

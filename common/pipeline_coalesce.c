@@ -41,7 +41,7 @@ static bool begins_increment(const struct repl_pipeline *p,
 static struct run run_find(const struct repl_pipeline *p, uint64_t room)
 {
     struct run run = {0};
-    for (struct repl_pipeline_segment *s = p->segments; s != NULL; s = s->next) {
+    for (struct repl_pipeline_segment *s = p->segments.oldest; s != NULL; s = s->next) {
         if (!is_free(p, s))
             run = (struct run){0};
         else if (run.first == NULL)
@@ -64,7 +64,7 @@ static bool may_coalesce(const struct repl_pipeline *p)
     enum repl_round_phase phase = p->round.phase;
     bool between = phase == REPL_ROUND_NONE || (phase == REPL_ROUND_OPENING && p->open_due);
     return !p->coalescing && !p->stopping && !p->recovering && between && p->builder == NULL &&
-           p->segments != NULL && p->ship.state == REPL_SHIP_DOWN &&
+           p->segments.oldest != NULL && p->ship.state == REPL_SHIP_DOWN &&
            repl_ship_tail(&p->ship).has_point;
 }
 
@@ -95,7 +95,7 @@ bool repl_pipeline_coalesce_next(struct repl_pipeline *p, struct repl_pipeline_a
 repl_result repl_pipeline_run(const struct repl_pipeline *p, uint64_t first,
                               struct repl_buffer *numbers, struct repl_error *err)
 {
-    for (const struct repl_pipeline_segment *s = p->segments; s != NULL; s = s->next) {
+    for (const struct repl_pipeline_segment *s = p->segments.oldest; s != NULL; s = s->next) {
         if (s->number >= first)
             REPL_TRY(repl_buffer_append(numbers, &s->number, sizeof s->number, err));
     }
@@ -105,15 +105,16 @@ repl_result repl_pipeline_run(const struct repl_pipeline *p, uint64_t first,
 /* NULL: the run is not all there any more, or no longer nobody's but ours. */
 static struct repl_pipeline_segment *run_first(struct repl_pipeline *p)
 {
-    struct repl_pipeline_segment *first = p->segments;
+    struct repl_pipeline_segment *first = p->segments.oldest;
     while (first != NULL && first->number != p->coalesce_first)
         first = first->next;
     for (const struct repl_pipeline_segment *s = first; s != NULL; s = s->next) {
         if (!is_free(p, s))
             return NULL;
     }
-    return first != NULL && p->newest->number == p->coalesce_last && p->builder == NULL ? first
-                                                                                        : NULL;
+    return first != NULL && p->segments.newest->number == p->coalesce_last && p->builder == NULL
+               ? first
+               : NULL;
 }
 
 static repl_result run_replace(struct repl_pipeline *p, struct repl_pipeline_segment *first,
@@ -140,12 +141,12 @@ static repl_result run_replace(struct repl_pipeline *p, struct repl_pipeline_seg
         into->begin_ns = s->begin_ns;
         p->spool_bytes -= s->size;
         repl_pipeline_drop(p, s->number);
-        repl_pipeline_segment_free(p, s);
+        repl_pipeline_segment_free(p, &p->segments, s);
     }
     into->number = merged->number;
     into->size = merged->size;
     p->spool_bytes += merged->size;
-    repl_pipeline_segment_add(p, into);
+    repl_pipeline_list_add(&p->segments, into);
     repl_ship_replace(&p->ship, p->coalesce_first, merged);
     return REPL_SUCCESS;
 }

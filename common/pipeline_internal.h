@@ -22,9 +22,12 @@ static inline uint64_t repl_page_count_of(uint64_t volume_size)
 /* --- pipeline_build.c ------------------------------------------------------------------------ */
 
 /* At the end of the list. */
-void repl_pipeline_segment_add(struct repl_pipeline *p, struct repl_pipeline_segment *segment);
+void repl_pipeline_list_add(struct repl_pipeline_list *list, struct repl_pipeline_segment *segment);
+void repl_pipeline_list_remove(struct repl_pipeline_list *list,
+                               struct repl_pipeline_segment *segment);
 /* Off the list. */
-void repl_pipeline_segment_free(struct repl_pipeline *p, struct repl_pipeline_segment *segment);
+void repl_pipeline_segment_free(struct repl_pipeline *p, struct repl_pipeline_list *list,
+                                struct repl_pipeline_segment *segment);
 /* Has the shell remove it from the spool. */
 void repl_pipeline_drop(struct repl_pipeline *p, uint64_t number);
 void repl_pipeline_give_up(struct repl_pipeline *p, struct repl_pipeline_segment *segment);
@@ -57,6 +60,9 @@ void repl_pipeline_rest(struct repl_pipeline *p);
 /* The state will forget segments before the last that the site is known to have: the record must
  * not name one of those. */
 void repl_pipeline_note(struct repl_pipeline *p);
+/* How far along the segments that the state knows of this one is; 0: the checkpoint, -1: it knows
+ * of no such. */
+int repl_pipeline_place_of(const struct repl_source_state *state, const struct repl_digest *head);
 /* The site's last segment, as it says for the first time. */
 void repl_pipeline_site_found(struct repl_pipeline *p, const struct repl_digest *head,
                               int64_t now_ns);

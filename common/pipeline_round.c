@@ -65,24 +65,12 @@ struct repl_track_record repl_pipeline_record(const struct repl_pipeline *p)
     return (struct repl_track_record){.base = p->audit.base, .head = p->ship.head.digest};
 }
 
-/* How far along the segments that the state knows of this one is; -1: it knows of no such. */
-static int place_of(const struct repl_source_state *state, const struct repl_digest *head)
-{
-    if (repl_digest_equal(&state->checkpoint.digest, head))
-        return 0;
-    for (uint32_t i = 0; i < state->sent_count; i++) {
-        if (repl_digest_equal(&state->sent[i].digest, head))
-            return 1 + (int)i;
-    }
-    return -1;
-}
-
 bool repl_pipeline_track(struct repl_pipeline *p, const struct repl_track_record *record,
                          const char *cause)
 {
     static const struct repl_head none;
     bool based = record != NULL && record->base.completed_known != 0;
-    bool older = based && place_of(&p->state, &record->head) < 0;
+    bool older = based && repl_pipeline_place_of(&p->state, &record->head) < 0;
     p->epoch.tracked = true;
     repl_audit_init(&p->audit, &p->options.audit, based && !older ? &record->base : NULL);
     if (based && !older) {
@@ -103,17 +91,28 @@ bool repl_pipeline_track(struct repl_pipeline *p, const struct repl_track_record
     return false;
 }
 
-/* The site had more when the tracking was settled: what is behind its head is at neither end. */
+/* The furthest along the chain that something here takes for the site's. */
+static int place_believed(const struct repl_pipeline *p)
+{
+    int acknowledged = (int)p->state.acknowledged_count;
+    int settled =
+        is_tracked(p) && is_based(p) ? repl_pipeline_place_of(&p->state, &p->settled_head) : 0;
+    return acknowledged > settled ? acknowledged : settled;
+}
+
+/* The site had more, when a digest was noted or the tracking was settled: what is behind its head
+ * is at neither end. */
 void repl_pipeline_site_found(struct repl_pipeline *p, const struct repl_digest *head,
                               int64_t now_ns)
 {
-    int place = place_of(&p->state, head);
-    if (!is_tracked(p) || !is_based(p) || place < 0 ||
-        place >= place_of(&p->state, &p->settled_head))
+    int place = repl_pipeline_place_of(&p->state, head);
+    if (place < 0 || place >= place_believed(p))
         return;
-    p->comparing = true;
+    p->comparing = is_tracked(p);
     snprintf(p->degraded_cause, sizeof p->degraded_cause,
              "the site's history is shorter than it was; was it put back?");
+    p->state.acknowledged_count = (uint32_t)place;
+    p->state_due = true;
     repl_digest_table_forget(&p->table, 0, p->table.page_count);
     repl_pipeline_all_dirty(p);
     repl_pipeline_round_void(p, now_ns);
@@ -494,7 +493,7 @@ void repl_pipeline_audited(struct repl_pipeline *p, const struct repl_audit_samp
 /* With nothing on its way, an agent that ends now leaves nothing to be read again. */
 void repl_pipeline_rest(struct repl_pipeline *p)
 {
-    if (is_tracked(p) && p->segments == NULL && p->round.batches_out == 0)
+    if (is_tracked(p) && p->segments.oldest == NULL && p->round.batches_out == 0)
         settle(p, REPL_SETTLE_REST);
 }
 

@@ -55,7 +55,12 @@ void repl_digest_table_set(struct repl_digest_table *table, uint64_t page,
 {
     ensure(page < table->page_count);
     table->entries[page] = *digest;
+    const struct repl_sent_page *sent = repl_sent_map_get(&table->sent, page);
+    if (sent == NULL || sent->segment != segment)
+        return; /* it is on its way again, or that is not known */
     repl_sent_map_remove(&table->sent, page, segment);
+    repl_bitmap_clear(&table->pending[0], page, 1);
+    repl_bitmap_clear(&table->pending[1], page, 1);
 }
 
 void repl_digest_table_dropped(struct repl_digest_table *table, uint64_t page, uint64_t segment)

@@ -17,8 +17,9 @@
  * Pending pages are kept as two bitmaps, one of segments up to a mark, one of
  * those behind it. When all up to the mark have been acknowledged, that bitmap
  * is cleared, the other takes its place and the mark moves to the newest
- * segment. A page may so stay pending longer than it must, which costs sending
- * it once more and nothing else.
+ * segment. A page of which it is known that it was sent last in the acknowledged
+ * segment is pending no more at once; another may stay so longer than it must,
+ * which costs sending it once more and nothing else.
  *
  * After a crash the table may be behind or ahead of the checkpoint by any
  * subset of the entries that changed since; whoever starts from a checkpoint

@@ -96,7 +96,7 @@ static void slot_head_decode(struct repl_reader *r, struct repl_head *out)
 }
 
 #define SLOT_HEAD_SIZE 56u
-_Static_assert(24 + 48 + 2 + REPL_IDENTITY_MAX + SLOT_HEAD_SIZE * (1 + REPL_SENT_MAX) + 4 <
+_Static_assert(24 + 48 + 2 + REPL_IDENTITY_MAX + SLOT_HEAD_SIZE * (1 + REPL_SENT_MAX) + 8 <
                    SLOT_CHECKED,
                "a source's state fits its slot");
 
@@ -114,6 +114,7 @@ void repl_source_state_encode(const struct repl_source_state *state, uint64_t ge
     repl_write_u32(&w, state->sent_count);
     for (uint32_t i = 0; i < state->sent_count; i++)
         slot_head_encode(&w, &state->sent[i]);
+    repl_write_u32(&w, state->acknowledged_count); /* zeros before there was such a field */
     slot_close(&w);
 }
 
@@ -138,6 +139,9 @@ repl_result repl_source_state_decode(const uint8_t file[REPL_SLOT_FILE],
     }
     for (uint32_t i = 0; i < out->sent_count; i++)
         slot_head_decode(&r, &out->sent[i]);
+    out->acknowledged_count = repl_read_u32(&r);
+    if (out->acknowledged_count > out->sent_count)
+        r.failed = true;
     return slot_leave(&r, "source state", err);
 }
 

@@ -30,6 +30,9 @@ struct repl_source_state {
      * that a clone or an older self of this host has made. */
     uint32_t sent_count;
     struct repl_head sent[REPL_SENT_MAX];
+    /* So many of them, from the first, are the site's: the digest table may know of no others. A
+     * site whose head is an earlier one has lost what it had. */
+    uint32_t acknowledged_count;
 };
 
 /* Where the site's replica of a volume stands. */

@@ -416,7 +416,7 @@ const char *sim_check_converged(struct sim *sim)
     }
     if (!repl_digest_equal(&sim->site.replica.reached.digest, &last->digest))
         return "the replica is behind";
-    if (sim->source.pipeline.segments != NULL)
+    if (sim->source.pipeline.segments.oldest != NULL)
         return "the source has segments that are not acknowledged";
     if (sim->site.journal.report.state != REPL_STATE_IDLE)
         return "the source does not report that it is idle";

@@ -55,6 +55,13 @@ static void a_page_on_its_way_is_what_was_sent_last(void **state)
     repl_digest_table_acknowledged(&table, 2);
     assert_int_equal(value_of(&table, 3), 4);
     assert_int_equal(table.sent.count, 0);
+    /* acknowledged while others are on their way: what is known of it stays known */
+    sent(&table, 3, 5, 3);
+    sent(&table, 6, 6, 4);
+    set(&table, 3, 5, 3);
+    repl_digest_table_acknowledged(&table, 3);
+    assert_int_equal(value_of(&table, 3), 5);
+    assert_int_equal(value_of(&table, 6), 6);
     repl_digest_table_forget(&table, 2, 3);
     assert_int_equal(value_of(&table, 3), 0);
     repl_digest_table_fini(&table);

@@ -29,6 +29,7 @@ static struct repl_source_state source_state(uint64_t next_seq, uint32_t sent_co
                                       .sent_count = sent_count};
     for (uint32_t i = 0; i < sent_count; i++)
         state.sent[i] = head_of((uint8_t)(10 + i));
+    state.acknowledged_count = sent_count / 2;
     return state;
 }
 
@@ -56,6 +57,11 @@ static void source_states_come_back(void **state)
         assert_true(out.sent_count == sent);
         for (uint32_t i = 0; i < sent; i++)
             assert_heads_equal(&out.sent[i], &in.sent[i]);
+        assert_true(out.acknowledged_count == sent / 2);
+        in.acknowledged_count = sent + 1; /* which cannot be */
+        repl_source_state_encode(&in, 6, file + repl_slot_offset(6));
+        assert_int_equal(repl_source_state_decode(file, &out, &generation, &err).code,
+                         REPL_E_CORRUPT);
     }
 }
 
