@@ -24,6 +24,9 @@ repl_result repl_pipeline_init(struct repl_pipeline *p, const struct repl_pipeli
     *p = (struct repl_pipeline){.options = *options, .state = *state};
     repl_epoch_init(&p->epoch, options->interval_ns, options->quiesce, state->next_seq,
                     state->last_end_ns);
+    p->epoch.resync = state->resync_seq != 0;
+    p->site_point = (struct repl_point){
+        .seq = state->point_seq, .begin_ns = state->point_begin_ns, .end_ns = state->point_end_ns};
     repl_ship_init(&p->ship, state);
     REPL_TRY(repl_round_init(&p->round, page_count, err));
     REPL_TRY(repl_digest_table_init(&p->table, options->digests, page_count, err));
@@ -175,6 +178,14 @@ bool repl_pipeline_stopped(const struct repl_pipeline *p)
 
 /* --- what to do next ------------------------------------------------------------------------- */
 
+void repl_pipeline_site_point(struct repl_pipeline *p, const struct repl_point *point)
+{
+    p->site_point = *point;
+    p->state.point_seq = point->seq;
+    p->state.point_begin_ns = point->begin_ns;
+    p->state.point_end_ns = point->end_ns;
+}
+
 static void segment_acknowledged(struct repl_pipeline *p, const struct repl_ship_action *action)
 {
     struct repl_pipeline_segment *segment = p->segments.oldest;
@@ -189,11 +200,12 @@ static void segment_acknowledged(struct repl_pipeline *p, const struct repl_ship
     p->sent_bytes += segment->size;
     p->kept_bytes -= segment->kept;
     segment->kept = 0;
-    if (segment->begin_ns != 0)
-        p->site_begin_ns = segment->begin_ns;
+    if (segment->point.seq != 0)
+        repl_pipeline_site_point(p, &segment->point);
     repl_pipeline_list_remove(&p->segments, segment);
     repl_pipeline_list_add(&p->acknowledged, segment);
     repl_pipeline_drop(p, segment->number);
+    repl_pipeline_resync_end(p);
     repl_pipeline_rest(p);
 }
 
@@ -229,6 +241,7 @@ static void chain_restart(struct repl_pipeline *p, int64_t now_ns)
     repl_digest_table_forget(&p->table, 0, p->table.page_count);
     p->state.checkpoint = (struct repl_head){0};
     p->state.sent_count = p->state.acknowledged_count = 0;
+    repl_pipeline_site_point(p, &(struct repl_point){0});
     p->state_due = true;
     if (p->epoch.next_seq < p->state.next_seq)
         p->epoch.next_seq = p->state.next_seq;
@@ -237,7 +250,7 @@ static void chain_restart(struct repl_pipeline *p, int64_t now_ns)
     p->recovering = false;
     repl_pipeline_all_dirty(p);
     repl_pipeline_round_void(p, now_ns);
-    repl_epoch_distrust(&p->epoch, true, now_ns);
+    repl_pipeline_resync(p, now_ns);
 }
 
 /* Lets the ship say what it wants until it waits. */

@@ -188,9 +188,10 @@ struct repl_pipeline {
     uint64_t coalesce_at_bytes;                             /* when to look again */
 
     /* for people */
-    struct repl_point point;    /* the last one cut */
-    int64_t unchanged_until_ns; /* the volume is known to equal it until then */
-    int64_t site_begin_ns;      /* of the last point the site is known to have; 0: not known */
+    struct repl_point point;      /* the last one cut */
+    struct repl_point site_point; /* the last one known to be the site's; seq 0: not known; one of
+                                     before a restart has only its times */
+    int64_t unchanged_until_ns;   /* the volume is known to equal it until then */
     uint64_t point_count, changed_bytes, sent_bytes, torn_rounds;
     uint64_t degradations;
     uint64_t coalesced_points; /* kept as times only */

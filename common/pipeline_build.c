@@ -53,6 +53,7 @@ void repl_pipeline_give_up(struct repl_pipeline *p, struct repl_pipeline_segment
         repl_digest_table_dropped(&p->table, digests[i].page, segment->number);
         repl_bitmap_set(&p->round.dirty, digests[i].page, 1);
     }
+    p->epoch.resync |= segment->resync;
     repl_pipeline_drop(p, segment->number);
     repl_pipeline_segment_free(p, &p->segments, segment);
 }
@@ -132,7 +133,6 @@ repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_
     adopted->number = p->number = segment->number;
     adopted->size = segment->size;
     adopted->kept = kept;
-    adopted->begin_ns = point != NULL ? point->begin_ns : 0;
     adopted->digests = *digests;
     *digests = (struct repl_buffer){0};
     p->spool_bytes += segment->size;
@@ -143,7 +143,10 @@ repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_
     if (p->epoch.next_seq < next_seq)
         p->epoch.next_seq = next_seq;
     if (point != NULL) {
-        p->point = *point;
+        adopted->point = p->point = *point;
+        adopted->resync = (point->flags & REPL_POINT_RESYNC) != 0;
+        if (adopted->resync && point->seq >= p->state.resync_seq)
+            p->epoch.resync = false;
         if (p->epoch.last_end_ns < point->end_ns)
             p->epoch.last_end_ns = point->end_ns;
     }
@@ -165,7 +168,10 @@ repl_result repl_pipeline_finish(struct repl_pipeline *p, const struct repl_poin
     repl_segment_builder_free(p->builder);
     p->builder = NULL;
     building_segment(p)->size = footer.file_size;
-    building_segment(p)->begin_ns = point != NULL ? point->begin_ns : 0;
+    if (point != NULL) {
+        building_segment(p)->point = *point;
+        building_segment(p)->resync = (point->flags & REPL_POINT_RESYNC) != 0;
+    }
     p->spool_bytes += footer.file_size;
     repl_ship_complete(&p->ship, p->number, &footer.digest, footer.file_size, point != NULL);
     return REPL_SUCCESS;

@@ -138,7 +138,8 @@ static repl_result run_replace(struct repl_pipeline *p, struct repl_pipeline_seg
     p->digest_bytes += into->digests.size;
     for (struct repl_pipeline_segment *s = first, *next; s != NULL; s = next) {
         next = s->next;
-        into->begin_ns = s->begin_ns;
+        into->point = s->point;
+        into->resync |= s->resync;
         p->spool_bytes -= s->size;
         repl_pipeline_drop(p, s->number);
         repl_pipeline_segment_free(p, &p->segments, s);

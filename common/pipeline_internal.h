@@ -10,7 +10,8 @@ struct repl_pipeline_segment {
     uint64_t number;
     uint64_t size;              /* once complete */
     uint64_t kept;              /* bytes kept of what it refers to */
-    int64_t begin_ns;           /* of its point; 0: it has none */
+    struct repl_point point;    /* seq 0: it has none */
+    bool resync;                /* a point in it ends a comparison */
     struct repl_buffer digests; /* struct repl_batch_digest each */
 };
 
@@ -51,6 +52,10 @@ bool repl_pipeline_coalesce_next(struct repl_pipeline *p, struct repl_pipeline_a
 
 /* What has been read so far proves nothing any more: digests were forgotten. */
 void repl_pipeline_round_void(struct repl_pipeline *p, int64_t now_ns);
+/* What is at the site is not what was thought: the whole volume is compared. */
+void repl_pipeline_resync(struct repl_pipeline *p, int64_t now_ns);
+/* If that has been made good, and the site has it, the state forgets it. */
+void repl_pipeline_resync_end(struct repl_pipeline *p);
 /* All pages are to be read and sent. */
 void repl_pipeline_all_dirty(struct repl_pipeline *p);
 /* Pages have become dirty that the tracker never had. */
@@ -63,6 +68,8 @@ void repl_pipeline_note(struct repl_pipeline *p);
 /* How far along the segments that the state knows of this one is; 0: the checkpoint, -1: it knows
  * of no such. */
 int repl_pipeline_place_of(const struct repl_source_state *state, const struct repl_digest *head);
+/* The newest that is known to be the site's; zeros: none is. */
+void repl_pipeline_site_point(struct repl_pipeline *p, const struct repl_point *point);
 /* The site's last segment, as it says for the first time. */
 void repl_pipeline_site_found(struct repl_pipeline *p, const struct repl_digest *head,
                               int64_t now_ns);

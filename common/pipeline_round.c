@@ -65,6 +65,31 @@ struct repl_track_record repl_pipeline_record(const struct repl_pipeline *p)
     return (struct repl_track_record){.base = p->audit.base, .head = p->ship.head.digest};
 }
 
+/* The point that ends it has to say so, whatever befalls us until the site has it. */
+static void resync_note(struct repl_pipeline *p)
+{
+    p->epoch.resync = true;
+    p->state.resync_seq = p->epoch.next_seq;
+    p->state_due = true;
+}
+
+void repl_pipeline_resync(struct repl_pipeline *p, int64_t now_ns)
+{
+    resync_note(p);
+    repl_epoch_distrust(&p->epoch, true, now_ns);
+}
+
+void repl_pipeline_resync_end(struct repl_pipeline *p)
+{
+    bool under_way = p->epoch.resync;
+    for (const struct repl_pipeline_segment *s = p->segments.oldest; s != NULL; s = s->next)
+        under_way |= s->resync;
+    if (p->state.resync_seq == 0 || under_way)
+        return;
+    p->state.resync_seq = 0;
+    p->state_due = true;
+}
+
 bool repl_pipeline_track(struct repl_pipeline *p, const struct repl_track_record *record,
                          const char *cause)
 {
@@ -78,10 +103,14 @@ bool repl_pipeline_track(struct repl_pipeline *p, const struct repl_track_record
         /* the table has been forgotten: a chain that began anew may not have been settled */
         if (repl_digest_equal(&p->state.checkpoint.digest, &none.digest))
             repl_pipeline_all_dirty(p);
+        p->comparing = p->epoch.resync;
+        snprintf(p->degraded_cause, sizeof p->degraded_cause,
+                 "the comparison that was under way when the agent ended goes on");
         return true;
     }
     p->comparing = true;
-    p->epoch.resync = p->state.next_seq > 1;
+    if (p->state.next_seq > 1)
+        resync_note(p);
     snprintf(p->degraded_cause, sizeof p->degraded_cause, "%s",
              older
                  ? "what is kept of the volume here is older than the tracking of its writes; was "
@@ -113,10 +142,11 @@ void repl_pipeline_site_found(struct repl_pipeline *p, const struct repl_digest 
              "the site's history is shorter than it was; was it put back?");
     p->state.acknowledged_count = (uint32_t)place;
     p->state_due = true;
+    repl_pipeline_site_point(p, &(struct repl_point){0});
     repl_digest_table_forget(&p->table, 0, p->table.page_count);
     repl_pipeline_all_dirty(p);
     repl_pipeline_round_void(p, now_ns);
-    repl_epoch_distrust(&p->epoch, true, now_ns);
+    repl_pipeline_resync(p, now_ns);
 }
 
 /* --- the phases ------------------------------------------------------------------------------ */
@@ -288,7 +318,10 @@ void repl_pipeline_round_void(struct repl_pipeline *p, int64_t now_ns)
 {
     p->round.is_void = true;
     p->checkpoint_void = true;
-    repl_epoch_distrust(&p->epoch, !is_tracked(p), now_ns);
+    if (is_tracked(p))
+        repl_epoch_distrust(&p->epoch, false, now_ns);
+    else
+        repl_pipeline_resync(p, now_ns);
     void_if_over(p, now_ns);
     unpark(p, now_ns);
 }
@@ -437,7 +470,7 @@ static void distrust(struct repl_pipeline *p, int64_t now_ns)
     p->degradations++;
     snprintf(p->degraded_cause, sizeof p->degraded_cause, "%s", p->audit.cause);
     settle(p, REPL_SETTLE_NONE);
-    repl_epoch_distrust(&p->epoch, true, now_ns);
+    repl_pipeline_resync(p, now_ns);
     p->round.is_void = true;
     if (p->round.phase == REPL_ROUND_PROVING)
         drain(p, REPL_AFTER_FAILURE, now_ns);
@@ -517,6 +550,7 @@ static void point_cut(struct repl_pipeline *p, int64_t now_ns)
     repl_epoch_point(&p->epoch, p->point_changed_bytes, &point);
     if (p->builder == NULL && tail.has_point && !p->grouped) {
         repl_epoch_cut_empty(&p->epoch, now_ns);
+        repl_pipeline_resync_end(p);
         point_reached(p, &point);
         return;
     }

@@ -210,6 +210,8 @@ static void print_volume(const struct repl_status *status, const struct repl_vol
     size_format(volume->size, size);
     size_format(volume->backlog_bytes, backlog);
     if (volume->point.seq != 0)
+        snprintf(point, sizeof point, "time not known");
+    if (volume->point.end_ns != 0)
         time_format(volume->point.end_ns, point);
     printf("%-*s  %-9s  %-11s  %-11s  %-19s  %-9s  %s\n", name_width, volume->name,
            repl_state_name(volume->state), lag, rpo, point, size, backlog);

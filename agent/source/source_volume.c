@@ -635,10 +635,10 @@ static void pipeline_status(const struct repl_source_volume *v, struct repl_volu
     out->size = v->device.size;
     out->unchanged_until_ns = report.unchanged_until_ns;
     out->point.seq = p->ship.point_seq;
-    if (p->point.seq == p->ship.point_seq)
-        out->point = p->point;
+    if (p->site_point.seq == p->ship.point_seq)
+        out->point = p->site_point;
     out->lag_ms = -1;
-    int64_t known_ns = report.seq != 0 ? report.unchanged_until_ns : p->site_begin_ns;
+    int64_t known_ns = report.seq != 0 ? report.unchanged_until_ns : p->site_point.begin_ns;
     if (p->ship.point_seq != 0 && known_ns != 0)
         out->lag_ms = now_ns > known_ns ? (now_ns - known_ns) / 1000000 : 0;
     out->clock_known = p->ship.clock_known;

@@ -96,7 +96,7 @@ static void slot_head_decode(struct repl_reader *r, struct repl_head *out)
 }
 
 #define SLOT_HEAD_SIZE 56u
-_Static_assert(24 + 48 + 2 + REPL_IDENTITY_MAX + SLOT_HEAD_SIZE * (1 + REPL_SENT_MAX) + 8 <
+_Static_assert(24 + 48 + 2 + REPL_IDENTITY_MAX + SLOT_HEAD_SIZE * (1 + REPL_SENT_MAX) + 40 <
                    SLOT_CHECKED,
                "a source's state fits its slot");
 
@@ -114,7 +114,11 @@ void repl_source_state_encode(const struct repl_source_state *state, uint64_t ge
     repl_write_u32(&w, state->sent_count);
     for (uint32_t i = 0; i < state->sent_count; i++)
         slot_head_encode(&w, &state->sent[i]);
-    repl_write_u32(&w, state->acknowledged_count); /* zeros before there was such a field */
+    repl_write_u32(&w, state->acknowledged_count); /* zeros before there were such fields */
+    repl_write_u64(&w, state->resync_seq);
+    repl_write_u64(&w, state->point_seq);
+    repl_write_i64(&w, state->point_begin_ns);
+    repl_write_i64(&w, state->point_end_ns);
     slot_close(&w);
 }
 
@@ -142,6 +146,10 @@ repl_result repl_source_state_decode(const uint8_t file[REPL_SLOT_FILE],
     out->acknowledged_count = repl_read_u32(&r);
     if (out->acknowledged_count > out->sent_count)
         r.failed = true;
+    out->resync_seq = repl_read_u64(&r);
+    out->point_seq = repl_read_u64(&r);
+    out->point_begin_ns = repl_read_i64(&r);
+    out->point_end_ns = repl_read_i64(&r);
     return slot_leave(&r, "source state", err);
 }
 

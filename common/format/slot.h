@@ -33,6 +33,12 @@ struct repl_source_state {
     /* So many of them, from the first, are the site's: the digest table may know of no others. A
      * site whose head is an earlier one has lost what it had. */
     uint32_t acknowledged_count;
+    /* Trust was lost, and points from this number on are not known to have made it good: until the
+     * one that does (REPL_POINT_RESYNC) is acknowledged. 0: all is well. */
+    uint64_t resync_seq;
+    /* The newest point that is known to be the site's; 0: it is not known. */
+    uint64_t point_seq;
+    int64_t point_begin_ns, point_end_ns;
 };
 
 /* Where the site's replica of a volume stands. */

@@ -1281,6 +1281,140 @@ static void what_cannot_be_made_good_is_compared(void **state)
     rig_free(rig);
 }
 
+/* A tracked volume that is being compared, as completions and submissions were overlooked. */
+static struct rig *rig_comparing(void)
+{
+    struct rig *rig = rig_tracked(REPL_QUIESCE_WINDOW);
+    rig->hold[REPL_PIPELINE_SYNC] = true;
+    later(rig, SECOND);
+    write_page(rig, 8, 66);
+    write_seen(rig, 7, 66, SEEN_NOT);
+    answer(rig, REPL_PIPELINE_SYNC);
+    run(rig);
+    assert_true(rig->p.comparing && rig->p.point_count == 1);
+    return rig;
+}
+
+/* And has been: the point that says so is cut. */
+static struct rig *rig_compared(void)
+{
+    struct rig *rig = rig_comparing();
+    later(rig, SECOND);
+    let(rig, REPL_PIPELINE_SYNC);
+    run(rig);
+    assert_true(rig->p.point_count == 2);
+    return rig;
+}
+
+static struct rig *rig_killed(struct rig *rig)
+{
+    struct repl_track_record record = world.base;
+    rig = rig_again(rig, &(struct setup){.tracked = true, .base = &record});
+    run(rig);
+    welcome(rig, &world.head);
+    if (rig->count[REPL_PIPELINE_RECOVER] > 0) {
+        repl_pipeline_recovered(&rig->p, rig->now_ns);
+        run(rig);
+    }
+    return rig;
+}
+
+/* Whatever it is that ends it, and whenever: the next point to reach the site says so. */
+static void a_comparison_outlives_the_agent(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_comparing();
+    struct repl_track_record record = world.base;
+    rig = rig_again(rig, &(struct setup){.tracked = true, .base = &record});
+    assert_true(rig->p.comparing);
+    rig->hold[REPL_PIPELINE_OPEN] = true;
+    run(rig);
+    welcome(rig, &world.head);
+    assert_int_equal(report_of(rig).state, REPL_STATE_DEGRADED);
+    assert_non_null(strstr(report_of(rig).cause, "when the agent ended"));
+    let(rig, REPL_PIPELINE_OPEN);
+    later(rig, SECOND);
+    assert_true(rig->p.point_count == 1 && rig->p.point.flags == REPL_POINT_RESYNC);
+    assert_false(rig->p.comparing);
+    rig = rig_killed(rig); /* the point is cut, and has not reached the site */
+    later(rig, SECOND);
+    assert_true(rig->p.point_count == 1 && rig->p.point.flags == REPL_POINT_RESYNC);
+    acknowledge_all(rig);
+    assert_site_is_device(rig);
+    assert_true(world.state.resync_seq == 0);
+    rig = rig_killed(rig); /* now it has */
+    write_page(rig, 3, 5);
+    later(rig, SECOND);
+    assert_true(rig->p.point_count >= 1 && rig->p.point.flags == 0);
+    rig_free(rig);
+}
+
+/* The point that ends a comparison is cut, and what it is in is given up: there is no such point.
+ */
+static void a_comparison_ends_at_the_site(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_compared();
+    assert_true(rig->p.point.flags == REPL_POINT_RESYNC && world.state.resync_seq == 2);
+    repl_pipeline_lost(&rig->p, "gone", rig->now_ns);
+    write_page(rig, 3, 5);
+    later(rig, 20 * SECOND);
+    assert_int_equal(rig->p.point.flags, 0); /* there are two points now */
+    welcome(rig, NULL);                      /* and the site has lost everything */
+    later(rig, SECOND);
+    assert_true(rig->p.point.flags == REPL_POINT_RESYNC && world.state.resync_seq == 4);
+    acknowledge_all(rig);
+    assert_true(world.state.resync_seq == 0);
+    rig_free(rig);
+}
+
+/* Of one that is taken over from the spool, only that can be said which is not in it. */
+static void a_comparison_in_the_spool_is_over(void **state)
+{
+    (void)state;
+    for (unsigned again = 0; again < 2; again++) {
+        struct rig *rig = rig_compared();
+        const struct repl_ship_segment segment =
+            *repl_ship_find(&rig->p.ship, rig->p.segments.newest->number);
+        struct repl_point point = rig->p.point;
+        struct repl_buffer digests = {0};
+        const struct repl_buffer *from = &rig->p.segments.newest->digests;
+        assert_true(repl_ok(repl_buffer_append(&digests, from->data, from->size, NULL)));
+        struct repl_track_record record = world.base;
+        rig = rig_again(rig, &(struct setup){.pages = PAGES});
+        if (again == 1)
+            rig->p.state.resync_seq = 3; /* trust was lost once more, after it was cut */
+        assert_true(rig->p.epoch.resync);
+        assert_true(repl_ok(repl_pipeline_adopt(&rig->p, &segment, &point, &digests, 0, NULL)));
+        assert_true(repl_pipeline_track(&rig->p, &record, "none"));
+        assert_int_equal(rig->p.comparing, again == 1);
+        assert_int_equal(rig->p.epoch.resync, again == 1);
+        rig_free(rig);
+    }
+}
+
+/* Whatever is cut behind it, and over a restart. */
+static void the_newest_point_at_the_site_keeps_its_times(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_tracked(REPL_QUIESCE_WINDOW);
+    struct repl_point first = rig->p.point;
+    assert_true(first.seq == 1 && first.begin_ns != 0);
+    repl_pipeline_lost(&rig->p, "gone", rig->now_ns);
+    write_page(rig, 3, 5);
+    later(rig, 20 * SECOND);
+    assert_true(rig->p.point.seq == 2 && rig->p.site_point.seq == 1);
+    assert_memory_equal(&rig->p.site_point, &first, sizeof first);
+    rig = rig_again(rig, &(struct setup){.tracked = true});
+    assert_true(rig->p.ship.point_seq == 1 && rig->p.site_point.seq == 1);
+    assert_true(rig->p.site_point.begin_ns == first.begin_ns &&
+                rig->p.site_point.end_ns == first.end_ns);
+    run(rig);
+    welcome(rig, NULL); /* and then the site has none */
+    assert_true(rig->p.site_point.seq == 0 && world.state.point_seq == 0);
+    rig_free(rig);
+}
+
 static void audits_without_a_verdict_tear_the_round(void **state)
 {
     (void)state;
@@ -2053,6 +2187,10 @@ int main(void)
         cmocka_unit_test(a_round_is_proven_before_it_is_a_point),
         cmocka_unit_test(what_was_overlooked_is_made_good),
         cmocka_unit_test(what_cannot_be_made_good_is_compared),
+        cmocka_unit_test(a_comparison_outlives_the_agent),
+        cmocka_unit_test(a_comparison_ends_at_the_site),
+        cmocka_unit_test(a_comparison_in_the_spool_is_over),
+        cmocka_unit_test(the_newest_point_at_the_site_keeps_its_times),
         cmocka_unit_test(audits_without_a_verdict_tear_the_round),
         cmocka_unit_test(a_round_waits_for_the_batches_of_the_one_before),
         cmocka_unit_test(a_busy_device_gets_its_base_in_the_end),

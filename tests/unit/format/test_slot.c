@@ -30,6 +30,10 @@ static struct repl_source_state source_state(uint64_t next_seq, uint32_t sent_co
     for (uint32_t i = 0; i < sent_count; i++)
         state.sent[i] = head_of((uint8_t)(10 + i));
     state.acknowledged_count = sent_count / 2;
+    state.resync_seq = 70;
+    state.point_seq = 71;
+    state.point_begin_ns = -8;
+    state.point_end_ns = 1;
     return state;
 }
 
@@ -57,7 +61,8 @@ static void source_states_come_back(void **state)
         assert_true(out.sent_count == sent);
         for (uint32_t i = 0; i < sent; i++)
             assert_heads_equal(&out.sent[i], &in.sent[i]);
-        assert_true(out.acknowledged_count == sent / 2);
+        assert_true(out.acknowledged_count == sent / 2 && out.resync_seq == 70);
+        assert_true(out.point_seq == 71 && out.point_begin_ns == -8 && out.point_end_ns == 1);
         in.acknowledged_count = sent + 1; /* which cannot be */
         repl_source_state_encode(&in, 6, file + repl_slot_offset(6));
         assert_int_equal(repl_source_state_decode(file, &out, &generation, &err).code,
