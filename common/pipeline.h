@@ -269,6 +269,8 @@ void repl_pipeline_audited(struct repl_pipeline *p, const struct repl_audit_samp
 void repl_pipeline_unsafe(const struct repl_pipeline *p,
                           const struct repl_bitmap *out[REPL_PIPELINE_UNSAFE]);
 struct repl_track_record repl_pipeline_record(const struct repl_pipeline *p);
+/* The answer to COMMIT. That the others are not proven, whose round would be in vain, may be said
+ * before, while this one's proof is still under way. */
 void repl_pipeline_commit(struct repl_pipeline *p, bool others_proven, int64_t now_ns);
 
 /* The device has become larger: digests is the longer table, its new entries zero. */

@@ -575,6 +575,11 @@ static void point_cut(struct repl_pipeline *p, int64_t now_ns)
 
 void repl_pipeline_commit(struct repl_pipeline *p, bool others_proven, int64_t now_ns)
 {
+    if (p->round.phase == REPL_ROUND_PROVING && !p->round.is_void) {
+        ensure(!others_proven);
+        follow(p, repl_epoch_spoilt(&p->epoch, now_ns), now_ns);
+        return;
+    }
     if (p->round.phase != REPL_ROUND_CUTTING || p->round.is_void) {
         void_if_over(p, now_ns);
         return;

@@ -1,5 +1,6 @@
 #include "source/source_group.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/ensure.h"
@@ -12,6 +13,7 @@ struct member {
     struct repl_source_volume *volume;
     enum place place; /* where it waits */
     bool in_round;    /* of the group */
+    bool left_out;    /* it was waited for in vain, and has not come since */
 };
 
 struct repl_source_group {
@@ -27,17 +29,25 @@ struct repl_source_group {
 
 /* --- who takes part -------------------------------------------------------------------------- */
 
-static bool is_able(const struct member *member)
+/* Why it cannot be cut with the others; NULL: it can. */
+static const char *obstacle_of(const struct member *member)
 {
     const struct repl_source_volume *v = member->volume;
-    return v->phase == VOLUME_RUNNING && v->tracker != NULL && !v->pipeline.comparing &&
-           v->pipeline.ship.point_seq != 0;
+    if (v->phase != VOLUME_RUNNING)
+        return "does not run";
+    if (v->tracker == NULL)
+        return "is not tracked";
+    if (v->pipeline.comparing)
+        return "is being compared";
+    if (v->pipeline.ship.point_seq == 0)
+        return "has no point at the site yet";
+    return member->left_out ? "did not come to the common point in time" : NULL;
 }
 
 static bool all_able(const struct repl_source_group *group)
 {
     for (size_t i = 0; i < group->count; i++) {
-        if (!is_able(&group->members[i]))
+        if (obstacle_of(&group->members[i]) != NULL)
             return false;
     }
     return group->count == group->capacity;
@@ -177,6 +187,19 @@ static void commit_all(struct repl_source_group *group)
         volume_pump(group->members[i].volume);
 }
 
+void repl_source_group_cause(const struct repl_source_group *group, char *cause, size_t size)
+{
+    cause[0] = '\0';
+    for (size_t i = 0; i < group->count; i++) {
+        const char *obstacle = obstacle_of(&group->members[i]);
+        if (obstacle == NULL)
+            continue;
+        snprintf(cause, size, "group %s is cut each volume for itself: %s %s", group->name,
+                 volume_name(group->members[i].volume), obstacle);
+        return;
+    }
+}
+
 /* One of the round is gone: the others' rounds are in vain. */
 static void release(struct member *member)
 {
@@ -190,7 +213,7 @@ static void release(struct member *member)
         return;
     if (place == AT_CLOSE)
         repl_pipeline_closed(&v->pipeline, now_ns, &counters, false);
-    else if (place == AT_COMMIT)
+    else /* it has been proven, or that would be in vain */
         repl_pipeline_commit(&v->pipeline, false, now_ns);
     volume_pump(v);
 }
@@ -199,7 +222,8 @@ static void round_spoil(struct repl_source_group *group)
 {
     for (size_t i = 0; i < group->count; i++) {
         struct member *member = &group->members[i];
-        if (member->in_round && (member->place != AWAY || is_lost(member)))
+        bool proving = member->volume->pipeline.round.phase == REPL_ROUND_PROVING;
+        if (member->in_round && (member->place != AWAY || proving || is_lost(member)))
             release(member);
     }
 }
@@ -252,6 +276,7 @@ static void patience_begin(struct repl_source_group *group, const struct repl_so
 void repl_source_group_open(struct repl_source_group *group, struct repl_source_volume *volume)
 {
     struct member *member = member_of(group, volume);
+    member->left_out = false;
     if (member->in_round) { /* it was torn: so were the others' */
         group->spoilt = true;
         member->in_round = false;
@@ -299,6 +324,8 @@ static void patience_over(struct repl_timer *timer)
     struct repl_source_group *group = timer->context;
     group->patient = false;
     group->spoilt = true; /* a round under way: one of them does not come to its end */
+    for (size_t i = 0; i < group->count; i++)
+        group->members[i].left_out = group->members[i].place == AWAY;
     repl_source_group_look(group);
     if (!any_in_round(group))
         open_each_alone(group);

@@ -7,9 +7,10 @@
  * carry the same times.
  *
  * That takes volumes that can be cut at all. While one of them has no point at
- * the site yet, is being compared, is not tracked, has failed, or does not come
- * within two intervals, the others are cut each for itself, and their points say
- * so by lacking the group's flag.
+ * the site yet, is being compared, is not tracked or has failed, the others are cut
+ * each for itself, and their points say so by lacking the group's flag. One that
+ * does not come within two intervals, or does not come to its round's end, is
+ * waited for once, and then left out in the same way until it comes by itself.
  */
 #ifndef REPL_AGENT_SOURCE_GROUP_H
 #define REPL_AGENT_SOURCE_GROUP_H
@@ -34,6 +35,8 @@ void repl_source_group_join(struct repl_source_group *group, struct repl_source_
 void repl_source_group_open(struct repl_source_group *group, struct repl_source_volume *volume);
 void repl_source_group_close(struct repl_source_group *group, struct repl_source_volume *volume);
 void repl_source_group_commit(struct repl_source_group *group, struct repl_source_volume *volume);
+/* Why volumes of the group are cut each for itself, for people; empty: they are not. */
+void repl_source_group_cause(const struct repl_source_group *group, char *cause, size_t size);
 /* Something has happened to the volume: what waits for it may go on, or no longer has to. */
 void repl_source_group_look(struct repl_source_group *group);
 

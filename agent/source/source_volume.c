@@ -666,6 +666,8 @@ void repl_source_volume_status(const struct repl_source_volume *v, struct repl_v
     out->rpo_ms = v->options.volume->rpo_ms;
     if (volume_is_up(v)) {
         pipeline_status(v, out);
+        if (v->options.group != NULL && out->cause[0] == '\0')
+            repl_source_group_cause(v->options.group, out->cause, sizeof out->cause);
     } else if (v->why.text[0] == '\0') {
         out->state = REPL_STATE_RESYNC;
         snprintf(out->cause, sizeof out->cause, "it is being opened");

@@ -1999,6 +1999,30 @@ static void what_befalls_the_others_befalls_it(void **state)
     rig_free(rig);
 }
 
+/* Nor is it proven to its end what cannot become a point. */
+static void what_the_others_spoil_is_not_proven(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_tracked(REPL_QUIESCE_WINDOW);
+    rig->grouped = true;
+    rig->hold[REPL_PIPELINE_AUDIT] = true;
+    write_seen(rig, 3, 77, SEEN_SUBMITTED); /* there is something to repair */
+    write_page(rig, 4, 77);
+    later(rig, SECOND);
+    assert_int_equal(rig->p.round.phase, REPL_ROUND_PROVING);
+    repl_pipeline_commit(&rig->p, false, rig->now_ns);
+    run(rig);
+    assert_true(rig->p.round.phase == REPL_ROUND_NONE && rig->p.torn_rounds == 1);
+    let(rig, REPL_PIPELINE_AUDIT); /* the sample that was on its way */
+    run(rig);
+    assert_true(rig->count[REPL_PIPELINE_REPAIR] == 0 && rig->p.point_count == 1);
+    later(rig, SECOND);
+    assert_true(rig->count[REPL_PIPELINE_REPAIR] == 1 && rig->p.point_count == 2);
+    acknowledge_all(rig);
+    assert_site_is_device(rig);
+    rig_free(rig);
+}
+
 static void a_volume_of_a_group_may_be_hurried(void **state)
 {
     (void)state;
@@ -2215,6 +2239,7 @@ int main(void)
         cmocka_unit_test(a_failing_quiesce_stops_too),
         cmocka_unit_test(a_group_cuts_together),
         cmocka_unit_test(what_befalls_the_others_befalls_it),
+        cmocka_unit_test(what_the_others_spoil_is_not_proven),
         cmocka_unit_test(a_volume_of_a_group_may_be_hurried),
         cmocka_unit_test(no_page_is_ever_forgotten),
     };
