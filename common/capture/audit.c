@@ -23,7 +23,8 @@ void repl_audit_init(struct repl_audit *audit, const struct repl_audit_limits *l
                      const struct repl_audit_baseline *base)
 {
     ensure(limits->enough > 0 && limits->enough <= limits->most);
-    *audit = (struct repl_audit){.limits = *limits, .base = {.even_ns = INT64_MIN}};
+    *audit = (struct repl_audit){
+        .limits = *limits, .base = {.even_ns = INT64_MIN}, .quiet_ns = INT64_MIN};
     if (base != NULL)
         audit->base = *base;
     repl_audit_begin(audit);
@@ -283,8 +284,10 @@ static enum repl_audit_verdict auditing_feed(struct repl_audit *audit,
         even_now = even_now && even;
         all_even = all_even && audit->even[i];
     }
-    if (even_now && is_quiet(sample))
+    if (even_now && is_quiet(sample)) {
         submissions_rebase(audit, sample);
+        audit->quiet_ns = sample->at_ns;
+    }
     return audit_end(audit, all_even);
 }
 
@@ -310,5 +313,5 @@ enum repl_audit_verdict repl_audit_feed(struct repl_audit *audit,
 bool repl_audit_swap_due(const struct repl_audit *audit, int64_t swapped_ns, int64_t io_timeout_ns)
 {
     return audit->base.completed_known && audit->base.even_ns != INT64_MIN &&
-           audit->base.even_ns >= swapped_ns + io_timeout_ns;
+           audit->base.even_ns >= swapped_ns + io_timeout_ns && audit->quiet_ns >= swapped_ns;
 }

@@ -144,7 +144,8 @@ struct repl_audit {
     int64_t began_ns; /* the state */
     int64_t next_ns;  /* the next sample's earliest time; 0: now */
     int64_t even_ns;
-    bool data_short; /* not only flushes */
+    int64_t quiet_ns; /* all that was submitted by then has ended and is marked; INT64_MIN: never */
+    bool data_short;  /* not only flushes */
     struct repl_audit_raise raises[REPL_AUDIT_SUBMITTED];
     struct repl_audit_baseline found;     /* the baseline being collected */
     char cause[REPL_AUDIT_CAUSE_SIZE];    /* of the last DEGRADED or REPAIR, a sentence */
@@ -161,7 +162,9 @@ enum repl_audit_verdict repl_audit_feed(struct repl_audit *audit,
                                         const struct repl_audit_sample *sample);
 
 /* Whether the older touched bitmap may be emptied: each write it holds was submitted before the
- * last swap, had ended a time limit later, and its completion has been audited since. */
+ * last swap, should have ended a time limit later, and its completion has been audited since. That
+ * it has ended a quiet moment since the swap must have shown: some drivers let a write hang for
+ * longer. Without one both bitmaps grow. */
 bool repl_audit_swap_due(const struct repl_audit *audit, int64_t swapped_ns, int64_t io_timeout_ns);
 
 #endif

@@ -102,6 +102,7 @@ struct sim_source;
     X(submissions_overlooked, "fault: submissions overlooked")                                     \
     X(both_overlooked, "fault: both overlooked")                                                   \
     X(flushes_overlooked, "fault: flushes overlooked")                                             \
+    X(hangs, "fault: writes hung for longer than they should")                                     \
     X(ranges_lost, "fault: ranges not marked whole")                                               \
     X(trackers_lost, "fault: trackers lost")                                                       \
     X(freezes_failed, "fault: freezes and commands failed")                                        \
@@ -164,6 +165,8 @@ struct sim_counts {
       "what was submitted lately is not read in a repair")                                         \
     X(TOUCHED_OLD, "touched-old", "cut", "only the active touched bitmap is read in a repair")     \
     X(SWAP_EARLY, "swap-early", "cut", "the touched bitmaps are swapped before it is due")         \
+    X(SWAP_HUNG, "swap-hung", "cut restore claim",                                                 \
+      "the touched bitmaps are swapped while a write hangs for longer than it should")             \
     X(SETTLE_ALL, "settle-all", "cut restore claim",                                               \
       "settling forgets everything that was taken, unsafe pages too")                              \
     X(RECOVER_NOTHING, "recover-nothing", "cut restore claim",                                     \
@@ -695,6 +698,7 @@ struct sim_faults {
     unsigned commit_crash;                       /* permille of steps */
     unsigned settle_crash;
     unsigned completion, submission, both, flush, range; /* overlooked by the tracker, of each */
+    unsigned hang;                                       /* of writes */
     unsigned tracker_lost;                               /* of starts */
     unsigned quiesce, hold;                              /* failed; ended early */
 };
@@ -722,7 +726,7 @@ struct sim {
     int64_t gap_ns;        /* between the steps of a completion */
     int64_t pace_ns;       /* between those of the source */
     int64_t reduce_ns;     /* the longest time a worker takes */
-    int64_t io_timeout_ns; /* by when a write that was submitted has ended */
+    int64_t io_timeout_ns; /* by when a write that was submitted should have ended */
     unsigned stale_names;  /* permille of chunks the site lacks that a source takes for known */
     int64_t interval_ns;
     uint64_t spool_limit_bytes;

@@ -118,6 +118,18 @@ static void write_notify(struct sim_device *device, const struct sim_write *writ
         sim_device_write(device); /* what waited for it */
 }
 
+/* Longer than a write should take; its end is the likelier to be overlooked. */
+static int64_t write_hang(struct sim *sim, struct sim_write *write)
+{
+    bool overlooked =
+        sim->faults.completion > 0 && !write->overlooked[SIM_COMPLETION] && sim_chance(sim, 300);
+    write->overlooked[SIM_COMPLETION] |= overlooked;
+    sim->counts->completions_overlooked += overlooked;
+    sim->counts->hangs++;
+    write->step++;
+    return sim_span(sim, sim->io_timeout_ns, 20 * sim->io_timeout_ns);
+}
+
 /* Takes one step, and returns how long it is to the next. */
 static int64_t write_step(struct sim_device *device, struct sim_write *write)
 {
@@ -133,6 +145,8 @@ static int64_t write_step(struct sim_device *device, struct sim_write *write)
         break;
     case SIM_WRITE_START:
         device->kernel.in_flight++;
+        if (device->tracker != NULL && !sim->calm && sim_chance(sim, sim->faults.hang))
+            return write_hang(sim, write);
         break;
     case SIM_WRITE_LAND:
         page_land(device, write);

@@ -100,10 +100,13 @@ void sim_tracker_settle(struct sim_tracker *tracker,
 void sim_tracker_swap(struct sim_tracker *tracker, const struct repl_audit *audit)
 {
     struct sim *sim = tracker->sim;
+    struct repl_audit seen = *audit;
     unsigned swaps = 0;
+    if (sim->options.bug == SIM_BUG_SWAP_HUNG)
+        seen.quiet_ns = INT64_MAX;
     if (sim->options.bug == SIM_BUG_SWAP_EARLY)
         swaps = 2;
-    else if (repl_audit_swap_due(audit, tracker->swapped_ns, sim->io_timeout_ns))
+    else if (repl_audit_swap_due(&seen, tracker->swapped_ns, sim->io_timeout_ns))
         swaps = 1;
     sim->counts->swaps += swaps;
     for (; swaps > 0; swaps--) {

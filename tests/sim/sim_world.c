@@ -39,6 +39,7 @@ static void faults_choose(struct sim *sim, struct strike *s)
                                       .both = strength(sim, 40),
                                       .flush = strength(sim, 150),
                                       .range = strength(sim, 30),
+                                      .hang = strength(sim, 60),
                                       .tracker_lost = strength(sim, 300),
                                       .quiesce = strength(sim, 400),
                                       .hold = strength(sim, 300)};
@@ -340,7 +341,7 @@ static void configure_capture(struct sim *sim)
     sim->gap_ns = sim_span(sim, 2000, sim->audit.spacing_ns / 8);
     sim->pace_ns = sim_span(sim, SIM_MS / 100, sim_chance(sim, 300) ? 60 * SIM_MS : 10 * SIM_MS);
     sim->reduce_ns = sim_span(sim, SIM_MS, 2 * SIM_SECOND);
-    sim->io_timeout_ns = SIM_SECOND; /* the longest write takes less */
+    sim->io_timeout_ns = SIM_SECOND; /* the longest write takes less, if it does not hang */
 }
 
 static uint64_t volume_size_choose(struct sim *sim)

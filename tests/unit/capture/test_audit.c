@@ -446,6 +446,25 @@ static void touched_is_emptied_only_once_what_it_holds_was_audited(void **state)
     assert_false(repl_audit_swap_due(&b.audit, 0, 0));
 }
 
+/* A write that hangs for longer than it should is still in the older bitmap. */
+static void touched_is_not_emptied_while_a_write_hangs(void **state)
+{
+    (void)state;
+    struct bench b = proved();
+    int64_t swapped_ns = b.now.at_ns + 1;
+    submit(&b, REPL_AUDIT_WRITTEN, 4096);
+    b.now.at_ns += 100 * MS;
+    for (unsigned i = 0; i < 3; i++) { /* other writes come and go meanwhile */
+        change(&b, REPL_AUDIT_WRITTEN, 8192);
+        assert_int_equal(verdict_of(&b), REPL_AUDIT_PASSED);
+        assert_true(b.audit.base.even_ns >= swapped_ns + 30 * MS);
+        assert_false(repl_audit_swap_due(&b.audit, swapped_ns, 30 * MS));
+    }
+    finish(&b, REPL_AUDIT_WRITTEN, 4096, true);
+    assert_int_equal(verdict_of(&b), REPL_AUDIT_PASSED);
+    assert_true(repl_audit_swap_due(&b.audit, swapped_ns, 30 * MS));
+}
+
 /* --- at random ------------------------------------------------------------------------------- */
 
 /* Writes come and go, events are overlooked; a model knows which completed writes are unmarked on
@@ -556,6 +575,7 @@ int main(void)
         cmocka_unit_test(overlooked_during_the_repair_shows_next_time),
         cmocka_unit_test(a_saved_baseline_goes_on),
         cmocka_unit_test(touched_is_emptied_only_once_what_it_holds_was_audited),
+        cmocka_unit_test(touched_is_not_emptied_while_a_write_hangs),
         cmocka_unit_test(no_verdict_is_ever_wrong),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
