@@ -9,7 +9,8 @@
  *   sim_guard     who freezes the filesystem or runs the command
  *   sim_net       requests between a source and the site, and what befalls them
  *   sim_capture   the shell around struct repl_pipeline: rounds, marks, proofs
- *   sim_source    the rest of it: spool, durability, link, lives
+ *   sim_source    the rest of it: durability, link, lives
+ *   sim_spool     what lies in the spool, over its lives, and is merged there
  *   sim_supply    chunks sent by name only, and what is done about those the site lacks
  *   sim_site      the shell around struct repl_journal and the commit sequence
  *   sim_replica   the site's live copy
@@ -73,6 +74,8 @@ struct sim_source;
     X(acks, "acknowledgements received")                                                           \
     X(restores, "restores checked")                                                                \
     X(replicas, "replicas checked")                                                                \
+    X(adopted, "segments of an earlier life taken over")                                           \
+    X(merges, "runs of spooled segments merged")                                                   \
     X(checkpoints, "checkpoints")                                                                  \
     X(resumes, "uploads resumed")                                                                  \
     X(duplicates_answered, "duplicates acknowledged again")                                        \
@@ -94,6 +97,7 @@ struct sim_source;
     X(commit_crashes, "fault: site crashed within a commit")                                       \
     X(site_power_cuts, "fault: site power cut")                                                    \
     X(site_wipes, "fault: site lost everything")                                                   \
+    X(spool_damages, "fault: spooled segments damaged")                                            \
     X(write_failures, "fault: writes failed")                                                      \
     X(sync_failures, "fault: syncs failed")                                                        \
     X(disk_full, "fault: disk full")                                                               \
@@ -147,6 +151,10 @@ struct sim_counts {
       "the replica's reached point is recorded before its data is synced")                         \
     X(SUPPLY_NOT_SYNCED, "supply-not-synced", "restore",                                           \
       "the site counts on the chunks of a supply it has not synced")                               \
+    X(ADOPT_BLIND, "adopt-blind", "restore claim",                                                 \
+      "a spooled segment is taken over without the digests of its pages")                          \
+    X(MERGE_BLIND, "merge-blind", "liveness",                                                      \
+      "a run of the spool is given up for a merged segment that was not verified")                 \
     X(FAILED_READ, "failed-read", "restore claim",                                                 \
       "a batch that could not be read is handed in as if it had been")                             \
     X(COUNTERS_AFTER, "counters-after", "cut restore claim",                                       \
@@ -530,15 +538,16 @@ struct sim_source {
     struct repl_page_digest durable_digests[SIM_PAGES_MAX]; /* as a power cut leaves it */
     uint64_t read_tags[SIM_PAGES_MAX]; /* what was read last and went into a segment */
 
+    struct sim_spooled *spool; /* not synced */
+    size_t spool_count, spool_capacity;
+    struct sim_kept **kept; /* beside it */
+    size_t kept_count;
+
     /* a life's */
     struct repl_pipeline pipeline;
     uint64_t generation; /* of the state read or written last */
-    struct sim_spooled *spool;
-    size_t spool_count, spool_capacity;
     struct sim_request request;
-    uint64_t report_id; /* of the last report */
-    struct sim_kept **kept;
-    size_t kept_count;
+    uint64_t report_id;         /* of the last report */
     struct repl_buffer missing; /* struct repl_digest each, as the site said last */
     struct sim_reading readings[SIM_BATCHES];
     struct sim_guard guard;
@@ -569,6 +578,20 @@ void sim_source_fall(struct sim_source *source);
 /* source becomes what a copy of from's disks would be. */
 void sim_source_clone(struct sim_source *source, const struct sim_source *from);
 
+/* --- spool ----------------------------------------------------------------------------------- */
+
+/* NULL: not a byte of it was taken. */
+struct sim_spooled *sim_spool_find(const struct sim_source *source, uint64_t number);
+/* repl_sink_fn. */
+REPL_RESULT sim_spool_sink(void *source, const void *data, size_t size, struct repl_error *err);
+void sim_spool_drop(struct sim_source *source, uint64_t number);
+void sim_spool_crash(struct sim_source *source, bool power);
+/* Into the pipeline, which has just been made. */
+void sim_spool_load(struct sim_source *source, const struct repl_digest *checkpoint,
+                    uint64_t known_size);
+void sim_spool_coalesce(struct sim_source *source, const struct repl_pipeline_action *action);
+void sim_spool_fini(struct sim_source *source);
+
 /* --- capture --------------------------------------------------------------------------------- */
 
 /* Before the first action: what is tracked, and since when. */
@@ -591,6 +614,11 @@ bool sim_chunk_known(void *source, const struct repl_digest *name);
 REPL_RESULT sim_supply_keep(void *source, uint64_t number, const struct repl_batch *batch,
                             uint64_t *kept, struct repl_error *err);
 void sim_supply_drop(struct sim_source *source, uint64_t number);
+/* The bytes of a chunk that is kept for the segment; NULL: it is not. */
+const uint8_t *sim_supply_find(const struct sim_source *source, uint64_t number,
+                               const struct repl_digest *name);
+uint64_t sim_supply_bytes(const struct sim_source *source, uint64_t number);
+void sim_supply_damage(struct sim_source *source);
 void sim_supply_fini(struct sim_source *source);
 void sim_supply_build(struct sim_source *source, const struct repl_ship_segment *segment,
                       struct repl_buffer *out);
@@ -668,6 +696,9 @@ void sim_check_fini(struct sim_check *check);
 void sim_check_cut(struct sim_source *source, const struct repl_digest *digest);
 /* The point has been read once more and was not cut, as the one before says it all. */
 void sim_check_cut_empty(struct sim_source *source, const struct repl_digest *digest);
+/* The segment that ended in the last point is part of another one now. */
+void sim_check_merged(struct sim_source *source, const struct repl_digest *last,
+                      const struct repl_digest *merged);
 void sim_check_commit(struct sim *sim, const struct repl_log_commit *commit);
 /* The log as a restarted site has read it. */
 void sim_check_log(struct sim *sim, const struct repl_log_commit *commits, size_t count);

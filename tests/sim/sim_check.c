@@ -38,6 +38,16 @@ static struct sim_point *point_find(struct sim *sim, const struct repl_digest *d
     return NULL;
 }
 
+static struct sim_point *point_new(struct sim_check *check)
+{
+    if (check->point_count == check->point_capacity) {
+        check->point_capacity = check->point_capacity ? 2 * check->point_capacity : 64;
+        check->points = realloc(check->points, check->point_capacity * sizeof *check->points);
+        ensure(check->points != NULL);
+    }
+    return &check->points[check->point_count++];
+}
+
 /* --- a point is cut -------------------------------------------------------------------------- */
 
 /* The oldest version a page may have. A quiet round lets no write be complete in it, so that what
@@ -107,12 +117,7 @@ void sim_check_cut(struct sim_source *source, const struct repl_digest *digest)
     struct sim_check *check = &sim->check;
     const struct sim_round *round = &source->round;
     enum repl_cut cut = (enum repl_cut)source->pipeline.point.cut;
-    if (check->point_count == check->point_capacity) {
-        check->point_capacity = check->point_capacity ? 2 * check->point_capacity : 64;
-        check->points = realloc(check->points, check->point_capacity * sizeof *check->points);
-        ensure(check->points != NULL);
-    }
-    struct sim_point *point = &check->points[check->point_count++];
+    struct sim_point *point = point_new(check);
     *point = (struct sim_point){.digest = *digest,
                                 .of_clone = source->is_clone,
                                 .size = round->size,
@@ -122,6 +127,19 @@ void sim_check_cut(struct sim_source *source, const struct repl_digest *digest)
               (unsigned)cut);
     cut_count(sim->counts, cut);
     cut_check(source, cut);
+}
+
+void sim_check_merged(struct sim_source *source, const struct repl_digest *last,
+                      const struct repl_digest *merged)
+{
+    struct sim_check *check = &source->sim->check;
+    const struct sim_point *point = point_find(source->sim, last);
+    ensure(point != NULL);
+    struct sim_point copy = *point;
+    copy.digest = *merged;
+    *point_new(check) = copy;
+    if (repl_digest_equal(&source->verified_digest, last))
+        source->verified_digest = *merged;
 }
 
 static const struct sim_point *claimed_point(struct sim_source *source,

@@ -137,50 +137,12 @@ static void checkpoint_done(void *actor, uint64_t argument, void *payload)
     sim_source_run(source);
 }
 
-/* --- the spool ------------------------------------------------------------------------------- */
-
-static struct sim_spooled *spool_find(struct sim_source *source, uint64_t number)
+static void segment_drop(struct sim_source *source, uint64_t number)
 {
-    for (size_t i = 0; i < source->spool_count; i++) {
-        if (source->spool[i].number == number)
-            return &source->spool[i];
-    }
-    return NULL;
-}
-
-static repl_result sink(void *context, const void *data, size_t size, struct repl_error *err)
-{
-    struct sim_source *source = context;
-    struct sim *sim = source->sim;
-    if (!sim->calm && sim_chance(sim, sim->faults.disk_write)) {
-        sim->counts->write_failures++;
-        return repl_fail(err, REPL_E_NOSPACE, "spool: no space left");
-    }
-    uint64_t number = source->pipeline.number;
-    struct sim_spooled *spooled = spool_find(source, number);
-    if (spooled == NULL) {
-        if (source->spool_count == source->spool_capacity) {
-            source->spool_capacity = source->spool_capacity ? 2 * source->spool_capacity : 16;
-            source->spool = realloc(source->spool, source->spool_capacity * sizeof *source->spool);
-            ensure(source->spool != NULL);
-        }
-        spooled = &source->spool[source->spool_count++];
-        *spooled = (struct sim_spooled){.number = number};
-    }
-    return repl_buffer_append(&spooled->bytes, data, size, err);
-}
-
-static void spool_drop(struct sim_source *source, uint64_t number)
-{
-    struct sim_spooled *spooled = spool_find(source, number);
     if (source->request.active && source->request.type == SIM_PUT &&
         source->request.number == number)
         source->request.active = false;
-    sim_supply_drop(source, number);
-    if (spooled == NULL)
-        return; /* not a byte of it was taken */
-    repl_buffer_fini(&spooled->bytes);
-    *spooled = source->spool[--source->spool_count];
+    sim_spool_drop(source, number);
 }
 
 /* --- requests -------------------------------------------------------------------------------- */
@@ -220,7 +182,7 @@ static void put_begin(struct sim_source *source, const struct repl_pipeline_acti
 {
     struct sim *sim = source->sim;
     struct sim_request *r = &source->request;
-    if (spool_find(source, action->number) == NULL)
+    if (sim_spool_find(source, action->number) == NULL)
         sim_fail(sim, "spool", "told to send segment %llu, which is not in the spool",
                  (unsigned long long)action->number);
     sim_message_drop(request_begin(source, SIM_PUT));
@@ -286,7 +248,7 @@ static void pump(struct sim_source *source)
     struct sim *sim = source->sim;
     struct sim_request *r = &source->request;
     while (r->active && r->type == SIM_PUT && !r->last_sent) {
-        const struct sim_spooled *spooled = spool_find(source, r->number);
+        const struct sim_spooled *spooled = sim_spool_find(source, r->number);
         ensure(spooled != NULL);
         const struct repl_ship_segment *segment = repl_ship_find(&source->pipeline.ship, r->number);
         bool released = spooled->released || (sim->options.bug == SIM_BUG_RELEASE_EARLY &&
@@ -489,18 +451,17 @@ static void act(struct sim_source *source, const struct repl_pipeline_action *ac
         put_begin(source, action);
         break;
     case REPL_PIPELINE_RELEASE:
-        if ((spooled = spool_find(source, action->number)) != NULL)
+        if ((spooled = sim_spool_find(source, action->number)) != NULL)
             spooled->released = true;
         break;
     case REPL_PIPELINE_SUPPLY:
         supply_send(source, action->number);
         break;
-    case REPL_PIPELINE_COALESCE: /* not simulated: as if it gained nothing */
-        repl_pipeline_coalesced(&source->pipeline, (repl_result){REPL_E_NOSPACE}, action->into,
-                                NULL, NULL);
+    case REPL_PIPELINE_COALESCE:
+        sim_spool_coalesce(source, action);
         break;
     case REPL_PIPELINE_DROP:
-        spool_drop(source, action->number);
+        segment_drop(source, action->number);
         break;
     case REPL_PIPELINE_RECOVER:
         list_send(source, action);
@@ -601,13 +562,14 @@ void sim_source_start(struct sim_source *source)
                                                 sim->deduplicate ? sim_chunk_known : NULL,
                                             .keep = sim_supply_keep,
                                             .chunk_context = source,
-                                            .sink = sink,
+                                            .sink = sim_spool_sink,
                                             .sink_context = source};
     ensure(repl_ok(repl_pipeline_init(&source->pipeline, &options, &state, NULL)));
     source->up = true;
     source->doomed = false;
     source->verified_until_ns = 0;
     source->sample = (struct repl_audit_sample){0};
+    sim_spool_load(source, &state.checkpoint.digest, known_size);
     sim_capture_start(source, known_size);
     source->request = (struct sim_request){0};
     source->wake_set = false;
@@ -621,11 +583,9 @@ void sim_source_crash(struct sim_source *source, bool power)
         source->life.number++;
         source->up = false;
         repl_pipeline_fini(&source->pipeline);
-        for (size_t i = 0; i < source->spool_count; i++)
-            repl_buffer_fini(&source->spool[i].bytes);
-        source->spool_count = 0;
+        repl_buffer_fini(&source->missing);
         sim_capture_crash(source);
-        sim_supply_fini(source);
+        sim_spool_crash(source, power);
     }
     if (!power)
         return;
@@ -639,7 +599,8 @@ void sim_source_crash(struct sim_source *source, bool power)
 void sim_source_fini(struct sim_source *source)
 {
     sim_source_crash(source, false);
-    free(source->spool);
+    sim_spool_fini(source);
+    sim_supply_fini(source);
     sim_device_fini(&source->device);
     sim_disk_fini(&source->disk);
 }

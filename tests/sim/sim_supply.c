@@ -83,6 +83,34 @@ void sim_supply_drop(struct sim_source *source, uint64_t number)
     source->kept_count = left;
 }
 
+const uint8_t *sim_supply_find(const struct sim_source *source, uint64_t number,
+                               const struct repl_digest *name)
+{
+    const struct sim_kept *kept = kept_find(source, number, name);
+    return kept != NULL ? kept->bytes : NULL;
+}
+
+uint64_t sim_supply_bytes(const struct sim_source *source, uint64_t number)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < source->kept_count; i++)
+        bytes += source->kept[i]->number == number ? sizeof source->kept[i]->bytes : 0;
+    return bytes;
+}
+
+/* Chunks without their bytes are gone: their names are hashes of these. */
+void sim_supply_damage(struct sim_source *source)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < source->kept_count; i++) {
+        if (sim_chance(source->sim, 100))
+            free(source->kept[i]);
+        else
+            source->kept[left++] = source->kept[i];
+    }
+    source->kept_count = left;
+}
+
 void sim_supply_fini(struct sim_source *source)
 {
     for (size_t i = 0; i < source->kept_count; i++)
@@ -90,7 +118,6 @@ void sim_supply_fini(struct sim_source *source)
     free(source->kept);
     source->kept = NULL;
     source->kept_count = 0;
-    repl_buffer_fini(&source->missing);
 }
 
 static repl_result into_buffer(void *context, const void *data, size_t size, struct repl_error *err)
