@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/major.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,12 +18,39 @@
 
 /* --- refusals -------------------------------------------------------------------------------- */
 
-static repl_result suitability_check(const struct repl_device *device, struct repl_error *err)
+/* Tracking hangs on the completion of requests, and the audit on what the kernel counts of them. A
+ * bio-based device has no requests: its completions are traced never or elsewhere, and some of
+ * their drivers count nothing whatever iostats says. */
+static repl_result driver_check(const struct repl_device *device, struct repl_error *err)
 {
     static const char *const bio_based[][2] = {
         {"dm", "device-mapper"}, {"md", "md RAID"}, {"multipath", "NVMe multipath"}};
+    for (size_t i = 0; i < sizeof bio_based / sizeof bio_based[0]; i++) {
+        if (repl_sysfs_has(device->disk_number, bio_based[i][0]))
+            return repl_fail(err, REPL_E_REFUSED,
+                             "%s: %s devices are not supported yet; protect the disks or "
+                             "partitions below it",
+                             device->path, bio_based[i][1]);
+    }
+    if (!repl_sysfs_has(device->disk_number, "mq"))
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s: the driver of %s has no request queue (as those of RAM disks, zram, "
+                         "DRBD and bcache), so its writes cannot be followed; protect the disks or "
+                         "partitions below it",
+                         device->path, device->disk);
+    if (major(device->disk_number) == NBD_MAJOR)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s: an nbd device can be connected to another server and keep its name, "
+                         "and nothing would show it; protect the disk on the host that serves it",
+                         device->path);
+    return REPL_SUCCESS;
+}
+
+static repl_result suitability_check(const struct repl_device *device, struct repl_error *err)
+{
     dev_t disk = device->disk_number;
     char text[64];
+    REPL_TRY(driver_check(device, err));
     if (!repl_sysfs_read(disk, "queue/iostats", text, sizeof text) || strcmp(text, "1") != 0)
         return repl_fail(err, REPL_E_REFUSED,
                          "%s: the kernel does not count its I/O, so nothing could be audited; "
@@ -35,13 +63,6 @@ static repl_result suitability_check(const struct repl_device *device, struct re
         return repl_fail(err, REPL_E_REFUSED,
                          "%s: a DAX device is written without I/O and cannot be followed",
                          device->path);
-    for (size_t i = 0; i < sizeof bio_based / sizeof bio_based[0]; i++) {
-        if (repl_sysfs_has(disk, bio_based[i][0]))
-            return repl_fail(err, REPL_E_REFUSED,
-                             "%s: %s devices are not supported yet; protect the disks or "
-                             "partitions below it",
-                             device->path, bio_based[i][1]);
-    }
     return repl_filesystem_check(device->number, device->fd, device->path, err);
 }
 
