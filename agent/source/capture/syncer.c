@@ -32,9 +32,23 @@ struct repl_syncer {
     struct repl_device device;
 };
 
+/* A disk that is gone fails every sync: said once, and once more when it is back. */
+static void device_sync(const struct repl_device *device, bool *failing)
+{
+    struct repl_error err;
+    bool failed = !repl_ok(repl_device_sync(device, &err));
+    if (failed && !*failing)
+        repl_log(LOG_WARNING, "%s: data not yet on the disk may be missing from the next points",
+                 err.text);
+    else if (!failed && *failing)
+        repl_log(LOG_NOTICE, "%s: it can be synced again", device->path);
+    *failing = failed;
+}
+
 static void *syncer_main(void *argument)
 {
     struct repl_syncer *s = argument;
+    bool failing = false;
     pthread_mutex_lock(&s->lock);
     for (;;) {
         while (!s->begin && !s->quit)
@@ -44,10 +58,7 @@ static void *syncer_main(void *argument)
         s->begin = false;
         struct repl_device device = s->device;
         pthread_mutex_unlock(&s->lock);
-        struct repl_error err;
-        if (!repl_ok(repl_device_sync(&device, &err)))
-            repl_log(LOG_WARNING, "%s: data not yet on the disk may be missing from the next point",
-                     err.text);
+        device_sync(&device, &failing);
         close(device.fd);
         uint64_t one = 1;
         while (write(s->event_fd, &one, sizeof one) < 0 && errno == EINTR)
