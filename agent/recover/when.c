@@ -110,6 +110,17 @@ static bool take_zone(const char **text, int64_t *offset_s)
     return true;
 }
 
+/* A time that a point may have: nanoseconds of the years 1678 to 2261 fit 64 bits. */
+static repl_result time_of(const char *text, int64_t seconds, int64_t ns, int64_t *time_ns,
+                           struct repl_error *err)
+{
+    if (seconds < -SECONDS_MAX || seconds >= SECONDS_MAX)
+        return repl_fail(err, REPL_E_USAGE,
+                         "\"%s\" is out of range: times go from the year 1678 to 2261", text);
+    *time_ns = seconds * NS_PER_S + ns;
+    return REPL_SUCCESS;
+}
+
 /* --- local time ------------------------------------------------------------------------------ */
 
 /* The moment at which clocks here showed tm, under one assumption about summer time. */
@@ -139,8 +150,7 @@ static repl_result local_time(const char *text, const struct tm *tm, int64_t ns,
                          "\"%s\" was never shown by clocks here: there is no such day, or summer "
                          "time began and skipped it",
                          text);
-    *time_ns = (int64_t)(in_winter ? winter : summer) * NS_PER_S + ns;
-    return REPL_SUCCESS;
+    return time_of(text, in_winter ? winter : summer, ns, time_ns, err);
 }
 
 /* --- the forms: each sets *matched where the text has it ------------------------------------- */
@@ -182,8 +192,7 @@ static repl_result parse_date(const char *text, struct repl_when *out, bool *mat
     if (normal.tm_mday != tm.tm_mday)
         return repl_fail(err, REPL_E_USAGE, "\"%s\": that month has no such day", text);
     *matched = true;
-    out->time_ns = ((int64_t)utc - offset_s) * NS_PER_S + ns;
-    return REPL_SUCCESS;
+    return time_of(text, (int64_t)utc - offset_s, ns, &out->time_ns, err);
 }
 
 /* "17:00", "today 17:00", "yesterday 17:00" */

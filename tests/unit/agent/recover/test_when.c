@@ -102,6 +102,9 @@ static void test_summer_time(void **state)
 static void test_refusals(void **state)
 {
     (void)state;
+    assert_refused("0526-02-04T13:37:00Z", "out of range");
+    assert_refused("9999-12-31T23:59:59Z", "out of range");
+    assert_refused("0526-02-04 13:37", "out of range");
     static const char *const not_times[] = {
         "",
         "soon",

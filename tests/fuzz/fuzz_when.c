@@ -1,0 +1,43 @@
+/*
+ * The times that people write (--at), on any text. A refusal must have words; what is accepted
+ * must resolve in a catalogue, or say why not.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ensure.h"
+#include "recover/when.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define NOW_NS (INT64_C(1777889820) * 1000000000)
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const struct repl_points_entry points[] = {
+        {.point = {.seq = 3, .begin_ns = NOW_NS - 2000, .end_ns = NOW_NS - 1000},
+         .unchanged_until_ns = NOW_NS - 500},
+        {.point = {.seq = 9, .begin_ns = NOW_NS - 20, .end_ns = NOW_NS - 10},
+         .unchanged_until_ns = NOW_NS},
+    };
+    char *text = malloc(size + 1);
+    struct repl_when when;
+    struct repl_error err = {.text = ""};
+    size_t index;
+    ensure(text != NULL);
+    memcpy(text, data, size);
+    text[size] = '\0';
+    if (!repl_ok(repl_when_parse(text, NOW_NS, &when, &err))) {
+        ensure(err.text[0] != '\0');
+    } else if (repl_ok(repl_when_resolve(&when, points, 2, &index, &err))) {
+        ensure(index < 2);
+        char *words = repl_when_describe(&when, &points[index]);
+        ensure(words != NULL && words[0] != '\0');
+        free(words);
+    } else {
+        ensure(err.text[0] != '\0');
+    }
+    free(text);
+    return 0;
+}
