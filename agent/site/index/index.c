@@ -9,7 +9,8 @@
  *   dropped   VOLUME               -> nothing: its entries are still to be removed
  *
  * Keys are big-endian, so that LMDB's order by bytes is the order by number;
- * values go through the cursor, and whoever reads one checks it. VOLUME is a
+ * values go through the cursor, end in XXH3 of table, key and fields, and
+ * whoever reads one checks it. VOLUME is a
  * number of 32 bits that is never given twice, so a volume is forgotten in one
  * small transaction, and what it leaves behind is removed in many: an index of
  * a large volume has more entries than one transaction should hold.
@@ -87,13 +88,12 @@ MDB_val repl_index_text_val(const char *text)
 repl_result repl_index_volume_get(struct repl_index *index, MDB_txn *txn, const char *name,
                                   struct index_volume *out, bool *found, struct repl_error *err)
 {
-    MDB_val value;
+    MDB_val key = repl_index_text_val(name), value;
     *out = (struct index_volume){0};
-    REPL_TRY(
-        repl_index_get(index, txn, INDEX_VOLUMES, repl_index_text_val(name), &value, found, err));
+    REPL_TRY(repl_index_get(index, txn, INDEX_VOLUMES, key, &value, found, err));
     if (!*found)
         return REPL_SUCCESS;
-    struct repl_reader r = repl_index_reader_of(&value);
+    struct repl_reader r = repl_index_reader_of(INDEX_VOLUMES, &key, &value);
     out->number = repl_read_u32(&r);
     out->log_end = repl_read_u64(&r);
     out->record_number = repl_read_u64(&r);
@@ -107,7 +107,7 @@ repl_result repl_index_point_decode(const struct repl_index *index, const MDB_va
                                     const MDB_val *value, struct repl_points_entry *out,
                                     struct repl_error *err)
 {
-    struct repl_reader r = repl_index_reader_of(value);
+    struct repl_reader r = repl_index_reader_of(INDEX_POINTS, key, value);
     repl_point_decode(&r, &out->point);
     out->unchanged_until_ns = repl_read_i64(&r);
     out->volume_size = repl_read_u64(&r);
@@ -122,7 +122,7 @@ static repl_result segment_decode(const struct repl_index *index, const MDB_val 
                                   const MDB_val *value, struct repl_segments_entry *out,
                                   struct repl_error *err)
 {
-    struct repl_reader r = repl_index_reader_of(value);
+    struct repl_reader r = repl_index_reader_of(INDEX_SEGMENTS, key, value);
     out->head.to_seq = repl_index_key_number(key, 4, 8);
     out->head.part = (uint32_t)repl_index_key_number(key, 12, 4);
     out->head.from_seq = repl_read_u64(&r);
@@ -160,19 +160,20 @@ repl_result repl_index_chunk(struct repl_index *index, const char *volume,
                              bool *found, struct repl_error *err)
 {
     struct index_volume entry;
+    struct index_key key;
     MDB_txn *txn;
-    MDB_val value;
+    MDB_val key_value, value;
     *place = (struct repl_chunk_place){0};
     *found = false;
     REPL_TRY(repl_index_read_begin(index, &txn, err));
     repl_result result = repl_index_volume_get(index, txn, volume, &entry, found, err);
     if (repl_ok(result) && *found) {
-        struct index_key key = repl_index_chunk_key(entry.number, name);
-        result =
-            repl_index_get(index, txn, INDEX_CHUNKS, repl_index_key_val(&key), &value, found, err);
+        key = repl_index_chunk_key(entry.number, name);
+        key_value = repl_index_key_val(&key);
+        result = repl_index_get(index, txn, INDEX_CHUNKS, key_value, &value, found, err);
     }
     if (repl_ok(result) && *found) {
-        struct repl_reader r = repl_index_reader_of(&value);
+        struct repl_reader r = repl_index_reader_of(INDEX_CHUNKS, &key_value, &value);
         place->segment.to_seq = repl_read_u64(&r);
         place->segment.part = repl_read_u32(&r);
         place->segment.supply = repl_read_u32(&r);

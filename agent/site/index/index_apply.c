@@ -49,7 +49,7 @@ static repl_result volume_make(struct index_write *write, const char *name,
     REPL_TRY(repl_index_get(write->index, write->txn, INDEX_MAIN, key, &value, &found, err));
     out->number = 1;
     if (found) {
-        struct repl_reader r = repl_index_reader_of(&value);
+        struct repl_reader r = repl_index_reader_of(INDEX_MAIN, &key, &value);
         out->number = repl_read_u32(&r);
         if (!repl_ok(repl_reader_end(&r, NULL, "")) || out->number == UINT32_MAX)
             return repl_index_damaged(write->index, INDEX_VOLUMES, err);
@@ -259,15 +259,18 @@ static repl_result purge_work(struct index_write *write, void *context, struct r
                                               INDEX_DROPPED};
     bool *more = context;
     MDB_cursor *cursor;
-    MDB_val key;
+    MDB_val key, value;
     *more = false;
     int error = mdb_cursor_open(write->txn, write->index->tables[INDEX_DROPPED], &cursor);
     if (error != 0)
         return repl_index_write_fail(write, error, err);
-    error = mdb_cursor_get(cursor, &key, NULL, MDB_FIRST);
+    error = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
+    bool whole = error != 0 || !repl_index_reader_of(INDEX_DROPPED, &key, &value).failed;
     struct index_key prefix =
         repl_index_volume_key(error == 0 ? (uint32_t)repl_index_key_number(&key, 0, 4) : 0);
     mdb_cursor_close(cursor);
+    if (!whole) /* it may name a volume that lives */
+        return repl_index_damaged(write->index, INDEX_DROPPED, err);
     if (error == MDB_NOTFOUND)
         return REPL_SUCCESS;
     if (error != 0)

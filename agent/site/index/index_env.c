@@ -19,11 +19,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/ensure.h"
+#include "base/hash.h"
 
 #define VERSION_KEY "repl-index-version"
+
+#define CHECKSUM_SIZE    8u
+#define ENTRY_KEY_MAX    REPL_VOLUME_NAME_SIZE
+#define ENTRY_FIELDS_MAX INDEX_POINT_SIZE
 
 #define ENV_FLAGS (MDB_NOSUBDIR | MDB_NOTLS | MDB_NOMETASYNC | MDB_NORDAHEAD)
 
@@ -93,13 +99,47 @@ repl_result repl_index_get(const struct repl_index *index, MDB_txn *txn, enum in
                                                : repl_index_fail(index, error, err, "read");
 }
 
-repl_result repl_index_put(struct index_write *write, enum index_table table, MDB_val key,
-                           const struct repl_writer *value, struct repl_error *err)
+/* LMDB has no checksums. Table and key are part of it: an entry whose key has changed would else
+ * be a whole one of something else. */
+static uint64_t entry_checksum(enum index_table table, const MDB_val *key, const void *fields,
+                               size_t size)
 {
-    ensure(!value->failed && value->position == value->size);
-    MDB_val bytes = {.mv_size = value->size, .mv_data = value->data};
-    int error = mdb_put(write->txn, write->index->tables[table], &key, &bytes, 0);
+    uint8_t bytes[1 + ENTRY_KEY_MAX + ENTRY_FIELDS_MAX];
+    struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+    repl_write_u8(&w, (uint8_t)table);
+    repl_write_bytes(&w, key->mv_data, key->mv_size);
+    repl_write_bytes(&w, fields, size);
+    ensure(!w.failed);
+    return repl_xxh3(bytes, w.position);
+}
+
+repl_result repl_index_put(struct index_write *write, enum index_table table, MDB_val key,
+                           const struct repl_writer *fields, struct repl_error *err)
+{
+    uint8_t bytes[ENTRY_FIELDS_MAX + CHECKSUM_SIZE];
+    struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+    ensure(!fields->failed && fields->position == fields->size);
+    repl_write_bytes(&w, fields->data, fields->size);
+    repl_write_u64(&w, entry_checksum(table, &key, fields->data, fields->size));
+    MDB_val value = {.mv_size = w.position, .mv_data = bytes};
+    int error = mdb_put(write->txn, write->index->tables[table], &key, &value, 0);
     return error == 0 ? REPL_SUCCESS : repl_index_write_fail(write, error, err);
+}
+
+struct repl_reader repl_index_reader_of(enum index_table table, const MDB_val *key,
+                                        const MDB_val *value)
+{
+    size_t size = value->mv_size - CHECKSUM_SIZE;
+    struct repl_reader r = repl_reader_of(value->mv_data, value->mv_size);
+    r.failed =
+        value->mv_size < CHECKSUM_SIZE || size > ENTRY_FIELDS_MAX || key->mv_size > ENTRY_KEY_MAX;
+    if (r.failed)
+        return r;
+    r.position = size;
+    uint64_t checksum = repl_read_u64(&r);
+    r = repl_reader_of(value->mv_data, size);
+    r.failed = checksum != entry_checksum(table, key, value->mv_data, size);
+    return r;
 }
 
 /* size 0: the one another process has chosen. */
@@ -296,21 +336,39 @@ repl_result repl_index_sync(struct repl_index *index, struct repl_error *err)
 
 static repl_result version_check(struct repl_index *index, MDB_txn *txn, struct repl_error *err)
 {
-    MDB_val value;
+    MDB_val key = repl_index_text_val(VERSION_KEY), value = {0};
     bool found;
-    REPL_TRY(repl_index_get(index, txn, INDEX_MAIN, repl_index_text_val(VERSION_KEY), &value,
-                            &found, err));
-    uint32_t version = 0;
-    if (found) {
-        struct repl_reader r = repl_index_reader_of(&value);
-        version = repl_read_u32(&r);
-    }
+    REPL_TRY(repl_index_get(index, txn, INDEX_MAIN, key, &value, &found, err));
+    /* Whatever follows it in another version. */
+    struct repl_reader r = repl_reader_of(value.mv_data, value.mv_size);
+    uint32_t version = found ? repl_read_u32(&r) : 0;
     if (version != REPL_INDEX_VERSION)
         return repl_fail(err, REPL_E_VERSION,
                          "the index %s has version %u, and this version of repl knows %u: the site "
                          "makes it anew when it starts",
                          index->path, version, REPL_INDEX_VERSION);
-    return REPL_SUCCESS;
+    r = repl_index_reader_of(INDEX_MAIN, &key, &value);
+    return r.failed ? repl_index_damaged(index, INDEX_MAIN, err) : REPL_SUCCESS;
+}
+
+/* A file that ends before its last page would be a SIGBUS in the map. */
+static int size_check(const struct repl_index *index)
+{
+    MDB_envinfo info;
+    MDB_stat stat;
+    struct stat file;
+    int fd;
+    int error = mdb_env_info(index->env, &info);
+    if (error == 0)
+        error = mdb_env_stat(index->env, &stat);
+    if (error == 0)
+        error = mdb_env_get_fd(index->env, &fd);
+    if (error != 0)
+        return error;
+    if (fstat(fd, &file) != 0)
+        return errno;
+    return (uint64_t)file.st_size < ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize ? MDB_INVALID
+                                                                                      : 0;
 }
 
 static repl_result version_put(struct repl_index *index, MDB_txn *txn, uint32_t version,
@@ -355,6 +413,8 @@ static repl_result env_open(struct repl_index *index, size_t map_size, struct re
     mdb_env_set_mapsize(index->env, map_size);
     error = mdb_env_open(index->env, index->path, flags, 0600);
     if (error == 0)
+        error = size_check(index);
+    if (error == 0)
         error = mdb_reader_check(index->env, &dead_readers);
     if (error == 0)
         error = mdb_txn_begin(index->env, NULL, index->writable ? 0 : MDB_RDONLY, &txn);
@@ -388,6 +448,8 @@ repl_result repl_index_open_sized(const char *path, bool writable, size_t map_si
     index->writable = writable;
     pthread_rwlock_init(&index->map_lock, NULL);
     repl_result result = env_open(index, map_size, err);
+    if (repl_ok(result) && writable)
+        result = repl_index_purge(index, err);
     if (writable && (result.code == REPL_E_VERSION || result.code == REPL_E_CORRUPT)) {
         env_close(index);
         if (!index_files_remove(path))
@@ -395,8 +457,6 @@ repl_result repl_index_open_sized(const char *path, bool writable, size_t map_si
         else
             result = env_open(index, map_size, err);
     }
-    if (repl_ok(result) && writable)
-        result = repl_index_purge(index, err);
     if (!repl_ok(result)) {
         repl_index_close(index);
         return result;

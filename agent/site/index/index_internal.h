@@ -11,7 +11,7 @@
 #include "base/cursor.h"
 #include "site/index/index.h"
 
-#define REPL_INDEX_VERSION 1u
+#define REPL_INDEX_VERSION 2u
 
 /* Address space, not disk: the file grows with what is in it. */
 #define REPL_INDEX_MAP_SIZE ((size_t)64 << 30)
@@ -65,8 +65,12 @@ typedef repl_result index_write_fn(struct index_write *write, void *context,
 /* Does the work in one transaction, or in that of the batch. */
 REPL_RESULT repl_index_write(struct repl_index *index, index_write_fn *work, void *context,
                              struct repl_error *err);
+/* The fields, and behind them a checksum of the entry. */
 REPL_RESULT repl_index_put(struct index_write *write, enum index_table table, MDB_val key,
-                           const struct repl_writer *value, struct repl_error *err);
+                           const struct repl_writer *fields, struct repl_error *err);
+/* At the fields of an entry; failed where its checksum does not match. */
+struct repl_reader repl_index_reader_of(enum index_table table, const MDB_val *key,
+                                        const MDB_val *value);
 REPL_RESULT repl_index_write_fail(struct index_write *write, int error, struct repl_error *err);
 
 /* --- index.c: keys and values ---------------------------------------------------------------- */
@@ -90,11 +94,6 @@ static inline MDB_val repl_index_key_val(struct index_key *key)
     return (MDB_val){.mv_size = key->size, .mv_data = key->bytes};
 }
 
-static inline struct repl_reader repl_index_reader_of(const MDB_val *value)
-{
-    return repl_reader_of(value->mv_data, value->mv_size);
-}
-
 MDB_val repl_index_text_val(const char *text);
 
 struct index_volume {
@@ -104,6 +103,7 @@ struct index_volume {
     uint64_t point_seq; /* the last point; 0: none */
 };
 
+/* Of the fields. */
 #define INDEX_VOLUME_SIZE  28u
 #define INDEX_POINT_SIZE   80u
 #define INDEX_SEGMENT_SIZE 52u

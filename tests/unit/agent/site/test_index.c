@@ -479,6 +479,135 @@ static void a_damaged_entry_is_not_believed(void **state)
     assert_non_null(strstr(f->err.text, "remove the file"));
 }
 
+/* The same bytes under the key as it was, with one bit of either changed. */
+static void entry_flip(struct fixture *f, enum index_table table, size_t bit)
+{
+    uint8_t bytes[256];
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    assert_int_equal(mdb_txn_begin(f->index->env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_cursor_open(txn, f->index->tables[table], &cursor), 0);
+    assert_int_equal(mdb_cursor_get(cursor, &key, &value, MDB_FIRST), 0);
+    assert_true(value.mv_size <= sizeof bytes);
+    memcpy(bytes, value.mv_data, value.mv_size);
+    bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    MDB_val changed = {.mv_size = value.mv_size, .mv_data = bytes};
+    assert_int_equal(mdb_cursor_put(cursor, &key, &changed, MDB_CURRENT), 0);
+    mdb_cursor_close(cursor);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+}
+
+static size_t entry_size(struct fixture *f, enum index_table table)
+{
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    assert_int_equal(mdb_txn_begin(f->index->env, NULL, MDB_RDONLY, &txn), 0);
+    assert_int_equal(mdb_cursor_open(txn, f->index->tables[table], &cursor), 0);
+    assert_int_equal(mdb_cursor_get(cursor, &key, &value, MDB_FIRST), 0);
+    mdb_cursor_close(cursor);
+    mdb_txn_abort(txn);
+    return value.mv_size;
+}
+
+/* What asks for the first entry of that table. */
+static repl_result entry_ask(struct fixture *f, enum index_table table)
+{
+    struct repl_digest name = digest_of(1);
+    struct repl_points_page points = {0};
+    struct repl_segments_page segments = {0};
+    struct repl_chunk_place place;
+    uint64_t log_end, number;
+    bool found;
+    switch (table) {
+    case INDEX_POINTS:
+        return repl_index_points(f->index, "data", 0, &points, &f->err);
+    case INDEX_SEGMENTS:
+        return repl_index_segments(f->index, "data", 0, 0, &segments, &f->err);
+    case INDEX_CHUNKS:
+        return repl_index_chunk(f->index, "data", &name, &place, &found, &f->err);
+    default:
+        return repl_index_position(f->index, "data", &log_end, &number, &f->err);
+    }
+}
+
+static void every_flip_of_an_entry_is_refused(void **state)
+{
+    static const enum index_table tables[] = {INDEX_VOLUMES, INDEX_POINTS, INDEX_SEGMENTS,
+                                              INDEX_CHUNKS};
+    struct fixture *f = *state;
+    struct repl_chunk_entry chunk = {.name = digest_of(1)};
+    const struct repl_segment_id id = {.to_seq = 1};
+    apply_points(f, "data", 1);
+    assert_code(f, repl_index_add_supply(f->index, "data", &id, &chunk, 1, &f->err), REPL_OK);
+    assert_int_equal(mdb_env_set_flags(f->index->env, MDB_NOSYNC, 1), 0); /* for speed */
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        size_t bits = 8 * entry_size(f, tables[i]);
+        for (size_t bit = 0; bit < bits; bit++) {
+            entry_flip(f, tables[i], bit);
+            assert_code(f, entry_ask(f, tables[i]), REPL_E_CORRUPT);
+            assert_non_null(strstr(f->err.text, f->path));
+            assert_non_null(strstr(f->err.text, "remove the file"));
+            entry_flip(f, tables[i], bit);
+        }
+    }
+    assert_int_equal(point_count(f, "data"), 1);
+}
+
+/* A file cut short on the disk, which LMDB would map all the same. */
+static void every_truncation_is_made_anew(void **state)
+{
+    struct fixture *f = *state;
+    struct stat status;
+    apply_points(f, "data", 40);
+    assert_code(f, repl_index_sync(f->index, &f->err), REPL_OK);
+    repl_index_close(f->index);
+    f->index = NULL;
+    assert_int_equal(stat(f->path, &status), 0);
+    off_t whole = status.st_size;
+    uint8_t *bytes = malloc((size_t)whole);
+    FILE *file = fopen(f->path, "r");
+    assert_true(file != NULL && fread(bytes, (size_t)whole, 1, file) == 1);
+    fclose(file);
+    for (off_t size = 1; size < whole; size += 1021) {
+        struct repl_index *other = NULL;
+        char lock[PATH_SIZE + 8];
+        snprintf(lock, sizeof lock, "%s-lock", f->path);
+        unlink(f->path);
+        unlink(lock);
+        file = fopen(f->path, "w");
+        assert_true(file != NULL && fwrite(bytes, (size_t)size, 1, file) == 1);
+        assert_int_equal(fclose(file), 0);
+        assert_code(f, repl_index_open(f->path, false, &other, &f->err), REPL_E_CORRUPT);
+        assert_non_null(strstr(f->err.text, "anew"));
+        assert_code(f, repl_index_open(f->path, true, &f->index, &f->err), REPL_OK);
+        assert_position(f, "data", 0);
+        repl_index_close(f->index);
+        f->index = NULL;
+    }
+    free(bytes);
+}
+
+/* It names the volume whose entries are removed: another's must not be. */
+static void a_damaged_drop_removes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    MDB_txn *txn;
+    uint64_t count;
+    apply_points(f, "data", 3);
+    MDB_val key = {.mv_size = 4, .mv_data = (uint8_t[]){0, 0, 0, 1}};
+    MDB_val value = {.mv_size = 8, .mv_data = (uint8_t[8]){0}};
+    assert_int_equal(mdb_txn_begin(f->index->env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_put(txn, f->index->tables[INDEX_DROPPED], &key, &value, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    assert_code(f, repl_index_purge(f->index, &f->err), REPL_E_CORRUPT);
+    assert_code(f, repl_index_entry_count(f->index, &count, &f->err), REPL_OK);
+    assert_int_equal(count, 7);
+    reopen(f, true); /* made anew: the log is read again */
+    assert_position(f, "data", 0);
+}
+
 static void a_full_map_grows(void **state)
 {
     struct fixture *f = *state;
@@ -712,6 +841,9 @@ int main(void)
         TEST(what_was_applied_is_there_after_reopening),
         TEST(another_version_or_rubbish_is_made_anew),
         TEST(a_damaged_entry_is_not_believed),
+        TEST(every_flip_of_an_entry_is_refused),
+        TEST(every_truncation_is_made_anew),
+        TEST(a_damaged_drop_removes_nothing),
         TEST(a_full_map_grows),
         TEST(a_failed_sync_ends_it),
         TEST(a_batch_is_one_transaction),
