@@ -123,7 +123,7 @@ static void try_damaged(struct bench *bench, const uint8_t *bytes, size_t size)
 static void every_changed_byte(void **state)
 {
     struct bench *bench = *state;
-    static const uint8_t changes[] = {0x01, 0x80, 0xff, 0x10, 0x42};
+    static const uint8_t changes[] = {0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80, 0x42, 0xff};
     for (size_t i = 0; i < bench->file.size; i++) {
         for (size_t j = 0; j < sizeof changes; j++) {
             bench->file.data[i] ^= changes[j];

@@ -16,8 +16,10 @@
 #include "unit/segment/segment_fixture.h"
 #include "unit/temporary.h"
 
-#define MODEL_VOLUME     "data"
-#define MODEL_SIZE       (UINT64_C(6) * 1024 * 1024 + 8192 + 512) /* ends within a page */
+#define MODEL_VOLUME "data"
+#ifndef MODEL_SIZE
+#define MODEL_SIZE (UINT64_C(6) * 1024 * 1024 + 8192 + 512) /* ends within a page */
+#endif
 #define MODEL_POINTS_MAX 16
 #define MODEL_BASE_NS    (INT64_C(1777889820) * 1000000000) /* 2026-05-04T10:17:00Z */
 #define MODEL_STEP_NS    (INT64_C(10) * 1000000000)         /* from point to point */
