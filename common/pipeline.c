@@ -48,6 +48,7 @@ void repl_pipeline_fini(struct repl_pipeline *p)
     repl_round_fini(&p->round);
     repl_ship_fini(&p->ship);
     repl_buffer_fini(&p->drops);
+    repl_buffer_fini(&p->lost);
 }
 
 /* --- durability ------------------------------------------------------------------------------ */
@@ -230,6 +231,7 @@ static void all_segments_drop(struct repl_pipeline *p)
     while (p->segments.oldest != NULL)
         repl_pipeline_give_up(p, p->segments.oldest);
     acknowledged_forget(p);
+    p->lost.size = 0;
     p->spool_bytes = 0;
     p->point_changed_bytes = 0;
 }
@@ -272,6 +274,10 @@ static int64_t ship_drain(struct repl_pipeline *p, int64_t now_ns)
             break;
         case REPL_SHIP_SEND_SUPPLY:
             p->supply_due = true;
+            p->send_number = action.number;
+            break;
+        case REPL_SHIP_CHECK:
+            p->check_due = true;
             p->send_number = action.number;
             break;
         case REPL_SHIP_ACKNOWLEDGED:
@@ -345,6 +351,9 @@ static bool link_next(struct repl_pipeline *p, struct repl_pipeline_action *acti
         action->head = p->recover_head;
     } else if (repl_pipeline_take_due(&p->supply_due)) {
         action->type = REPL_PIPELINE_SUPPLY;
+        action->number = p->send_number;
+    } else if (repl_pipeline_take_due(&p->check_due)) {
+        action->type = REPL_PIPELINE_CHECK;
         action->number = p->send_number;
     } else if (repl_pipeline_take_due(&p->send_due)) {
         action->type = REPL_PIPELINE_SEND;

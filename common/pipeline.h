@@ -55,6 +55,7 @@ enum repl_pipeline_action_type {
                                  remove it from the spool if a byte of it came there */
     REPL_PIPELINE_COALESCE,   /* merge the spool's segments number to last (segment_merge.h) and
                                  verify the result, as segment into; then coalesced */
+    REPL_PIPELINE_CHECK,      /* read segment number in the spool to its last byte; then checked */
     REPL_PIPELINE_RECOVER,    /* ask the site which segments lie behind from up to head, and call
                                  forget for each of their extents; then recovered, or lost */
 };
@@ -168,7 +169,7 @@ struct repl_pipeline {
     int64_t audit_delay_ns;
     enum repl_settle settle;
     bool state_due, state_out, checkpoint_out, hello_due, recover_due;
-    bool supply_due, send_due;
+    bool supply_due, send_due, check_due;
     uint64_t send_number, send_offset;
     uint64_t sending;  /* the segment whose bytes may be on their way; 0: none */
     uint64_t released; /* the newest whose end may be sent */
@@ -186,6 +187,9 @@ struct repl_pipeline {
     bool coalescing;
     uint64_t coalesce_first, coalesce_last, coalesce_bytes; /* the run being merged */
     uint64_t coalesce_at_bytes;                             /* when to look again */
+    struct repl_buffer lost; /* struct repl_point: cut, and given up with their segments; the next
+                                point's segment keeps them as times */
+    bool disk_full;          /* the spool's: no round is opened until freed */
 
     /* for people */
     struct repl_point point;      /* the last one cut */
@@ -195,6 +199,7 @@ struct repl_pipeline {
     uint64_t point_count, changed_bytes, sent_bytes, torn_rounds;
     uint64_t degradations;
     uint64_t coalesced_points; /* kept as times only */
+    uint64_t lost_points;      /* cut, and lost with the spool before the site had them */
     char degraded_cause[REPL_WIRE_TEXT_MAX + 1];
     char quiesce_cause[REPL_WIRE_TEXT_MAX + 1]; /* why the last freeze or command failed */
     struct repl_error error; /* why the last round failed; code REPL_OK: it did not */
@@ -289,6 +294,21 @@ REPL_RESULT repl_pipeline_run(const struct repl_pipeline *p, uint64_t first,
 bool repl_pipeline_coalesced(struct repl_pipeline *p, repl_result result, uint64_t number,
                              const struct repl_segment_header *header,
                              const struct repl_segment_footer *footer);
+
+/* Bytes of segment number are not, or no more, in the spool: it and what follows it in the chain is
+ * given up, their pages are dirty again, and their points are kept as times only. Nothing happens
+ * where there is no such segment any more. */
+void repl_pipeline_spool_lost(struct repl_pipeline *p, uint64_t number, int64_t now_ns);
+/* The disk is full: err says which. What the segment would have held is on the tracker's map until
+ * freed. */
+void repl_pipeline_spool_full(struct repl_pipeline *p, uint64_t number,
+                              const struct repl_error *err, int64_t now_ns);
+/* There may be room again. */
+void repl_pipeline_spool_freed(struct repl_pipeline *p, int64_t now_ns);
+/* Segment number of a CHECK was read. REPL_E_CORRUPT, REPL_E_VERSION, REPL_E_IO: it is damaged, and
+ * lost; another failure says nothing of it. Nothing happens where it was given up meanwhile. */
+void repl_pipeline_checked(struct repl_pipeline *p, uint64_t number, repl_result result,
+                           const struct repl_error *err, int64_t now_ns);
 
 /* --- durability ------------------------------------------------------------------------------ */
 

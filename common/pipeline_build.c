@@ -69,6 +69,75 @@ void repl_pipeline_abandon(struct repl_pipeline *p)
     repl_pipeline_give_up(p, p->segments.newest);
 }
 
+/* Its point, which the site will never have, as a time. */
+static void lost_note(struct repl_pipeline *p, const struct repl_pipeline_segment *segment)
+{
+    struct repl_point point = segment->point;
+    if (point.seq == 0)
+        return;
+    p->lost_points++;
+    point.flags |= REPL_POINT_MERGED;
+    /* Without memory for it, or with more of them than a segment holds, not even that. */
+    if (p->lost.size / sizeof point + 1 < REPL_POINTS_MAX)
+        repl_ignore(repl_buffer_append(&p->lost, &point, sizeof point, NULL));
+}
+
+static struct repl_pipeline_segment *segment_find(const struct repl_pipeline *p, uint64_t number)
+{
+    struct repl_pipeline_segment *segment = p->segments.oldest;
+    while (segment != NULL && segment->number != number)
+        segment = segment->next;
+    return segment;
+}
+
+void repl_pipeline_spool_lost(struct repl_pipeline *p, uint64_t number, int64_t now_ns)
+{
+    if (segment_find(p, number) == NULL)
+        return;
+    repl_pipeline_abandon(p);
+    for (struct repl_pipeline_segment *segment = segment_find(p, number), *next; segment != NULL;
+         segment = next) {
+        next = segment->next;
+        p->spool_bytes -= segment->size;
+        lost_note(p, segment);
+        repl_pipeline_give_up(p, segment);
+    }
+    p->check_due = false;
+    p->point_changed_bytes = 0;
+    repl_ship_cut(&p->ship, number, &p->state);
+    repl_pipeline_settle_all(p);
+    repl_pipeline_round_void(p, now_ns);
+}
+
+void repl_pipeline_spool_full(struct repl_pipeline *p, uint64_t number,
+                              const struct repl_error *err, int64_t now_ns)
+{
+    p->disk_full = true;
+    p->error = *err;
+    repl_pipeline_spool_lost(p, number, now_ns);
+}
+
+void repl_pipeline_spool_freed(struct repl_pipeline *p, int64_t now_ns)
+{
+    p->disk_full = false;
+    repl_epoch_hurry(&p->epoch, now_ns);
+}
+
+void repl_pipeline_checked(struct repl_pipeline *p, uint64_t number, repl_result result,
+                           const struct repl_error *err, int64_t now_ns)
+{
+    const struct repl_pipeline_segment *oldest = p->segments.oldest;
+    if (p->ship.state != REPL_SHIP_CHECKING || oldest == NULL || oldest->number != number)
+        return;
+    if (repl_ok(result))
+        repl_ship_checked(&p->ship, now_ns);
+    else if (result.code == REPL_E_CORRUPT || result.code == REPL_E_VERSION ||
+             result.code == REPL_E_IO)
+        repl_pipeline_spool_lost(p, number, now_ns);
+    else
+        repl_ship_lost(&p->ship, err->text, now_ns);
+}
+
 /* --- the segment being built ----------------------------------------------------------------- */
 
 repl_result repl_pipeline_begin(struct repl_pipeline *p, int64_t now_ns, struct repl_error *err)
@@ -159,12 +228,38 @@ static struct repl_pipeline_segment *building_segment(struct repl_pipeline *p)
     return p->segments.newest;
 }
 
+/* Points of segments that were given up, as far as they fit before this one: as times only. In
+ * parts that go on with a point from before them, they do not. */
+static repl_result finish_with_lost(struct repl_pipeline *p, const struct repl_point *point,
+                                    struct repl_segment_footer *footer, struct repl_error *err)
+{
+    const struct repl_ship_segment *s = repl_ship_find(&p->ship, p->number);
+    const struct repl_point *lost = (const void *)p->lost.data;
+    struct repl_buffer points = {0};
+    repl_result result = REPL_SUCCESS;
+    for (size_t i = 0; repl_ok(result) && i < p->lost.size / sizeof *lost; i++) {
+        if (lost[i].seq > s->from_seq && lost[i].seq < point->seq &&
+            lost[i].end_ns <= point->end_ns)
+            result = repl_buffer_append(&points, &lost[i], sizeof lost[i], err);
+    }
+    if (repl_ok(result))
+        result = repl_buffer_append(&points, point, sizeof *point, err);
+    if (repl_ok(result))
+        result = repl_segment_builder_finish(p->builder, (const void *)points.data,
+                                             points.size / sizeof *point, footer, err);
+    repl_buffer_fini(&points);
+    if (repl_ok(result))
+        p->lost.size = 0;
+    return result;
+}
+
 /* Ends the segment being built, in a point or, as a part that others follow, without one. */
 repl_result repl_pipeline_finish(struct repl_pipeline *p, const struct repl_point *point,
                                  struct repl_error *err)
 {
     struct repl_segment_footer footer;
-    REPL_TRY(repl_segment_builder_finish(p->builder, point, point != NULL, &footer, err));
+    REPL_TRY(point != NULL ? finish_with_lost(p, point, &footer, err)
+                           : repl_segment_builder_finish(p->builder, NULL, 0, &footer, err));
     repl_segment_builder_free(p->builder);
     p->builder = NULL;
     building_segment(p)->size = footer.file_size;
@@ -220,7 +315,7 @@ bool repl_pipeline_spool_is_full(const struct repl_pipeline *p)
 {
     uint64_t building = p->builder != NULL ? repl_segment_builder_size(p->builder) : 0;
     return p->spool_bytes + p->kept_bytes + building > p->options.spool_limit_bytes ||
-           p->digest_bytes > REPL_VOLUME_DIGESTS_MAX;
+           p->digest_bytes > REPL_VOLUME_DIGESTS_MAX || p->disk_full;
 }
 
 static repl_result batch_keep(struct repl_pipeline *p, const struct repl_batch *batch,

@@ -291,6 +291,7 @@ static void round_fail(struct repl_pipeline *p, const struct repl_error *err)
 {
     p->round.is_void = true;
     p->error = *err;
+    p->disk_full = p->disk_full || err->code == REPL_E_NOSPACE;
 }
 
 void repl_pipeline_batch_done(struct repl_pipeline *p, struct repl_batch *batch, repl_result result,
@@ -562,6 +563,7 @@ static void point_cut(struct repl_pipeline *p, int64_t now_ns)
         result = repl_pipeline_finish(p, &point, &err);
     if (!repl_ok(result)) {
         p->error = err;
+        p->disk_full = p->disk_full || err.code == REPL_E_NOSPACE;
         repl_pipeline_abandon(p);
         repl_epoch_round_failed(&p->epoch, now_ns);
         return;
@@ -662,7 +664,7 @@ bool repl_pipeline_round_next(struct repl_pipeline *p, struct repl_pipeline_acti
         action->type = REPL_PIPELINE_CLOSE;
     } else if (repl_pipeline_take_due(&p->commit_due)) {
         action->type = REPL_PIPELINE_COMMIT;
-    } else if (p->quiesce_due && p->hold == REPL_HOLD_NONE) {
+    } else if (p->quiesce_due && p->hold == REPL_HOLD_NONE && !p->disk_full) {
         p->quiesce_due = false;
         p->hold = REPL_HOLD_ASKED;
         action->type = REPL_PIPELINE_QUIESCE;

@@ -14,6 +14,8 @@
 /* The site may answer "say hello again" once for a good reason; a second time in a row it would
  * only be a loop. */
 #define GREETS_MAX 2
+/* A segment may be altered once on its way by chance. */
+#define DAMAGES_MAX 2
 /* A clock sample ages by this share of the time since it was taken: clocks of two machines drift
  * apart by some 50 us a second at worst. */
 #define CLOCK_ERROR_MAX_NS (INT64_C(3600) * SECOND_NS)
@@ -140,6 +142,13 @@ void repl_ship_next(struct repl_ship *ship, int64_t now_ns, struct repl_ship_act
         action->offset = ship->resume_offset;
         ship->resume_offset = 0;
         return;
+    case REPL_SHIP_CHECKING:
+        if (!ship->check_due)
+            return;
+        ship->check_due = false;
+        action->type = REPL_SHIP_CHECK;
+        action->number = ship->segments[0].number;
+        return;
     case REPL_SHIP_GREETING:
     case REPL_SHIP_SENDING:
         return;
@@ -218,6 +227,24 @@ void repl_ship_dropped(struct repl_ship *ship)
     ship->acknowledged = 0;
     ship->resume_offset = 0;
     ship->supply_due = false;
+    ship->damages = 0;
+}
+
+void repl_ship_cut(struct repl_ship *ship, uint64_t number, const struct repl_source_state *state)
+{
+    ship->sent_count = state->sent_count;
+    memcpy(ship->sent, state->sent, sizeof ship->sent);
+    size_t i = ship->acknowledged;
+    while (i < ship->segment_count && ship->segments[i].number < number)
+        i++;
+    ship->segment_count = i;
+    if (i > ship->acknowledged)
+        return;
+    ship->resume_offset = 0;
+    ship->supply_due = ship->check_due = false;
+    ship->damages = 0;
+    if (ship->state == REPL_SHIP_SENDING || ship->state == REPL_SHIP_CHECKING)
+        ship->state = REPL_SHIP_READY;
 }
 
 void repl_ship_replace(struct repl_ship *ship, uint64_t first,
@@ -342,7 +369,17 @@ void repl_ship_ack(struct repl_ship *ship, const struct repl_ack *ack, int64_t n
         return;
     }
     ship->state = REPL_SHIP_READY;
-    ship->failures = ship->greets = 0;
+    ship->failures = ship->greets = ship->damages = 0;
+}
+
+static void refused_damaged(struct repl_ship *ship, int64_t now_ns)
+{
+    if (ship->state != REPL_SHIP_SENDING || ++ship->damages < DAMAGES_MAX) {
+        go_down(ship, now_ns);
+        return;
+    }
+    ship->state = REPL_SHIP_CHECKING;
+    ship->check_due = true;
 }
 
 void repl_ship_refused(struct repl_ship *ship, const struct repl_refusal *refusal, int64_t now_ns)
@@ -360,9 +397,11 @@ void repl_ship_refused(struct repl_ship *ship, const struct repl_refusal *refusa
         return;
     case REPL_REFUSAL_BUSY:
     case REPL_REFUSAL_NO_SPACE:
-    case REPL_REFUSAL_DAMAGED:
     case REPL_REFUSAL_INTERNAL:
         go_down(ship, now_ns);
+        return;
+    case REPL_REFUSAL_DAMAGED:
+        refused_damaged(ship, now_ns);
         return;
     case REPL_REFUSAL_FORK:
         /* Of a segment it only says that the head is another one than we think: it may be one of
@@ -397,6 +436,19 @@ void repl_ship_supplied(struct repl_ship *ship)
 {
     ensure(ship->state == REPL_SHIP_SENDING);
     ship->state = REPL_SHIP_READY;
+}
+
+void repl_ship_checked(struct repl_ship *ship, int64_t now_ns)
+{
+    ensure(ship->state == REPL_SHIP_CHECKING);
+    const struct repl_ship_segment *first = &ship->segments[0];
+    char text[REPL_WIRE_TEXT_MAX + 1];
+    snprintf(text, sizeof text,
+             "the site refused segment %llu.%u as damaged %u times, and in the spool here it is "
+             "whole: check the network path, and the memory and disk of the site; it is sent "
+             "again every minute. The site says: %.150s",
+             (unsigned long long)first->to_seq, first->part, ship->damages, ship->cause);
+    halt(ship, REPL_REFUSAL_DAMAGED, text, now_ns);
 }
 
 void repl_ship_lost(struct repl_ship *ship, const char *cause, int64_t now_ns)

@@ -9,6 +9,9 @@
  *   DOWN --time--> GREETING --welcome--> READY --segment--> SENDING
  *     ^                                    ^                   |
  *     +---- link lost, busy (back off) ----+------- ack -------+
+ *   A segment that is refused as damaged is sent again from its start; refused
+ *   so once more, it is CHECKING until the shell has read it in the spool: what
+ *   is damaged there is given up, else it is HALTED.
  *   HALTED: the site refused for a reason that only a person can change; asked
  *   again once a minute, so that the change takes effect by itself.
  */
@@ -25,6 +28,7 @@ enum repl_ship_state {
     REPL_SHIP_GREETING,
     REPL_SHIP_READY,
     REPL_SHIP_SENDING,
+    REPL_SHIP_CHECKING,
     REPL_SHIP_HALTED,
 };
 
@@ -47,6 +51,8 @@ enum repl_ship_action_type {
     REPL_SHIP_SEND,         /* send segment number from offset on, which may be its end; answer with
                                ack, ... */
     REPL_SHIP_SEND_SUPPLY,  /* send the chunks the site lacks, then answer with supplied or lost */
+    REPL_SHIP_CHECK,        /* read segment number to its last byte; if it is whole answer with
+                               checked, else cut it */
     REPL_SHIP_ACKNOWLEDGED, /* segment number is the site's: take over its digests, drop it */
     REPL_SHIP_RECOVER,      /* the site has committed segments of ours behind the checkpoint that we
                                no longer hold: drop every segment, forget the digests of their pages
@@ -68,7 +74,7 @@ struct repl_ship {
     enum repl_ship_state greeting_from;   /* GREETING: what lasts until there is a welcome */
     struct repl_head head;                /* the last segment known to be the site's; zeros: none */
     uint64_t point_seq;                   /* the last point known to be the site's */
-    struct repl_head sent[REPL_SENT_MAX]; /* from the state of before a restart */
+    struct repl_head sent[REPL_SENT_MAX]; /* from the state of before a restart, or a cut */
     uint32_t sent_count;
     struct repl_ship_segment *segments; /* oldest first; owned */
     size_t segment_count, segment_capacity;
@@ -77,6 +83,8 @@ struct repl_ship {
     struct repl_head recover_head;
     uint64_t resume_offset; /* of the first segment */
     bool no_offset;         /* it has to be sent from its start */
+    bool check_due;
+    unsigned damages; /* of the first segment: refusals as damaged, in a row */
     int64_t wait_until_ns;
     unsigned failures; /* in a row */
     unsigned greets;   /* in a row, without an ack between */
@@ -105,6 +113,10 @@ void repl_ship_complete(struct repl_ship *ship, uint64_t number, const struct re
  * ended that request. */
 void repl_ship_abandon(struct repl_ship *ship, uint64_t number);
 
+/* Segment number and all behind it are gone, of which the site has acknowledged none; the shell has
+ * ended a request for one of them. state: knows which of them may have reached the site whole. */
+void repl_ship_cut(struct repl_ship *ship, uint64_t number, const struct repl_source_state *state);
+
 /* The segments from number first to the last, none of which has been sent whole, are one now. */
 void repl_ship_replace(struct repl_ship *ship, uint64_t first,
                        const struct repl_ship_segment *merged);
@@ -115,7 +127,9 @@ void repl_ship_refused(struct repl_ship *ship, const struct repl_refusal *refusa
 /* The site lacks chunks; the shell keeps the list. */
 void repl_ship_missing(struct repl_ship *ship);
 void repl_ship_supplied(struct repl_ship *ship);
-/* No answer came: cause says why. */
+/* The answer to CHECK: it is whole, so what carries or takes it alters it. */
+void repl_ship_checked(struct repl_ship *ship, int64_t now_ns);
+/* No answer came, or CHECK could not be done: cause says why. */
 void repl_ship_lost(struct repl_ship *ship, const char *cause, int64_t now_ns);
 /* Every segment is gone (the answer to RECOVER, before recovered). */
 void repl_ship_dropped(struct repl_ship *ship);

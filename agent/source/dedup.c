@@ -133,7 +133,7 @@ static void index_done(struct repl_job *job)
         atomic_store(&d->forgetting, false);
     if (more)
         index_start(d);
-    d->options.moved(d->options.context, REPL_SUCCESS, NULL);
+    d->options.moved(d->options.context, 0, REPL_SUCCESS, NULL);
 }
 
 bool repl_dedup_known(void *context, const struct repl_digest *name)
@@ -171,14 +171,14 @@ static void held_written(void *context, struct repl_spool_file *file, repl_resul
                          const struct repl_error *err)
 {
     struct repl_dedup *d = context;
-    (void)file;
+    uint64_t number = file != NULL ? repl_spool_number(file) : 0;
     if (repl_ok(result))
         supply_start_if_due(d);
     bool told = !repl_ok(result) || d->supply.spool.writes_out == 0 ||
                 (d->was_behind && !repl_dedup_is_behind(d));
     d->was_behind = repl_dedup_is_behind(d);
     if (told)
-        d->options.moved(d->options.context, result, err);
+        d->options.moved(d->options.context, number, result, err);
 }
 
 bool repl_dedup_is_behind(const struct repl_dedup *d)

@@ -22,9 +22,9 @@ struct repl_dedup_options {
     struct repl_uuid volume;
     uint64_t volume_size;
     int spool_fd; /* directory */
-    /* Something that was under way has come to its end, or could not be written: what is held may
-     * be incomplete then. It may free the repl_dedup, if that is idle. */
-    void (*moved)(void *context, repl_result result, const struct repl_error *err);
+    /* Something that was under way has come to its end, or could not be written: what is held for
+     * segment number is incomplete then. It may free the repl_dedup, if that is idle. */
+    void (*moved)(void *context, uint64_t number, repl_result result, const struct repl_error *err);
     /* The end of repl_dedup_supply, never called from within it: a supply of size bytes to be read
      * from fd, which is closed by repl_dedup_sent; or why there is none. */
     void (*supply_made)(void *context, int fd, uint64_t size,

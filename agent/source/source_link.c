@@ -10,6 +10,7 @@
 
 #include "base/ensure.h"
 #include "control/control.h"
+#include "source/check_job.h"
 #include "source/source_volume_internal.h"
 
 #define REPORT_NS REPL_SECOND_NS
@@ -211,15 +212,52 @@ void volume_segment_drop(struct repl_source_volume *v, uint64_t number)
     repl_dedup_drop(v->dedup, number);
 }
 
+/* --- a segment that the site refuses as damaged ---------------------------------------------- */
+
+static void segment_checked(void *context, uint64_t number, repl_result result,
+                            const struct repl_error *err)
+{
+    struct repl_source_volume *v = context;
+    v->checks_out--;
+    if (!volume_is_up(v)) {
+        volume_close_if_drained(v);
+        return;
+    }
+    if (result.code == REPL_E_CORRUPT || result.code == REPL_E_IO)
+        repl_log(LOG_ERR, "volume %s: %s; check the disk of [agent] state", volume_name(v),
+                 err->text);
+    repl_pipeline_checked(&v->pipeline, number, result, err, repl_now_wall_ns());
+    volume_pump(v);
+}
+
+void volume_segment_check(struct repl_source_volume *v, uint64_t number)
+{
+    const struct repl_ship_segment *s = repl_ship_find(&v->pipeline.ship, number);
+    struct repl_error err;
+    int fd;
+    ensure(s != NULL);
+    repl_result result = repl_spool_open(&v->spool, number, &fd, &err);
+    if (!repl_ok(result) && (err.os_errno == EMFILE || err.os_errno == ENFILE))
+        result.code = REPL_E_NOMEM; /* which says nothing of the file */
+    if (repl_ok(result))
+        result =
+            repl_check_job_start(v->options.loop, fd, number, &s->digest, segment_checked, v, &err);
+    if (repl_ok(result))
+        v->checks_out++;
+    else
+        repl_pipeline_checked(&v->pipeline, number, result, &err, repl_now_wall_ns());
+}
+
 /* --- chunks that were sent by name and are missing at the site ------------------------------- */
 
-void volume_dedup_moved(void *context, repl_result result, const struct repl_error *err)
+void volume_dedup_moved(void *context, uint64_t number, repl_result result,
+                        const struct repl_error *err)
 {
     struct repl_source_volume *v = context;
     if (!volume_is_up(v))
         volume_close_if_drained(v);
     else if (!repl_ok(result))
-        volume_fail(v, err);
+        volume_spool_failed(v, number, result, err);
     else
         volume_pump(v);
 }
@@ -287,6 +325,10 @@ void volume_supply_made(void *context, int fd, uint64_t size,
     struct repl_source_volume *v = context;
     if (!volume_is_up(v)) {
         volume_close_if_drained(v);
+    } else if (result.code == REPL_E_NOSPACE) { /* when there is room, it is asked for again */
+        repl_dedup_sent(v->dedup);
+        repl_pipeline_lost(&v->pipeline, err->text, repl_now_wall_ns());
+        volume_pump(v);
     } else if (!repl_ok(result)) {
         volume_fail(v, err);
     } else {
@@ -399,6 +441,17 @@ static void rate_follow(struct repl_source_volume *v)
     v->rate_ns = now_ns;
 }
 
+static void lost_log(struct repl_source_volume *v)
+{
+    uint64_t lost = v->pipeline.lost_points - v->lost_logged;
+    v->lost_logged += lost;
+    if (lost > 0)
+        repl_log(LOG_WARNING,
+                 "volume %s: %llu points that the site did not have yet were lost with the spool; "
+                 "what they held is in the next one",
+                 volume_name(v), (unsigned long long)lost);
+}
+
 static void state_log(struct repl_source_volume *v, const struct repl_report *report)
 {
     enum repl_state state = report->state == REPL_STATE_IDLE ? REPL_STATE_OK : report->state;
@@ -416,9 +469,11 @@ void volume_report(struct repl_timer *timer)
     struct repl_error err;
     repl_timer_arm(v->options.loop, &v->report_timer, repl_now_mono_ns() + REPORT_NS);
     rate_follow(v);
+    volume_space_look(v);
     v->report_sent_ns = repl_now_wall_ns();
     repl_pipeline_report(&v->pipeline, v->report_sent_ns, &report);
     state_log(v, &report);
+    lost_log(v);
     enum repl_ship_state link = v->pipeline.ship.state;
     if (v->report_out || (link != REPL_SHIP_READY && link != REPL_SHIP_SENDING))
         return;

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -25,6 +26,10 @@
 
 #define REOPEN_NS (10 * REPL_SECOND_NS)
 #define STOP_NS   (5 * REPL_SECOND_NS)
+
+/* A full disk under the spool: so much more room than there was, or this time, is worth a try. */
+#define SPACE_WORTH_BYTES (UINT64_C(8) << 20)
+#define SPACE_RETRY_NS    (60 * REPL_SECOND_NS)
 
 static void volume_open(struct repl_source_volume *v);
 
@@ -56,7 +61,7 @@ void volume_close_if_drained(struct repl_source_volume *v)
 {
     if (v->phase != VOLUME_CLOSING || !volume_rounds_idle(v) || !repl_spool_is_idle(&v->spool) ||
         v->state_out || v->checkpoint_out || v->recover_out || v->coalesce != NULL ||
-        !repl_dedup_is_idle(v->dedup))
+        v->checks_out > 0 || !repl_dedup_is_idle(v->dedup))
         return;
     parts_close(v);
     v->phase = VOLUME_CLOSED;
@@ -90,6 +95,43 @@ void volume_fail(struct repl_source_volume *v, const struct repl_error *err)
     repl_log(LOG_ERR, "volume %s: %s; trying again in %d s", volume_name(v), err->text,
              (int)(REOPEN_NS / REPL_SECOND_NS));
     volume_close(v);
+}
+
+/* --- a spool whose disk is full ------------------------------------------------------------------
+ */
+
+void volume_spool_failed(struct repl_source_volume *v, uint64_t number, repl_result result,
+                         const struct repl_error *err)
+{
+    if (result.code != REPL_E_NOSPACE || number == 0) {
+        volume_fail(v, err);
+        return;
+    }
+    v->space_known = false;
+    repl_pipeline_spool_full(&v->pipeline, number, err, repl_now_wall_ns());
+    volume_pump(v);
+}
+
+void volume_space_look(struct repl_source_volume *v)
+{
+    struct statvfs fs;
+    int64_t now_ns = repl_now_mono_ns();
+    if (!v->pipeline.disk_full) {
+        v->space_known = false;
+        return;
+    }
+    uint64_t free_bytes =
+        fstatvfs(v->dir.spool_fd, &fs) == 0 ? (uint64_t)fs.f_bfree * fs.f_frsize : 0;
+    if (!v->space_known) { /* what was given up is gone by now */
+        v->space_known = true;
+        v->space_bytes = free_bytes;
+        v->space_ns = now_ns;
+    } else if (free_bytes >= v->space_bytes + SPACE_WORTH_BYTES ||
+               now_ns - v->space_ns >= SPACE_RETRY_NS) {
+        v->space_known = false;
+        repl_pipeline_spool_freed(&v->pipeline, repl_now_wall_ns());
+        volume_wake(v);
+    }
 }
 
 /* --- a spool that fills ---------------------------------------------------------------------- */
@@ -193,7 +235,7 @@ static void spool_progress(void *context, struct repl_spool_file *file, repl_res
     if (!volume_is_up(v)) {
         volume_close_if_drained(v);
     } else if (!repl_ok(result)) {
-        volume_fail(v, err);
+        volume_spool_failed(v, repl_spool_number(file), result, err);
     } else if (file != NULL && file == repl_spool_find(&v->spool, v->send_number)) {
         volume_send_resume(v);
     }
@@ -266,6 +308,9 @@ static void action_perform(struct repl_source_volume *v, const struct repl_pipel
         break;
     case REPL_PIPELINE_SUPPLY:
         volume_supply(v, action->number);
+        break;
+    case REPL_PIPELINE_CHECK:
+        volume_segment_check(v, action->number);
         break;
     case REPL_PIPELINE_DROP:
         volume_segment_drop(v, action->number);
@@ -502,6 +547,8 @@ static void open_done(struct repl_job *job)
     }
     v->phase = VOLUME_RUNNING;
     v->coalesce_due.type = REPL_PIPELINE_WAIT;
+    v->space_known = false;
+    v->lost_logged = 0;
     repl_dedup_start(v->dedup);
     v->why = (struct repl_error){0};
     v->logged = REPL_STATE_COUNT;
@@ -610,7 +657,7 @@ static const char *remedy_of(enum repl_state state, bool tracked)
     case REPL_STATE_REFUSED:
         return "a person has to decide; asked again every minute";
     case REPL_STATE_FAILED:
-        return "mend the cause; tried again every 10 s";
+        return "mend the cause; tried again by itself";
     case REPL_STATE_DEGRADED:
         return "nothing to do: the device is being compared, the points at the site stay good";
     default:

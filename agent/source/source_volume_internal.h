@@ -66,6 +66,12 @@ struct repl_source_volume {
     struct repl_pipeline pipeline;
     struct repl_spool spool;
     size_t adopted; /* segments that were in it already */
+    /* since its disk is full */
+    bool space_known;     /* these two */
+    uint64_t space_bytes; /* that were free then */
+    int64_t space_ns;     /* when that was looked at */
+    uint64_t lost_logged; /* points, of the pipeline's lost_points */
+    unsigned checks_out;
     struct volume_batch *batches;
     uint32_t reads_out; /* of all batches */
     struct repl_timer timer, report_timer, reopen_timer, stop_timer, fail_timer;
@@ -117,6 +123,11 @@ void volume_pump(struct repl_source_volume *v);
 /* The same, soon. */
 void volume_wake(struct repl_source_volume *v);
 void volume_fail(struct repl_source_volume *v, const struct repl_error *err);
+/* Something of segment number could not be written. */
+void volume_spool_failed(struct repl_source_volume *v, uint64_t number, repl_result result,
+                         const struct repl_error *err);
+/* While the spool's disk is full: looks whether there is room again. */
+void volume_space_look(struct repl_source_volume *v);
 void volume_close_if_drained(struct repl_source_volume *v);
 
 /* --- source_round.c -------------------------------------------------------------------------- */
@@ -151,10 +162,13 @@ void volume_settle(struct repl_source_volume *v, enum repl_settle settle);
 void volume_hello_send(struct repl_source_volume *v);
 void volume_segment_send(struct repl_source_volume *v, uint64_t number, uint64_t offset);
 void volume_segment_drop(struct repl_source_volume *v, uint64_t number);
+/* Whether it is whole in the spool. */
+void volume_segment_check(struct repl_source_volume *v, uint64_t number);
 /* The chunks of segment number that the site said it lacks. */
 void volume_supply(struct repl_source_volume *v, uint64_t number);
 /* For struct repl_dedup_options. */
-void volume_dedup_moved(void *context, repl_result result, const struct repl_error *err);
+void volume_dedup_moved(void *context, uint64_t number, repl_result result,
+                        const struct repl_error *err);
 void volume_supply_made(void *context, int fd, uint64_t size,
                         const struct repl_segment_header *header, repl_result result,
                         const struct repl_error *err);

@@ -185,6 +185,19 @@ static struct repl_spool_file *file_new(struct repl_spool *spool, uint64_t numbe
     return file;
 }
 
+/* An error of the file system under the spool, a full one told apart. */
+static repl_result disk_fail(struct repl_error *err, int failed, const char *doing,
+                             const char *name)
+{
+    if (failed == ENOSPC || failed == EDQUOT)
+        return repl_fail_errno(err, REPL_E_NOSPACE, failed,
+                               "no room for the spool under [agent] state, so no point is cut; "
+                               "what changes is remembered, and goes on as soon as there is room: "
+                               "%s %s",
+                               doing, name);
+    return repl_fail_errno(err, REPL_E_IO, failed, "spool: %s %s", doing, name);
+}
+
 static repl_result file_make(struct repl_spool *spool, uint64_t number,
                              struct repl_spool_file **out, struct repl_error *err)
 {
@@ -193,8 +206,7 @@ static repl_result file_make(struct repl_spool *spool, uint64_t number,
     idle_files_close(spool);
     int fd = openat(spool->dir_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
-        return repl_fail_errno(err, errno == ENOSPC ? REPL_E_NOSPACE : REPL_E_IO, errno,
-                               "spool: making %s", name);
+        return disk_fail(err, errno, "making", name);
     *out = file_new(spool, number, fd);
     if (*out != NULL)
         return REPL_SUCCESS;
@@ -255,10 +267,9 @@ static void write_done(struct repl_io *io, int64_t result)
     repl_result outcome = REPL_SUCCESS;
     spool->writes_out--;
     if (result != (int64_t)write->size) {
-        int failed = result < 0 ? (int)-result : ENOSPC;
-        outcome =
-            repl_fail_errno(&err, failed == ENOSPC || failed == EDQUOT ? REPL_E_NOSPACE : REPL_E_IO,
-                            failed, "spool: writing a segment; is the disk of [agent] state full?");
+        char name[REPL_SPOOL_NAME_SIZE];
+        repl_spool_name(file->number, spool->suffix, name);
+        outcome = disk_fail(&err, result < 0 ? (int)-result : ENOSPC, "writing", name);
     }
     write->done = true;
     if (repl_ok(outcome) || file->dropped)
@@ -299,6 +310,11 @@ repl_result repl_spool_open(const struct repl_spool *spool, uint64_t number, int
     if (*fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "spool: opening %s", name);
     return REPL_SUCCESS;
+}
+
+uint64_t repl_spool_number(const struct repl_spool_file *file)
+{
+    return file->number;
 }
 
 uint64_t repl_spool_readable(const struct repl_spool_file *file)

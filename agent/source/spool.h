@@ -17,8 +17,9 @@
 
 struct repl_spool_file;
 
-/* Told when more of the file can be read, or that writing or reading it failed; NULL: what was
- * under way for a file that has been dropped is over. */
+/* Told when more of the file can be read, or that writing or reading it failed (REPL_E_NOSPACE:
+ * there is no room), when it may be dropped; NULL: what was under way for a file that has been
+ * dropped is over. */
 typedef void repl_spool_fn(void *context, struct repl_spool_file *file, repl_result result,
                            const struct repl_error *err);
 
@@ -61,6 +62,8 @@ void repl_spool_drop(struct repl_spool *spool, uint64_t number);
 REPL_RESULT repl_spool_open(const struct repl_spool *spool, uint64_t number, int *fd,
                             struct repl_error *err);
 
+/* The segment it is of. */
+uint64_t repl_spool_number(const struct repl_spool_file *file);
 /* Bytes from the beginning that have been written and can be read. */
 uint64_t repl_spool_readable(const struct repl_spool_file *file);
 /* Bytes appended: the file's size once the writes are done. */

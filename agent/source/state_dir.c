@@ -96,8 +96,14 @@ static repl_result directory_empty(int fd, struct repl_error *err)
 static repl_result state_create(struct repl_state_dir *dir, struct repl_error *err)
 {
     dir->state_fd = openat(dir->dir_fd, "state.new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (dir->state_fd < 0 || ftruncate(dir->state_fd, REPL_SLOT_FILE) != 0)
-        return repl_fail_errno(err, REPL_E_IO, errno, "%s/state.new", dir->label);
+    if (dir->state_fd < 0)
+        return repl_fail_errno(err, errno == ENOSPC ? REPL_E_NOSPACE : REPL_E_IO, errno,
+                               "%s/state.new", dir->label);
+    /* Both slots now: on a full disk the state can still be written. */
+    int failed = posix_fallocate(dir->state_fd, 0, REPL_SLOT_FILE);
+    if (failed != 0)
+        return repl_fail_errno(err, failed == ENOSPC ? REPL_E_NOSPACE : REPL_E_IO, failed,
+                               "%s/state.new", dir->label);
     REPL_TRY(repl_state_dir_write(dir, &dir->state, err));
     if (renameat(dir->dir_fd, "state.new", dir->dir_fd, "state") != 0 || fsync(dir->dir_fd) != 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "%s/state", dir->label);

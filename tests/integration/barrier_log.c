@@ -567,6 +567,13 @@ void volume_segment_drop(struct repl_source_volume *v, uint64_t number)
 }
 
 /* Each sector is another one, so nothing is ever sent by name. */
+void volume_segment_check(struct repl_source_volume *v, uint64_t number)
+{
+    (void)v;
+    (void)number;
+    ensure(!"the link never says that a segment is damaged");
+}
+
 void volume_supply(struct repl_source_volume *v, uint64_t number)
 {
     (void)v;
@@ -587,8 +594,10 @@ void volume_supply_made(void *context, int fd, uint64_t size,
     ensure(!"no supply was asked for");
 }
 
-void volume_dedup_moved(void *context, repl_result result, const struct repl_error *err)
+void volume_dedup_moved(void *context, uint64_t number, repl_result result,
+                        const struct repl_error *err)
 {
+    (void)number;
     struct repl_source_volume *v = context;
     if (!volume_is_up(v))
         volume_close_if_drained(v);

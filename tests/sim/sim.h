@@ -89,6 +89,9 @@ struct sim_source;
     X(duplicate_requests, "fault: requests duplicated")                                            \
     X(cut_uploads, "fault: uploads cut off")                                                       \
     X(flipped, "fault: uploads altered on the way")                                                \
+    X(spool_rotten, "fault: segments rotten in the spool")                                         \
+    X(spool_checks, "segments checked in the spool")                                               \
+    X(spool_lost, "points lost with the spool")                                                    \
     X(link_downs, "fault: link down")                                                              \
     X(source_crashes, "fault: source process crashed")                                             \
     X(source_power_cuts, "fault: source power cut")                                                \
@@ -491,7 +494,7 @@ bool sim_net_is_down(const struct sim *sim);
 
 struct sim_spooled {
     uint64_t number;
-    bool released;
+    bool released, rotten;
     struct repl_buffer bytes;
 };
 

@@ -178,13 +178,42 @@ static void list_send(struct sim_source *source, const struct repl_pipeline_acti
     request_send(source, message);
 }
 
+/* One bit of a whole segment flips, for good. */
+static void spool_rot(struct sim_source *source, struct sim_spooled *spooled)
+{
+    struct sim *sim = source->sim;
+    const struct repl_ship_segment *s = repl_ship_find(&source->pipeline.ship, spooled->number);
+    if (sim->calm || !s->complete || spooled->rotten || !sim_chance(sim, sim->net.flip))
+        return;
+    spooled->bytes.data[sim_random(sim, spooled->bytes.size)] ^=
+        (uint8_t)(1u << sim_random(sim, 8));
+    spooled->rotten = true;
+    sim->counts->spool_rotten++;
+}
+
+static void spool_check(struct sim_source *source, uint64_t number)
+{
+    const struct sim_spooled *spooled = sim_spool_find(source, number);
+    struct repl_error err = {0};
+    uint64_t lost = source->pipeline.lost_points;
+    ensure(spooled != NULL);
+    repl_pipeline_checked(&source->pipeline, number,
+                          spooled->rotten ? repl_fail(&err, REPL_E_CORRUPT, "rotten")
+                                          : REPL_SUCCESS,
+                          &err, sim_source_now(source));
+    source->sim->counts->spool_checks++;
+    source->sim->counts->spool_lost += source->pipeline.lost_points - lost;
+}
+
 static void put_begin(struct sim_source *source, const struct repl_pipeline_action *action)
 {
     struct sim *sim = source->sim;
     struct sim_request *r = &source->request;
-    if (sim_spool_find(source, action->number) == NULL)
+    struct sim_spooled *spooled = sim_spool_find(source, action->number);
+    if (spooled == NULL)
         sim_fail(sim, "spool", "told to send segment %llu, which is not in the spool",
                  (unsigned long long)action->number);
+    spool_rot(source, spooled);
     sim_message_drop(request_begin(source, SIM_PUT));
     r->number = action->number;
     r->offset = r->sent = action->offset;
@@ -463,6 +492,9 @@ static void act(struct sim_source *source, const struct repl_pipeline_action *ac
     case REPL_PIPELINE_DROP:
         segment_drop(source, action->number);
         break;
+    case REPL_PIPELINE_CHECK:
+        spool_check(source, action->number);
+        break;
     case REPL_PIPELINE_RECOVER:
         list_send(source, action);
         break;
@@ -522,6 +554,8 @@ static void tick(void *actor, uint64_t argument, void *payload)
     (void)argument;
     (void)payload;
     timeouts(source);
+    if (source->pipeline.disk_full && (source->sim->calm || sim_chance(source->sim, 300)))
+        repl_pipeline_spool_freed(&source->pipeline, sim_source_now(source));
     sim_capture_grow(source);
     sim_source_run(source);
     if (!source->up)

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "base/hash.h"
+#include "format/segment_format.h"
 #include "pipeline_internal.h"
 #include "unit/random.h"
 
@@ -54,13 +55,14 @@ struct rig {
     unsigned count[ACTION_MAX], reduced;
     uint64_t pages_read;
     bool was_read[PAGES_MAX];
-    struct repl_pipeline_action send, recover, supply;
+    struct repl_pipeline_action send, recover, supply, check;
     enum repl_settle settle;
     struct repl_source_state state_out;
     uint64_t released, dropped;
     bool keep_fails;
     uint64_t kept_number, acknowledged; /* of the last */
     uint32_t kept_references;
+    uint32_t built_points; /* in the segment finished last */
 };
 
 static struct world world;
@@ -68,9 +70,11 @@ static struct rig the_rig;
 
 static repl_result sink(void *context, const void *data, size_t size, struct repl_error *err)
 {
-    const struct rig *rig = context;
-    (void)data;
-    (void)size;
+    struct rig *rig = context;
+    struct repl_segment_footer footer;
+    if (size == REPL_SEGMENT_FOOTER_SIZE &&
+        repl_ok(repl_segment_footer_decode(data, size, &footer, NULL)))
+        rig->built_points = footer.point_count;
     return rig->sink_fails ? repl_fail(err, REPL_E_NOSPACE, "spool: no space") : REPL_SUCCESS;
 }
 
@@ -298,6 +302,8 @@ static void note(struct rig *rig, const struct repl_pipeline_action *action)
         rig->supply = *action;
     else if (action->type == REPL_PIPELINE_DROP)
         rig->dropped = action->number;
+    else if (action->type == REPL_PIPELINE_CHECK)
+        rig->check = *action;
     else if (action->type == REPL_PIPELINE_RECOVER)
         rig->recover = *action;
 }
@@ -311,12 +317,16 @@ static void act(struct rig *rig, const struct repl_pipeline_action *action)
         world.missed = false;
     } else if (action->type == REPL_PIPELINE_SETTLE) {
         settle(rig, action->settle);
+    } else if (action->type == REPL_PIPELINE_COALESCE) { /* as if it gained nothing */
+        repl_pipeline_coalesced(&rig->p, (repl_result){REPL_E_NOSPACE}, action->into, NULL, NULL);
     } else if (is_answered(action->type)) {
         /* nothing twice before it was answered, but for a timer that is set anew, and what a group
          * holds back for a round that is gone */
         assert_true(!rig->held[action->type] || action->type == REPL_PIPELINE_AUDIT ||
                     action->type == REPL_PIPELINE_OPEN || action->type == REPL_PIPELINE_COMMIT);
         rig->held[action->type] = true;
+        if (action->type == REPL_PIPELINE_OPEN) /* a group knows by it that the round is gone */
+            rig->held[REPL_PIPELINE_COMMIT] = false;
         if (!rig->hold[action->type])
             answer(rig, action->type);
     }
@@ -402,6 +412,8 @@ static int64_t run(struct rig *rig)
 static void later(struct rig *rig, int64_t span_ns)
 {
     rig->now_ns += span_ns;
+    if (rig->p.disk_full && !rig->sink_fails)
+        repl_pipeline_spool_freed(&rig->p, rig->now_ns);
     run(rig);
 }
 
@@ -679,6 +691,128 @@ static void a_full_disk_gives_up_the_segment(void **state)
         assert_site_is_device(rig);
         rig_free(rig);
     }
+}
+
+/* The sink learns of a full disk later than it takes the bytes: segment 3 is written, 4 is not. */
+static void a_disk_that_is_full_loses_the_end_of_the_chain(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_seeded_as(&(struct setup){.tracked = true});
+    struct repl_error err = {0};
+    for (uint8_t i = 0; i < 4; i++) {
+        write_page(rig, i, 60 + i);
+        later(rig, SECOND);
+    }
+    assert_true(rig->p.point_count == 5 && rig->p.point.seq == 5 && rig->send.number == 2);
+    uint64_t reads = rig->pages_read;
+    repl_ignore(repl_fail(&err, REPL_E_NOSPACE, "the disk under [agent] state is full"));
+    rig->sink_fails = true;
+    repl_pipeline_spool_full(&rig->p, 4, &err, rig->now_ns);
+    run(rig);
+    assert_true(rig->dropped == 4 || rig->dropped == 5);
+    assert_int_equal(rig->count[REPL_PIPELINE_DROP], 3); /* 1 was acknowledged */
+    assert_int_equal(rig->p.lost_points, 2);
+    assert_int_equal(report_of(rig).state, REPL_STATE_FAILED);
+    assert_string_equal(report_of(rig).cause, "the disk under [agent] state is full");
+    for (unsigned i = 0; i < 20; i++) {
+        write_page(rig, 7, (uint8_t)(90 + i));
+        later(rig, SECOND);
+    }
+    assert_true(rig->pages_read == reads && rig->p.point_count == 5); /* the map only */
+    acknowledge(rig);
+    acknowledge(rig);
+    assert_true(rig->p.ship.point_seq == 3 && rig->p.segments.oldest == NULL);
+    rig->sink_fails = false;
+    later(rig, SECOND);
+    assert_true(rig->p.point.seq == 6 && rig->send.number > 5);
+    assert_int_equal(rig->built_points, 3); /* 4 and 5 as times */
+    acknowledge(rig);
+    assert_site_is_device(rig);
+    later(rig, SECOND);
+    assert_int_equal(report_of(rig).state, REPL_STATE_IDLE);
+    rig_free(rig);
+}
+
+static void refuse_damaged(struct rig *rig)
+{
+    const struct repl_refusal refusal = {.code = REPL_REFUSAL_DAMAGED, .text = "frame 3"};
+    repl_pipeline_refused(&rig->p, &refusal, rig->now_ns);
+    run(rig);
+}
+
+static void greet_again(struct rig *rig, int64_t after_ns)
+{
+    struct repl_head head = world.head;
+    later(rig, after_ns);
+    welcome(rig, &head);
+}
+
+/* Twice damaged at the site, and damaged in the spool: sent anew from the device. */
+static void what_has_rotted_in_the_spool_is_sent_anew(void **state)
+{
+    (void)state;
+    for (unsigned tracked = 0; tracked < 2; tracked++) {
+        struct rig *rig = rig_seeded_as(&(struct setup){.tracked = tracked != 0});
+        struct repl_error err = {0};
+        for (uint8_t i = 0; i < 3; i++) {
+            write_page(rig, i, 60 + i);
+            later(rig, SECOND);
+        }
+        assert_int_equal(rig->send.number, 2);
+        refuse_damaged(rig);
+        assert_int_equal(rig->count[REPL_PIPELINE_CHECK], 0);
+        greet_again(rig, SECOND);
+        assert_true(rig->send.number == 2 && rig->send.offset == 0);
+        refuse_damaged(rig);
+        assert_true(rig->count[REPL_PIPELINE_CHECK] == 1 && rig->check.number == 2);
+        repl_result rotten = repl_fail(&err, REPL_E_CORRUPT, "frame 3");
+        repl_pipeline_checked(&rig->p, 2, rotten, &err, rig->now_ns);
+        run(rig);
+        assert_int_equal(rig->p.lost_points, 3);
+        repl_pipeline_checked(&rig->p, 2, rotten, &err, rig->now_ns); /* nothing more */
+        later(rig, SECOND);
+        assert_true(rig->p.point.seq == 5 && rig->send.number > 4);
+        assert_int_equal(rig->built_points, 4);
+        acknowledge(rig);
+        assert_site_is_device(rig);
+        assert_true(rig->p.ship.head.from_seq == 1 && rig->p.ship.head.to_seq == 5);
+        rig_free(rig);
+    }
+}
+
+static void what_is_whole_in_the_spool_is_the_link_or_the_site(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_seeded_as(&(struct setup){.tracked = true});
+    struct repl_error err = {0};
+    write_page(rig, 1, 60);
+    later(rig, SECOND);
+    refuse_damaged(rig);
+    greet_again(rig, SECOND);
+    for (unsigned i = 1; i < 4; i++) {
+        refuse_damaged(rig);
+        assert_int_equal(rig->count[REPL_PIPELINE_CHECK], i);
+        repl_result busy = repl_fail(&err, REPL_E_NOMEM, "out of memory");
+        if (i == 2) { /* says nothing */
+            repl_pipeline_checked(&rig->p, 2, busy, &err, rig->now_ns);
+            assert_int_equal(report_of(rig).state, REPL_STATE_LINK_DOWN);
+        } else {
+            repl_pipeline_checked(&rig->p, 2, REPL_SUCCESS, NULL, rig->now_ns);
+            assert_int_equal(report_of(rig).state, REPL_STATE_REFUSED);
+            assert_non_null(strstr(report_of(rig).cause, "segment 2.0"));
+            assert_non_null(strstr(report_of(rig).cause, "check the network path"));
+            assert_non_null(strstr(report_of(rig).cause, "frame 3"));
+        }
+        unsigned hellos = rig->count[REPL_PIPELINE_HELLO];
+        later(rig, i == 2 ? SECOND / 10 : 50 * SECOND);
+        assert_int_equal(rig->count[REPL_PIPELINE_HELLO], hellos); /* not at once */
+        greet_again(rig, 11 * SECOND);
+        assert_true(rig->send.number == 2 && rig->send.offset == 0);
+    }
+    acknowledge(rig);
+    assert_int_equal(rig->p.ship.damages, 0);
+    assert_int_equal(rig->p.lost_points, 0);
+    rig_free(rig);
 }
 
 /* What was being built alone filled the spool, and could never leave it. */
@@ -2097,6 +2231,13 @@ static void chance_fault(struct rig *rig, struct random *random)
 {
     rig->read_fails = random_below(random, 8) == 0;
     rig->sink_fails = random_below(random, 8) == 0;
+    if (random_below(random, 40) == 0 && rig->p.segments.oldest != NULL) {
+        struct repl_error err = {0};
+        repl_ignore(repl_fail(&err, REPL_E_NOSPACE, "full"));
+        repl_pipeline_spool_full(&rig->p, rig->p.number - random_below(random, 3), &err,
+                                 rig->now_ns);
+        run(rig); /* before anything is asked of what is gone */
+    }
     rig->quiesce_fails = random_below(random, 4) == 0;
     rig->broken = random_below(random, 8) == 0;
     rig->busy = random_below(random, 8) == 0 ? (unsigned)random_below(random, 70) : 0;
@@ -2186,6 +2327,9 @@ int main(void)
         cmocka_unit_test(a_page_on_its_way_is_sent_again),
         cmocka_unit_test(an_unreadable_device_is_said_and_forgotten),
         cmocka_unit_test(a_full_disk_gives_up_the_segment),
+        cmocka_unit_test(a_disk_that_is_full_loses_the_end_of_the_chain),
+        cmocka_unit_test(what_has_rotted_in_the_spool_is_sent_anew),
+        cmocka_unit_test(what_is_whole_in_the_spool_is_the_link_or_the_site),
         cmocka_unit_test(a_small_spool_does_not_stop_the_volume),
         cmocka_unit_test(growth_ends_the_part),
         cmocka_unit_test(growth_alone_is_a_change),

@@ -204,6 +204,77 @@ static void refusals_that_pass(void **state)
     }
 }
 
+static const struct repl_source_state none;
+
+/* The site has committed it, and we were not told before it was lost here. */
+static void what_was_cut_is_known_for_ours(void **state)
+{
+    (void)state;
+    struct repl_ship ship = ship_sending();
+    struct repl_source_state sent = {.sent_count = 1, .sent = {head_of(0, 1, 0, true)}};
+    repl_ship_lost(&ship, "gone", START);
+    repl_ship_cut(&ship, 1, &sent);
+    welcome(&ship, &sent.sent[0]);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_RECOVER);
+    repl_ship_fini(&ship);
+}
+
+/* Refused as damaged once more after it was sent again from its start. */
+static struct repl_ship ship_checking(void)
+{
+    struct repl_ship ship = ship_sending();
+    refuse(&ship, REPL_REFUSAL_DAMAGED);
+    welcome(&ship, NULL);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_SEND);
+    refuse(&ship, REPL_REFUSAL_DAMAGED);
+    struct repl_ship_action action = next(&ship, START);
+    assert_true(action.type == REPL_SHIP_CHECK && action.number == 1);
+    assert_int_equal(next(&ship, START + 100 * SECOND).type, REPL_SHIP_WAIT);
+    return ship;
+}
+
+static void what_is_damaged_twice_is_checked(void **state)
+{
+    (void)state;
+    struct repl_ship ship = ship_checking();
+    repl_ship_checked(&ship, START);
+    assert_int_equal(ship.state, REPL_SHIP_HALTED);
+    assert_non_null(strstr(ship.cause, "segment 1.0 as damaged 2 times"));
+    assert_non_null(strstr(ship.cause, "The site says: because"));
+    struct repl_ship_action action = next(&ship, START);
+    assert_true(action.type == REPL_SHIP_WAIT && action.until_ns == START + 60 * SECOND);
+    repl_ship_fini(&ship);
+
+    ship = ship_checking();
+    add(&ship, 2, head_of(1, 2, 0, true));
+    repl_ship_cut(&ship, 2, &none); /* what follows it is gone, it is still looked at */
+    assert_int_equal(ship.state, REPL_SHIP_CHECKING);
+    repl_ship_cut(&ship, 1, &none);
+    assert_int_equal(ship.state, REPL_SHIP_READY);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_WAIT);
+    add(&ship, 3, head_of(0, 3, 0, true));
+    action = next(&ship, START);
+    assert_true(action.type == REPL_SHIP_SEND && action.number == 3 && action.offset == 0);
+    refuse(&ship, REPL_REFUSAL_DAMAGED); /* another segment, for the first time */
+    assert_int_equal(ship.state, REPL_SHIP_DOWN);
+    repl_ship_fini(&ship);
+}
+
+static void a_cut_leaves_what_is_before_it(void **state)
+{
+    (void)state;
+    struct repl_ship ship = ship_sending();
+    add(&ship, 2, head_of(1, 2, 0, true));
+    add(&ship, 4, head_of(2, 3, 0, true));
+    repl_ship_cut(&ship, 2, &none);
+    assert_int_equal(ship.state, REPL_SHIP_SENDING);
+    assert_true(repl_ship_tail(&ship).to_seq == 1 && repl_ship_find(&ship, 4) == NULL);
+    repl_ship_ack(&ship, &(struct repl_ack){.head = head_of(0, 1, 0, true)}, START);
+    repl_ship_cut(&ship, 1, &none); /* it has been acknowledged, and is said so all the same */
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_ACKNOWLEDGED);
+    repl_ship_fini(&ship);
+}
+
 static void refusals_for_a_person(void **state)
 {
     (void)state;
@@ -398,6 +469,9 @@ int main(void)
         cmocka_unit_test(resumes_only_the_same_segment),
         cmocka_unit_test(an_abandoned_segment_leaves_no_offset),
         cmocka_unit_test(refusals_that_pass),
+        cmocka_unit_test(what_is_damaged_twice_is_checked),
+        cmocka_unit_test(a_cut_leaves_what_is_before_it),
+        cmocka_unit_test(what_was_cut_is_known_for_ours),
         cmocka_unit_test(refusals_for_a_person),
         cmocka_unit_test(greet_is_followed_twice_in_a_row),
         cmocka_unit_test(a_segment_refused_as_a_fork_asks_the_site_first),

@@ -38,8 +38,9 @@ static void must(const struct fixture *f, repl_result result)
     assert_true(repl_ok(result));
 }
 
-static void moved(void *context, repl_result result, const struct repl_error *err)
+static void moved(void *context, uint64_t number, repl_result result, const struct repl_error *err)
 {
+    (void)number;
     (void)context;
     (void)err;
     assert_true(repl_ok(result));

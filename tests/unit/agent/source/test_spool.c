@@ -260,7 +260,7 @@ static void a_failed_write_is_told(void **state)
     drain(f);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
     assert_true(f->failed >= 1);
-    assert_non_null(strstr(f->err.text, "spool: writing a segment"));
+    assert_non_null(strstr(f->err.text, "spool: writing 00000000000000000001.seg"));
     /* what comes after a failed write is not readable, however it went */
     assert_true(repl_spool_readable(repl_spool_find(&f->spool, 1)) <= 2 * sizeof data);
     repl_spool_drop(&f->spool, 1);
