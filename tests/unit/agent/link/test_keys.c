@@ -267,6 +267,40 @@ static void test_damaged(void **state)
     release(second);
 }
 
+/* What still reads is the same pair: a letter of the armour, or of the certificate's name. */
+static void test_every_flip(void **state)
+{
+    (void)state;
+    struct repl_digest fingerprint, found;
+    struct repl_error err;
+    unsigned refused = 0, same = 0;
+    char *pem, *other;
+    generate(&fingerprint);
+    pem = load(&fingerprint);
+    size_t size = strlen(pem);
+    for (size_t bit = 0; bit < 8 * size + size; bit++) {
+        bool flip = bit < 8 * size; /* else it is cut off */
+        size_t at = flip ? bit / 8 : bit - 8 * size;
+        pem[at] ^= (char)(flip ? 1u << bit % 8 : 0);
+        write_file(pem, flip ? size : at, 0600);
+        pem[at] ^= (char)(flip ? 1u << bit % 8 : 0);
+        err.text[0] = '\0';
+        if (repl_ok(repl_key_load(path, &other, &found, &err))) {
+            assert_memory_equal(&found, &fingerprint, sizeof found);
+            release(other);
+            same++;
+        } else {
+            assert_int_equal(err.code, REPL_E_CORRUPT);
+            if (strstr(err.text, path) == NULL || strstr(err.text, "repl keygen") == NULL)
+                fail_msg("%s", err.text);
+            refused++;
+        }
+    }
+    printf("key file of %zu bytes: %u refused, %u the same pair\n", size, refused, same);
+    assert_true(refused > 0);
+    release(pem);
+}
+
 static void write_other_key(EVP_PKEY *key, const EVP_CIPHER *cipher)
 {
     BIO *text = BIO_new(BIO_s_mem());
@@ -336,6 +370,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_permissions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_not_a_key_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_every_flip, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_keys, setup, teardown),
         cmocka_unit_test(test_fingerprints),
     };

@@ -15,6 +15,7 @@
 
 #define MODEL_SIZE (UINT64_C(3) * 65536 + 8192 + 512)
 #include "recover/restore.h"
+#include "recover/restore_progress.h"
 #include "recover/verify_history.h"
 #include "unit/agent/recover/store_model.h"
 
@@ -108,6 +109,7 @@ static int set_up(void **state)
     static struct fixture f;
     f = (struct fixture){.bytes = malloc(MODEL_SIZE)};
     *state = &f;
+    setenv("TMPDIR", "/dev/shm", 0); /* where a sync costs nothing */
     model_init(&f.model);
     fill(&f.model);
     return 0;
@@ -273,11 +275,86 @@ static void the_log(void **state)
     damage_all(f);
 }
 
+/* --- how far a restore came ------------------------------------------------------------------ */
+
+#define PIECES 700u /* in two pages */
+
+static uint64_t piece_hash(size_t piece)
+{
+    return piece % 3 == 0 ? 0 : 1000 + piece;
+}
+
+/* Refused with what to do, or each piece is as it was, or counts as not done. */
+static void progress_judge(struct fixture *f, const struct repl_restore_plan *plan)
+{
+    static uint64_t hashes[PIECES];
+    struct repl_restore_progress *progress;
+    bool resumed, all = true;
+    memset(hashes, 0, sizeof hashes);
+    f->err.text[0] = '\0';
+    if (!repl_ok(repl_restore_progress_open(f->path, plan, false, hashes, &progress, &resumed,
+                                            &f->err))) {
+        if (strstr(f->err.text, f->path) == NULL || strstr(f->err.text, "--overwrite") == NULL)
+            fail_msg("%s", f->err.text);
+        f->refused++;
+        return;
+    }
+    assert_true(resumed);
+    for (size_t i = 0; i < PIECES; i++) {
+        assert_true(hashes[i] == 0 || hashes[i] == piece_hash(i));
+        all = all && hashes[i] == piece_hash(i);
+    }
+    f->same += all;
+    repl_restore_progress_close(progress);
+}
+
+static void the_progress_of_a_restore(void **state)
+{
+    struct fixture *f = *state;
+    static uint64_t hashes[PIECES];
+    const struct repl_restore_plan plan = {.volume = {{7}},
+                                           .seq = 3,
+                                           .volume_size =
+                                               (uint64_t)PIECES * REPL_RESTORE_PIECE_SIZE - 5,
+                                           .identity = "file:/srv/disk.img"};
+    struct repl_restore_progress *progress;
+    bool resumed;
+    char path[400];
+    snprintf(path, sizeof path, "%s/progress", f->model.temporary.path);
+    assert_true(repl_ok(
+        repl_restore_progress_open(path, &plan, false, hashes, &progress, &resumed, &f->err)));
+    for (size_t i = 0; i < PIECES; i++)
+        repl_restore_progress_note(progress, i, piece_hash(i));
+    assert_true(repl_ok(repl_restore_progress_take(progress, &f->err)));
+    assert_true(repl_ok(repl_restore_progress_save(progress, &f->err)));
+    repl_restore_progress_close(progress);
+    choose(f, path);
+    progress_judge(f, &plan);
+    assert_int_equal(f->same, 1);
+    for (size_t bit = 0; bit < 8 * f->size; bit++) {
+        f->file[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        assert_int_equal(pwrite(fd, f->file + bit / 8, 1, (off_t)(bit / 8)), 1);
+        progress_judge(f, &plan);
+        f->file[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        assert_int_equal(pwrite(fd, f->file + bit / 8, 1, (off_t)(bit / 8)), 1);
+        close(fd);
+    }
+    assert_int_equal(f->same, 1);
+    for (size_t size = f->size; size-- > 1;) {
+        assert_int_equal(truncate(path, (off_t)size), 0);
+        progress_judge(f, &plan);
+    }
+    printf("progress, %zu bytes: %u refused, the rest is restored again\n", f->size, f->refused);
+    assert_int_equal(f->same, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(segments_and_supplies, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_log, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_progress_of_a_restore, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
