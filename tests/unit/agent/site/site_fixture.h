@@ -149,7 +149,9 @@ static inline void world_init(struct world *w, const char *replica)
     struct repl_error err = {0};
     *w = (struct world){.replica = replica, .lineage = 1, .time_ns = 1000 * SECOND_NS};
     w->random = random_begin("site", 20261122);
-    snprintf(w->directory, sizeof w->directory, "/tmp/test_site.XXXXXX");
+    const char *parent = getenv("TMPDIR");
+    snprintf(w->directory, sizeof w->directory, "%.40s/test_site.XXXXXX",
+             parent != NULL ? parent : "/tmp");
     assert_non_null(mkdtemp(w->directory));
     snprintf(w->store, sizeof w->store, "%s/store", w->directory);
     snprintf(w->control, sizeof w->control, "%s/control", w->directory);
