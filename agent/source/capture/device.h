@@ -28,8 +28,8 @@ struct repl_device {
 };
 
 /* Refuses, with the reason, what cannot be protected: no block device, one without a request queue
- * (device-mapper, md, NVMe multipath, RAM disks, zram, DRBD), nbd, one without I/O accounting, zoned
- * or DAX devices, and a filesystem that has a part on another device (block/filesystem.h). */
+ * (device-mapper, md, NVMe multipath, RAM disks, zram, DRBD), nbd, one without I/O accounting,
+ * zoned or DAX devices, and a filesystem that has a part on another device (block/filesystem.h). */
 REPL_RESULT repl_device_open(const char *path, struct repl_device *out, struct repl_error *err);
 void repl_device_close(struct repl_device *device);
 
