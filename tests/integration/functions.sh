@@ -104,7 +104,7 @@ drop_mount() {
 
 # --- one site and one agent ------------------------------------------------------------------------
 
-port=$((20000 + $$ % 20000))
+port=$((10000 + $$ % 20000)) # below those that the kernel gives to whoever connects
 
 # make_keys: site, agent and recovery keys; sets *_fingerprint
 make_keys() {

@@ -235,7 +235,8 @@ void sim_spool_load(struct sim_source *source, const struct repl_digest *checkpo
 {
     struct chain chain = {.digest = *checkpoint};
     size_t first = 0;
-    qsort(source->spool, source->spool_count, sizeof *source->spool, number_order);
+    if (source->spool_count > 0)
+        qsort(source->spool, source->spool_count, sizeof *source->spool, number_order);
     while (first < source->spool_count &&
            !segment_adopt(source, &source->spool[first], known_size, &chain))
         first++;

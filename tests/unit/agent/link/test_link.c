@@ -1002,6 +1002,8 @@ static void test_slow_site_is_not_silent(void **state)
     assert_false(held_up.done || thinking.done);
     assert_true(held_up.produced < STREAM_SIZE);
     repl_client_free(client);
+    call_fini(&held_up);
+    call_fini(&thinking);
 }
 
 /* The site lets go of a connection whose host has vanished, though its own timeout is longer. */
@@ -1021,6 +1023,7 @@ static void test_site_probes_its_hosts(void **state)
     PUMP_UNTIL(world, world->closed == 1);
     assert_in_range((repl_now_mono_ns() - cut_ns) / 1000000, 7000, 15000);
     repl_client_free(client);
+    call_fini(&call);
 }
 
 /* --- keys ------------------------------------------------------------------------------------ */

@@ -170,6 +170,7 @@ static void test_no_replica(void **state)
     struct repl_digests digests = ask(w, 0, 16);
     assert_int_equal(digests.count, 0);
     assert_int_equal(digests.at.point.seq, 0);
+    repl_digests_fini(&digests);
 }
 
 static void test_at_no_point(void **state)
