@@ -1,15 +1,19 @@
 /*
  * What points.sh needs and a shell cannot time: a writer of ordered transactions, a writer that
- * notices when it has to wait, and a reader of the status that costs next to nothing.
+ * notices when it has to wait, a reader of the status that costs next to nothing, and a neighbour.
  *
- *   points transactions DIRECTORY WARM SECONDS
- *       one writer, as fast as it can: a page of DIRECTORY/data (64 MiB, made if need be),
- * fdatasync, 512 bytes at the end of DIRECTORY/log, fdatasync. JSON: transactions a second and the
- *       percentiles of fdatasync, of the SECONDS after the WARM ones
- *   points probe FILE WARM SECONDS
- *       writes a page of FILE every half millisecond, without a sync. JSON: the longest write of
- * each of the SECONDS points sample SOCKET SECONDS asks for the status ten times a second; one
- * answer a line
+ * points transactions DIRECTORY WARM SECONDS: one writer, as fast as it can: a page of
+ * DIRECTORY/data (64 MiB, made if need be), fdatasync, 512 bytes at the end of DIRECTORY/log,
+ * fdatasync. JSON: transactions a second and the percentiles of fdatasync, of the SECONDS after the
+ * WARM ones.
+ *
+ * points probe FILE WARM SECONDS: writes a page of FILE every half millisecond, without a sync.
+ * JSON: the longest write of each of the SECONDS.
+ *
+ * points sample SOCKET SECONDS: asks for the status ten times a second; one answer a line.
+ *
+ * points compute PERCENT SECONDS: computes for as much of every 10 ms, and makes no system call but
+ * to sleep.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +34,7 @@
 #define NS_PER_S      INT64_C(1000000000)
 #define PROBE_EVERY   (NS_PER_S / 2000)
 #define SAMPLE_EVERY  (NS_PER_S / 10)
+#define COMPUTE_EVERY (NS_PER_S / 100)
 #define LATENCIES_MAX (UINT64_C(16) << 20) /* memory is taken as they are used */
 #define SECONDS_MAX   3600
 
@@ -225,6 +230,19 @@ static int sample(const char *socket_path, int64_t seconds)
     return 0;
 }
 
+/* --- a neighbour ----------------------------------------------------------------------------- */
+
+static int compute(int64_t percent, int64_t seconds)
+{
+    int64_t at_ns = now_ns(), until_ns = at_ns + seconds * NS_PER_S;
+    for (; at_ns < until_ns; at_ns += COMPUTE_EVERY) {
+        while (now_ns() < at_ns + COMPUTE_EVERY * percent / 100)
+            continue;
+        sleep_until(at_ns + COMPUTE_EVERY);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 5 && strcmp(argv[1], "transactions") == 0)
@@ -233,5 +251,7 @@ int main(int argc, char **argv)
         return probe(argv[2], seconds_of(argv[3]), seconds_of(argv[4]));
     if (argc == 4 && strcmp(argv[1], "sample") == 0)
         return sample(argv[2], seconds_of(argv[3]));
+    if (argc == 4 && strcmp(argv[1], "compute") == 0)
+        return compute(atoi(argv[2]), seconds_of(argv[3]));
     return 64;
 }

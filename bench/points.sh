@@ -9,7 +9,10 @@
 #                 "fsfreeze -f; fsfreeze -u" once a second without the agent
 #   memory        what agent and site hold in memory, for a half-full 4 GiB device
 #
-#   REPL=build/release/repl bench/points.sh [options]     as root; about 6 minutes
+#   Of random and transactions the third is the load next to a neighbour: a process for each
+#   processor that computes for 2.5 of every 10 ms, at nice 19, and does nothing else.
+#
+#   REPL=build/release/repl bench/points.sh [options]     as root; about 8 minutes
 #
 #   --pairs N         3
 #   --seconds N       5: what is measured of each run, after one second to settle
@@ -44,6 +47,7 @@ for tool in jq fio fsfreeze mkfs.ext4 mkfs.xfs cc; do requires_tool "$tool"; don
 WARM=1         # seconds of each load that do not count
 RATE=60000000  # bytes a second
 FILE_MIB=512   # what the random writes go to
+NEIGHBOUR=25   # per cent of each processor: what agent and site take under the random writes
 devices=$(mktemp -d "$devices/repl-bench.XXXXXX") || exit 1
 results=$workdir/results.tsv # cell, pair, arm, key, value
 tool=$workdir/points
@@ -180,6 +184,22 @@ measure_without() {
     load_start
     load_wait without
 }
+# What it costs the writer that anybody at all computes now and then, at the lowest priority.
+measure_neighbour() {
+    local i processors
+    processors=$(nproc)
+    without_agent
+    for ((i = 5; i < 5 + processors; i++)); do
+        nice -n 19 "$tool" compute $NEIGHBOUR $((WARM + window)) &
+        test_pids[i]=$!
+    done
+    load_start
+    load_wait neighbour
+    for ((i = 5; i < 5 + processors; i++)); do
+        wait "${test_pids[i]}" || fail "the neighbour"
+        test_pids[i]=
+    done
+}
 measure_bare() {
     without_agent
     load_start
@@ -252,14 +272,15 @@ drop_filesystem() {
 measure_cell() { # FILESYSTEM LOAD
     local fs=$1 arms
     load=$2 cell=$1/$2 quiesce=
-    [ "$load" = frozen ] && quiesce=freeze
+    local third=neighbour
+    [ "$load" = frozen ] && quiesce=freeze third=bare
     make_filesystem "$fs" 768M
     load_prepare
     write_site_config data
     VOLUME_OPTIONS=${quiesce:+quiesce = $quiesce} RPO=2s write_agent_config "data=$disk"
     for pair in $(seq "$pairs"); do
-        arms="without ${quiesce:+bare} agent"
-        [ $((pair % 2)) = 1 ] || arms="agent ${quiesce:+bare} without"
+        arms="without $third agent"
+        [ $((pair % 2)) = 1 ] || arms="agent $third without"
         for arm in $arms; do "measure_$arm"; done
     done
     without_agent
@@ -369,10 +390,12 @@ report() {
     fold -s -w 100 <<<"$(date +%F), $machine; $version; load average before $load_before. Devices in $devices_kind, all else in ${TEST_DIR:-/var/tmp}. rpo = 2s. Median and spread (lowest – highest) of $pairs pairs of $window s." | sed 's/ *$//'
     [ ${#skipped[@]} = 0 ] || printf '\nNot measured, for lack of time: %s.\n' "${skipped[*]}"
     if cells >/dev/null; then
-        table "Does the writer notice?" "" "without, a second" "with/without (aim 0.97)" "fsync p99 without, ms" "with/without (aim 1.25)"
+        table "Does the writer notice?" "" "without, a second" "with/without (aim 0.97)" "fsync p99 without, ms" "with/without (aim 1.25)" \
+            "next to a neighbour/without: writes, fsync p99"
         for c in $(cells); do
             row "$(cell_name "$c")" "$(values "$c" without rate | quantile 0.5 %.0f)" "$(ratios "$c" rate agent without | spread %.3f)" \
-                "$(values "$c" without sync_p99_ns | quantile 0.5 %.2f 1e-6)" "$(ratios "$c" sync_p99_ns agent without | spread %.2f)"
+                "$(values "$c" without sync_p99_ns | quantile 0.5 %.2f 1e-6)" "$(ratios "$c" sync_p99_ns agent without | spread %.2f)" \
+                "$(ratios "$c" rate neighbour without | quantile 0.5 %.3f), $(ratios "$c" sync_p99_ns neighbour without | spread %.2f)"
         done
         table "Is there a point each second?" "" "points a second" "attempts, median, most" "window, ms: median, p99, longest" "cut by" "merged" "rounds torn"
         for c in $(cells); do
@@ -443,7 +466,7 @@ for i in "${todo[@]}"; do
     case $i in
     memory) estimate=$((estimate + 50 + window)) ;;
     */frozen) estimate=$((estimate + 3 * pairs * (window + WARM) + 6 * pairs)) ;;
-    *) estimate=$((estimate + 2 * pairs * (window + WARM) + 3 * pairs)) ;;
+    *) estimate=$((estimate + 3 * pairs * (window + WARM) + 3 * pairs)) ;;
     esac
 done
 say "${#todo[@]} cells, about $(((estimate + 59) / 60)) min"
