@@ -23,6 +23,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "block/read_full.h"
 #include "block/sysfs.h"
 
 #define HEAD_ALIGNMENT 4096u /* what O_DIRECT wants of a buffer */
@@ -144,10 +145,7 @@ static repl_result filesystem_check(const struct check *check, const struct repl
 static repl_result head_read(const struct check *check, uint64_t offset,
                              struct repl_filesystem *out, struct repl_error *err)
 {
-    ssize_t got;
-    do
-        got = pread(check->fd, check->head, REPL_FILESYSTEM_HEAD_SIZE, (off_t)offset);
-    while (got < 0 && errno == EINTR);
+    ssize_t got = repl_read_full(check->fd, check->head, REPL_FILESYSTEM_HEAD_SIZE, offset);
     if (got < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "%s: reading the superblock at byte %llu",
                                check->path, (unsigned long long)offset);

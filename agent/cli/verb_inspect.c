@@ -13,6 +13,7 @@
 
 #include "base/hash.h"
 #include "base/limits.h"
+#include "block/read_full.h"
 #include "cli/verbs.h"
 #include "format/log_record.h"
 #include "format/segment_format.h"
@@ -36,20 +37,11 @@ static repl_result file_read_at(void *context, uint64_t offset, void *out, size_
                                 struct repl_error *err)
 {
     const struct inspected *file = context;
-    uint8_t *bytes = out;
-    while (size > 0) {
-        ssize_t got = pread(file->fd, bytes, size, (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return repl_fail_errno(err, REPL_E_IO, errno, "cannot read it at byte %" PRIu64,
-                                   offset);
-        if (got == 0)
-            return repl_fail(err, REPL_E_CORRUPT, "it ends before byte %" PRIu64, offset + size);
-        bytes += got;
-        offset += (uint64_t)got;
-        size -= (size_t)got;
-    }
+    ssize_t got = repl_read_full(file->fd, out, size, offset);
+    if (got < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot read it at byte %" PRIu64, offset);
+    if ((size_t)got < size)
+        return repl_fail(err, REPL_E_CORRUPT, "it ends before byte %" PRIu64, offset + size);
     return REPL_SUCCESS;
 }
 

@@ -8,6 +8,7 @@
  * end that is no whole block, goes through the cache.
  */
 #include "recover/target.h"
+#include "block/read_full.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -193,23 +194,13 @@ static bool direct_read(const struct repl_target *target, uint64_t offset, uint8
 repl_result repl_target_read(const struct repl_target *target, uint64_t offset, void *data,
                              size_t size, struct repl_error *err)
 {
-    uint8_t *bytes = data;
     if (direct_read(target, offset, data, size))
         return REPL_SUCCESS;
     posix_fadvise(target->fd, (off_t)offset, (off_t)size, POSIX_FADV_DONTNEED);
-    while (size > 0) {
-        ssize_t got = pread(target->fd, bytes, size, (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got == 0)
-            errno = EIO;
-        if (got <= 0)
-            return target_fail(target, err, "read back");
-        bytes += got;
-        offset += (uint64_t)got;
-        size -= (size_t)got;
-    }
-    return REPL_SUCCESS;
+    ssize_t got = repl_read_full(target->fd, data, size, offset);
+    if (got >= 0)
+        errno = EIO; /* it has become shorter */
+    return got == (ssize_t)size ? REPL_SUCCESS : target_fail(target, err, "read back");
 }
 
 repl_result repl_target_sync(const struct repl_target *target, struct repl_error *err)

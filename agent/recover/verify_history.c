@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "block/read_full.h"
 #include "format/slot.h"
 #include "segment/segment_verify.h"
 
@@ -392,20 +393,10 @@ static repl_result replica_reader_begin(void *context, void **of_thread, struct 
 static repl_result image_read(const struct replica_check *check, uint64_t offset, uint8_t *out,
                               size_t size, struct repl_error *err)
 {
-    while (size > 0) {
-        ssize_t got = pread(check->fd, out, size, (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return repl_fail_errno(err, REPL_E_IO, errno, "cannot read %s", check->image_path);
-        if (got == 0) {
-            memset(out, 0, size);
-            return REPL_SUCCESS;
-        }
-        out += got;
-        offset += (uint64_t)got;
-        size -= (size_t)got;
-    }
+    ssize_t got = repl_read_full(check->fd, out, size, offset);
+    if (got < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot read %s", check->image_path);
+    memset(out + got, 0, size - (size_t)got);
     return REPL_SUCCESS;
 }
 

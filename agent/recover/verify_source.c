@@ -2,11 +2,10 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/hash.h"
+#include "block/read_full.h"
 #include "loop/loop.h"
 #include "suspect.h"
 
@@ -87,10 +86,7 @@ static repl_result device_read(struct compare *c, uint64_t offset, size_t size,
                                struct repl_error *err)
 {
     const struct repl_device *device = c->options->device;
-    ssize_t got;
-    do
-        got = pread(device->fd, c->buffer, size, (off_t)offset);
-    while (got < 0 && errno == EINTR);
+    ssize_t got = repl_read_full(device->fd, c->buffer, size, offset);
     if (got != (ssize_t)size)
         return repl_fail_errno(err, REPL_E_IO, got < 0 ? errno : EIO,
                                "%s: reading %zu bytes at offset %llu", device->path, size,

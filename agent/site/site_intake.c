@@ -10,10 +10,10 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/ensure.h"
+#include "block/read_full.h"
 #include "site/site_volume.h"
 
 #define BUFFER_SIZE (1u << 20)
@@ -243,19 +243,11 @@ repl_result site_read_at(void *context, uint64_t offset, void *out, size_t size,
                          struct repl_error *err)
 {
     const int *fd = context;
-    uint8_t *bytes = out;
-    while (size > 0) {
-        ssize_t got = pread(*fd, bytes, size, (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return repl_fail_errno(err, REPL_E_IO, errno, "cannot read the staged segment");
-        if (got == 0)
-            return repl_fail(err, REPL_E_CORRUPT, "the segment ends at byte %llu",
-                             (unsigned long long)offset);
-        bytes += got;
-        offset += (uint64_t)got;
-        size -= (size_t)got;
-    }
+    ssize_t got = repl_read_full(*fd, out, size, offset);
+    if (got < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot read the staged segment");
+    if ((size_t)got < size)
+        return repl_fail(err, REPL_E_CORRUPT, "the segment ends at byte %llu",
+                         (unsigned long long)offset + (uint64_t)got);
     return REPL_SUCCESS;
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "block/read_full.h"
 #include "segment/segment_verify.h"
 #include "source/spool.h"
 
@@ -24,17 +25,11 @@ static repl_result read_at(void *context, uint64_t offset, void *out, size_t siz
                            struct repl_error *err)
 {
     const struct check_job *job = context;
-    for (uint8_t *to = out; size > 0;) {
-        ssize_t got = pread(job->fd, to, size, (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return repl_fail_errno(err, REPL_E_IO, got < 0 ? errno : EIO, "reading it at byte %llu",
-                                   (unsigned long long)offset);
-        to += got;
-        offset += (uint64_t)got;
-        size -= (size_t)got;
-    }
+    ssize_t got = repl_read_full(job->fd, out, size, offset);
+    if (got != (ssize_t)size)
+        return repl_fail_errno(err, REPL_E_IO, got < 0 ? errno : EIO,
+                               "reading %zu bytes of it at byte %llu", size,
+                               (unsigned long long)offset);
     return REPL_SUCCESS;
 }
 

@@ -5,10 +5,10 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block/read_full.h"
 #include "segment/segment_merge.h"
 #include "segment/segment_reader.h"
 #include "segment/segment_verify.h"
@@ -45,7 +45,7 @@ static repl_result part_read(void *context, uint64_t offset, void *out, size_t s
     int fd = openat(part->job->dir_fd, name, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "spool: %s", name);
-    ssize_t got = size == 0 ? 0 : pread(fd, out, size, (off_t)offset);
+    ssize_t got = repl_read_full(fd, out, size, offset);
     int failed = got < 0 ? errno : EIO;
     close(fd);
     if (got != (ssize_t)size)

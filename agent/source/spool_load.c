@@ -18,6 +18,7 @@
 
 #include "base/ensure.h"
 #include "base/hash.h"
+#include "block/read_full.h"
 #include "capture/batch.h"
 #include "format/segment_format.h"
 #include "segment/segment_chain.h"
@@ -72,20 +73,13 @@ static repl_result read_at(void *context, uint64_t offset, void *out, size_t siz
                            struct repl_error *err)
 {
     const struct spool_reader *r = context;
-    for (uint8_t *to = out; size > 0;) {
-        ssize_t got = pread(r->fd, to, size, (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return repl_fail_errno(err, REPL_E_IO, errno, "reading %zu bytes at %llu", size,
-                                   (unsigned long long)offset);
-        if (got == 0)
-            return repl_fail(err, REPL_E_CORRUPT, "the file ends at %llu",
-                             (unsigned long long)offset);
-        to += got;
-        offset += (uint64_t)got;
-        size -= (size_t)got;
-    }
+    ssize_t got = repl_read_full(r->fd, out, size, offset);
+    if (got < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "reading %zu bytes at %llu", size,
+                               (unsigned long long)offset);
+    if ((size_t)got < size)
+        return repl_fail(err, REPL_E_CORRUPT, "the file ends at %llu",
+                         (unsigned long long)offset + (uint64_t)got);
     return REPL_SUCCESS;
 }
 

@@ -31,6 +31,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block/read_full.h"
 #include "control/lock.h"
 #include "store/store_posix_internal.h"
 
@@ -500,25 +501,17 @@ static repl_result posix_segment_set_aside(struct repl_store *base, const char *
 static repl_result posix_read_at(struct repl_stored_segment *segment, uint64_t offset, void *out,
                                  size_t size, struct repl_error *err)
 {
-    uint8_t *bytes = out;
     if (offset > segment->size || size > segment->size - offset)
         return repl_fail(err, REPL_E_CORRUPT,
                          "%s has %" PRIu64 " bytes, and %zu from byte %" PRIu64 " were asked for",
                          segment->label, segment->size, size, offset);
-    while (size > 0) {
-        ssize_t got = pread(segment->fd, bytes, size, (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return repl_posix_fail(err, errno, "cannot read %s at byte %" PRIu64, segment->label,
-                                   offset);
-        if (got == 0)
-            return repl_fail(err, REPL_E_CORRUPT, "%s became shorter while it was read",
-                             segment->label);
-        bytes += got;
-        offset += (uint64_t)got;
-        size -= (size_t)got;
-    }
+    ssize_t got = repl_read_full(segment->fd, out, size, offset);
+    if (got < 0)
+        return repl_posix_fail(err, errno, "cannot read %s at byte %" PRIu64, segment->label,
+                               offset);
+    if ((size_t)got < size)
+        return repl_fail(err, REPL_E_CORRUPT, "%s became shorter while it was read",
+                         segment->label);
     return REPL_SUCCESS;
 }
 

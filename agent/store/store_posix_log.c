@@ -21,6 +21,7 @@
  *   same kernel. It need not survive a power cut: then the cache is gone too,
  *   and what one reads is what the disk has.
  */
+#include "block/read_full.h"
 #include "store/store_posix_internal.h"
 
 #include <errno.h>
@@ -136,20 +137,13 @@ static repl_result write_all(struct posix_store *store, int fd, const char *volu
 static repl_result read_all(int fd, const char *volume, uint64_t offset, uint8_t *data, size_t size,
                             struct repl_error *err)
 {
-    while (size > 0) {
-        ssize_t got = pread(fd, data, size, (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return repl_posix_fail(err, errno, "cannot read the log of volume %s at byte %llu",
-                                   volume, (unsigned long long)offset);
-        if (got == 0)
-            return repl_fail(err, REPL_E_CORRUPT,
-                             "the log of volume %s became shorter while it was read", volume);
-        data += got;
-        offset += (uint64_t)got;
-        size -= (size_t)got;
-    }
+    ssize_t got = repl_read_full(fd, data, size, offset);
+    if (got < 0)
+        return repl_posix_fail(err, errno, "cannot read the log of volume %s at byte %llu", volume,
+                               (unsigned long long)offset);
+    if ((size_t)got < size)
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "the log of volume %s became shorter while it was read", volume);
     return REPL_SUCCESS;
 }
 

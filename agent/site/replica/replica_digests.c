@@ -8,9 +8,9 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/hash.h"
+#include "block/read_full.h"
 #include "site/replica/replica_internal.h"
 
 #define PIECE_SIZE (1u << 20)
@@ -19,21 +19,11 @@
 static repl_result target_read(const struct replica_target *target, uint64_t offset, uint8_t *out,
                                size_t size, struct repl_error *err)
 {
-    while (size > 0) {
-        ssize_t got = pread(target->fd, out, size, (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return repl_fail_errno(err, REPL_E_IO, errno, "cannot read the replica %s at byte %llu",
-                                   target->path, (unsigned long long)offset);
-        if (got == 0) {
-            memset(out, 0, size);
-            return REPL_SUCCESS;
-        }
-        out += got;
-        offset += (uint64_t)got;
-        size -= (size_t)got;
-    }
+    ssize_t got = repl_read_full(target->fd, out, size, offset);
+    if (got < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot read the replica %s at byte %llu",
+                               target->path, (unsigned long long)offset);
+    memset(out + got, 0, size - (size_t)got);
     return REPL_SUCCESS;
 }
 

@@ -6,8 +6,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "block/read_full.h"
 #include "site/replica/replica_internal.h"
 
 #define LOOKED_AT (256u << 10)
@@ -71,21 +71,13 @@ repl_result replica_target_foreign(const struct replica_target *target, const ch
                                    struct repl_error *err)
 {
     uint8_t *bytes = malloc(LOOKED_AT);
-    size_t size = 0;
-    ssize_t got = 1;
     if (bytes == NULL)
         return repl_fail(err, REPL_E_NOMEM, "no memory to look at %s", target->path);
-    while (size < LOOKED_AT && got > 0) {
-        got = pread(target->fd, bytes + size, LOOKED_AT - size, (off_t)size);
-        if (got < 0 && errno == EINTR)
-            got = 1;
-        else if (got > 0)
-            size += (size_t)got;
-    }
+    ssize_t got = repl_read_full(target->fd, bytes, LOOKED_AT, 0);
     repl_result result =
         got < 0 ? repl_fail_errno(err, REPL_E_IO, errno, "cannot read %s", target->path)
                 : REPL_SUCCESS;
-    *name = signature_find(bytes, size);
+    *name = signature_find(bytes, got < 0 ? 0 : (size_t)got);
     free(bytes);
     return result;
 }
