@@ -122,7 +122,7 @@ cpu_ms() { # PID
 
 # In the background only: exec, so that the process to end is fio itself.
 random_writes() { # SECONDS OUTPUT
-    exec fio --name=load --filename="$mounted/file" --size=${FILE_MIB}M --rw=randwrite --bs=4k --ioengine=psync \
+    exec fio --name=load --thread --filename="$mounted/file" --size=${FILE_MIB}M --rw=randwrite --bs=4k --ioengine=psync \
         --fsync=32 --rate=$RATE --time_based --ramp_time=$WARM --runtime="$1" --norandommap \
         --randrepeat=0 --refill_buffers --buffer_compress_percentage=50 --output-format=json \
         --output="$2" >/dev/null 2>>"$workdir/load.log"

@@ -46,6 +46,17 @@ forget_volume() { # STATE NAME
         "$REPL" forget "$2" --config "$workdir/forget.conf" >/dev/null
 }
 
+# A writer that was just ended may hold it for a moment yet.
+leave_mount() { # DIRECTORY
+    local i
+    for i in $(seq 50); do
+        umount "$1" 2>/dev/null || ! mountpoint -q "$1" && return
+        sleep 0.1
+    done
+    note "$1 is in use; it goes when that ends"
+    umount -l "$1"
+}
+
 cleanup() {
     local status=$? i
     trap - EXIT
@@ -54,7 +65,7 @@ cleanup() {
     for i in "$workdir"/state*/volumes/*; do
         [ -f "$i/state" ] && forget_volume "${i%/volumes/*}" "${i##*/}"
     done
-    for ((i = ${#test_mounts[@]} - 1; i >= 0; i--)); do umount "${test_mounts[i]}" 2>/dev/null; done
+    for ((i = ${#test_mounts[@]} - 1; i >= 0; i--)); do leave_mount "${test_mounts[i]}"; done
     for i in "${test_partitioned[@]}"; do delpart "$i" 1 2>/dev/null; done
     for i in "${test_loops[@]}"; do
         loop_as_new "$i"

@@ -64,7 +64,7 @@ start_writers() {
     test_pids[3]=$!
 }
 exec_fio() {
-    exec fio --name=load --directory="$workdir/mnt" --filesize=8M --nrfiles=4 --ioengine=psync \
+    exec fio --name=load --thread --directory="$workdir/mnt" --filesize=8M --nrfiles=4 --ioengine=psync \
         --rw=randwrite --bsrange=4k-64k --rate=6m --fsync=12 --time_based --runtime=1d \
         --randrepeat=0 --norandommap=1 --refill_buffers=1 --buffer_compress_percentage=60 \
         --output="$workdir/fio.out" >/dev/null 2>&1

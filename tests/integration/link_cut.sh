@@ -71,7 +71,7 @@ now_ms() { date +%s%3N; }
 
 # write_for SECONDS NAME: in the background
 write_for() {
-    fio --name=load --filename="$disk" --ioengine=psync --direct=1 --rw=randwrite --bs=64k \
+    fio --name=load --thread --filename="$disk" --ioengine=psync --direct=1 --rw=randwrite --bs=64k \
         --rate="${RATE}m" --time_based --runtime="$1" --size=100% --randrepeat=0 --norandommap=1 \
         --refill_buffers=1 --output-format=json --output="$workdir/$2.json" >/dev/null 2>&1 &
     test_pids[2]=$!
