@@ -47,7 +47,7 @@ for tool in jq fio fsfreeze mkfs.ext4 mkfs.xfs cc; do requires_tool "$tool"; don
 WARM=1         # seconds of each load that do not count
 RATE=60000000  # bytes a second
 FILE_MIB=512   # what the random writes go to
-NEIGHBOUR=25   # per cent of each processor: what agent and site take under the random writes
+NEIGHBOUR=25   # per cent of each processor: more than agent and site take ("What does it cost?")
 devices=$(mktemp -d "$devices/repl-bench.XXXXXX") || exit 1
 results=$workdir/results.tsv # cell, pair, arm, key, value
 tool=$workdir/points

@@ -8,7 +8,6 @@
  * end that is no whole block, goes through the cache.
  */
 #include "recover/target.h"
-#include "block/read_full.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +19,8 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "block/read_full.h"
 
 static repl_result target_fail(const struct repl_target *target, struct repl_error *err,
                                const char *what)

@@ -21,7 +21,6 @@
  *   same kernel. It need not survive a power cut: then the cache is gone too,
  *   and what one reads is what the disk has.
  */
-#include "block/read_full.h"
 #include "store/store_posix_internal.h"
 
 #include <errno.h>
@@ -31,6 +30,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "block/read_full.h"
 
 #define LOG_NAME     "log"
 #define NEW_NAME     "log.new"
