@@ -93,8 +93,7 @@ static repl_result file_open(struct repl_target *target, uint64_t volume_size, b
     if (ftruncate(target->fd, (off_t)volume_size) != 0)
         return target_fail(target, err, "give its size to");
     target->fresh = !keep;
-    /* For reading back only: a file's last block may be part of one. */
-    target->direct_fd = open(target->resolved, O_RDONLY | O_DIRECT | O_CLOEXEC);
+    target->direct_fd = open(target->resolved, O_RDWR | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
     return target->exists ? REPL_SUCCESS : directory_sync(target, err);
 }
 
@@ -104,11 +103,16 @@ repl_result repl_target_open(struct repl_target *target, uint64_t volume_size, b
     return target->is_device ? device_open(target, err) : file_open(target, volume_size, keep, err);
 }
 
-/* Whole blocks of a device go past the page cache. */
+static size_t direct_unit(const struct repl_target *target)
+{
+    return target->is_device ? target->block_size : REPL_TARGET_ALIGNMENT;
+}
+
+/* Whole blocks go past the page cache: for a file it costs several times what the disk takes, and
+ * lets one thread in at a time. */
 static int descriptor_for(const struct repl_target *target, uint64_t offset, size_t size)
 {
-    bool whole =
-        target->is_device && target->direct_fd >= 0 && (offset | size) % target->block_size == 0;
+    bool whole = target->direct_fd >= 0 && (offset | size) % direct_unit(target) == 0;
     return whole ? target->direct_fd : target->fd;
 }
 
@@ -121,6 +125,8 @@ repl_result repl_target_write(const struct repl_target *target, uint64_t offset,
     while (size > 0) {
         int fd = descriptor_for(target, offset, size);
         ssize_t written = pwrite(fd, bytes, size, (off_t)offset);
+        if (written < 0 && errno == EINVAL && fd == target->direct_fd) /* it wants larger blocks */
+            written = pwrite(target->fd, bytes, size, (off_t)offset);
         if (written < 0 && errno == EINTR)
             continue;
         if (written == 0)
@@ -176,7 +182,7 @@ repl_result repl_target_zero(const struct repl_target *target, uint64_t offset, 
 static bool direct_read(const struct repl_target *target, uint64_t offset, uint8_t *data,
                         size_t size)
 {
-    size_t unit = target->is_device ? target->block_size : REPL_TARGET_ALIGNMENT;
+    size_t unit = direct_unit(target);
     size_t rounded = (size + unit - 1) / unit * unit, done = 0;
     if (target->direct_fd < 0 || offset % unit != 0)
         return false;
