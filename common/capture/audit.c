@@ -24,7 +24,7 @@ void repl_audit_init(struct repl_audit *audit, const struct repl_audit_limits *l
 {
     ensure(limits->enough > 0 && limits->enough <= limits->most);
     *audit = (struct repl_audit){
-        .limits = *limits, .base = {.even_ns = INT64_MIN}, .quiet_ns = INT64_MIN};
+        .limits = *limits, .base = {.even_ns = INT64_MIN}, .settled_ns = INT64_MIN};
     if (base != NULL)
         audit->base = *base;
     repl_audit_begin(audit);
@@ -70,6 +70,7 @@ static enum repl_audit_verdict degrade(struct repl_audit *audit, const char *why
 {
     /* whoever goes on from here begins anew: nothing before is claimed */
     audit->base = (struct repl_audit_baseline){.even_ns = INT64_MIN};
+    audit->settled_ns = INT64_MIN;
     if (why != NULL)
         snprintf(audit->cause, sizeof audit->cause, "%s", why);
     repl_audit_begin(audit);
@@ -93,21 +94,17 @@ static bool baseline_collect(struct repl_audit *audit, const struct repl_audit_s
     return enough;
 }
 
-/* Quiet samples of so many audits, one after the other, that must say the same. */
-#define RAISES 3
-
-/* Whether this much more than the baseline has been seen at a quiet sample of each of the last
- * audits. A bio that has been traced and is not yet in flight, its submitter preempted between the
- * two, makes one sample look so; taken for the baseline, it would be missed later. */
-static bool raise_is_confirmed(struct repl_audit *audit, unsigned quantity, uint64_t offset)
+/* Whether this much more than the baseline, neither more nor less, has been seen at every quiet
+ * sample for so long that it is no bio that has been traced and is not yet in flight: its submitter
+ * may be preempted between the two, a scheduler keep it. Taken for the baseline, it would be missed
+ * later. */
+static bool raise_is_confirmed(struct repl_audit *audit, unsigned quantity, uint64_t offset,
+                               int64_t at_ns)
 {
     struct repl_audit_raise *raise = &audit->raises[quantity];
-    if (raise->count == 0 || raise->offset != offset)
-        *raise = (struct repl_audit_raise){.offset = offset};
-    else if (raise->audit == audit->audits)
-        return false;
-    raise->audit = audit->audits;
-    return ++raise->count >= RAISES;
+    if (!raise->seen || raise->offset != offset)
+        *raise = (struct repl_audit_raise){.offset = offset, .since_ns = at_ns, .seen = true};
+    return at_ns - raise->since_ns >= audit->limits.trust_ns;
 }
 
 /* At a quiet sample at which everything is equal, submissions get a fresh baseline: drift (a
@@ -118,9 +115,9 @@ static void submissions_rebase(struct repl_audit *audit, const struct repl_audit
         uint64_t offset = sample->counts.submitted[i] - sample->before.done[i];
         bool raise =
             audit->base.submitted_known != 0 && (int64_t)(offset - audit->base.submitted[i]) > 0;
-        if (raise && !raise_is_confirmed(audit, i, offset))
+        if (raise && !raise_is_confirmed(audit, i, offset, sample->at_ns))
             continue;
-        audit->raises[i].count = 0;
+        audit->raises[i].seen = false;
         audit->base.submitted[i] = offset;
     }
     audit->base.lost_submissions = sample->counts.lost_submissions;
@@ -285,8 +282,9 @@ static enum repl_audit_verdict auditing_feed(struct repl_audit *audit,
         all_even = all_even && audit->even[i];
     }
     if (even_now && is_quiet(sample)) {
+        if (audit->base.submitted_known && submissions_even(audit, sample))
+            audit->settled_ns = sample->at_ns;
         submissions_rebase(audit, sample);
-        audit->quiet_ns = sample->at_ns;
     }
     return audit_end(audit, all_even);
 }
@@ -310,8 +308,7 @@ enum repl_audit_verdict repl_audit_feed(struct repl_audit *audit,
                                                : proving_feed(audit, sample);
 }
 
-bool repl_audit_swap_due(const struct repl_audit *audit, int64_t swapped_ns, int64_t io_timeout_ns)
+bool repl_audit_swap_due(const struct repl_audit *audit, int64_t swapped_ns)
 {
-    return audit->base.completed_known && audit->base.even_ns != INT64_MIN &&
-           audit->base.even_ns >= swapped_ns + io_timeout_ns && audit->quiet_ns >= swapped_ns;
+    return audit->settled_ns >= swapped_ns;
 }

@@ -44,8 +44,18 @@
  * which are in touched; one skipped after (1) shows against the new baseline. The
  * baseline of S is only ever taken at a quiet sample at which C was equal too, so
  * that no unaudited completion belongs to a write submitted before it; and raised
- * only when several audits agree, for a bio is traced a little before it is in
- * flight.
+ * only after the same was seen for long, for a bio is traced a while before it is
+ * in flight.
+ *
+ * What touched may forget. A sample settles what was submitted before it: nothing
+ * in flight, C equal to K, and S too. Each of those writes has ended and was
+ * counted, or S would be ahead by it. A skipped submission as large as a write
+ * that was traced and not yet in flight would look the same; but when that write
+ * ends, S is behind, which no repair gets past. So a page need stay in touched
+ * only until a sample has settled its write: with one a second, a repair reads
+ * what was written in the last seconds. For this a submission is counted before
+ * it is looked up which bitmap is the active one: what a sample has not counted
+ * marks the bitmap that was active then, or a later one.
  *
  * Both counts start somewhere: what is compared are differences to a baseline,
  * modulo 2^64. The smallest C - K of several samples is taken: one taken too high
@@ -102,11 +112,17 @@ struct repl_audit_limits {
     uint32_t enough;     /* samples that make a verdict */
     uint32_t most;       /* after so many, no verdict is one too */
     int64_t patience_ns; /* to wait for a quiet moment */
+    int64_t trust_ns;    /* that more was submitted than has ended, and nothing is in flight, is
+                            taken for a fact after so long */
 };
 
 #define REPL_AUDIT_LIMITS_DEFAULT                                                                  \
     ((struct repl_audit_limits){                                                                   \
-        .spacing_ns = 500000, .enough = 3, .most = 2000, .patience_ns = INT64_C(10000000000)})
+        .spacing_ns = 500000,                                                                      \
+        .enough = 3,                                                                               \
+        .most = 2000,                                                                              \
+        .patience_ns = INT64_C(10000000000),                                                       \
+        .trust_ns = INT64_C(60000000000)})
 
 enum repl_audit_verdict {
     REPL_AUDIT_MORE,     /* another sample, not before next_ns */
@@ -129,8 +145,8 @@ enum repl_audit_state {
 /* A higher baseline of submissions, seen lately and not trusted yet. */
 struct repl_audit_raise {
     uint64_t offset;
-    uint64_t audit; /* the last one it was seen in */
-    uint32_t count;
+    int64_t since_ns;
+    bool seen;
 };
 
 struct repl_audit {
@@ -144,8 +160,8 @@ struct repl_audit {
     int64_t began_ns; /* the state */
     int64_t next_ns;  /* the next sample's earliest time; 0: now */
     int64_t even_ns;
-    int64_t quiet_ns; /* all that was submitted by then has ended and is marked; INT64_MIN: never */
-    bool data_short;  /* not only flushes */
+    int64_t settled_ns; /* what was submitted by then has ended and is marked; INT64_MIN: unknown */
+    bool data_short;    /* not only flushes */
     struct repl_audit_raise raises[REPL_AUDIT_SUBMITTED];
     struct repl_audit_baseline found;     /* the baseline being collected */
     char cause[REPL_AUDIT_CAUSE_SIZE];    /* of the last DEGRADED or REPAIR, a sentence */
@@ -161,10 +177,8 @@ void repl_audit_begin(struct repl_audit *audit);
 enum repl_audit_verdict repl_audit_feed(struct repl_audit *audit,
                                         const struct repl_audit_sample *sample);
 
-/* Whether the older touched bitmap may be emptied: each write it holds was submitted before the
- * last swap, should have ended a time limit later, and its completion has been audited since. That
- * it has ended a quiet moment since the swap must have shown: some drivers let a write hang for
- * longer. Without one both bitmaps grow. */
-bool repl_audit_swap_due(const struct repl_audit *audit, int64_t swapped_ns, int64_t io_timeout_ns);
+/* Whether the older touched bitmap may be emptied: a sample has settled what was submitted by the
+ * last swap. Where none does (a write that hangs, a driver that loses bios) both bitmaps grow. */
+bool repl_audit_swap_due(const struct repl_audit *audit, int64_t swapped_ns);
 
 #endif

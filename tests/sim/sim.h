@@ -178,6 +178,7 @@ struct sim_counts {
     X(SWAP_EARLY, "swap-early", "cut", "the touched bitmaps are swapped before it is due")         \
     X(SWAP_HUNG, "swap-hung", "cut restore claim",                                                 \
       "the touched bitmaps are swapped while a write hangs for longer than it should")             \
+    X(COUNT_LATE, "count-late", "cut restore claim", "a submission is counted after its mark")     \
     X(SETTLE_ALL, "settle-all", "cut restore claim",                                               \
       "settling forgets everything that was taken, unsafe pages too")                              \
     X(RECOVER_NOTHING, "recover-nothing", "cut restore claim",                                     \
@@ -304,9 +305,11 @@ void sim_page_fill(uint64_t tag, void *out, size_t size);
 
 /* How far a write is. */
 enum sim_write_step {
-    SIM_WRITE_TOUCH, /* the tracker marks it, then counts it */
-    SIM_WRITE_SUBMIT,
-    SIM_WRITE_START,
+    SIM_WRITE_SUBMIT, /* the tracker counts it, looks which bitmap is the active one, marks it */
+    SIM_WRITE_LOOK,
+    SIM_WRITE_TOUCH,
+    SIM_WRITE_QUEUE, /* it is on its way to the driver */
+    SIM_WRITE_START, /* it is in flight from here on */
     SIM_WRITE_LAND,
     SIM_WRITE_MARK, /* the tracker again */
     SIM_WRITE_COUNT,
@@ -317,6 +320,8 @@ enum sim_write_step {
 
 struct sim_write {
     enum sim_write_step step;
+    enum sim_write_step hangs_after; /* SIM_WRITE_END: it does not */
+    unsigned touched;                /* which bitmap it is marked in */
     uint32_t page, count, landed;
     bool discard, fua;
     bool overlooked[2], lost[2]; /* by the tracker: completion, submission */
@@ -760,7 +765,7 @@ struct sim {
     int64_t gap_ns;        /* between the steps of a completion */
     int64_t pace_ns;       /* between those of the source */
     int64_t reduce_ns;     /* the longest time a worker takes */
-    int64_t io_timeout_ns; /* by when a write that was submitted should have ended */
+    int64_t io_timeout_ns; /* by when a write that does not hang has ended */
     unsigned stale_names;  /* permille of chunks the site lacks that a source takes for known */
     int64_t interval_ns;
     uint64_t spool_limit_bytes;

@@ -118,35 +118,47 @@ static void write_notify(struct sim_device *device, const struct sim_write *writ
         sim_device_write(device); /* what waited for it */
 }
 
-/* Longer than a write should take; its end is the likelier to be overlooked. */
-static int64_t write_hang(struct sim *sim, struct sim_write *write)
+/* Some take longer than a write should: in the program that submits, in a queue, or in flight. The
+ * end of those is the likelier to be overlooked. */
+static void hang_choose(struct sim *sim, struct sim_write *write)
 {
+    write->hangs_after = SIM_WRITE_END;
+    if (sim->calm || !sim_chance(sim, sim->faults.hang))
+        return;
     bool overlooked =
         sim->faults.completion > 0 && !write->overlooked[SIM_COMPLETION] && sim_chance(sim, 300);
     write->overlooked[SIM_COMPLETION] |= overlooked;
     sim->counts->completions_overlooked += overlooked;
     sim->counts->hangs++;
-    write->step++;
-    return sim_span(sim, sim->io_timeout_ns, 20 * sim->io_timeout_ns);
+    write->hangs_after = sim_chance(sim, 500)
+                             ? SIM_WRITE_START
+                             : (enum sim_write_step)sim_random(sim, SIM_WRITE_START);
 }
 
 /* Takes one step, and returns how long it is to the next. */
 static int64_t write_step(struct sim_device *device, struct sim_write *write)
 {
     struct sim *sim = device->sim;
+    bool count_late = sim->options.bug == SIM_BUG_COUNT_LATE, hangs;
     switch (write->step) {
+    case SIM_WRITE_SUBMIT:
+        if (device->tracker != NULL && !count_late)
+            sim_tracker_count(device->tracker, write, SIM_SUBMISSION);
+        break;
+    case SIM_WRITE_LOOK:
+        if (device->tracker != NULL)
+            write->touched = device->tracker->active;
+        break;
     case SIM_WRITE_TOUCH:
         if (device->tracker != NULL)
             sim_tracker_mark(device->tracker, write, SIM_SUBMISSION);
         break;
-    case SIM_WRITE_SUBMIT:
-        if (device->tracker != NULL)
+    case SIM_WRITE_QUEUE:
+        if (device->tracker != NULL && count_late)
             sim_tracker_count(device->tracker, write, SIM_SUBMISSION);
         break;
     case SIM_WRITE_START:
         device->kernel.in_flight++;
-        if (device->tracker != NULL && !sim->calm && sim_chance(sim, sim->faults.hang))
-            return write_hang(sim, write);
         break;
     case SIM_WRITE_LAND:
         page_land(device, write);
@@ -171,7 +183,10 @@ static int64_t write_step(struct sim_device *device, struct sim_write *write)
         device->kernel.in_flight--;
         break;
     }
+    hangs = write->step == write->hangs_after && device->tracker != NULL && !sim->calm;
     write->step++;
+    if (hangs)
+        return sim_span(sim, sim->io_timeout_ns, 20 * sim->io_timeout_ns);
     return device->tracker == NULL || sim->atomic_writes ? 0 : sim_span(sim, 1000, sim->gap_ns);
 }
 
@@ -256,6 +271,7 @@ void sim_device_write(struct sim_device *device)
     write->fua = !write->discard && sim_chance(sim, sim->fua);
     sim->counts->fua_writes += write->fua;
     write_overlook(sim, write);
+    hang_choose(sim, write);
     device->writes_out++;
     memset(device->busy + write->page, 1, write->count);
     write_progress(device, 0, write);

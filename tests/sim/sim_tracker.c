@@ -21,7 +21,7 @@ void sim_tracker_begin(struct sim_tracker *tracker, struct sim *sim)
 void sim_tracker_mark(struct sim_tracker *tracker, const struct sim_write *write,
                       enum sim_side side)
 {
-    bool *bits = side == SIM_COMPLETION ? tracker->landed : tracker->touched[tracker->active];
+    bool *bits = side == SIM_COMPLETION ? tracker->landed : tracker->touched[write->touched];
     if (!tracker->pinned || write->overlooked[side])
         return;
     if (!write->lost[side])
@@ -100,14 +100,11 @@ void sim_tracker_settle(struct sim_tracker *tracker,
 void sim_tracker_swap(struct sim_tracker *tracker, const struct repl_audit *audit)
 {
     struct sim *sim = tracker->sim;
-    struct repl_audit seen = *audit;
-    unsigned swaps = 0;
-    if (sim->options.bug == SIM_BUG_SWAP_HUNG)
-        seen.quiet_ns = INT64_MAX;
+    unsigned swaps = repl_audit_swap_due(audit, tracker->swapped_ns);
     if (sim->options.bug == SIM_BUG_SWAP_EARLY)
         swaps = 2;
-    else if (repl_audit_swap_due(&seen, tracker->swapped_ns, sim->io_timeout_ns))
-        swaps = 1;
+    if (sim->options.bug == SIM_BUG_SWAP_HUNG)
+        swaps = audit->base.even_ns >= tracker->swapped_ns + sim->io_timeout_ns;
     sim->counts->swaps += swaps;
     for (; swaps > 0; swaps--) {
         tracker->active = !tracker->active;

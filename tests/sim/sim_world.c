@@ -337,7 +337,8 @@ static void configure_capture(struct sim *sim)
     sim->audit = (struct repl_audit_limits){.spacing_ns = sim_span(sim, SIM_MS / 5, SIM_MS),
                                             .enough = 2 + (uint32_t)sim_random(sim, 3),
                                             .most = 10 + (uint32_t)sim_random(sim, 300),
-                                            .patience_ns = sim_span(sim, 20 * SIM_MS, SIM_SECOND)};
+                                            .patience_ns = sim_span(sim, 20 * SIM_MS, SIM_SECOND),
+                                            .trust_ns = 30 * SIM_SECOND};
     sim->gap_ns = sim_span(sim, 2000, sim->audit.spacing_ns / 8);
     sim->pace_ns = sim_span(sim, SIM_MS / 100, sim_chance(sim, 300) ? 60 * SIM_MS : 10 * SIM_MS);
     sim->reduce_ns = sim_span(sim, SIM_MS, 2 * SIM_SECOND);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 /*
  * The tracking programs. They set a bit for every page that a write or discard
- * of the followed disk touches, and count what they marked, after the mark.
+ * of the followed disk touches, and count what they marked.
  *
  * block_rq_complete   before the kernel accounts the same bytes and tells the
  *                     writer: marks `landed`.
@@ -20,8 +20,9 @@
  * of each completion step (a request may have several) of a request that still
  * has bios. See common/capture/audit.h for what that is good for.
  *
- * A mark must be visible before the count that includes it. BPF's atomic
- * operations are ordered only where they return the old value, so all here do.
+ * The mark of a completion must be visible before the count that includes it; the
+ * count of a submission before it is looked up which bitmap is the active one. BPF's
+ * atomic operations are ordered only where they return the old value, so all here do.
  */
 #include <linux/bpf.h>
 #include <linux/types.h>
@@ -362,10 +363,11 @@ int BPF_PROG(repl_submitted, struct bio *bio)
                                              : REPL_TRACK_DROP_WRITE_SUBMISSION,
                  sector >> SECTORS_PAGE_SHIFT))
         return 0;
-    mark(c, n, c->active ? REPL_TRACK_TOUCHED_B : REPL_TRACK_TOUCHED_A, REPL_TRACK_SUBMISSION,
-         class, sector, bytes);
-    linger();
     count(n, REPL_TRACK_SUBMISSION, class, bytes);
+    linger();
+    __u32 area = c->active ? REPL_TRACK_TOUCHED_B : REPL_TRACK_TOUCHED_A;
+    linger();
+    mark(c, n, area, REPL_TRACK_SUBMISSION, class, sector, bytes);
     return 0;
 }
 

@@ -18,7 +18,7 @@
 #include <linux/types.h>
 
 #define REPL_TRACK_MAGIC     0x6b636172746c7072ull
-#define REPL_TRACK_VERSION   1u
+#define REPL_TRACK_VERSION   2u
 #define REPL_TRACK_PAGE_SIZE 4096u
 
 /* Pages a summary bit stands for, and the unit a map's capacity is rounded up to: whole words of
@@ -108,7 +108,7 @@ struct repl_track_faults {
                     flushes one in so many */
     __u64 limit; /* drop so many, then no more; 0: no limit */
     __u64 dropped;
-    __u64 delay_loops; /* busy loops between mark and count, to widen the race */
+    __u64 delay_loops; /* busy loops between the steps of a program, to widen the race */
     __u64 flush_serial;
 };
 

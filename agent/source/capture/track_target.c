@@ -10,9 +10,6 @@
 
 #include "block/identity.h"
 
-/* A kernel that does not show queue/io_timeout has the default of 30 s, too. */
-#define IO_TIMEOUT_DEFAULT_MS 30000
-
 /* The numbers of the disk and of the device's place on it. */
 static repl_result place_find(dev_t device, struct repl_track_target *out, struct repl_error *err)
 {
@@ -33,7 +30,6 @@ repl_result repl_track_target_find(dev_t device, struct repl_track_target *out,
 {
     dev_t disk = repl_sysfs_disk(device);
     char text[64];
-    uint64_t timeout_ms;
     *out = (struct repl_track_target){0};
     REPL_TRY(place_find(device, out, err));
     repl_identity_find(device, out->identity);
@@ -42,9 +38,6 @@ repl_result repl_track_target_find(dev_t device, struct repl_track_target *out,
                          "the kernel does not account the I/O of %s, so its tracking could not be "
                          "audited; echo 1 > /sys/block/%s/queue/iostats",
                          out->disk, out->disk);
-    if (!repl_sysfs_read_number(disk, "queue/io_timeout", &timeout_ms) || timeout_ms == 0)
-        timeout_ms = IO_TIMEOUT_DEFAULT_MS;
-    out->io_timeout_ns = (int64_t)timeout_ms * 1000000;
     return REPL_SUCCESS;
 }
 

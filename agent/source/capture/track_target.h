@@ -21,7 +21,6 @@ struct repl_track_target {
     uint64_t diskseq;      /* 0: a kernel before 5.15 */
     uint64_t start_sector; /* 0 for a whole disk */
     uint64_t sector_count;
-    int64_t io_timeout_ns; /* by when a write that was begun has ended */
 };
 
 REPL_RESULT repl_track_target_find(dev_t device, struct repl_track_target *out,

@@ -100,14 +100,14 @@ void repl_tracker_settle(struct repl_tracker *tracker, const struct repl_bitmap 
     repl_track_bits_retain(&taken, unsafe, count);
 }
 
-/* No program writes the older bitmap while it is emptied: one that looked at `active` just before
- * the last swap has long ended. One that looks just before this swap marks what becomes the older
- * bitmap just after, which is kept until the next. The time is put down as unknown around the swap
+/* No program writes the older bitmap while it is emptied: one that looked at `active` before the
+ * last swap had counted its write before that, so the write has ended. One that looks just before
+ * this swap marks what becomes the older bitmap, which is kept until its write has. The time is put down as unknown around the swap
  * itself, so that an agent that dies here leaves one that is too late, never one too early. */
 bool repl_tracker_swap_touched(struct repl_tracker *tracker, const struct repl_audit *audit)
 {
     struct repl_track_config *config = tracker->maps.config;
-    if (!repl_audit_swap_due(audit, (int64_t)config->swapped_ns, tracker->target.io_timeout_ns))
+    if (!repl_audit_swap_due(audit, (int64_t)config->swapped_ns))
         return false;
     uint64_t older = config->active == 0;
     struct repl_track_bits bits =

@@ -19,7 +19,7 @@ struct bench {
 };
 
 static const struct repl_audit_limits limits = {
-    .spacing_ns = MS, .enough = 3, .most = 10, .patience_ns = 50 * MS};
+    .spacing_ns = MS, .enough = 3, .most = 10, .patience_ns = 50 * MS, .trust_ns = 20 * MS};
 
 static enum repl_audit_verdict feed(struct bench *b)
 {
@@ -334,16 +334,17 @@ static void drift_proves_nothing(void **state)
     assert_int_equal(verdict_of(&b), REPL_AUDIT_DEGRADED);
 }
 
-static void drift_ends_when_three_audits_agree(void **state)
+static void drift_ends_when_it_was_seen_for_long(void **state)
 {
     (void)state;
-    for (unsigned audits = 2; audits <= 3; audits++) {
+    for (unsigned times = 0; times < 2; times++) {
         struct bench b = proved();
         b.now.counts.submitted[REPL_AUDIT_WRITTEN] += 512;
-        for (unsigned i = 0; i < audits; i++)
+        int64_t until_ns = b.now.at_ns + (times == 0 ? limits.trust_ns - 4 * MS : limits.trust_ns);
+        while (b.now.at_ns <= until_ns)
             assert_int_equal(verdict_of(&b), REPL_AUDIT_PASSED);
         overlook(&b, REPL_AUDIT_WRITTEN, true);
-        assert_int_equal(verdict_of(&b), audits < 3 ? REPL_AUDIT_DEGRADED : REPL_AUDIT_REPAIR);
+        assert_int_equal(verdict_of(&b), times == 0 ? REPL_AUDIT_DEGRADED : REPL_AUDIT_REPAIR);
     }
 }
 
@@ -432,78 +433,112 @@ static void a_saved_baseline_goes_on(void **state)
     assert_int_equal(verdict_of(&b), REPL_AUDIT_REPAIR);
 }
 
-static void touched_is_emptied_only_once_what_it_holds_was_audited(void **state)
+static void touched_is_emptied_once_what_it_holds_is_settled(void **state)
 {
     (void)state;
     struct bench b = based();
-    assert_false(repl_audit_swap_due(&b.audit, 0, 0)); /* nothing has passed yet */
+    assert_false(repl_audit_swap_due(&b.audit, INT64_MIN + 1)); /* nothing to compare with yet */
     assert_int_equal(verdict_of(&b), REPL_AUDIT_PASSED);
-    int64_t even_ns = b.audit.base.even_ns;
-    assert_true(repl_audit_swap_due(&b.audit, even_ns - 30, 30));
-    assert_false(repl_audit_swap_due(&b.audit, even_ns - 29, 30));
+    int64_t swapped_ns = b.now.at_ns + 1;
+    assert_false(repl_audit_swap_due(&b.audit, swapped_ns));
+    assert_int_equal(verdict_of(&b), REPL_AUDIT_PASSED);
+    assert_true(repl_audit_swap_due(&b.audit, swapped_ns));
+    assert_false(repl_audit_swap_due(&b.audit, b.now.at_ns + 1));
     overlook(&b, REPL_AUDIT_WRITTEN, false);
     assert_int_equal(verdict_of(&b), REPL_AUDIT_DEGRADED);
-    assert_false(repl_audit_swap_due(&b.audit, 0, 0));
+    assert_false(repl_audit_swap_due(&b.audit, swapped_ns));
 }
 
-/* A write that hangs for longer than it should is still in the older bitmap. */
+/* A write that is long on its way, in flight or not yet, is still in the older bitmap. */
 static void touched_is_not_emptied_while_a_write_hangs(void **state)
 {
     (void)state;
-    struct bench b = proved();
-    int64_t swapped_ns = b.now.at_ns + 1;
-    submit(&b, REPL_AUDIT_WRITTEN, 4096);
-    b.now.at_ns += 100 * MS;
-    for (unsigned i = 0; i < 3; i++) { /* other writes come and go meanwhile */
-        change(&b, REPL_AUDIT_WRITTEN, 8192);
+    for (unsigned in_flight = 0; in_flight < 2; in_flight++) {
+        struct bench b = proved();
+        int64_t swapped_ns = b.now.at_ns + 1;
+        submit(&b, REPL_AUDIT_WRITTEN, 4096);
+        b.now.before.in_flight = in_flight;
+        for (unsigned i = 0; i < 3; i++) { /* other writes come and go meanwhile */
+            change(&b, REPL_AUDIT_WRITTEN, 8192);
+            assert_int_equal(verdict_of(&b), REPL_AUDIT_PASSED);
+            assert_true(b.audit.base.even_ns >= swapped_ns);
+            assert_false(repl_audit_swap_due(&b.audit, swapped_ns));
+        }
+        b.now.before.in_flight = 1;
+        finish(&b, REPL_AUDIT_WRITTEN, 4096, true);
         assert_int_equal(verdict_of(&b), REPL_AUDIT_PASSED);
-        assert_true(b.audit.base.even_ns >= swapped_ns + 30 * MS);
-        assert_false(repl_audit_swap_due(&b.audit, swapped_ns, 30 * MS));
+        assert_true(repl_audit_swap_due(&b.audit, swapped_ns));
     }
-    finish(&b, REPL_AUDIT_WRITTEN, 4096, true);
-    assert_int_equal(verdict_of(&b), REPL_AUDIT_PASSED);
-    assert_true(repl_audit_swap_due(&b.audit, swapped_ns, 30 * MS));
 }
 
 /* --- at random ------------------------------------------------------------------------------- */
 
 /* Writes come and go, events are overlooked; a model knows which completed writes are unmarked on
- * each side. A pass must mean that none is; a repair, that those that are were all submitted in
- * sight. Each write has a length of its own, so that nothing adds up by chance. */
+ * each side, and what the touched bitmaps have forgotten by now. A pass must mean that none is; a
+ * repair, that those that are were all submitted in sight and are in touched. Each write has a
+ * length of its own, so that nothing adds up by chance. */
 #define WRITES 16
+#define NEVER  UINT64_MAX
+
+struct model_write {
+    uint64_t length; /* 0: there is none */
+    uint64_t swaps;  /* at its submission */
+    bool in_flight;  /* before that it is traced and nothing else */
+    bool hidden;     /* its submission was overlooked */
+};
 
 struct model {
-    uint64_t lengths[WRITES]; /* in flight; 0: none */
-    bool hidden[WRITES];      /* its submission was overlooked */
+    struct model_write writes[WRITES];
     unsigned unmarked;        /* completed, and nobody knows */
-    unsigned unmarked_hidden; /* the same, and not in touched either */
+    unsigned unmarked_hidden; /* the same, and never in touched either */
+    uint64_t unmarked_oldest; /* the least of their swaps */
+    uint64_t swaps;
+    int64_t swapped_ns;
 };
+
+static void model_end(struct model *m, struct bench *b, struct model_write *write, bool seen)
+{
+    if (!write->in_flight)
+        b->now.before.in_flight++;
+    finish(b, REPL_AUDIT_WRITTEN, write->length, seen);
+    m->unmarked += !seen;
+    m->unmarked_hidden += !seen && write->hidden;
+    if (!seen && write->swaps < m->unmarked_oldest)
+        m->unmarked_oldest = write->swaps;
+    write->length = 0;
+}
 
 static void model_step(struct model *m, struct bench *b, struct random *random, bool faulty)
 {
-    unsigned slot = (unsigned)random_below(random, WRITES);
+    struct model_write *write = &m->writes[random_below(random, WRITES)];
     bool overlooked = faulty && random_below(random, 12) == 0;
-    if (m->lengths[slot] == 0) {
-        m->lengths[slot] = 512 * (1 + random_below(random, UINT64_C(1) << 40));
-        m->hidden[slot] = overlooked;
-        b->now.before.in_flight++;
+    if (write->length == 0) {
+        *write = (struct model_write){.length = 512 * (1 + random_below(random, UINT64_C(1) << 40)),
+                                      .swaps = m->swaps,
+                                      .hidden = overlooked};
         if (!overlooked)
-            b->now.counts.submitted[REPL_AUDIT_WRITTEN] += m->lengths[slot];
-        return;
+            b->now.counts.submitted[REPL_AUDIT_WRITTEN] += write->length;
+    } else if (!write->in_flight) {
+        write->in_flight = true;
+        b->now.before.in_flight++;
+    } else {
+        model_end(m, b, write, !overlooked);
     }
-    finish(b, REPL_AUDIT_WRITTEN, m->lengths[slot], !overlooked);
-    m->unmarked += overlooked;
-    m->unmarked_hidden += overlooked && m->hidden[slot];
-    m->lengths[slot] = 0;
 }
 
-static void model_drain(struct model *m, struct bench *b)
+/* What is in flight ends; what is only traced may stay so. */
+static void model_drain(struct model *m, struct bench *b, bool all)
 {
     for (unsigned i = 0; i < WRITES; i++) {
-        if (m->lengths[i] != 0)
-            finish(b, REPL_AUDIT_WRITTEN, m->lengths[i], true);
-        m->lengths[i] = 0;
+        if (m->writes[i].length != 0 && (all || m->writes[i].in_flight))
+            model_end(m, b, &m->writes[i], true);
     }
+}
+
+static void model_forgets(struct model *m)
+{
+    m->unmarked = m->unmarked_hidden = 0;
+    m->unmarked_oldest = NEVER;
 }
 
 static void model_audit(struct model *m, struct bench *b, struct random *random,
@@ -514,15 +549,21 @@ static void model_audit(struct model *m, struct bench *b, struct random *random,
     bool stir = random_below(random, 2) == 0;
     while ((verdict = feed(b)) == REPL_AUDIT_MORE)
         if (stir && random_below(random, 4) == 0)
-            model_drain(m, b);
+            model_drain(m, b, random_below(random, 4) == 0);
     verdicts[verdict]++;
     if (verdict == REPL_AUDIT_PASSED)
         assert_int_equal(m->unmarked, 0);
-    if (verdict == REPL_AUDIT_REPAIR)
+    if (verdict == REPL_AUDIT_REPAIR) {
         assert_int_equal(m->unmarked_hidden, 0);
+        assert_true(m->unmarked_oldest + 1 >= m->swaps);
+    }
     /* what the caller does then: it reads what was touched, or everything */
     if (verdict != REPL_AUDIT_BUSY)
-        m->unmarked = m->unmarked_hidden = 0;
+        model_forgets(m);
+    if (verdict == REPL_AUDIT_PASSED && repl_audit_swap_due(&b->audit, m->swapped_ns)) {
+        m->swaps++;
+        m->swapped_ns = b->now.at_ns + 1;
+    }
 }
 
 static void no_verdict_is_ever_wrong(void **state)
@@ -530,18 +571,21 @@ static void no_verdict_is_ever_wrong(void **state)
     (void)state;
     struct random random = random_begin("audit", 1);
     unsigned verdicts[6] = {0};
+    uint64_t swaps = 0;
     for (unsigned world = 0; world < 300; world++) {
         struct bench b = world % 2 == 0 ? based() : proved();
-        struct model m = {{0}, {0}, 0, 0};
+        struct model m = {.unmarked_oldest = NEVER, .swapped_ns = b.now.at_ns};
         for (unsigned round = 0; round < 60; round++) {
             bool faulty = random_below(&random, 3) == 0;
             for (uint64_t steps = random_below(&random, 40); steps > 0; steps--)
                 model_step(&m, &b, &random, faulty);
             if (random_below(&random, 2) == 0)
-                model_drain(&m, &b);
+                model_drain(&m, &b, random_below(&random, 3) == 0);
             model_audit(&m, &b, &random, verdicts);
         }
+        swaps += m.swaps;
     }
+    assert_true(swaps > 100);
     assert_true(verdicts[REPL_AUDIT_PASSED] > 100 && verdicts[REPL_AUDIT_REPAIR] > 100 &&
                 verdicts[REPL_AUDIT_DEGRADED] > 100);
 }
@@ -566,7 +610,7 @@ int main(void)
         cmocka_unit_test(the_proof_waits_for_a_quiet_moment),
         cmocka_unit_test(patience_ends),
         cmocka_unit_test(drift_proves_nothing),
-        cmocka_unit_test(drift_ends_when_three_audits_agree),
+        cmocka_unit_test(drift_ends_when_it_was_seen_for_long),
         cmocka_unit_test(a_bio_not_yet_in_flight_raises_nothing),
         cmocka_unit_test(an_overlooked_submission_alone_harms_nothing),
         cmocka_unit_test(never_quiet_before_is_not_provable),
@@ -574,7 +618,7 @@ int main(void)
         cmocka_unit_test(too_busy_for_a_new_baseline_degrades),
         cmocka_unit_test(overlooked_during_the_repair_shows_next_time),
         cmocka_unit_test(a_saved_baseline_goes_on),
-        cmocka_unit_test(touched_is_emptied_only_once_what_it_holds_was_audited),
+        cmocka_unit_test(touched_is_emptied_once_what_it_holds_is_settled),
         cmocka_unit_test(touched_is_not_emptied_while_a_write_hangs),
         cmocka_unit_test(no_verdict_is_ever_wrong),
     };
