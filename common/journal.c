@@ -348,6 +348,11 @@ enum repl_verdict repl_journal_report(struct repl_journal *j, const struct repl_
     *needs_record = false;
     if (!j->exists)
         return refuse(refusal, REPL_REFUSAL_GREET, "no hello was said for this volume");
+    if (report->seq > j->point.seq) /* a source at rest would not find out otherwise */
+        return refuse(refusal, REPL_REFUSAL_GREET,
+                      "point %llu was acknowledged, and the newest here is %llu: this site was put "
+                      "back",
+                      (unsigned long long)report->seq, (unsigned long long)j->point.seq);
     j->report = *report;
     j->reported_ns = now_ns;
     clock_sample(j, report->sent_ns, now_ns);

@@ -403,6 +403,12 @@ void repl_pipeline_hello(const struct repl_pipeline *p, uint32_t rpo_ms, int64_t
                                .sent_ns = now_ns};
 }
 
+bool repl_pipeline_site_went_back(const struct repl_pipeline *p, const struct repl_welcome *welcome)
+{
+    int place = repl_pipeline_place_of(&p->state, &welcome->head.digest);
+    return p->greeted && welcome->known && place >= 0 && place < (int)p->state.acknowledged_count;
+}
+
 void repl_pipeline_welcome(struct repl_pipeline *p, const struct repl_welcome *welcome,
                            int64_t now_ns)
 {

@@ -322,6 +322,11 @@ bool repl_pipeline_stopped(const struct repl_pipeline *p);
 
 void repl_pipeline_hello(const struct repl_pipeline *p, uint32_t rpo_ms, int64_t now_ns,
                          struct repl_hello *out);
+/* Whether the site says that it has less than it acknowledged before: it was put back. What the
+ * digest table has taken over cannot be told apart any more: end, and begin again from the state,
+ * as after a crash, in place of calling welcome. */
+bool repl_pipeline_site_went_back(const struct repl_pipeline *p,
+                                  const struct repl_welcome *welcome);
 void repl_pipeline_welcome(struct repl_pipeline *p, const struct repl_welcome *welcome,
                            int64_t now_ns);
 void repl_pipeline_ack(struct repl_pipeline *p, const struct repl_ack *ack, int64_t now_ns);

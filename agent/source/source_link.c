@@ -88,6 +88,15 @@ static void hello_answered(struct repl_request *request, repl_result result,
                                            &mine))) {
         repl_ship_clock(&v->pipeline.ship, v->link_sent_ns, welcome.received_ns, welcome.replied_ns,
                         now_ns);
+        if (repl_pipeline_site_went_back(&v->pipeline, &welcome)) {
+            repl_ignore(repl_fail(&mine, REPL_E_RETRY,
+                                  "the site's history ends in segment %llu.%u, before what it had "
+                                  "acknowledged: it was put back; the volume is begun again and "
+                                  "compared",
+                                  (unsigned long long)welcome.head.to_seq, welcome.head.part));
+            volume_fail(v, &mine);
+            return;
+        }
         if (!welcome.known)
             repl_dedup_forget(v->dedup);
         repl_pipeline_welcome(&v->pipeline, &welcome, now_ns);

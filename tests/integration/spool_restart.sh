@@ -1,7 +1,8 @@
 #!/bin/bash
 # The link is down, points pile up in the spool, and the agent is stopped, killed and started again:
 # the site gets every one of them afterwards, with its own time; a damaged one costs those behind it.
-# An agent or a site that is started while a killed one is still ending waits for it.
+# A site that was put back while the agent ran is given what it lost. An agent or a site that is
+# started while a killed one is still ending waits for it.
 . "${0%/*}/functions.sh"
 requires_root
 requires_loop
@@ -104,6 +105,24 @@ wait_for 10 "what is whole is taken over" grep -q "2 segments of before are in t
 start_site
 equal "after damage"
 note "$(points_since "$seed") points arrived"
+
+note "the site is put back, to what it was some points ago, and the agent goes on"
+stop_site
+run cp -a "$workdir/store" "$workdir/store.before"
+start_site
+for i in 1 2 3; do
+    run dd if=/dev/urandom of="$disk" bs=4k count=$i seek=$((2000 + 10 * i)) oflag=direct conv=notrunc status=none
+    wait_replicated raw 60
+done
+seed=$(site_value raw .point.seq)
+stop_site
+run rm -rf "$workdir/store"
+run mv "$workdir/store.before" "$workdir/store"
+start_site
+wait_for 30 "the agent says so" grep -q "was put back" "$workdir/agent.log"
+more_points() { [ "$(site_value raw .point.seq)" -gt "$seed" ] 2>/dev/null; }
+wait_for 60 "a point behind those that were lost" more_points
+equal "after the site was put back"
 
 note "both are killed, and started again before they are gone"
 for _ in $(seq 10); do

@@ -291,11 +291,8 @@ static void reports_are_logged_where_the_timeline_needs_them(void **state)
     report(&j, &r, START, &record, &needed);
     assert_false(needed);
 
-    r.seq = 2; /* of a point that is not the head's */
-    r.unchanged_until_ns = until + SECOND;
-    report(&j, &r, START, &record, &needed);
-    assert_true(!needed && j.unchanged_until_ns == until);
     r.seq = 1;
+    r.unchanged_until_ns = until + SECOND;
     report(&j, &r, START, &record, &needed);
     assert_true(needed && record.type == REPL_LOG_IDLE && record.idle.until_ns == until + SECOND);
     assert_true(repl_ok(repl_journal_apply(&j, &record, NULL)));
@@ -305,6 +302,29 @@ static void reports_are_logged_where_the_timeline_needs_them(void **state)
     r.unchanged_until_ns = until;
     report(&j, &r, START + SECOND, &record, &needed);
     assert_true(j.unchanged_until_ns == START + 9 * SECOND);
+
+    commit(&j, 1, 2, 0, true);
+    until = j.unchanged_until_ns;
+    r.unchanged_until_ns = until + SECOND; /* of a point that is not the head's any more */
+    assert_int_equal(report(&j, &r, START, &record, &needed), REPL_VERDICT_ACCEPT);
+    assert_true(!needed && j.unchanged_until_ns == until);
+}
+
+/* The source was told that the site has a point, and the site has it no more. */
+static void a_report_of_a_later_point_is_refused(void **state)
+{
+    (void)state;
+    struct repl_journal j = journal_new();
+    struct repl_report r = {.state = REPL_STATE_IDLE, .sent_ns = START, .seq = 2};
+    struct repl_log_record record;
+    struct repl_refusal refusal;
+    bool needed;
+    commit(&j, 0, 1, 0, true);
+    assert_int_equal(repl_journal_report(&j, &r, START, &record, &needed, &refusal),
+                     REPL_VERDICT_REFUSE);
+    assert_int_equal(refusal.code, REPL_REFUSAL_GREET);
+    assert_non_null(strstr(refusal.text, "put back"));
+    assert_false(needed);
 }
 
 static void a_state_that_alternates_does_not_fill_the_log(void **state)
@@ -481,6 +501,7 @@ int main(void)
         cmocka_unit_test(reports_are_logged_where_the_timeline_needs_them),
         cmocka_unit_test(a_state_that_alternates_does_not_fill_the_log),
         cmocka_unit_test(a_report_before_any_hello_is_refused),
+        cmocka_unit_test(a_report_of_a_later_point_is_refused),
         cmocka_unit_test(silence_is_a_state),
         cmocka_unit_test(lag_is_the_age_of_what_can_be_restored),
         cmocka_unit_test(a_point_of_the_future_ages_too),

@@ -1939,6 +1939,27 @@ static void a_site_that_went_back_is_given_everything(void **state)
     rig_free(rig);
 }
 
+/* It went back while the source ran: only a beginning from the state can tell what is at neither
+ * end. Of a head that is no older than what was acknowledged nothing of the kind is said. */
+static void a_site_that_goes_back_meanwhile_is_noticed(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_tracked(REPL_QUIESCE_WINDOW);
+    struct repl_welcome message = {.known = true, .head = world.head};
+    for (uint64_t page = 3; page < 5; page++) {
+        assert_false(repl_pipeline_site_went_back(&rig->p, &message));
+        write_page(rig, page, 99);
+        later(rig, SECOND);
+        acknowledge(rig);
+        assert_true(repl_pipeline_site_went_back(&rig->p, &message));
+        message.head = world.head;
+    }
+    assert_false(repl_pipeline_site_went_back(&rig->p, &message));
+    message.head.digest.bytes[0] ^= 1; /* not of this host */
+    assert_false(repl_pipeline_site_went_back(&rig->p, &message));
+    rig_free(rig);
+}
+
 /* The same without a tracker, or with one that a reboot has ended: the digests that the site no
  * longer has are in the table, which may be ahead of the checkpoint. */
 static void digests_that_the_site_lost_are_not_believed(void **state)
@@ -2376,6 +2397,7 @@ int main(void)
         cmocka_unit_test(a_late_sample_is_not_heard),
         cmocka_unit_test(a_record_of_a_later_history_is_of_no_use),
         cmocka_unit_test(a_site_that_went_back_is_given_everything),
+        cmocka_unit_test(a_site_that_goes_back_meanwhile_is_noticed),
         cmocka_unit_test(digests_that_the_site_lost_are_not_believed),
         cmocka_unit_test(a_freeze_does_not_wait_for_the_link),
         cmocka_unit_test(stops_at_any_time),
