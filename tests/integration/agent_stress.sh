@@ -3,13 +3,13 @@
 # with flushes and discards mixed in, and two busy loops that take the processors. At every pause
 # the replica equals the source page for page, and nothing was compared as a whole.
 #
-#   WRITES=300000 PAUSES=5   in all, and how often it is looked at (long: 5000000 and 50)
+#   WRITES=100000 PAUSES=4   in all, and how often it is looked at (long: 5000000 and 50)
 . "${0%/*}/functions.sh"
 requires_root
 requires_loop
 requires_tool jq
 requires_tool fio
-: "${WRITES:=300000}" "${PAUSES:=5}"
+: "${WRITES:=100000}" "${PAUSES:=4}"
 
 make_keys
 make_loop "$workdir/disk" 256M

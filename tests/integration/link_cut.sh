@@ -98,6 +98,7 @@ watch_agent() { # every 0.2 s: time, state, acknowledged seq, backlog, points cu
     done >"$workdir/watch.$1" 2>/dev/null
 }
 
+before=
 cut_once() { # NAME SPOOL_LIMIT
     local name=$1
     note "$name: spool_limit $2, $RATE MiB/s, cut for $CUT s"
@@ -105,9 +106,12 @@ cut_once() { # NAME SPOOL_LIMIT
     wait_replicated raw 60
     [ "$(agent_value raw .tracked)" = true ] || fail "not tracked: $(agent_value raw .untracked)"
 
-    write_for "$CUT" "$name.before"
-    written "$name.before"
-    wait_replicated raw 60
+    if [ -z "$before" ]; then # once is enough for both cuts
+        before=$name.before
+        write_for "$CUT" "$before"
+        written "$before"
+        wait_replicated raw 60
+    fi
 
     watch_agent "$name" &
     test_pids[3]=$!
@@ -141,7 +145,7 @@ cut_once() { # NAME SPOOL_LIMIT
 
     down_ms=$(awk -v cut=$((cut_ns / 1000000)) '$1 >= cut && $2 == "link-down" { print $1 - cut; exit }' "$workdir/watch.$name")
     up_ms=$(awk -v back=$((back_ns / 1000000)) '$1 >= back && $2 != "link-down" { print $1 - back; exit }' "$workdir/watch.$name")
-    read -r b50 b99 bmax bbw < <(latency "$name.before")
+    read -r b50 b99 bmax bbw < <(latency "$before")
     read -r c50 c99 cmax cbw < <(latency "$name.cut")
     points_now >"$workdir/points.$name"
     spooled=$(awk -v a="$cut_ns" -v b="$back_ns" '$3 > a && $3 < b' "$workdir/points.$name" | wc -l)

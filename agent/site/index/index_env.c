@@ -20,10 +20,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "base/ensure.h"
 #include "base/hash.h"
+#include "control/control.h"
 
 #define VERSION_KEY "repl-index-version"
 
@@ -35,6 +37,11 @@
 
 static const char *const table_names[INDEX_TABLE_COUNT] = {"keys",     "volumes", "points",
                                                            "segments", "chunks",  "dropped"};
+
+const char *repl_index_table_name(enum index_table table)
+{
+    return table_names[table];
+}
 
 /* --- errors ---------------------------------------------------------------------------------- */
 
@@ -447,10 +454,14 @@ repl_result repl_index_open_sized(const char *path, bool writable, size_t map_si
     }
     index->writable = writable;
     pthread_rwlock_init(&index->map_lock, NULL);
-    repl_result result = env_open(index, map_size, err);
+    repl_result result =
+        writable && access(path, F_OK) == 0 ? repl_index_examine(path, err) : REPL_SUCCESS;
+    if (repl_ok(result))
+        result = env_open(index, map_size, err);
     if (repl_ok(result) && writable)
         result = repl_index_purge(index, err);
     if (writable && (result.code == REPL_E_VERSION || result.code == REPL_E_CORRUPT)) {
+        repl_log(LOG_WARNING, "%s; now it is, from logs and segments", err->text);
         env_close(index);
         if (!index_files_remove(path))
             result = repl_index_fail(index, errno, err, "remove");

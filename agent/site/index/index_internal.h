@@ -72,6 +72,12 @@ REPL_RESULT repl_index_put(struct index_write *write, enum index_table table, MD
 struct repl_reader repl_index_reader_of(enum index_table table, const MDB_val *key,
                                         const MDB_val *value);
 REPL_RESULT repl_index_write_fail(struct index_write *write, int error, struct repl_error *err);
+const char *repl_index_table_name(enum index_table table);
+
+/* --- index_examine.c ------------------------------------------------------------------------- */
+
+/* Reads all of the file that no process has open. CORRUPT: LMDB is not to be given it. */
+REPL_RESULT repl_index_examine(const char *path, struct repl_error *err);
 
 /* --- index.c: keys and values ---------------------------------------------------------------- */
 

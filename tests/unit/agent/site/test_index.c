@@ -23,6 +23,7 @@
 #include "unit/temporary.h"
 
 #define PATH_SIZE 512
+#define FLIP_STEP 7207 /* bits: a prime */
 
 struct fixture {
     struct temporary temporary;
@@ -555,30 +556,43 @@ static void every_flip_of_an_entry_is_refused(void **state)
     assert_int_equal(point_count(f, "data"), 1);
 }
 
+static uint8_t *file_read(const char *path, size_t *size)
+{
+    struct stat status;
+    FILE *file = fopen(path, "r");
+    assert_true(file != NULL && fstat(fileno(file), &status) == 0);
+    *size = (size_t)status.st_size;
+    uint8_t *bytes = malloc(*size);
+    assert_true(bytes != NULL && fread(bytes, *size, 1, file) == 1);
+    fclose(file);
+    return bytes;
+}
+
+/* A new file, which no process has had open. */
+static void file_write(const char *path, const uint8_t *bytes, size_t size)
+{
+    char lock[PATH_SIZE + 8];
+    snprintf(lock, sizeof lock, "%s-lock", path);
+    unlink(path);
+    unlink(lock);
+    FILE *file = fopen(path, "w");
+    assert_true(file != NULL && fwrite(bytes, size, 1, file) == 1);
+    assert_int_equal(fclose(file), 0);
+}
+
 /* A file cut short on the disk, which LMDB would map all the same. */
 static void every_truncation_is_made_anew(void **state)
 {
     struct fixture *f = *state;
-    struct stat status;
     apply_points(f, "data", 40);
     assert_code(f, repl_index_sync(f->index, &f->err), REPL_OK);
     repl_index_close(f->index);
     f->index = NULL;
-    assert_int_equal(stat(f->path, &status), 0);
-    off_t whole = status.st_size;
-    uint8_t *bytes = malloc((size_t)whole);
-    FILE *file = fopen(f->path, "r");
-    assert_true(file != NULL && fread(bytes, (size_t)whole, 1, file) == 1);
-    fclose(file);
-    for (off_t size = 1; size < whole; size += 1021) {
+    size_t whole;
+    uint8_t *bytes = file_read(f->path, &whole);
+    for (size_t size = 1; size < whole; size += 1021) {
         struct repl_index *other = NULL;
-        char lock[PATH_SIZE + 8];
-        snprintf(lock, sizeof lock, "%s-lock", f->path);
-        unlink(f->path);
-        unlink(lock);
-        file = fopen(f->path, "w");
-        assert_true(file != NULL && fwrite(bytes, (size_t)size, 1, file) == 1);
-        assert_int_equal(fclose(file), 0);
+        file_write(f->path, bytes, size);
         assert_code(f, repl_index_open(f->path, false, &other, &f->err), REPL_E_CORRUPT);
         assert_non_null(strstr(f->err.text, "anew"));
         assert_code(f, repl_index_open(f->path, true, &f->index, &f->err), REPL_OK);
@@ -587,6 +601,62 @@ static void every_truncation_is_made_anew(void **state)
         f->index = NULL;
     }
     free(bytes);
+}
+
+static void assert_points_and_chunks(struct fixture *f, unsigned points, uint64_t chunks)
+{
+    const struct repl_chunk_place place = {.segment = {.to_seq = 1}};
+    assert_int_equal(point_count(f, "data"), points);
+    for (uint64_t i = 0; i < chunks; i++)
+        assert_chunk(f, "data", i, &place);
+}
+
+/* Of LMDB's own pages too, the list of free ones included: the file is made anew, or it is one
+ * transaction behind, as after a power cut, or it says and takes what it did. */
+static void a_flip_of_any_page_is_noticed_or_harmless(void **state)
+{
+    struct fixture *f = *state;
+    unsigned anew = 0, behind = 0, harmless = 0;
+    const struct repl_segment_id id = {.to_seq = 1};
+    const struct repl_log_record last = commit_record(401, 400, 0, true),
+                                 next = commit_record(402, 401, 0, true);
+    struct repl_chunk_entry chunks[300];
+    for (uint64_t i = 0; i < 300; i++)
+        chunks[i] = (struct repl_chunk_entry){.name = digest_of(i)};
+    apply_points(f, "data", 399);
+    assert_code(f, repl_index_add_supply(f->index, "data", &id, chunks, 300, &f->err), REPL_OK);
+    assert_code(f, repl_index_apply(f->index, "data", &last, 40100, NULL, 0, &f->err), REPL_OK);
+    assert_code(f, repl_index_sync(f->index, &f->err), REPL_OK);
+    repl_index_close(f->index);
+    f->index = NULL;
+    size_t size;
+    uint8_t *bytes = file_read(f->path, &size);
+    for (size_t bit = 0; bit < 8 * size; bit += FLIP_STEP) {
+        uint64_t log_end, number;
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        file_write(f->path, bytes, size);
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        assert_code(f, repl_index_open(f->path, true, &f->index, &f->err), REPL_OK);
+        assert_code(f, repl_index_position(f->index, "data", &log_end, &number, &f->err), REPL_OK);
+        anew += number == 0;
+        behind += number == 400;
+        harmless += number == 401;
+        assert_int_equal(anew + behind + harmless, bit / FLIP_STEP + 1);
+        if (number == 400)
+            assert_code(f, repl_index_apply(f->index, "data", &last, 40100, NULL, 0, &f->err),
+                        REPL_OK);
+        if (number != 0) {
+            assert_points_and_chunks(f, 400, 300);
+            assert_code(f, repl_index_apply(f->index, "data", &next, 40200, NULL, 0, &f->err),
+                        REPL_OK);
+            assert_points_and_chunks(f, 401, 300);
+        }
+        repl_index_close(f->index);
+        f->index = NULL;
+    }
+    free(bytes);
+    print_message("flips: %u made anew, %u behind, %u harmless\n", anew, behind, harmless);
+    assert_true(anew > 20 && harmless > 20);
 }
 
 /* It names the volume whose entries are removed: another's must not be. */
@@ -843,6 +913,7 @@ int main(void)
         TEST(a_damaged_entry_is_not_believed),
         TEST(every_flip_of_an_entry_is_refused),
         TEST(every_truncation_is_made_anew),
+        TEST(a_flip_of_any_page_is_noticed_or_harmless),
         TEST(a_damaged_drop_removes_nothing),
         TEST(a_full_map_grows),
         TEST(a_failed_sync_ends_it),
