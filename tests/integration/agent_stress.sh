@@ -40,7 +40,7 @@ for pause in $(seq "$PAUSES"); do
         --bsrange=4k-64k --iodepth=32 --number_ios=$((WRITES / PAUSES)) --io_size=1T --size=100% \
         --fdatasync=64 --randrepeat=0 --norandommap=1 --refill_buffers=1 --zero_buffers=0 \
         --buffer_compress_percentage=80 --randseed="$RANDOM$RANDOM" --output="$workdir/fio.out"
-    run blkdiscard -o $((pause * 8 << 20)) -l $((4 << 20)) "$disk"
+    run blkdiscard -o $((pause % 31 * 8 << 20)) -l $((4 << 20)) "$disk"
     if [ "$pause" = 2 ]; then
         look
         stop_agent KILL
