@@ -17,6 +17,9 @@
 
 #define REPL_TARGET_IDENTITY_SIZE 256u
 
+/* Enough of a device's beginning to know what is on it. */
+#define REPL_TARGET_HEAD_SIZE (128u << 10)
+
 struct repl_target {
     char *path;     /* as given */
     char *resolved; /* without symbolic links; of a file that does not exist yet, its own path */
@@ -41,6 +44,8 @@ struct repl_target {
 /* Looks at what path names, and reads nothing but its first bytes. */
 REPL_RESULT repl_target_examine(const char *path, struct repl_target *out, struct repl_error *err);
 void repl_target_fini(struct repl_target *target);
+/* What people would not want to lose, in words, by the first bytes of a device. */
+const char *repl_target_content(const uint8_t *head, size_t size);
 /* Notes number, sizes and identity of the device that fd has open. */
 REPL_RESULT repl_target_identify_device(struct repl_target *target, int fd, struct repl_error *err);
 /* Notes device, number and identity of the regular file that path names, or fd, where path is

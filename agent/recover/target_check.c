@@ -68,8 +68,8 @@ struct signature {
     const char *bytes;
 };
 
-/* What people would not want to lose. Not complete: the operator is asked in any case. */
-static void content_guess(int fd, char *out, size_t out_size)
+/* Not complete: the operator is asked in any case. */
+const char *repl_target_content(const uint8_t *head, size_t size)
 {
     static const struct signature signatures[] = {
         {"an ext2, ext3 or ext4 filesystem", 1080, 2, "\x53\xef"},
@@ -83,20 +83,21 @@ static void content_guess(int fd, char *out, size_t out_size)
         {"a partition table (GPT)", 4096, 8, "EFI PART"},
         {"a boot sector or partition table (MBR)", 510, 2, "\x55\xaa"},
     };
-    size_t room = 128u << 10;
-    uint8_t *bytes = calloc(1, room);
-    ssize_t got = bytes == NULL ? -1 : pread(fd, bytes, room, 0);
-    const char *found = got < 0 ? "could not be read" : "nothing that is known at its beginning";
-    for (size_t i = 0; i < sizeof signatures / sizeof signatures[0] && got > 0; i++) {
+    for (size_t i = 0; i < sizeof signatures / sizeof signatures[0]; i++) {
         const struct signature *s = &signatures[i];
-        if (s->offset + s->size <= (size_t)got &&
-            memcmp(bytes + s->offset, s->bytes, s->size) == 0) {
-            found = s->name;
-            break;
-        }
+        if (s->offset + s->size <= size && memcmp(head + s->offset, s->bytes, s->size) == 0)
+            return s->name;
     }
+    return "nothing that is known at its beginning";
+}
+
+static void content_guess(int fd, char *out, size_t out_size)
+{
+    uint8_t *bytes = calloc(1, REPL_TARGET_HEAD_SIZE);
+    ssize_t got = bytes == NULL ? -1 : pread(fd, bytes, REPL_TARGET_HEAD_SIZE, 0);
+    snprintf(out, out_size, "%s",
+             got < 0 ? "could not be read" : repl_target_content(bytes, (size_t)got));
     free(bytes);
-    snprintf(out, out_size, "%s", found);
 }
 
 static void device_describe(struct repl_target *target)

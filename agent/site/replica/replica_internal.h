@@ -53,8 +53,13 @@ REPL_RESULT replica_target_digest(const struct replica_target *target, uint64_t 
                                   uint64_t size, struct repl_page_digest *out,
                                   struct repl_error *err);
 
-/* What else an open target holds, in words: *name, NULL: nothing that is known
+/* Enough of a target's beginning to know what it holds. */
+#define REPLICA_SIGNATURE_HEAD_SIZE (256u << 10)
+
+/* What else a target holds, in words, by its first bytes; NULL: nothing that is known
  * (replica_signature.c). */
+const char *replica_signature_find(const uint8_t *bytes, size_t size);
+/* The same of an open one. */
 REPL_RESULT replica_target_foreign(const struct replica_target *target, const char **name,
                                    struct repl_error *err);
 

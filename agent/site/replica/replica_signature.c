@@ -10,8 +10,6 @@
 #include "block/read_full.h"
 #include "site/replica/replica_internal.h"
 
-#define LOOKED_AT (256u << 10)
-
 struct signature {
     uint32_t offset;
     const char *magic;
@@ -57,7 +55,7 @@ static bool is_zfs(const uint8_t *bytes, size_t size)
     return false;
 }
 
-static const char *signature_find(const uint8_t *bytes, size_t size)
+const char *replica_signature_find(const uint8_t *bytes, size_t size)
 {
     for (size_t i = 0; i < SIGNATURE_COUNT; i++) {
         const struct signature *s = &signatures[i];
@@ -70,14 +68,14 @@ static const char *signature_find(const uint8_t *bytes, size_t size)
 repl_result replica_target_foreign(const struct replica_target *target, const char **name,
                                    struct repl_error *err)
 {
-    uint8_t *bytes = malloc(LOOKED_AT);
+    uint8_t *bytes = malloc(REPLICA_SIGNATURE_HEAD_SIZE);
     if (bytes == NULL)
         return repl_fail(err, REPL_E_NOMEM, "no memory to look at %s", target->path);
-    ssize_t got = repl_read_full(target->fd, bytes, LOOKED_AT, 0);
+    ssize_t got = repl_read_full(target->fd, bytes, REPLICA_SIGNATURE_HEAD_SIZE, 0);
     repl_result result =
         got < 0 ? repl_fail_errno(err, REPL_E_IO, errno, "cannot read %s", target->path)
                 : REPL_SUCCESS;
-    *name = signature_find(bytes, got < 0 ? 0 : (size_t)got);
+    *name = replica_signature_find(bytes, got < 0 ? 0 : (size_t)got);
     free(bytes);
     return result;
 }
