@@ -217,10 +217,11 @@ void site_commit_begin(struct site_volume *v, struct site_request *request)
     v->intake.feeder = NULL;
     v->busy = true;
     v->journal.upload.committing = true;
-    *c = (struct site_commit){.request = request,
-                              .step = REPL_COMMIT_SYNC,
-                              .id = {.to_seq = request->id.to_seq, .part = request->id.part},
-                              .fd = v->intake.fd,
-                              .point_size = v->point_size};
+    *c =
+        (struct site_commit){.request = request,
+                             .step = REPL_COMMIT_SYNC,
+                             .id = {.to_seq = request->ask.id.to_seq, .part = request->ask.id.part},
+                             .fd = v->intake.fd,
+                             .point_size = v->point_size};
     commit_run(v);
 }

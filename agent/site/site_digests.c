@@ -95,8 +95,8 @@ void site_digests_begin(struct site_request *request)
     digests->request = request;
     digests->next = site->digests;
     site->digests = digests;
-    digests->read = (struct repl_replica_read){.first_page = request->first_page,
-                                               .page_count = request->page_count,
+    digests->read = (struct repl_replica_read){.first_page = request->ask.first_page,
+                                               .page_count = request->ask.page_count,
                                                .done = digests_read,
                                                .context = digests};
     site_request_hold(request);

@@ -17,6 +17,7 @@
 #include "site/index/index.h"
 #include "site/listen/listener.h"
 #include "site/site.h"
+#include "site/site_ask.h"
 #include "store/store.h"
 
 struct site_volume;
@@ -64,19 +65,6 @@ struct site_volume *site_find_volume(const struct repl_site *site, const char *n
 
 /* --- requests -------------------------------------------------------------------------------- */
 
-enum site_request_kind {
-    SITE_REQUEST_HELLO,
-    SITE_REQUEST_REPORT,
-    SITE_REQUEST_UPLOAD,
-    SITE_REQUEST_SUPPLY,
-    SITE_REQUEST_VOLUMES,
-    SITE_REQUEST_POINTS,
-    SITE_REQUEST_SEGMENTS,
-    SITE_REQUEST_SEGMENT,
-    SITE_REQUEST_SUPPLIES,
-    SITE_REQUEST_DIGESTS,
-};
-
 /* What a request waits for in its volume's queue. */
 enum site_change {
     SITE_CHANGE_HELLO,
@@ -91,14 +79,8 @@ struct site_request {
     struct repl_site *site;
     struct repl_exchange *exchange; /* NULL: the peer is gone */
     struct repl_digest key;         /* the peer's */
-    enum site_request_kind kind;
-    char name[REPL_VOLUME_NAME_SIZE + 1]; /* of the volume */
-    struct site_volume *volume;           /* NULL: not known, or none meant */
-    struct repl_segment_id id;
-    uint64_t first_page; /* digests */
-    uint32_t page_count;
-    uint64_t after;  /* points */
-    uint64_t offset; /* Repl-Offset */
+    struct site_ask ask;
+    struct site_volume *volume; /* NULL: not known, or none meant */
     int64_t received_ns;
     unsigned holds;
     bool answered;

@@ -4,7 +4,6 @@
  * Each is one job on a worker, as index and store may wait for a disk. Only what
  * is committed is shown; supplies are, as soon as they are stored.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,7 +21,8 @@ struct site_read {
     struct site_request *request;
     struct repl_point last; /* and how long it has been the present, newer than the index has it */
     int64_t unchanged_until_ns;
-    char range[RANGE_SIZE];
+    char range[RANGE_SIZE]; /* as much of it as fits */
+    bool range_long;        /* not all of it does: it may mean something else than its beginning */
     /* the answer */
     repl_result result;
     struct repl_error err;
@@ -39,7 +39,8 @@ static repl_result points_read(struct site_read *read, struct repl_error *err)
 {
     const struct site_request *request = read->request;
     struct repl_points_page page;
-    REPL_TRY(repl_index_points(request->site->index, request->name, request->after, &page, err));
+    REPL_TRY(
+        repl_index_points(request->site->index, request->ask.name, request->ask.after, &page, err));
     for (uint32_t i = 0; i < page.count; i++) {
         struct repl_points_entry *entry = &page.entries[i];
         if (entry->point.seq == read->last.seq &&
@@ -55,47 +56,11 @@ static repl_result segments_read(struct site_read *read, struct repl_error *err)
 {
     const struct site_request *request = read->request;
     struct repl_segments_page page;
-    REPL_TRY(repl_index_segments(request->site->index, request->name, request->id.to_seq,
-                                 request->id.part, &page, err));
+    REPL_TRY(repl_index_segments(request->site->index, request->ask.name, request->ask.id.to_seq,
+                                 request->ask.id.part, &page, err));
     repl_result result = repl_segments_page_encode(&page, &read->body, err);
     repl_segments_page_fini(&page);
     return result;
-}
-
-static bool number_take(const char **text, uint64_t *value)
-{
-    char *end;
-    if (**text < '0' || **text > '9')
-        return false;
-    errno = 0;
-    *value = strtoull(*text, &end, 10);
-    *text = end;
-    return errno == 0;
-}
-
-/* "bytes=A-B", "bytes=A-", "bytes=-N": one range, cut to what is there. False: none of it is. */
-static bool range_parse(const char *text, uint64_t total, uint64_t *offset, uint64_t *size)
-{
-    uint64_t first, last = total - 1;
-    if (strncmp(text, "bytes=", 6) != 0)
-        return false;
-    text += 6;
-    if (*text == '-') {
-        uint64_t count;
-        text++;
-        if (!number_take(&text, &count) || *text != '\0' || count == 0)
-            return false;
-        *size = count < total ? count : total;
-        *offset = total - *size;
-        return true;
-    }
-    if (!number_take(&text, &first) || *text++ != '-' ||
-        (*text != '\0' && (!number_take(&text, &last) || *text != '\0')) || first > last ||
-        first >= total)
-        return false;
-    *offset = first;
-    *size = (last < total ? last : total - 1) - first + 1;
-    return true;
 }
 
 static repl_result segment_read(struct site_read *read, struct repl_error *err)
@@ -103,10 +68,11 @@ static repl_result segment_read(struct site_read *read, struct repl_error *err)
     const struct site_request *request = read->request;
     struct repl_store *store = request->site->store;
     struct repl_stored_segment *file;
-    REPL_TRY(store->ops->segment_open(store, request->name, &request->id, &file, err));
+    REPL_TRY(store->ops->segment_open(store, request->ask.name, &request->ask.id, &file, err));
     read->total = read->size = file->size;
-    read->range_bad =
-        read->range[0] != '\0' && !range_parse(read->range, file->size, &read->offset, &read->size);
+    read->range_bad = read->range[0] != '\0' &&
+                      (read->range_long ||
+                       !site_range_parse(read->range, file->size, &read->offset, &read->size));
     read->fd = file->fd < 0 ? -1 : fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
     file->close(file);
     if (read->fd < 0)
@@ -148,9 +114,9 @@ static repl_result supplies_read(struct site_read *read, struct repl_error *err)
     const struct site_request *request = read->request;
     struct repl_store *store = request->site->store;
     json_t *list = json_array();
-    repl_result result = list == NULL
-                             ? repl_fail(err, REPL_E_NOMEM, "no memory for a list of supplies")
-                             : store->ops->segments(store, request->name, supply_note, list, err);
+    repl_result result =
+        list == NULL ? repl_fail(err, REPL_E_NOMEM, "no memory for a list of supplies")
+                     : store->ops->segments(store, request->ask.name, supply_note, list, err);
     if (repl_ok(result))
         result = json_write(read, list, err);
     json_decref(list);
@@ -160,7 +126,7 @@ static repl_result supplies_read(struct site_read *read, struct repl_error *err)
 static void read_work(struct repl_job *job)
 {
     struct site_read *read = job->context;
-    switch (read->request->kind) {
+    switch (read->request->ask.kind) {
     case SITE_REQUEST_POINTS:
         read->result = points_read(read, &read->err);
         return;
@@ -204,7 +170,7 @@ static void read_done(struct repl_job *job)
         site_refuse_text(request, REPL_REFUSAL_NOT_FOUND, "%.350s", read->err.text);
     else if (!repl_ok(read->result))
         site_refuse_error(request, &read->err);
-    else if (request->kind == SITE_REQUEST_SEGMENT)
+    else if (request->ask.kind == SITE_REQUEST_SEGMENT)
         segment_answer(read);
     else
         site_answer(request, 200, read->content_type, read->body.data, read->body.size);
@@ -225,15 +191,15 @@ void site_read_begin(struct site_request *request)
 {
     const struct site_volume *v = request->volume;
     const char *range = repl_exchange_header(request->exchange, "Range");
-    if (request->kind == SITE_REQUEST_SEGMENT && request->id.supply == 0 &&
-        !is_committed(v, &request->id)) {
+    if (request->ask.kind == SITE_REQUEST_SEGMENT && request->ask.id.supply == 0 &&
+        !is_committed(v, &request->ask.id)) {
         site_refuse_text(request, REPL_REFUSAL_NOT_FOUND,
                          "segment %" PRIu64 ".%" PRIu32 " is not part of volume %s's history",
-                         request->id.to_seq, request->id.part, v->name);
+                         request->ask.id.to_seq, request->ask.id.part, v->name);
         return;
     }
     if (v->index_behind && /* a page that lacks acknowledged points would pass for all of them */
-        (request->kind == SITE_REQUEST_POINTS || request->kind == SITE_REQUEST_SEGMENTS)) {
+        (request->ask.kind == SITE_REQUEST_POINTS || request->ask.kind == SITE_REQUEST_SEGMENTS)) {
         site_refuse_text(request, REPL_REFUSAL_BUSY,
                          "the index of volume %s is not complete just now: try again later",
                          v->name);
@@ -248,7 +214,9 @@ void site_read_begin(struct site_request *request)
     read->fd = -1;
     read->last = v->journal.point;
     read->unchanged_until_ns = v->journal.unchanged_until_ns;
-    snprintf(read->range, sizeof read->range, "%s", range != NULL ? range : "");
+    if (range != NULL)
+        read->range_long =
+            (size_t)snprintf(read->range, sizeof read->range, "%s", range) >= sizeof read->range;
     read->job = (struct repl_job){.work = read_work, .done = read_done, .context = read};
     request->read = read;
     site_request_hold(request);

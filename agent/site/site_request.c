@@ -15,13 +15,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <syslog.h>
 
 #include "site/site_volume.h"
 
 #define SMALL_BODY_MAX (16u << 10) /* hello and report are below 1 KiB */
-#define PARTS_MAX      7
 
 /* --- life ------------------------------------------------------------------------------------ */
 
@@ -137,7 +135,7 @@ void site_refuse_error(struct site_request *request, const struct repl_error *er
         site_refuse_text(request, REPL_REFUSAL_BUSY, "%.350s", err->text);
         return;
     default:
-        repl_log(LOG_ERR, "volume %s: %s", request->name, err->text);
+        repl_log(LOG_ERR, "volume %s: %s", request->ask.name, err->text);
         site_refuse_text(request, REPL_REFUSAL_INTERNAL, "the site has failed: see its log");
         return;
     }
@@ -193,16 +191,16 @@ static bool permission_check(struct site_request *request, const struct repl_con
 {
     char text[REPL_FINGERPRINT_TEXT_SIZE];
     repl_fingerprint_format(&peer->fingerprint, text);
-    if (!site_peer_has_volume(peer, request->name))
+    if (!site_peer_has_volume(peer, request->ask.name))
         site_refuse_text(request, REPL_REFUSAL_PERMISSION,
                          "the key %s (peer %s) is not for volume %s: see volumes in its [peer] "
                          "section at the site",
-                         text, peer->name, request->name);
-    else if (is_write(request->kind) && peer->recovery)
+                         text, peer->name, request->ask.name);
+    else if (is_write(request->ask.kind) && peer->recovery)
         site_refuse_text(request, REPL_REFUSAL_PERMISSION,
                          "the key %s (peer %s) is for recovery: it may read volume %s, not write "
                          "it",
-                         text, peer->name, request->name);
+                         text, peer->name, request->ask.name);
     else
         return true;
     return false;
@@ -214,179 +212,17 @@ bool site_request_permit(struct site_request *request)
     return peer != NULL && permission_check(request, peer);
 }
 
-/* --- paths ----------------------------------------------------------------------------------- */
-
-struct path {
-    char text[512];
-    const char *parts[PARTS_MAX];
-    size_t count;
-};
-
-/* "/a/b" into its parts. False: not such a path, or too long for any of ours. */
-static bool path_split(const char *from, struct path *path)
-{
-    path->count = 0;
-    if (from[0] != '/' || strlen(from) >= sizeof path->text)
-        return false;
-    strcpy(path->text, from);
-    for (char *rest = path->text + 1; rest != NULL;) {
-        char *part = strsep(&rest, "/");
-        if (path->count == PARTS_MAX || part[0] == '\0')
-            return false;
-        path->parts[path->count++] = part;
-    }
-    return true;
-}
-
-/* One way to write each: no leading zeros. */
-static bool number_parse(const char *text, size_t size, uint64_t *out)
-{
-    *out = 0;
-    if (size > 1 && text[0] == '0')
-        return false;
-    for (size_t i = 0; i < size; i++) {
-        uint64_t digit = (uint64_t)(text[i] - '0');
-        if (text[i] < '0' || text[i] > '9' || *out > (UINT64_MAX - digit) / 10)
-            return false;
-        *out = *out * 10 + digit;
-    }
-    return size > 0;
-}
-
-/* "TO.PART" or "TO.PART.N", N from 1 on. */
-static bool id_parse(const char *text, struct repl_segment_id *out)
-{
-    uint64_t numbers[3] = {0};
-    size_t count = 0;
-    for (; count < 3; text++, count++) {
-        size_t size = strcspn(text, ".");
-        if (!number_parse(text, size, &numbers[count]))
-            return false;
-        text += size;
-        if (*text == '\0')
-            break;
-    }
-    if (*text != '\0' || count == 0 || count == 3 || numbers[1] > UINT32_MAX ||
-        numbers[2] > UINT32_MAX || (count == 2 && numbers[2] == 0))
-        return false;
-    *out = (struct repl_segment_id){
-        .to_seq = numbers[0], .part = (uint32_t)numbers[1], .supply = (uint32_t)numbers[2]};
-    return true;
-}
-
-/* "FIRST.COUNT" */
-static bool pages_parse(const char *text, struct site_request *request)
-{
-    size_t size = strcspn(text, ".");
-    uint64_t count;
-    if (!number_parse(text, size, &request->first_page) || text[size] != '.' ||
-        !number_parse(text + size + 1, strlen(text + size + 1), &count) || count > REPL_DIGESTS_MAX)
-        return false;
-    request->page_count = (uint32_t)count;
-    return true;
-}
-
-/* The version of the protocol is in the path: /v1/. */
-static bool path_version_check(struct site_request *request, const struct path *path)
-{
-    uint64_t version;
-    const char *first = path->count > 0 ? path->parts[0] : "";
-    if (first[0] != 'v' || !number_parse(first + 1, strlen(first + 1), &version))
-        return true; /* no path of ours; refused below */
-    if (version >= REPL_PROTOCOL_MIN && version <= REPL_PROTOCOL_MAX)
-        return true;
-    site_refuse_text(request, REPL_REFUSAL_VERSION,
-                     "this site speaks protocol versions %u to %u, and /%s/ was asked for: upgrade "
-                     "the older one",
-                     REPL_PROTOCOL_MIN, REPL_PROTOCOL_MAX, first);
-    return false;
-}
-
-/* What stands behind /v1/volumes/NAME. *method: the one it wants. */
-static bool volume_path_parse(struct site_request *request, const struct path *path,
-                              const char **method)
-{
-    const char *word = path->parts[3];
-    bool put = strcasecmp(repl_exchange_method(request->exchange), "PUT") == 0;
-    *method = "GET";
-    if (path->count == 4 && strcmp(word, "hello") == 0) {
-        *method = "POST";
-        request->kind = SITE_REQUEST_HELLO;
-    } else if (path->count == 4 && strcmp(word, "report") == 0) {
-        *method = "POST";
-        request->kind = SITE_REQUEST_REPORT;
-    } else if (path->count == 4 && strcmp(word, "supplies") == 0) {
-        request->kind = SITE_REQUEST_SUPPLIES;
-    } else if (path->count == 5 && strcmp(word, "points") == 0) {
-        request->kind = SITE_REQUEST_POINTS;
-        return number_parse(path->parts[4], strlen(path->parts[4]), &request->after);
-    } else if (path->count == 5 && strcmp(word, "replica") == 0) {
-        request->kind = SITE_REQUEST_DIGESTS;
-        return pages_parse(path->parts[4], request);
-    } else if (path->count == 6 && strcmp(word, "segments") == 0 &&
-               strcmp(path->parts[4], "after") == 0) {
-        request->kind = SITE_REQUEST_SEGMENTS;
-        return id_parse(path->parts[5], &request->id) && request->id.supply == 0;
-    } else if (path->count == 5 && strcmp(word, "segments") == 0) {
-        *method = put ? "PUT" : "GET";
-        if (!id_parse(path->parts[4], &request->id))
-            return false;
-        request->kind = !put                      ? SITE_REQUEST_SEGMENT
-                        : request->id.supply != 0 ? SITE_REQUEST_SUPPLY
-                                                  : SITE_REQUEST_UPLOAD;
-    } else {
-        return false;
-    }
-    return true;
-}
-
-static bool path_parse(struct site_request *request, const struct path *path, const char **method)
-{
-    if (path->count < 2 || strcmp(path->parts[0], "v1") != 0 ||
-        strcmp(path->parts[1], "volumes") != 0)
-        return false;
-    if (path->count == 2) {
-        *method = "GET";
-        request->kind = SITE_REQUEST_VOLUMES;
-        return true;
-    }
-    if (path->count < 4 || !repl_volume_name_valid(path->parts[2]))
-        return false;
-    snprintf(request->name, sizeof request->name, "%s", path->parts[2]);
-    return volume_path_parse(request, path, method);
-}
-
-static bool offset_parse(struct site_request *request)
-{
-    const char *text = repl_exchange_header(request->exchange, "Repl-Offset");
-    if (text == NULL)
-        return true;
-    if (number_parse(text, strlen(text), &request->offset) &&
-        request->offset <= REPL_SEGMENT_HARD_LIMIT)
-        return true;
-    site_refuse_text(request, REPL_REFUSAL_REQUEST, "Repl-Offset: \"%.40s\" is not an offset",
-                     text);
-    return false;
-}
-
-/* True: the request is understood and its path fits its method. */
+/* True: the request is understood. */
 static bool request_parse(struct site_request *request)
 {
-    struct path path;
-    const char *method = NULL;
-    bool split = path_split(repl_exchange_path(request->exchange), &path);
-    if (split && !path_version_check(request, &path))
-        return false;
-    if (!split || !path_parse(request, &path, &method)) {
-        site_refuse_text(request, REPL_REFUSAL_NOT_FOUND,
-                         "there is no such path: docs/formats/wire.md lists them");
-        return false;
-    }
-    if (strcmp(repl_exchange_method(request->exchange), method) != 0) {
-        site_refuse_status(request, 405, REPL_REFUSAL_REQUEST, "this path wants %s", method);
-        return false;
-    }
-    return offset_parse(request);
+    struct repl_refusal refusal;
+    int status = site_ask_parse(
+        repl_exchange_method(request->exchange), repl_exchange_path(request->exchange),
+        repl_exchange_header(request->exchange, "Repl-Offset"), &request->ask, &refusal);
+    if (status == 0)
+        return true;
+    refuse(request, status, &refusal);
+    return false;
 }
 
 /* --- the handler ----------------------------------------------------------------------------- */
@@ -399,14 +235,14 @@ static bool volume_check(struct site_request *request)
                          "the site does not serve volume %s: %.300s", v->name, v->damaged);
         return false;
     }
-    if ((v == NULL || !v->journal.exists) && !is_write(request->kind)) {
+    if ((v == NULL || !v->journal.exists) && !is_write(request->ask.kind)) {
         site_refuse_text(request, REPL_REFUSAL_NOT_FOUND, "there is no volume %s at this site",
-                         request->name);
+                         request->ask.name);
         return false;
     }
-    if ((v == NULL || !v->journal.exists) && request->kind != SITE_REQUEST_HELLO) {
+    if ((v == NULL || !v->journal.exists) && request->ask.kind != SITE_REQUEST_HELLO) {
         site_refuse_text(request, REPL_REFUSAL_GREET, "no hello was said for volume %s",
-                         request->name);
+                         request->ask.name);
         return false;
     }
     return true;
@@ -420,15 +256,15 @@ static void request_route(struct site_request *request)
     repl_exchange_trust(request->exchange);
     if (!request_parse(request))
         return;
-    if (request->kind == SITE_REQUEST_VOLUMES || !permission_check(request, peer))
+    if (request->ask.kind == SITE_REQUEST_VOLUMES || !permission_check(request, peer))
         return;
-    request->volume = site_find_volume(request->site, request->name);
+    request->volume = site_find_volume(request->site, request->ask.name);
     if (!volume_check(request))
         return;
-    if (request->kind == SITE_REQUEST_UPLOAD) {
+    if (request->ask.kind == SITE_REQUEST_UPLOAD) {
         repl_exchange_pause(request->exchange);
         site_volume_enqueue(request->volume, request, SITE_CHANGE_UPLOAD);
-    } else if (request->kind == SITE_REQUEST_SUPPLY) {
+    } else if (request->ask.kind == SITE_REQUEST_SUPPLY) {
         site_supply_begin(request->volume, request);
     }
 }
@@ -453,7 +289,7 @@ static void on_body(void *owner, struct repl_exchange *exchange, const void *dat
     (void)owner;
     struct site_request *request = repl_exchange_context(exchange);
     struct repl_error err;
-    switch (request->kind) {
+    switch (request->ask.kind) {
     case SITE_REQUEST_UPLOAD:
         site_upload_body(request->volume, request, data, size);
         return;
@@ -477,14 +313,14 @@ static void hello_enqueue(struct site_request *request)
 {
     struct repl_site *site = request->site;
     struct repl_error err;
-    request->volume = site_find_volume(site, request->name);
+    request->volume = site_find_volume(site, request->ask.name);
     if (request->volume == NULL && site->volume_count >= SITE_VOLUMES_MAX) {
         site_refuse_text(request, REPL_REFUSAL_BUSY, "this site keeps %u volumes already",
                          SITE_VOLUMES_MAX);
         return;
     }
     if (request->volume == NULL) {
-        if (!repl_ok(site_volume_new(site, request->name, &request->volume, &err))) {
+        if (!repl_ok(site_volume_new(site, request->ask.name, &request->volume, &err))) {
             site_refuse_text(request, REPL_REFUSAL_BUSY, "%.350s", err.text);
             return;
         }
@@ -497,7 +333,7 @@ static void on_end(void *owner, struct repl_exchange *exchange)
 {
     (void)owner;
     struct site_request *request = repl_exchange_context(exchange);
-    switch (request->kind) {
+    switch (request->ask.kind) {
     case SITE_REQUEST_HELLO:
         hello_enqueue(request);
         return;
@@ -530,7 +366,7 @@ static void on_closed(void *owner, struct repl_exchange *exchange, bool complete
         return;
     site_request_hold(request);
     request->exchange = NULL;
-    if (request->kind == SITE_REQUEST_UPLOAD && request->volume != NULL &&
+    if (request->ask.kind == SITE_REQUEST_UPLOAD && request->volume != NULL &&
         site_upload_is_fed_by(request->volume, request))
         site_upload_detach(request->volume, "");
     site_supply_closed(request);

@@ -137,7 +137,7 @@ static repl_result supply_store(struct site_volume *v, struct site_request *requ
                                 const struct repl_segment *segment, struct repl_error *err)
 {
     struct repl_store *store = v->site->store;
-    struct repl_segment_id id = request->id;
+    struct repl_segment_id id = request->ask.id;
     bool stored = false, needed;
     REPL_TRY(supply_needed(v, segment, &needed, err));
     if (!needed)
@@ -161,7 +161,7 @@ static repl_result supply_check(struct site_volume *v, const struct site_request
         return repl_fail(err, REPL_E_CORRUPT, "it is not a supply");
     if (!repl_uuid_equal(&header->volume, &v->journal.create.volume))
         return repl_fail(err, REPL_E_CORRUPT, "it is of another volume");
-    if (header->to_seq != request->id.to_seq || header->part != request->id.part)
+    if (header->to_seq != request->ask.id.to_seq || header->part != request->ask.id.part)
         return repl_fail(err, REPL_E_CORRUPT, "it was sent under another segment's name");
     return REPL_SUCCESS;
 }
@@ -205,7 +205,8 @@ static void supply_done(struct repl_job *job)
     bool theirs = intake->result.code == REPL_E_CORRUPT || intake->result.code == REPL_E_VERSION;
     if (!repl_ok(intake->result))
         repl_log(LOG_ERR, "volume %s: a supply to segment %llu.%u was not taken in: %s", v->name,
-                 (unsigned long long)request->id.to_seq, request->id.part, intake->err.text);
+                 (unsigned long long)request->ask.id.to_seq, request->ask.id.part,
+                 intake->err.text);
     site_intake_close(intake, true); /* published, it is not under that name any more */
     v->site->index_dirty = true;
     if (theirs)
@@ -227,7 +228,7 @@ static bool is_late(const struct site_volume *v, const struct repl_segment_id *i
 void site_supply_commit(struct site_volume *v, struct site_request *request)
 {
     request->supply->feeder = NULL;
-    if (is_late(v, &request->id)) {
+    if (is_late(v, &request->ask.id)) {
         site_intake_close(request->supply, true);
         site_answer_ack(request, v, 201);
         return;

@@ -23,11 +23,11 @@ static repl_result staging_open(struct site_volume *v, const struct site_request
                                 struct repl_error *err)
 {
     char name[64];
-    if (request->offset > 0)
-        return site_intake_resume(&v->intake, request->offset, err);
+    if (request->ask.offset > 0)
+        return site_intake_resume(&v->intake, request->ask.offset, err);
     site_intake_close(&v->intake, true);
-    snprintf(name, sizeof name, "%020" PRIu64 ".%06" PRIu32 ".upload", request->id.to_seq,
-             request->id.part);
+    snprintf(name, sizeof name, "%020" PRIu64 ".%06" PRIu32 ".upload", request->ask.id.to_seq,
+             request->ask.id.part);
     v->header_known = false;
     return site_intake_create(&v->intake, v, name, err);
 }
@@ -44,8 +44,8 @@ void site_upload_begin(struct site_volume *v, struct site_request *request)
     struct repl_error err;
     if (request->exchange == NULL)
         return;
-    switch (repl_journal_upload_begin(&v->journal, request->id.to_seq, request->id.part,
-                                      request->offset, &refusal)) {
+    switch (repl_journal_upload_begin(&v->journal, request->ask.id.to_seq, request->ask.id.part,
+                                      request->ask.offset, &refusal)) {
     case REPL_VERDICT_REFUSE:
         site_refuse(request, &refusal);
         return;

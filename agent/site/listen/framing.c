@@ -3,12 +3,18 @@
  * a malformed Content-Length through to its first call, and tolerates bare LF,
  * blanks around names, NULs, and folded lines (which it garbles).
  *
- * Instead of chasing each, the size of the header block as it came is compared
- * with the size that MHD's view of it would have if written plainly: one blank
- * after each colon, CRLF after each line, nothing else. A leniency makes the
- * view shorter than what came; in a folded line MHD moves the continuation into
- * the name and drops the line end and the blank before it. What does not match
- * is refused, and so is any header that occurs twice.
+ * Instead of chasing each, MHD's view is held against the header block as it
+ * came, in which MHD's texts lie: each must begin where it would if the block were
+ * written plainly, with one blank after each colon, CRLF after each line and
+ * nothing else. Sizes alone do not tell: a bare LF makes up for a blank too many.
+ * In a folded line MHD moves the continuation into the name. What does not match is
+ * refused, and so is any header that occurs twice.
+ *
+ * Of the end of a line and of the colon nothing is left, as MHD puts NULs there. So
+ * this cannot be told: a NUL that makes up for a bare LF, and a line that begins
+ * with a NUL or a colon, has a bare LF before or behind it, and ends the headers as
+ * the empty one would. It is MHD's view that counts then, for us as well; there is
+ * nobody between peer and site who could have another one.
  */
 #include "site/listen/framing.h"
 
@@ -24,8 +30,8 @@
 
 struct header_scan {
     struct framing *framing;
+    const char *next; /* where the next one begins, written plainly */
     unsigned count;
-    size_t size; /* of the headers, written plainly */
     const char *names[HEADER_COUNT_MAX];
     const char *content_length, *transfer_encoding;
 };
@@ -37,10 +43,18 @@ static enum MHD_Result refuse(struct framing *framing, unsigned status, const ch
     return MHD_NO;
 }
 
+static enum MHD_Result refuse_plainness(struct framing *framing)
+{
+    return refuse(framing, MHD_HTTP_BAD_REQUEST,
+                  "the headers are not written plainly: one blank after each colon, CRLF after "
+                  "each line, no folding\n");
+}
+
 static bool is_token(const char *text, size_t size)
 {
+    static const char others[] = "!#$%&'*+-.^_`|~";
     for (size_t i = 0; i < size; i++)
-        if (!isalnum((unsigned char)text[i]) && strchr("!#$%&'*+-.^_`|~", text[i]) == NULL)
+        if (!isalnum((unsigned char)text[i]) && memchr(others, text[i], sizeof others - 1) == NULL)
             return false;
     return size > 0;
 }
@@ -66,8 +80,10 @@ static enum MHD_Result header_look(void *context, enum MHD_ValueKind kind, const
     for (unsigned i = 0; i < scan->count; i++)
         if (strcasecmp(scan->names[i], name) == 0)
             return refuse(scan->framing, MHD_HTTP_BAD_REQUEST, "a header occurs twice\n");
+    if (name != scan->next || value != name + name_size + 2 || value[-1] != ' ')
+        return refuse_plainness(scan->framing);
     scan->names[scan->count++] = name;
-    scan->size += name_size + 2 + value_size + 2;
+    scan->next = value + value_size + 2;
 
     if (strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0)
         scan->content_length = value;
@@ -124,15 +140,17 @@ struct framing framing_check(struct MHD_Connection *connection, const char *meth
     if (framing.wrong != NULL)
         return framing;
 
+    /* METHOD SP URI SP VERSION CRLF */
+    scan.next = version + strlen(version) + 2;
+    if (version != method + strlen(method) + 1 + uri_size + 1) {
+        refuse_plainness(&framing);
+        return framing;
+    }
     MHD_get_connection_values_n(connection, MHD_HEADER_KIND, header_look, &scan);
     if (framing.wrong != NULL)
         return framing;
-    /* METHOD SP URI SP VERSION CRLF, and the empty line */
-    scan.size += strlen(method) + 1 + uri_size + 1 + strlen(version) + 2 + 2;
-    if (scan.size != size)
-        refuse(&framing, MHD_HTTP_BAD_REQUEST,
-               "the headers are not written plainly: one blank after each colon, CRLF after each "
-               "line, no folding\n");
+    if (scan.next + 2 != method + size) /* the empty line */
+        refuse_plainness(&framing);
     else
         body_look(&scan);
     return framing;
