@@ -30,12 +30,12 @@
 #include <unistd.h>
 
 #include "control/lock.h"
+#include "control/request_line.h"
 
-#define REQUEST_SIZE_MAX 1024u
-#define ANSWER_SIZE_MAX  (64u << 20)
-#define CLIENT_LIMIT     32u
-#define TIME_LIMIT_MS    5000
-#define NS_PER_MS        INT64_C(1000000)
+#define ANSWER_SIZE_MAX (64u << 20)
+#define CLIENT_LIMIT    32u
+#define TIME_LIMIT_MS   5000
+#define NS_PER_MS       INT64_C(1000000)
 
 struct control_client {
     struct repl_control *control;
@@ -43,8 +43,7 @@ struct control_client {
     int fd;
     struct repl_poll poll;
     struct repl_timer deadline;
-    char request[REQUEST_SIZE_MAX];
-    size_t request_size;
+    struct request_line request;
     char *answer; /* NULL: still reading */
     size_t answer_size, sent;
 };
@@ -119,24 +118,25 @@ static void client_write(struct control_client *client)
 
 static void client_read(struct control_client *client)
 {
-    size_t room = sizeof client->request - client->request_size;
-    ssize_t got = recv(client->fd, client->request + client->request_size, room, 0);
+    size_t room;
+    char *to = request_line_room(&client->request, &room);
+    ssize_t got = recv(client->fd, to, room, 0);
     if (got < 0 && (errno == EINTR || errno == EAGAIN))
         return;
     if (got <= 0) {
         client_close(client);
         return;
     }
-    client->request_size += (size_t)got;
-    char *end = memchr(client->request, '\n', client->request_size);
-    if (end == NULL && client->request_size < sizeof client->request)
+    switch (request_line_take(&client->request, (size_t)got)) {
+    case REQUEST_LINE_BEGUN:
         return;
-    if (end == NULL) { /* no verb asks so much */
+    case REQUEST_LINE_BAD:
         client_close(client);
         return;
+    case REQUEST_LINE_WHOLE:
+        break;
     }
-    *end = '\0';
-    client->answer = request_answer(client->control, client->request);
+    client->answer = request_answer(client->control, client->request.text);
     if (client->answer == NULL) {
         client_close(client);
         return;
@@ -405,7 +405,7 @@ static repl_result asker_connect(struct asker *asker, struct repl_error *err)
 
 static repl_result asker_send(struct asker *asker, const char *request, struct repl_error *err)
 {
-    char line[REQUEST_SIZE_MAX];
+    char line[REQUEST_LINE_SIZE];
     int size = snprintf(line, sizeof line, "%s\n", request);
     if (size < 0 || (size_t)size >= sizeof line || strchr(request, '\n') != NULL)
         return repl_fail(err, REPL_E_USAGE, "that request does not fit a line");
