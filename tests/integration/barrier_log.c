@@ -36,7 +36,6 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <linux/fs.h>
-#include <linux/loop.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -53,6 +52,7 @@
 #include "base/ensure.h"
 #include "segment/segment_reader.h"
 #include "source/source_volume_internal.h"
+#include "unit/loop_device.h"
 #include "unit/random.h"
 
 #define SKIPPED      77
@@ -126,8 +126,7 @@ struct outcome {
 
 struct world {
     struct options options;
-    char loop_path[64];
-    int device; /* the writers' */
+    struct loop_device device; /* its descriptor is the writers' */
     uint64_t sectors;
     struct writer writers[THREADS_MAX];
     _Atomic bool ended;
@@ -179,53 +178,26 @@ static void *zeroed(uint64_t size)
 
 static int backing_make(const struct options *options)
 {
-    char path[512];
     static uint8_t zeros[1 << 20];
-    snprintf(path, sizeof path, "%s/barrier_log.XXXXXX", options->backing);
-    int fd = mkostemp(path, O_CLOEXEC);
+    int fd = loop_device_backing(options->backing, options->mib << 20);
     if (fd < 0)
-        give_up(path);
-    unlink(path);
+        give_up(options->backing);
     for (uint64_t i = 0; i < options->mib; i++) /* allocated, so that a flush is only that */
         if (write(fd, zeros, sizeof zeros) != sizeof zeros)
-            give_up(path);
+            give_up(options->backing);
     return fd;
-}
-
-static void cache_set(const char *loop, bool through)
-{
-    char path[128];
-    const char *mode = through ? "write through" : "write back";
-    snprintf(path, sizeof path, "/sys/block/%.32s/queue/write_cache", loop + strlen("/dev/"));
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, mode, strlen(mode)) < 0)
-        exit(SKIPPED);
-    close(fd);
 }
 
 static void device_make(struct world *world)
 {
-    struct loop_config config = {.block_size = SECTOR,
-                                 .info = {.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO}};
-    int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-    if (control < 0)
+    int backing = backing_make(&world->options);
+    const char *cache = world->options.through ? "write through" : "write back";
+    if (!loop_device_bind(&world->device, backing, LO_FLAGS_DIRECT_IO) ||
+        !loop_device_cache(&world->device, cache)) {
+        perror("skipped: no loop device");
         exit(SKIPPED);
-    config.fd = (uint32_t)backing_make(&world->options);
-    for (int tries = 0;; tries++) {
-        int number = ioctl(control, LOOP_CTL_GET_FREE);
-        snprintf(world->loop_path, sizeof world->loop_path, "/dev/loop%d", number);
-        world->device = open(world->loop_path, O_RDWR | O_CLOEXEC | O_DIRECT);
-        if (world->device < 0)
-            exit(SKIPPED);
-        if (ioctl(world->device, LOOP_CONFIGURE, &config) == 0)
-            break;
-        if (errno != EBUSY || tries > 20)
-            give_up("LOOP_CONFIGURE");
-        close(world->device);
     }
-    close((int)config.fd);
-    close(control);
-    cache_set(world->loop_path, world->options.through);
+    close(backing);
     world->sectors = (world->options.mib << 20) / SECTOR;
 }
 
@@ -271,7 +243,7 @@ static void sectors_write(struct writer *writer, const struct op *op, uint64_t n
     for (uint32_t i = 0; i < op->count; i++)
         sector_fill(words + i * SECTOR_WORDS, writer->number, number, op->sector + i);
     struct iovec vec = {.iov_base = words, .iov_len = op->count * SECTOR};
-    ssize_t put = pwritev2(writer->world->device, &vec, 1, (off_t)op->sector * SECTOR,
+    ssize_t put = pwritev2(writer->world->device.fd, &vec, 1, (off_t)op->sector * SECTOR,
                            op->kind == OP_DURABLE ? RWF_DSYNC : 0);
     if (put != (ssize_t)vec.iov_len)
         give_up("writing to the device");
@@ -290,7 +262,7 @@ static void op_do(struct writer *writer)
     atomic_store(&writer->op_count, number + 1);
     if (op->kind != OP_FLUSH)
         sectors_write(writer, op, number);
-    else if (fdatasync(writer->world->device) != 0)
+    else if (fdatasync(writer->world->device.fd) != 0)
         give_up("fdatasync");
     atomic_store(&op->ended_ns, repl_now_wall_ns());
 }
@@ -802,7 +774,7 @@ static void world_open(struct world *world, const struct options *options, char 
     world->config =
         (struct repl_config){.state = state_path, .spool_limit_bytes = UINT64_C(1) << 30};
     world->volume_config = (struct repl_config_volume){.name = (char *)(uintptr_t)VOLUME_NAME,
-                                                       .device = world->loop_path,
+                                                       .device = world->device.path,
                                                        .rpo_ms = 2 * (int64_t)options->interval_ms,
                                                        .sync = options->sync,
                                                        .quiesce = REPL_QUIESCE_WINDOW};
@@ -829,7 +801,7 @@ static void world_close(struct world *world)
         munmap(world->writers[i].ops, OPS_MAX * sizeof(struct op));
         free(world->writers[i].buffer);
     }
-    close(world->device);
+    loop_device_close(&world->device);
 }
 
 /* The last point is the device at rest. */
@@ -837,7 +809,8 @@ static void device_compare(struct world *world)
 {
     uint8_t *page = aligned_alloc(REPL_PAGE_SIZE, REPL_PAGE_SIZE);
     for (uint64_t at = 0; at < world->sectors * SECTOR; at += REPL_PAGE_SIZE) {
-        if (page == NULL || pread(world->device, page, REPL_PAGE_SIZE, (off_t)at) != REPL_PAGE_SIZE)
+        if (page == NULL ||
+            pread(world->device.fd, page, REPL_PAGE_SIZE, (off_t)at) != REPL_PAGE_SIZE)
             give_up("reading the device");
         world->outcome.differs += memcmp(page, world->image.bytes + at, REPL_PAGE_SIZE) != 0;
     }

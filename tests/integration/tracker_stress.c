@@ -18,7 +18,6 @@
 #include <inttypes.h>
 #include <liburing.h>
 #include <linux/fs.h>
-#include <linux/loop.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -66,9 +65,8 @@ struct outcome {
 
 struct world {
     struct options options;
-    char loop[64];
-    int device;  /* O_DIRECT, read only: the agent's */
-    int written; /* the writer's */
+    struct loop_device loop; /* its descriptor is the writer's */
+    int device;              /* O_DIRECT, read only: the agent's */
     uint64_t size;
     struct repl_uuid volume;
     struct repl_tracker *tracker;
@@ -97,45 +95,20 @@ static void must(repl_result result, const struct repl_error *err)
 
 /* --- the device: everything of it goes with the process -------------------------------------- */
 
-static int backing_make(const struct options *options)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/tracker_stress.XXXXXX", options->directory);
-    int fd = mkostemp(path, O_CLOEXEC);
-    if (fd < 0)
-        give_up(path);
-    unlink(path);
-    if (ftruncate(fd, (off_t)(options->mib << 20)) != 0)
-        give_up("ftruncate");
-    return fd;
-}
-
 static void device_make(struct world *world)
 {
-    struct loop_config config = {.block_size = 512,
-                                 .info = {.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO}};
-    int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-    config.fd = (uint32_t)backing_make(&world->options);
-    if (control < 0)
+    const struct options *options = &world->options;
+    int backing = loop_device_backing(options->directory, options->mib << 20);
+    if (backing < 0)
+        give_up(options->directory);
+    if (!loop_device_bind(&world->loop, backing, LO_FLAGS_DIRECT_IO)) {
+        perror("skipped: no loop device");
         exit(SKIPPED);
-    for (int tries = 0;; tries++) {
-        int number = ioctl(control, LOOP_CTL_GET_FREE);
-        snprintf(world->loop, sizeof world->loop, "/dev/loop%d", number);
-        world->written = open(world->loop, O_RDWR | O_CLOEXEC | O_DIRECT);
-        if (world->written < 0)
-            exit(SKIPPED);
-        if (ioctl(world->written, LOOP_CONFIGURE, &config) == 0)
-            break;
-        if (errno != EBUSY || tries > 20)
-            give_up("LOOP_CONFIGURE");
-        close(world->written);
     }
-    close((int)config.fd);
-    close(control);
-    loop_device_as_new(world->loop);
-    world->device = open(world->loop, O_RDONLY | O_CLOEXEC | O_DIRECT);
+    close(backing);
+    world->device = open(world->loop.path, O_RDONLY | O_CLOEXEC | O_DIRECT);
     if (world->device < 0 || ioctl(world->device, BLKGETSIZE64, &world->size) != 0)
-        give_up(world->loop);
+        give_up(world->loop.path);
 }
 
 /* --- the writer ------------------------------------------------------------------------------ */
@@ -154,7 +127,7 @@ static void flush_or_write(struct writer *writer, unsigned slot)
     struct random *random = &world->random;
     struct io_uring_sqe *sqe = io_uring_get_sqe(&writer->ring);
     if (random_below(random, 64) == 0) {
-        io_uring_prep_fsync(sqe, world->written, IORING_FSYNC_DATASYNC);
+        io_uring_prep_fsync(sqe, world->loop.fd, IORING_FSYNC_DATASYNC);
         world->outcome.flushes++;
     } else {
         unsigned length = PAGE * (unsigned)(1 + random_below(random, WRITE_MAX / PAGE));
@@ -162,7 +135,7 @@ static void flush_or_write(struct writer *writer, unsigned slot)
         memcpy(writer->buffers[slot], writer->pool + PAGE * random_below(random, 64), length);
         for (unsigned at = 0; at < length; at += PAGE, writer->serial++)
             memcpy(writer->buffers[slot] + at, &writer->serial, sizeof writer->serial);
-        io_uring_prep_write(sqe, world->written, writer->buffers[slot], length, offset);
+        io_uring_prep_write(sqe, world->loop.fd, writer->buffers[slot], length, offset);
         world->outcome.writes++;
     }
     io_uring_sqe_set_data64(sqe, slot);
@@ -175,7 +148,7 @@ static void other_write(struct writer *writer)
     uint64_t length = PAGE * (1 + random_below(&world->random, 1024));
     uint64_t range[2] = {PAGE * random_below(&world->random, (world->size - length) / PAGE),
                          length};
-    if (ioctl(world->written, random_below(&world->random, 2) ? BLKDISCARD : BLKZEROOUT, range) !=
+    if (ioctl(world->loop.fd, random_below(&world->random, 2) ? BLKDISCARD : BLKZEROOUT, range) !=
         0)
         give_up("discard");
     world->outcome.others++;
@@ -484,7 +457,7 @@ static void world_run(struct world *world)
 static void world_open(struct world *world, const struct options *options)
 {
     struct repl_error err;
-    *world = (struct world){.options = *options, .device = -1, .written = -1};
+    *world = (struct world){.options = *options, .device = -1, .loop.fd = -1};
     world->random = random_begin("tracker_stress", options->seed);
     device_make(world);
     world->copy = calloc(1, world->size);
@@ -498,7 +471,7 @@ static void world_close(struct world *world)
     repl_bitmap_fini(&world->changed);
     free(world->copy);
     free(world->buffer);
-    close(world->written);
+    loop_device_close(&world->loop);
     close(world->device);
 }
 

@@ -1,6 +1,9 @@
 /*
- * A loop device over a sparse file, for one test. It goes when its last user
- * closes it. None can be had: the test skips.
+ * A loop device over a file, for one test. It goes when its last user closes it.
+ * None can be had: the test skips.
+ *
+ * What is made with LO_FLAGS_DIRECT_IO is read and written directly on both
+ * levels; what is made with LO_FLAGS_PARTSCAN can have partitions.
  */
 #ifndef TESTS_UNIT_LOOP_DEVICE_H
 #define TESTS_UNIT_LOOP_DEVICE_H
@@ -11,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -22,29 +26,47 @@ struct loop_device {
     dev_t number;
 };
 
-/* What its last user has set, the next one finds. */
-static inline void loop_device_as_new(const char *path)
+/* A sparse file without a name, for a device; -1: it could not be made. */
+static inline int loop_device_backing(const char *directory, uint64_t size)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/loop_device.XXXXXX", directory);
+    int fd = mkostemp(path, O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    unlink(path);
+    if (ftruncate(fd, (off_t)size) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* "write back" or "write through". */
+static inline bool loop_device_cache(const struct loop_device *loop, const char *mode)
 {
     char attribute[80];
     snprintf(attribute, sizeof attribute, "/sys/block/%.32s/queue/write_cache",
-             path + strlen("/dev/"));
+             loop->path + strlen("/dev/"));
     int fd = open(attribute, O_WRONLY | O_CLOEXEC);
-    if (fd >= 0 && write(fd, "write back", strlen("write back")) < 0)
+    bool set = fd >= 0 && write(fd, mode, strlen(mode)) == (ssize_t)strlen(mode);
+    if (fd >= 0 && !set)
         perror(attribute);
     if (fd >= 0)
         close(fd);
+    return set;
 }
 
-static inline bool loop_device_configure(int fd, int backing)
+static inline bool loop_device_configure(int fd, int backing, uint32_t flags)
 {
     struct loop_config config = {.fd = (uint32_t)backing,
                                  .block_size = 512,
-                                 .info = {.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_PARTSCAN}};
+                                 .info = {.lo_flags = LO_FLAGS_AUTOCLEAR | flags}};
     return ioctl(fd, LOOP_CONFIGURE, &config) == 0;
 }
 
-static inline bool loop_device_bind(struct loop_device *loop, int backing)
+static inline bool loop_device_bind(struct loop_device *loop, int backing, uint32_t flags)
 {
+    int mode = O_RDWR | O_CLOEXEC | (flags & LO_FLAGS_DIRECT_IO ? O_DIRECT : 0);
     struct stat status;
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
     bool bound = false;
@@ -53,8 +75,8 @@ static inline bool loop_device_bind(struct loop_device *loop, int backing)
     for (int tries = 0; control >= 0 && !bound && tries < 20; tries++) {
         int number = ioctl(control, LOOP_CTL_GET_FREE);
         snprintf(loop->path, sizeof loop->path, "/dev/loop%d", number);
-        loop->fd = number < 0 ? -1 : open(loop->path, O_RDWR | O_CLOEXEC);
-        bound = loop->fd >= 0 && loop_device_configure(loop->fd, backing);
+        loop->fd = number < 0 ? -1 : open(loop->path, mode);
+        bound = loop->fd >= 0 && loop_device_configure(loop->fd, backing, flags);
         if (loop->fd >= 0 && !bound)
             close(loop->fd);
     }
@@ -64,7 +86,7 @@ static inline bool loop_device_bind(struct loop_device *loop, int backing)
         loop->fd = -1;
         return false;
     }
-    loop_device_as_new(loop->path);
+    loop_device_cache(loop, "write back"); /* what its last user has set, the next one finds */
     loop->number = fstat(loop->fd, &status) == 0 ? status.st_rdev : 0;
     return true;
 }
@@ -75,7 +97,8 @@ static inline bool loop_device_make(struct loop_device *loop, const char *file, 
     loop->fd = -1;
     if (backing < 0)
         return false;
-    bool made = ftruncate(backing, (off_t)size) == 0 && loop_device_bind(loop, backing);
+    bool made =
+        ftruncate(backing, (off_t)size) == 0 && loop_device_bind(loop, backing, LO_FLAGS_PARTSCAN);
     close(backing);
     return made;
 }
@@ -87,17 +110,24 @@ static inline void loop_device_close(struct loop_device *loop)
     loop->fd = -1;
 }
 
-/* Adds partition 1; its number and the path of its node, which may take a moment to appear. */
-static inline bool loop_device_partition(struct loop_device *loop, uint64_t start, uint64_t size,
-                                         char *path, size_t path_size, dev_t *number)
+/* Adds partition 1. */
+static inline bool loop_device_partition_add(struct loop_device *loop, uint64_t start,
+                                             uint64_t size)
 {
     struct blkpg_partition partition = {
         .start = (long long)start, .length = (long long)size, .pno = 1};
     struct blkpg_ioctl_arg add = {
         .op = BLKPG_ADD_PARTITION, .datalen = sizeof partition, .data = &partition};
+    return ioctl(loop->fd, BLKPG, &add) == 0;
+}
+
+/* The same; its number and the path of its node, which may take a moment to appear. */
+static inline bool loop_device_partition(struct loop_device *loop, uint64_t start, uint64_t size,
+                                         char *path, size_t path_size, dev_t *number)
+{
     struct stat status = {0};
     snprintf(path, path_size, "%sp1", loop->path);
-    if (ioctl(loop->fd, BLKPG, &add) != 0)
+    if (!loop_device_partition_add(loop, start, size))
         return false;
     for (int tries = 0; tries < 100 && stat(path, &status) != 0; tries++)
         usleep(10000);

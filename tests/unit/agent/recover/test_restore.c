@@ -496,7 +496,7 @@ static void test_device_replaced(void **state)
     loop.fd = open(loop.path, O_RDWR | O_CLOEXEC);
     int other = open(f->target, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     bool replaced = loop.fd >= 0 && other >= 0 && ftruncate(other, 8 * (off_t)MODEL_MIB) == 0 &&
-                    loop_device_configure(loop.fd, other);
+                    loop_device_configure(loop.fd, other, LO_FLAGS_PARTSCAN);
     if (other >= 0)
         close(other);
     if (replaced) { /* if not, another process has got the number */

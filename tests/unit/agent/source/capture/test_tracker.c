@@ -10,7 +10,6 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/blkpg.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
 #include <sys/ioctl.h>
@@ -28,33 +27,14 @@
 #define FIRST_PAGE  2048 /* of the partition */
 
 struct fixture {
-    char name[64];
-    int control, backing, device; /* O_DIRECT */
+    struct loop_device loop;
+    int backing;
     struct repl_uuid volume;
     struct repl_track_target target;
     struct repl_tracker *tracker;
     struct repl_bitmap got;
     char cause[REPL_TRACK_CAUSE_SIZE];
 };
-
-static bool device_attach(struct fixture *f)
-{
-    struct loop_config config = {
-        .fd = (uint32_t)f->backing,
-        .block_size = 512,
-        .info = {.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO | LO_FLAGS_PARTSCAN}};
-    for (int tries = 0; tries < 20; tries++) {
-        snprintf(f->name, sizeof f->name, "/dev/loop%d", ioctl(f->control, LOOP_CTL_GET_FREE));
-        f->device = open(f->name, O_RDWR | O_DIRECT | O_CLOEXEC);
-        if (f->device >= 0 && ioctl(f->device, LOOP_CONFIGURE, &config) == 0) {
-            loop_device_as_new(f->name);
-            return true;
-        }
-        if (f->device >= 0)
-            close(f->device);
-    }
-    return false;
-}
 
 static void target_find(struct fixture *f, dev_t device)
 {
@@ -64,19 +44,14 @@ static void target_find(struct fixture *f, dev_t device)
 
 static int setup(void **state)
 {
-    char path[] = "/var/tmp/test_tracker.XXXXXX";
     struct fixture *f = calloc(1, sizeof *f);
-    struct stat st;
     *state = f;
-    f->backing = mkostemp(path, O_CLOEXEC);
-    unlink(path);
-    f->control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-    f->device = -1;
-    if (f->control < 0 || f->backing < 0 || ftruncate(f->backing, (off_t)DEVICE_SIZE) != 0 ||
-        getrandom(&f->volume, sizeof f->volume, 0) < 0 || !device_attach(f) ||
-        fstat(f->device, &st) != 0)
+    f->loop.fd = -1;
+    f->backing = loop_device_backing("/var/tmp", DEVICE_SIZE);
+    if (f->backing < 0 || getrandom(&f->volume, sizeof f->volume, 0) < 0 ||
+        !loop_device_bind(&f->loop, f->backing, LO_FLAGS_DIRECT_IO | LO_FLAGS_PARTSCAN))
         return 0; /* each test skips */
-    target_find(f, st.st_rdev);
+    target_find(f, f->loop.number);
     return repl_ok(repl_bitmap_init(&f->got, PAGES, NULL)) ? 0 : 1;
 }
 
@@ -86,10 +61,8 @@ static int teardown(void **state)
     repl_tracker_close(f->tracker);
     repl_ignore(repl_tracker_forget(&f->volume, NULL));
     repl_bitmap_fini(&f->got);
-    if (f->device >= 0)
-        close(f->device);
+    loop_device_close(&f->loop);
     close(f->backing);
-    close(f->control);
     free(f);
     return 0;
 }
@@ -98,7 +71,7 @@ static enum repl_track_origin open_tracker(struct fixture *f)
 {
     struct repl_error err;
     enum repl_track_origin origin;
-    if (f->device < 0)
+    if (f->loop.fd < 0)
         skip();
     repl_tracker_close(f->tracker);
     repl_result result =
@@ -114,7 +87,7 @@ static void write_pages(struct fixture *f, uint64_t first, uint64_t count)
 {
     void *data = aligned_alloc(4096, count * 4096);
     memset(data, 0x5a, count * 4096);
-    assert_int_equal(pwrite(f->device, data, count * 4096, (off_t)(first * 4096)), count * 4096);
+    assert_int_equal(pwrite(f->loop.fd, data, count * 4096, (off_t)(first * 4096)), count * 4096);
     free(data);
 }
 
@@ -154,7 +127,7 @@ static void a_write_is_marked_and_counted_on_both_sides(void **state)
         assert_int_equal(counts.tallies[side][REPL_TRACK_DISCARD].bytes, 0);
         assert_int_equal(counts.lost[side], 0);
     }
-    assert_int_equal(fsync(f->device), 0);
+    assert_int_equal(fsync(f->loop.fd), 0);
     uint64_t flushes = counts.flushes;
     repl_tracker_counts(f->tracker, &counts);
     assert_int_equal(counts.flushes, flushes + 1);
@@ -166,10 +139,10 @@ static void a_range_of_any_length_is_marked(void **state)
     struct repl_track_counts counts;
     uint64_t all[2] = {0, DEVICE_SIZE}, most[2] = {4096, DEVICE_SIZE - 3 * 4096};
     open_tracker(f);
-    assert_int_equal(ioctl(f->device, BLKDISCARD, all), 0);
+    assert_int_equal(ioctl(f->loop.fd, BLKDISCARD, all), 0);
     take(f);
     assert_exactly(f, 0, PAGES);
-    assert_int_equal(ioctl(f->device, BLKZEROOUT, most), 0);
+    assert_int_equal(ioctl(f->loop.fd, BLKZEROOUT, most), 0);
     take(f);
     assert_exactly(f, 1, PAGES - 3);
     repl_tracker_counts(f->tracker, &counts);
@@ -187,10 +160,10 @@ static void what_is_counted_is_what_the_kernel_accounts(void **state)
     open_tracker(f);
     assert_true(repl_ok(repl_tracker_sample(f->tracker, &before, &err)));
     write_pages(f, 7, 300);
-    assert_int_equal(ioctl(f->device, BLKDISCARD, range), 0);
-    assert_int_equal(ioctl(f->device, BLKZEROOUT, range), 0);
+    assert_int_equal(ioctl(f->loop.fd, BLKDISCARD, range), 0);
+    assert_int_equal(ioctl(f->loop.fd, BLKZEROOUT, range), 0);
     write_pages(f, 7, 1);
-    assert_int_equal(fsync(f->device), 0);
+    assert_int_equal(fsync(f->loop.fd), 0);
     assert_true(repl_ok(repl_tracker_sample(f->tracker, &after, &err)));
     for (unsigned i = 0; i < REPL_AUDIT_QUANTITIES; i++) {
         uint64_t kernel = after.before.done[i] - before.before.done[i];
@@ -204,15 +177,12 @@ static void what_is_counted_is_what_the_kernel_accounts(void **state)
 static void a_partition_sees_its_own_pages(void **state)
 {
     struct fixture *f = *state;
-    struct blkpg_partition partition = {
-        .start = FIRST_PAGE * 4096, .length = 1000 * 4096, .pno = 1};
-    struct blkpg_ioctl_arg add = {
-        .op = BLKPG_ADD_PARTITION, .datalen = sizeof partition, .data = &partition};
     char name[80];
     struct stat st;
-    if (f->device < 0 || ioctl(f->device, BLKPG, &add) != 0)
+    if (f->loop.fd < 0 || !loop_device_partition_add(&f->loop, FIRST_PAGE * 4096, 1000 * 4096))
         skip();
-    snprintf(name, sizeof name, "/sys/block/%s/%sp1/dev", f->name + 5, f->name + 5);
+    const char *disk = f->loop.path + strlen("/dev/");
+    snprintf(name, sizeof name, "/sys/block/%s/%sp1/dev", disk, disk);
     FILE *file = fopen(name, "re");
     unsigned major_number, minor_number;
     assert_non_null(file);
@@ -322,7 +292,7 @@ static void a_device_that_grows_is_followed(void **state)
     uint64_t sectors = 0;
     open_tracker(f);
     assert_int_equal(ftruncate(f->backing, (off_t)(DEVICE_SIZE + (64 << 20))), 0);
-    assert_int_equal(ioctl(f->device, LOOP_SET_CAPACITY), 0);
+    assert_int_equal(ioctl(f->loop.fd, LOOP_SET_CAPACITY), 0);
     assert_true(repl_ok(repl_tracker_check(f->tracker, &sectors, &err)));
     assert_int_equal(sectors, (DEVICE_SIZE + (64 << 20)) / 512);
     assert_true(repl_ok(repl_tracker_grow(f->tracker, sectors, &err)));
