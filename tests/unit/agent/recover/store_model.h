@@ -12,6 +12,7 @@
 
 #include "format/log_record.h"
 #include "store/store.h"
+#include "unit/damage.h"
 #include "unit/random.h"
 #include "unit/segment/segment_fixture.h"
 #include "unit/temporary.h"
@@ -140,11 +141,9 @@ static inline void model_extent(struct store_model *m, struct repl_extent extent
     model_ensure(m, repl_segment_builder_extent(m->builder, &extent, &m->err));
 }
 
-/* New bytes, in one frame: random ones, compressible where the offset is odd in MiB. */
-static inline uint32_t model_data(struct store_model *m, uint64_t offset, size_t size)
+/* What the volume holds there now, in one frame. */
+static inline uint32_t model_frame(struct store_model *m, uint64_t offset, size_t size)
 {
-    bool compressible = (offset >> 20) % 2 == 1;
-    random_fill(&m->random, m->now + offset, compressible ? size / 16 : size);
     uint32_t frame = add_frame(m->builder, m->coder, m->now + offset, size);
     model_extent(m,
                  (struct repl_extent){
@@ -152,13 +151,28 @@ static inline uint32_t model_data(struct store_model *m, uint64_t offset, size_t
     return frame;
 }
 
-/* A whole chunk, listed under its name. */
-static inline struct repl_digest model_chunk(struct store_model *m, uint64_t offset)
+/* New bytes: random ones, compressible where the offset is odd in MiB. */
+static inline uint32_t model_data(struct store_model *m, uint64_t offset, size_t size)
 {
-    struct repl_chunk_entry entry = {.frame = model_data(m, offset, REPL_CHUNK_SIZE)};
-    entry.name = chunk_name_of(m->now + offset);
+    bool compressible = (offset >> 20) % 2 == 1;
+    random_fill(&m->random, m->now + offset, compressible ? size / 16 : size);
+    return model_frame(m, offset, size);
+}
+
+/* Lists a whole chunk, which a frame begins with, under its name. */
+static inline struct repl_digest model_list(struct store_model *m, const uint8_t *bytes,
+                                            uint32_t frame)
+{
+    struct repl_chunk_entry entry = {.name = chunk_name_of(bytes), .frame = frame};
     model_ensure(m, repl_segment_builder_chunk(m->builder, &entry, &m->err));
     return entry.name;
+}
+
+/* A whole chunk of new bytes, listed. */
+static inline struct repl_digest model_chunk(struct store_model *m, uint64_t offset)
+{
+    uint32_t frame = model_data(m, offset, REPL_CHUNK_SIZE);
+    return model_list(m, m->now + offset, frame);
 }
 
 /* The bytes of a chunk that is elsewhere. */
@@ -234,10 +248,10 @@ static inline void model_end(struct store_model *m, bool has_point)
 }
 
 /* A supply with one chunk that no segment carries. */
-static inline struct repl_digest model_supply(struct store_model *m, uint64_t to, uint8_t *bytes)
+static inline struct repl_digest model_supply(struct store_model *m, uint64_t to,
+                                              const uint8_t *bytes)
 {
     struct repl_segment_footer footer;
-    struct repl_chunk_entry entry = {.frame = 0};
     m->header = (struct repl_segment_header){.version = REPL_SEGMENT_VERSION,
                                              .kind = REPL_SEGMENT_SUPPLY,
                                              .volume_kind = REPL_VOLUME_BLOCK,
@@ -247,14 +261,12 @@ static inline struct repl_digest model_supply(struct store_model *m, uint64_t to
                                              .to_seq = to,
                                              .created_ns = model_end_ns(to)};
     model_file_begin(m);
-    random_fill(&m->random, bytes, REPL_CHUNK_SIZE);
     model_ensure(m, repl_segment_builder_new(&m->header, 0, model_sink, m, &m->builder, &m->err));
-    entry.frame = add_frame(m->builder, m->coder, bytes, REPL_CHUNK_SIZE);
-    entry.name = chunk_name_of(bytes);
-    model_ensure(m, repl_segment_builder_chunk(m->builder, &entry, &m->err));
+    uint32_t frame = add_frame(m->builder, m->coder, bytes, REPL_CHUNK_SIZE);
+    struct repl_digest name = model_list(m, bytes, frame);
     model_ensure(m, repl_segment_builder_finish(m->builder, NULL, 0, &footer, &m->err));
     model_publish(m, &(struct repl_segment_id){.to_seq = to, .supply = 1});
-    return entry.name;
+    return name;
 }
 
 /* --- a history with everything in it --------------------------------------------------------- */
@@ -289,6 +301,7 @@ static inline void model_fill(struct store_model *m)
     model_refer(m, 5 * MODEL_MIB, &name, chunk);
     model_end(m, true);
 
+    random_fill(&m->random, supplied, sizeof supplied);
     struct repl_digest other = model_supply(m, 3, supplied);
     model_begin(m, 2, 3, 0);
     model_refer(m, 2 * MODEL_MIB, &other, supplied);
@@ -310,34 +323,11 @@ static inline void model_fill(struct store_model *m)
     model_end(m, true);
 }
 
-/* --- damage ---------------------------------------------------------------------------------- */
-
 static inline void model_segment_path(const struct store_model *m, uint64_t to, uint32_t part,
                                       char path[400])
 {
     snprintf(path, 400, "%s/volumes/%s/segments/%020llu.%06u.seg", m->path, MODEL_VOLUME,
              (unsigned long long)to, part);
-}
-
-/* Flips one bit of a file; a negative offset counts from its end. */
-static inline void flip_bit(const char *path, off_t offset)
-{
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    uint8_t byte;
-    ensure(fd >= 0);
-    if (offset < 0)
-        offset += lseek(fd, 0, SEEK_END);
-    ensure(pread(fd, &byte, 1, offset) == 1);
-    byte ^= 0x10;
-    ensure(pwrite(fd, &byte, 1, offset) == 1);
-    close(fd);
-}
-
-static inline void append_bytes(const char *path, const void *bytes, size_t size)
-{
-    int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
-    ensure(fd >= 0 && write(fd, bytes, size) == (ssize_t)size);
-    close(fd);
 }
 
 #endif

@@ -24,10 +24,7 @@
 struct fixture {
     struct store_model model;
     uint8_t *bytes; /* a volume */
-    /* the file that is damaged */
-    char path[400];
-    uint8_t *file;
-    size_t size;
+    struct damage file;
     bool is_log;
     unsigned refused, same, findings, judged;
     struct repl_error err;
@@ -38,42 +35,13 @@ static uint32_t small_data(struct store_model *m, uint64_t offset, size_t size)
 {
     memset(m->now + offset, (int)random_below(&m->random, 256), size);
     random_fill(&m->random, m->now + offset, 16);
-    uint32_t frame = add_frame(m->builder, m->coder, m->now + offset, size);
-    model_extent(m,
-                 (struct repl_extent){
-                     .offset = offset, .length = size, .source = frame, .type = REPL_RECORD_DATA});
-    return frame;
+    return model_frame(m, offset, size);
 }
 
 static struct repl_digest small_chunk(struct store_model *m, uint64_t offset)
 {
-    struct repl_chunk_entry entry = {.frame = small_data(m, offset, REPL_CHUNK_SIZE)};
-    entry.name = chunk_name_of(m->now + offset);
-    model_ensure(m, repl_segment_builder_chunk(m->builder, &entry, &m->err));
-    return entry.name;
-}
-
-static struct repl_digest small_supply(struct store_model *m, uint64_t to, uint8_t *bytes)
-{
-    struct repl_segment_footer footer;
-    struct repl_chunk_entry entry = {.frame = 0};
-    m->header = (struct repl_segment_header){.version = REPL_SEGMENT_VERSION,
-                                             .kind = REPL_SEGMENT_SUPPLY,
-                                             .volume_kind = REPL_VOLUME_BLOCK,
-                                             .volume = m->uuid,
-                                             .lineage = 1,
-                                             .from_seq = to - 1,
-                                             .to_seq = to,
-                                             .created_ns = model_end_ns(to)};
-    model_file_begin(m);
-    memset(bytes, 0x5a, REPL_CHUNK_SIZE);
-    model_ensure(m, repl_segment_builder_new(&m->header, 0, model_sink, m, &m->builder, &m->err));
-    entry.frame = add_frame(m->builder, m->coder, bytes, REPL_CHUNK_SIZE);
-    entry.name = chunk_name_of(bytes);
-    model_ensure(m, repl_segment_builder_chunk(m->builder, &entry, &m->err));
-    model_ensure(m, repl_segment_builder_finish(m->builder, NULL, 0, &footer, &m->err));
-    model_publish(m, &(struct repl_segment_id){.to_seq = to, .supply = 1});
-    return entry.name;
+    uint32_t frame = small_data(m, offset, REPL_CHUNK_SIZE);
+    return model_list(m, m->now + offset, frame);
 }
 
 /* 1: a full in two parts; 2: pages, zeros, a chunk of the full again; 3: a chunk of a supply. */
@@ -93,7 +61,8 @@ static void fill(struct store_model *m)
     model_refer(m, 2 * REPL_CHUNK_SIZE, &name, chunk);
     model_zero(m, 3 * REPL_CHUNK_SIZE, REPL_PAGE_SIZE);
     model_end(m, true);
-    struct repl_digest other = small_supply(m, 3, supplied);
+    memset(supplied, 0x5a, sizeof supplied);
+    struct repl_digest other = model_supply(m, 3, supplied);
     model_begin(m, 2, 3, 0);
     model_refer(m, REPL_CHUNK_SIZE, &other, supplied);
     small_data(m, 3 * REPL_CHUNK_SIZE + 8192, 512);
@@ -119,30 +88,15 @@ static int tear_down(void **state)
 {
     struct fixture *f = *state;
     model_fini(&f->model);
-    free(f->file);
+    damage_fini(&f->file);
     free(f->bytes);
     return 0;
 }
 
 static void choose(struct fixture *f, const char *path)
 {
-    snprintf(f->path, sizeof f->path, "%s", path);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    f->size = (size_t)lseek(fd, 0, SEEK_END);
-    free(f->file);
-    f->file = malloc(f->size);
-    assert_int_equal(pread(fd, f->file, f->size, 0), f->size);
-    close(fd);
+    damage_take(&f->file, path);
     f->refused = f->same = f->findings = 0;
-}
-
-/* In place: a file that is truncated and written anew would be flushed to the disk each time. */
-static void put(const struct fixture *f, size_t size)
-{
-    int fd = open(f->path, O_WRONLY | O_CLOEXEC);
-    assert_true(fd >= 0 && pwrite(fd, f->file, size, 0) == (ssize_t)size);
-    assert_true(ftruncate(fd, (off_t)size) == 0 && close(fd) == 0);
 }
 
 /* --- the verdict ----------------------------------------------------------------------------- */
@@ -230,19 +184,19 @@ static void judge(struct fixture *f)
 
 static void damage_all(struct fixture *f)
 {
-    for (size_t i = 0; i < f->size; i++) {
-        f->file[i] ^= (uint8_t)(1u << i % 8);
-        put(f, f->size);
+    for (size_t i = 0; i < f->file.size; i++) {
+        f->file.bytes[i] ^= (uint8_t)(1u << i % 8);
+        damage_put(&f->file, f->file.size);
         judge(f);
-        f->file[i] ^= (uint8_t)(1u << i % 8);
+        f->file.bytes[i] ^= (uint8_t)(1u << i % 8);
     }
-    for (size_t size = f->size; size-- > 0;) {
-        put(f, size);
+    for (size_t size = f->file.size; size-- > 0;) {
+        damage_put(&f->file, size);
         judge(f);
     }
-    put(f, f->size);
-    printf("%s, %zu bytes: %u refused, %u read the same\n", strrchr(f->path, '/') + 1, f->size,
-           f->refused, f->same);
+    damage_put(&f->file, f->file.size);
+    printf("%s, %zu bytes: %u refused, %u read the same\n", strrchr(f->file.path, '/') + 1,
+           f->file.size, f->refused, f->same);
 }
 
 static void segments_and_supplies(void **state)
@@ -292,9 +246,9 @@ static void progress_judge(struct fixture *f, const struct repl_restore_plan *pl
     bool resumed, all = true;
     memset(hashes, 0, sizeof hashes);
     f->err.text[0] = '\0';
-    if (!repl_ok(repl_restore_progress_open(f->path, plan, false, hashes, &progress, &resumed,
+    if (!repl_ok(repl_restore_progress_open(f->file.path, plan, false, hashes, &progress, &resumed,
                                             &f->err))) {
-        if (strstr(f->err.text, f->path) == NULL || strstr(f->err.text, "--overwrite") == NULL)
+        if (strstr(f->err.text, f->file.path) == NULL || strstr(f->err.text, "--overwrite") == NULL)
             fail_msg("%s", f->err.text);
         f->refused++;
         return;
@@ -331,21 +285,22 @@ static void the_progress_of_a_restore(void **state)
     choose(f, path);
     progress_judge(f, &plan);
     assert_int_equal(f->same, 1);
-    for (size_t bit = 0; bit < 8 * f->size; bit++) {
-        f->file[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    for (size_t bit = 0; bit < 8 * f->file.size; bit++) {
+        f->file.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
         int fd = open(path, O_WRONLY | O_CLOEXEC);
-        assert_int_equal(pwrite(fd, f->file + bit / 8, 1, (off_t)(bit / 8)), 1);
+        assert_int_equal(pwrite(fd, f->file.bytes + bit / 8, 1, (off_t)(bit / 8)), 1);
         progress_judge(f, &plan);
-        f->file[bit / 8] ^= (uint8_t)(1u << bit % 8);
-        assert_int_equal(pwrite(fd, f->file + bit / 8, 1, (off_t)(bit / 8)), 1);
+        f->file.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        assert_int_equal(pwrite(fd, f->file.bytes + bit / 8, 1, (off_t)(bit / 8)), 1);
         close(fd);
     }
     assert_int_equal(f->same, 1);
-    for (size_t size = f->size; size-- > 1;) {
+    for (size_t size = f->file.size; size-- > 1;) {
         assert_int_equal(truncate(path, (off_t)size), 0);
         progress_judge(f, &plan);
     }
-    printf("progress, %zu bytes: %u refused, the rest is restored again\n", f->size, f->refused);
+    printf("progress, %zu bytes: %u refused, the rest is restored again\n", f->file.size,
+           f->refused);
     assert_int_equal(f->same, 1);
 }
 

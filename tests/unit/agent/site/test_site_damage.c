@@ -14,6 +14,7 @@
 
 #include "format/slot.h"
 #include "unit/agent/site/site_fixture.h"
+#include "unit/damage.h"
 
 #define VOLUME_SIZE (2u * REPL_CHUNK_SIZE + REPL_PAGE_SIZE)
 
@@ -107,15 +108,6 @@ static void every_flip_of_an_upload(void **state)
 
 /* --- at a start ------------------------------------------------------------------------------ */
 
-static void byte_flip(const char *path, size_t at)
-{
-    uint8_t byte = 0;
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    assert_true(fd >= 0 && pread(fd, &byte, 1, (off_t)at) == 1);
-    byte ^= (uint8_t)(1u << at % 8);
-    assert_true(pwrite(fd, &byte, 1, (off_t)at) == 1 && close(fd) == 0);
-}
-
 static size_t file_size(const char *path)
 {
     struct stat status;
@@ -161,7 +153,7 @@ static void every_flip_of_the_log(void **state)
     assert_true(fd >= 0 && size < sizeof bytes && pread(fd, bytes, size, 0) == (ssize_t)size);
     for (size_t i = 0; i < size + size / 4; i++) { /* a byte changed, then cut off */
         if (i < size)
-            byte_flip(path, i);
+            flip_bits(path, (off_t)i, (uint8_t)(1u << i % 8));
         else
             assert_int_equal(ftruncate(fd, (off_t)(4 * (i - size))), 0);
         site_start(w);
@@ -203,7 +195,7 @@ static void every_flip_of_the_replicas_state(void **state)
         assert_int_equal(at % 5 == 4 ? ftruncate(fd, (off_t)at) : 0, 0);
         close(fd);
         if (at % 5 != 4)
-            byte_flip(path, at);
+            flip_bits(path, (off_t)at, (uint8_t)(1u << at % 8));
         site_start(w);
         expect_replica(w);
         site_stop(w);

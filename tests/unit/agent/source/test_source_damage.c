@@ -17,6 +17,7 @@
 #include "source/chunk_index.h"
 #include "source/spool_load.h"
 #include "source/state_dir.h"
+#include "unit/damage.h"
 #include "unit/random.h"
 #include "unit/segment/segment_fixture.h"
 #include "unit/temporary.h"
@@ -27,9 +28,7 @@
 
 struct fixture {
     struct temporary temporary;
-    char path[400]; /* of the file that is damaged */
-    uint8_t *file;
-    size_t size;
+    struct damage file;
     unsigned refused, older, same;
     struct repl_error err;
 };
@@ -37,7 +36,7 @@ struct fixture {
 static int set_up(void **state)
 {
     static struct fixture f;
-    f = (struct fixture){.size = 0};
+    f = (struct fixture){.refused = 0};
     *state = &f;
     setenv("TMPDIR", "/dev/shm", 0); /* where a sync costs nothing */
     return temporary_make(&f.temporary);
@@ -46,35 +45,20 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct fixture *f = *state;
-    free(f->file);
+    damage_fini(&f->file);
     temporary_remove(&f->temporary);
     return 0;
 }
 
 static void file_take(struct fixture *f, const char *path)
 {
-    snprintf(f->path, sizeof f->path, "%s", path);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    f->size = (size_t)lseek(fd, 0, SEEK_END);
-    free(f->file);
-    f->file = malloc(f->size);
-    assert_int_equal(pread(fd, f->file, f->size, 0), f->size);
-    close(fd);
+    damage_take(&f->file, path);
     f->refused = f->older = f->same = 0;
-}
-
-/* In place: a file that is truncated and written anew would be flushed to the disk each time. */
-static void file_put(const struct fixture *f, size_t size)
-{
-    int fd = open(f->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    assert_true(fd >= 0 && pwrite(fd, f->file, size, 0) == (ssize_t)size);
-    assert_true(ftruncate(fd, (off_t)size) == 0 && close(fd) == 0);
 }
 
 static void report(const struct fixture *f, const char *what)
 {
-    printf("%s, %zu bytes: %u refused, %u older, %u the same\n", what, f->size, f->refused,
+    printf("%s, %zu bytes: %u refused, %u older, %u the same\n", what, f->file.size, f->refused,
            f->older, f->same);
 }
 
@@ -127,20 +111,20 @@ static void every_flip_of_the_state(void **state)
     repl_state_dir_close(&dir);
     snprintf(path, sizeof path, "%s/volumes/data/state", f->temporary.path);
     file_take(f, path);
-    for (size_t bit = 0; bit < 8 * f->size; bit++) {
+    for (size_t bit = 0; bit < 8 * f->file.size; bit++) {
         size_t at = bit / 8 % REPL_SLOT_SIZE;
         if (at >= 400 && at < REPL_SLOT_SIZE - 8 && bit % 8 != at % 8)
             continue; /* of the zeros between fields and checksum, a bit a byte */
-        f->file[bit / 8] ^= (uint8_t)(1u << bit % 8);
-        unlink(f->path); /* each open makes the file anew */
-        file_put(f, f->size);
+        f->file.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        unlink(f->file.path); /* each open makes the file anew */
+        damage_put(&f->file, f->file.size);
         state_judge(f, &newest);
-        f->file[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        f->file.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
     }
     assert_int_equal(f->refused, 0); /* one slot is whole */
-    for (size_t size = 1; size < f->size; size += 97) {
-        unlink(f->path);
-        file_put(f, size);
+    for (size_t size = 1; size < f->file.size; size += 97) {
+        unlink(f->file.path);
+        damage_put(&f->file, size);
         state_judge(f, &newest);
     }
     report(f, "state");
@@ -160,18 +144,18 @@ static void every_flip_of_the_digests_header(void **state)
     file_take(f, path);
     for (size_t i = 0; i < 64; i++) {
         for (unsigned bit = 0; bit < 8; bit++) {
-            f->file[i] ^= (uint8_t)(1u << bit);
-            file_put(f, f->size);
+            f->file.bytes[i] ^= (uint8_t)(1u << bit);
+            damage_put(&f->file, f->file.size);
             assert_true(repl_ok(dir_open(f, &dir)));
             for (size_t page = 0; page <= PAGES; page++)
                 assert_memory_equal(&dir.digests[page], &zeros, sizeof zeros);
             repl_state_dir_close(&dir);
-            f->file[i] ^= (uint8_t)(1u << bit);
+            f->file.bytes[i] ^= (uint8_t)(1u << bit);
         }
     }
     /* Cut off: what is there is what it was, the rest is not known. */
-    for (size_t size = 0; size < f->size; size += 61) {
-        file_put(f, size);
+    for (size_t size = 0; size < f->file.size; size += 61) {
+        damage_put(&f->file, size);
         assert_true(repl_ok(dir_open(f, &dir)));
         for (size_t page = 0; page <= PAGES; page++) {
             const uint8_t *bytes = dir.digests[page].bytes;
@@ -223,9 +207,9 @@ static struct repl_digest segment_write(struct fixture *f, uint64_t number,
     assert_true(repl_ok(repl_segment_builder_finish(b, &point, 1, &footer, NULL)));
     repl_segment_builder_free(b);
     repl_frame_coder_free(coder);
-    snprintf(f->path, sizeof f->path, "%s/%020llu.seg", f->temporary.path,
+    snprintf(f->file.path, sizeof f->file.path, "%s/%020llu.seg", f->temporary.path,
              (unsigned long long)number);
-    int fd = open(f->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int fd = open(f->file.path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     assert_true(fd >= 0 && write(fd, file.bytes.data, file.bytes.size) == (ssize_t)file.bytes.size);
     close(fd);
     repl_buffer_fini(&file.bytes);
@@ -269,15 +253,15 @@ static void every_flip_of_a_spooled_segment(void **state)
     char path[400], last[400];
     chain.options.dir_fd = open(f->temporary.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     chain_write(f, &chain);
-    snprintf(last, sizeof last, "%s", f->path);
+    snprintf(last, sizeof last, "%s", f->file.path);
     snprintf(path, sizeof path, "%s/%020u.seg", f->temporary.path, 2u);
     file_take(f, path);
-    for (size_t i = 0; i < 9 * f->size; i++) { /* a bit changed, then cut off */
-        bool flip = i < 8 * f->size;
-        size_t at = flip ? i / 8 : i - 8 * f->size;
-        f->file[at] ^= flip ? (uint8_t)(1u << i % 8) : 0;
-        file_put(f, flip ? f->size : at);
-        f->file[at] ^= flip ? (uint8_t)(1u << i % 8) : 0;
+    for (size_t i = 0; i < 9 * f->file.size; i++) { /* a bit changed, then cut off */
+        bool flip = i < 8 * f->file.size;
+        size_t at = flip ? i / 8 : i - 8 * f->file.size;
+        f->file.bytes[at] ^= flip ? (uint8_t)(1u << i % 8) : 0;
+        damage_put(&f->file, flip ? f->file.size : at);
+        f->file.bytes[at] ^= flip ? (uint8_t)(1u << i % 8) : 0;
         int fd = open(last, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
         close(fd);
         spool_judge(f, &chain);
@@ -304,10 +288,10 @@ static void every_truncation_of_the_chunk_index(void **state)
     assert_true(repl_ok(repl_chunk_index_add(index, names, 200, &f->err)));
     repl_chunk_index_close(index);
     file_take(f, path);
-    for (size_t size = 0; size < f->size; size += 509) {
+    for (size_t size = 0; size < f->file.size; size += 509) {
         unlink(path);
         unlink(lock);
-        file_put(f, size);
+        damage_put(&f->file, size);
         assert_true(repl_ok(repl_chunk_index_open(&options, &index, &f->err)));
         for (size_t i = 0; i < 200; i++)
             assert_false(repl_chunk_index_has(index, &names[i])); /* begun anew */
