@@ -232,3 +232,30 @@ replica_reached() { # VOLUME
 # Whether two files or devices hold the same bytes.
 same_bytes() { cmp -s "$1" "$2"; }
 device_hash() { sha256sum "$1" | cut -d' ' -f1; }
+
+# --- one volume: raw -------------------------------------------------------------------------------
+
+# raw_volume SIZE: sets $disk, a loop device, and makes the keys and the configuration of both ends
+raw_volume() {
+    requires_root
+    requires_loop
+    requires_tool jq
+    make_keys
+    make_loop "$workdir/disk" "$1"
+    disk=$loop
+    write_site_config raw
+    write_agent_config "raw=$disk"
+}
+# The site has everything written before this call, byte for byte.
+raw_equal() { # WHAT [SECONDS]
+    wait_replicated raw "${2:-60}"
+    wait_for "${2:-60}" "the replica has reached the last point" replica_reached raw
+    same_bytes "$disk" "$workdir/store/volumes/raw/replica.img" || fail "$1: the replica differs"
+}
+raw_segments() { find "$workdir/state/volumes/raw/spool" -name '*.seg' | wc -l; } # in the spool
+# No point was found by comparison with what the site has.
+raw_not_compared() { # WHAT
+    local count
+    count=$("$REPL" points raw --store "$workdir/store" --json | jq '[.. | objects | select(.resync == true)] | length')
+    [ "$count" = 0 ] || fail "$1: something was compared as a whole"
+}

@@ -2,15 +2,8 @@
 # A segment rots in the spool while the agent runs, and the disk under the spool gets full. The volume
 # stays open both times, says what is wrong, and the site has everything in the end.
 . "${0%/*}/functions.sh"
-requires_root
-requires_loop
-requires_tool jq
 
-make_keys
-make_loop "$workdir/disk" 64M
-disk=$loop
-write_site_config raw
-write_agent_config "raw=$disk"
+raw_volume 64M
 mkdir "$workdir/state"
 make_mount tmpfs "$workdir/state" -t tmpfs -o size=24M
 start_site
@@ -18,16 +11,12 @@ start_agent
 wait_replicated raw 60
 
 spool=$workdir/state/volumes/raw/spool
-segments() { find "$spool" -name '*.seg' | wc -l; }
 scatter() { # COUNT: pages, anywhere
     run dd if=/dev/urandom of="$disk" bs=4k count="$1" seek=$((RANDOM % 14000)) oflag=direct conv=notrunc status=none
 }
 equal() {
-    wait_replicated raw 60
-    wait_for 30 "the replica has reached the last point" replica_reached raw
-    same_bytes "$disk" "$workdir/store/volumes/raw/replica.img" || fail "$1: the replica differs"
-    [ "$("$REPL" points raw --store "$workdir/store" --json | jq '[.. | objects | select(.resync == true)] | length')" = 0 ] ||
-        fail "$1: something was compared as a whole"
+    raw_equal "$1"
+    raw_not_compared "$1"
 }
 stayed_open() {
     if grep -q "trying again in" "$workdir/agent.log"; then fail "$1: the volume was closed"; fi
@@ -36,7 +25,7 @@ stayed_open() {
 note "a segment rots in the spool"
 stop_site
 for _ in $(seq 40); do
-    [ "$(segments)" -ge 3 ] && break
+    [ "$(raw_segments)" -ge 3 ] && break
     scatter 8
     sleep 0.5
 done

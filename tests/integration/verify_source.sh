@@ -2,17 +2,10 @@
 # The replica against the live device: nothing is found while it is written, what was altered at
 # either end is found with its offset, and the remedies that are named help.
 . "${0%/*}/functions.sh"
-requires_root
-requires_loop
-requires_tool jq
 
 size=$((48 * 1024 * 1024 + 1536)) # no multiple of 4 KiB
-make_keys
-make_loop "$workdir/disk" "$size"
-disk=$loop
+raw_volume "$size"
 run dd if=/dev/urandom of="$disk" bs=1M count=40 oflag=direct status=none
-write_site_config raw
-write_agent_config "raw=$disk"
 start_site
 start_agent
 wait_replicated raw
