@@ -117,12 +117,11 @@ struct repl_audit_limits {
 };
 
 #define REPL_AUDIT_LIMITS_DEFAULT                                                                  \
-    ((struct repl_audit_limits){                                                                   \
-        .spacing_ns = 500000,                                                                      \
-        .enough = 3,                                                                               \
-        .most = 2000,                                                                              \
-        .patience_ns = INT64_C(10000000000),                                                       \
-        .trust_ns = INT64_C(60000000000)})
+    ((struct repl_audit_limits){.spacing_ns = 500000,                                              \
+                                .enough = 3,                                                       \
+                                .most = 2000,                                                      \
+                                .patience_ns = INT64_C(10000000000),                               \
+                                .trust_ns = INT64_C(60000000000)})
 
 enum repl_audit_verdict {
     REPL_AUDIT_MORE,     /* another sample, not before next_ns */

@@ -102,8 +102,9 @@ void repl_tracker_settle(struct repl_tracker *tracker, const struct repl_bitmap 
 
 /* No program writes the older bitmap while it is emptied: one that looked at `active` before the
  * last swap had counted its write before that, so the write has ended. One that looks just before
- * this swap marks what becomes the older bitmap, which is kept until its write has. The time is put down as unknown around the swap
- * itself, so that an agent that dies here leaves one that is too late, never one too early. */
+ * this swap marks what becomes the older bitmap, which is kept until its write has. The time is put
+ * down as unknown around the swap itself, so that an agent that dies here leaves one that is too
+ * late, never one too early. */
 bool repl_tracker_swap_touched(struct repl_tracker *tracker, const struct repl_audit *audit)
 {
     struct repl_track_config *config = tracker->maps.config;
