@@ -190,13 +190,15 @@ static int backing_make(const struct options *options)
 
 static void device_make(struct world *world)
 {
-    int backing = backing_make(&world->options);
     const char *cache = world->options.through ? "write through" : "write back";
-    if (!loop_device_bind(&world->device, backing, LO_FLAGS_DIRECT_IO) ||
-        !loop_device_cache(&world->device, cache)) {
+    if (!loop_device_possible()) {
         perror("skipped: no loop device");
         exit(SKIPPED);
     }
+    int backing = backing_make(&world->options);
+    if (!loop_device_bind(&world->device, backing, LO_FLAGS_DIRECT_IO) ||
+        !loop_device_cache(&world->device, cache))
+        give_up("a loop device");
     close(backing);
     world->sectors = (world->options.mib << 20) / SECTOR;
 }

@@ -98,13 +98,15 @@ static void must(repl_result result, const struct repl_error *err)
 static void device_make(struct world *world)
 {
     const struct options *options = &world->options;
-    int backing = loop_device_backing(options->directory, options->mib << 20);
-    if (backing < 0)
-        give_up(options->directory);
-    if (!loop_device_bind(&world->loop, backing, LO_FLAGS_DIRECT_IO)) {
+    if (!loop_device_possible()) {
         perror("skipped: no loop device");
         exit(SKIPPED);
     }
+    int backing = loop_device_backing(options->directory, options->mib << 20);
+    if (backing < 0)
+        give_up(options->directory);
+    if (!loop_device_bind(&world->loop, backing, LO_FLAGS_DIRECT_IO))
+        give_up("a loop device");
     close(backing);
     world->device = open(world->loop.path, O_RDONLY | O_CLOEXEC | O_DIRECT);
     if (world->device < 0 || ioctl(world->device, BLKGETSIZE64, &world->size) != 0)

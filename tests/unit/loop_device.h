@@ -26,6 +26,12 @@ struct loop_device {
     dev_t number;
 };
 
+/* False: this machine has none to give. */
+static inline bool loop_device_possible(void)
+{
+    return access("/dev/loop-control", R_OK | W_OK) == 0;
+}
+
 /* A sparse file without a name, for a device; -1: it could not be made. */
 static inline int loop_device_backing(const char *directory, uint64_t size)
 {

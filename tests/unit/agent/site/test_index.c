@@ -417,7 +417,7 @@ static void another_version_or_rubbish_is_made_anew(void **state)
 {
     struct fixture *f = *state;
     struct repl_index *other = NULL;
-    char path[PATH_SIZE];
+    char path[PATH_SIZE], lock[PATH_SIZE + 8];
     for (int rubbish = 0; rubbish < 2; rubbish++) {
         apply_points(f, "data", 3);
         if (!rubbish)
@@ -438,6 +438,8 @@ static void another_version_or_rubbish_is_made_anew(void **state)
     snprintf(path, sizeof path, "%s/no/where", f->temporary.path);
     assert_code(f, repl_index_open(path, true, &other, &f->err), REPL_E_MISSING);
     assert_code(f, repl_index_open(f->temporary.path, true, &other, &f->err), REPL_E_IO);
+    snprintf(lock, sizeof lock, "%s-lock", f->temporary.path);
+    assert_int_equal(unlink(lock), 0);
     assert_null(other);
 }
 
