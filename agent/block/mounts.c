@@ -42,21 +42,26 @@ repl_result repl_mounts_visit(repl_mount_fn *visit, void *context, struct repl_e
     repl_result result = REPL_SUCCESS;
     while (repl_ok(result) && getline(&line, &capacity, file) > 0) {
         unsigned high, low;
-        char point[PATH_MAX], source[PATH_MAX] = "";
+        unsigned long long id;
+        char point[PATH_MAX], type[64] = "", source[PATH_MAX] = "";
         const char *tail = strstr(line, " - ");
-        if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &high, &low, point) != 3)
+        if (sscanf(line, "%llu %*u %u:%u %*s %4095s", &id, &high, &low, point) != 4)
             continue;
-        if (tail == NULL || sscanf(tail, " - %*s %4095s", source) != 1)
+        if (tail == NULL || sscanf(tail, " - %63s %4095s", type, source) != 2)
             source[0] = '\0';
         unescape(point);
         unescape(source);
         dev_t number = makedev(high, low);
-        struct repl_mount mount = {.number = number,
+        struct repl_mount mount = {.id = id,
+                                   .number = number,
                                    .device = device_of(number, source),
                                    .point = point,
+                                   .type = type,
                                    .source = source};
         result = visit(context, &mount, err);
     }
+    if (repl_ok(result) && ferror(file))
+        result = repl_fail_errno(err, REPL_E_IO, errno, "cannot read /proc/self/mountinfo");
     free(line);
     fclose(file);
     return result;

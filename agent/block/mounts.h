@@ -9,9 +9,10 @@
 #include "repl/error.h"
 
 struct repl_mount {
-    dev_t number; /* of the filesystem, as stat shows it for its files */
-    dev_t device; /* the block device it is on; the same, but for btrfs and its like */
-    const char *point, *source;
+    unsigned long long id; /* as statx shows it */
+    dev_t number;          /* of the filesystem, as stat shows it for its files */
+    dev_t device;          /* the block device it is on; the same, but for btrfs and its like */
+    const char *point, *type, *source;
 };
 
 typedef REPL_RESULT repl_mount_fn(void *context, const struct repl_mount *mount,

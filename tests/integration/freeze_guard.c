@@ -397,6 +397,7 @@ int main(int argc, char **argv)
     test_partitions();
     test_strangers(&ext4);
     test_refusals(&ext4);
+    test_chroot(&ext4);
     guard_stop();
     note("all passed; at worst a writer waited %.1f ms beyond the budget", (double)worst_ns / 1e6);
     leave(0);

@@ -140,6 +140,7 @@ void test_owed(struct filesystem *fs);
 /* freeze_guard_refusals.c */
 void test_many(struct filesystem *fs);
 void test_refusals(struct filesystem *fs);
+void test_chroot(struct filesystem *fs);
 void test_strangers(struct filesystem *fs);
 
 #endif

@@ -1,4 +1,5 @@
 /* What the freeze guard refuses: what must not stand still, strangers, and one too many. */
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -115,6 +116,43 @@ void test_refusals(struct filesystem *fs)
     guard_stop();
     EXPECT_REFUSED(fs->number, shared->run, "systemctl start repl-guard.service");
     guard_restart();
+}
+
+/* In a chroot on a directory of the filesystem jail_on: whether fs may be frozen there, if "/" must
+ * not be. What "/" is on is not listed among the mounts. */
+static bool may_freeze_in_chroot(const char *jail_on, const struct filesystem *fs)
+{
+    static const struct repl_freeze_protected protect = {"/", "the root of the system"};
+    char jail[256];
+    struct repl_freeze_set set;
+    struct repl_error err;
+    int status;
+    snprintf(jail, sizeof jail, "%s/jail", jail_on);
+    check(sh("mkdir -p %s/proc %s/sys %s/fs", jail, jail, jail) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        child_begin();
+        check(unshare(CLONE_NEWNS) == 0);
+        check(sh("mount --make-rprivate / && mount --bind /proc %s/proc && "
+                 "mount --rbind /sys %s/sys && mount --bind %s %s/fs",
+                 jail, jail, fs->where, jail) == 0);
+        check(chroot(jail) == 0 && chdir("/") == 0);
+        repl_result result = repl_freeze_set_open(fs->number, &protect, 1, &set, &err);
+        if (repl_ok(result))
+            repl_freeze_set_close(&set);
+        else
+            check(strstr(err.text, "it holds the root of the system") != NULL);
+        _exit(repl_ok(result) ? 0 : 2);
+    }
+    check(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) != 1);
+    return WEXITSTATUS(status) == 0;
+}
+
+void test_chroot(struct filesystem *fs)
+{
+    note("a chroot");
+    check(may_freeze_in_chroot(shared->directory, fs));
+    check(!may_freeze_in_chroot(fs->where, fs));
 }
 
 void test_strangers(struct filesystem *fs)

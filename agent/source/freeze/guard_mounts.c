@@ -19,6 +19,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "block/mounts.h"
+
 /* Partition, device-mapper, md, loop device, once more: deeper stacks are not built. */
 #define STACK_DEPTH_MAX 12
 
@@ -37,32 +39,6 @@ struct mount_table {
 
 /* --- mountinfo ------------------------------------------------------------------------------- */
 
-/* Undoes mountinfo's octal escapes in place. */
-static void unescape(char *text)
-{
-    char *out = text;
-    for (const char *in = text; *in != '\0'; out++) {
-        if (in[0] == '\\' && in[1] >= '0' && in[1] <= '3' && in[2] >= '0' && in[2] <= '7' &&
-            in[3] >= '0' && in[3] <= '7') {
-            *out = (char)((in[1] - '0') << 6 | (in[2] - '0') << 3 | (in[3] - '0'));
-            in += 4;
-        } else {
-            *out = *in++;
-        }
-    }
-    *out = '\0';
-}
-
-static dev_t block_of(dev_t device, const char *source)
-{
-    struct stat status;
-    if (major(device) != 0)
-        return device;
-    if (source[0] == '/' && stat(source, &status) == 0 && S_ISBLK(status.st_mode))
-        return status.st_rdev;
-    return 0;
-}
-
 static void table_free(struct mount_table *table)
 {
     for (size_t i = 0; i < table->count; i++)
@@ -71,57 +47,36 @@ static void table_free(struct mount_table *table)
     *table = (struct mount_table){0};
 }
 
-/* False: out of memory. A line that is not as documented is passed over. */
-static bool table_add(struct mount_table *table, const char *line)
+static repl_result table_add(void *context, const struct repl_mount *mount, struct repl_error *err)
 {
-    unsigned long long id;
-    unsigned major_number, minor_number;
-    char where[PATH_MAX], type[32], source[PATH_MAX];
-    const char *tail = strstr(line, " - ");
-    if (tail == NULL ||
-        sscanf(line, "%llu %*u %u:%u %*s %4095s", &id, &major_number, &minor_number, where) != 4 ||
-        sscanf(tail, " - %31s %4095s", type, source) != 2)
-        return true;
-    unescape(where);
-    unescape(source);
+    struct mount_table *table = context;
     if (table->count == table->room) {
         size_t room = table->room == 0 ? 64 : table->room * 2;
         struct mount_line *lines = reallocarray(table->lines, room, sizeof *lines);
         if (lines == NULL)
-            return false;
+            return repl_fail(err, REPL_E_NOMEM, "out of memory for the mounts");
         table->lines = lines;
         table->room = room;
     }
     struct mount_line *added = &table->lines[table->count];
-    *added = (struct mount_line){
-        .id = id, .device = makedev(major_number, minor_number), .where = strdup(where)};
-    added->block = block_of(added->device, source);
-    memcpy(added->type, type, sizeof type);
+    *added = (struct mount_line){.id = mount->id,
+                                 .device = mount->number,
+                                 .block = major(mount->device) != 0 ? mount->device : 0,
+                                 .where = strdup(mount->point)};
     if (added->where == NULL)
-        return false;
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the mounts");
+    snprintf(added->type, sizeof added->type, "%.31s", mount->type);
     table->count++;
-    return true;
+    return REPL_SUCCESS;
 }
 
 static repl_result table_read(struct mount_table *table, struct repl_error *err)
 {
     *table = (struct mount_table){0};
-    FILE *file = fopen("/proc/self/mountinfo", "re");
-    if (file == NULL)
-        return repl_fail_errno(err, REPL_E_IO, errno, "/proc/self/mountinfo");
-    char *line = NULL;
-    size_t capacity = 0;
-    bool room = true;
-    while (room && getline(&line, &capacity, file) > 0)
-        room = table_add(table, line);
-    bool failed = ferror(file);
-    free(line);
-    fclose(file);
-    if (room && !failed)
-        return REPL_SUCCESS;
-    table_free(table);
-    return room ? repl_fail(err, REPL_E_IO, "/proc/self/mountinfo cannot be read")
-                : repl_fail(err, REPL_E_NOMEM, "out of memory for the mounts");
+    repl_result result = repl_mounts_visit(table_add, table, err);
+    if (!repl_ok(result))
+        table_free(table);
+    return result;
 }
 
 /* The mount that an open file is on; NULL: not in this namespace. */
@@ -265,12 +220,26 @@ static int open_nearest(const char *path)
     }
 }
 
+/* In a chroot the mount that its root lies on is not listed; a filesystem's number tells its device
+ * all the same, if it has one. */
+static bool hidden_line(int fd, struct mount_line *out)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0 || major(status.st_dev) == 0)
+        return false;
+    *out = (struct mount_line){.device = status.st_dev, .block = status.st_dev};
+    return true;
+}
+
 static bool path_depends(struct dependency *on, const char *path, unsigned depth)
 {
     int fd = depth < STACK_DEPTH_MAX ? open_nearest(path) : -1;
     if (fd < 0)
         return true;
     const struct mount_line *line = line_of(on->table, fd);
+    struct mount_line hidden;
+    if (line == NULL && hidden_line(fd, &hidden))
+        line = &hidden;
     close(fd);
     return line == NULL || mount_depends(on, line, depth);
 }
