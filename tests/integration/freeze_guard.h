@@ -18,7 +18,7 @@
 
 #define NS_PER_MS  INT64_C(1000000)
 #define SLACK_MS   100 /* beyond the budget, on a machine that others use as well */
-#define MOUNTS_MAX 16
+#define MOUNTS_MAX 24
 #define PIDS_MAX   64
 
 struct writer {
@@ -88,6 +88,7 @@ void pid_forget(pid_t pid);
 /* --- filesystems and writers ----------------------------------------------------------------- */
 
 void loop_make(char device[64], const char *file, const char *size);
+/* device: and options, if need be. */
 void mount_make(const char *device, const char *where);
 dev_t device_number(const char *device);
 void filesystem_make(struct filesystem *fs, const char *type, unsigned index);

@@ -1,5 +1,4 @@
 /* What the freeze guard refuses: what must not stand still, strangers, and one too many. */
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -123,19 +122,20 @@ void test_refusals(struct filesystem *fs)
 static bool may_freeze_in_chroot(const char *jail_on, const struct filesystem *fs)
 {
     static const struct repl_freeze_protected protect = {"/", "the root of the system"};
-    char jail[256];
+    const char *const seen[] = {"/proc", "/sys", fs->where}, *const as[] = {"proc", "sys", "fs"};
+    char jail[200], option[256], where[256];
     struct repl_freeze_set set;
     struct repl_error err;
     int status;
     snprintf(jail, sizeof jail, "%s/jail", jail_on);
-    check(sh("mkdir -p %s/proc %s/sys %s/fs", jail, jail, jail) == 0);
+    for (unsigned i = 0; i < 3; i++) {
+        snprintf(option, sizeof option, "--bind %s", seen[i]);
+        snprintf(where, sizeof where, "%s/%s", jail, as[i]);
+        mount_make(option, where);
+    }
     pid_t pid = fork();
     if (pid == 0) {
         child_begin();
-        check(unshare(CLONE_NEWNS) == 0);
-        check(sh("mount --make-rprivate / && mount --bind /proc %s/proc && "
-                 "mount --rbind /sys %s/sys && mount --bind %s %s/fs",
-                 jail, jail, fs->where, jail) == 0);
         check(chroot(jail) == 0 && chdir("/") == 0);
         repl_result result = repl_freeze_set_open(fs->number, &protect, 1, &set, &err);
         if (repl_ok(result))
