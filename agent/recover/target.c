@@ -122,23 +122,27 @@ repl_result repl_target_write(const struct repl_target *target, uint64_t offset,
     const uint8_t *bytes = data;
     uint64_t begin = offset;
     size_t total = size;
+    bool cached = false;
     while (size > 0) {
-        int fd = descriptor_for(target, offset, size);
+        int fd = cached ? target->fd : descriptor_for(target, offset, size);
         ssize_t written = pwrite(fd, bytes, size, (off_t)offset);
-        if (written < 0 && errno == EINVAL && fd == target->direct_fd) /* it wants larger blocks */
-            written = pwrite(target->fd, bytes, size, (off_t)offset);
+        if (written < 0 && errno == EINVAL && fd == target->direct_fd) {
+            cached = true; /* it wants larger blocks */
+            continue;
+        }
         if (written < 0 && errno == EINTR)
             continue;
         if (written == 0)
             errno = EIO;
         if (written <= 0)
             return target_fail(target, err, "write");
+        cached |= fd == target->fd;
         bytes += written;
         offset += (uint64_t)written;
         size -= (size_t)written;
     }
     /* The disk begins with it now, not at the next sync, which says what came of it. */
-    if (!target->is_device)
+    if (cached && !target->is_device)
         sync_file_range(target->fd, (off_t)begin, (off_t)total, SYNC_FILE_RANGE_WRITE);
     return REPL_SUCCESS;
 }

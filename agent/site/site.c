@@ -228,6 +228,8 @@ static repl_result index_open(struct repl_site *site, struct repl_error *err)
     if (size < 0 || (size_t)size >= sizeof path)
         return repl_fail(err, REPL_E_USAGE, "the path of the store %s is too long: move it",
                          site->config->store);
+    /* all of it is read */
+    repl_notify("EXTEND_TIMEOUT_USEC=600000000\nSTATUS=reading the index");
     return repl_index_open(path, true, &site->index, err);
 }
 

@@ -8,7 +8,7 @@
 #   DOWN_WITHIN=10  seconds within which the state has to say link-down; a shorter cut may go
 #               unnoticed but for the lag
 #
-# Shown: writers are not slowed, against as long a time before the cut; the state says link-down,
+# Shown: writers are not slowed, against as long a time before the first cut; the state says link-down,
 # with cause and remedy, and goes on saying it while the agent tries again; when the link is back everything is caught up with and the replica equals
 # the device; nothing is called acknowledged that the site does not have; points that were spooled
 # are in the timeline with the times they were cut at; beyond the spool's limit there is a gap, and

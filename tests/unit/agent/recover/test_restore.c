@@ -483,6 +483,29 @@ static void test_device_refused(void **state)
     repl_target_fini(&target);
 }
 
+/* As a filesystem does that wants larger blocks, or none of it, the kernel refuses to write this
+ * past the page cache. */
+static void test_not_direct(void **state)
+{
+    struct fixture *f = *state;
+    struct repl_target target;
+    size_t size = 3 * REPL_TARGET_ALIGNMENT;
+    uint8_t *from = aligned_alloc(REPL_TARGET_ALIGNMENT, size + REPL_TARGET_ALIGNMENT);
+    uint8_t *back = aligned_alloc(REPL_TARGET_ALIGNMENT, size);
+    assert_true(from != NULL && back != NULL);
+    for (size_t i = 0; i <= size; i++)
+        from[i] = (uint8_t)(i % 251);
+    assert_true(repl_ok(repl_target_examine(f->target, &target, &f->err)));
+    assert_code(f, repl_target_open(&target, size, false, &f->err), REPL_OK, "");
+    assert_code(f, repl_target_write(&target, 0, from + 1, size, &f->err), REPL_OK, "");
+    assert_code(f, repl_target_sync(&target, &f->err), REPL_OK, "");
+    assert_code(f, repl_target_read(&target, 0, back, size, &f->err), REPL_OK, "");
+    assert_memory_equal(back, from + 1, size);
+    repl_target_fini(&target);
+    free(from);
+    free(back);
+}
+
 /* Between the prompt and the first byte written, another disk can get the number. */
 static void test_device_replaced(void **state)
 {
@@ -523,7 +546,7 @@ int main(void)
         RESTORE_TEST(test_progress_stays),   RESTORE_TEST(test_reused_inode),
         RESTORE_TEST(test_other_size),       RESTORE_TEST(test_device),
         RESTORE_TEST(test_device_resume),    RESTORE_TEST(test_device_refused),
-        RESTORE_TEST(test_device_replaced),
+        RESTORE_TEST(test_not_direct),       RESTORE_TEST(test_device_replaced),
     };
     return cmocka_run_group_tests_name("restore", tests, NULL, NULL);
 }
