@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #include "epoch.h"
+#include "pace.h"
 #include "repl/error.h"
 #include "repl/format.h"
 
@@ -64,13 +65,14 @@ struct repl_config {
     char *path; /* of the file, for messages */
 
     /* [agent] */
-    char *key;                  /* /etc/repl/agent.key, /etc/repl/site.key */
-    char *state;                /* /var/lib/repl */
-    char *control;              /* /run/repl/agent.sock, /run/repl/site.sock */
-    char *guard;                /* agent only: /run/repl/guard.sock */
-    uint64_t spool_limit_bytes; /* 10 GiB; at least 64 MiB */
-    unsigned workers;           /* 0: one a processor */
-    unsigned nice;              /* of the workers, default 10 */
+    char *key;                       /* /etc/repl/agent.key, /etc/repl/site.key */
+    char *state;                     /* /var/lib/repl */
+    char *control;                   /* /run/repl/agent.sock, /run/repl/site.sock */
+    char *guard;                     /* agent only: /run/repl/guard.sock */
+    uint64_t spool_limit_bytes;      /* 10 GiB; at least 64 MiB */
+    struct repl_pace_plan bandwidth; /* default: no limit */
+    unsigned workers;                /* 0: one a processor */
+    unsigned nice;                   /* of the workers, default 10 */
 
     /* [remote], agent only */
     char *remote_address; /* host:port */
@@ -113,6 +115,9 @@ REPL_RESULT repl_parse_size(const char *text, uint64_t *bytes, struct repl_error
 REPL_RESULT repl_parse_duration(const char *text, int64_t *ms, struct repl_error *err);
 /* "12": digits and nothing else. */
 REPL_RESULT repl_parse_count(const char *text, uint64_t *count, struct repl_error *err);
+/* "20 MiB, 5 MiB 08:00-18:00": bytes a second, and others for times of the day. */
+REPL_RESULT repl_parse_bandwidth(const char *text, struct repl_pace_plan *plan,
+                                 struct repl_error *err);
 /* "host:port", "[v6]:port"; anything else is refused. The port is from port_min up. */
 REPL_RESULT repl_parse_address(const char *text, unsigned port_min, struct repl_error *err);
 bool repl_volume_name_valid(const char *name);

@@ -211,6 +211,8 @@ repl_result repl_config_store(const struct repl_config_option *option, void *tar
         return store_duration(option, field, value, err);
     case REPL_CONFIG_COUNT:
         return store_count(option, field, value, err);
+    case REPL_CONFIG_BANDWIDTH:
+        return repl_parse_bandwidth(value, field, err);
     case REPL_CONFIG_YES_NO:
         return store_choice(field, value, "yes", "no", err);
     case REPL_CONFIG_PEER_ROLE:

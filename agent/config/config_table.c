@@ -55,6 +55,11 @@ const struct repl_config_option repl_config_options[] = {
      IN_CONFIG(spool_limit_bytes), "10 GiB", 64 * MIB, PIB,
      "What the spool may hold while the site cannot be reached. Beyond it, points are given up "
      "and only what changed is remembered."},
+    {REPL_CONFIG_AGENT, "bandwidth", REPL_ROLE_AGENT, REPL_CONFIG_BANDWIDTH, IN_CONFIG(bandwidth),
+     "", 0, 0,
+     "Bytes a second that segments may take, all volumes together, and others for times of the "
+     "day, by the clock of the host: \"20 MiB, 5 MiB 08:00-18:00, 0 22:00-06:00\". 0 is no limit. "
+     "Of times that overlap the first counts. What does not fit waits in the spool."},
     {REPL_CONFIG_AGENT, "workers", REPL_ROLE_AGENT, REPL_CONFIG_COUNT, IN_CONFIG(workers),
      "0", 0, 256, HELP_WORKERS},
     {REPL_CONFIG_AGENT, "nice", REPL_ROLE_AGENT, REPL_CONFIG_COUNT, IN_CONFIG(nice),
@@ -224,6 +229,9 @@ void repl_config_print_range(FILE *out, const struct repl_config_option *option)
         break;
     case REPL_CONFIG_COUNT:
         fprintf(out, "a number from %" PRIu64 " to %" PRIu64, option->min, option->max);
+        break;
+    case REPL_CONFIG_BANDWIDTH:
+        fputs("sizes, each with a time HH:MM-HH:MM or one without", out);
         break;
     case REPL_CONFIG_YES_NO:
         fputs("yes or no", out);

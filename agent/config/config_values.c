@@ -103,6 +103,80 @@ repl_result repl_parse_duration(const char *text, int64_t *ms, struct repl_error
     return REPL_SUCCESS;
 }
 
+/* Less would not get a point to the site in a day. */
+#define BANDWIDTH_MIN 16384u
+
+/* "HH:MM" at *text; 24:00 is the end of the day. */
+static bool take_time(const char **text, uint32_t *second)
+{
+    const char *t = *text;
+    for (size_t i = 0; i < 5; i++) {
+        if (i == 2 ? t[i] != ':' : !isdigit((unsigned char)t[i]))
+            return false;
+    }
+    uint32_t hour = (uint32_t)(t[0] - '0') * 10 + (uint32_t)(t[1] - '0');
+    uint32_t minute = (uint32_t)(t[3] - '0') * 10 + (uint32_t)(t[4] - '0');
+    *second = hour * 3600 + minute * 60;
+    *text += 5;
+    return minute < 60 && *second <= REPL_PACE_DAY_S;
+}
+
+/* One item without the blanks around it: "5 MiB" or "5 MiB 08:00-18:00". */
+static repl_result bandwidth_item(char *item, struct repl_pace_plan *plan, bool *rest_given,
+                                  struct repl_error *err)
+{
+    struct repl_pace_window window = {0};
+    char *blank = strrchr(item, ' ');
+    const char *when = blank != NULL && strchr(blank, ':') != NULL ? blank + 1 : NULL;
+    if (when != NULL) {
+        bool good = take_time(&when, &window.from_s) && *when++ == '-' &&
+                    take_time(&when, &window.to_s) && *when == '\0' &&
+                    window.from_s != window.to_s && window.from_s < REPL_PACE_DAY_S;
+        if (!good)
+            return repl_fail(err, REPL_E_USAGE,
+                             "\"%s\" is no time of the day: write HH:MM-HH:MM, such as 08:00-18:00 "
+                             "or 22:00-06:00",
+                             blank + 1);
+        *blank = '\0';
+    }
+    REPL_TRY(repl_parse_size(item, &window.bytes_per_s, err));
+    if (window.bytes_per_s != 0 && window.bytes_per_s < BANDWIDTH_MIN)
+        return repl_fail(err, REPL_E_USAGE,
+                         "%s a second is too little: at least %u bytes, or 0 "
+                         "for no limit",
+                         item, BANDWIDTH_MIN);
+    if (when == NULL && *rest_given)
+        return repl_fail(err, REPL_E_USAGE,
+                         "%s: there is a size without a time already: give this one a time", item);
+    if (when != NULL && plan->count == REPL_PACE_WINDOWS_MAX)
+        return repl_fail(err, REPL_E_USAGE, "more than %u times", REPL_PACE_WINDOWS_MAX);
+    if (when != NULL) {
+        plan->windows[plan->count++] = window;
+    } else {
+        plan->bytes_per_s = window.bytes_per_s;
+        *rest_given = true;
+    }
+    return REPL_SUCCESS;
+}
+
+repl_result repl_parse_bandwidth(const char *text, struct repl_pace_plan *plan,
+                                 struct repl_error *err)
+{
+    char copy[512];
+    bool rest_given = false;
+    *plan = (struct repl_pace_plan){0};
+    if ((size_t)snprintf(copy, sizeof copy, "%s", text) >= sizeof copy)
+        return repl_fail(err, REPL_E_USAGE, "the list is too long");
+    for (char *rest = copy, *item; (item = strsep(&rest, ",")) != NULL;) {
+        item += strspn(item, " ");
+        size_t size = strlen(item);
+        while (size > 0 && item[size - 1] == ' ')
+            item[--size] = '\0';
+        REPL_TRY(bandwidth_item(item, plan, &rest_given, err));
+    }
+    return REPL_SUCCESS;
+}
+
 static bool host_valid(const char *host, size_t size)
 {
     bool bracketed = size > 2 && host[0] == '[' && host[size - 1] == ']';

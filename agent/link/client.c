@@ -36,6 +36,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 
 #include "base/ensure.h"
 #include "link/pulse.h"
@@ -44,6 +45,7 @@
 #define NS_PER_MS            1000000ll
 #define LOOKS_PER_TIMEOUT    8
 #define LOOK_INTERVAL_MS_MIN 10
+#define REFILL_NS            (10 * NS_PER_MS) /* how often bandwidth is given out */
 
 enum request_state {
     REQUEST_QUEUED,
@@ -57,8 +59,10 @@ struct client_request {
     struct repl_request *request; /* NULL: cancelled */
     struct client_request *previous, *next;
     enum request_state state;
-    bool paused; /* read_body had nothing */
-    bool resume; /* repl_request_resume was called */
+    bool paused;    /* read_body had nothing, or may not go on yet: */
+    bool throttled; /* it waits for bandwidth */
+    bool resume;    /* repl_request_resume was called */
+    uint64_t grant; /* bytes of bandwidth it was given and has not used */
     curl_socket_t socket;
     struct link_pulse pulse;
 };
@@ -78,6 +82,9 @@ struct repl_client {
     struct repl_timer timeout;                       /* libcurl's */
     struct repl_timer kick;
     struct repl_timer watch;
+    struct repl_pace_plan bandwidth;
+    struct repl_pace pace;
+    struct repl_timer refill;
     int64_t heard_ns; /* when a packet last came on any connection, as far as we looked */
     bool inside;      /* libcurl is at work and may call back */
     bool *freed;      /* set by repl_client_free for the frame that called back */
@@ -251,18 +258,89 @@ static void request_answered(struct link_transfer *transfer)
     client_kick(impl->client);
 }
 
+/* --- the bandwidth --------------------------------------------------------------------------- */
+
+static uint64_t bandwidth_now(const struct repl_pace_plan *plan)
+{
+    struct tm local;
+    time_t now = time(NULL);
+    localtime_r(&now, &local);
+    return repl_pace_rate(plan, (uint32_t)(local.tm_hour * 3600 + local.tm_min * 60 +
+                                           (local.tm_sec < 60 ? local.tm_sec : 59)));
+}
+
+static bool any_throttled(const struct repl_client *client)
+{
+    bool any = false;
+    for (const struct client_request *impl = client->requests; impl != NULL; impl = impl->next)
+        any = any || impl->throttled;
+    return any;
+}
+
+/* How much of a piece may go now. 0: none until it is given some. Where several want to send, all
+ * wait for the refill, which shares evenly; one alone takes what there is. */
+static size_t bandwidth_take(struct client_request *impl, size_t want)
+{
+    struct repl_client *client = impl->client;
+    int64_t now_ns = repl_now_mono_ns(), until_ns;
+    uint64_t rate = bandwidth_now(&client->bandwidth);
+    if (rate == 0)
+        return want;
+    if (impl->grant == 0 && !any_throttled(client))
+        impl->grant = repl_pace_take(&client->pace, now_ns, rate, want, &until_ns);
+    size_t taken = impl->grant < want ? (size_t)impl->grant : want;
+    impl->grant -= taken;
+    impl->throttled = impl->paused = taken == 0;
+    if (impl->throttled && client->refill.heap_slot == 0)
+        repl_timer_arm(client->loop, &client->refill, now_ns + REFILL_NS);
+    return taken;
+}
+
+/* Bytes it does not need now are the others'. */
+static void bandwidth_give(struct client_request *impl, uint64_t bytes)
+{
+    repl_pace_give(&impl->client->pace, bytes + impl->grant);
+    impl->grant = 0;
+}
+
+static void client_refilled(struct repl_timer *timer)
+{
+    struct repl_client *client = timer->context;
+    int64_t now_ns = repl_now_mono_ns(), until_ns = now_ns;
+    uint64_t rate = bandwidth_now(&client->bandwidth), waiting = 0;
+    for (struct client_request *impl = client->requests; impl != NULL; impl = impl->next)
+        waiting += impl->throttled;
+    uint64_t all = repl_pace_take(&client->pace, now_ns, rate, UINT64_MAX, &until_ns);
+    uint64_t share = waiting > 0 ? all / waiting : 0;
+    if (rate != 0)
+        repl_pace_give(&client->pace, all - share * waiting);
+    for (struct client_request *impl = client->requests; impl != NULL; impl = impl->next) {
+        if (!impl->throttled)
+            continue;
+        impl->grant = rate != 0 ? share : 0;
+        impl->throttled = false;
+        impl->resume = true;
+    }
+    client_kick(client);
+}
+
 static size_t request_read(char *buffer, size_t size, size_t count, void *context)
 {
     struct client_request *impl = context;
     if (impl->state == REQUEST_CANCELLED)
         return CURL_READFUNC_ABORT;
-    size_t got = impl->request->read_body(impl->request, buffer, size * count);
+    size_t room = bandwidth_take(impl, size * count);
+    if (room == 0)
+        return CURL_READFUNC_PAUSE;
+    size_t got = impl->request->read_body(impl->request, buffer, room);
     if (impl->state == REQUEST_CANCELLED)
         return CURL_READFUNC_ABORT;
+    if (got == REPL_BODY_PAUSE || got < room)
+        bandwidth_give(impl, got == REPL_BODY_PAUSE ? room : room - got);
     impl->paused = got == REPL_BODY_PAUSE;
     if (impl->paused)
         return CURL_READFUNC_PAUSE;
-    ensure(got <= size * count);
+    ensure(got <= room);
     return got;
 }
 
@@ -274,7 +352,7 @@ static void request_unpause(struct client_request *impl)
     impl->resume = false;
     if (!impl->paused)
         return;
-    impl->paused = false;
+    impl->paused = impl->throttled = false;
     link_transfer_touch(&impl->transfer, repl_now_mono_ns());
     client->inside = true;
     curl_easy_pause(impl->transfer.easy, CURLPAUSE_CONT);
@@ -428,6 +506,8 @@ repl_result repl_client_new(struct repl_loop *loop, const struct repl_client_opt
     client->timeout = (struct repl_timer){.fire = client_timeout_fired, .context = client};
     client->kick = (struct repl_timer){.fire = client_kicked, .context = client};
     client->watch = (struct repl_timer){.fire = client_watched, .context = client};
+    client->refill = (struct repl_timer){.fire = client_refilled, .context = client};
+    client->bandwidth = options->bandwidth;
     repl_result result = link_site_init(&client->site, options, err);
     if (repl_ok(result))
         result = client_multi_new(client, err);
@@ -454,6 +534,7 @@ void repl_client_free(struct repl_client *client)
     repl_timer_cancel(&client->timeout);
     repl_timer_cancel(&client->kick);
     repl_timer_cancel(&client->watch);
+    repl_timer_cancel(&client->refill);
     link_site_fini(&client->site);
     if (client->freed != NULL)
         *client->freed = true;

@@ -8,16 +8,19 @@
 
 #include "link/keys.h"
 #include "loop/loop.h"
+#include "pace.h"
 
 struct repl_client;
 
 struct repl_client_options {
-    const char *address;            /* "host:port", "[v6]:port" */
-    const char *key_path;           /* our key file */
-    struct repl_digest fingerprint; /* of the site's key */
-    unsigned connect_timeout_ms;    /* 0: 10 s */
-    unsigned stall_timeout_ms;      /* no byte either way for so long ends a request; 0: 30 s */
-    unsigned silence_timeout_ms;    /* not even an acknowledgement ends all requests; 0: 7 s */
+    const char *address;             /* "host:port", "[v6]:port" */
+    const char *key_path;            /* our key file */
+    struct repl_digest fingerprint;  /* of the site's key */
+    unsigned connect_timeout_ms;     /* 0: 10 s */
+    unsigned stall_timeout_ms;       /* no byte either way for so long ends a request; 0: 30 s */
+    unsigned silence_timeout_ms;     /* not even an acknowledgement ends all requests; 0: 7 s */
+    struct repl_pace_plan bandwidth; /* of all streamed bodies together; those under way share it
+                                        evenly. By the clock of the host's time zone */
 };
 
 REPL_RESULT repl_client_new(struct repl_loop *loop, const struct repl_client_options *options,

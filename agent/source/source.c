@@ -171,6 +171,7 @@ static repl_result source_start(struct source *s, struct repl_error *err)
         .address = config->remote_address,
         .key_path = config->key,
         .fingerprint = config->remote_fingerprint,
+        .bandwidth = config->bandwidth,
     };
     const struct repl_loop_options loop = {.workers = config->workers,
                                            .worker_nice = (int)config->nice};

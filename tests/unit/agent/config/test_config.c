@@ -305,7 +305,7 @@ static void test_options_refused(void **state)
     (void)state;
     expect_error("[agent]\nspol_limit = 1G\n", REPL_ROLE_AGENT,
                  "f.conf:2: [agent] has no option \"spol_limit\": it has key, state, control, "
-                 "guard, spool_limit, workers, nice");
+                 "guard, spool_limit, bandwidth, workers, nice");
     expect_error("[volume a]\ndevice = /dev/vdb\n", REPL_ROLE_SITE,
                  "f.conf:2: [volume a] device belongs in the file of the agent, and this one is "
                  "read for the site: remove the line");
@@ -574,6 +574,48 @@ static void test_durations(void **state)
     }
 }
 
+static void test_bandwidths(void **state)
+{
+    (void)state;
+    struct repl_pace_plan plan;
+    struct repl_error err;
+    assert_true(repl_ok(repl_parse_bandwidth("20 MiB", &plan, &err)));
+    assert_true(plan.bytes_per_s == 20 << 20 && plan.count == 0);
+    assert_true(repl_ok(
+        repl_parse_bandwidth("20 MiB , 5M 08:00-18:30,0 22:00-06:00,1M 23:00-24:00", &plan, &err)));
+    assert_true(plan.bytes_per_s == 20 << 20 && plan.count == 3);
+    const struct repl_pace_window *w = plan.windows;
+    assert_true(w[0].bytes_per_s == 5 << 20 && w[0].from_s == 8 * 3600 && w[0].to_s == 66600);
+    assert_true(w[1].bytes_per_s == 0 && w[1].from_s == 22 * 3600 && w[1].to_s == 6 * 3600);
+    assert_true(w[2].to_s == REPL_PACE_DAY_S);
+    assert_true(repl_ok(repl_parse_bandwidth("5M 08:00-18:00", &plan, &err)));
+    assert_true(plan.bytes_per_s == 0 && plan.count == 1);
+    static const char *const bad[] = {
+        "",
+        ",",
+        "5",
+        "16383",
+        "5 MB",
+        "5M 8:00-18:00",
+        "5M 08:00 - 18:00",
+        "5M 08:00-18:60",
+        "5M 08:00-25:00",
+        "5M 24:00-06:00",
+        "5M 08:00-08:00",
+        "5M 08:00-",
+        "5M 08:00-18:00x",
+        "5M, 6M",
+        "08:00-18:00",
+        "5M 08:00-18:00 5M",
+        "1M 01:00-02:00,1M 02:00-03:00,1M 03:00-04:00,1M 04:00-05:00,1M 05:00-06:00,"
+        "1M 06:00-07:00,1M 07:00-08:00,1M 08:00-09:00,1M 09:00-10:00",
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        if (repl_ok(repl_parse_bandwidth(bad[i], &plan, &err)))
+            fail_msg("\"%s\" was taken", bad[i]);
+    }
+}
+
 static void test_counts(void **state)
 {
     (void)state;
@@ -667,6 +709,7 @@ int main(void)
         cmocka_unit_test(test_load_refused),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_bandwidths),
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_volume_names),

@@ -406,6 +406,74 @@ static void test_paused_is_not_stalled(void **state)
     repl_client_free(client);
 }
 
+/* --- bandwidth ------------------------------------------------------------------------------- */
+
+#define BANDWIDTH (8 * MIB) /* a second */
+
+static struct repl_client *narrow_client(struct world *world, uint64_t bytes_per_s)
+{
+    struct repl_error err = {0};
+    struct repl_client *client;
+    struct repl_client_options options = {.address = world->address,
+                                          .key_path = world->host_key,
+                                          .fingerprint = world->site,
+                                          .stall_timeout_ms = 200,
+                                          .bandwidth = {.bytes_per_s = bytes_per_s}};
+    must(repl_client_new(world->loop, &options, &client, &err), &err);
+    return client;
+}
+
+/* Bodies at once, each begun later than the one before: together they take what there is, and share
+ * it. */
+static void test_bandwidth_is_shared(void **state)
+{
+    struct world *world = *state;
+    struct repl_client *client = narrow_client(world, BANDWIDTH);
+    struct call calls[3];
+    double before[3], sent[3], sum = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        call_init(&calls[i], world, "PUT", "/swallow");
+        call_stream(&calls[i], 64 * MIB);
+        call_start(&calls[i], client);
+        pump_for(world, 500);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        before[i] = (double)calls[i].produced;
+    int64_t begin_ns = repl_now_mono_ns();
+    pump_for(world, 1500);
+    double could = BANDWIDTH * (double)(repl_now_mono_ns() - begin_ns) / 1e9;
+    for (unsigned i = 0; i < 3; i++) {
+        sent[i] = (double)calls[i].produced - before[i];
+        sum += sent[i];
+    }
+    print_message("of %.1f MiB three bodies took %.2f, %.2f and %.2f\n", could / MIB, sent[0] / MIB,
+                  sent[1] / MIB, sent[2] / MIB);
+    assert_true(sum <= could + 0.3 * BANDWIDTH && sum >= 0.7 * could);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(sent[i] > 0.2 * sum);
+        assert_false(calls[i].done); /* waiting for bandwidth is no stall */
+        repl_request_cancel(&calls[i].request);
+        call_fini(&calls[i]);
+    }
+    repl_client_free(client);
+}
+
+/* So narrow that a body takes longer than the time after which a stall is told. */
+static void test_bandwidth_is_no_stall(void **state)
+{
+    struct world *world = *state;
+    struct repl_client *client = narrow_client(world, 16384);
+    struct call call;
+    call_init(&call, world, "PUT", "/swallow");
+    call_stream(&call, 20000);
+    int64_t begin_ns = repl_now_mono_ns();
+    call_run(&call, client);
+    assert_true(repl_now_mono_ns() - begin_ns >= INT64_C(900000000));
+    expect_answer(&call, 404, "/swallow");
+    call_fini(&call);
+    repl_client_free(client);
+}
+
 /* --- keys ------------------------------------------------------------------------------------ */
 
 static void test_clients_are_told_apart(void **state)
@@ -669,6 +737,8 @@ int main(void)
         TEST(test_stalled_answer),
         TEST(test_stalled_upload),
         TEST(test_paused_is_not_stalled),
+        TEST(test_bandwidth_is_shared),
+        TEST(test_bandwidth_is_no_stall),
         TEST(test_clients_are_told_apart),
         TEST(test_wrong_site),
         TEST(test_site_changes_its_key),
