@@ -33,7 +33,7 @@ static void pace_fill(struct repl_pace *pace, int64_t now_ns, uint64_t rate)
         *pace = (struct repl_pace){.begun = true, .filled_ns = now_ns, .bytes = most};
         return;
     }
-    /* at most a quarter of a second of it: no overflow below 2^64 ns bytes, some 70 GB/s */
+    /* of a quarter of a second at most: 2^28 ns times 2^36 bytes is no overflow yet */
     uint64_t more = passed_ns > 0 ? (uint64_t)passed_ns * rate / SECOND_NS : 0;
     if (more == 0)
         return; /* what a fraction makes is not lost: the time stays */

@@ -14,7 +14,7 @@
 #define REPL_PACE_WINDOWS_MAX 8u
 #define REPL_PACE_DAY_S       86400u
 
-/* [from, to) of each day, local time; from > to: over midnight. */
+/* [from, to) of each day, local time; from > to: over midnight. A limit is at most 2^36. */
 struct repl_pace_window {
     uint32_t from_s, to_s;
     uint64_t bytes_per_s; /* 0: no limit */

@@ -105,6 +105,7 @@ repl_result repl_parse_duration(const char *text, int64_t *ms, struct repl_error
 
 /* Less would not get a point to the site in a day. */
 #define BANDWIDTH_MIN 16384u
+#define BANDWIDTH_MAX (UINT64_C(64) << 30)
 
 /* "HH:MM" at *text; 24:00 is the end of the day. */
 static bool take_time(const char **text, uint32_t *second)
@@ -140,11 +141,10 @@ static repl_result bandwidth_item(char *item, struct repl_pace_plan *plan, bool 
         *blank = '\0';
     }
     REPL_TRY(repl_parse_size(item, &window.bytes_per_s, err));
-    if (window.bytes_per_s != 0 && window.bytes_per_s < BANDWIDTH_MIN)
+    if (window.bytes_per_s != 0 &&
+        (window.bytes_per_s < BANDWIDTH_MIN || window.bytes_per_s > BANDWIDTH_MAX))
         return repl_fail(err, REPL_E_USAGE,
-                         "%s a second is too little: at least %u bytes, or 0 "
-                         "for no limit",
-                         item, BANDWIDTH_MIN);
+                         "%s a second is no limit: write 16 KiB to 64 GiB, or 0 for none", item);
     if (when == NULL && *rest_given)
         return repl_fail(err, REPL_E_USAGE,
                          "%s: there is a size without a time already: give this one a time", item);

@@ -595,6 +595,7 @@ static void test_bandwidths(void **state)
         ",",
         "5",
         "16383",
+        "65G",
         "5 MB",
         "5M 8:00-18:00",
         "5M 08:00 - 18:00",
