@@ -189,7 +189,7 @@ void repl_journal_welcome(const struct repl_journal *j, int64_t received_ns, int
     if (j->upload.active && !j->upload.committing) {
         out->staged_to_seq = j->upload.to_seq;
         out->staged_part = j->upload.part;
-        out->staged_created_ns = j->upload.created_ns;
+        out->staged_created_ns = j->upload.header.created_ns;
         out->staged_bytes = j->upload.bytes;
     }
 }
@@ -212,6 +212,7 @@ enum repl_verdict repl_journal_upload_begin(struct repl_journal *j, uint64_t to_
     if (u->committing)
         return refuse(refusal, REPL_REFUSAL_BUSY, "the segment before is still being committed");
     if (offset == 0) {
+        repl_journal_upload_drop(j);
         *u = (struct repl_journal_upload){.active = true, .to_seq = to_seq, .part = part};
         return REPL_VERDICT_ACCEPT;
     }
@@ -222,12 +223,33 @@ enum repl_verdict repl_journal_upload_begin(struct repl_journal *j, uint64_t to_
     return REPL_VERDICT_ACCEPT;
 }
 
-/* What can be told from the header alone. */
-static enum repl_verdict header_check(const struct repl_journal *j,
-                                      const struct repl_segment_header *header,
-                                      struct repl_refusal *refusal)
+enum repl_verdict repl_journal_ahead_begin(struct repl_journal *j, uint64_t to_seq, uint32_t part,
+                                           struct repl_journal_upload **upload,
+                                           struct repl_refusal *refusal)
 {
-    unsigned long long from = header->from_seq, to = header->to_seq;
+    const struct repl_journal_upload *u = &j->upload;
+    if (!j->exists)
+        return refuse(refusal, REPL_REFUSAL_GREET, "no hello was said for this volume");
+    if (is_head(j, to_seq, part))
+        return REPL_VERDICT_DUPLICATE;
+    if (u->active && u->to_seq == to_seq && u->part == part)
+        return refuse(refusal, REPL_REFUSAL_BUSY, "another connection brings this segment");
+    if (u->active && !(part == 0 && to_seq > u->to_seq) &&
+        !(part == u->part + 1 && to_seq == u->to_seq))
+        return refuse(refusal, REPL_REFUSAL_GREET,
+                      "segment %llu.%u cannot follow segment %llu.%u, which is on its way",
+                      (unsigned long long)to_seq, part, (unsigned long long)u->to_seq, u->part);
+    *upload = u->active ? &j->ahead : &j->upload;
+    **upload = (struct repl_journal_upload){.active = true, .to_seq = to_seq, .part = part};
+    return REPL_VERDICT_ACCEPT;
+}
+
+/* What can be told from the header alone, wherever the segment stands in the history. */
+static enum repl_verdict owner_check(const struct repl_journal *j,
+                                     const struct repl_segment_header *header,
+                                     struct repl_refusal *refusal)
+{
+    unsigned long long to = header->to_seq;
     if (header->kind != REPL_SEGMENT_CHANGES)
         return refuse(refusal, REPL_REFUSAL_REQUEST, "segment %llu.%u carries no changes", to,
                       header->part);
@@ -239,6 +261,17 @@ static enum repl_verdict header_check(const struct repl_journal *j,
                       "segment %llu.%u is of lineage %llu, the volume belongs to lineage %llu now",
                       to, header->part, (unsigned long long)header->lineage,
                       (unsigned long long)j->lineage);
+    return REPL_VERDICT_ACCEPT;
+}
+
+static enum repl_verdict header_check(const struct repl_journal *j,
+                                      const struct repl_segment_header *header,
+                                      struct repl_refusal *refusal)
+{
+    unsigned long long from = header->from_seq, to = header->to_seq;
+    enum repl_verdict verdict = owner_check(j, header, refusal);
+    if (verdict != REPL_VERDICT_ACCEPT)
+        return verdict;
     if (!continues(j, header->from_seq, header->to_seq, header->part))
         return refuse(refusal, REPL_REFUSAL_GREET,
                       "segment (%llu, %llu].%u does not follow the head %llu.%u", from, to,
@@ -251,30 +284,47 @@ static enum repl_verdict header_check(const struct repl_journal *j,
     return REPL_VERDICT_ACCEPT;
 }
 
-enum repl_verdict repl_journal_upload_header(struct repl_journal *j,
+enum repl_verdict repl_journal_upload_header(struct repl_journal *j, struct repl_journal_upload *u,
                                              const struct repl_segment_header *header,
                                              struct repl_refusal *refusal)
 {
-    struct repl_journal_upload *u = &j->upload;
     ensure(u->active && !u->committing);
     if (header->to_seq != u->to_seq || header->part != u->part)
         return refuse(refusal, REPL_REFUSAL_REQUEST,
                       "segment %llu.%u was sent under the name %llu.%u",
                       (unsigned long long)header->to_seq, header->part,
                       (unsigned long long)u->to_seq, u->part);
-    u->created_ns = header->created_ns;
-    return header_check(j, header, refusal);
+    u->header = *header;
+    u->header_known = true;
+    return u == &j->ahead ? owner_check(j, header, refusal) : header_check(j, header, refusal);
 }
 
-void repl_journal_upload_grow(struct repl_journal *j, uint64_t size)
+void repl_journal_upload_grow(struct repl_journal_upload *upload, uint64_t size)
 {
-    ensure(j->upload.active && !j->upload.committing);
-    j->upload.bytes += size;
+    ensure(upload->active && !upload->committing);
+    upload->bytes += size;
+}
+
+void repl_journal_ahead_drop(struct repl_journal *j)
+{
+    j->ahead = (struct repl_journal_upload){0};
 }
 
 void repl_journal_upload_drop(struct repl_journal *j)
 {
     j->upload = (struct repl_journal_upload){0};
+    repl_journal_ahead_drop(j);
+}
+
+enum repl_verdict repl_journal_upload_next(struct repl_journal *j, struct repl_refusal *refusal)
+{
+    j->upload = j->ahead;
+    repl_journal_ahead_drop(j);
+    if (!j->upload.header_known ||
+        header_check(j, &j->upload.header, refusal) == REPL_VERDICT_ACCEPT)
+        return REPL_VERDICT_ACCEPT;
+    repl_journal_upload_drop(j);
+    return REPL_VERDICT_REFUSE;
 }
 
 enum repl_verdict repl_journal_check(struct repl_journal *j,

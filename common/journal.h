@@ -13,6 +13,9 @@
  *
  *   staged bytes synced -> checked -> published under its name -> COMMIT record
  *   appended and synced -> applied -> acknowledged
+ *
+ * Meanwhile the segment behind it may be received: the upload ahead, which takes
+ * the first one's place when that is committed and goes when that is given up.
  */
 #ifndef REPL_JOURNAL_H
 #define REPL_JOURNAL_H
@@ -25,9 +28,10 @@
 struct repl_journal_upload {
     bool active;     /* bytes of it are held */
     bool committing; /* all bytes are there and on their way through the commit sequence */
+    bool header_known;
     uint64_t to_seq;
     uint32_t part;
-    int64_t created_ns;
+    struct repl_segment_header header;
     uint64_t bytes;
 };
 
@@ -56,7 +60,8 @@ struct repl_journal {
      * points are the source's. */
     bool clock_known;
     int64_t clock_offset_ns;
-    struct repl_journal_upload upload;
+    struct repl_journal_upload upload; /* of the segment that follows the head */
+    struct repl_journal_upload ahead;  /* of the one behind it */
 };
 
 void repl_journal_init(struct repl_journal *journal);
@@ -82,20 +87,33 @@ enum repl_verdict repl_journal_hello(struct repl_journal *journal, const char *n
 void repl_journal_welcome(const struct repl_journal *journal, int64_t received_ns, int64_t now_ns,
                           struct repl_welcome *out);
 
-/* A segment's bytes are about to arrive, from offset on. For offset 0 anything held of another
- * upload is given up. */
+/* A segment's bytes are about to arrive, from offset on. For offset 0 anything held of other
+ * uploads is given up. */
 enum repl_verdict repl_journal_upload_begin(struct repl_journal *journal, uint64_t to_seq,
                                             uint32_t part, uint64_t offset,
                                             struct repl_refusal *refusal);
-/* Its header has arrived (offset 0 only): early, so that what cannot be appended is not received
- * first. */
+/* Those of the segment behind the one that is on its way, from its start on; what was held ahead
+ * before is given up. On ACCEPT *upload is where they belong: journal->ahead, or journal->upload
+ * where nothing else is on its way any more. */
+enum repl_verdict repl_journal_ahead_begin(struct repl_journal *journal, uint64_t to_seq,
+                                           uint32_t part, struct repl_journal_upload **upload,
+                                           struct repl_refusal *refusal);
+/* The header of either has arrived (offset 0 only): early, so that what cannot be appended is not
+ * received first. */
 enum repl_verdict repl_journal_upload_header(struct repl_journal *journal,
+                                             struct repl_journal_upload *upload,
                                              const struct repl_segment_header *header,
                                              struct repl_refusal *refusal);
 /* size more bytes are held. */
-void repl_journal_upload_grow(struct repl_journal *journal, uint64_t size);
-/* What is held is worth nothing: to be sent again from the start. */
+void repl_journal_upload_grow(struct repl_journal_upload *upload, uint64_t size);
+/* What is held is worth nothing, and what came ahead of its turn neither: to be sent again from
+ * the start. */
 void repl_journal_upload_drop(struct repl_journal *journal);
+void repl_journal_ahead_drop(struct repl_journal *journal);
+/* The upload has been committed and applied: what came ahead of its turn is the upload now, if it
+ * follows. Refused, it is dropped. */
+enum repl_verdict repl_journal_upload_next(struct repl_journal *journal,
+                                           struct repl_refusal *refusal);
 
 /* The whole segment has been opened and verified: does it continue the history? On ACCEPT *commit
  * is the record to be made durable. */

@@ -82,12 +82,24 @@ static bool sent_make_room(struct repl_pipeline *p)
     return true;
 }
 
-/* The segment on its way is complete: before its end is sent, remember it. */
+/* The oldest that is on its way and whose end may not be sent yet. */
+static const struct repl_ship_segment *unreleased(const struct repl_pipeline *p)
+{
+    for (size_t i = 0; i < p->ship.segment_count; i++) {
+        const struct repl_ship_segment *s = &p->ship.segments[i];
+        if (s->number > p->released && repl_ship_in_flight(&p->ship, s->number))
+            return s;
+        if (i > p->ship.acknowledged)
+            break; /* no more than two are */
+    }
+    return NULL;
+}
+
+/* A segment on its way is complete: before its end is sent, remember it. */
 static void remember_sending(struct repl_pipeline *p)
 {
-    const struct repl_ship_segment *s =
-        p->sending != 0 ? repl_ship_find(&p->ship, p->sending) : NULL;
-    if (s == NULL || !s->complete || p->released >= s->number || p->state_due || p->state_out)
+    const struct repl_ship_segment *s = unreleased(p);
+    if (s == NULL || !s->complete || p->state_due || p->state_out)
         return;
     if (repl_pipeline_place_of(&p->state, &s->digest) >= 0) {
         p->released = s->number;
@@ -269,8 +281,12 @@ static int64_t ship_drain(struct repl_pipeline *p, int64_t now_ns)
             break;
         case REPL_SHIP_SEND:
             p->send_due = true;
-            p->send_number = p->sending = action.number;
+            p->send_number = action.number;
             p->send_offset = action.offset;
+            break;
+        case REPL_SHIP_SEND_AHEAD:
+            p->ahead_due = true;
+            p->ahead_number = action.number;
             break;
         case REPL_SHIP_SEND_SUPPLY:
             p->supply_due = true;
@@ -359,6 +375,10 @@ static bool link_next(struct repl_pipeline *p, struct repl_pipeline_action *acti
         action->type = REPL_PIPELINE_SEND;
         action->number = p->send_number;
         action->offset = p->send_offset;
+    } else if (repl_pipeline_take_due(&p->ahead_due) &&
+               repl_ship_in_flight(&p->ship, p->ahead_number)) {
+        action->type = REPL_PIPELINE_SEND_AHEAD;
+        action->number = p->ahead_number;
     } else {
         return false;
     }
@@ -424,11 +444,15 @@ void repl_pipeline_welcome(struct repl_pipeline *p, const struct repl_welcome *w
 static void request_ended(struct repl_pipeline *p)
 {
     p->send_due = p->supply_due = p->hello_due = p->recover_due = false;
-    p->sending = 0;
 }
 
-void repl_pipeline_ack(struct repl_pipeline *p, const struct repl_ack *ack, int64_t now_ns)
+void repl_pipeline_ack(struct repl_pipeline *p, uint64_t number, const struct repl_ack *ack,
+                       int64_t now_ns)
 {
+    if (!repl_ship_in_turn(&p->ship, number)) {
+        repl_ship_ahead_ack(&p->ship, ack);
+        return;
+    }
     request_ended(p);
     repl_ship_ack(&p->ship, ack, now_ns);
 }

@@ -49,7 +49,9 @@ enum repl_pipeline_action_type {
     REPL_PIPELINE_HELLO,      /* send hello; then welcome, refused or lost */
     REPL_PIPELINE_SEND,       /* send segment number from offset, as far as it is built; not its
                                  last REPL_SEGMENT_FOOTER_SIZE bytes before RELEASE */
-    REPL_PIPELINE_RELEASE,    /* all of segment number may be sent, now and whenever it is again */
+    REPL_PIPELINE_SEND_AHEAD, /* the same from its start on, ahead of its turn (ship.h) */
+    REPL_PIPELINE_RELEASE,    /* all of segment number, and of those before it, may be sent, now and
+                                 whenever it is again */
     REPL_PIPELINE_SUPPLY,     /* send the chunks the site said are missing; then supplied or lost */
     REPL_PIPELINE_DROP,       /* segment number is done with: end its request if there is one,
                                  remove it from the spool if a byte of it came there */
@@ -169,9 +171,8 @@ struct repl_pipeline {
     int64_t audit_delay_ns;
     enum repl_settle settle;
     bool state_due, state_out, checkpoint_out, hello_due, recover_due;
-    bool supply_due, send_due, check_due;
-    uint64_t send_number, send_offset;
-    uint64_t sending;  /* the segment whose bytes may be on their way; 0: none */
+    bool supply_due, send_due, ahead_due, check_due;
+    uint64_t send_number, send_offset, ahead_number;
     uint64_t released; /* the newest whose end may be sent */
     bool release_due;
     struct repl_buffer drops; /* uint64_t numbers */
@@ -329,7 +330,9 @@ bool repl_pipeline_site_went_back(const struct repl_pipeline *p,
                                   const struct repl_welcome *welcome);
 void repl_pipeline_welcome(struct repl_pipeline *p, const struct repl_welcome *welcome,
                            int64_t now_ns);
-void repl_pipeline_ack(struct repl_pipeline *p, const struct repl_ack *ack, int64_t now_ns);
+/* To the request that sent segment number. */
+void repl_pipeline_ack(struct repl_pipeline *p, uint64_t number, const struct repl_ack *ack,
+                       int64_t now_ns);
 /* Of a report too, if no request is out: that is how an idle source learns that the site has lost
  * the volume. */
 void repl_pipeline_refused(struct repl_pipeline *p, const struct repl_refusal *refusal,

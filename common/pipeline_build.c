@@ -37,8 +37,6 @@ void repl_pipeline_drop(struct repl_pipeline *p, uint64_t number)
 {
     /* Without memory for eight bytes the segment stays in the spool until the next start. */
     repl_ignore(repl_buffer_append(&p->drops, &number, sizeof number, NULL));
-    if (p->sending == number)
-        p->sending = 0;
     if (p->send_number == number)
         p->send_due = p->supply_due = false;
 }

@@ -27,7 +27,8 @@ struct run {
 
 static bool is_free(const struct repl_pipeline *p, const struct repl_pipeline_segment *segment)
 {
-    return segment->kept == 0 && segment->number > p->released && segment->number != p->sending;
+    return segment->kept == 0 && segment->number > p->released &&
+           !repl_ship_in_flight(&p->ship, segment->number);
 }
 
 static bool begins_increment(const struct repl_pipeline *p,

@@ -52,8 +52,15 @@ static struct repl_head segment_head(const struct repl_ship_segment *s)
                               .digest = s->digest};
 }
 
+static void ahead_end(struct repl_ship *ship)
+{
+    ship->ahead = 0;
+    ship->ahead_vain = ship->ahead_acknowledged = false;
+}
+
 static void go_down(struct repl_ship *ship, int64_t now_ns)
 {
+    ahead_end(ship);
     int64_t wait = BACKOFF_FIRST_NS;
     for (unsigned i = 0; i < ship->failures && wait < BACKOFF_MAX_NS; i++)
         wait *= 2;
@@ -65,6 +72,7 @@ static void go_down(struct repl_ship *ship, int64_t now_ns)
 static void halt(struct repl_ship *ship, enum repl_refusal_code code, const char *cause,
                  int64_t now_ns)
 {
+    ahead_end(ship);
     ship->state = REPL_SHIP_HALTED;
     ship->halted_by = code;
     ship->wait_until_ns = now_ns + HALTED_RETRY_NS;
@@ -101,6 +109,18 @@ static bool due_next(struct repl_ship *ship, struct repl_ship_action *action)
         return true;
     }
     return false;
+}
+
+/* The line is free and the site at work: time for the next one, if there is one. */
+static bool ahead_next(struct repl_ship *ship, struct repl_ship_action *action)
+{
+    if (ship->segment_count < 2 || ship->ahead != 0 || ship->ahead_vain || ship->ahead_not_known ||
+        ship->left < ship->segments[0].number)
+        return false;
+    ship->ahead = ship->segments[1].number;
+    action->type = REPL_SHIP_SEND_AHEAD;
+    action->number = ship->ahead;
+    return true;
 }
 
 /* A clock that was set back far must not make the link wait until it has caught up. */
@@ -140,6 +160,8 @@ void repl_ship_next(struct repl_ship *ship, int64_t now_ns, struct repl_ship_act
         }
         action->type = REPL_SHIP_SEND;
         action->offset = ship->resume_offset;
+        if (ship->left >= action->number)
+            ship->left = action->number - 1;
         ship->resume_offset = 0;
         return;
     case REPL_SHIP_CHECKING:
@@ -149,9 +171,41 @@ void repl_ship_next(struct repl_ship *ship, int64_t now_ns, struct repl_ship_act
         action->type = REPL_SHIP_CHECK;
         action->number = ship->segments[0].number;
         return;
-    case REPL_SHIP_GREETING:
     case REPL_SHIP_SENDING:
+        ahead_next(ship, action);
         return;
+    case REPL_SHIP_GREETING:
+        return;
+    }
+}
+
+void repl_ship_left(struct repl_ship *ship, uint64_t number)
+{
+    if (ship->left < number)
+        ship->left = number;
+}
+
+bool repl_ship_in_turn(const struct repl_ship *ship, uint64_t number)
+{
+    return ship->state == REPL_SHIP_SENDING && ship->acknowledged < ship->segment_count &&
+           ship->segments[ship->acknowledged].number == number;
+}
+
+bool repl_ship_in_flight(const struct repl_ship *ship, uint64_t number)
+{
+    return (number != 0 && ship->ahead == number) || repl_ship_in_turn(ship, number);
+}
+
+void repl_ship_ahead_failed(struct repl_ship *ship, uint64_t number, bool unknown)
+{
+    ensure(repl_ship_in_flight(ship, number));
+    ship->ahead_not_known |= unknown;
+    if (ship->ahead == number) {
+        ship->ahead = 0;
+        ship->ahead_vain = true;
+    } else { /* it has become the first meanwhile */
+        ship->state = REPL_SHIP_READY;
+        ship->resume_offset = 0;
     }
 }
 
@@ -212,6 +266,8 @@ void repl_ship_abandon(struct repl_ship *ship, uint64_t number)
 {
     ensure(!last_segment(ship, number)->complete);
     ship->segment_count--;
+    if (ship->ahead == 0 || ship->ahead == number)
+        ahead_end(ship);
     if (ship->segment_count > ship->acknowledged)
         return;
     /* It was the next to be sent, if not under way already. */
@@ -223,6 +279,7 @@ void repl_ship_abandon(struct repl_ship *ship, uint64_t number)
 
 void repl_ship_dropped(struct repl_ship *ship)
 {
+    ahead_end(ship);
     ship->segment_count = 0;
     ship->acknowledged = 0;
     ship->resume_offset = 0;
@@ -238,6 +295,8 @@ void repl_ship_cut(struct repl_ship *ship, uint64_t number, const struct repl_so
     while (i < ship->segment_count && ship->segments[i].number < number)
         i++;
     ship->segment_count = i;
+    if (ship->ahead == 0 || ship->ahead >= number)
+        ahead_end(ship);
     if (i > ship->acknowledged)
         return;
     ship->resume_offset = 0;
@@ -255,6 +314,7 @@ void repl_ship_replace(struct repl_ship *ship, uint64_t first,
         i++;
     ensure(i < ship->segment_count);
     ensure(i > ship->acknowledged || ship->state != REPL_SHIP_SENDING);
+    ensure(ship->ahead < first);
     ship->segments[i] = *merged;
     ship->segment_count = i + 1;
     if (i == ship->acknowledged)
@@ -319,6 +379,7 @@ void repl_ship_welcome(struct repl_ship *ship, const struct repl_welcome *welcom
     static const struct repl_head none;
     ensure(ship->state == REPL_SHIP_GREETING);
     ship->cause[0] = '\0';
+    ship->ahead_not_known = false;
     if (!welcome->known) {
         if (!heads_equal(&ship->head, &none))
             ship->restart_due = true;
@@ -360,6 +421,20 @@ void repl_ship_restarted(struct repl_ship *ship)
     ship->state = REPL_SHIP_READY;
 }
 
+/* The first segment is acknowledged. */
+static void ahead_in_turn(struct repl_ship *ship, int64_t now_ns)
+{
+    bool acknowledged = ship->ahead_acknowledged;
+    bool first = ship->ahead != 0 && ship->acknowledged < ship->segment_count &&
+                 ship->segments[ship->acknowledged].number == ship->ahead;
+    ahead_end(ship);
+    if (!first)
+        return;
+    ship->state = REPL_SHIP_SENDING;
+    if (acknowledged)
+        repl_ship_ack(ship, &ship->ahead_ack, now_ns);
+}
+
 void repl_ship_ack(struct repl_ship *ship, const struct repl_ack *ack, int64_t now_ns)
 {
     ensure(ship->state == REPL_SHIP_SENDING);
@@ -370,6 +445,14 @@ void repl_ship_ack(struct repl_ship *ship, const struct repl_ack *ack, int64_t n
     }
     ship->state = REPL_SHIP_READY;
     ship->failures = ship->greets = ship->damages = 0;
+    ahead_in_turn(ship, now_ns);
+}
+
+void repl_ship_ahead_ack(struct repl_ship *ship, const struct repl_ack *ack)
+{
+    ensure(ship->ahead != 0);
+    ship->ahead_acknowledged = true;
+    ship->ahead_ack = *ack;
 }
 
 static void refused_damaged(struct repl_ship *ship, int64_t now_ns)
@@ -384,6 +467,7 @@ static void refused_damaged(struct repl_ship *ship, int64_t now_ns)
 
 void repl_ship_refused(struct repl_ship *ship, const struct repl_refusal *refusal, int64_t now_ns)
 {
+    ahead_end(ship);
     ship->no_offset = refusal->code == REPL_REFUSAL_DAMAGED;
     snprintf(ship->cause, sizeof ship->cause, "%s", refusal->text);
     switch (refusal->code) {

@@ -2,9 +2,9 @@
  * Getting segments to the site: what the source does about the link, one volume.
  *
  * Events go in (an answer, a lost link, a segment begun or completed), actions
- * come out of repl_ship_next until it says WAIT. Segments are sent one at a
- * time in the order of the chain; a segment may be sent while it is still being
- * built. Nothing here touches a file or a socket.
+ * come out of repl_ship_next until it says WAIT. Segments are sent in the order
+ * of the chain; a segment may be sent while it is still being built. Nothing
+ * here touches a file or a socket.
  *
  *   DOWN --time--> GREETING --welcome--> READY --segment--> SENDING
  *     ^                                    ^                   |
@@ -14,6 +14,13 @@
  *   is damaged there is given up, else it is HALTED.
  *   HALTED: the site refused for a reason that only a person can change; asked
  *   again once a minute, so that the change takes effect by itself.
+ *
+ * When the last byte of the first segment has left, the one behind it is sent
+ * ahead of its turn, so that the line is busy while the site makes the first
+ * one durable. The states above are those of the first segment; what is sent
+ * ahead becomes the first with the ack. Where the first is not acknowledged, or
+ * the site does not want the other one yet, sending ahead has been in vain and
+ * is no failure: the segment is sent in its turn.
  */
 #ifndef REPL_SHIP_H
 #define REPL_SHIP_H
@@ -50,6 +57,9 @@ enum repl_ship_action_type {
     REPL_SHIP_HELLO,        /* send a hello; answer with welcome, refused or lost */
     REPL_SHIP_SEND,         /* send segment number from offset on, which may be its end; answer with
                                ack, ... */
+    REPL_SHIP_SEND_AHEAD,   /* the same ahead of its turn, from its start on; once it
+                               is in turn, answer as to SEND; before, with ahead_ack or
+                               ahead_failed; and end it when it is not in flight any more */
     REPL_SHIP_SEND_SUPPLY,  /* send the chunks the site lacks, then answer with supplied or lost */
     REPL_SHIP_CHECK,        /* read segment number to its last byte; if it is whole answer with
                                checked, else cut it */
@@ -84,7 +94,13 @@ struct repl_ship {
     uint64_t resume_offset; /* of the first segment */
     bool no_offset;         /* it has to be sent from its start */
     bool check_due;
-    unsigned damages; /* of the first segment: refusals as damaged, in a row */
+    unsigned damages;        /* of the first segment: refusals as damaged, in a row */
+    uint64_t left;           /* the newest segment whose last byte has left */
+    uint64_t ahead;          /* the number of the segment that is sent ahead of its turn; 0: none */
+    bool ahead_acknowledged; /* before the first was: the ack waits for that */
+    struct repl_ack ahead_ack;
+    bool ahead_vain;      /* the one behind the first is not to be tried again */
+    bool ahead_not_known; /* the site knows no such thing */
     int64_t wait_until_ns;
     unsigned failures; /* in a row */
     unsigned greets;   /* in a row, without an ack between */
@@ -112,6 +128,19 @@ void repl_ship_complete(struct repl_ship *ship, uint64_t number, const struct re
 /* The one begun last has been given up before it was complete; if it was being sent, the shell has
  * ended that request. */
 void repl_ship_abandon(struct repl_ship *ship, uint64_t number);
+
+/* The last byte of a segment that is being sent is on its way. */
+void repl_ship_left(struct repl_ship *ship, uint64_t number);
+/* An ack to SEND_AHEAD that came before the one of the first segment: answers may overtake each
+ * other on their connections. */
+void repl_ship_ahead_ack(struct repl_ship *ship, const struct repl_ack *ack);
+/* What was begun as SEND_AHEAD was refused, or is still ahead and its answer lost. unknown: the
+ * site does not know what that is, and is not asked again before the next welcome. */
+void repl_ship_ahead_failed(struct repl_ship *ship, uint64_t number, bool unknown);
+/* Whether an answer to a SEND or SEND_AHEAD of this segment is waited for; and whether it is the
+ * first, whose answers are for ack, refused, missing and lost. */
+bool repl_ship_in_flight(const struct repl_ship *ship, uint64_t number);
+bool repl_ship_in_turn(const struct repl_ship *ship, uint64_t number);
 
 /* Segment number and all behind it are gone, of which the site has acknowledged none; the shell has
  * ended a request for one of them. state: knows which of them may have reached the site whole. */

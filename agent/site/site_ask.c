@@ -123,6 +123,10 @@ static bool volume_path_parse(const struct path *path, const char *method, struc
     } else if (path->count == 5 && strcmp(word, "points") == 0) {
         out->kind = SITE_REQUEST_POINTS;
         return number_parse(path->parts[4], strlen(path->parts[4]), &out->after);
+    } else if (path->count == 5 && strcmp(word, "ahead") == 0) {
+        *wanted = "PUT";
+        out->kind = SITE_REQUEST_AHEAD;
+        return id_parse(path->parts[4], &out->id) && out->id.supply == 0;
     } else if (path->count == 5 && strcmp(word, "replica") == 0) {
         out->kind = SITE_REQUEST_DIGESTS;
         return pages_parse(path->parts[4], out);
@@ -188,6 +192,11 @@ int site_ask_parse(const char *method, const char *path, const char *offset, str
                            out->offset > REPL_SEGMENT_HARD_LIMIT)) {
         refusal_write(refusal, REPL_REFUSAL_REQUEST, "Repl-Offset: \"%.40s\" is not an offset",
                       offset);
+        return repl_refusal_status(refusal->code);
+    }
+    if (out->kind == SITE_REQUEST_AHEAD && out->offset != 0) {
+        refusal_write(refusal, REPL_REFUSAL_REQUEST,
+                      "a segment that comes ahead of its turn comes from its start");
         return repl_refusal_status(refusal->code);
     }
     return 0;

@@ -31,7 +31,7 @@ static void sync_work(struct repl_job *job)
     c->result = REPL_SUCCESS;
     if (fsync(c->fd) != 0)
         c->result = repl_fail_errno(&c->err, errno == ENOSPC ? REPL_E_NOSPACE : REPL_E_IO, errno,
-                                    "cannot make %s durable", v->intake.path);
+                                    "cannot make %s durable", v->upload->intake.path);
 }
 
 /* After this the log ends where we think, on the disk too, and knows no segment that is not. */
@@ -58,7 +58,8 @@ static void publish_work(struct repl_job *job)
     c->result = settle(v, &c->id, &c->err);
     if (!repl_ok(c->result))
         return;
-    c->result = store->ops->segment_publish(store, v->name, &c->id, c->fd, v->intake.path, &c->err);
+    c->result =
+        store->ops->segment_publish(store, v->name, &c->id, c->fd, v->upload->intake.path, &c->err);
     if (!repl_ok(c->result)) { /* it may have got its name all the same */
         v->has_orphan = true;
         v->orphan = c->id;
@@ -151,12 +152,10 @@ static void commit_logged(struct site_volume *v, repl_result result, const struc
         return;
     }
     ensure(repl_commit_next(c->step, true) == REPL_COMMIT_DONE);
-    v->bytes_received += v->intake.written;
+    v->bytes_received += v->upload->intake.written;
     v->points += c->record.commit.has_point;
-    repl_journal_upload_drop(&v->journal);
-    v->header_known = false;
-    site_intake_close(&v->intake, false); /* the file has its own name by now */
     site_answer_ack(c->request, v, 201);
+    site_upload_next(v);
     site_volume_follow(v);
     commit_end(v);
 }
@@ -212,16 +211,16 @@ static void commit_run(struct site_volume *v)
 void site_commit_begin(struct site_volume *v, struct site_request *request)
 {
     struct site_commit *c = &v->commit;
-    if (v->intake.feeder != request) /* somebody else took over while it waited */
+    if (v->upload->intake.feeder != request) /* somebody else took over while it waited */
         return;
-    v->intake.feeder = NULL;
+    v->upload->intake.feeder = NULL;
     v->busy = true;
     v->journal.upload.committing = true;
     *c =
         (struct site_commit){.request = request,
                              .step = REPL_COMMIT_SYNC,
                              .id = {.to_seq = request->ask.id.to_seq, .part = request->ask.id.part},
-                             .fd = v->intake.fd,
+                             .fd = v->upload->intake.fd,
                              .point_size = v->point_size};
     commit_run(v);
 }

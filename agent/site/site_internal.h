@@ -70,6 +70,7 @@ enum site_change {
     SITE_CHANGE_HELLO,
     SITE_CHANGE_REPORT,
     SITE_CHANGE_UPLOAD, /* to begin to receive */
+    SITE_CHANGE_AHEAD,  /* the same, ahead of its turn; does not wait for a commit */
     SITE_CHANGE_COMMIT, /* all is received */
     SITE_CHANGE_SUPPLY,
 };

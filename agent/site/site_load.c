@@ -447,7 +447,8 @@ static bool upload_resume(struct site_volume *v, const char *path)
     bool good = !v->journal.upload.active && header_read(fd, &size, &header) &&
                 repl_journal_upload_begin(&v->journal, header.to_seq, header.part, 0, &refusal) ==
                     REPL_VERDICT_ACCEPT;
-    if (good && repl_journal_upload_header(&v->journal, &header, &refusal) != REPL_VERDICT_ACCEPT) {
+    if (good && repl_journal_upload_header(&v->journal, &v->journal.upload, &header, &refusal) !=
+                    REPL_VERDICT_ACCEPT) {
         repl_journal_upload_drop(&v->journal);
         good = false;
     }
@@ -456,11 +457,11 @@ static bool upload_resume(struct site_volume *v, const char *path)
             close(fd);
         return false;
     }
-    repl_journal_upload_grow(&v->journal, size);
-    v->intake.fd = fd;
-    v->intake.written = size;
-    snprintf(v->intake.path, sizeof v->intake.path, "%s", path);
-    v->header_known = true;
+    repl_journal_upload_grow(&v->journal.upload, size);
+    struct site_intake *intake = &v->upload->intake;
+    intake->fd = fd;
+    intake->written = size;
+    snprintf(intake->path, sizeof intake->path, "%s", path);
     repl_log(LOG_INFO,
              "volume %s: %" PRIu64 " bytes of segment %" PRIu64 ".%" PRIu32 " are held from before",
              v->name, size, header.to_seq, header.part);

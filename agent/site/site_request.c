@@ -184,7 +184,7 @@ static const struct repl_config_peer *peer_check(struct site_request *request)
 static bool is_write(enum site_request_kind kind)
 {
     return kind == SITE_REQUEST_HELLO || kind == SITE_REQUEST_REPORT ||
-           kind == SITE_REQUEST_UPLOAD || kind == SITE_REQUEST_SUPPLY;
+           kind == SITE_REQUEST_UPLOAD || kind == SITE_REQUEST_AHEAD || kind == SITE_REQUEST_SUPPLY;
 }
 
 static bool permission_check(struct site_request *request, const struct repl_config_peer *peer)
@@ -264,6 +264,9 @@ static void request_route(struct site_request *request)
     if (request->ask.kind == SITE_REQUEST_UPLOAD) {
         repl_exchange_pause(request->exchange);
         site_volume_enqueue(request->volume, request, SITE_CHANGE_UPLOAD);
+    } else if (request->ask.kind == SITE_REQUEST_AHEAD) {
+        repl_exchange_pause(request->exchange);
+        site_volume_enqueue(request->volume, request, SITE_CHANGE_AHEAD);
     } else if (request->ask.kind == SITE_REQUEST_SUPPLY) {
         site_supply_begin(request->volume, request);
     }
@@ -291,6 +294,7 @@ static void on_body(void *owner, struct repl_exchange *exchange, const void *dat
     struct repl_error err;
     switch (request->ask.kind) {
     case SITE_REQUEST_UPLOAD:
+    case SITE_REQUEST_AHEAD:
         site_upload_body(request->volume, request, data, size);
         return;
     case SITE_REQUEST_SUPPLY:
@@ -341,6 +345,7 @@ static void on_end(void *owner, struct repl_exchange *exchange)
         site_volume_enqueue(request->volume, request, SITE_CHANGE_REPORT);
         return;
     case SITE_REQUEST_UPLOAD:
+    case SITE_REQUEST_AHEAD:
         site_upload_end(request->volume, request);
         return;
     case SITE_REQUEST_SUPPLY:
@@ -366,9 +371,8 @@ static void on_closed(void *owner, struct repl_exchange *exchange, bool complete
         return;
     site_request_hold(request);
     request->exchange = NULL;
-    if (request->ask.kind == SITE_REQUEST_UPLOAD && request->volume != NULL &&
-        site_upload_is_fed_by(request->volume, request))
-        site_upload_detach(request->volume, "");
+    if (request->volume != NULL)
+        site_upload_closed(request->volume, request);
     site_supply_closed(request);
     site_request_unhold(request);
 }

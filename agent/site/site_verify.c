@@ -232,7 +232,8 @@ static void open_work(struct repl_job *job)
 {
     struct site_volume *v = job->context;
     struct site_commit *c = &v->commit;
-    c->result = repl_segment_open(site_read_at, &c->fd, v->intake.written, &c->segment, &c->err);
+    c->result =
+        repl_segment_open(site_read_at, &c->fd, v->upload->intake.written, &c->segment, &c->err);
     if (repl_ok(c->result))
         c->result = repl_frame_verifier_init(&c->frames, c->segment, &c->err);
 }
@@ -242,7 +243,7 @@ static repl_result rest_verify(struct site_volume *v, struct site_commit *c,
 {
     struct chunk_search search = {
         .index = v->site->index, .volume = v->name, .missing = &c->missing};
-    REPL_TRY(repl_segment_verify_digest(c->segment, &v->digest, err));
+    REPL_TRY(repl_segment_verify_digest(c->segment, &v->upload->digest, err));
     REPL_TRY(repl_segment_verify_records(c->segment, coder, err));
     repl_result result = own_chunks(c->segment, &search, err);
     if (repl_ok(result))

@@ -11,9 +11,11 @@
  * A hello and the beginning of an upload also end the upload that is under way:
  * the source has one connection for them, so the older one is dead. They wait
  * until what it brought is in the file, so that the count of bytes they are told
- * is right.
+ * is right. A hello ends what comes ahead of its turn too, which cannot be
+ * resumed before its turn.
  *
- * Receiving is no change. It goes on while reports are logged.
+ * Receiving is no change. It goes on while reports are logged, and what comes
+ * ahead of its turn begins while a segment is committed.
  *
  * A record is first in the log, durably, then in journal and index. Where the
  * index fails (disk full), the change counts all the same; the index catches up
@@ -35,6 +37,14 @@
 
 /* --- new and free ---------------------------------------------------------------------------- */
 
+static repl_result upload_init(struct site_volume *v, struct site_upload *u, struct repl_error *err)
+{
+    u->volume = v;
+    u->intake = (struct site_intake){
+        .site = v->site, .fd = -1, .digest = &u->digest, .moved = site_upload_moved, .context = u};
+    return repl_segment_digest_init(&u->digest, err);
+}
+
 repl_result site_volume_new(struct repl_site *site, const char *name, struct site_volume **out,
                             struct repl_error *err)
 {
@@ -44,13 +54,15 @@ repl_result site_volume_new(struct repl_site *site, const char *name, struct sit
     v->site = site;
     snprintf(v->name, sizeof v->name, "%s", name);
     repl_journal_init(&v->journal);
-    repl_result result = repl_segment_digest_init(&v->digest, err);
+    v->upload = &v->uploads[0];
+    v->ahead = &v->uploads[1];
+    repl_result result = upload_init(v, v->upload, err);
+    if (repl_ok(result) && !repl_ok(result = upload_init(v, v->ahead, err)))
+        repl_segment_digest_fini(&v->upload->digest);
     if (!repl_ok(result)) {
         free(v);
         return result;
     }
-    v->intake = (struct site_intake){
-        .site = site, .fd = -1, .digest = &v->digest, .moved = site_upload_moved, .context = v};
     *out = v;
     return REPL_SUCCESS;
 }
@@ -59,14 +71,16 @@ void site_volume_free(struct site_volume *v)
 {
     ensure(!v->busy && v->queue == NULL);
     repl_replica_free(v->replica);
-    site_intake_fini(&v->intake);
-    repl_segment_digest_fini(&v->digest);
+    for (size_t i = 0; i < 2; i++) {
+        site_intake_fini(&v->uploads[i].intake);
+        repl_segment_digest_fini(&v->uploads[i].digest);
+    }
     free(v);
 }
 
 bool site_volume_is_idle(const struct site_volume *v)
 {
-    return !v->busy && v->queue == NULL && !v->intake.busy &&
+    return !v->busy && v->queue == NULL && !v->upload->intake.busy && !v->ahead->intake.busy &&
            (v->replica == NULL || !repl_replica_is_busy(v->replica));
 }
 
@@ -279,8 +293,7 @@ static void report_begin(struct site_volume *v, struct site_request *request)
 static void change_begin(struct site_volume *v, struct site_request *request)
 {
     if (!site_request_permit(request)) {
-        if (site_upload_is_fed_by(v, request))
-            site_upload_drop(v);
+        site_upload_forbid(v, request);
         return;
     }
     switch (request->change) {
@@ -292,6 +305,9 @@ static void change_begin(struct site_volume *v, struct site_request *request)
         break;
     case SITE_CHANGE_UPLOAD:
         site_upload_begin(v, request);
+        break;
+    case SITE_CHANGE_AHEAD:
+        site_ahead_begin(v, request);
         break;
     case SITE_CHANGE_COMMIT:
         site_commit_begin(v, request);
@@ -308,7 +324,9 @@ static bool change_ready(struct site_volume *v, const struct site_request *reque
     if (request->change != SITE_CHANGE_HELLO && request->change != SITE_CHANGE_UPLOAD)
         return true;
     site_upload_detach(v, "another connection has taken over: say hello again");
-    return site_intake_is_idle(&v->intake);
+    if (request->change == SITE_CHANGE_HELLO)
+        site_ahead_drop(v);
+    return site_intake_is_idle(&v->upload->intake);
 }
 
 static void refill_work(struct repl_job *job)
@@ -348,14 +366,42 @@ static void refill_if_behind(struct site_volume *v)
     site_job_start(v->site, &v->refill.job);
 }
 
+static struct site_request *queue_take(struct site_volume *v, struct site_request *previous)
+{
+    struct site_request **link = previous != NULL ? &previous->next : &v->queue;
+    struct site_request *request = *link;
+    *link = request->next;
+    if (v->queue_last == request)
+        v->queue_last = previous;
+    return request;
+}
+
+/* What need not wait for the commit that is under way. Whatever begins an upload is not overtaken:
+ * it may be the one that this is ahead of. */
+static void aheads_begin(struct site_volume *v)
+{
+    struct site_request *previous = NULL;
+    while (v->commit.request != NULL && !v->site->closing) {
+        const struct site_request *request = previous != NULL ? previous->next : v->queue;
+        if (request == NULL || request->change == SITE_CHANGE_HELLO ||
+            request->change == SITE_CHANGE_UPLOAD)
+            return;
+        if (request->change != SITE_CHANGE_AHEAD) {
+            previous = previous != NULL ? previous->next : v->queue;
+            continue;
+        }
+        struct site_request *ahead = queue_take(v, previous);
+        previous = NULL;
+        change_begin(v, ahead);
+        site_request_unhold(ahead);
+    }
+}
+
 void site_volume_pump(struct site_volume *v)
 {
     refill_if_behind(v);
     while (!v->busy && v->queue != NULL && change_ready(v, v->queue)) {
-        struct site_request *request = v->queue;
-        v->queue = request->next;
-        if (v->queue == NULL)
-            v->queue_last = NULL;
+        struct site_request *request = queue_take(v, NULL);
         v->current = request;
         if (!v->site->closing)
             change_begin(v, request);
@@ -364,6 +410,7 @@ void site_volume_pump(struct site_volume *v)
             site_request_unhold(request);
         }
     }
+    aheads_begin(v);
 }
 
 void site_volume_enqueue(struct site_volume *v, struct site_request *request,

@@ -71,6 +71,14 @@ void site_intake_fini(struct site_intake *intake);
 REPL_RESULT site_read_at(void *context, uint64_t offset, void *out, size_t size,
                          struct repl_error *err);
 
+/* A segment on its way in. */
+struct site_upload {
+    struct site_volume *volume;
+    struct site_intake intake; /* its file stays between requests */
+    struct repl_segment_digest digest;
+    bool dropped; /* the intake goes as soon as it is idle */
+};
+
 /* --- the log --------------------------------------------------------------------------------- */
 
 /* A record on its way into log and index. */
@@ -165,10 +173,9 @@ struct site_volume {
     struct site_request *queue, *queue_last;
     struct site_request *current; /* being made: held */
 
-    struct site_intake intake;         /* the upload; its file stays between requests */
-    struct repl_segment_digest digest; /* of the upload */
-    bool header_known;                 /* the journal has seen its header */
-    bool intake_dropped;               /* goes as soon as it is idle */
+    /* As the journal's two: one is committed while the other one comes, and then they change
+     * places. */
+    struct site_upload uploads[2], *upload, *ahead;
     struct site_append append;
     struct site_commit commit;
     struct repl_job supply_job;
@@ -226,14 +233,21 @@ REPL_RESULT site_index_refill(struct site_volume *volume, bool supplies, uint64_
                               struct repl_error *err);
 
 void site_upload_begin(struct site_volume *volume, struct site_request *request);
+void site_ahead_begin(struct site_volume *volume, struct site_request *request);
 void site_upload_body(struct site_volume *volume, struct site_request *request, const void *data,
                       size_t size);
 void site_upload_end(struct site_volume *volume, struct site_request *request);
-/* The request that feeds the upload is gone or goes; what has arrived is kept. */
+/* The request that feeds the upload goes; what has arrived is kept. */
 void site_upload_detach(struct site_volume *volume, const char *why);
-bool site_upload_is_fed_by(const struct site_volume *volume, const struct site_request *request);
-/* Gives up what is held. */
+/* The same of either upload, where the request is gone. */
+void site_upload_closed(struct site_volume *volume, const struct site_request *request);
+/* The upload is committed: whose turn is it. */
+void site_upload_next(struct site_volume *volume);
+/* Gives up what is held, or what came ahead of its turn. */
 void site_upload_drop(struct site_volume *volume);
+void site_ahead_drop(struct site_volume *volume);
+/* The request may not go on, and has been answered. */
+void site_upload_forbid(struct site_volume *volume, const struct site_request *request);
 void site_upload_moved(struct site_intake *intake);
 
 void site_commit_begin(struct site_volume *volume, struct site_request *request);

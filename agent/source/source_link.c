@@ -1,6 +1,7 @@
 /*
- * The volume's side of the link: one request at a time on the pipeline's behalf,
- * and a report each second, which is the link's heartbeat.
+ * The volume's side of the link: requests on the pipeline's behalf (one or two
+ * that bring segments, one of another kind), and a report each second, which is
+ * the link's heartbeat.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -37,12 +38,13 @@ static void link_start(struct repl_source_volume *v, const char *method, const c
 }
 
 /* The site lacks chunks of the segment that was sent. */
-static void missing_take(struct repl_source_volume *v, int64_t now_ns)
+static void missing_take(struct repl_source_volume *v, const struct repl_request *link,
+                         int64_t now_ns)
 {
     struct repl_missing missing = {0};
     struct repl_error err;
     if (v->pipeline.ship.state != REPL_SHIP_SENDING ||
-        !repl_ok(repl_missing_decode(v->link.response, v->link.response_size, &missing, &err)) ||
+        !repl_ok(repl_missing_decode(link->response, link->response_size, &missing, &err)) ||
         missing.count == 0) {
         repl_missing_fini(&missing);
         repl_pipeline_lost(&v->pipeline, "the site's list of missing chunks makes no sense",
@@ -56,13 +58,13 @@ static void missing_take(struct repl_source_volume *v, int64_t now_ns)
 }
 
 /* An answer that is not the one hoped for: a refusal, the missing chunks, or nonsense. */
-static void link_refused(struct repl_source_volume *v, int64_t now_ns)
+static void link_refused(struct repl_source_volume *v, const struct repl_request *link,
+                         int64_t now_ns)
 {
-    const struct repl_request *link = &v->link;
     struct repl_refusal refusal;
     struct repl_error err;
     if (repl_wire_type_of(link->response, link->response_size) == REPL_WIRE_MISSING) {
-        missing_take(v, now_ns);
+        missing_take(v, link, now_ns);
     } else if (repl_ok(repl_refusal_decode(link->response, link->response_size, &refusal, &err))) {
         repl_pipeline_refused(&v->pipeline, &refusal, now_ns);
     } else {
@@ -101,7 +103,7 @@ static void hello_answered(struct repl_request *request, repl_result result,
             repl_dedup_forget(v->dedup);
         repl_pipeline_welcome(&v->pipeline, &welcome, now_ns);
     } else {
-        link_refused(v, now_ns);
+        link_refused(v, request, now_ns);
     }
     volume_pump(v);
 }
@@ -120,41 +122,56 @@ void volume_hello_send(struct repl_source_volume *v)
     link_start(v, "POST", "hello", &v->link_body, hello_answered);
 }
 
-static void segment_acknowledged(struct repl_source_volume *v, const struct repl_ack *ack,
-                                 int64_t now_ns)
+static void segment_acknowledged(struct repl_source_volume *v, uint64_t number,
+                                 const struct repl_ack *ack, int64_t now_ns)
 {
-    repl_pipeline_ack(&v->pipeline, ack, now_ns);
+    repl_pipeline_ack(&v->pipeline, number, ack, now_ns);
     if (ack->head.has_point) /* the site is told at once how the volume fares now */
         repl_timer_arm(v->options.loop, &v->report_timer, repl_now_mono_ns());
+}
+
+/* What was sent ahead of its turn was not taken so: it is sent again, in its turn. */
+static void ahead_refused(struct repl_source_volume *v, const struct volume_send *send)
+{
+    struct repl_refusal refusal;
+    bool unknown = repl_ok(repl_refusal_decode(send->request.response, send->request.response_size,
+                                               &refusal, NULL)) &&
+                   refusal.code == REPL_REFUSAL_NOT_FOUND;
+    repl_ship_ahead_failed(&v->pipeline.ship, send->number, unknown);
 }
 
 static void send_answered(struct repl_request *request, repl_result result,
                           const struct repl_error *err)
 {
-    struct repl_source_volume *v = request->context;
+    struct volume_send *send = request->context;
+    struct repl_source_volume *v = send->volume;
     int64_t now_ns = repl_now_wall_ns();
+    bool in_turn = repl_ship_in_turn(&v->pipeline.ship, send->number);
+    bool good = repl_ok(result) && (request->status == 200 || request->status == 201);
     struct repl_ack ack;
     struct repl_error mine;
-    v->link_out = false;
-    v->send_number = 0;
-    bool good = request->status == 200 || request->status == 201;
-    if (!repl_ok(result))
+    send->out = false;
+    if (good && repl_ok(repl_ack_decode(request->response, request->response_size, &ack, &mine)))
+        segment_acknowledged(v, send->number, &ack, now_ns);
+    else if (!repl_ok(result) && in_turn)
         repl_pipeline_lost(&v->pipeline, err->text, now_ns);
-    else if (good &&
-             repl_ok(repl_ack_decode(request->response, request->response_size, &ack, &mine)))
-        segment_acknowledged(v, &ack, now_ns);
+    else if (!in_turn ||
+             (send->ahead &&
+              repl_wire_type_of(request->response, request->response_size) != REPL_WIRE_MISSING))
+        ahead_refused(v, send);
     else
-        link_refused(v, now_ns);
+        link_refused(v, request, now_ns);
     volume_pump(v);
 }
 
-/* How far the segment being sent may go: not into its footer before its digest is remembered. */
-static uint64_t send_limit(const struct repl_source_volume *v, const struct repl_spool_file *file,
+/* How far a segment being sent may go: not into its footer before its digest is remembered. */
+static uint64_t send_limit(const struct volume_send *send, const struct repl_spool_file *file,
                            bool *whole)
 {
-    const struct repl_ship_segment *s = repl_ship_find(&v->pipeline.ship, v->send_number);
+    const struct repl_pipeline *p = &send->volume->pipeline;
+    const struct repl_ship_segment *s = repl_ship_find(&p->ship, send->number);
     uint64_t readable = repl_spool_readable(file);
-    *whole = s != NULL && s->complete && v->pipeline.released >= v->send_number;
+    *whole = s != NULL && s->complete && p->released >= send->number;
     if (*whole)
         return readable < s->size ? readable : s->size;
     uint64_t appended = repl_spool_appended(file);
@@ -162,60 +179,87 @@ static uint64_t send_limit(const struct repl_source_volume *v, const struct repl
     return readable < most ? readable : most;
 }
 
+/* Everything that may be sent is: 0 at the end. */
+static size_t send_wait(struct volume_send *send, bool whole)
+{
+    struct repl_source_volume *v = send->volume;
+    const struct repl_ship_segment *s = repl_ship_find(&v->pipeline.ship, send->number);
+    if (!whole || send->at < s->size)
+        return REPL_BODY_PAUSE;
+    repl_ship_left(&v->pipeline.ship, send->number);
+    volume_wake(v);
+    return 0;
+}
+
 static size_t send_body(struct repl_request *request, void *buffer, size_t size)
 {
-    struct repl_source_volume *v = request->context;
-    struct repl_spool_file *file = repl_spool_find(&v->spool, v->send_number);
+    struct volume_send *send = request->context;
+    struct repl_source_volume *v = send->volume;
+    struct repl_spool_file *file = repl_spool_find(&v->spool, send->number);
     struct repl_error err;
     bool whole;
     ensure(file != NULL);
-    uint64_t limit = send_limit(v, file, &whole);
-    if (v->send_at >= limit) {
-        const struct repl_ship_segment *s = repl_ship_find(&v->pipeline.ship, v->send_number);
-        return whole && v->send_at == s->size ? 0 : REPL_BODY_PAUSE;
-    }
-    size_t piece = limit - v->send_at < size ? (size_t)(limit - v->send_at) : size;
+    uint64_t limit = send_limit(send, file, &whole);
+    if (send->at >= limit)
+        return send_wait(send, whole);
+    size_t piece = limit - send->at < size ? (size_t)(limit - send->at) : size;
     size_t got;
-    if (!repl_ok(repl_spool_read(file, v->send_at, buffer, piece, &got, &err))) {
+    if (!repl_ok(repl_spool_read(file, send->at, buffer, piece, &got, &err))) {
         /* The segment is lost. Closing the volume ends this request, so not from within it. */
         v->late_failure = err;
         repl_timer_arm(v->options.loop, &v->fail_timer, repl_now_mono_ns());
         return REPL_BODY_PAUSE;
     }
-    v->send_at += got;
+    send->at += got;
     return got > 0 ? got : REPL_BODY_PAUSE; /* until spool_progress */
 }
 
-void volume_segment_send(struct repl_source_volume *v, uint64_t number, uint64_t offset)
+void volume_segment_send(struct repl_source_volume *v, uint64_t number, uint64_t offset, bool ahead)
 {
     const struct repl_ship_segment *s = repl_ship_find(&v->pipeline.ship, number);
-    char path[64];
+    struct volume_send *send = v->sends[0].out ? &v->sends[1] : &v->sends[0];
     struct repl_error err;
-    ensure(s != NULL);
-    snprintf(path, sizeof path, "segments/%llu.%u", (unsigned long long)s->to_seq, s->part);
-    v->send_number = number;
-    v->send_at = offset;
-    v->link = (struct repl_request){.method = "PUT",
-                                    .offset = (int64_t)offset,
-                                    .read_body = send_body,
-                                    .stall_timeout_ms = SEGMENT_STALL_TIMEOUT_MS,
-                                    .done = send_answered,
-                                    .context = v};
-    snprintf(v->link.path, sizeof v->link.path, "/v1/volumes/%s/%s", volume_name(v), path);
-    if (repl_ok(repl_request_start(v->options.client, &v->link, &err))) {
-        v->link_out = true;
+    ensure(s != NULL && !send->out);
+    *send = (struct volume_send){.volume = v, .ahead = ahead, .number = number, .at = offset};
+    send->request = (struct repl_request){.method = "PUT",
+                                          .offset = (int64_t)offset,
+                                          .read_body = send_body,
+                                          .stall_timeout_ms = SEGMENT_STALL_TIMEOUT_MS,
+                                          .done = send_answered,
+                                          .context = send};
+    if (ahead) /* it waits for the one before it too */
+        send->request.stall_timeout_ms *= 2;
+    snprintf(send->request.path, sizeof send->request.path, "/v1/volumes/%s/%s/%llu.%u",
+             volume_name(v), ahead ? "ahead" : "segments", (unsigned long long)s->to_seq, s->part);
+    send->out = repl_ok(repl_request_start(v->options.client, &send->request, &err));
+    if (send->out)
         return;
+    if (repl_ship_in_turn(&v->pipeline.ship, number))
+        repl_pipeline_lost(&v->pipeline, err.text, repl_now_wall_ns());
+    else
+        repl_ship_ahead_failed(&v->pipeline.ship, number, false);
+}
+
+static void send_end(struct volume_send *send)
+{
+    if (send->out)
+        repl_request_cancel(&send->request);
+    send->out = false;
+}
+
+void volume_sends_settle(struct repl_source_volume *v)
+{
+    for (size_t i = 0; i < 2; i++) {
+        if (v->sends[i].out && !repl_ship_in_flight(&v->pipeline.ship, v->sends[i].number))
+            send_end(&v->sends[i]);
     }
-    v->send_number = 0;
-    repl_pipeline_lost(&v->pipeline, err.text, repl_now_wall_ns());
 }
 
 void volume_segment_drop(struct repl_source_volume *v, uint64_t number)
 {
-    if (v->send_number == number && v->link_out) {
-        repl_request_cancel(&v->link);
-        v->link_out = false;
-        v->send_number = 0;
+    for (size_t i = 0; i < 2; i++) {
+        if (v->sends[i].number == number)
+            send_end(&v->sends[i]);
     }
     repl_spool_drop(&v->spool, number);
     repl_dedup_drop(v->dedup, number);
@@ -301,7 +345,7 @@ static void supply_answered(struct repl_request *request, repl_result result,
         v->pipeline.sent_bytes += v->supply_size;
         repl_pipeline_supplied(&v->pipeline);
     } else {
-        link_refused(v, now_ns);
+        link_refused(v, request, now_ns);
     }
     volume_pump(v);
 }
@@ -414,7 +458,8 @@ static void report_failed(struct repl_source_volume *v, repl_result result,
 {
     struct repl_refusal refusal;
     struct repl_error mine;
-    if (v->link_out || v->recover_out || v->pipeline.ship.state != REPL_SHIP_READY)
+    if (v->link_out || v->sends[0].out || v->sends[1].out || v->recover_out ||
+        v->pipeline.ship.state != REPL_SHIP_READY)
         return;
     if (!repl_ok(result))
         repl_pipeline_lost(&v->pipeline, err->text, now_ns);
@@ -499,18 +544,21 @@ void volume_report(struct repl_timer *timer)
     v->report_out = repl_ok(repl_request_start(v->options.client, &v->report, &err));
 }
 
-void volume_send_resume(struct repl_source_volume *v)
+void volume_send_resume(struct repl_source_volume *v, uint64_t number)
 {
-    if (v->link_out && v->send_number != 0)
-        repl_request_resume(&v->link);
+    for (size_t i = 0; i < 2; i++) {
+        if (v->sends[i].out && (number == 0 || number == v->sends[i].number))
+            repl_request_resume(&v->sends[i].request);
+    }
 }
 
 void volume_link_cancel(struct repl_source_volume *v)
 {
+    send_end(&v->sends[0]);
+    send_end(&v->sends[1]);
     if (v->link_out)
         repl_request_cancel(&v->link);
     if (v->report_out)
         repl_request_cancel(&v->report);
     v->link_out = v->report_out = false;
-    v->send_number = 0;
 }

@@ -236,8 +236,8 @@ static void spool_progress(void *context, struct repl_spool_file *file, repl_res
         volume_close_if_drained(v);
     } else if (!repl_ok(result)) {
         volume_spool_failed(v, repl_spool_number(file), result, err);
-    } else if (file != NULL && file == repl_spool_find(&v->spool, v->send_number)) {
-        volume_send_resume(v);
+    } else if (file != NULL) {
+        volume_send_resume(v, repl_spool_number(file));
     }
     if (volume_is_up(v)) {
         coalesce_if_due(v);
@@ -301,10 +301,13 @@ static void action_perform(struct repl_source_volume *v, const struct repl_pipel
         volume_hello_send(v);
         break;
     case REPL_PIPELINE_SEND:
-        volume_segment_send(v, action->number, action->offset);
+        volume_segment_send(v, action->number, action->offset, false);
+        break;
+    case REPL_PIPELINE_SEND_AHEAD:
+        volume_segment_send(v, action->number, 0, true);
         break;
     case REPL_PIPELINE_RELEASE:
-        volume_send_resume(v);
+        volume_send_resume(v, 0);
         break;
     case REPL_PIPELINE_SUPPLY:
         volume_supply(v, action->number);
@@ -345,6 +348,7 @@ void volume_pump(struct repl_source_volume *v)
     v->pumping = true;
     do {
         repl_pipeline_next(&v->pipeline, repl_now_wall_ns(), &action);
+        volume_sends_settle(v);
         action_perform(v, &action);
     } while (volume_is_up(v) && (action.type != REPL_PIPELINE_WAIT || volume_batches_run(v)));
     v->pumping = false;

@@ -50,6 +50,14 @@ struct volume_batch {
     struct repl_error err;
 };
 
+/* A segment on its way to the site. */
+struct volume_send {
+    struct repl_source_volume *volume;
+    struct repl_request request;
+    bool out, ahead; /* of its turn, when it was begun */
+    uint64_t number, at;
+};
+
 struct repl_source_volume {
     struct repl_source_volume_options options;
     enum volume_phase phase;
@@ -95,12 +103,12 @@ struct repl_source_volume {
     repl_result state_result, checkpoint_result;
     struct repl_error state_err, checkpoint_err;
 
-    /* the link: one request of the pipeline's at a time, and reports beside it */
+    /* the link: segments, one other request of the pipeline's at a time, and reports beside it */
+    struct volume_send sends[2];
     struct repl_request link, report;
     bool link_out, report_out, recover_out;
     struct repl_buffer link_body, report_body;
     int64_t link_sent_ns, report_sent_ns;
-    uint64_t send_number, send_at; /* the segment being sent; 0: none */
     struct repl_recover_job *recover;
     struct repl_coalesce_job *coalesce;       /* NULL: none is under way */
     struct repl_pipeline_action coalesce_due; /* as soon as all of the spool is written */
@@ -160,7 +168,9 @@ void volume_settle(struct repl_source_volume *v, enum repl_settle settle);
 /* --- source_link.c --------------------------------------------------------------------------- */
 
 void volume_hello_send(struct repl_source_volume *v);
-void volume_segment_send(struct repl_source_volume *v, uint64_t number, uint64_t offset);
+/* In its turn or ahead of it (ship.h). */
+void volume_segment_send(struct repl_source_volume *v, uint64_t number, uint64_t offset,
+                         bool ahead);
 void volume_segment_drop(struct repl_source_volume *v, uint64_t number);
 /* Whether it is whole in the spool. */
 void volume_segment_check(struct repl_source_volume *v, uint64_t number);
@@ -172,8 +182,10 @@ void volume_dedup_moved(void *context, uint64_t number, repl_result result,
 void volume_supply_made(void *context, int fd, uint64_t size,
                         const struct repl_segment_header *header, repl_result result,
                         const struct repl_error *err);
-/* More of a segment can be sent. */
-void volume_send_resume(struct repl_source_volume *v);
+/* More of segment number can be sent; 0: of whichever is. */
+void volume_send_resume(struct repl_source_volume *v, uint64_t number);
+/* Ends what is not in flight any more, as the ship has it. */
+void volume_sends_settle(struct repl_source_volume *v);
 void volume_recover(struct repl_source_volume *v, const struct repl_head *from,
                     const struct repl_head *head);
 void volume_link_cancel(struct repl_source_volume *v);

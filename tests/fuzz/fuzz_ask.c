@@ -46,6 +46,11 @@ static const char *ask_write(const struct site_ask *ask, char path[PATH_SIZE])
         method = "PUT";
         snprintf(rest, sizeof rest, "segments/%s", id);
         break;
+    case SITE_REQUEST_AHEAD:
+        ensure(ask->id.supply == 0 && ask->offset == 0);
+        method = "PUT";
+        snprintf(rest, sizeof rest, "ahead/%s", id);
+        break;
     case SITE_REQUEST_SEGMENT:
         snprintf(rest, sizeof rest, "segments/%s", id);
         break;

@@ -525,17 +525,17 @@ void volume_hello_send(struct repl_source_volume *v)
     link_soon(v);
 }
 
-void volume_segment_send(struct repl_source_volume *v, uint64_t number, uint64_t offset)
+void volume_segment_send(struct repl_source_volume *v, uint64_t number, uint64_t offset, bool ahead)
 {
-    ensure(offset == 0);
-    v->send_number = number;
-    v->link_out = true;
+    ensure(offset == 0 && !ahead);
+    v->sends[0].number = number;
+    v->sends[0].out = true;
     link_soon(v);
 }
 
 void volume_segment_drop(struct repl_source_volume *v, uint64_t number)
 {
-    if (v->send_number == number)
+    if (v->sends[0].number == number)
         volume_link_cancel(v);
     repl_spool_drop(&v->spool, number);
 }
@@ -581,10 +581,17 @@ void volume_dedup_moved(void *context, uint64_t number, repl_result result,
         volume_pump(v);
 }
 
-void volume_send_resume(struct repl_source_volume *v)
+void volume_send_resume(struct repl_source_volume *v, uint64_t number)
 {
-    if (v->link_out)
+    (void)number;
+    if (v->sends[0].out)
         link_soon(v);
+}
+
+/* Nothing is sent ahead of its turn: this link never says that a segment has left. */
+void volume_sends_settle(struct repl_source_volume *v)
+{
+    (void)v;
 }
 
 void volume_recover(struct repl_source_volume *v, const struct repl_head *from,
@@ -598,8 +605,8 @@ void volume_recover(struct repl_source_volume *v, const struct repl_head *from,
 
 void volume_link_cancel(struct repl_source_volume *v)
 {
-    v->link_out = false;
-    v->send_number = 0;
+    v->sends[0].out = false;
+    v->sends[0].number = 0;
 }
 
 void volume_report(struct repl_timer *timer)
@@ -621,10 +628,10 @@ static void hello_answer(struct world *world, struct repl_source_volume *v)
 /* The segment on its way, once all of it may be sent and lies in the spool. */
 static void segment_take(struct world *world, struct repl_source_volume *v)
 {
-    const struct repl_ship_segment *s = repl_ship_find(&v->pipeline.ship, v->send_number);
-    const struct repl_spool_file *file = repl_spool_find(&v->spool, v->send_number);
+    const struct repl_ship_segment *s = repl_ship_find(&v->pipeline.ship, v->sends[0].number);
+    const struct repl_spool_file *file = repl_spool_find(&v->spool, v->sends[0].number);
     ensure(s != NULL);
-    if (file == NULL || !s->complete || v->pipeline.released < v->send_number ||
+    if (file == NULL || !s->complete || v->pipeline.released < v->sends[0].number ||
         repl_spool_readable(file) < s->size)
         return;
     segment_apply(world, s);
@@ -634,8 +641,9 @@ static void segment_take(struct world *world, struct repl_source_volume *v)
                                      .has_point = s->has_point,
                                      .digest = s->digest};
     struct repl_ack ack = {.head = world->head};
+    uint64_t number = v->sends[0].number;
     volume_link_cancel(v);
-    repl_pipeline_ack(&v->pipeline, &ack, repl_now_wall_ns());
+    repl_pipeline_ack(&v->pipeline, number, &ack, repl_now_wall_ns());
 }
 
 static void stop_all(struct world *world)
@@ -675,7 +683,7 @@ static void link_fired(struct repl_timer *timer)
         return;
     if (world->hello_due)
         hello_answer(world, v);
-    else if (v->link_out)
+    else if (v->sends[0].out)
         segment_take(world, v);
     volume_pump(v);
 }

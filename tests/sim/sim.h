@@ -78,6 +78,9 @@ struct sim_source;
     X(merges, "runs of spooled segments merged")                                                   \
     X(checkpoints, "checkpoints")                                                                  \
     X(resumes, "uploads resumed")                                                                  \
+    X(aheads, "uploads begun ahead of their turn")                                                 \
+    X(aheads_taken, "of these, taken in while the one before was made durable")                    \
+    X(aheads_failed, "of these, in vain")                                                          \
     X(duplicates_answered, "duplicates acknowledged again")                                        \
     X(recoveries, "recoveries")                                                                    \
     X(restarts, "chains begun anew")                                                               \
@@ -144,6 +147,8 @@ struct sim_counts {
       "a sync that failed is tried again, and the second success believed")                        \
     X(RELEASE_EARLY, "release-early", "liveness",                                                  \
       "the source sends a segment's end before the state that names it is durable")                \
+    X(AHEAD_EARLY, "ahead-early", "liveness",                                                      \
+      "what is sent ahead of its turn is remembered only in its turn")                             \
     X(DIGESTS_AT_SEND, "digests-at-send", "restore claim",                                         \
       "the source takes digests over when a segment is sent, not when it is acknowledged")         \
     X(CHECKPOINT_EARLY, "checkpoint-early", "restore claim",                                       \
@@ -171,7 +176,8 @@ struct sim_counts {
       "what was written since is not read again into a parked batch")                              \
     X(CLEAR_LATE, "clear-late", "cut restore claim",                                               \
       "the marks are copied when a round begins, and cleared when it ends")                        \
-    X(STALE_SAMPLE, "stale-sample", "cut", "an audit is given samples from before the round")      \
+    X(STALE_SAMPLE, "stale-sample", "cut liveness",                                                \
+      "an audit is given samples from before the round")                                           \
     X(REPAIR_NOTHING, "repair-nothing", "cut",                                                     \
       "what was submitted lately is not read in a repair")                                         \
     X(TOUCHED_OLD, "touched-old", "cut", "only the active touched bitmap is read in a repair")     \
@@ -471,6 +477,7 @@ struct sim_message {
             uint32_t part;
             uint64_t offset; /* of this piece */
             bool first, last;
+            bool ahead; /* of its turn */
         } put;
     };
     /* PUT: of the segment; SUPPLY: all of it; EXTENTS: struct sim_extent each; MISSING: struct
@@ -510,6 +517,7 @@ struct sim_request {
     enum sim_message_type type;
     uint64_t number; /* PUT */
     uint64_t offset, sent;
+    bool ahead; /* begun so */
     bool first_sent, last_sent;
     uint64_t cut_at; /* bytes that pass; the rest never arrives */
     uint64_t ghost;  /* 0: none; else the duplicate's id */
@@ -555,6 +563,7 @@ struct sim_source {
     struct repl_pipeline pipeline;
     uint64_t generation; /* of the state read or written last */
     struct sim_request request;
+    struct sim_request ahead;   /* a PUT ahead of its turn, which becomes the request with that */
     uint64_t report_id;         /* of the last report */
     struct repl_buffer missing; /* struct repl_digest each, as the site said last */
     struct sim_reading readings[SIM_BATCHES];
@@ -592,6 +601,8 @@ void sim_source_clone(struct sim_source *source, const struct sim_source *from);
 struct sim_spooled *sim_spool_find(const struct sim_source *source, uint64_t number);
 /* repl_sink_fn. */
 REPL_RESULT sim_spool_sink(void *source, const void *data, size_t size, struct repl_error *err);
+/* All of it, and of those before it, may be sent. */
+void sim_spool_release(struct sim_source *source, uint64_t number);
 void sim_spool_drop(struct sim_source *source, uint64_t number);
 void sim_spool_crash(struct sim_source *source, bool power);
 /* Into the pipeline, which has just been made. */
@@ -638,6 +649,14 @@ void sim_supplies_free(struct repl_segment **segments, size_t count);
 
 /* --- site ------------------------------------------------------------------------------------ */
 
+struct sim_upload {
+    struct sim_inode *staged;
+    bool second_name;
+    bool ended;     /* all of it is here */
+    uint64_t owner; /* the request whose bytes are taken */
+    struct sim_source *owner_source;
+};
+
 struct sim_site {
     struct sim *sim;
     bool up;
@@ -650,10 +669,7 @@ struct sim_site {
     struct repl_journal journal;
     uint64_t log_end;
     bool log_suspect; /* a sync of it failed; known as long as the page cache lives */
-    struct sim_inode *staged;
-    bool header_checked;
-    uint64_t owner; /* the request whose bytes are taken */
-    struct sim_source *owner_source;
+    struct sim_upload upload, ahead; /* as the journal's */
     struct repl_log_record commit;
     struct repl_buffer chunks; /* struct sim_chunk, of committed segments and supplies */
     /* the replica */

@@ -11,6 +11,7 @@
  * The shell around the journal: it stages uploads, walks the commit sequence
  * and keeps the log. What it must keep to beyond the words of journal.h:
  *
+ *   - what came ahead of its turn goes with a hello, as it cannot be resumed;
  *   - the request that began an upload last owns it; pieces of another one, or
  *     pieces that do not follow what is held, are thrown away;
  *   - records go into the log one after the other: a commit record is numbered
@@ -23,9 +24,8 @@
  * of each that touches the disk twice.
  */
 
-#define LOG_NAME    "log"
-#define STAGED_NAME "staged"
-#define REPAIR_NS   (300 * SIM_MS)
+#define LOG_NAME  "log"
+#define REPAIR_NS (300 * SIM_MS)
 
 enum outcome { WENT_WELL, WENT_WRONG, CRASHED, LACKING };
 
@@ -186,11 +186,31 @@ static void answer_ack(struct sim_site *site, struct sim_source *source, uint64_
 
 /* --- the commit sequence --------------------------------------------------------------------- */
 
+static const char *staged_name(const struct sim_upload *upload)
+{
+    return upload->second_name ? "staged.1" : "staged.0";
+}
+
+static void ahead_end(struct sim_site *site)
+{
+    if (site->ahead.owner != 0)
+        answer_code(site, site->ahead.owner_source, site->ahead.owner, REPL_REFUSAL_BUSY,
+                    "its turn has not come");
+    site->ahead = (struct sim_upload){0};
+}
+
+/* What came ahead of its turn is not wanted any more. */
+static void ahead_drop(struct sim_site *site)
+{
+    repl_journal_ahead_drop(&site->journal);
+    ahead_end(site);
+}
+
 static void upload_drop(struct sim_site *site)
 {
     repl_journal_upload_drop(&site->journal);
-    site->owner = 0;
-    site->staged = NULL;
+    site->upload = (struct sim_upload){0};
+    ahead_drop(site);
 }
 
 static enum outcome step_sync(struct sim_site *site)
@@ -198,12 +218,13 @@ static enum outcome step_sync(struct sim_site *site)
     struct sim *sim = site->sim;
     if (sim->options.bug == SIM_BUG_SKIP_FILE_SYNC)
         return WENT_WELL;
-    if (repl_ok(sim_disk_sync(&site->disk, site->staged, NULL)))
+    if (repl_ok(sim_disk_sync(&site->disk, site->upload.staged, NULL)))
         return WENT_WELL;
     if (sim->options.bug == SIM_BUG_RETRY_FAILED_SYNC &&
-        repl_ok(sim_disk_sync(&site->disk, site->staged, NULL)))
+        repl_ok(sim_disk_sync(&site->disk, site->upload.staged, NULL)))
         return WENT_WELL;
-    answer_code(site, site->owner_source, site->owner, REPL_REFUSAL_DAMAGED, "sync failed");
+    answer_code(site, site->upload.owner_source, site->upload.owner, REPL_REFUSAL_DAMAGED,
+                "sync failed");
     return WENT_WRONG;
 }
 
@@ -252,14 +273,15 @@ static void references_check(struct sim_site *site, const struct repl_segment *s
 /* Whether it lacks chunks; then its bytes stay staged. */
 static bool answer_missing(struct sim_site *site, const struct repl_segment *segment)
 {
-    struct sim_message *message = sim_message_new(SIM_MISSING, site->owner_source, site->owner);
+    struct sim_message *message =
+        sim_message_new(SIM_MISSING, site->upload.owner_source, site->upload.owner);
     references_check(site, segment, &message->bytes);
     if (message->bytes.size == 0) {
         sim_message_drop(message);
         return false;
     }
     site->sim->counts->missing++;
-    answer(site, site->owner_source, site->owner, message);
+    answer(site, site->upload.owner_source, site->upload.owner, message);
     return true;
 }
 
@@ -276,10 +298,10 @@ static enum outcome segment_judge(struct sim_site *site, const struct repl_segme
         return WENT_WELL;
     case REPL_VERDICT_DUPLICATE:
         sim->counts->duplicates_answered++;
-        answer_ack(site, site->owner_source, site->owner);
+        answer_ack(site, site->upload.owner_source, site->upload.owner);
         return WENT_WRONG;
     case REPL_VERDICT_REFUSE:
-        answer_refusal(site, site->owner_source, site->owner, &refusal);
+        answer_refusal(site, site->upload.owner_source, site->upload.owner, &refusal);
         return WENT_WRONG;
     }
     return WENT_WRONG;
@@ -289,16 +311,18 @@ static enum outcome step_verify(struct sim_site *site)
 {
     struct repl_segment *segment;
     struct repl_error err;
-    if (!repl_ok(repl_segment_open(sim_read_at, &site->staged->cached, site->staged->cached.size,
-                                   &segment, &err))) {
-        answer_code(site, site->owner_source, site->owner, REPL_REFUSAL_DAMAGED, err.text);
+    if (!repl_ok(repl_segment_open(sim_read_at, &site->upload.staged->cached,
+                                   site->upload.staged->cached.size, &segment, &err))) {
+        answer_code(site, site->upload.owner_source, site->upload.owner, REPL_REFUSAL_DAMAGED,
+                    err.text);
         return WENT_WRONG;
     }
     enum outcome outcome;
     if (repl_ok(repl_segment_verify(segment, site->sim->coder, &err))) {
         outcome = segment_judge(site, segment);
     } else {
-        answer_code(site, site->owner_source, site->owner, REPL_REFUSAL_DAMAGED, err.text);
+        answer_code(site, site->upload.owner_source, site->upload.owner, REPL_REFUSAL_DAMAGED,
+                    err.text);
         outcome = WENT_WRONG;
     }
     repl_segment_free(segment);
@@ -309,13 +333,14 @@ static enum outcome step_publish(struct sim_site *site)
 {
     char name[SIM_NAME_SIZE];
     sim_segment_name(site->commit.commit.to_seq, site->commit.commit.part, name);
-    sim_disk_rename(&site->disk, STAGED_NAME, name);
+    sim_disk_rename(&site->disk, staged_name(&site->upload), name);
     if (crash_here(site))
         return CRASHED;
     if (site->sim->options.bug == SIM_BUG_SKIP_DIRECTORY_SYNC ||
         repl_ok(sim_disk_sync_directory(&site->disk, NULL)))
         return WENT_WELL;
-    answer_code(site, site->owner_source, site->owner, REPL_REFUSAL_INTERNAL, "cannot publish");
+    answer_code(site, site->upload.owner_source, site->upload.owner, REPL_REFUSAL_INTERNAL,
+                "cannot publish");
     return WENT_WRONG;
 }
 
@@ -323,24 +348,44 @@ static enum outcome step_log(struct sim_site *site)
 {
     enum outcome outcome = log_append(site, &site->commit);
     if (outcome == WENT_WRONG)
-        answer_code(site, site->owner_source, site->owner, REPL_REFUSAL_INTERNAL, "cannot log");
+        answer_code(site, site->upload.owner_source, site->upload.owner, REPL_REFUSAL_INTERNAL,
+                    "cannot log");
     return outcome;
+}
+
+static void commit_step(void *actor, uint64_t argument, void *payload);
+
+/* Whose turn it is now. */
+static void upload_next(struct sim_site *site)
+{
+    struct repl_refusal refusal;
+    site->upload = site->ahead;
+    site->ahead = (struct sim_upload){0};
+    if (repl_journal_upload_next(&site->journal, &refusal) != REPL_VERDICT_ACCEPT) {
+        answer_refusal(site, site->upload.owner_source, site->upload.owner, &refusal);
+        site->upload = (struct sim_upload){0};
+    }
+    site->sim->counts->aheads_taken += site->journal.upload.active;
+    if (!site->upload.ended)
+        return;
+    site->journal.upload.committing = true;
+    commit_step(site, REPL_COMMIT_SYNC, NULL);
 }
 
 /* log_append has applied the record: the segment is part of the history. */
 static void commit_done(struct sim_site *site)
 {
     struct repl_segment *segment;
-    ensure(repl_ok(repl_segment_open(sim_read_at, &site->staged->cached, site->staged->cached.size,
-                                     &segment, NULL)));
+    ensure(repl_ok(repl_segment_open(sim_read_at, &site->upload.staged->cached,
+                                     site->upload.staged->cached.size, &segment, NULL)));
     chunks_add(site, segment);
     repl_segment_free(segment);
     sim_check_commit(site->sim, &site->commit.commit);
-    struct sim_source *source = site->owner_source;
-    uint64_t request = site->owner;
-    upload_drop(site);
+    struct sim_source *source = site->upload.owner_source;
+    uint64_t request = site->upload.owner;
     answer_ack(site, source, request);
     sim_replica_run(site);
+    upload_next(site);
 }
 
 static void commit_step(void *actor, uint64_t argument, void *payload)
@@ -365,7 +410,8 @@ static void commit_step(void *actor, uint64_t argument, void *payload)
         return;
     if (outcome == LACKING) {
         site->journal.upload.committing = false;
-        site->owner = 0;
+        site->upload.owner = 0;
+        site->upload.ended = false;
         return;
     }
     enum repl_commit_step next = repl_commit_next(step, outcome == WENT_WELL);
@@ -386,6 +432,7 @@ static void hello_take(struct sim_site *site, const struct sim_message *m)
     struct repl_refusal refusal;
     bool needs_create;
     int64_t now_ns = sim_site_now(site);
+    ahead_drop(site);
     if (repl_journal_hello(&site->journal, "vol", &m->hello, now_ns, &create, &needs_create,
                            &refusal) != REPL_VERDICT_ACCEPT) {
         answer_refusal(site, m->source, m->request, &refusal);
@@ -403,12 +450,26 @@ static void hello_take(struct sim_site *site, const struct sim_message *m)
     answer(site, m->source, m->request, message);
 }
 
+static void staged_create(struct sim_site *site, struct sim_upload *upload,
+                          const struct sim_upload *other, const struct sim_message *m)
+{
+    *upload = (struct sim_upload){.second_name = other->staged != NULL && !other->second_name,
+                                  .owner = m->request,
+                                  .owner_source = m->source};
+    upload->staged = sim_disk_create(&site->disk, staged_name(upload));
+}
+
 /* The first piece of a request: whether its bytes are wanted. */
 static bool upload_begin(struct sim_site *site, const struct sim_message *m)
 {
+    struct repl_journal *j = &site->journal;
+    struct repl_journal_upload *place = &j->upload;
     struct repl_refusal refusal;
-    switch (repl_journal_upload_begin(&site->journal, m->put.to_seq, m->put.part, m->put.offset,
-                                      &refusal)) {
+    enum repl_verdict verdict =
+        m->put.ahead
+            ? repl_journal_ahead_begin(j, m->put.to_seq, m->put.part, &place, &refusal)
+            : repl_journal_upload_begin(j, m->put.to_seq, m->put.part, m->put.offset, &refusal);
+    switch (verdict) {
     case REPL_VERDICT_DUPLICATE:
         site->sim->counts->duplicates_answered++;
         answer_ack(site, m->source, m->request);
@@ -419,34 +480,53 @@ static bool upload_begin(struct sim_site *site, const struct sim_message *m)
     case REPL_VERDICT_ACCEPT:
         break;
     }
-    site->owner = m->request;
-    site->owner_source = m->source;
-    if (m->put.offset == 0) {
-        site->staged = sim_disk_create(&site->disk, STAGED_NAME);
-        site->header_checked = false;
+    if (place == &j->ahead) {
+        ahead_end(site);
+        staged_create(site, &site->ahead, &site->upload, m);
+    } else if (m->put.offset == 0) {
+        ahead_end(site);
+        staged_create(site, &site->upload, &site->ahead, m);
+    } else {
+        site->upload.owner = m->request;
+        site->upload.owner_source = m->source;
     }
     return true;
 }
 
 /* As soon as the header is there: whether the segment can be appended at all. */
-static bool header_check(struct sim_site *site, const struct sim_message *m)
+static bool header_check(struct sim_site *site, const struct sim_upload *upload,
+                         struct repl_journal_upload *place)
 {
     struct repl_segment_header header;
     struct repl_refusal refusal;
     struct repl_error err;
-    if (site->header_checked || site->staged->cached.size < REPL_SEGMENT_HEADER_SIZE)
+    if (place->header_known || upload->staged->cached.size < REPL_SEGMENT_HEADER_SIZE)
         return true;
-    site->header_checked = true;
-    if (!repl_ok(repl_segment_header_decode(site->staged->cached.data, REPL_SEGMENT_HEADER_SIZE,
+    if (!repl_ok(repl_segment_header_decode(upload->staged->cached.data, REPL_SEGMENT_HEADER_SIZE,
                                             &header, &err))) {
-        answer_code(site, m->source, m->request, REPL_REFUSAL_DAMAGED, err.text);
+        answer_code(site, upload->owner_source, upload->owner, REPL_REFUSAL_DAMAGED, err.text);
         return false;
     }
-    if (repl_journal_upload_header(&site->journal, &header, &refusal) != REPL_VERDICT_ACCEPT) {
-        answer_refusal(site, m->source, m->request, &refusal);
+    if (repl_journal_upload_header(&site->journal, place, &header, &refusal) !=
+        REPL_VERDICT_ACCEPT) {
+        answer_refusal(site, upload->owner_source, upload->owner, &refusal);
         return false;
     }
     return true;
+}
+
+/* Into the file; false: answered. */
+static bool piece_write(struct sim_site *site, const struct sim_upload *upload,
+                        struct repl_journal_upload *place, const struct sim_message *m)
+{
+    struct repl_error err;
+    if (!repl_ok(sim_disk_write(&site->disk, upload->staged, m->put.offset, m->bytes.data,
+                                m->bytes.size, &err))) {
+        answer_code(site, m->source, m->request, REPL_REFUSAL_NO_SPACE, err.text);
+        return false;
+    }
+    repl_journal_upload_grow(place, m->bytes.size);
+    return header_check(site, upload, place);
 }
 
 static void piece_take(struct sim_site *site, const struct sim_message *m)
@@ -454,23 +534,25 @@ static void piece_take(struct sim_site *site, const struct sim_message *m)
     struct repl_journal *j = &site->journal;
     if (m->put.first && !upload_begin(site, m))
         return;
-    if (site->owner != m->request || !j->upload.active || j->upload.committing ||
-        j->upload.bytes != m->put.offset)
+    bool ahead = site->ahead.owner == m->request;
+    struct sim_upload *upload = ahead ? &site->ahead : &site->upload;
+    struct repl_journal_upload *place = ahead ? &j->ahead : &j->upload;
+    if (upload->owner != m->request || !place->active || place->committing ||
+        place->bytes != m->put.offset)
         return;
-    struct repl_error err;
-    if (!repl_ok(sim_disk_write(&site->disk, site->staged, m->put.offset, m->bytes.data,
-                                m->bytes.size, &err))) {
-        answer_code(site, m->source, m->request, REPL_REFUSAL_NO_SPACE, err.text);
-        upload_drop(site);
-        return;
-    }
-    repl_journal_upload_grow(j, m->bytes.size);
-    if (!header_check(site, m)) {
-        upload_drop(site);
+    if (!piece_write(site, upload, place, m)) {
+        upload->owner = 0; /* it has its answer */
+        if (ahead)
+            ahead_drop(site);
+        else
+            upload_drop(site);
         return;
     }
     if (!m->put.last)
         return;
+    upload->ended = true;
+    if (ahead)
+        return; /* until it is its turn */
     j->upload.committing = true;
     commit_step(site, REPL_COMMIT_SYNC, NULL);
 }
@@ -674,8 +756,7 @@ void sim_site_start(struct sim_site *site)
     ensure(!site->up);
     site->disk.full = false; /* without room for its log a site does not start */
     repl_journal_init(&site->journal);
-    site->owner = 0;
-    site->staged = NULL;
+    site->upload = site->ahead = (struct sim_upload){0};
     site->chunks.size = 0;
     log_settle(site);
     log_fold(site, &commits);

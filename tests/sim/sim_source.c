@@ -142,19 +142,25 @@ static void segment_drop(struct sim_source *source, uint64_t number)
     if (source->request.active && source->request.type == SIM_PUT &&
         source->request.number == number)
         source->request.active = false;
+    if (source->ahead.active && source->ahead.number == number)
+        source->ahead.active = false;
     sim_spool_drop(source, number);
 }
 
 /* --- requests -------------------------------------------------------------------------------- */
 
+static struct sim_request request_new(struct sim *sim, enum sim_message_type type)
+{
+    return (struct sim_request){.active = true,
+                                .id = ++sim->next_request,
+                                .type = type,
+                                .cut_at = UINT64_MAX,
+                                .deadline_ns = sim->now_ns + ANSWER_NS};
+}
+
 static struct sim_message *request_begin(struct sim_source *source, enum sim_message_type type)
 {
-    struct sim *sim = source->sim;
-    source->request = (struct sim_request){.active = true,
-                                           .id = ++sim->next_request,
-                                           .type = type,
-                                           .cut_at = UINT64_MAX,
-                                           .deadline_ns = sim->now_ns + ANSWER_NS};
+    source->request = request_new(source->sim, type);
     return sim_message_new(type, source, source->request.id);
 }
 
@@ -208,13 +214,16 @@ static void spool_check(struct sim_source *source, uint64_t number)
 static void put_begin(struct sim_source *source, const struct repl_pipeline_action *action)
 {
     struct sim *sim = source->sim;
-    struct sim_request *r = &source->request;
+    bool ahead = action->type == REPL_PIPELINE_SEND_AHEAD;
+    struct sim_request *r = ahead ? &source->ahead : &source->request;
     struct sim_spooled *spooled = sim_spool_find(source, action->number);
     if (spooled == NULL)
         sim_fail(sim, "spool", "told to send segment %llu, which is not in the spool",
                  (unsigned long long)action->number);
     spool_rot(source, spooled);
-    sim_message_drop(request_begin(source, SIM_PUT));
+    *r = request_new(sim, SIM_PUT);
+    r->ahead = ahead;
+    sim->counts->aheads += ahead;
     r->number = action->number;
     r->offset = r->sent = action->offset;
     r->deadline_ns = INT64_MAX;
@@ -250,10 +259,10 @@ static void supply_send(struct sim_source *source, uint64_t number)
 }
 
 /* One piece of a segment on its way. */
-static void piece_send(struct sim_source *source, const struct sim_spooled *spooled, size_t size,
-                       bool last, uint64_t request, int64_t *arrival_ns)
+static void piece_send(struct sim_source *source, const struct sim_request *r,
+                       const struct sim_spooled *spooled, size_t size, bool last, uint64_t request,
+                       int64_t *arrival_ns)
 {
-    const struct sim_request *r = &source->request;
     const struct repl_ship_segment *segment =
         repl_ship_find(&source->pipeline.ship, spooled->number);
     ensure(segment != NULL);
@@ -263,6 +272,7 @@ static void piece_send(struct sim_source *source, const struct sim_spooled *spoo
     message->put.offset = r->sent;
     message->put.first = !r->first_sent;
     message->put.last = last;
+    message->put.ahead = r->ahead;
     ensure(repl_ok(repl_buffer_append(&message->bytes, spooled->bytes.data + r->sent, size, NULL)));
     struct sim *sim = source->sim;
     if (!sim->calm && size > 0 && sim_chance(sim, sim->net.flip)) {
@@ -272,21 +282,29 @@ static void piece_send(struct sim_source *source, const struct sim_spooled *spoo
     sim_net_request(sim, message, arrival_ns);
 }
 
-static void pump(struct sim_source *source)
+/* Whether the end of what it sends may go. */
+static bool is_released(const struct sim_source *source, const struct sim_request *r,
+                        const struct sim_spooled *spooled, const struct repl_ship_segment *segment)
+{
+    enum sim_bug bug = source->sim->options.bug;
+    bool early = bug == SIM_BUG_RELEASE_EARLY || (bug == SIM_BUG_AHEAD_EARLY && r->ahead);
+    return spooled->released || (early && segment != NULL && segment->complete);
+}
+
+/* True: the last byte of a segment has left. */
+static bool pump(struct sim_source *source, struct sim_request *r)
 {
     struct sim *sim = source->sim;
-    struct sim_request *r = &source->request;
     while (r->active && r->type == SIM_PUT && !r->last_sent) {
         const struct sim_spooled *spooled = sim_spool_find(source, r->number);
         ensure(spooled != NULL);
         const struct repl_ship_segment *segment = repl_ship_find(&source->pipeline.ship, r->number);
-        bool released = spooled->released || (sim->options.bug == SIM_BUG_RELEASE_EARLY &&
-                                              segment != NULL && segment->complete);
+        bool released = is_released(source, r, spooled, segment);
         uint64_t size = spooled->bytes.size;
         uint64_t limit = released ? size : size > HELD_BACK ? size - HELD_BACK : 0;
         bool nothing_left = released && r->sent == size; /* all of it is at the site already */
         if (r->sent >= limit && !nothing_left)
-            return;
+            return false;
         uint64_t piece = limit - r->sent;
         if (piece > 1 && sim_chance(sim, 400))
             piece = 1 + sim_random(sim, piece < PIECE_MAX ? piece : PIECE_MAX);
@@ -295,21 +313,58 @@ static void pump(struct sim_source *source)
             r->deadline_ns = sim->now_ns + sim_span(sim, 10 * SIM_MS, 2 * SIM_SECOND);
         }
         r->last_sent = released && r->sent + piece == size;
-        piece_send(source, spooled, piece, r->last_sent, r->id, &r->arrival_ns);
+        piece_send(source, r, spooled, piece, r->last_sent, r->id, &r->arrival_ns);
         if (r->ghost != 0)
-            piece_send(source, spooled, piece, r->last_sent, r->ghost, &r->ghost_arrival_ns);
+            piece_send(source, r, spooled, piece, r->last_sent, r->ghost, &r->ghost_arrival_ns);
         r->first_sent = true;
         r->sent += piece;
         if (r->last_sent)
             r->deadline_ns = sim->now_ns + ANSWER_NS;
+        bool left = r->last_sent;
         if (r->sent == r->cut_at)
             r->last_sent = true;
+        if (left) {
+            repl_ship_left(&source->pipeline.ship, r->number);
+            return true;
+        }
     }
+    return false;
+}
+
+/* What was sent ahead may be in turn by now, or over. */
+static void ahead_settle(struct sim_source *source)
+{
+    const struct repl_ship *ship = &source->pipeline.ship;
+    struct sim_request *r = &source->ahead;
+    if (!r->active)
+        return;
+    if (!repl_ship_in_flight(ship, r->number)) {
+        r->active = false;
+        return;
+    }
+    if (!repl_ship_in_turn(ship, r->number))
+        return;
+    ensure(!source->request.active);
+    source->request = *r;
+    r->active = false;
+    if (source->request.last_sent)
+        source->request.deadline_ns = source->sim->now_ns + ANSWER_NS;
+}
+
+static void ahead_failed(struct sim_source *source, uint64_t number)
+{
+    source->sim->counts->aheads_failed++;
+    repl_ship_ahead_failed(&source->pipeline.ship, number, false);
 }
 
 static void timeouts(struct sim_source *source)
 {
-    struct sim_request *r = &source->request;
+    struct sim_request *r = &source->ahead;
+    if (r->active && source->sim->now_ns >= r->deadline_ns) {
+        r->active = false;
+        ahead_failed(source, r->number);
+    }
+    r = &source->request;
     if (!r->active || source->sim->now_ns < r->deadline_ns)
         return;
     r->active = false;
@@ -391,7 +446,7 @@ void sim_source_answer(void *actor, uint64_t argument, void *payload)
             if (source->request.type == SIM_SUPPLY)
                 repl_pipeline_supplied(&source->pipeline);
             else
-                repl_pipeline_ack(&source->pipeline, &message->ack, now_ns);
+                repl_pipeline_ack(&source->pipeline, source->request.number, &message->ack, now_ns);
             break;
         case SIM_MISSING:
             repl_buffer_fini(&source->missing);
@@ -401,7 +456,10 @@ void sim_source_answer(void *actor, uint64_t argument, void *payload)
             break;
         case SIM_REFUSAL:
             sim_trace(source->sim, "source is refused: %s", message->refusal.text);
-            repl_pipeline_refused(&source->pipeline, &message->refusal, now_ns);
+            if (source->request.ahead)
+                ahead_failed(source, source->request.number);
+            else
+                repl_pipeline_refused(&source->pipeline, &message->refusal, now_ns);
             break;
         case SIM_EXTENTS:
             extents_take(source, message);
@@ -409,6 +467,13 @@ void sim_source_answer(void *actor, uint64_t argument, void *payload)
         default:
             ensure(!"a request came as an answer");
         }
+    }
+    if (source->ahead.active && source->ahead.id == message->request) {
+        source->ahead.active = false;
+        if (message->type == SIM_ACK)
+            repl_pipeline_ack(&source->pipeline, source->ahead.number, &message->ack, now_ns);
+        else
+            ahead_failed(source, source->ahead.number);
     }
     /* A report that is refused is how an idle source learns that the site has lost the volume. */
     if (message->type == SIM_REFUSAL && message->request == source->report_id &&
@@ -432,7 +497,6 @@ static void act_trace(const struct sim_source *source, const struct repl_pipelin
 static void act(struct sim_source *source, const struct repl_pipeline_action *action)
 {
     struct sim *sim = source->sim;
-    struct sim_spooled *spooled;
     act_trace(source, action);
     switch (action->type) {
     case REPL_PIPELINE_WAIT:
@@ -477,11 +541,11 @@ static void act(struct sim_source *source, const struct repl_pipeline_action *ac
         hello_send(source);
         break;
     case REPL_PIPELINE_SEND:
+    case REPL_PIPELINE_SEND_AHEAD:
         put_begin(source, action);
         break;
     case REPL_PIPELINE_RELEASE:
-        if ((spooled = sim_spool_find(source, action->number)) != NULL)
-            spooled->released = true;
+        sim_spool_release(source, action->number);
         break;
     case REPL_PIPELINE_SUPPLY:
         supply_send(source, action->number);
@@ -524,9 +588,14 @@ void sim_source_run(struct sim_source *source)
     if (!source->up)
         return;
     for (;;) {
+        ahead_settle(source);
         repl_pipeline_next(&source->pipeline, sim_source_now(source), &action);
-        if (action.type == REPL_PIPELINE_WAIT)
-            break;
+        ahead_settle(source);
+        if (action.type == REPL_PIPELINE_WAIT) {
+            if (!pump(source, &source->request) && !pump(source, &source->ahead))
+                break;
+            continue;
+        }
         if (steps++ == STEPS_MAX)
             sim_fail(sim, "loop", "the pipeline never waits");
         act(source, &action);
@@ -535,7 +604,6 @@ void sim_source_run(struct sim_source *source)
             return;
         }
     }
-    pump(source);
     sim_capture_run(source);
     int64_t now_ns = sim_source_now(source);
     if (action.until_ns == INT64_MAX || action.until_ns > now_ns + TICK_NS)
@@ -605,7 +673,7 @@ void sim_source_start(struct sim_source *source)
     source->sample = (struct repl_audit_sample){0};
     sim_spool_load(source, &state.checkpoint.digest, known_size);
     sim_capture_start(source, known_size);
-    source->request = (struct sim_request){0};
+    source->request = source->ahead = (struct sim_request){0};
     source->wake_set = false;
     sim_after(sim, sim_span(sim, SIM_MS, TICK_NS), &source->life, tick, source, 0, NULL, NULL);
     sim_source_run(source);

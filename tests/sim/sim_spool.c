@@ -58,6 +58,12 @@ repl_result sim_spool_sink(void *context, const void *data, size_t size, struct 
     return repl_buffer_append(&spooled->bytes, data, size, err);
 }
 
+void sim_spool_release(struct sim_source *source, uint64_t number)
+{
+    for (size_t i = 0; i < source->spool_count; i++)
+        source->spool[i].released |= source->spool[i].number <= number;
+}
+
 void sim_spool_drop(struct sim_source *source, uint64_t number)
 {
     struct sim_spooled *spooled = sim_spool_find(source, number);

@@ -150,8 +150,9 @@ static void uploads_resume_where_they_ended(void **state)
     assert_int_equal(repl_journal_upload_begin(&j, 1, 0, 5, &refusal), REPL_VERDICT_REFUSE);
     assert_int_equal(refusal.code, REPL_REFUSAL_GREET);
     assert_int_equal(repl_journal_upload_begin(&j, 1, 0, 0, &refusal), REPL_VERDICT_ACCEPT);
-    repl_journal_upload_grow(&j, 200);
-    assert_int_equal(repl_journal_upload_header(&j, &header, &refusal), REPL_VERDICT_ACCEPT);
+    repl_journal_upload_grow(&j.upload, 200);
+    assert_int_equal(repl_journal_upload_header(&j, &j.upload, &header, &refusal),
+                     REPL_VERDICT_ACCEPT);
     repl_journal_welcome(&j, START, START, &welcome);
     assert_true(welcome.staged_to_seq == 1 && welcome.staged_part == 0 &&
                 welcome.staged_created_ns == START && welcome.staged_bytes == 200);
@@ -167,8 +168,99 @@ static void uploads_resume_where_they_ended(void **state)
     assert_int_equal(refusal.code, REPL_REFUSAL_BUSY);
     repl_journal_upload_drop(&j);
     assert_int_equal(repl_journal_upload_begin(&j, 7, 0, 0, &refusal), REPL_VERDICT_ACCEPT);
-    assert_int_equal(repl_journal_upload_header(&j, &header, &refusal), REPL_VERDICT_REFUSE);
+    assert_int_equal(repl_journal_upload_header(&j, &j.upload, &header, &refusal),
+                     REPL_VERDICT_REFUSE);
     assert_non_null(strstr(refusal.text, "under the name 7.0"));
+}
+
+/* Segment 1 is on its way: all of it is here. */
+static struct repl_journal journal_committing(void)
+{
+    struct repl_journal j = journal_new();
+    struct repl_refusal refusal;
+    struct repl_segment_header header = header_of(0, 1, 0, (struct repl_digest){0});
+    assert_int_equal(repl_journal_upload_begin(&j, 1, 0, 0, &refusal), REPL_VERDICT_ACCEPT);
+    assert_int_equal(repl_journal_upload_header(&j, &j.upload, &header, &refusal),
+                     REPL_VERDICT_ACCEPT);
+    repl_journal_upload_grow(&j.upload, 500);
+    j.upload.committing = true;
+    return j;
+}
+
+static void what_comes_ahead_waits_for_its_turn(void **state)
+{
+    (void)state;
+    struct repl_journal j = journal_committing();
+    struct repl_journal_upload *upload;
+    struct repl_refusal refusal;
+    struct repl_welcome welcome;
+    struct repl_segment_header header = header_of(1, 2, 0, digest_of(1, 0));
+    assert_int_equal(repl_journal_ahead_begin(&j, 2, 0, &upload, &refusal), REPL_VERDICT_ACCEPT);
+    assert_ptr_equal(upload, &j.ahead);
+    assert_int_equal(repl_journal_upload_header(&j, upload, &header, &refusal),
+                     REPL_VERDICT_ACCEPT);
+    repl_journal_upload_grow(upload, 300);
+    repl_journal_welcome(&j, START, START, &welcome);
+    assert_true(welcome.staged_bytes == 0);
+    commit(&j, 0, 1, 0, true);
+    assert_int_equal(repl_journal_upload_next(&j, &refusal), REPL_VERDICT_ACCEPT);
+    assert_true(j.upload.active && !j.upload.committing && !j.ahead.active);
+    repl_journal_welcome(&j, START, START, &welcome);
+    assert_true(welcome.staged_to_seq == 2 && welcome.staged_bytes == 300);
+    assert_int_equal(repl_journal_upload_begin(&j, 2, 0, 300, &refusal), REPL_VERDICT_ACCEPT);
+    /* nothing is on its way: ahead is in turn */
+    repl_journal_upload_drop(&j);
+    assert_int_equal(repl_journal_ahead_begin(&j, 2, 0, &upload, &refusal), REPL_VERDICT_ACCEPT);
+    assert_ptr_equal(upload, &j.upload);
+    assert_int_equal(repl_journal_ahead_begin(&j, 1, 0, &upload, &refusal), REPL_VERDICT_DUPLICATE);
+}
+
+static void what_comes_ahead_has_to_follow(void **state)
+{
+    (void)state;
+    struct repl_journal j = journal_committing();
+    struct repl_journal_upload *upload;
+    struct repl_refusal refusal;
+    assert_int_equal(repl_journal_ahead_begin(&j, 1, 0, &upload, &refusal), REPL_VERDICT_REFUSE);
+    assert_int_equal(refusal.code, REPL_REFUSAL_BUSY);
+    assert_int_equal(repl_journal_ahead_begin(&j, 1, 2, &upload, &refusal), REPL_VERDICT_REFUSE);
+    assert_int_equal(refusal.code, REPL_REFUSAL_GREET);
+    assert_int_equal(repl_journal_ahead_begin(&j, 2, 1, &upload, &refusal), REPL_VERDICT_REFUSE);
+    assert_int_equal(repl_journal_ahead_begin(&j, 1, 1, &upload, &refusal), REPL_VERDICT_ACCEPT);
+    /* What follows another history than the one that is committed by then is not kept. */
+    struct repl_segment_header header = header_of(1, 2, 0, digest_of(9, 9));
+    assert_int_equal(repl_journal_ahead_begin(&j, 2, 0, &upload, &refusal), REPL_VERDICT_ACCEPT);
+    assert_int_equal(repl_journal_upload_header(&j, upload, &header, &refusal),
+                     REPL_VERDICT_ACCEPT);
+    commit(&j, 0, 1, 0, true);
+    assert_int_equal(repl_journal_upload_next(&j, &refusal), REPL_VERDICT_REFUSE);
+    assert_int_equal(refusal.code, REPL_REFUSAL_FORK);
+    assert_false(j.upload.active || j.ahead.active);
+    /* Whose it is, the header says at once. */
+    j = journal_committing();
+    header = header_of(1, 2, 0, digest_of(1, 0));
+    header.lineage = 0;
+    assert_int_equal(repl_journal_ahead_begin(&j, 2, 0, &upload, &refusal), REPL_VERDICT_ACCEPT);
+    assert_int_equal(repl_journal_upload_header(&j, upload, &header, &refusal),
+                     REPL_VERDICT_REFUSE);
+    assert_int_equal(refusal.code, REPL_REFUSAL_FENCED);
+}
+
+static void what_comes_ahead_goes_with_the_upload(void **state)
+{
+    (void)state;
+    struct repl_journal j = journal_committing();
+    struct repl_journal_upload *upload;
+    struct repl_refusal refusal;
+    assert_int_equal(repl_journal_ahead_begin(&j, 2, 0, &upload, &refusal), REPL_VERDICT_ACCEPT);
+    j.upload.committing = false; /* chunks were missing: it is asked for again, and ahead stays */
+    assert_int_equal(repl_journal_upload_begin(&j, 1, 0, 500, &refusal), REPL_VERDICT_ACCEPT);
+    assert_true(j.ahead.active);
+    assert_int_equal(repl_journal_upload_begin(&j, 1, 0, 0, &refusal), REPL_VERDICT_ACCEPT);
+    assert_false(j.ahead.active);
+    assert_int_equal(repl_journal_ahead_begin(&j, 2, 0, &upload, &refusal), REPL_VERDICT_ACCEPT);
+    repl_journal_upload_drop(&j);
+    assert_false(j.upload.active || j.ahead.active);
 }
 
 static void the_head_is_acknowledged_again(void **state)
@@ -485,7 +577,7 @@ static void misuse_aborts(void **state)
     (void)state;
     struct repl_journal j = journal_new();
     assert_true(aborts(step_after_the_last, NULL));
-    assert_true(aborts(grow_without_upload, &j));
+    assert_true(aborts(grow_without_upload, &j.upload));
 }
 
 int main(void)
@@ -494,6 +586,9 @@ int main(void)
         cmocka_unit_test(a_first_hello_creates_the_volume),
         cmocka_unit_test(hellos_that_are_refused),
         cmocka_unit_test(uploads_resume_where_they_ended),
+        cmocka_unit_test(what_comes_ahead_waits_for_its_turn),
+        cmocka_unit_test(what_comes_ahead_has_to_follow),
+        cmocka_unit_test(what_comes_ahead_goes_with_the_upload),
         cmocka_unit_test(the_head_is_acknowledged_again),
         cmocka_unit_test(only_a_continuation_is_appended),
         cmocka_unit_test(a_point_before_the_last_is_refused),

@@ -531,7 +531,7 @@ static struct repl_head acknowledge(struct rig *rig)
 {
     site_commits(rig);
     struct repl_ack ack = {.head = world.head};
-    repl_pipeline_ack(&rig->p, &ack, rig->now_ns);
+    repl_pipeline_ack(&rig->p, rig->send.number, &ack, rig->now_ns);
     run(rig);
     return ack.head;
 }

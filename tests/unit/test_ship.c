@@ -97,6 +97,181 @@ static void sends_what_is_acknowledged_in_order(void **state)
     repl_ship_fini(&ship);
 }
 
+/* --- ahead of its turn ----------------------------------------------------------------------- */
+
+static struct repl_ack ack_of(uint64_t from, uint64_t to)
+{
+    return (struct repl_ack){.head = head_of(from, to, 0, true)};
+}
+
+/* Segments 1 to 3; the first is sent, the second ahead of its turn. */
+static struct repl_ship ship_sending_ahead(void)
+{
+    struct repl_ship ship = ship_sending();
+    add(&ship, 2, head_of(1, 2, 0, true));
+    add(&ship, 3, head_of(2, 3, 0, true));
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_WAIT);
+    repl_ship_left(&ship, 1);
+    struct repl_ship_action action = next(&ship, START);
+    assert_true(action.type == REPL_SHIP_SEND_AHEAD && action.number == 2);
+    assert_true(repl_ship_in_turn(&ship, 1) && !repl_ship_in_turn(&ship, 2));
+    assert_true(repl_ship_in_flight(&ship, 1) && repl_ship_in_flight(&ship, 2));
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_WAIT);
+    return ship;
+}
+
+static void what_is_sent_ahead_comes_in_turn(void **state)
+{
+    (void)state;
+    struct repl_ship ship = ship_sending_ahead();
+    struct repl_ack ack = ack_of(0, 1);
+    repl_ship_ack(&ship, &ack, START);
+    assert_true(repl_ship_in_turn(&ship, 2));
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_ACKNOWLEDGED);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_WAIT); /* not sent a second time */
+    repl_ship_left(&ship, 2);
+    struct repl_ship_action action = next(&ship, START);
+    assert_true(action.type == REPL_SHIP_SEND_AHEAD && action.number == 3);
+    ack = ack_of(1, 2);
+    repl_ship_ack(&ship, &ack, START);
+    ack = ack_of(2, 3);
+    repl_ship_ack(&ship, &ack, START);
+    assert_true(ship.state == REPL_SHIP_READY && ship.point_seq == 3);
+    repl_ship_fini(&ship);
+}
+
+/* It has left before its turn came: then so may the next one at once. */
+static void what_has_left_ahead_is_followed_in_its_turn(void **state)
+{
+    (void)state;
+    struct repl_ship ship = ship_sending_ahead();
+    repl_ship_left(&ship, 2);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_WAIT);
+    struct repl_ack ack = ack_of(0, 1);
+    repl_ship_ack(&ship, &ack, START);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_ACKNOWLEDGED);
+    struct repl_ship_action action = next(&ship, START);
+    assert_true(action.type == REPL_SHIP_SEND_AHEAD && action.number == 3);
+    repl_ship_fini(&ship);
+}
+
+static void answers_may_overtake_each_other(void **state)
+{
+    (void)state;
+    struct repl_ship ship = ship_sending_ahead();
+    struct repl_ack ack = ack_of(1, 2);
+    repl_ship_ahead_ack(&ship, &ack);
+    assert_true(ship.state == REPL_SHIP_SENDING && ship.point_seq == 0);
+    ack = ack_of(0, 1);
+    repl_ship_ack(&ship, &ack, START);
+    assert_true(next(&ship, START).number == 1);
+    assert_true(next(&ship, START).number == 2);
+    struct repl_ship_action action = next(&ship, START);
+    assert_true(action.type == REPL_SHIP_SEND && action.number == 3);
+    repl_ship_fini(&ship);
+}
+
+/* Whatever becomes of the first, the second is over with it, and is sent in its turn. */
+static void what_is_sent_ahead_ends_with_the_first(void **state)
+{
+    (void)state;
+    static const enum repl_refusal_code codes[] = {REPL_REFUSAL_BUSY, REPL_REFUSAL_GREET,
+                                                   REPL_REFUSAL_DAMAGED, REPL_REFUSAL_FORK,
+                                                   REPL_REFUSAL_FENCED};
+    for (size_t i = 0; i <= sizeof codes / sizeof *codes; i++) {
+        struct repl_ship ship = ship_sending_ahead();
+        if (i < sizeof codes / sizeof *codes)
+            refuse(&ship, codes[i]);
+        else
+            repl_ship_lost(&ship, "gone", START);
+        assert_false(repl_ship_in_flight(&ship, 1) || repl_ship_in_flight(&ship, 2));
+        welcome(&ship, NULL);
+        struct repl_ship_action action = next(&ship, START);
+        assert_true(action.type == REPL_SHIP_SEND && action.number == 1);
+        /* sent anew: what left before is not on its way */
+        assert_int_equal(next(&ship, START).type, REPL_SHIP_WAIT);
+        repl_ship_fini(&ship);
+    }
+}
+
+static void a_site_that_does_not_want_it_ahead_gets_it_in_turn(void **state)
+{
+    (void)state;
+    struct repl_ship ship = ship_sending_ahead();
+    repl_ship_ahead_failed(&ship, 2, false);
+    assert_true(repl_ship_in_turn(&ship, 1) && !repl_ship_in_flight(&ship, 2));
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_WAIT); /* not tried again */
+    struct repl_ack ack = ack_of(0, 1);
+    repl_ship_ack(&ship, &ack, START);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_ACKNOWLEDGED);
+    struct repl_ship_action action = next(&ship, START);
+    assert_true(action.type == REPL_SHIP_SEND && action.number == 2);
+    repl_ship_left(&ship, 2);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_SEND_AHEAD); /* the next one is */
+    /* an older site: not until there is another welcome */
+    repl_ship_ahead_failed(&ship, 3, true);
+    ack = ack_of(1, 2);
+    repl_ship_ack(&ship, &ack, START);
+    add(&ship, 4, head_of(3, 4, 0, true));
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_ACKNOWLEDGED);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_SEND);
+    repl_ship_left(&ship, 3);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_WAIT);
+    repl_ship_fini(&ship);
+}
+
+/* The answer to what was begun ahead comes when its turn has come. */
+static void a_refusal_of_what_was_sent_ahead_is_no_refusal_in_turn(void **state)
+{
+    (void)state;
+    struct repl_ship ship = ship_sending_ahead();
+    struct repl_ack ack = ack_of(0, 1);
+    repl_ship_ack(&ship, &ack, START);
+    repl_ship_ahead_failed(&ship, 2, true);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_ACKNOWLEDGED);
+    struct repl_ship_action action = next(&ship, START);
+    assert_true(action.type == REPL_SHIP_SEND && action.number == 2 && action.offset == 0);
+    repl_ship_fini(&ship);
+}
+
+static void chunks_that_are_missing_do_not_end_what_is_sent_ahead(void **state)
+{
+    (void)state;
+    struct repl_ship ship = ship_sending_ahead();
+    repl_ship_missing(&ship);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_SEND_SUPPLY);
+    assert_true(repl_ship_in_flight(&ship, 2));
+    repl_ship_supplied(&ship);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_SEND);
+    struct repl_ack ack = ack_of(0, 1);
+    repl_ship_ack(&ship, &ack, START);
+    assert_true(repl_ship_in_turn(&ship, 2));
+    repl_ship_fini(&ship);
+}
+
+static void what_is_given_up_is_not_in_flight(void **state)
+{
+    (void)state;
+    static const struct repl_source_state fresh;
+    struct repl_ship ship = ship_sending();
+    begin(&ship, 2, head_of(1, 2, 0, true));
+    repl_ship_left(&ship, 1);
+    assert_int_equal(next(&ship, START).type, REPL_SHIP_SEND_AHEAD);
+    repl_ship_abandon(&ship, 2);
+    assert_true(repl_ship_in_turn(&ship, 1) && !repl_ship_in_flight(&ship, 2));
+    add(&ship, 3, head_of(1, 2, 0, true));
+    assert_true(next(&ship, START).number == 3);
+    repl_ship_cut(&ship, 3, &fresh);
+    assert_true(repl_ship_in_turn(&ship, 1) && !repl_ship_in_flight(&ship, 3));
+    add(&ship, 4, head_of(1, 2, 0, true));
+    assert_true(next(&ship, START).number == 4);
+    repl_ship_cut(&ship, 1, &fresh);
+    assert_false(repl_ship_in_flight(&ship, 1) || repl_ship_in_flight(&ship, 4));
+    repl_ship_fini(&ship);
+}
+
+/* --- trouble --------------------------------------------------------------------------------- */
+
 static void a_lost_link_backs_off(void **state)
 {
     (void)state;
@@ -463,6 +638,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sends_what_is_acknowledged_in_order),
+        cmocka_unit_test(what_is_sent_ahead_comes_in_turn),
+        cmocka_unit_test(what_has_left_ahead_is_followed_in_its_turn),
+        cmocka_unit_test(answers_may_overtake_each_other),
+        cmocka_unit_test(what_is_sent_ahead_ends_with_the_first),
+        cmocka_unit_test(a_site_that_does_not_want_it_ahead_gets_it_in_turn),
+        cmocka_unit_test(a_refusal_of_what_was_sent_ahead_is_no_refusal_in_turn),
+        cmocka_unit_test(chunks_that_are_missing_do_not_end_what_is_sent_ahead),
+        cmocka_unit_test(what_is_given_up_is_not_in_flight),
         cmocka_unit_test(a_lost_link_backs_off),
         cmocka_unit_test(a_clock_set_back_does_not_prolong_the_wait),
         cmocka_unit_test(a_welcome_acknowledges_what_an_answer_did_not),
