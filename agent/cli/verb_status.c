@@ -218,13 +218,23 @@ static void print_volume(const struct repl_status *status, const struct repl_vol
     print_notes(status, volume);
 }
 
+static void print_host(const struct repl_status *status)
+{
+    char now[CELL_SIZE], bandwidth[CELL_SIZE];
+    time_format(status->time_ns, now);
+    printf("%s %s, repl %s (%s), %s\n", status->site ? "site" : "agent", status->name,
+           status->version, status->io, now);
+    if (status->bandwidth_bytes_per_s > 0) {
+        size_format(status->bandwidth_bytes_per_s, bandwidth);
+        printf("bandwidth: %s a second at most\n", bandwidth);
+    }
+    printf("\n");
+}
+
 static void print_status(struct repl_status *status)
 {
-    char now[CELL_SIZE];
     int name_width = 6;
-    time_format(status->time_ns, now);
-    printf("%s %s, repl %s (%s), %s\n\n", status->site ? "site" : "agent", status->name,
-           status->version, status->io, now);
+    print_host(status);
     if (status->volume_count == 0) {
         printf("No volumes.\n");
         return;

@@ -60,6 +60,7 @@ struct repl_status {
     char name[256]; /* of the host */
     char io[16];    /* the loop's backend */
     int64_t time_ns;
+    uint64_t bandwidth_bytes_per_s; /* agent: that segments may take now; 0: no limit */
     size_t volume_count;
     struct repl_volume_status *volumes;
 };

@@ -269,6 +269,11 @@ static uint64_t bandwidth_now(const struct repl_pace_plan *plan)
                                            (local.tm_sec < 60 ? local.tm_sec : 59)));
 }
 
+uint64_t repl_client_bandwidth(const struct repl_client *client)
+{
+    return bandwidth_now(&client->bandwidth);
+}
+
 static bool any_throttled(const struct repl_client *client)
 {
     bool any = false;

@@ -27,6 +27,8 @@ REPL_RESULT repl_client_new(struct repl_loop *loop, const struct repl_client_opt
                             struct repl_client **out, struct repl_error *err);
 /* Cancels what is outstanding without calling back. */
 void repl_client_free(struct repl_client *client);
+/* Bytes a second that streamed bodies may take at this time of the day; 0: no limit. */
+uint64_t repl_client_bandwidth(const struct repl_client *client);
 
 struct repl_request;
 

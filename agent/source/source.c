@@ -66,7 +66,9 @@ static void signal_arrived(void *context, int signal_number)
 
 static json_t *status_answer(struct source *s, struct repl_error *err)
 {
-    struct repl_status status = {.time_ns = repl_now_wall_ns(), .volume_count = s->volume_count};
+    struct repl_status status = {.time_ns = repl_now_wall_ns(),
+                                 .bandwidth_bytes_per_s = repl_client_bandwidth(s->client),
+                                 .volume_count = s->volume_count};
     snprintf(status.version, sizeof status.version, "%s", REPL_VERSION);
     snprintf(status.io, sizeof status.io, "%s", repl_loop_backend_name(s->loop));
     if (gethostname(status.name, sizeof status.name - 1) != 0)

@@ -431,6 +431,7 @@ static void test_bandwidth_is_shared(void **state)
     struct repl_client *client = narrow_client(world, BANDWIDTH);
     struct call calls[3];
     double before[3], sent[3], sum = 0;
+    assert_int_equal(repl_client_bandwidth(client), BANDWIDTH);
     for (unsigned i = 0; i < 3; i++) {
         call_init(&calls[i], world, "PUT", "/swallow");
         call_stream(&calls[i], 64 * MIB);
