@@ -485,13 +485,17 @@ static void report_answered(struct repl_request *request, repl_result result,
         report_failed(v, result, err, now_ns);
 }
 
+/* Of what leaves, not of what is acknowledged: that comes a segment at a time, and over a narrow
+ * link one may take a minute. The second in which one is begun again counts for nothing. */
 static void rate_follow(struct repl_source_volume *v)
 {
     int64_t now_ns = repl_now_mono_ns();
+    uint64_t sent = volume_sent_bytes(v);
     double seconds = (double)(now_ns - v->rate_ns) / 1e9;
-    double rate = (double)(v->pipeline.sent_bytes - v->rate_bytes) / (seconds > 0 ? seconds : 1);
+    double rate =
+        (double)(sent > v->rate_bytes ? sent - v->rate_bytes : 0) / (seconds > 0 ? seconds : 1);
     v->rate = v->rate == 0 ? rate : 0.8 * v->rate + 0.2 * rate;
-    v->rate_bytes = v->pipeline.sent_bytes;
+    v->rate_bytes = sent;
     v->rate_ns = now_ns;
 }
 

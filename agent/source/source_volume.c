@@ -669,6 +669,25 @@ static const char *remedy_of(enum repl_state state, bool tracked)
     }
 }
 
+static uint64_t under_way_bytes(const struct repl_source_volume *v)
+{
+    return (v->sends[0].out ? v->sends[0].at : 0) + (v->sends[1].out ? v->sends[1].at : 0);
+}
+
+uint64_t volume_sent_bytes(const struct repl_source_volume *v)
+{
+    return v->pipeline.sent_bytes + under_way_bytes(v);
+}
+
+uint64_t volume_unsent_bytes(const struct repl_source_volume *v)
+{
+    const struct repl_pipeline *p = &v->pipeline;
+    uint64_t built =
+        p->spool_bytes + (p->builder != NULL ? repl_segment_builder_size(p->builder) : 0);
+    uint64_t under_way = under_way_bytes(v);
+    return built > under_way ? built - under_way : 0;
+}
+
 static void pipeline_status(const struct repl_source_volume *v, struct repl_volume_status *out)
 {
     const struct repl_pipeline *p = &v->pipeline;
@@ -680,9 +699,11 @@ static void pipeline_status(const struct repl_source_volume *v, struct repl_volu
     out->backlog_bytes = report.backlog_bytes;
     out->done_bytes = report.done_bytes;
     out->total_bytes = report.total_bytes;
-    out->catch_up_ms = report.backlog_bytes == 0 ? 0
-                       : v->rate > 1 ? (int64_t)((double)report.backlog_bytes / v->rate * 1e3)
-                                     : -1;
+    if (report.backlog_bytes > 0)
+        out->catch_up_ms =
+            v->rate > 1 ? (int64_t)((double)volume_unsent_bytes(v) / v->rate * 1e3) : -1;
+    else
+        out->catch_up_ms = 0;
     out->size = v->device.size;
     out->unchanged_until_ns = report.unchanged_until_ns;
     out->point.seq = p->ship.point_seq;

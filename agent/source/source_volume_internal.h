@@ -137,6 +137,10 @@ void volume_spool_failed(struct repl_source_volume *v, uint64_t number, repl_res
 /* While the spool's disk is full: looks whether there is room again. */
 void volume_space_look(struct repl_source_volume *v);
 void volume_close_if_drained(struct repl_source_volume *v);
+/* What has left since the volume was opened, as far as libcurl has it; and what is built and has
+ * not. */
+uint64_t volume_sent_bytes(const struct repl_source_volume *v);
+uint64_t volume_unsent_bytes(const struct repl_source_volume *v);
 
 /* --- source_round.c -------------------------------------------------------------------------- */
 
