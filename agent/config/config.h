@@ -71,6 +71,7 @@ struct repl_config {
     char *guard;                     /* agent only: /run/repl/guard.sock */
     uint64_t spool_limit_bytes;      /* 10 GiB; at least 64 MiB */
     struct repl_pace_plan bandwidth; /* default: no limit */
+    unsigned compression;            /* zstd's level, 1 to 9; 0 (default): as common/level.h says */
     unsigned workers;                /* 0: one a processor */
     unsigned nice;                   /* of the workers, default 10 */
 

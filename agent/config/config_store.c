@@ -100,6 +100,21 @@ static repl_result store_count(const struct repl_config_option *option, unsigned
     return REPL_SUCCESS;
 }
 
+static repl_result store_compression(const struct repl_config_option *option, unsigned *field,
+                                     const char *value, struct repl_error *err)
+{
+    uint64_t level = 0;
+    if (strcmp(value, "auto") == 0) {
+        *field = 0;
+        return REPL_SUCCESS;
+    }
+    if (!repl_ok(repl_parse_count(value, &level, NULL)) || level < option->min ||
+        level > option->max)
+        return out_of_range(option, value, err);
+    *field = (unsigned)level;
+    return REPL_SUCCESS;
+}
+
 static repl_result store_choice(bool *field, const char *value, const char *yes, const char *no,
                                 struct repl_error *err)
 {
@@ -213,6 +228,8 @@ repl_result repl_config_store(const struct repl_config_option *option, void *tar
         return store_count(option, field, value, err);
     case REPL_CONFIG_BANDWIDTH:
         return repl_parse_bandwidth(value, field, err);
+    case REPL_CONFIG_COMPRESSION:
+        return store_compression(option, field, value, err);
     case REPL_CONFIG_YES_NO:
         return store_choice(field, value, "yes", "no", err);
     case REPL_CONFIG_PEER_ROLE:

@@ -61,6 +61,7 @@ struct repl_status {
     char io[16];    /* the loop's backend */
     int64_t time_ns;
     uint64_t bandwidth_bytes_per_s; /* agent: that segments may take now; 0: no limit */
+    uint64_t compression_level;     /* agent: of what is compressed now; 0: not known */
     size_t volume_count;
     struct repl_volume_status *volumes;
 };

@@ -90,6 +90,9 @@ struct repl_job {
 void repl_loop_work(struct repl_loop *loop, struct repl_job *job);
 /* Workers of the pool. */
 unsigned repl_loop_worker_count(const struct repl_loop *loop);
+/* How long workers have had a job, all of them together: wall time, and that too for which one
+ * waited for a worker to come to a processor. It only grows; its begin means nothing. */
+int64_t repl_loop_worker_busy_ns(struct repl_loop *loop);
 
 /*
  * Threads of one's own, for jobs that may take so long that those of the loop

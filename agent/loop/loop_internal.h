@@ -67,6 +67,10 @@ struct loop_pool {
     pthread_cond_t more;
     struct loop_job_queue queue; /* guarded by lock */
     bool quit;                   /* guarded by lock */
+    /* guarded by lock: */
+    size_t outstanding; /* jobs in the queue or at work */
+    int64_t busy_ns;    /* of all threads, until busy_until_ns */
+    int64_t busy_until_ns;
     int nice;
     unsigned count;
     pthread_t *threads;

@@ -42,10 +42,24 @@ struct repl_job *loop_job_queue_take(struct loop_job_queue *queue)
     return job;
 }
 
-/* Waits for a job; NULL: the pool is being closed. */
-static struct repl_job *pool_take(struct loop_pool *pool)
+/* Brings busy_ns up to now. A thread is busy while there is a job for it, taken or not: one that
+ * waits for a processor is no idle one. Under the lock. */
+static void pool_account(struct loop_pool *pool)
+{
+    int64_t now_ns = repl_now_mono_ns();
+    size_t busy = pool->outstanding < pool->count ? pool->outstanding : pool->count;
+    pool->busy_ns += (int64_t)busy * (now_ns - pool->busy_until_ns);
+    pool->busy_until_ns = now_ns;
+}
+
+/* Waits for a job; NULL: the pool is being closed. ended: the thread comes from one. */
+static struct repl_job *pool_take(struct loop_pool *pool, bool ended)
 {
     pthread_mutex_lock(&pool->lock);
+    if (ended) {
+        pool_account(pool);
+        pool->outstanding--;
+    }
     while (pool->queue.head == NULL && !pool->quit)
         pthread_cond_wait(&pool->more, &pool->lock);
     struct repl_job *job = loop_job_queue_take(&pool->queue);
@@ -60,8 +74,8 @@ static void *pool_thread(void *argument)
     if (pool->nice > getpriority(PRIO_PROCESS, 0))
         setpriority(PRIO_PROCESS, 0, pool->nice);
 
-    struct repl_job *job;
-    while ((job = pool_take(pool)) != NULL) {
+    struct repl_job *job = NULL;
+    while ((job = pool_take(pool, job != NULL)) != NULL) {
         job->work(job);
         loop_job_finished(pool->loop, job);
     }
@@ -135,6 +149,8 @@ void loop_pool_put(struct loop_pool *pool, struct repl_job *job)
 {
     pool->loop->job_count++;
     pthread_mutex_lock(&pool->lock);
+    pool_account(pool);
+    pool->outstanding++;
     loop_job_queue_put(&pool->queue, job);
     pthread_cond_signal(&pool->more);
     pthread_mutex_unlock(&pool->lock);
@@ -150,6 +166,16 @@ void repl_loop_work(struct repl_loop *loop, struct repl_job *job)
 unsigned repl_loop_worker_count(const struct repl_loop *loop)
 {
     return loop->workers.count;
+}
+
+int64_t repl_loop_worker_busy_ns(struct repl_loop *loop)
+{
+    struct loop_pool *pool = &loop->workers;
+    pthread_mutex_lock(&pool->lock);
+    pool_account(pool);
+    int64_t busy_ns = pool->busy_ns;
+    pthread_mutex_unlock(&pool->lock);
+    return busy_ns;
 }
 
 /* --- pools of one's own ---------------------------------------------------------------------- */

@@ -19,6 +19,8 @@
  * the volumes that run. */
 #define OPENERS 2
 
+#define LEVEL_NS INT64_C(1000000000) /* between two looks at the level of compression */
+
 struct source {
     const struct repl_config *config;
     struct repl_loop *loop;
@@ -26,6 +28,12 @@ struct source {
     struct repl_client *client;
     struct repl_control *control;
     int lock_fd;
+    /* of compression: one for all volumes, which share the workers and the link */
+    struct repl_level level;
+    struct repl_timer level_timer;
+    int64_t level_ns; /* these three: when it was last looked at, and what there was until then */
+    int64_t busy_ns;
+    uint64_t sent_bytes;
     struct repl_source_volume **volumes;
     size_t volume_count; /* made so far */
     struct repl_source_group **groups;
@@ -33,6 +41,38 @@ struct source {
     size_t stopped_count;
     bool stopping;
 };
+
+static void level_look(struct repl_timer *timer)
+{
+    struct source *s = timer->context;
+    int64_t now_ns = repl_now_mono_ns(), busy_ns = repl_loop_worker_busy_ns(s->loop);
+    uint64_t sent_bytes = 0;
+    struct repl_level_sample sample = {.elapsed_ns = now_ns - s->level_ns,
+                                       .busy_ns = busy_ns - s->busy_ns,
+                                       .workers = repl_loop_worker_count(s->loop)};
+    for (size_t i = 0; i < s->volume_count; i++) {
+        uint64_t sent, unsent;
+        repl_source_volume_flow(s->volumes[i], &sent, &unsent);
+        sent_bytes += sent;
+        sample.unsent_bytes += unsent;
+    }
+    /* less than before: a volume was closed, and with it what it had sent is forgotten */
+    sample.sent_bytes = sent_bytes > s->sent_bytes ? sent_bytes - s->sent_bytes : 0;
+    repl_level_follow(&s->level, &sample);
+    s->level_ns = now_ns;
+    s->busy_ns = busy_ns;
+    s->sent_bytes = sent_bytes;
+    repl_timer_arm(s->loop, timer, now_ns + LEVEL_NS);
+}
+
+static void level_start(struct source *s)
+{
+    repl_level_init(&s->level, s->config->compression);
+    s->level_timer = (struct repl_timer){.fire = level_look, .context = s};
+    s->level_ns = repl_now_mono_ns();
+    s->busy_ns = repl_loop_worker_busy_ns(s->loop);
+    repl_timer_arm(s->loop, &s->level_timer, s->level_ns + LEVEL_NS);
+}
 
 static void volume_stopped(void *context)
 {
@@ -67,6 +107,7 @@ static void signal_arrived(void *context, int signal_number)
 static json_t *status_answer(struct source *s, struct repl_error *err)
 {
     struct repl_status status = {.time_ns = repl_now_wall_ns(),
+                                 .compression_level = repl_level_now(&s->level),
                                  .bandwidth_bytes_per_s = repl_client_bandwidth(s->client),
                                  .volume_count = s->volume_count};
     snprintf(status.version, sizeof status.version, "%s", REPL_VERSION);
@@ -155,6 +196,7 @@ static repl_result volumes_start(struct source *s, const struct repl_client_opti
             .client_options = *client,
             .config = s->config,
             .volume = &s->config->volumes[i],
+            .level = &s->level,
             .group = group,
             .rpo_ms = rpo_of(s, &s->config->volumes[i]),
             .stopped = volume_stopped,
@@ -184,6 +226,7 @@ static repl_result source_start(struct source *s, struct repl_error *err)
     REPL_TRY(repl_loop_new(&loop, &s->loop, err));
     REPL_TRY(repl_loop_signals(s->loop, signal_arrived, s, err));
     REPL_TRY(repl_pool_new(s->loop, OPENERS, (int)config->nice, "repl-open", &s->openers, err));
+    level_start(s);
     REPL_TRY(repl_client_new(s->loop, &client, &s->client, err));
     REPL_TRY(repl_control_new(s->loop, config->control, control_answer, s, &s->control, err));
     return volumes_start(s, &client, err);

@@ -134,6 +134,8 @@ static bool batch_follow(struct volume_batch *b)
     if (fate == REPL_BATCH_WAIT)
         return false;
     b->state = BATCH_REDUCING;
+    if (v->options.level != NULL)
+        b->batch.level = repl_level_now(v->options.level);
     b->job = (struct repl_job){.work = batch_reduce, .done = batch_reduced, .context = b};
     repl_loop_work(v->options.loop, &b->job);
     return true;

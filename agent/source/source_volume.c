@@ -730,6 +730,17 @@ static void pipeline_status(const struct repl_source_volume *v, struct repl_volu
     out->stall_max_ms = v->stall_max_ns / 1000000;
 }
 
+void repl_source_volume_flow(const struct repl_source_volume *v, uint64_t *sent, uint64_t *unsent)
+{
+    *sent = *unsent = 0;
+    if (!volume_is_up(v))
+        return;
+    enum repl_ship_state link = v->pipeline.ship.state;
+    *sent = volume_sent_bytes(v);
+    if (link == REPL_SHIP_READY || link == REPL_SHIP_SENDING)
+        *unsent = volume_unsent_bytes(v);
+}
+
 void repl_source_volume_status(const struct repl_source_volume *v, struct repl_volume_status *out)
 {
     *out = (struct repl_volume_status){.lag_ms = -1, .catch_up_ms = -1};

@@ -6,6 +6,7 @@
 
 #include "config/config.h"
 #include "control/status.h"
+#include "level.h"
 #include "link/client.h"
 #include "loop/loop.h"
 #include "repl/error.h"
@@ -20,6 +21,7 @@ struct repl_source_volume_options {
     struct repl_client_options client_options; /* for a blocking connection of its own */
     const struct repl_config *config;          /* outlives the volume */
     const struct repl_config_volume *volume;
+    const struct repl_level *level;  /* of compression; outlives the volume; NULL: the least */
     struct repl_source_group *group; /* outlives the volume; NULL: cut on its own */
     int64_t rpo_ms;                  /* the volume's, or the least of its group */
     void (*stopped)(void *context);  /* after repl_source_volume_stop, once */
@@ -35,6 +37,10 @@ void repl_source_volume_stop(struct repl_source_volume *volume);
 /* After stopped. */
 void repl_source_volume_free(struct repl_source_volume *volume);
 
+/* Bytes that have left since it was opened, and that are built and could be sent if the link took
+ * them. */
+void repl_source_volume_flow(const struct repl_source_volume *volume, uint64_t *sent,
+                             uint64_t *unsent);
 void repl_source_volume_status(const struct repl_source_volume *volume,
                                struct repl_volume_status *out);
 

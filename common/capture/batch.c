@@ -8,6 +8,7 @@
 repl_result repl_batch_init(struct repl_batch *batch, struct repl_error *err)
 {
     memset(batch, 0, sizeof *batch);
+    batch->level = REPL_FRAME_ZSTD_LEVEL;
     /* O_DIRECT reads want the alignment of the device's logical block, 4 KiB at most */
     if (posix_memalign((void **)&batch->pages, REPL_PAGE_SIZE, REPL_FRAME_RAW_MAX) != 0)
         batch->pages = NULL;
@@ -202,6 +203,7 @@ repl_result repl_batch_reduce(struct repl_batch *batch, struct repl_error *err)
     batch->has_frame = batch->raw_size > 0;
     if (!batch->has_frame)
         return REPL_SUCCESS;
+    repl_frame_coder_level(batch->coder, batch->level);
     return repl_frame_encode(batch->coder, batch->raw, batch->raw_size, &batch->stored,
                              &batch->frame, err);
 }

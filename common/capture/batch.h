@@ -54,6 +54,7 @@ struct repl_batch {
     uint32_t run_count;
     uint32_t page_count;
     uint64_t volume_size;
+    unsigned level;                                 /* of the frame's compression */
     struct repl_page_digest held[REPL_BATCH_PAGES]; /* by the site, in the order of the pages */
     uint8_t *pages;                   /* their bytes, a page each; the volume's last may be short */
     repl_chunk_known_fn *chunk_known; /* NULL: no deduplication */

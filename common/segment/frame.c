@@ -15,6 +15,7 @@
 struct repl_frame_coder {
     ZSTD_CCtx *compress;
     ZSTD_DCtx *decompress;
+    int level;
     uint8_t scratch[REPL_FRAME_RAW_MAX];
 };
 
@@ -24,6 +25,7 @@ repl_result repl_frame_coder_new(struct repl_frame_coder **out, struct repl_erro
     if (coder != NULL) {
         coder->compress = ZSTD_createCCtx();
         coder->decompress = ZSTD_createDCtx();
+        coder->level = REPL_FRAME_ZSTD_LEVEL;
         if (coder->compress != NULL && coder->decompress != NULL) {
             *out = coder;
             return REPL_SUCCESS;
@@ -40,6 +42,12 @@ void repl_frame_coder_free(struct repl_frame_coder *coder)
     ZSTD_freeCCtx(coder->compress);
     ZSTD_freeDCtx(coder->decompress);
     free(coder);
+}
+
+void repl_frame_coder_level(struct repl_frame_coder *coder, unsigned level)
+{
+    ensure(level >= 1 && level <= REPL_FRAME_LEVEL_MAX);
+    coder->level = (int)level;
 }
 
 static repl_result prove_decodes(struct repl_frame_coder *coder, const void *raw, size_t raw_size,
@@ -68,8 +76,7 @@ repl_result repl_frame_encode(struct repl_frame_coder *coder, const void *raw, s
     if (room == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a frame");
     /* With room for less than the raw size zstd gives up by itself where it does not pay. */
-    size_t size =
-        ZSTD_compressCCtx(coder->compress, room, most, raw, raw_size, REPL_FRAME_ZSTD_LEVEL);
+    size_t size = ZSTD_compressCCtx(coder->compress, room, most, raw, raw_size, coder->level);
     if (ZSTD_isError(size)) {
         memcpy(room, raw, raw_size);
         entry->codec = REPL_CODEC_STORED;

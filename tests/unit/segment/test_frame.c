@@ -81,6 +81,27 @@ static void little_gain_is_no_gain(void **state)
     assert_int_equal(round_trip(*state, raw, sizeof raw).codec, REPL_CODEC_ZSTD);
 }
 
+/* What was encoded at any level is read by who knows of none. */
+static void every_level_comes_back(void **state)
+{
+    static uint8_t raw[REPL_FRAME_RAW_MAX];
+    static const size_t sizes[] = {1, 4096, 65536, REPL_FRAME_RAW_MAX};
+    struct random random = random_begin("frame", 7);
+    for (size_t level = 1; level <= REPL_FRAME_LEVEL_MAX; level++) {
+        repl_frame_coder_level(*state, (unsigned)level);
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            for (size_t j = 0; j < sizes[i]; j++)
+                raw[j] = (uint8_t)("repl keeps a replica "[j % 21] + random_below(&random, 4));
+            struct repl_frame_entry entry = round_trip(*state, raw, sizes[i]);
+            if (sizes[i] > 1)
+                assert_int_equal(entry.codec, REPL_CODEC_ZSTD);
+        }
+        random_fill(&random, raw, 65536);
+        assert_int_equal(round_trip(*state, raw, 65536).codec, REPL_CODEC_STORED);
+    }
+    repl_frame_coder_level(*state, REPL_FRAME_ZSTD_LEVEL);
+}
+
 static void damage_is_refused(void **state)
 {
     uint8_t raw[6000], back[6000];
@@ -130,8 +151,20 @@ static void encode_size(void *context)
     repl_ignore(repl_frame_encode(oversize->coder, raw, oversize->size, &stored, &entry, NULL));
 }
 
+static void level_none(void *context)
+{
+    repl_frame_coder_level(context, 0);
+}
+
+static void level_beyond(void *context)
+{
+    repl_frame_coder_level(context, REPL_FRAME_LEVEL_MAX + 1);
+}
+
 static void bounds_are_asserted(void **state)
 {
+    assert_true(aborts(level_none, *state));
+    assert_true(aborts(level_beyond, *state));
     struct oversize oversize = {*state, 0};
     assert_true(aborts(encode_size, &oversize));
     oversize.size = REPL_FRAME_RAW_MAX + 1;
@@ -141,9 +174,8 @@ static void bounds_are_asserted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(frames_come_back),
-        cmocka_unit_test(little_gain_is_no_gain),
-        cmocka_unit_test(damage_is_refused),
+        cmocka_unit_test(frames_come_back),       cmocka_unit_test(little_gain_is_no_gain),
+        cmocka_unit_test(every_level_comes_back), cmocka_unit_test(damage_is_refused),
         cmocka_unit_test(bounds_are_asserted),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

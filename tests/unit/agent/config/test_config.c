@@ -59,6 +59,7 @@ static void test_agent_defaults(void **state)
     assert_string_equal(config->state, "/var/lib/repl");
     assert_string_equal(config->control, "/run/repl/agent.sock");
     assert_int_equal(config->spool_limit_bytes, UINT64_C(10) << 30);
+    assert_int_equal(config->compression, 0);
     assert_int_equal(config->workers, 0);
     assert_int_equal(config->nice, 10);
     assert_string_equal(config->remote_address, "site.example.org:7420");
@@ -305,7 +306,7 @@ static void test_options_refused(void **state)
     (void)state;
     expect_error("[agent]\nspol_limit = 1G\n", REPL_ROLE_AGENT,
                  "f.conf:2: [agent] has no option \"spol_limit\": it has key, state, control, "
-                 "guard, spool_limit, bandwidth, workers, nice");
+                 "guard, spool_limit, bandwidth, compression, workers, nice");
     expect_error("[volume a]\ndevice = /dev/vdb\n", REPL_ROLE_SITE,
                  "f.conf:2: [volume a] device belongs in the file of the agent, and this one is "
                  "read for the site: remove the line");
@@ -617,6 +618,30 @@ static void test_bandwidths(void **state)
     }
 }
 
+static void test_compression(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"0", "10", "fast"};
+    static const char *const good[] = {"auto", "1", "9"};
+    static const unsigned levels[] = {0, 1, 9};
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        char text[400];
+        snprintf(text, sizeof text, "[agent]\ncompression = %s\n" REMOTE, good[i]);
+        struct repl_config *config = parse_good(text, REPL_ROLE_AGENT);
+        assert_int_equal(config->compression, levels[i]);
+        repl_config_free(config);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char text[80], message[160];
+        snprintf(text, sizeof text, "[agent]\ncompression = %s\n", bad[i]);
+        snprintf(message, sizeof message,
+                 "f.conf:2: [agent] compression: \"%s\" is out of range: write auto or a number "
+                 "from 1 to 9",
+                 bad[i]);
+        expect_error(text, REPL_ROLE_AGENT, message);
+    }
+}
+
 static void test_counts(void **state)
 {
     (void)state;
@@ -711,6 +736,7 @@ int main(void)
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_durations),
         cmocka_unit_test(test_bandwidths),
+        cmocka_unit_test(test_compression),
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_volume_names),

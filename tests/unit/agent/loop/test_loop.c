@@ -744,6 +744,42 @@ static void test_jobs(void **state)
     free(probes);
 }
 
+static void job_sleep(struct repl_job *job)
+{
+    (void)job;
+    usleep(100000);
+}
+
+static void job_slept(struct repl_job *job)
+{
+    ++*(int *)job->context;
+}
+
+/* Jobs of 100 ms on three workers: a thread counts while it has one, none for more than a thread.
+ */
+static void test_busy_time(void **state)
+{
+    enum { JOBS = 7 };
+    struct fixture *fixture = fixture_of(state);
+    struct repl_job jobs[JOBS];
+    int done = 0;
+    int64_t idle_ns = repl_loop_worker_busy_ns(fixture->loop);
+    usleep(10000);
+    assert_true(repl_loop_worker_busy_ns(fixture->loop) == idle_ns);
+    int64_t begin_ns = repl_now_mono_ns();
+    for (int i = 0; i < JOBS; i++) {
+        jobs[i] = (struct repl_job){.work = job_sleep, .done = job_slept, .context = &done};
+        repl_loop_work(fixture->loop, &jobs[i]);
+    }
+    usleep(50000); /* also while none has ended */
+    int64_t half_ns = repl_loop_worker_busy_ns(fixture->loop) - idle_ns;
+    assert_true(half_ns >= 3 * 50 * MS && half_ns <= 3 * (repl_now_mono_ns() - begin_ns));
+    turn_until(fixture->loop, &done, JOBS);
+    usleep(10000); /* the last one's thread says so when it asks for the next */
+    int64_t busy_ns = repl_loop_worker_busy_ns(fixture->loop) - idle_ns;
+    assert_true(busy_ns >= JOBS * 100 * MS && busy_ns <= 3 * (repl_now_mono_ns() - begin_ns));
+}
+
 /* --- run, once, stop ------------------------------------------------------------------------- */
 
 static void stop_fired(struct repl_timer *timer)
@@ -1112,6 +1148,7 @@ int main(void)
         BOTH(test_poll_twice_on_one_descriptor),
         BOTH(test_poll_of_what_cannot_be_watched),
         BOTH(test_jobs),
+        BOTH(test_busy_time),
         BOTH(test_run_and_stop),
         BOTH(test_once_timeout),
         BOTH(test_signals),
