@@ -256,6 +256,10 @@ static enum repl_verdict owner_check(const struct repl_journal *j,
     if (!repl_uuid_equal(&header->volume, &j->create.volume))
         return refuse(refusal, REPL_REFUSAL_FORK, "segment %llu.%u is of another volume", to,
                       header->part);
+    if (header->volume_kind != j->create.kind)
+        return refuse(refusal, REPL_REFUSAL_REQUEST,
+                      "segment %llu.%u is of another kind of volume than the source said", to,
+                      header->part);
     if (header->lineage < j->lineage)
         return refuse(refusal, REPL_REFUSAL_FENCED,
                       "segment %llu.%u is of lineage %llu, the volume belongs to lineage %llu now",

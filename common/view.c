@@ -85,8 +85,8 @@ static repl_result manifest_add(struct repl_view *v, size_t segment, struct repl
     for (bool done = false;;) {
         struct repl_record record;
         result = repl_record_walk_next(&walk, &record, &done, err);
-        if (!repl_ok(result) || done)
-            break;
+        if (!repl_ok(result) || done || record.object != REPL_OBJECT_DEVICE)
+            break; /* what comes behind the space is no content */
         if (record.type == REPL_RECORD_OBJECT) {
             if (segment == 0)
                 v->size = record.size;

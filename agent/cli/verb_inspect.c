@@ -100,7 +100,8 @@ static void print_header(const struct repl_segment_header *h)
     char time[REPL_WORDS_SIZE];
     bool supply = h->kind == REPL_SEGMENT_SUPPLY;
     repl_words_utc(h->created_ns, time);
-    printf("%s segment, format version %u\n", supply ? "supply" : "changes", h->version);
+    printf("%s segment of a %s, format version %u\n", supply ? "supply" : "changes",
+           h->volume_kind == REPL_VOLUME_TREE ? "directory tree" : "block volume", h->version);
     print_uuid("volume", &h->volume);
     printf("  %-12s %" PRIu64 "\n", "lineage", h->lineage);
     if (supply)
@@ -136,6 +137,66 @@ static void print_tables(const struct repl_segment *s)
         puts("  no point: more parts follow");
 }
 
+/* Bytes of no known encoding: what a terminal may not take is escaped. */
+static void print_text(const char *text, size_t size)
+{
+    putchar('"');
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c < 0x20 || c >= 0x7f || c == '"' || c == '\\')
+            printf("\\x%02x", c);
+        else
+            putchar(c);
+    }
+    putchar('"');
+}
+
+static void print_node(const struct repl_record *r)
+{
+    static const char *const kinds[] = {"gone", "file",        "directory",    "symlink",
+                                        "fifo", "char device", "block device", "socket"};
+    const struct repl_node *n = &r->node;
+    char time[REPL_WORDS_SIZE];
+    printf("  object %" PRIu64 ", %s", r->object, kinds[n->kind]);
+    if (n->kind == REPL_NODE_GONE) {
+        putchar('\n');
+        return;
+    }
+    repl_words_utc(n->mtime_ns, time);
+    printf(", mode %04o, owner %u:%u, %s", n->mode, n->uid, n->gid, time);
+    if (n->kind == REPL_NODE_FILE)
+        printf(", %" PRIu64 " bytes", n->size);
+    if (n->kind == REPL_NODE_CHARACTER || n->kind == REPL_NODE_BLOCK)
+        printf(", device %u:%u", n->major, n->minor);
+    if (n->flags != 0 || n->project != 0)
+        printf(", flags %#x, project %u", n->flags, n->project);
+    if (n->kind == REPL_NODE_SYMLINK) {
+        printf(" to ");
+        print_text(n->target, n->target_size);
+    }
+    putchar('\n');
+}
+
+static void print_xattr(const struct repl_record *r)
+{
+    printf("    attribute ");
+    print_text(r->name, r->name_size);
+    printf(", %u bytes", r->value_size);
+    if (r->value == NULL)
+        printf(" at %" PRIu64 " of the space", r->place);
+    putchar('\n');
+}
+
+static void print_name(const struct repl_record *r)
+{
+    printf("    in directory %" PRIu64 ": ", r->object);
+    print_text(r->name, r->name_size);
+    if (r->child == 0)
+        printf(" is gone\n");
+    else
+        printf(" is object %" PRIu64 "\n", r->child);
+}
+
 static void print_record(const struct repl_record *r)
 {
     char text[REPL_DIGEST_TEXT_SIZE];
@@ -154,6 +215,23 @@ static void print_record(const struct repl_record *r)
         break;
     case REPL_RECORD_ZERO:
         printf("  %14" PRIu64 " +%-10" PRIu64 " zeros\n", r->offset, r->length);
+        break;
+    case REPL_RECORD_NODE:
+        print_node(r);
+        break;
+    case REPL_RECORD_XATTR:
+        print_xattr(r);
+        break;
+    case REPL_RECORD_NAME:
+        print_name(r);
+        break;
+    case REPL_RECORD_RUN:
+        printf("    file %" PRIu64 ": %" PRIu64 " +%" PRIu64 " at %" PRIu64 " of the space\n",
+               r->object, r->offset, r->length, r->place);
+        break;
+    case REPL_RECORD_HOLE:
+        printf("    file %" PRIu64 ": %" PRIu64 " +%" PRIu64 " hole\n", r->object, r->offset,
+               r->length);
         break;
     }
 }

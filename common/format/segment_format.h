@@ -15,7 +15,7 @@
 #define REPL_BLOCK_ENTRY_SIZE 48u
 #define REPL_CHUNK_ENTRY_SIZE 40u
 #define REPL_POINT_SIZE       64u
-#define REPL_RECORD_SIZE_MAX  80u
+#define REPL_RECORD_SIZE_MAX  4168u /* of a symbolic link with the longest target */
 /* SHA-256 of a segment covers all of it before this many bytes from its end. */
 #define REPL_SEGMENT_DIGEST_TAIL 48u
 
@@ -44,8 +44,11 @@ void repl_chunk_entry_decode(struct repl_reader *reader, struct repl_chunk_entry
 void repl_point_encode(struct repl_writer *writer, const struct repl_point *point);
 void repl_point_decode(struct repl_reader *reader, struct repl_point *out);
 
+/* Bytes it takes: REPL_RECORD_SIZE_MAX at most. */
+size_t repl_record_size(const struct repl_record *record);
 void repl_record_encode(struct repl_writer *writer, const struct repl_record *record);
-/* Decodes the record at the reader; a field out of bounds leaves the reader failed. */
+/* Decodes the record at the reader, whose bytes its texts point into; a field out of bounds leaves
+ * the reader failed. */
 void repl_record_decode(struct repl_reader *reader, struct repl_record *out);
 
 #endif

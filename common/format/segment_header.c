@@ -35,14 +35,15 @@ void repl_segment_header_encode(const struct repl_segment_header *header,
 
 static repl_result header_validate(const struct repl_segment_header *header, struct repl_error *err)
 {
-    if (header->features != 0)
+    if ((header->features & ~REPL_FEATURE_TREE) != 0)
         return repl_fail(err, REPL_E_VERSION,
                          "segment header: needs features %#llx that this version of repl does not "
                          "know; use a newer one",
                          (unsigned long long)header->features);
     if (header->kind != REPL_SEGMENT_CHANGES && header->kind != REPL_SEGMENT_SUPPLY)
         return repl_fail(err, REPL_E_CORRUPT, "segment header: unknown kind %d", (int)header->kind);
-    if (header->volume_kind != REPL_VOLUME_BLOCK)
+    bool tree = (header->features & REPL_FEATURE_TREE) != 0;
+    if (header->volume_kind != (tree ? REPL_VOLUME_TREE : REPL_VOLUME_BLOCK))
         return repl_fail(err, REPL_E_CORRUPT, "segment header: unknown volume kind %d",
                          (int)header->volume_kind);
     if (header->from_seq >= header->to_seq)

@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "format/segment_format.h"
 #include "segment/frame.h"
+#include "segment/record_order.h"
 
 /* Small enough that a reader who looks for one extent does not decode much, large enough that
  * the block table stays a thousandth of the manifest. */
@@ -26,6 +27,8 @@ struct repl_segment_builder {
     struct repl_buffer chunks;
     struct repl_buffer references;  /* struct repl_digest each */
     struct repl_buffer frame_sizes; /* raw size of each frame, uint32_t: to check extents against */
+    repl_records_fn *records;       /* NULL: none */
+    void *records_context;
     struct repl_segment_footer footer;
 };
 
@@ -47,6 +50,7 @@ repl_result repl_segment_builder_new(const struct repl_segment_header *header, u
     if (b == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a segment builder");
     ensure(header->kind != REPL_SEGMENT_SUPPLY || volume_size == 0);
+    ensure(header->volume_kind != REPL_VOLUME_TREE || volume_size % REPL_PAGE_SIZE == 0);
     b->header = *header;
     b->volume_size = volume_size;
     b->sink = sink;
@@ -162,6 +166,14 @@ repl_result repl_segment_builder_extent(struct repl_segment_builder *b,
     return repl_extent_map_put(&b->extents, extent, err);
 }
 
+void repl_segment_builder_records(struct repl_segment_builder *b, repl_records_fn *records,
+                                  void *context)
+{
+    ensure(b->header.volume_kind == REPL_VOLUME_TREE);
+    b->records = records;
+    b->records_context = context;
+}
+
 uint64_t repl_segment_builder_size(const struct repl_segment_builder *b)
 {
     return b->position;
@@ -188,6 +200,7 @@ struct manifest_writer {
     struct repl_segment_builder *builder;
     struct repl_frame_coder *coder;
     struct repl_buffer raw;
+    struct repl_record_order order;
     uint64_t first_object, first_offset; /* of the block being filled */
     uint64_t raw_size;                   /* of all blocks so far */
 };
@@ -223,17 +236,37 @@ static repl_result block_flush(struct manifest_writer *m, struct repl_error *err
 static repl_result record_add(struct manifest_writer *m, const struct repl_record *record,
                               struct repl_error *err)
 {
-    if (m->raw.size + REPL_RECORD_SIZE_MAX > BLOCK_RAW_SIZE)
+    size_t size = repl_record_size(record);
+    if (m->raw.size + size > BLOCK_RAW_SIZE)
         REPL_TRY(block_flush(m, err));
     if (m->raw.size == 0) {
         m->first_object = record->object;
-        m->first_offset = record->type == REPL_RECORD_OBJECT ? 0 : record->offset;
+        m->first_offset = record->offset;
     }
-    uint8_t bytes[REPL_RECORD_SIZE_MAX];
-    struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+    uint8_t *bytes = repl_buffer_extend(&m->raw, size);
+    if (bytes == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a manifest");
+    struct repl_writer w = repl_writer_of(bytes, size);
     repl_record_encode(&w, record);
     m->builder->footer.record_count++;
-    return repl_buffer_append(&m->raw, bytes, w.position, err);
+    return REPL_SUCCESS;
+}
+
+/* One that comes from outside is read as a reader would. */
+static repl_result tree_record_add(struct manifest_writer *m, const struct repl_record *record,
+                                   struct repl_error *err)
+{
+    uint8_t bytes[REPL_RECORD_SIZE_MAX];
+    struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+    struct repl_record check;
+    repl_record_encode(&w, record);
+    struct repl_reader r = repl_reader_of(bytes, w.position);
+    repl_record_decode(&r, &check);
+    if (r.failed || record->object == REPL_OBJECT_DEVICE)
+        return repl_fail(err, REPL_E_CORRUPT, "a record of object %llu is out of bounds",
+                         (unsigned long long)record->object);
+    REPL_TRY(repl_record_order_next(&m->order, record, err));
+    return record_add(m, record, err);
 }
 
 static repl_result extent_add(struct manifest_writer *m, const struct repl_extent *extent,
@@ -269,6 +302,14 @@ static repl_result manifest_write(struct manifest_writer *m, struct repl_error *
             (extent.type == REPL_RECORD_ZERO || extent.length + next->length <= REPL_FRAME_RAW_MAX))
             extent.length += next->length;
         REPL_TRY(extent_add(m, &extent, err));
+    }
+    m->order =
+        (struct repl_record_order){.object = REPL_OBJECT_DEVICE, .space_size = b->volume_size};
+    for (bool done = b->records == NULL; !done;) {
+        struct repl_record record = {0};
+        REPL_TRY(b->records(b->records_context, &record, &done, err));
+        if (!done)
+            REPL_TRY(tree_record_add(m, &record, err));
     }
     return block_flush(m, err);
 }

@@ -22,7 +22,8 @@ typedef repl_result repl_sink_fn(void *context, const void *data, size_t size,
                                  struct repl_error *err);
 
 /* Writes the header. volume_size is the object's size at this point, 1 byte to
- * REPL_VOLUME_SIZE_MAX (else REPL_E_REFUSED); 0 for a SUPPLY segment. */
+ * REPL_VOLUME_SIZE_MAX (else REPL_E_REFUSED), of a tree's space whole pages; 0 for a SUPPLY
+ * segment. */
 REPL_RESULT repl_segment_builder_new(const struct repl_segment_header *header, uint64_t volume_size,
                                      repl_sink_fn *sink, void *sink_context,
                                      struct repl_segment_builder **out, struct repl_error *err);
@@ -44,6 +45,14 @@ REPL_RESULT repl_segment_builder_reference(struct repl_segment_builder *builder,
  * volume, page-aligned but for the volume's end. */
 REPL_RESULT repl_segment_builder_extent(struct repl_segment_builder *builder,
                                         const struct repl_extent *extent, struct repl_error *err);
+
+/* Of a tree: where its objects' records come from when the builder is finished, in order; their
+ * texts stay until the next one is asked for. Not set: there are none. One that a reader would
+ * refuse is REPL_E_CORRUPT. */
+typedef repl_result repl_records_fn(void *context, struct repl_record *record, bool *done,
+                                    struct repl_error *err);
+void repl_segment_builder_records(struct repl_segment_builder *builder, repl_records_fn *records,
+                                  void *context);
 
 /* Bytes written so far. */
 uint64_t repl_segment_builder_size(const struct repl_segment_builder *builder);

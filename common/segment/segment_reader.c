@@ -211,22 +211,18 @@ static repl_result block_load(struct repl_record_walk *walk, struct repl_error *
     return REPL_SUCCESS;
 }
 
-static repl_result record_check(const struct repl_record_walk *walk,
-                                const struct repl_record *record, struct repl_error *err)
+static repl_result record_check(struct repl_record_walk *walk, const struct repl_record *record,
+                                struct repl_error *err)
 {
     const struct repl_segment *s = walk->segment;
-    bool first = walk->record_count == 0;
-    if (first != (record->type == REPL_RECORD_OBJECT))
-        return repl_fail(err, REPL_E_CORRUPT, "the object's record does not come first");
-    if (first)
-        return REPL_SUCCESS;
-    uint64_t end = record->offset + record->length;
-    if (record->offset < walk->end || end > walk->object_size)
-        return repl_fail(err, REPL_E_CORRUPT, "extents overlap or leave the volume at offset %llu",
-                         (unsigned long long)record->offset);
-    if (record->length % REPL_PAGE_SIZE != 0 && end != walk->object_size)
-        return repl_fail(err, REPL_E_CORRUPT, "the extent at offset %llu ends within a page",
-                         (unsigned long long)record->offset);
+    if (record->object != REPL_OBJECT_DEVICE && s->header.volume_kind != REPL_VOLUME_TREE)
+        return repl_fail(err, REPL_E_CORRUPT, "a record of object %llu in a block volume",
+                         (unsigned long long)record->object);
+    if (record->type == REPL_RECORD_OBJECT && s->header.volume_kind == REPL_VOLUME_TREE &&
+        record->size % REPL_PAGE_SIZE != 0)
+        return repl_fail(err, REPL_E_CORRUPT, "a space of %llu bytes ends within a page",
+                         (unsigned long long)record->size);
+    REPL_TRY(repl_record_order_next(&walk->order, record, err));
     if (record->type == REPL_RECORD_DATA &&
         (record->frame >= s->footer.frame_count ||
          record->frame_offset + record->length > s->frames[record->frame].raw_size))
@@ -240,8 +236,7 @@ static repl_result block_key_check(const struct repl_record_walk *walk,
                                    const struct repl_record *record, struct repl_error *err)
 {
     const struct repl_block_entry *block = &walk->segment->blocks[walk->next_block - 1];
-    uint64_t offset = record->type == REPL_RECORD_OBJECT ? 0 : record->offset;
-    if (block->first_object != record->object || block->first_offset != offset)
+    if (block->first_object != record->object || block->first_offset != record->offset)
         return repl_fail(err, REPL_E_CORRUPT, "manifest block %u begins at another key",
                          walk->next_block - 1);
     return REPL_SUCCESS;
@@ -274,9 +269,5 @@ repl_result repl_record_walk_next(struct repl_record_walk *walk, struct repl_rec
     if (block_begins)
         REPL_TRY(block_key_check(walk, record, err));
     walk->record_count++;
-    if (record->type == REPL_RECORD_OBJECT)
-        walk->object_size = record->size;
-    else
-        walk->end = record->offset + record->length;
     return REPL_SUCCESS;
 }

@@ -15,6 +15,7 @@
 #include "repl/error.h"
 #include "repl/format.h"
 #include "segment/frame.h"
+#include "segment/record_order.h"
 
 /* Reads exactly size bytes at offset, or fails. May be called from several threads at once if the
  * segment is used from several. */
@@ -55,13 +56,13 @@ struct repl_record_walk {
     struct repl_reader reader;
     uint32_t next_block;
     uint64_t record_count;
-    uint64_t object_size;
-    uint64_t end; /* of the record before */
+    struct repl_record_order order;
 };
 
 void repl_record_walk_begin(struct repl_record_walk *walk, const struct repl_segment *segment,
                             struct repl_frame_coder *coder);
-/* *done instead of a record at the end, by when the count has been checked too. */
+/* *done instead of a record at the end, by when the count has been checked too. Texts in the record
+ * stay until the next call. */
 REPL_RESULT repl_record_walk_next(struct repl_record_walk *walk, struct repl_record *record,
                                   bool *done, struct repl_error *err);
 void repl_record_walk_end(struct repl_record_walk *walk);

@@ -45,8 +45,10 @@ enum repl_segment_kind {
 
 enum repl_volume_kind {
     REPL_VOLUME_BLOCK = 1,
-    REPL_VOLUME_TREE = 2, /* reserved: no version 1 segment carries one */
+    REPL_VOLUME_TREE = 2, /* with REPL_FEATURE_TREE, and only with it */
 };
+
+#define REPL_FEATURE_TREE UINT64_C(1) /* the records of a directory tree */
 
 struct repl_segment_header {
     uint16_t version;
@@ -134,25 +136,72 @@ struct repl_segment_footer {
 
 /* --- manifest records ------------------------------------------------------------------------ */
 
-#define REPL_OBJECT_DEVICE 1u /* the one object of a block volume */
+/* Object 1 of a block volume is the device. Of a tree it is the space: the contents of all files
+ * lie in it, page by page, where the source has put them, as on a disk. */
+#define REPL_OBJECT_DEVICE 1u
+#define REPL_OBJECT_ROOT                                                                           \
+    2u /* of a tree: its top directory; what else is in it has higher numbers */
 
 enum repl_record_type {
-    REPL_RECORD_OBJECT = 1, /* an object's metadata: stands before its extents */
+    REPL_RECORD_OBJECT = 1, /* object 1's size: stands before its extents */
     REPL_RECORD_DATA = 2,   /* bytes in a frame of this segment */
     REPL_RECORD_CHUNK = 3,  /* bytes of a chunk named by digest */
     REPL_RECORD_ZERO = 4,
+    /* of a tree's objects: */
+    REPL_RECORD_NODE = 5,  /* metadata, or the object's end */
+    REPL_RECORD_XATTR = 6, /* all of an object's stand behind its node */
+    REPL_RECORD_NAME = 7,  /* what a name in this directory leads to */
+    REPL_RECORD_RUN = 8,   /* where in the space a range of this file lies */
+    REPL_RECORD_HOLE = 9,  /* nowhere */
+};
+
+#define REPL_NAME_MAX         255u   /* bytes of a name, of a file or an attribute */
+#define REPL_TARGET_MAX       4095u  /* of a symbolic link's */
+#define REPL_XATTR_MAX        65536u /* of an attribute's value, */
+#define REPL_XATTR_INLINE_MAX 2048u  /* longer ones lie in the space */
+#define REPL_NODE_MODE_MASK   07777u /* permissions, setuid, setgid, sticky */
+
+enum repl_node_kind {
+    REPL_NODE_GONE = 0, /* the object has ended; its number is never given again */
+    REPL_NODE_FILE = 1,
+    REPL_NODE_DIRECTORY = 2,
+    REPL_NODE_SYMLINK = 3,
+    REPL_NODE_FIFO = 4,
+    REPL_NODE_CHARACTER = 5,
+    REPL_NODE_BLOCK = 6,
+    REPL_NODE_SOCKET = 7,
+};
+
+struct repl_node {
+    enum repl_node_kind kind;
+    uint16_t mode; /* within REPL_NODE_MODE_MASK */
+    uint32_t uid, gid;
+    uint32_t major, minor; /* of devices */
+    uint32_t flags;        /* as FS_IOC_GETFLAGS has them */
+    uint32_t project;
+    uint64_t size; /* of a file */
+    int64_t mtime_ns;
+    const char *target; /* of a symbolic link: not terminated */
+    uint32_t target_size;
 };
 
 struct repl_record {
     enum repl_record_type type;
     uint64_t object;
-    uint64_t offset; /* extents */
+    uint64_t offset; /* extents, runs, holes; names: XXH3 of the name, by which they are in order */
     uint64_t length;
     uint32_t frame; /* data */
     uint32_t frame_offset;
     struct repl_digest chunk; /* chunk */
     uint32_t chunk_offset;
     uint64_t size; /* object */
+    struct repl_node node;
+    const char *name; /* xattr, name: not terminated. What is read lies in the block's memory, as */
+    uint32_t name_size;
+    const uint8_t *value; /* does the value of an attribute; NULL: it lies in the space */
+    uint32_t value_size;
+    uint64_t place; /* in the space: runs, and such attributes */
+    uint64_t child; /* names: the object; 0: there is none of this name any more */
 };
 
 #endif

@@ -64,7 +64,7 @@ static bool check_records(const struct repl_segment *s, struct repl_error *err)
 {
     struct repl_record_walk walk;
     struct repl_record record;
-    uint64_t end = 0, count = 0, size = 0;
+    uint64_t end = 0, count = 0, size = 0, object = REPL_OBJECT_DEVICE;
     bool done = false;
     repl_record_walk_begin(&walk, s, coder);
     repl_result result = repl_record_walk_next(&walk, &record, &done, err);
@@ -74,6 +74,12 @@ static bool check_records(const struct repl_segment *s, struct repl_error *err)
             size = record.size;
             continue;
         }
+        if (record.object != REPL_OBJECT_DEVICE) {
+            ensure(record.type >= REPL_RECORD_NODE && record.object >= object);
+            object = record.object;
+            continue;
+        }
+        ensure(object == REPL_OBJECT_DEVICE);
         ensure(record.offset >= end && record.length > 0);
         end = record.offset + record.length;
         ensure(end <= size);

@@ -9,6 +9,7 @@ be fast. Needs the Debian packages python3-zstandard and python3-xxhash.
 """
 
 import hashlib
+import itertools
 import pathlib
 import struct
 import sys
@@ -29,15 +30,24 @@ FRAMES_MAX, BLOCKS_MAX, CHUNKS_MAX, POINTS_MAX = 1 << 20, 1 << 16, 1 << 20, 1 <<
 INDEX_MAX = 1 << 26
 SEGMENT_MAX = 1 << 30
 RAW_MAX, MANIFEST_RAW_MAX = 1 << 32, 1 << 30
+MODE_MAX, TARGET_MAX, VALUE_MAX, VALUE_WITHIN_MAX = 0o7777, 4095, 65536, 2048
 
 CHANGES, SUPPLY = 1, 2
 OBJECT, DATA, CHUNK_RECORD, ZERO = 1, 2, 3, 4
+NODE, XATTR, NAME, RUN, HOLE = 5, 6, 7, 8, 9
 RECORD_SIZE = {OBJECT: 32, DATA: 40, CHUNK_RECORD: 64, ZERO: 32}
+TREE_RECORD_SIZE = {NODE: 72, XATTR: 32, NAME: 40, RUN: 40, HOLE: 32}  # without the text
+SPACE, TOP = 1, 2
+GONE, FILE, DIRECTORY, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE = 0, 1, 2, 3, 5, 6
 RESYNC, MERGED, GROUP = 1, 2, 4
+TREE = 1  # the feature
 KINDS = {CHANGES: "changes", SUPPLY: "supply"}
+VOLUME_KINDS = {1: "block", 2: "tree"}
 CODECS = {0: "stored", 1: "zstd"}
 CONSISTENCIES = {1: "crash", 2: "filesystem", 3: "application"}
 CUTS = {1: "quiet", 2: "window", 3: "freeze", 4: "command"}
+NODE_KINDS = {GONE: "gone", FILE: "file", DIRECTORY: "directory", SYMLINK: "symlink", 4: "fifo",
+              CHARACTER_DEVICE: "character", BLOCK_DEVICE: "block", 7: "socket"}
 
 
 class Refused(Exception):
@@ -75,13 +85,16 @@ def decode_header(data):
     require(checksum == xxh3(data[:120]), "header: checksum")
     require(size == 128, "header: size")
     require_zeros(reserved1 + reserved2 + reserved3, "header")
-    if features != 0:
+    if features & ~TREE:
         raise Refused("version", f"features {features:#x}")
     require(kind in KINDS, "header: kind")
-    require(volume_kind == 1, "header: volume kind")
+    require(volume_kind in VOLUME_KINDS, "header: volume kind")
+    tree = bool(features & TREE)
+    require((volume_kind == 2) == tree, "header: the volume kind does not fit the features")
     require(from_ < to, "header: from is not less than to")
-    return dict(version=version, kind=kind, volume=uuid.UUID(bytes=volume), lineage=lineage,
-                from_=from_, to=to, part=part, created=created, prev=prev)
+    return dict(version=version, kind=kind, volume_kind=volume_kind, tree=tree,
+                volume=uuid.UUID(bytes=volume), lineage=lineage, from_=from_, to=to, part=part,
+                created=created, prev=prev)
 
 
 def decode_footer(data, file_size):
@@ -209,14 +222,20 @@ def read_frame(data, entry):
     return raw
 
 
-def decode_record(data, at):
+def decode_record(data, at, tree):
     require(at + 16 <= len(data), "record: cut off")
     type_, reserved, size, word, object_ = struct.unpack_from("<BBHIQ", data, at)
+    require(reserved == 0 and (type_ == DATA or word == 0), "record: reserved")
+    record = dict(type=type_, object=object_, size=size)
+    if tree and type_ in TREE_RECORD_SIZE:
+        require(size >= TREE_RECORD_SIZE[type_], "record: size")
+        require(at + size <= len(data), "record: cut off")
+        require(object_ >= TOP, "record: object")
+        record.update(DECODE_TREE_RECORD[type_](data[at:at + size], object_))
+        return record
     require(type_ in RECORD_SIZE and size == RECORD_SIZE[type_], "record: type or size")
     require(at + size <= len(data), "record: cut off")
-    require(reserved == 0 and (type_ == DATA or word == 0), "record: reserved")
-    require(object_ == 1, "record: object")
-    record = dict(type=type_, object=object_, size=size)
+    require(object_ == SPACE, "record: object")
     if type_ == OBJECT:
         record["object_size"], rest = struct.unpack_from("<Q8s", data, at + 16)
         require_zeros(rest, "object record")
@@ -241,6 +260,128 @@ def decode_record(data, at):
     return record
 
 
+def split_text(data, fixed, *lengths):
+    """The texts behind the fields of a record, which say how long it is; zeros fill it up."""
+    require(len(data) == (fixed + sum(lengths) + 7) // 8 * 8, "record: size")
+    texts, at = [], fixed
+    for length in lengths:
+        texts.append(data[at:at + length])
+        at += length
+    require(not any(data[at:]), "record: a byte behind its text is not zero")
+    return texts
+
+
+def decode_node(data, object_):
+    kind, reserved1, mode, uid, gid, major, minor, flags, project, target_length, reserved2, \
+        size, mtime, reserved3 = struct.unpack_from("<BsHIIIIIIH2sQq8s", data, 16)
+    target, = split_text(data, TREE_RECORD_SIZE[NODE], target_length)
+    require_zeros(reserved1 + reserved2 + reserved3, "node")
+    require(kind in NODE_KINDS, "node: kind")
+    require(object_ != TOP or kind == DIRECTORY, "node: the top is not a directory")
+    require(kind != GONE or not any(data[16:]), "node: more of an object that is gone")
+    require(mode <= MODE_MAX, "node: mode")
+    require(kind in (CHARACTER_DEVICE, BLOCK_DEVICE) or major == minor == 0, "node: device")
+    require(1 <= target_length <= TARGET_MAX if kind == SYMLINK else target_length == 0,
+            "node: target length")
+    require(0 not in target, "node: a zero in the target")
+    require(size <= (VOLUME_MAX if kind == FILE else 0), "node: size")
+    return dict(kind=kind, mode=mode, uid=uid, gid=gid, major=major, minor=minor, flags=flags,
+                project=project, target=target, file_size=size, mtime=mtime)
+
+
+def decode_xattr(data, _object):
+    name_length, reserved, length, place = struct.unpack_from("<B3sIQ", data, 16)
+    require(length <= VALUE_MAX, "xattr: value length")
+    within = length <= VALUE_WITHIN_MAX
+    name, value = split_text(data, TREE_RECORD_SIZE[XATTR], name_length, length if within else 0)
+    require_zeros(reserved, "xattr")
+    require(name and 0 not in name, "xattr: name")
+    require(place == 0 if within else place % PAGE == 0, "xattr: place")
+    return dict(name=name, length=length, value=value, place=None if within else place)
+
+
+def decode_name(data, object_):
+    offset, child, name_length, reserved = struct.unpack_from("<QQB7s", data, 16)
+    name, = split_text(data, TREE_RECORD_SIZE[NAME], name_length)
+    require_zeros(reserved, "name")
+    require(name and name not in (b".", b"..") and 0 not in name and b"/" not in name,
+            "name: name")
+    require(offset == xxh3(name), "name: offset")
+    require(child == 0 or (child > TOP and child != object_), "name: child")
+    return dict(offset=offset, child=child, name=name)
+
+
+def decode_range(data, object_):
+    """RUN, and HOLE, which is the same without a place."""
+    offset, length = struct.unpack_from("<QQ", data, 16)
+    require(object_ != TOP, "run or hole: the top is not a file")
+    require(offset % PAGE == 0 and length % PAGE == 0 and length > 0,
+            "run or hole: offset or length")
+    require(offset + length <= VOLUME_MAX, "run or hole: end")
+    return dict(offset=offset, length=length)
+
+
+def decode_run(data, object_):
+    split_text(data, TREE_RECORD_SIZE[RUN])
+    place, = struct.unpack_from("<Q", data, 32)
+    require(place % PAGE == 0, "run: place")
+    return dict(decode_range(data, object_), place=place)
+
+
+def decode_hole(data, object_):
+    split_text(data, TREE_RECORD_SIZE[HOLE])
+    return decode_range(data, object_)
+
+
+DECODE_TREE_RECORD = {NODE: decode_node, XATTR: decode_xattr, NAME: decode_name, RUN: decode_run,
+                      HOLE: decode_hole}
+
+
+def order_in_object(record):
+    """No two records of an object have the same."""
+    group = {NODE: 1, XATTR: 2, NAME: 3, RUN: 4, HOLE: 4}[record["type"]]
+    return group, record.get("offset", 0), record.get("name", b"")
+
+
+def check_ranges(ranges, node):
+    end = 0
+    for record in ranges:
+        require(record["offset"] >= end, "runs or holes overlap")
+        end = record["offset"] + record["length"]
+    if node:
+        pages = (node["file_size"] + PAGE - 1) // PAGE
+        require(end <= pages * PAGE, "runs or holes behind the last page of the file")
+
+
+def check_tree_object(records, space_size):
+    """What the records of one object say together."""
+    orders = [order_in_object(record) for record in records]
+    require(all(a < b for a, b in zip(orders, orders[1:])),
+            "records of an object are out of order, or there twice")
+    types = {record["type"] for record in records}
+    node = records[0] if NODE in types else None
+    names = NAME in types
+    ranges = [record for record in records if record["type"] in (RUN, HOLE)]
+    require(node or XATTR not in types, "xattr: without a node")
+    require(not (names and ranges), "names and runs or holes of one object")
+    if node:
+        require(node["kind"] != GONE or len(records) == 1, "more of an object that is gone")
+        require(node["kind"] == DIRECTORY or not names, "names of what is no directory")
+        require(node["kind"] == FILE or not ranges, "runs or holes of what is no file")
+    check_ranges(ranges, node)
+    for record in records:
+        if record.get("place") is not None:
+            require(record["place"] + record["length"] <= space_size, "outside the space")
+
+
+def check_tree(records, space_size):
+    before = SPACE
+    for object_, group in itertools.groupby(records, key=lambda record: record["object"]):
+        require(object_ > before, "objects are out of order")
+        check_tree_object(list(group), space_size)
+        before = object_
+
+
 def check_extent(record, end_before, object_size, frames):
     end = record["offset"] + record["length"]
     require(record["offset"] >= end_before, "extents overlap or are out of order")
@@ -253,25 +394,30 @@ def check_extent(record, end_before, object_size, frames):
     return end
 
 
-def decode_records(data, tables, footer):
-    records = []
+def decode_records(data, tables, footer, tree):
+    records, tree_records = [], []
     end, object_size = 0, 0
     for block in tables["blocks"]:
         raw = read_frame(data, block)
         at = 0
         while at < len(raw):
-            record = decode_record(raw, at)
+            record = decode_record(raw, at, tree)
             if at == 0:
                 require(block["first"] == (record["object"], record.get("offset", 0)),
                         "block: first object or offset")
             require((record["type"] == OBJECT) == (not records), "the object is not first")
             if record["type"] == OBJECT:
                 object_size = record["object_size"]
+                require(not tree or object_size % PAGE == 0, "the space ends within a page")
+            elif record["type"] in TREE_RECORD_SIZE:
+                tree_records.append(record)
             else:
+                require(not tree_records, "an extent behind the tree's records")
                 end = check_extent(record, end, object_size, tables["frames"])
             records.append(record)
             at += record["size"]
     require(len(records) == footer["records"], "number of records")
+    check_tree(tree_records, object_size)
     return records
 
 
@@ -291,7 +437,7 @@ def decode(data):
     check_layout(tables, footer)
     check_tables(tables, header)
     require(hashlib.sha256(data[:-48]).digest() == footer["digest"], "digest")
-    records = decode_records(data, tables, footer)
+    records = decode_records(data, tables, footer, header["tree"])
     raws = [read_frame(data, frame) for frame in tables["frames"]]
     for chunk in tables["chunks"]:
         at = chunk["frame_offset"]
@@ -302,7 +448,44 @@ def decode(data):
 # --- text ------------------------------------------------------------------------------------------
 
 
+def say_bytes(text):
+    return text.hex() or "-"
+
+
+def say_node(record):
+    return (f"node {record['object']} kind {NODE_KINDS[record['kind']]} mode {record['mode']:04o}"
+            f" uid {record['uid']} gid {record['gid']} device {record['major']}:{record['minor']}"
+            f" flags {record['flags']:#x} project {record['project']} size {record['file_size']}"
+            f" mtime {record['mtime']} target {say_bytes(record['target'])}")
+
+
+def say_xattr(record):
+    within = record["place"] is None
+    value = say_bytes(record["value"]) if within else f"at {record['place']}"
+    return (f"xattr {record['object']} name {record['name'].hex()}"
+            f" value-length {record['length']} value {value}")
+
+
+def say_name(record):
+    return (f"name {record['object']} offset {record['offset']} child {record['child']}"
+            f" name {record['name'].hex()}")
+
+
+def say_run(record):
+    return (f"run {record['object']} offset {record['offset']} length {record['length']}"
+            f" place {record['place']}")
+
+
+def say_hole(record):
+    return f"hole {record['object']} offset {record['offset']} length {record['length']}"
+
+
+SAY_TREE_RECORD = {NODE: say_node, XATTR: say_xattr, NAME: say_name, RUN: say_run, HOLE: say_hole}
+
+
 def say_record(record):
+    if record["type"] in SAY_TREE_RECORD:
+        return SAY_TREE_RECORD[record["type"]](record)
     if record["type"] == OBJECT:
         return f"object {record['object']} size {record['object_size']}"
     name = {DATA: "data", CHUNK_RECORD: "chunk", ZERO: "zero"}[record["type"]]
@@ -330,7 +513,8 @@ def say_place(entry):
 
 def say(header, footer, tables, records, raws):
     lines = [
-        f"segment version {header['version']} kind {KINDS[header['kind']]} volume-kind block",
+        f"segment version {header['version']} kind {KINDS[header['kind']]}"
+        f" volume-kind {VOLUME_KINDS[header['volume_kind']]}",
         f"volume {header['volume']} lineage {header['lineage']}",
         f"from {header['from_']} to {header['to']} part {header['part']}",
         f"created {header['created']}",

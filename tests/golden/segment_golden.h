@@ -221,6 +221,10 @@ static const struct golden_case golden_cases[] = {
     {.name = "good-blocks", .craft = golden_blocks},
     {.name = "good-group", .craft = golden_group},
     {.name = "good-built", .build = golden_built},
+    {.name = "good-tree", .craft = tree_sample},
+    {.name = "good-tree-largest", .craft = tree_largest},
+    {.name = "good-tree-kinds", .craft = tree_kinds},
+    {.name = "good-tree-supply", .craft = tree_supply},
 };
 
 #define GOLDEN_CASE_COUNT (sizeof golden_cases / sizeof golden_cases[0])
@@ -258,7 +262,8 @@ static inline void golden_print_tables(const struct repl_segment *s, FILE *out)
     const struct repl_segment_footer *f = &s->footer;
     char uuid[REPL_UUID_TEXT_SIZE];
     repl_uuid_format(&h->volume, uuid);
-    fprintf(out, "segment version %u kind %s volume-kind block\n", h->version, kinds[h->kind]);
+    fprintf(out, "segment version %u kind %s volume-kind %s\n", h->version, kinds[h->kind],
+            h->volume_kind == REPL_VOLUME_TREE ? "tree" : "block");
     fprintf(out, "volume %s lineage %" PRIu64 "\n", uuid, h->lineage);
     fprintf(out, "from %" PRIu64 " to %" PRIu64 " part %" PRIu32 "\n", h->from_seq, h->to_seq,
             h->part);
@@ -296,8 +301,71 @@ static inline void golden_print_points(const struct repl_segment *s, FILE *out)
     }
 }
 
+static inline void golden_print_hex(const void *bytes, size_t size, FILE *out)
+{
+    const uint8_t *b = bytes;
+    for (size_t i = 0; i < size; i++)
+        fprintf(out, "%02x", b[i]);
+    fprintf(out, size == 0 ? "-\n" : "\n");
+}
+
+static inline void golden_print_node(const struct repl_record *r, FILE *out)
+{
+    static const char *const kinds[] = {"gone", "file",      "directory", "symlink",
+                                        "fifo", "character", "block",     "socket"};
+    const struct repl_node *n = &r->node;
+    fprintf(out, "node %" PRIu64 " kind %s mode %04o uid %" PRIu32 " gid %" PRIu32, r->object,
+            kinds[n->kind], n->mode, n->uid, n->gid);
+    fprintf(out, " device %" PRIu32 ":%" PRIu32 " flags 0x%" PRIx32 " project %" PRIu32, n->major,
+            n->minor, n->flags, n->project);
+    fprintf(out, " size %" PRIu64 " mtime %" PRId64 " target ", n->size, n->mtime_ns);
+    golden_print_hex(n->target, n->target_size, out);
+}
+
+static inline void golden_print_xattr(const struct repl_record *r, FILE *out)
+{
+    fprintf(out, "xattr %" PRIu64 " name ", r->object);
+    for (uint32_t i = 0; i < r->name_size; i++)
+        fprintf(out, "%02x", (uint8_t)r->name[i]);
+    fprintf(out, " value-length %" PRIu32 " value ", r->value_size);
+    if (r->value != NULL)
+        golden_print_hex(r->value, r->value_size, out);
+    else
+        fprintf(out, "at %" PRIu64 "\n", r->place);
+}
+
+/* Whether it is one of a tree's. */
+static inline bool golden_print_tree_record(const struct repl_record *r, FILE *out)
+{
+    switch (r->type) {
+    case REPL_RECORD_NODE:
+        golden_print_node(r, out);
+        return true;
+    case REPL_RECORD_XATTR:
+        golden_print_xattr(r, out);
+        return true;
+    case REPL_RECORD_NAME:
+        fprintf(out, "name %" PRIu64 " offset %" PRIu64 " child %" PRIu64 " name ", r->object,
+                r->offset, r->child);
+        golden_print_hex(r->name, r->name_size, out);
+        return true;
+    case REPL_RECORD_RUN:
+        fprintf(out, "run %" PRIu64 " offset %" PRIu64 " length %" PRIu64 " place %" PRIu64 "\n",
+                r->object, r->offset, r->length, r->place);
+        return true;
+    case REPL_RECORD_HOLE:
+        fprintf(out, "hole %" PRIu64 " offset %" PRIu64 " length %" PRIu64 "\n", r->object,
+                r->offset, r->length);
+        return true;
+    default:
+        return false;
+    }
+}
+
 static inline void golden_print_record(const struct repl_record *r, FILE *out)
 {
+    if (golden_print_tree_record(r, out))
+        return;
     if (r->type == REPL_RECORD_OBJECT) {
         fprintf(out, "object %" PRIu64 " size %" PRIu64 "\n", r->object, r->size);
         return;

@@ -198,8 +198,10 @@ static repl_result record_apply(struct replica_applier *a, const struct repl_seg
         return chunk_apply(a, record, err);
     case REPL_RECORD_ZERO:
         return replica_target_zero(a->target, record->offset, record->length, err);
+    default:
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "volume %s: the records of a directory tree in a block volume", a->volume);
     }
-    return repl_fail(err, REPL_E_CORRUPT, "volume %s: a record of an unknown type", a->volume);
 }
 
 static repl_result records_apply(struct replica_applier *a, const struct repl_segment_id *id,
