@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "segment/segment_chain.h"
+#include "segment/tree_merge.h"
 
 /* A frame that survives whole is copied if it has so many bytes; smaller ones are packed together,
  * or merging would leave ever more of them. */
@@ -33,6 +34,7 @@ struct merge {
     struct repl_merge_report *report;
     struct repl_frame_coder *coder;
     struct repl_segment_builder *builder;
+    struct repl_tree_merge *tree; /* NULL: it is none */
 
     size_t first;   /* of the run: a full, or its beginning */
     uint64_t limit; /* what lies behind it in the segments still to be walked is gone */
@@ -75,6 +77,8 @@ static repl_result links_check(const struct repl_merge_options *o, struct repl_e
                                          .digest = o->links != NULL ? o->links[i - 1]
                                                                     : older->footer.digest};
         REPL_TRY(repl_segment_chain_check(&link, &o->segments[i]->header, err));
+        if (older->header.volume_kind != o->segments[i]->header.volume_kind)
+            return repl_fail(err, REPL_E_CORRUPT, "a segment of a tree and one of a block volume");
         if (older->header.lineage != o->segments[i]->header.lineage)
             return repl_fail(err, REPL_E_REFUSED,
                              "segments of lineage %llu and %llu are not merged: it would hide who "
@@ -223,7 +227,7 @@ static repl_result manifest_add(struct merge *m, size_t i, struct repl_error *er
     for (bool done = false;;) {
         struct repl_record record;
         result = repl_record_walk_next(&walk, &record, &done, err);
-        if (!repl_ok(result) || done)
+        if (!repl_ok(result) || done || record.object != REPL_OBJECT_DEVICE)
             break;
         if (record.type != REPL_RECORD_OBJECT)
             result = record_add(m, i, &record, err);
@@ -569,6 +573,11 @@ static repl_result result_write(struct merge *m, struct repl_error *err)
         REPL_TRY(segment_carry(m, i, &piece, err));
     ensure(piece == COUNT(m->pieces, struct repl_extent));
     REPL_TRY(packed_flush(m, err));
+    if (m->report->header.volume_kind == REPL_VOLUME_TREE) {
+        REPL_TRY(repl_tree_merge_new(o->segments + m->first, o->segment_count - m->first,
+                                     is_full(o->segments[m->first]), m->coder, &m->tree, err));
+        repl_segment_builder_records(m->builder, repl_tree_merge_next, m->tree);
+    }
     REPL_TRY(repl_segment_builder_finish(m->builder, TABLE(m->points, struct repl_point),
                                          COUNT(m->points, struct repl_point), &m->report->footer,
                                          err));
@@ -600,6 +609,7 @@ repl_result repl_segment_merge(const struct repl_merge_options *options,
     repl_extent_map_init(&m.extents);
     repl_result result = merge(&m, err);
     repl_segment_builder_free(m.builder);
+    repl_tree_merge_free(m.tree);
     repl_frame_coder_free(m.coder);
     repl_extent_map_fini(&m.extents);
     struct repl_buffer *const buffers[] = {

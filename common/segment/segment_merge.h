@@ -18,6 +18,8 @@
  * followed; what came after the run has to be linked to it anew
  * (segment_relink.h), and to be renumbered where a part followed.
  *
+ * The records of a tree's objects are merged by tree_merge.h.
+ *
  * All points are kept. All but the last get REPL_POINT_MERGED and their own
  * changed_bytes; the last one's are the sum of all.
  */

@@ -10,43 +10,12 @@
 #include <cmocka.h>
 
 #include "unit/random.h"
-#include "unit/segment/tree_cases.h"
+#include "unit/segment/tree_list.h"
 
 #define OBJECTS    3000
 #define NAMES_MAX  40
 #define XATTRS_MAX 3
 #define RUNS_MAX   5
-
-/* Records as they are encoded, one behind the other: what goes in, and what has come out. */
-struct list {
-    struct repl_buffer bytes;
-    size_t at;
-};
-
-static void list_add(struct list *list, struct repl_record record)
-{
-    uint8_t bytes[REPL_RECORD_SIZE_MAX];
-    struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
-    repl_record_encode(&w, &record);
-    assert_false(w.failed);
-    assert_int_equal(w.position, repl_record_size(&record));
-    assert_true(repl_ok(repl_buffer_append(&list->bytes, bytes, w.position, NULL)));
-}
-
-static repl_result list_next(void *context, struct repl_record *record, bool *done,
-                             struct repl_error *err)
-{
-    (void)err;
-    struct list *list = context;
-    *done = list->at == list->bytes.size;
-    if (*done)
-        return REPL_SUCCESS;
-    struct repl_reader r = repl_reader_of(list->bytes.data + list->at, list->bytes.size - list->at);
-    repl_record_decode(&r, record);
-    assert_false(r.failed);
-    list->at += r.position;
-    return REPL_SUCCESS;
-}
 
 /* --- a random tree --------------------------------------------------------------------------- */
 
