@@ -15,11 +15,6 @@ struct repl_pipeline_segment {
     struct repl_buffer digests; /* struct repl_batch_digest each */
 };
 
-static inline uint64_t repl_page_count_of(uint64_t volume_size)
-{
-    return (volume_size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
-}
-
 /* --- pipeline_build.c ------------------------------------------------------------------------ */
 
 /* At the end of the list. */

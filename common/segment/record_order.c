@@ -19,11 +19,6 @@ corrupt(const struct repl_record *record, struct repl_error *err, const char *fo
                      text);
 }
 
-static uint64_t whole_pages(uint64_t size)
-{
-    return (size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE * REPL_PAGE_SIZE;
-}
-
 /* DATA, CHUNK, ZERO: in object 1, behind its OBJECT. */
 static repl_result space_extent_check(const struct repl_record_order *order,
                                       const struct repl_record *record, struct repl_error *err)
@@ -38,7 +33,7 @@ static repl_result space_extent_check(const struct repl_record_order *order,
     return REPL_SUCCESS;
 }
 
-static int names_compare(const char *a, size_t a_size, const char *b, size_t b_size)
+int repl_name_compare(const char *a, size_t a_size, const char *b, size_t b_size)
 {
     int order = memcmp(a, b, a_size < b_size ? a_size : b_size);
     return order != 0 ? order : (a_size > b_size) - (a_size < b_size);
@@ -51,7 +46,7 @@ static repl_result xattr_check(const struct repl_record_order *order,
     bool follows =
         order->type == REPL_RECORD_NODE ||
         (order->type == REPL_RECORD_XATTR &&
-         names_compare(order->name, order->name_size, record->name, record->name_size) < 0);
+         repl_name_compare(order->name, order->name_size, record->name, record->name_size) < 0);
     if (!order->node_known || !follows)
         return corrupt(record, err, "an attribute is not behind its node, or out of order");
     if (record->value == NULL && record->place + record->value_size > order->space_size)
@@ -69,7 +64,7 @@ static repl_result name_check(const struct repl_record_order *order,
     if (order->type != REPL_RECORD_NAME || order->offset < record->offset)
         return REPL_SUCCESS;
     if (order->offset == record->offset &&
-        names_compare(order->name, order->name_size, record->name, record->name_size) < 0)
+        repl_name_compare(order->name, order->name_size, record->name, record->name_size) < 0)
         return REPL_SUCCESS;
     return corrupt(record, err, "names are out of order, or one comes twice");
 }
@@ -80,7 +75,8 @@ static repl_result run_check(const struct repl_record_order *order,
     uint64_t end = record->offset + record->length;
     bool behind_run = order->type == REPL_RECORD_RUN || order->type == REPL_RECORD_HOLE;
     if (record->object == REPL_OBJECT_ROOT ||
-        (order->node_known && (order->kind != REPL_NODE_FILE || end > whole_pages(order->size))))
+        (order->node_known &&
+         (order->kind != REPL_NODE_FILE || end > repl_page_count_of(order->size) * REPL_PAGE_SIZE)))
         return corrupt(record, err, "contents at offset %llu, where it has none",
                        (unsigned long long)record->offset);
     if (order->type == REPL_RECORD_NAME || (behind_run && record->offset < order->end))

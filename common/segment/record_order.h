@@ -25,6 +25,9 @@ struct repl_record_order {
     uint32_t name_size;
 };
 
+/* The order of names, as bytes: less than, equal to or greater than 0. */
+int repl_name_compare(const char *a, size_t a_size, const char *b, size_t b_size);
+
 /* The next one, which a decoder has taken; REPL_E_CORRUPT. Starts with a zeroed order. */
 REPL_RESULT repl_record_order_next(struct repl_record_order *order,
                                    const struct repl_record *record, struct repl_error *err);

@@ -1,7 +1,6 @@
 #include "segment/tree_merge.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/extent_map.h"
 
@@ -129,11 +128,6 @@ static repl_result object_skip(struct repl_tree_merge *t, struct repl_error *err
     return REPL_SUCCESS;
 }
 
-static uint64_t whole_pages(uint64_t size)
-{
-    return (size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE * REPL_PAGE_SIZE;
-}
-
 /* Of the nodes the newest is left standing where it is; *found: there is one. */
 static repl_result nodes_skip(struct repl_tree_merge *t, bool *found, struct repl_error *err)
 {
@@ -143,7 +137,7 @@ static repl_result nodes_skip(struct repl_tree_merge *t, bool *found, struct rep
         s->node_known = source_has(s, t->object, REPL_RECORD_NODE);
         if (!s->node_known)
             continue;
-        s->size = whole_pages(s->record.node.size);
+        s->size = repl_page_count_of(s->record.node.size) * REPL_PAGE_SIZE;
         if (!*found) {
             *found = true;
             t->node_source = i;
@@ -184,8 +178,7 @@ static int names_compare(const struct repl_record *a, const struct repl_record *
 {
     if (a->offset != b->offset)
         return a->offset < b->offset ? -1 : 1;
-    int order = memcmp(a->name, b->name, a->name_size < b->name_size ? a->name_size : b->name_size);
-    return order != 0 ? order : (a->name_size > b->name_size) - (a->name_size < b->name_size);
+    return repl_name_compare(a->name, a->name_size, b->name, b->name_size);
 }
 
 /* Behind the name that was given out, wherever it is: its own source last, whose memory it is in.

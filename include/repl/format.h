@@ -17,6 +17,12 @@
 #define REPL_CHUNK_SIZE  65536u /* the unit of deduplication */
 #define REPL_CHUNK_PAGES (REPL_CHUNK_SIZE / REPL_PAGE_SIZE)
 
+/* Pages of so many bytes; the last may be a part of one. */
+static inline uint64_t repl_page_count_of(uint64_t size)
+{
+    return size / REPL_PAGE_SIZE + (size % REPL_PAGE_SIZE != 0);
+}
+
 /* SHA-256. */
 struct repl_digest {
     uint8_t bytes[32];
