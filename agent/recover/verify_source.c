@@ -41,7 +41,7 @@ static repl_result answer_check(const struct compare *c, uint64_t first_page, ui
 {
     const struct repl_origin *origin = c->options->origin;
     uint64_t device_size, size = answer->at.volume_size;
-    uint64_t pages = (size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
+    uint64_t pages = repl_page_count_of(size);
     uint64_t left = first_page < pages ? pages - first_page : 0;
     if (answer->at.point.seq == 0)
         return repl_fail(err, REPL_E_REFUSED,

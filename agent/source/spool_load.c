@@ -119,7 +119,7 @@ static repl_result pages_add(struct spool_reader *r, const struct repl_record *r
 {
     static const uint8_t zeros[REPL_PAGE_SIZE];
     struct repl_page_digest whole = {0};
-    uint64_t count = (record->length + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
+    uint64_t count = repl_page_count_of(record->length);
     uint64_t most = r->options->digest_bytes_max / sizeof(struct repl_batch_digest);
     size_t before = digests->size / sizeof(struct repl_batch_digest);
     if (count > most - before)

@@ -179,7 +179,7 @@ repl_result repl_state_dir_write(struct repl_state_dir *dir, const struct repl_s
 
 static size_t digests_size(uint64_t volume_size)
 {
-    uint64_t pages = (volume_size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
+    uint64_t pages = repl_page_count_of(volume_size);
     return DIGESTS_HEADER + (size_t)pages * sizeof(struct repl_page_digest);
 }
 

@@ -537,7 +537,7 @@ static void points_entry_or_none_decode(struct repl_reader *r, struct repl_point
 
 static bool digests_lie_within(const struct repl_digests *m)
 {
-    uint64_t pages = (m->at.volume_size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
+    uint64_t pages = repl_page_count_of(m->at.volume_size);
     return m->count == 0 || (m->first_page < pages && m->count <= pages - m->first_page);
 }
 

@@ -375,7 +375,7 @@ static repl_result digests_read(const struct repl_replica *r, const struct repl_
 {
     REPL_TRY(readable_check(r, err));
     REPL_TRY(point_find(r, &out->at, err));
-    uint64_t size = out->at.volume_size, pages = (size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
+    uint64_t size = out->at.volume_size, pages = repl_page_count_of(size);
     uint64_t left = read->first_page < pages ? pages - read->first_page : 0;
     out->first_page = read->first_page;
     out->count = read->page_count < left ? read->page_count : (uint32_t)left;
