@@ -218,10 +218,13 @@ static enum repl_audit_verdict rebasing_feed(struct repl_audit *audit,
 static enum repl_audit_verdict proving_feed(struct repl_audit *audit,
                                             const struct repl_audit_sample *sample)
 {
-    if (is_quiet(sample) && submissions_even(audit, sample))
-        audit->quiet++;
-    if (audit->quiet >= audit->limits.enough)
-        return repair(audit);
+    if (is_quiet(sample) && submissions_even(audit, sample)) {
+        if (audit->quiet++ == 0)
+            audit->quiet_ns = sample->at_ns;
+        if (audit->quiet >= audit->limits.enough &&
+            sample->at_ns - audit->quiet_ns >= audit->limits.proof_ns)
+            return repair(audit);
+    }
     if (sample->at_ns - audit->began_ns < audit->limits.patience_ns)
         return REPL_AUDIT_MORE;
     return degrade(audit, "completions were overlooked, and in no quiet moment did the submissions "

@@ -38,6 +38,13 @@
  * did not move, and S - K is what it was at an earlier quiet sample. S behind K
  * at any sample says no at once; never quiet within the patience: no, too.
  *
+ * What sums cannot tell. A bio is traced some microseconds before it is in flight.
+ * One that stays there (its submitter is preempted, a scheduler keeps it) makes up
+ * in S for a skipped submission of just its size. So the quiet samples of a proof
+ * lie proof_ns apart, which no bio stays there while the device has nothing else
+ * to do. What is left: a write of which both events were skipped, while one of
+ * just its size stayed there for longer, or several took turns at it.
+ *
  * The order that makes it exact: (1) the new baseline of C; (2) the quiet
  * samples; (3) the caller ORs both touched bitmaps into what it reads next. A
  * completion skipped before (1) belongs to a write submitted before (2), all of
@@ -112,6 +119,7 @@ struct repl_audit_limits {
     uint32_t enough;     /* samples that make a verdict */
     uint32_t most;       /* after so many, no verdict is one too */
     int64_t patience_ns; /* to wait for a quiet moment */
+    int64_t proof_ns;    /* between the first and the last quiet sample of a proof */
     int64_t trust_ns;    /* that more was submitted than has ended, and nothing is in flight, is
                             taken for a fact after so long */
 };
@@ -121,6 +129,7 @@ struct repl_audit_limits {
                                 .enough = 3,                                                       \
                                 .most = 2000,                                                      \
                                 .patience_ns = INT64_C(10000000000),                               \
+                                .proof_ns = 20000000,                                              \
                                 .trust_ns = INT64_C(60000000000)})
 
 enum repl_audit_verdict {
@@ -155,7 +164,8 @@ struct repl_audit {
     uint32_t samples; /* in this state */
     uint32_t steady[REPL_AUDIT_QUANTITIES];
     bool even[REPL_AUDIT_QUANTITIES];
-    uint32_t quiet;
+    uint32_t quiet;   /* samples that prove, */
+    int64_t quiet_ns; /* and the first of them */
     int64_t began_ns; /* the state */
     int64_t next_ns;  /* the next sample's earliest time; 0: now */
     int64_t even_ns;

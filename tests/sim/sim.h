@@ -327,6 +327,7 @@ enum sim_write_step {
 struct sim_write {
     enum sim_write_step step;
     enum sim_write_step hangs_after; /* SIM_WRITE_END: it does not */
+    int64_t hang_ns;                 /* for how long */
     unsigned touched;                /* which bitmap it is marked in */
     uint32_t page, count, landed;
     bool discard, fua;

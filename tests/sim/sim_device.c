@@ -119,7 +119,8 @@ static void write_notify(struct sim_device *device, const struct sim_write *writ
 }
 
 /* Some take longer than a write should: in the program that submits, in a queue, or in flight. The
- * end of those is the likelier to be overlooked. */
+ * end of those is the likelier to be overlooked. Where both ends of another one may be, a proof
+ * outlasts what is not in flight yet, or it could not be one (audit.h). */
 static void hang_choose(struct sim *sim, struct sim_write *write)
 {
     write->hangs_after = SIM_WRITE_END;
@@ -133,6 +134,9 @@ static void hang_choose(struct sim *sim, struct sim_write *write)
     write->hangs_after = sim_chance(sim, 500)
                              ? SIM_WRITE_START
                              : (enum sim_write_step)sim_random(sim, SIM_WRITE_START);
+    write->hang_ns = sim_span(sim, sim->io_timeout_ns, 20 * sim->io_timeout_ns);
+    if (write->hangs_after < SIM_WRITE_START && sim->faults.both > 0)
+        write->hang_ns = sim_span(sim, 1000, sim->audit.proof_ns - sim->audit.spacing_ns / 2);
 }
 
 /* Takes one step, and returns how long it is to the next. */
@@ -186,7 +190,7 @@ static int64_t write_step(struct sim_device *device, struct sim_write *write)
     hangs = write->step == write->hangs_after && device->tracker != NULL && !sim->calm;
     write->step++;
     if (hangs)
-        return sim_span(sim, sim->io_timeout_ns, 20 * sim->io_timeout_ns);
+        return write->hang_ns;
     return device->tracker == NULL || sim->atomic_writes ? 0 : sim_span(sim, 1000, sim->gap_ns);
 }
 

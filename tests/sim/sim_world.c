@@ -338,6 +338,7 @@ static void configure_capture(struct sim *sim)
                                             .enough = 2 + (uint32_t)sim_random(sim, 3),
                                             .most = 10 + (uint32_t)sim_random(sim, 300),
                                             .patience_ns = sim_span(sim, 20 * SIM_MS, SIM_SECOND),
+                                            .proof_ns = sim_span(sim, SIM_MS, 10 * SIM_MS),
                                             .trust_ns = 30 * SIM_SECOND};
     sim->gap_ns = sim_span(sim, 2000, sim->audit.spacing_ns / 8);
     sim->pace_ns = sim_span(sim, SIM_MS / 100, sim_chance(sim, 300) ? 60 * SIM_MS : 10 * SIM_MS);

@@ -18,8 +18,12 @@ struct bench {
     bool moving; /* K moves around each sample */
 };
 
-static const struct repl_audit_limits limits = {
-    .spacing_ns = MS, .enough = 3, .most = 10, .patience_ns = 50 * MS, .trust_ns = 20 * MS};
+static const struct repl_audit_limits limits = {.spacing_ns = MS,
+                                                .enough = 3,
+                                                .most = 10,
+                                                .patience_ns = 50 * MS,
+                                                .proof_ns = 8 * MS,
+                                                .trust_ns = 20 * MS};
 
 static enum repl_audit_verdict feed(struct bench *b)
 {
@@ -309,6 +313,24 @@ static void the_proof_waits_for_a_quiet_moment(void **state)
     assert_int_equal(b.audit.state, REPL_AUDIT_PROVING);
     finish(&b, REPL_AUDIT_WRITTEN, 8192, true);
     assert_int_equal(settle(&b), REPL_AUDIT_REPAIR);
+}
+
+/* A bio that has been traced and is not in flight yet hides a skipped submission of its size. The
+ * simulator found a repair that went by it. */
+static void the_proof_outlasts_a_bio_on_its_way(void **state)
+{
+    (void)state;
+    struct bench b = proved();
+    overlook(&b, REPL_AUDIT_WRITTEN, false);
+    b.now.counts.submitted[REPL_AUDIT_WRITTEN] += 4096; /* of another one */
+    repl_audit_begin(&b.audit);
+    for (unsigned i = 0; i < 8; i++)
+        assert_int_equal(feed(&b), REPL_AUDIT_MORE);
+    assert_int_equal(b.audit.state, REPL_AUDIT_PROVING);
+    b.now.counts.completed[REPL_AUDIT_WRITTEN] += 4096;
+    b.now.before.done[REPL_AUDIT_WRITTEN] += 4096;
+    assert_int_equal(settle(&b), REPL_AUDIT_DEGRADED);
+    assert_non_null(strstr(b.audit.cause, "both overlooked"));
 }
 
 static void patience_ends(void **state)
@@ -608,6 +630,7 @@ int main(void)
         cmocka_unit_test(both_overlooked_degrades),
         cmocka_unit_test(what_is_in_flight_does_not_hide_an_overlooked_submission),
         cmocka_unit_test(the_proof_waits_for_a_quiet_moment),
+        cmocka_unit_test(the_proof_outlasts_a_bio_on_its_way),
         cmocka_unit_test(patience_ends),
         cmocka_unit_test(drift_proves_nothing),
         cmocka_unit_test(drift_ends_when_it_was_seen_for_long),
