@@ -259,8 +259,10 @@ static void request_route(struct site_request *request)
     if (request->ask.kind == SITE_REQUEST_VOLUMES || !permission_check(request, peer))
         return;
     request->volume = site_find_volume(request->site, request->ask.name);
-    if (!volume_check(request))
+    if (!volume_check(request)) {
+        request->volume = NULL; /* it may be forgotten before this request has ended */
         return;
+    }
     if (request->ask.kind == SITE_REQUEST_UPLOAD) {
         repl_exchange_pause(request->exchange);
         site_volume_enqueue(request->volume, request, SITE_CHANGE_UPLOAD);
@@ -371,7 +373,9 @@ static void on_closed(void *owner, struct repl_exchange *exchange, bool complete
         return;
     site_request_hold(request);
     request->exchange = NULL;
-    if (request->volume != NULL)
+    bool receives =
+        request->ask.kind == SITE_REQUEST_UPLOAD || request->ask.kind == SITE_REQUEST_AHEAD;
+    if (receives && request->volume != NULL) /* that of a refused hello may be forgotten by now */
         site_upload_closed(request->volume, request);
     site_supply_closed(request);
     site_request_unhold(request);

@@ -1282,6 +1282,31 @@ static void test_volumes_limit(void **state)
     assert_int_equal(w->status, 200);
 }
 
+/* A volume that a refused hello left empty is forgotten while a request to it is still being
+ * ended. */
+static void test_closed_after_its_volume(void **state)
+{
+    struct world *w = *state;
+    struct repl_hello message = hello_of(w);
+    struct repl_error err = {0};
+    struct call call;
+    message.version_min = message.version_max = REPL_PROTOCOL_MAX + 1;
+    hello_as(w, KEY_HOST, "spare", &message);
+    expect_refusal(w, 426, REPL_REFUSAL_VERSION, "");
+    assert_int_equal(w->site->volume_count, 1);
+    call_init(&call, w, "PUT", "/v1/volumes/spare/segments/1.0");
+    call.request.read_body = call_read;
+    call.bytes = w->model;
+    call.size = 100;
+    must(repl_request_start(w->clients[KEY_HOST], &call.request, &err), &err);
+    PUMP_UNTIL(w, call.done); /* and the site has not seen yet that the connection is closed */
+    expect_refusal(w, 409, REPL_REFUSAL_GREET, "no hello");
+    w->site->tick.fire(&w->site->tick);
+    assert_int_equal(w->site->volume_count, 0);
+    for (int i = 0; i < 30; i++)
+        turn(w);
+}
+
 static void test_second_site_is_locked_out(void **state)
 {
     struct world *w = *state;
@@ -1613,6 +1638,7 @@ int main(void)
         TEST(test_half_made_volume),
         TEST(test_missing_segments),
         TEST(test_volumes_limit),
+        TEST(test_closed_after_its_volume),
         TEST(test_second_site_is_locked_out),
         TEST(test_log_fails),
         TEST(test_segment_without_record),
