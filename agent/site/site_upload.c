@@ -119,8 +119,9 @@ static repl_result staging_open(struct site_volume *v, struct site_upload *u,
     if (request->ask.offset > 0)
         return site_intake_resume(&u->intake, request->ask.offset, err);
     site_intake_close(&u->intake, true);
-    snprintf(name, sizeof name, "%020" PRIu64 ".%06" PRIu32 ".upload", request->ask.id.to_seq,
-             request->ask.id.part);
+    /* The other one's may have been given up and be removed only when it is written. */
+    snprintf(name, sizeof name, "%020" PRIu64 ".%06" PRIu32 ".%d.upload", request->ask.id.to_seq,
+             request->ask.id.part, (int)(u - v->uploads));
     return site_intake_create(&u->intake, v, name, err);
 }
 

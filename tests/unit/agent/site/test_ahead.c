@@ -308,6 +308,74 @@ static void test_restart(void **state)
     expect_replica(w);
 }
 
+/* --- a disk that takes its time -------------------------------------------------------------- */
+
+struct block {
+    struct repl_job job;
+    int fds[2]; /* until something is written here */
+};
+
+static void block_work(struct repl_job *job)
+{
+    struct block *block = job->context;
+    char byte;
+    assert_int_equal(read(block->fds[0], &byte, 1), 1);
+}
+
+static void block_done(struct repl_job *job)
+{
+    struct block *block = job->context;
+    close(block->fds[0]);
+    close(block->fds[1]);
+}
+
+static void blocks_begin(struct world *w, struct block blocks[2])
+{
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pipe(blocks[i].fds), 0);
+        blocks[i].job =
+            (struct repl_job){.work = block_work, .done = block_done, .context = &blocks[i]};
+        repl_loop_work(w->loop, &blocks[i].job);
+    }
+}
+
+static void blocks_end(struct block blocks[2])
+{
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(write(blocks[i].fds[1], "", 1), 1);
+}
+
+/* What is given up while it is being written goes later, and without what bears the same name by
+ * then: a source that has lost its spool makes another segment of it. */
+static void test_given_up_late(void **state)
+{
+    struct world *w = *state;
+    struct build first, second, both;
+    struct call one, two, three;
+    struct block blocks[2];
+    seed(w);
+    build_two(&first, &second, w);
+    build_begin(&both, w, 1, 3, 0);
+    for (unsigned i = 0; i < 4; i++) /* what either holds */
+        build_data(&both, (uint64_t)(i + 2) * MIB / 2, MIB / 2);
+    build_end(&both, true);
+    send(&one, &first, "segments", 0, false);
+    blocks_begin(w, blocks);
+    send(&two, &second, "ahead", second.file.bytes.size, true);
+    send(&three, &both, "segments", both.file.bytes.size / 4, false);
+    PUMP_UNTIL(w, one.done && two.done);
+    assert_true(one.request.status == 503 && two.request.status == 503);
+    blocks_end(blocks);
+    for (int i = 0; i < 30; i++)
+        turn(w);
+    finish(&three, &both);
+    assert_int_equal(w->status, 201);
+    build_taken(&both);
+    fini_two(&first, &second);
+    build_fini(&both);
+    expect_replica(w);
+}
+
 /* Both at once and many times over, each ahead of the next: whatever is refused is sent again, and
  * all of it arrives in order. */
 static void test_many(void **state)
@@ -362,6 +430,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_taken_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_and_resumed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_given_up_late, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many, setup, teardown),
     };
     return cmocka_run_group_tests_name("ahead", tests, NULL, NULL);
