@@ -106,8 +106,13 @@ void site_upload_detach(struct site_volume *v, const char *why)
 void site_upload_closed(struct site_volume *v, const struct site_request *request)
 {
     struct site_upload *u = upload_fed_by(v, request);
-    if (u != NULL)
-        upload_detach(v, u);
+    if (u == NULL)
+        return;
+    /* Only a hello goes on with the first one, and while what is ahead of its turn waits nobody
+     * sees whether its peer is there at all. */
+    if (u == v->upload && !v->site->closing)
+        site_ahead_drop(v);
+    upload_detach(v, u);
 }
 
 /* --- its beginning --------------------------------------------------------------------------- */
@@ -288,8 +293,7 @@ static void upload_failed(struct site_volume *v, struct site_upload *u)
              (unsigned long long)place->to_seq, place->part, u->intake.err.text);
     if (feeder != NULL)
         site_refuse_error(feeder, &u->intake.err);
-    if (u == v->ahead)
-        site_ahead_drop(v);
+    site_ahead_drop(v); /* itself, or what waits for it */
 }
 
 void site_upload_moved(struct site_intake *intake)

@@ -308,6 +308,55 @@ static void test_restart(void **state)
     expect_replica(w);
 }
 
+/* The connection of the first is lost: until a hello nobody goes on with it, and one may never
+ * come. So the turn of what is behind it does not come either. */
+static void test_first_is_lost(void **state)
+{
+    struct world *w = *state;
+    struct build first, second;
+    struct call one, two;
+    seed(w);
+    build_two(&first, &second, w);
+    size_t beginning = first.file.bytes.size / 2;
+    send(&one, &first, "segments", beginning, false);
+    send(&two, &second, "ahead", second.file.bytes.size, true);
+    repl_request_cancel(&one.request);
+    PUMP_UNTIL(w, two.done);
+    expect_refusal(w, 503, REPL_REFUSAL_BUSY, "turn");
+    struct repl_welcome welcome = hello(w);
+    assert_true(welcome.staged_to_seq == 2 && welcome.staged_bytes == beginning);
+    assert_int_equal(put(w, 2, 0, beginning, first.file.bytes.data + beginning,
+                         first.file.bytes.size - beginning),
+                     201);
+    build_taken(&first);
+    build_commit(&second);
+    build_fini(&first);
+    expect_replica(w);
+}
+
+/* The first cannot be written: it is refused, and so is what waits for it. */
+static void test_first_finds_a_full_disk(void **state)
+{
+    struct world *w = *state;
+    struct build first, second;
+    struct call one, two;
+    seed(w);
+    build_two(&first, &second, w);
+    send(&one, &first, "segments", first.file.bytes.size / 2, false);
+    send(&two, &second, "ahead", second.file.bytes.size, true);
+    int full = open("/dev/full", O_RDWR | O_CLOEXEC);
+    struct site_intake *intake = &site_find_volume(w->site, "data")->upload->intake;
+    assert_true(full >= 0 && dup2(full, intake->fd) == intake->fd);
+    close(full);
+    finish(&one, &first);
+    PUMP_UNTIL(w, two.done);
+    assert_true(one.request.status == 507 && two.request.status == 503);
+    assert_int_equal(hello(w).staged_bytes, 0);
+    build_commit(&first);
+    build_commit(&second);
+    expect_replica(w);
+}
+
 /* --- a disk that takes its time -------------------------------------------------------------- */
 
 struct block {
@@ -430,6 +479,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_taken_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_and_resumed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_first_is_lost, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_first_finds_a_full_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(test_given_up_late, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many, setup, teardown),
     };
