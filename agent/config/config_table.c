@@ -96,10 +96,10 @@ const struct repl_config_option repl_config_options[] = {
      "/run/repl/site.sock", 1, SOCKET_PATH_SIZE_MAX, HELP_CONTROL},
     {REPL_CONFIG_SITE, "connections", REPL_ROLE_SITE, REPL_CONFIG_COUNT, IN_CONFIG(connections),
      "1024", 16, 65536,
-     "How many connections may be open at once. A host has two for each volume while it sends, a "
-     "restore one for each thread that reads. What comes beyond it waits. Each costs a descriptor "
-     "(LimitNOFILE=), 64 KiB of memory and a TLS session. Those that have not shown a known key yet "
-     "have at most half of them, for 10 s each."},
+     "How many connections may be open at once. A host has up to three for each volume while it "
+     "sends, a restore one for each thread that reads. What comes beyond it waits. Each costs a "
+     "descriptor (LimitNOFILE=), 64 KiB of memory and a TLS session. Those that have not shown a "
+     "known key yet have at most half of them, for 10 s each."},
     {REPL_CONFIG_SITE, "strangers_per_address", REPL_ROLE_SITE, REPL_CONFIG_COUNT,
      IN_CONFIG(strangers_per_address), "16", 1, 4096,
      "How many connections that have not shown a known key yet may come from one address (of IPv6, "

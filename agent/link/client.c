@@ -263,6 +263,8 @@ static void request_answered(struct link_transfer *transfer)
 static uint64_t bandwidth_now(const struct repl_pace_plan *plan)
 {
     struct tm local;
+    if (plan->count == 0)
+        return plan->bytes_per_s;
     time_t now = time(NULL);
     localtime_r(&now, &local);
     return repl_pace_rate(plan, (uint32_t)(local.tm_hour * 3600 + local.tm_min * 60 +
@@ -287,10 +289,10 @@ static bool any_throttled(const struct repl_client *client)
 static size_t bandwidth_take(struct client_request *impl, size_t want)
 {
     struct repl_client *client = impl->client;
-    int64_t now_ns = repl_now_mono_ns(), until_ns;
     uint64_t rate = bandwidth_now(&client->bandwidth);
     if (rate == 0)
         return want;
+    int64_t now_ns = repl_now_mono_ns(), until_ns;
     if (impl->grant == 0 && !any_throttled(client))
         impl->grant = repl_pace_take(&client->pace, now_ns, rate, want, &until_ns);
     size_t taken = impl->grant < want ? (size_t)impl->grant : want;

@@ -233,23 +233,27 @@ static repl_result block_flush(struct manifest_writer *m, struct repl_error *err
     return result;
 }
 
-static repl_result record_add(struct manifest_writer *m, const struct repl_record *record,
-                              struct repl_error *err)
+/* Encoded already. */
+static repl_result bytes_add(struct manifest_writer *m, const struct repl_record *record,
+                             const uint8_t *bytes, size_t size, struct repl_error *err)
 {
-    size_t size = repl_record_size(record);
     if (m->raw.size + size > BLOCK_RAW_SIZE)
         REPL_TRY(block_flush(m, err));
     if (m->raw.size == 0) {
         m->first_object = record->object;
         m->first_offset = record->offset;
     }
-    uint8_t *bytes = repl_buffer_extend(&m->raw, size);
-    if (bytes == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for a manifest");
-    struct repl_writer w = repl_writer_of(bytes, size);
-    repl_record_encode(&w, record);
     m->builder->footer.record_count++;
-    return REPL_SUCCESS;
+    return repl_buffer_append(&m->raw, bytes, size, err);
+}
+
+static repl_result record_add(struct manifest_writer *m, const struct repl_record *record,
+                              struct repl_error *err)
+{
+    uint8_t bytes[REPL_RECORD_SIZE_MAX];
+    struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+    repl_record_encode(&w, record);
+    return bytes_add(m, record, bytes, w.position, err);
 }
 
 /* One that comes from outside is read as a reader would. */
@@ -266,7 +270,7 @@ static repl_result tree_record_add(struct manifest_writer *m, const struct repl_
         return repl_fail(err, REPL_E_CORRUPT, "a record of object %llu is out of bounds",
                          (unsigned long long)record->object);
     REPL_TRY(repl_record_order_next(&m->order, record, err));
-    return record_add(m, record, err);
+    return bytes_add(m, record, bytes, w.position, err);
 }
 
 static repl_result extent_add(struct manifest_writer *m, const struct repl_extent *extent,
