@@ -21,7 +21,8 @@ repl_result repl_pipeline_init(struct repl_pipeline *p, const struct repl_pipeli
 {
     static const struct repl_head none;
     uint64_t page_count = repl_page_count_of(options->volume_size);
-    *p = (struct repl_pipeline){.options = *options, .state = *state};
+    *p = (struct repl_pipeline){
+        .options = *options, .state = *state, .full_wanted = options->full_wanted};
     repl_epoch_init(&p->epoch, options->interval_ns, options->quiesce, state->next_seq,
                     state->last_end_ns);
     p->epoch.resync = state->resync_seq != 0;
@@ -31,8 +32,8 @@ repl_result repl_pipeline_init(struct repl_pipeline *p, const struct repl_pipeli
     REPL_TRY(repl_round_init(&p->round, page_count, err));
     REPL_TRY(repl_digest_table_init(&p->table, options->digests, page_count, err));
     /* Without a checkpoint the file may hold anything: entries of a chain that began anew since,
-     * whose forgetting a power cut has undone. */
-    if (repl_digest_equal(&state->checkpoint.digest, &none.digest))
+     * whose forgetting a power cut has undone. And a full says all there is. */
+    if (repl_digest_equal(&state->checkpoint.digest, &none.digest) || options->full_wanted)
         repl_digest_table_forget(&p->table, 0, page_count);
     return REPL_SUCCESS;
 }
@@ -213,6 +214,9 @@ static void segment_acknowledged(struct repl_pipeline *p, const struct repl_ship
     p->sent_bytes += segment->size;
     p->kept_bytes -= segment->kept;
     segment->kept = 0;
+    if (segment->stamp != 0)
+        p->options.records->settled(p->options.records->context, segment->settled,
+                                    segment->full && segment->point.seq != 0);
     if (segment->point.seq != 0)
         repl_pipeline_site_point(p, &segment->point);
     repl_pipeline_list_remove(&p->segments, segment);
@@ -399,7 +403,7 @@ void repl_pipeline_next(struct repl_pipeline *p, int64_t now_ns,
         memcpy(&action->number, p->drops.data + p->drops.size, sizeof action->number);
         return;
     }
-    if (repl_pipeline_coalesce_next(p, action) || repl_pipeline_round_next(p, action) ||
+    if (repl_pipeline_coalesce_next(p, action) || repl_pipeline_round_next(p, now_ns, action) ||
         durability_next(p, now_ns, action) || link_next(p, action))
         return;
     if (repl_pipeline_take_due(&p->release_due)) {
@@ -416,7 +420,8 @@ void repl_pipeline_hello(const struct repl_pipeline *p, uint32_t rpo_ms, int64_t
     *out = (struct repl_hello){.version_min = REPL_PROTOCOL_MIN,
                                .version_max = REPL_PROTOCOL_MAX,
                                .volume = p->state.volume,
-                               .kind = REPL_VOLUME_BLOCK,
+                               .kind = p->options.records != NULL ? REPL_VOLUME_TREE
+                                                                  : REPL_VOLUME_BLOCK,
                                .lineage = p->state.lineage,
                                .volume_size = p->options.volume_size,
                                .rpo_ms = rpo_ms,

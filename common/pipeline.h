@@ -88,6 +88,25 @@ typedef repl_result repl_keep_fn(void *context, uint64_t number, const struct re
 /* Segment number is the site's, with every chunk it carries or refers to. Its DROP follows. */
 typedef void repl_acknowledged_fn(void *context, uint64_t number);
 
+/* Of a tree: the records of its objects, which go into the segments beside the space. What has been
+ * said of them is told by stamps that grow: the segments of one stamp together say what there was
+ * to be said by then. */
+struct repl_pipeline_records {
+    /* Something has changed that no segment says; more than fits into one. */
+    bool (*are_pending)(const void *context);
+    bool (*are_many)(const void *context, bool full);
+    /* A segment that is finished now asks next for as many as fit; full: for all there are, instead
+     * of those that have changed. end: also after a failure; whether that was the last of them. */
+    repl_result (*begin)(void *context, bool full, uint64_t *stamp, struct repl_error *err);
+    repl_records_fn *next;
+    bool (*end)(void *context);
+    /* All up to a stamp are the site's; a full of them is. */
+    void (*settled)(void *context, uint64_t stamp, bool full);
+    /* Those from a stamp on have to be said again. */
+    void (*lost)(void *context, uint64_t stamp);
+    void *context;
+};
+
 /* What a round that was torn leads to. */
 enum repl_after {
     REPL_AFTER_REST,
@@ -128,8 +147,10 @@ struct repl_pipeline_options {
     repl_chunk_known_fn *chunk_known; /* NULL: no deduplication */
     repl_keep_fn *keep;               /* these two NULL with it */
     repl_acknowledged_fn *acknowledged;
-    void *chunk_context; /* of the three */
-    repl_sink_fn *sink;  /* takes the bytes of segment number (below), in order, until its DROP */
+    void *chunk_context;                         /* of the three */
+    const struct repl_pipeline_records *records; /* NULL: a block volume; outlives the pipeline */
+    bool full_wanted;   /* of a tree: the site's is of no use, the next segment begins a full */
+    repl_sink_fn *sink; /* takes the bytes of segment number (below), in order, until its DROP */
     void *sink_context;
 };
 
@@ -149,6 +170,8 @@ struct repl_pipeline {
     uint64_t spool_bytes;  /* complete and not acknowledged */
     uint64_t digest_bytes; /* of all segments */
     uint64_t kept_bytes;   /* of all segments: what they refer to by name */
+    bool full_wanted;      /* of a tree: the next segment that can begins a full */
+    bool full_marked;      /* and all of the space has been marked for it */
 
     /* the round */
     struct repl_round round;
@@ -251,6 +274,8 @@ void repl_pipeline_hurry(struct repl_pipeline *p, int64_t now_ns);
 void repl_pipeline_synced(struct repl_pipeline *p);
 void repl_pipeline_quiesced(struct repl_pipeline *p, repl_result result,
                             const struct repl_error *err, int64_t now_ns);
+/* Whether the next segment that takes records of a tree belongs to a full. */
+bool repl_pipeline_is_full(const struct repl_pipeline *p);
 /* With these counters, and what is marked by now, the last point is the present. */
 bool repl_pipeline_is_unchanged(const struct repl_pipeline *p,
                                 const struct repl_write_counters *counters);

@@ -52,6 +52,10 @@ void repl_pipeline_give_up(struct repl_pipeline *p, struct repl_pipeline_segment
         repl_bitmap_set(&p->round.dirty, digests[i].page, 1);
     }
     p->epoch.resync |= segment->resync;
+    if (segment->stamp != 0) {
+        p->options.records->lost(p->options.records->context, segment->stamp);
+        p->full_wanted |= segment->full;
+    }
     repl_pipeline_drop(p, segment->number);
     repl_pipeline_segment_free(p, &p->segments, segment);
 }
@@ -138,17 +142,30 @@ void repl_pipeline_checked(struct repl_pipeline *p, uint64_t number, repl_result
 
 /* --- the segment being built ----------------------------------------------------------------- */
 
+bool repl_pipeline_is_full(const struct repl_pipeline *p)
+{
+    struct repl_head tail = repl_ship_tail(&p->ship);
+    if (p->builder != NULL)
+        return repl_ship_find(&p->ship, p->number)->from_seq == 0;
+    bool continues = !tail.has_point && tail.to_seq != 0;
+    return continues ? tail.from_seq == 0 : p->full_wanted || tail.to_seq == 0;
+}
+
 repl_result repl_pipeline_begin(struct repl_pipeline *p, int64_t now_ns, struct repl_error *err)
 {
     struct repl_head tail = repl_ship_tail(&p->ship);
     bool continues = !tail.has_point && tail.to_seq != 0;
+    bool tree = p->options.records != NULL;
     struct repl_segment_header header = {
         .version = REPL_SEGMENT_VERSION,
         .kind = REPL_SEGMENT_CHANGES,
-        .volume_kind = REPL_VOLUME_BLOCK,
+        .volume_kind = tree ? REPL_VOLUME_TREE : REPL_VOLUME_BLOCK,
+        .features = tree ? REPL_FEATURE_TREE : 0,
         .volume = p->state.volume,
         .lineage = p->state.lineage,
-        .from_seq = continues ? tail.from_seq : tail.to_seq,
+        .from_seq = continues        ? tail.from_seq
+                    : p->full_wanted ? 0
+                                     : tail.to_seq,
         .to_seq = continues ? tail.to_seq : p->epoch.next_seq,
         .part = continues ? tail.part + 1 : 0,
         .created_ns = now_ns,
@@ -200,6 +217,7 @@ repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_
     adopted->number = p->number = segment->number;
     adopted->size = segment->size;
     adopted->kept = kept;
+    p->full_wanted = p->full_wanted && segment->from_seq != 0; /* begun, at least */
     adopted->digests = *digests;
     *digests = (struct repl_buffer){0};
     p->spool_bytes += segment->size;
@@ -251,19 +269,40 @@ static repl_result finish_with_lost(struct repl_pipeline *p, const struct repl_p
     return result;
 }
 
-/* Ends the segment being built, in a point or, as a part that others follow, without one. */
+static repl_result builder_finish(struct repl_pipeline *p, const struct repl_point *point,
+                                  struct repl_segment_footer *footer, struct repl_error *err)
+{
+    return point != NULL ? finish_with_lost(p, point, footer, err)
+                         : repl_segment_builder_finish(p->builder, NULL, 0, footer, err);
+}
+
+/* The same, with what there is to be said of a tree. */
+static repl_result finish_with_records(struct repl_pipeline *p, const struct repl_point *point,
+                                       struct repl_segment_footer *footer, struct repl_error *err)
+{
+    const struct repl_pipeline_records *records = p->options.records;
+    struct repl_pipeline_segment *segment = building_segment(p);
+    segment->full = repl_pipeline_is_full(p);
+    REPL_TRY(records->begin(records->context, segment->full, &segment->stamp, err));
+    repl_segment_builder_records(p->builder, records->next, records->context);
+    repl_result result = builder_finish(p, point, footer, err);
+    segment->settled = records->end(records->context) ? segment->stamp : segment->stamp - 1;
+    return result;
+}
+
 repl_result repl_pipeline_finish(struct repl_pipeline *p, const struct repl_point *point,
-                                 struct repl_error *err)
+                                 bool records, struct repl_error *err)
 {
     struct repl_segment_footer footer;
-    REPL_TRY(point != NULL ? finish_with_lost(p, point, &footer, err)
-                           : repl_segment_builder_finish(p->builder, NULL, 0, &footer, err));
+    REPL_TRY(records && p->options.records != NULL ? finish_with_records(p, point, &footer, err)
+                                                   : builder_finish(p, point, &footer, err));
     repl_segment_builder_free(p->builder);
     p->builder = NULL;
     building_segment(p)->size = footer.file_size;
     if (point != NULL) {
         building_segment(p)->point = *point;
         building_segment(p)->resync = (point->flags & REPL_POINT_RESYNC) != 0;
+        p->full_wanted = p->full_wanted && !building_segment(p)->full;
     }
     p->spool_bytes += footer.file_size;
     repl_ship_complete(&p->ship, p->number, &footer.digest, footer.file_size, point != NULL);
@@ -354,5 +393,5 @@ repl_result repl_pipeline_take(struct repl_pipeline *p, const struct repl_batch 
         building_segment(p)->digests.size < REPL_PART_DIGESTS_MAX &&
         !repl_pipeline_spool_is_full(p))
         return REPL_SUCCESS;
-    return repl_pipeline_finish(p, NULL, err);
+    return repl_pipeline_finish(p, NULL, false, err);
 }

@@ -141,6 +141,9 @@ static repl_result run_replace(struct repl_pipeline *p, struct repl_pipeline_seg
         next = s->next;
         into->point = s->point;
         into->resync |= s->resync;
+        into->full |= s->full;
+        into->stamp = into->stamp != 0 ? into->stamp : s->stamp;
+        into->settled = s->stamp != 0 ? s->settled : into->settled;
         p->spool_bytes -= s->size;
         repl_pipeline_drop(p, s->number);
         repl_pipeline_segment_free(p, &p->segments, s);

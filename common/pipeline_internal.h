@@ -13,6 +13,10 @@ struct repl_pipeline_segment {
     struct repl_point point;    /* seq 0: it has none */
     bool resync;                /* a point in it ends a comparison */
     struct repl_buffer digests; /* struct repl_batch_digest each */
+    /* of the records of a tree in it; 0: it has none */
+    uint64_t stamp;   /* what has to be said again without it */
+    uint64_t settled; /* what is the site's with it */
+    bool full;
 };
 
 /* --- pipeline_build.c ------------------------------------------------------------------------ */
@@ -30,9 +34,10 @@ void repl_pipeline_give_up(struct repl_pipeline *p, struct repl_pipeline_segment
 /* Gives up the segment being built, if there is one. */
 void repl_pipeline_abandon(struct repl_pipeline *p);
 REPL_RESULT repl_pipeline_begin(struct repl_pipeline *p, int64_t now_ns, struct repl_error *err);
-/* Ends the segment being built, in a point or, as a part that others follow, without one. */
+/* Ends the segment being built, in a point or, as a part that others follow, without one; records:
+ * with those of a tree, as many as it takes. */
 REPL_RESULT repl_pipeline_finish(struct repl_pipeline *p, const struct repl_point *point,
-                                 struct repl_error *err);
+                                 bool records, struct repl_error *err);
 /* Into the segment being built, which is begun if need be. */
 REPL_RESULT repl_pipeline_take(struct repl_pipeline *p, const struct repl_batch *batch,
                                int64_t now_ns, struct repl_error *err);
@@ -69,7 +74,14 @@ void repl_pipeline_site_point(struct repl_pipeline *p, const struct repl_point *
 void repl_pipeline_site_found(struct repl_pipeline *p, const struct repl_digest *head,
                               int64_t now_ns);
 /* What to do next for it, if anything. */
-bool repl_pipeline_round_next(struct repl_pipeline *p, struct repl_pipeline_action *action);
+bool repl_pipeline_round_next(struct repl_pipeline *p, int64_t now_ns,
+                              struct repl_pipeline_action *action);
+
+static inline bool repl_pipeline_has_records(const struct repl_pipeline *p)
+{
+    const struct repl_pipeline_records *records = p->options.records;
+    return records != NULL && records->are_pending(records->context);
+}
 
 static inline bool repl_pipeline_take_due(bool *due)
 {

@@ -143,6 +143,7 @@ void repl_pipeline_site_found(struct repl_pipeline *p, const struct repl_digest 
     p->state.acknowledged_count = (uint32_t)place;
     p->state_due = true;
     repl_pipeline_site_point(p, &(struct repl_point){0});
+    p->full_wanted = p->options.records != NULL; /* what it has been told is not kept */
     repl_digest_table_forget(&p->table, 0, p->table.page_count);
     repl_pipeline_all_dirty(p);
     repl_pipeline_round_void(p, now_ns);
@@ -276,7 +277,7 @@ static void void_if_over(struct repl_pipeline *p, int64_t now_ns)
     if (!p->round.is_void || p->round.batches_out > 0)
         return;
     if (p->round.phase == REPL_ROUND_READING || p->round.phase == REPL_ROUND_PROVING ||
-        p->round.phase == REPL_ROUND_CUTTING)
+        p->round.phase == REPL_ROUND_TELLING || p->round.phase == REPL_ROUND_CUTTING)
         drain(p, REPL_AFTER_FAILURE, now_ns);
 }
 
@@ -352,7 +353,8 @@ bool repl_pipeline_is_unchanged(const struct repl_pipeline *p,
                                 const struct repl_write_counters *counters)
 {
     uint64_t pages = p->round.dirty.set_count + repl_round_parked_pages(&p->round);
-    return repl_epoch_is_unchanged(&p->epoch, counters, pages);
+    bool tree_changed = p->options.records != NULL && (pages > 0 || repl_pipeline_has_records(p));
+    return !tree_changed && repl_epoch_is_unchanged(&p->epoch, counters, pages);
 }
 
 void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
@@ -368,8 +370,10 @@ void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
         round_none(p);
         return;
     }
-    if (!is_tracked(p))
-        repl_round_set_all(&p->round);
+    bool tree = p->options.records != NULL, mark = tree && repl_pipeline_is_full(p);
+    if (tree ? mark && !p->full_marked : !is_tracked(p))
+        repl_round_set_all(&p->round); /* of a tree, what has changed is known */
+    p->full_marked |= mark;
     uint64_t pages = p->round.dirty.set_count + repl_round_parked_pages(&p->round);
     repl_epoch_opened(&p->epoch, now_ns, counters, p->round.dirty.set_count);
     repl_round_begin(&p->round, is_tracked(p) && pages <= p->options.parked_pages);
@@ -460,8 +464,34 @@ static void prove_if_done(struct repl_pipeline *p, int64_t now_ns)
         follow(p, repl_epoch_spoilt(&p->epoch, now_ns), now_ns);
         return;
     }
-    p->round.phase = REPL_ROUND_CUTTING;
-    p->commit_due = true;
+    p->round.phase = p->options.records != NULL ? REPL_ROUND_TELLING : REPL_ROUND_CUTTING;
+    p->commit_due = p->round.phase == REPL_ROUND_CUTTING;
+}
+
+static void cut_fail(struct repl_pipeline *p, const struct repl_error *err)
+{
+    p->error = *err;
+    p->disk_full = p->disk_full || err->code == REPL_E_NOSPACE;
+    repl_pipeline_abandon(p);
+}
+
+/* One part of records that do not fit into the point's own segment. */
+static void tell(struct repl_pipeline *p, int64_t now_ns)
+{
+    const struct repl_pipeline_records *records = p->options.records;
+    struct repl_error err = {0};
+    if (!records->are_many(records->context, repl_pipeline_is_full(p))) {
+        p->round.phase = REPL_ROUND_CUTTING;
+        p->commit_due = true;
+        return;
+    }
+    repl_result result = p->builder == NULL ? repl_pipeline_begin(p, now_ns, &err) : REPL_SUCCESS;
+    if (repl_ok(result))
+        result = repl_pipeline_finish(p, NULL, true, &err);
+    if (!repl_ok(result)) {
+        cut_fail(p, &err);
+        drain(p, REPL_AFTER_FAILURE, now_ns);
+    }
 }
 
 /* Changes may have been missed: from the new baseline on, everything is read. */
@@ -549,7 +579,7 @@ static void point_cut(struct repl_pipeline *p, int64_t now_ns)
     struct repl_error err = {0};
     struct repl_point point;
     repl_epoch_point(&p->epoch, p->point_changed_bytes, &point);
-    if (p->builder == NULL && tail.has_point && !p->grouped) {
+    if (p->builder == NULL && tail.has_point && !p->grouped && !repl_pipeline_has_records(p)) {
         repl_epoch_cut_empty(&p->epoch, now_ns);
         repl_pipeline_resync_end(p);
         point_reached(p, &point);
@@ -560,11 +590,9 @@ static void point_cut(struct repl_pipeline *p, int64_t now_ns)
     if (p->grouped)
         point.flags |= REPL_POINT_GROUP;
     if (repl_ok(result))
-        result = repl_pipeline_finish(p, &point, &err);
+        result = repl_pipeline_finish(p, &point, true, &err);
     if (!repl_ok(result)) {
-        p->error = err;
-        p->disk_full = p->disk_full || err.code == REPL_E_NOSPACE;
-        repl_pipeline_abandon(p);
+        cut_fail(p, &err);
         repl_epoch_round_failed(&p->epoch, now_ns);
         return;
     }
@@ -627,7 +655,7 @@ repl_result repl_pipeline_grow(struct repl_pipeline *p, uint64_t volume_size,
         repl_bitmap_set(&p->round.dirty, last, 1);
     }
     struct repl_error unfinished;
-    if (p->builder != NULL && !repl_ok(repl_pipeline_finish(p, NULL, &unfinished)))
+    if (p->builder != NULL && !repl_ok(repl_pipeline_finish(p, NULL, false, &unfinished)))
         repl_pipeline_abandon(p);
     p->options.volume_size = volume_size;
     p->state.volume_size = volume_size;
@@ -647,8 +675,13 @@ static bool may_open(const struct repl_pipeline *p)
            (p->hold == REPL_HOLD_ON || !repl_pipeline_spool_is_full(p));
 }
 
-bool repl_pipeline_round_next(struct repl_pipeline *p, struct repl_pipeline_action *action)
+bool repl_pipeline_round_next(struct repl_pipeline *p, int64_t now_ns,
+                              struct repl_pipeline_action *action)
 {
+    if (p->round.phase == REPL_ROUND_TELLING) {
+        tell(p, now_ns);
+        action->until_ns = now_ns; /* the next part, after whatever else there is to do */
+    }
     if (repl_pipeline_take_due(&p->resume_due)) {
         action->type = REPL_PIPELINE_RESUME;
     } else if (repl_pipeline_take_due(&p->repair_due)) {

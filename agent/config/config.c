@@ -162,6 +162,39 @@ static repl_result check_volume_commands(const struct config_parser *parser)
     return REPL_SUCCESS;
 }
 
+/* What a volume of each kind needs, and what it has no use for. */
+static repl_result check_volume_kind(const struct config_parser *parser)
+{
+    const struct repl_config *config = parser->config;
+    const struct repl_config_volume *volume = &config->volumes[config->volume_count - 1];
+    bool tree = volume->kind == REPL_VOLUME_TREE;
+    if (config->role != REPL_ROLE_AGENT)
+        return REPL_SUCCESS;
+    if ((tree ? volume->path : volume->device) == NULL)
+        return repl_fail(
+            parser->err, REPL_E_USAGE,
+            "%s:%u: [volume %s] has no %s, which is required: add a line \"%s = ...\"; "
+            "\"repl help config\" tells what it means",
+            parser->path, parser->section_line, volume->name, tree ? "path" : "device",
+            tree ? "path" : "device");
+    if (tree ? volume->device != NULL : volume->path != NULL || volume->exclude != NULL)
+        return repl_fail(parser->err, REPL_E_USAGE,
+                         "%s:%u: [volume %s] has %s, which a volume of kind %s has no use for: "
+                         "remove it, or write kind = %s",
+                         parser->path, parser->section_line, volume->name,
+                         tree                   ? "a device"
+                         : volume->path != NULL ? "a path"
+                                                : "an exclude",
+                         tree ? "tree" : "block", tree ? "block" : "tree");
+    if (tree && (volume->quiesce != REPL_QUIESCE_WINDOW || volume->group != NULL))
+        return repl_fail(parser->err, REPL_E_USAGE,
+                         "%s:%u: [volume %s] is of kind tree, which is not %s yet: remove %s",
+                         parser->path, parser->section_line, volume->name,
+                         volume->group != NULL ? "cut together with others" : "frozen",
+                         volume->group != NULL ? "group" : "quiesce");
+    return REPL_SUCCESS;
+}
+
 static repl_result end_section(struct config_parser *parser)
 {
     if (parser->section == REPL_CONFIG_SECTION_COUNT)
@@ -184,8 +217,10 @@ static repl_result end_section(struct config_parser *parser)
     }
     if (parser->section == REPL_CONFIG_PEER)
         return check_peer_key(parser);
-    if (parser->section == REPL_CONFIG_VOLUME)
+    if (parser->section == REPL_CONFIG_VOLUME) {
+        REPL_TRY(check_volume_kind(parser));
         return check_volume_commands(parser);
+    }
     return REPL_SUCCESS;
 }
 
@@ -621,6 +656,8 @@ void repl_config_free(struct repl_config *config)
     for (size_t i = 0; i < config->volume_count; i++) {
         free(config->volumes[i].name);
         free(config->volumes[i].device);
+        free(config->volumes[i].path);
+        free(config->volumes[i].exclude);
         free(config->volumes[i].replica);
         free(config->volumes[i].pre_command);
         free(config->volumes[i].post_command);

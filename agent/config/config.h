@@ -37,7 +37,10 @@ enum repl_role {
 struct repl_config_volume {
     char *name;
     /* agent */
-    char *device;   /* the block device (a path that stays, such as /dev/disk/by-id/...) */
+    enum repl_volume_kind kind; /* block (default) or tree */
+    char *device;   /* of kind block: the device (a path that stays, such as /dev/disk/by-id/...) */
+    char *path;     /* of kind tree: its top directory */
+    char *exclude;  /* of kind tree: patterns (source/tree/tree_exclude.h); NULL: none */
     int64_t rpo_ms; /* the age a point may reach at the site; 2 s to 1 day, default 4 s */
     bool sync;      /* syncfs ahead of each point, default yes */
     enum repl_quiesce quiesce;  /* default window */

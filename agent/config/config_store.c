@@ -124,6 +124,15 @@ static repl_result store_choice(bool *field, const char *value, const char *yes,
     return REPL_SUCCESS;
 }
 
+static repl_result store_kind(enum repl_volume_kind *field, const char *value,
+                              struct repl_error *err)
+{
+    *field = strcmp(value, "tree") == 0 ? REPL_VOLUME_TREE : REPL_VOLUME_BLOCK;
+    if (*field == REPL_VOLUME_BLOCK && strcmp(value, "block") != 0)
+        return repl_fail(err, REPL_E_USAGE, "\"%s\" is neither: write block or tree", value);
+    return REPL_SUCCESS;
+}
+
 static repl_result store_quiesce(enum repl_quiesce *field, const char *value,
                                  struct repl_error *err)
 {
@@ -238,7 +247,10 @@ repl_result repl_config_store(const struct repl_config_option *option, void *tar
         return store_replica(option, field, value, err);
     case REPL_CONFIG_QUIESCE:
         return store_quiesce(field, value, err);
+    case REPL_CONFIG_KIND:
+        return store_kind(field, value, err);
     case REPL_CONFIG_COMMAND:
+    case REPL_CONFIG_PATTERNS:
         return store_text(field, value, err);
     case REPL_CONFIG_NAME:
         return store_name(field, value, err);

@@ -110,10 +110,22 @@ const struct repl_config_option repl_config_options[] = {
     {REPL_CONFIG_SITE, "nice", REPL_ROLE_SITE, REPL_CONFIG_COUNT, IN_CONFIG(nice),
      "10", 0, 19, HELP_NICE},
 
+    {REPL_CONFIG_VOLUME, "kind", REPL_ROLE_AGENT, REPL_CONFIG_KIND, IN_VOLUME(kind),
+     "block", 0, 0,
+     "What is protected: a block device, or a directory with all that is in it."},
     {REPL_CONFIG_VOLUME, "device", REPL_ROLE_AGENT, REPL_CONFIG_PATH, IN_VOLUME(device),
-     NULL, 1, PATH_SIZE_MAX,
+     "", 1, PATH_SIZE_MAX,
      "The block device to protect, by a path that stays the same over reboots, such as one in "
-     "/dev/disk/by-id."},
+     "/dev/disk/by-id. Required, unless the kind is tree."},
+    {REPL_CONFIG_VOLUME, "path", REPL_ROLE_AGENT, REPL_CONFIG_PATH, IN_VOLUME(path),
+     "", 1, PATH_SIZE_MAX,
+     "The directory to protect, of kind tree. What other filesystems are mounted below it is left "
+     "out. The agent's state must not lie in it."},
+    {REPL_CONFIG_VOLUME, "exclude", REPL_ROLE_AGENT, REPL_CONFIG_PATTERNS, IN_VOLUME(exclude),
+     "", 1, REPL_CONFIG_LINE_MAX,
+     "What of a directory is left out, with all below it: patterns with ?, * and [], parted by "
+     "blanks (one in a pattern is written \\ and a blank). A pattern without a slash is for any name "
+     "in the tree, one with a slash for a path from its top: \"*.tmp /cache /home/*/.thumbnails\"."},
     {REPL_CONFIG_VOLUME, "rpo", REPL_ROLE_AGENT, REPL_CONFIG_DURATION, IN_VOLUME(rpo_ms),
      "4s", 2 * SECOND_MS, DAY_MS,
      "The age that the newest point at the site may reach. Points are cut often enough to stay "
@@ -251,6 +263,12 @@ void repl_config_print_range(FILE *out, const struct repl_config_option *option)
         break;
     case REPL_CONFIG_REPLICA:
         fputs("image, none or an absolute path", out);
+        break;
+    case REPL_CONFIG_KIND:
+        fputs("block or tree", out);
+        break;
+    case REPL_CONFIG_PATTERNS:
+        fputs("patterns", out);
         break;
     case REPL_CONFIG_QUIESCE:
         fputs("window, window-else-freeze, freeze or command", out);

@@ -28,7 +28,9 @@ enum repl_config_type {
     REPL_CONFIG_YES_NO,      /* bool */
     REPL_CONFIG_PEER_ROLE,   /* bool: "recovery" is true, "source" false */
     REPL_CONFIG_REPLICA,     /* char *: "image", "none" or a path */
+    REPL_CONFIG_KIND,        /* enum repl_volume_kind */
     REPL_CONFIG_QUIESCE,     /* enum repl_quiesce */
+    REPL_CONFIG_PATTERNS,    /* char * */
     REPL_CONFIG_COMMAND,     /* char *, for /bin/sh -c */
     REPL_CONFIG_NAME,        /* char *, as a volume's */
     REPL_CONFIG_NAMES,       /* volumes, volume_count and all_volumes of a peer */

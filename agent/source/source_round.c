@@ -91,6 +91,21 @@ static void batch_read(struct repl_io *io, int64_t result)
     volume_pump(v);
 }
 
+static void tree_batch_read(struct repl_job *job)
+{
+    struct volume_batch *b = job->context;
+    struct repl_source_volume *v = b->volume;
+    b->reads_done = b->batch.read_count;
+    if (!volume_is_up(v)) {
+        batch_drop(b);
+        volume_close_if_drained(v);
+        return;
+    }
+    b->state = BATCH_READ;
+    repl_pipeline_batch_read(&v->pipeline, &b->batch);
+    volume_pump(v);
+}
+
 static void read_begin(struct volume_batch *b)
 {
     struct repl_source_volume *v = b->volume;
@@ -119,6 +134,10 @@ static bool batch_start(struct volume_batch *b)
     b->state = BATCH_READING;
     b->result = REPL_SUCCESS;
     b->reads_begun = b->reads_done = 0;
+    if (b->volume->tree != NULL) {
+        b->reads_begun = b->batch.read_count;
+        volume_tree_batch_read(b, tree_batch_read);
+    }
     return true;
 }
 
@@ -199,7 +218,7 @@ static void cache_synced(void *context, bool in_time)
     if (!volume_is_up(v))
         return;
     v->syncing = false;
-    if (!repl_ok(device_follow(v, &err))) {
+    if (v->tree == NULL && !repl_ok(device_follow(v, &err))) {
         volume_fail(v, &err);
         return;
     }
@@ -210,7 +229,7 @@ static void cache_synced(void *context, bool in_time)
 void volume_sync(struct repl_source_volume *v)
 {
     v->syncing = true;
-    if (v->options.volume->sync)
+    if (v->options.volume->sync && v->tree == NULL) /* a tree is read through the page cache */
         repl_syncer_start(v->syncer, &v->device, SYNC_LIMIT_NS);
     else
         cache_synced(v, true);
@@ -263,6 +282,10 @@ void volume_round_open(struct repl_source_volume *v)
     struct repl_write_counters counters;
     struct repl_error err;
     int64_t now_ns = repl_now_wall_ns();
+    if (v->tree != NULL) {
+        volume_tree_round_open(v);
+        return;
+    }
     if (!repl_ok(volume_counters_begin(v, &counters, &err))) {
         volume_fail(v, &err);
         return;
@@ -291,7 +314,9 @@ static void counters_settled(struct repl_timer *timer)
 
 void volume_round_close(struct repl_source_volume *v)
 {
-    if (v->tracker != NULL)
+    if (v->tree != NULL)
+        volume_tree_round_close(v);
+    else if (v->tracker != NULL)
         round_close_alone(v);
     else
         repl_timer_arm(v->options.loop, &v->counters_timer,

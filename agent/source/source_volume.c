@@ -38,6 +38,17 @@ const char *volume_name(const struct repl_source_volume *v)
     return v->options.volume->name;
 }
 
+const char *volume_path(const struct repl_source_volume *v)
+{
+    const struct repl_config_volume *volume = v->options.volume;
+    return volume->kind == REPL_VOLUME_TREE ? volume->path : volume->device;
+}
+
+uint64_t volume_size(const struct repl_source_volume *v)
+{
+    return v->tree != NULL ? v->pipeline.options.volume_size : v->device.size;
+}
+
 bool volume_is_up(const struct repl_source_volume *v)
 {
     return v->phase == VOLUME_RUNNING || v->phase == VOLUME_STOPPING;
@@ -54,13 +65,14 @@ static void parts_close(struct repl_source_volume *v)
     repl_tracker_close(v->tracker);
     v->tracker = NULL;
     repl_state_dir_close(&v->dir);
+    volume_tree_close(v);
     repl_device_close(&v->device);
 }
 
 void volume_close_if_drained(struct repl_source_volume *v)
 {
     if (v->phase != VOLUME_CLOSING || !volume_rounds_idle(v) || !repl_spool_is_idle(&v->spool) ||
-        v->state_out || v->checkpoint_out || v->recover_out || v->coalesce != NULL ||
+        v->state_out || v->checkpoint_out || v->tree_out || v->recover_out || v->coalesce != NULL ||
         v->checks_out > 0 || !repl_dedup_is_idle(v->dedup))
         return;
     parts_close(v);
@@ -80,6 +92,8 @@ static void volume_close(struct repl_source_volume *v)
     repl_timer_cancel(&v->fail_timer);
     if (v->coalesce != NULL)
         repl_coalesce_job_cancel(v->coalesce);
+    if (v->tree != NULL)
+        repl_tree_stop(v->tree);
     volume_rounds_cancel(v);
     volume_link_cancel(v);
     volume_close_if_drained(v);
@@ -218,6 +232,7 @@ static void checkpoint_written(struct repl_job *job)
         volume_fail(v, &v->checkpoint_err);
     } else {
         repl_pipeline_checkpointed(&v->pipeline);
+        volume_tree_follow(v);
         volume_pump(v);
     }
 }
@@ -377,9 +392,12 @@ static void timer_fired(struct repl_timer *timer)
  * less than what the state says is protected. */
 static repl_result grown_follow(struct repl_source_volume *v, struct repl_error *err)
 {
-    if (v->device.size <= v->dir.state.volume_size)
+    uint64_t size = v->tree != NULL ? repl_tree_space_size(v->tree) : v->device.size;
+    if (size <= v->dir.state.volume_size)
         return REPL_SUCCESS;
-    return repl_pipeline_grow(&v->pipeline, v->device.size, v->dir.digests, err);
+    if (v->tree != NULL)
+        REPL_TRY(repl_state_dir_grow(&v->dir, size, err));
+    return repl_pipeline_grow(&v->pipeline, size, v->dir.digests, err);
 }
 
 static repl_result segment_adopt(struct repl_source_volume *v, struct repl_spool_segment *segment,
@@ -448,6 +466,11 @@ static repl_result pipeline_open(struct repl_source_volume *v, struct repl_error
         .sink = spool_sink,
         .sink_context = v,
     };
+    if (v->tree != NULL) {
+        volume_tree_records(v, &v->records);
+        options.records = &v->records;
+        options.full_wanted = repl_tree_full_wanted(v->tree);
+    }
     repl_spool_init(&v->spool, o->loop, v->dir.spool_fd, REPL_SPOOL_SEGMENT, spool_progress, v);
     repl_result result = repl_pipeline_init(&v->pipeline, &options, &v->dir.state, err);
     if (repl_ok(result))
@@ -471,7 +494,7 @@ static repl_result dedup_open(struct repl_source_volume *v, struct repl_error *e
         .state_path = o->config->state,
         .name = o->volume->name,
         .volume = v->dir.state.volume,
-        .volume_size = v->device.size,
+        .volume_size = v->dir.state.volume_size,
         .spool_fd = v->dir.spool_fd,
         .moved = volume_dedup_moved,
         .supply_made = volume_supply_made,
@@ -480,16 +503,27 @@ static repl_result dedup_open(struct repl_source_volume *v, struct repl_error *e
     return repl_dedup_new(&options, &v->dedup, err);
 }
 
-static repl_result parts_open(struct repl_source_volume *v, struct repl_error *err)
+/* What is protected, and what is kept of it. */
+static repl_result protected_open(struct repl_source_volume *v, struct repl_error *err)
 {
     const struct repl_source_volume_options *o = &v->options;
+    if (o->volume->kind == REPL_VOLUME_TREE)
+        return volume_tree_open(v, err);
     REPL_TRY(repl_device_open(o->volume->device, &v->device, err));
-    repl_result result = repl_state_dir_open(o->config->state, o->volume->name, v->device.size,
-                                             v->device.identity, &v->dir, err);
+    return repl_state_dir_open(o->config->state, o->volume->name, v->device.size,
+                               v->device.identity, &v->dir, err);
+}
+
+static repl_result parts_open(struct repl_source_volume *v, struct repl_error *err)
+{
+    v->device =
+        (struct repl_device){.fd = -1, .stat_fd = -1, .iostats_fd = -1, .write_cache_fd = -1};
+    repl_result result = protected_open(v, err);
     if (repl_ok(result)) {
         result = dedup_open(v, err);
         if (repl_ok(result)) {
-            volume_tracker_open(v);
+            if (v->tree == NULL)
+                volume_tracker_open(v);
             result = pipeline_open(v, err);
         }
         if (!repl_ok(result)) {
@@ -500,8 +534,10 @@ static repl_result parts_open(struct repl_source_volume *v, struct repl_error *e
             repl_state_dir_close(&v->dir);
         }
     }
-    if (!repl_ok(result))
+    if (!repl_ok(result)) {
+        volume_tree_close(v);
         repl_device_close(&v->device);
+    }
     return result;
 }
 
@@ -515,12 +551,13 @@ static void open_work(struct repl_job *job)
 
 static void open_log(const struct repl_source_volume *v)
 {
-    repl_log(LOG_NOTICE, "volume %s: %s (%s), %llu bytes%s", volume_name(v), v->device.path,
-             v->device.identity, (unsigned long long)v->device.size, v->dir.is_new ? ", new" : "");
+    repl_log(LOG_NOTICE, "volume %s: %s (%s), %llu bytes%s", volume_name(v), volume_path(v),
+             v->dir.state.identity, (unsigned long long)volume_size(v),
+             v->dir.is_new ? ", new" : "");
     if (v->adopted > 0)
         repl_log(LOG_NOTICE, "volume %s: %zu segments of before are in the spool, to be sent",
                  volume_name(v), v->adopted);
-    if (v->tracker == NULL)
+    if (v->tracker == NULL && v->tree == NULL)
         repl_log(LOG_WARNING,
                  "volume %s: writes are not tracked, each round compares the whole device: %s",
                  volume_name(v), v->untracked);
@@ -618,6 +655,8 @@ repl_result repl_source_volume_new(const struct repl_source_volume_options *opti
 void repl_source_volume_stop(struct repl_source_volume *v)
 {
     v->stop_wanted = true;
+    if (volume_is_up(v) && v->tree != NULL)
+        repl_tree_stop(v->tree);
     switch (v->phase) {
     case VOLUME_CLOSED:
         repl_timer_cancel(&v->reopen_timer);
@@ -704,7 +743,7 @@ static void pipeline_status(const struct repl_source_volume *v, struct repl_volu
             v->rate > 1 ? (int64_t)((double)volume_unsent_bytes(v) / v->rate * 1e3) : -1;
     else
         out->catch_up_ms = 0;
-    out->size = v->device.size;
+    out->size = volume_size(v);
     out->unchanged_until_ns = report.unchanged_until_ns;
     out->point.seq = p->ship.point_seq;
     if (p->site_point.seq == p->ship.point_seq)
@@ -720,7 +759,7 @@ static void pipeline_status(const struct repl_source_volume *v, struct repl_volu
     out->bytes_sent = p->sent_bytes;
     out->rounds_torn = p->torn_rounds;
     out->tracked = v->tracker != NULL;
-    if (!out->tracked)
+    if (!out->tracked && v->tree == NULL)
         snprintf(out->untracked, sizeof out->untracked, "%.*s", (int)sizeof out->untracked - 1,
                  v->untracked);
     out->audits = p->audit.audits;
@@ -745,7 +784,7 @@ void repl_source_volume_status(const struct repl_source_volume *v, struct repl_v
 {
     *out = (struct repl_volume_status){.lag_ms = -1, .catch_up_ms = -1};
     snprintf(out->name, sizeof out->name, "%s", volume_name(v));
-    snprintf(out->device, sizeof out->device, "%s", v->options.volume->device);
+    snprintf(out->device, sizeof out->device, "%s", volume_path(v));
     out->rpo_ms = v->options.volume->rpo_ms;
     if (volume_is_up(v)) {
         pipeline_status(v, out);

@@ -3,6 +3,7 @@
  *
  *   source_volume.c  its life: open, the pump, durability, close, status
  *   source_round.c   rounds: batches, page cache, counters, tracker, quiescing
+ *   source_tree.c    rounds of a directory tree, where they differ
  *   source_link.c    requests to the site, and reports
  */
 #ifndef REPL_AGENT_SOURCE_VOLUME_INTERNAL_H
@@ -19,6 +20,7 @@
 #include "source/source_volume.h"
 #include "source/spool.h"
 #include "source/state_dir.h"
+#include "source/tree/tree.h"
 
 #define REPL_SECOND_NS INT64_C(1000000000)
 
@@ -69,9 +71,11 @@ struct repl_source_volume {
     repl_result open_result;
     struct repl_error open_err;
 
-    struct repl_device device;
+    struct repl_device device; /* of a block volume */
+    struct repl_tree *tree;    /* NULL: it is one */
     struct repl_state_dir dir;
     struct repl_pipeline pipeline;
+    struct repl_pipeline_records records; /* of a tree */
     struct repl_spool spool;
     size_t adopted; /* segments that were in it already */
     /* since its disk is full */
@@ -95,6 +99,17 @@ struct repl_source_volume {
     struct repl_hold *hold; /* NULL: points are cut in windows alone */
     bool holding;           /* asked for, and not released yet */
     int64_t stall_max_ns;   /* the longest that writers have waited for a freeze */
+
+    /* of a tree: looking for changes, or whether there are any */
+    struct repl_job tree_job;
+    bool tree_out;
+    bool tree_gathered; /* and what it found waits for the checkpoint that is under way */
+    struct repl_tree_found tree_found;
+    bool tree_same;
+    int64_t tree_begin_ns;
+    uint64_t tree_changes; /* seen since it was opened: what its rounds are compared by */
+    repl_result tree_result;
+    struct repl_error tree_err;
 
     /* state and checkpoint */
     struct repl_job state_job, checkpoint_job;
@@ -125,6 +140,9 @@ struct repl_source_volume {
 /* --- source_volume.c ------------------------------------------------------------------------- */
 
 const char *volume_name(const struct repl_source_volume *v);
+/* The device or directory, as configured; how large it, or its space, is. */
+const char *volume_path(const struct repl_source_volume *v);
+uint64_t volume_size(const struct repl_source_volume *v);
 bool volume_is_up(const struct repl_source_volume *v);
 /* Does what there is to do, after an event. */
 void volume_pump(struct repl_source_volume *v);
@@ -168,6 +186,19 @@ void volume_round_close(struct repl_source_volume *v);
 void volume_audit(struct repl_source_volume *v, int64_t delay_ns);
 void volume_repair(struct repl_source_volume *v);
 void volume_settle(struct repl_source_volume *v, enum repl_settle settle);
+
+/* --- source_tree.c --------------------------------------------------------------------------- */
+
+/* What is opened of a tree in place of a device; on a worker. */
+REPL_RESULT volume_tree_open(struct repl_source_volume *v, struct repl_error *err);
+void volume_tree_close(struct repl_source_volume *v);
+void volume_tree_records(struct repl_source_volume *v, struct repl_pipeline_records *out);
+void volume_tree_round_open(struct repl_source_volume *v);
+void volume_tree_round_close(struct repl_source_volume *v);
+/* A checkpoint is over: what was found may be taken over now. */
+void volume_tree_follow(struct repl_source_volume *v);
+/* Reads a batch; done goes on with it on the loop's thread. */
+void volume_tree_batch_read(struct volume_batch *batch, repl_job_fn *done);
 
 /* --- source_link.c --------------------------------------------------------------------------- */
 

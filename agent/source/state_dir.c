@@ -114,8 +114,10 @@ static repl_result state_begin(struct repl_state_dir *dir, uint64_t volume_size,
                                const char *identity, struct repl_error *err)
 {
     dir->is_new = true;
-    dir->state =
-        (struct repl_source_state){.lineage = 1, .volume_size = volume_size, .next_seq = 1};
+    dir->state = (struct repl_source_state){.lineage = 1,
+                                            .volume_size = volume_size != 0 ? volume_size
+                                                                            : REPL_STATE_SPACE_SIZE,
+                                            .next_seq = 1};
     snprintf(dir->state.identity, sizeof dir->state.identity, "%s", identity);
     if (getrandom(dir->state.volume.bytes, sizeof dir->state.volume.bytes, 0) !=
         sizeof dir->state.volume.bytes)
@@ -146,11 +148,12 @@ static repl_result state_load(struct repl_state_dir *dir, uint64_t volume_size,
         dir->label));
     if (strcmp(dir->state.identity, identity) != 0)
         return repl_fail(err, REPL_E_REFUSED,
-                         "another device than the one protected so far has this name: it is %s, "
-                         "and was %s. Put the right device into the configuration; if the volume "
+                         "another device or directory than the one protected so far has this "
+                         "name: it is %s, and was %s. Put the right one into the configuration, "
+                         "or mount what is missing; if the volume "
                          "has really moved: repl forget, and another volume name",
                          identity, dir->state.identity);
-    if (volume_size < dir->state.volume_size)
+    if (volume_size != 0 && volume_size < dir->state.volume_size)
         return repl_fail(err, REPL_E_REFUSED,
                          "the device shrank from %llu to %llu bytes, which is not followed: repl "
                          "forget, and another volume name",
@@ -288,7 +291,7 @@ repl_result repl_state_dir_open(const char *state_path, const char *volume, uint
     if (repl_ok(result))
         result = state_load(out, volume_size, identity, err);
     if (repl_ok(result))
-        result = digests_open(out, volume_size, err);
+        result = digests_open(out, volume_size != 0 ? volume_size : out->state.volume_size, err);
     if (!repl_ok(result))
         repl_state_dir_close(out);
     return result;

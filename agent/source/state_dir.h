@@ -34,9 +34,13 @@ struct repl_state_dir {
     char label[128]; /* for messages */
 };
 
-/* Opens or makes the volume's directory, maps its digests for volume_size bytes. A volume without
- * state gets a new UUID. A table that does not belong to the state is begun anew, which costs
- * sending everything once. */
+/* Of a new tree's space. */
+#define REPL_STATE_SPACE_SIZE (UINT64_C(4) << 20)
+
+/* Opens or makes the volume's directory, maps its digests for volume_size bytes; 0: of a tree,
+ * whose space is as large as it was, or REPL_STATE_SPACE_SIZE. A volume without state gets a new
+ * UUID. A table that does not belong to the state is begun anew, which costs sending everything
+ * once. */
 REPL_RESULT repl_state_dir_open(const char *state_path, const char *volume, uint64_t volume_size,
                                 const char *identity, struct repl_state_dir *out,
                                 struct repl_error *err);

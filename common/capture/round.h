@@ -39,6 +39,7 @@ enum repl_round_phase {
     REPL_ROUND_CLOSING,  /* all is read: until the counters of its end are known */
     REPL_ROUND_DRAINING, /* torn: until no batch is out, for the next one */
     REPL_ROUND_PROVING,  /* whole: until all is reduced, audited and resumed */
+    REPL_ROUND_TELLING,  /* of a tree: until no more records are left than fit into one segment */
     REPL_ROUND_CUTTING,  /* and until the others of its group are */
 };
 

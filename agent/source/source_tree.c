@@ -1,0 +1,202 @@
+/*
+ * A round of a directory tree: it is opened by looking for what has changed
+ * (source/tree/tree_scan.h), its pages are read from the files they belong to,
+ * and it is closed by looking once more: if nothing has changed in between, the
+ * copy is of the tree as it was all that time.
+ */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "source/source_volume_internal.h"
+#include "source/tree/tree_places.h"
+
+/* --- opening --------------------------------------------------------------------------------- */
+
+/* What the agent writes would change the tree, and be written again. */
+static repl_result state_check(const struct repl_source_volume *v, struct repl_error *err)
+{
+    char tree[PATH_MAX], state[PATH_MAX];
+    const char *path = v->options.volume->path;
+    if (realpath(path, tree) == NULL || realpath(v->options.config->state, state) == NULL)
+        return REPL_SUCCESS; /* opening them says why */
+    size_t size = strcmp(tree, "/") == 0 ? 0 : strlen(tree);
+    if (strncmp(state, tree, size) == 0 && (state[size] == '/' || state[size] == '\0'))
+        return repl_fail(err, REPL_E_REFUSED,
+                         "the agent's state, %s, lies in %s, which it is to protect: name another "
+                         "directory as state in [agent], or leave it out with exclude and mount "
+                         "another filesystem there",
+                         state, path);
+    return REPL_SUCCESS;
+}
+
+repl_result volume_tree_open(struct repl_source_volume *v, struct repl_error *err)
+{
+    const struct repl_source_volume_options *o = &v->options;
+    char identity[REPL_IDENTITY_MAX + 1], index_path[PATH_MAX];
+    REPL_TRY(repl_tree_identify(o->volume->path, identity, sizeof identity, err));
+    REPL_TRY(repl_state_dir_open(o->config->state, o->volume->name, 0, identity, &v->dir, err));
+    snprintf(index_path, sizeof index_path, "%s/volumes/%s/tree", o->config->state,
+             o->volume->name);
+    const struct repl_tree_options options = {.path = o->volume->path,
+                                              .exclude = o->volume->exclude,
+                                              .index_path = index_path,
+                                              .volume = v->dir.state.volume,
+                                              .next_seq = v->dir.state.next_seq,
+                                              .space_size = v->dir.state.volume_size};
+    repl_result result = state_check(v, err);
+    if (repl_ok(result))
+        result = repl_tree_open(&options, &v->tree, err);
+    if (!repl_ok(result))
+        repl_state_dir_close(&v->dir);
+    return result;
+}
+
+void volume_tree_close(struct repl_source_volume *v)
+{
+    repl_tree_close(v->tree);
+    v->tree = NULL;
+    v->tree_gathered = false;
+    repl_tree_found_fini(&v->tree_found);
+}
+
+void volume_tree_records(struct repl_source_volume *v, struct repl_pipeline_records *out)
+{
+    *out = (struct repl_pipeline_records){.are_pending = repl_tree_records_are_pending,
+                                          .are_many = repl_tree_records_are_many,
+                                          .begin = repl_tree_segment_begin,
+                                          .next = repl_tree_segment_record,
+                                          .end = repl_tree_segment_end,
+                                          .settled = repl_tree_records_settled,
+                                          .lost = repl_tree_records_lost,
+                                          .context = v->tree};
+}
+
+/* --- rounds ---------------------------------------------------------------------------------- */
+
+/* Whoever ended it has said so already. */
+static bool job_over(struct repl_source_volume *v)
+{
+    v->tree_out = false;
+    if (!volume_is_up(v)) {
+        volume_close_if_drained(v);
+        return false;
+    }
+    if (v->tree_result.code == REPL_E_RETRY && v->stop_wanted) {
+        volume_pump(v);
+        return false;
+    }
+    if (!repl_ok(v->tree_result)) {
+        volume_fail(v, &v->tree_err);
+        return false;
+    }
+    return true;
+}
+
+static struct repl_write_counters counters_now(const struct repl_source_volume *v)
+{
+    return (struct repl_write_counters){.sectors_written = v->tree_changes};
+}
+
+static repl_result found_take(struct repl_source_volume *v, struct repl_error *err)
+{
+    const struct repl_tree_pages *pages = (const void *)v->tree_found.pages.data;
+    uint64_t size = repl_tree_space_size(v->tree);
+    if (size > v->pipeline.options.volume_size) {
+        REPL_TRY(repl_state_dir_grow(&v->dir, size, err));
+        REPL_TRY(repl_pipeline_grow(&v->pipeline, size, v->dir.digests, err));
+    }
+    for (size_t i = 0; i < v->tree_found.pages.size / sizeof *pages; i++)
+        repl_bitmap_set(&v->pipeline.round.dirty, pages[i].page, pages[i].count);
+    v->tree_changes += v->tree_found.changes;
+    repl_tree_found_fini(&v->tree_found);
+    v->tree_found = (struct repl_tree_found){0};
+    return REPL_SUCCESS;
+}
+
+void volume_tree_follow(struct repl_source_volume *v)
+{
+    struct repl_error err;
+    if (!v->tree_gathered || v->checkpoint_out)
+        return; /* which writes out the table of digests where it lies */
+    v->tree_gathered = false;
+    if (!repl_ok(found_take(v, &err))) {
+        volume_fail(v, &err);
+        return;
+    }
+    const struct repl_write_counters counters = counters_now(v);
+    repl_pipeline_opened(&v->pipeline, v->tree_begin_ns, &counters, false);
+}
+
+static void gather_work(struct repl_job *job)
+{
+    struct repl_source_volume *v = job->context;
+    v->tree_result = repl_tree_gather(v->tree, &v->tree_found, &v->tree_err);
+}
+
+static void gather_done(struct repl_job *job)
+{
+    struct repl_source_volume *v = job->context;
+    if (!job_over(v))
+        return;
+    v->tree_gathered = true;
+    volume_tree_follow(v);
+    volume_pump(v);
+}
+
+static void job_start(struct repl_source_volume *v, repl_job_fn *work, repl_job_fn *done)
+{
+    v->tree_out = true;
+    v->tree_job = (struct repl_job){.work = work, .done = done, .context = v};
+    repl_loop_work(v->options.loop, &v->tree_job);
+}
+
+void volume_tree_round_open(struct repl_source_volume *v)
+{
+    if (v->tree_out || v->tree_gathered)
+        return; /* and what that finds opens the round */
+    v->tree_begin_ns = repl_now_wall_ns();
+    repl_tree_gather_begin(v->tree, repl_pipeline_is_full(&v->pipeline));
+    job_start(v, gather_work, gather_done);
+}
+
+static void same_work(struct repl_job *job)
+{
+    struct repl_source_volume *v = job->context;
+    v->tree_result = repl_tree_is_same(v->tree, &v->tree_same, &v->tree_err);
+}
+
+static void same_done(struct repl_job *job)
+{
+    struct repl_source_volume *v = job->context;
+    if (!job_over(v))
+        return;
+    v->tree_changes += !v->tree_same;
+    const struct repl_write_counters counters = counters_now(v);
+    repl_pipeline_closed(&v->pipeline, repl_now_wall_ns(), &counters, true);
+    volume_pump(v);
+}
+
+void volume_tree_round_close(struct repl_source_volume *v)
+{
+    job_start(v, same_work, same_done);
+}
+
+/* --- batches --------------------------------------------------------------------------------- */
+
+static void batch_work(struct repl_job *job)
+{
+    struct volume_batch *b = job->context;
+    for (uint32_t i = 0; repl_ok(b->result) && i < b->batch.read_count; i++) {
+        const struct repl_batch_read *read = &b->batch.reads[i];
+        b->result = repl_tree_read(b->volume->tree, read->page, read->count,
+                                   repl_batch_read_to(&b->batch, read), &b->err);
+    }
+}
+
+void volume_tree_batch_read(struct volume_batch *b, repl_job_fn *done)
+{
+    b->job = (struct repl_job){.work = batch_work, .done = done, .context = b};
+    repl_loop_work(b->volume->options.loop, &b->job);
+}

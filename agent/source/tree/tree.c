@@ -1,0 +1,436 @@
+#include "source/tree/tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include "base/ensure.h"
+#include "source/tree/tree_names.h"
+#include "source/tree/tree_records.h"
+
+/* Objects are numbered from here on, the higher the later the index was begun: fewer than 2^32
+ * objects are made between two points. */
+#define FIRST_OBJECT(next_seq) (((next_seq) << 32) + REPL_OBJECT_ROOT + 1)
+
+#define SPACE_SIZE_MIN (UINT64_C(4) << 20)
+
+/* What is heard of segments that were made. */
+struct repl_tree_news {
+    uint64_t settled; /* what was noted up to this stamp is the site's */
+    uint64_t again;   /* what was noted from here on is to be said again; UINT64_MAX: nothing is */
+    bool full;        /* a full is the site's */
+};
+
+struct repl_tree {
+    struct repl_tree_root root;
+    struct repl_tree_exclude exclude;
+    struct repl_tree_index *index;
+    atomic_bool stop;
+    atomic_bool torn; /* something was not there any more when it was read */
+
+    struct repl_tree_news news; /* since the last gather was begun */
+
+    /* the gather's, and the loop's thread's between two of them */
+    struct repl_tree_news heard;
+    bool full; /* the next segment that takes records belongs to a full */
+    struct repl_tree_records records;
+    bool pending;        /* something is, under the present stamp */
+    bool content_unsure; /* since the start: what is pending of contents has to be read */
+};
+
+/* --- opening --------------------------------------------------------------------------------- */
+
+repl_result repl_tree_identify(const char *path, char *identity, size_t size,
+                               struct repl_error *err)
+{
+    struct repl_tree_root root;
+    struct statfs fs;
+    REPL_TRY(repl_tree_root_open(path, &root, err));
+    bool known = fstatfs(root.fd, &fs) == 0;
+    int failed = errno;
+    repl_tree_root_close(&root);
+    if (!known)
+        return repl_fail_errno(err, REPL_E_IO, failed, "%s", path);
+    uint32_t id[2];
+    memcpy(id, &fs.f_fsid, sizeof id);
+    int at =
+        snprintf(identity, size, "tree:%08x%08x:%x:", id[0], id[1], (unsigned)root.handle.type);
+    for (uint32_t i = 0; i < root.handle.size && (size_t)at + 3 < size; i++)
+        at += snprintf(identity + at, size - (size_t)at, "%02x", root.handle.bytes[i]);
+    return REPL_SUCCESS;
+}
+
+static repl_result index_begin(struct repl_tree *tree, uint64_t space_size, struct repl_error *err)
+{
+    struct repl_tree_txn txn;
+    uint64_t size = space_size > SPACE_SIZE_MIN ? space_size : SPACE_SIZE_MIN;
+    REPL_TRY(repl_tree_begin(tree->index, true, &txn, err));
+    repl_result result = repl_tree_space_reach(&txn, size, err);
+    if (repl_ok(result)) /* what an earlier run has sent, and does not know whether it arrived */
+        result = repl_tree_pending_again(&txn, 0, err);
+    if (!repl_ok(result)) {
+        repl_tree_abort(&txn);
+        return result;
+    }
+    return repl_tree_commit(&txn, err);
+}
+
+static repl_result parts_open(struct repl_tree *tree, const struct repl_tree_options *options,
+                              struct repl_error *err)
+{
+    const struct repl_tree_index_options index = {.path = options->index_path,
+                                                  .volume = options->volume,
+                                                  .first_object = FIRST_OBJECT(options->next_seq),
+                                                  .full_wanted = options->next_seq > 1};
+    REPL_TRY(repl_tree_root_open(options->path, &tree->root, err));
+    REPL_TRY(repl_tree_exclude_new(options->exclude, &tree->exclude, err));
+    REPL_TRY(repl_tree_index_open(&index, &tree->index, err));
+    return index_begin(tree, options->space_size, err);
+}
+
+repl_result repl_tree_open(const struct repl_tree_options *options, struct repl_tree **out,
+                           struct repl_error *err)
+{
+    struct repl_tree *tree = calloc(1, sizeof *tree);
+    if (tree == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a tree");
+    tree->root.fd = -1;
+    tree->news.again = UINT64_MAX;
+    tree->content_unsure = true;
+    repl_result result = parts_open(tree, options, err);
+    if (!repl_ok(result)) {
+        repl_tree_close(tree);
+        return result;
+    }
+    *out = tree;
+    return REPL_SUCCESS;
+}
+
+void repl_tree_close(struct repl_tree *tree)
+{
+    if (tree == NULL)
+        return;
+    repl_tree_records_end(&tree->records);
+    repl_tree_index_close(tree->index);
+    repl_tree_exclude_fini(&tree->exclude);
+    repl_tree_root_close(&tree->root);
+    free(tree);
+}
+
+void repl_tree_stop(struct repl_tree *tree)
+{
+    atomic_store(&tree->stop, true);
+}
+
+uint64_t repl_tree_space_size(const struct repl_tree *tree)
+{
+    return repl_tree_meta(tree->index)->space_size;
+}
+
+bool repl_tree_full_wanted(const struct repl_tree *tree)
+{
+    return repl_tree_meta(tree->index)->full_wanted;
+}
+
+/* --- a round --------------------------------------------------------------------------------- */
+
+/* The path may lead elsewhere by now. */
+static repl_result root_check(const struct repl_tree *tree, struct repl_error *err)
+{
+    struct repl_tree_root now;
+    REPL_TRY(repl_tree_root_open(tree->root.path, &now, err));
+    bool same = now.handle.size == tree->root.handle.size &&
+                now.handle.type == tree->root.handle.type &&
+                now.device_major == tree->root.device_major &&
+                now.device_minor == tree->root.device_minor &&
+                memcmp(now.handle.bytes, tree->root.handle.bytes, now.handle.size) == 0;
+    repl_tree_root_close(&now);
+    if (!same)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s is another directory than the one that is protected: is the "
+                         "filesystem mounted?",
+                         tree->root.path);
+    return REPL_SUCCESS;
+}
+
+static repl_result news_follow(struct repl_tree *tree, struct repl_error *err)
+{
+    const struct repl_tree_news *heard = &tree->heard;
+    struct repl_tree_meta *meta = repl_tree_meta(tree->index);
+    struct repl_tree_txn txn;
+    bool full_wanted = tree->full || (meta->full_wanted && !heard->full);
+    if (heard->settled == 0 && heard->again == UINT64_MAX && full_wanted == meta->full_wanted)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_tree_begin(tree->index, true, &txn, err));
+    txn.changed = full_wanted != meta->full_wanted;
+    meta->full_wanted = full_wanted;
+    repl_result result = repl_tree_pending_settle(&txn, heard->settled, err);
+    if (repl_ok(result) && heard->again != UINT64_MAX)
+        result = repl_tree_pending_again(&txn, heard->again, err);
+    if (repl_ok(result))
+        return repl_tree_commit(&txn, err);
+    repl_tree_abort(&txn);
+    return result;
+}
+
+/* Files whose content was on its way when an earlier run ended. */
+static repl_result unsure_note(struct repl_tree_txn *txn, struct repl_tree_found *found,
+                               struct repl_error *err)
+{
+    struct repl_tree_key key = {0};
+    struct repl_tree_walk walk;
+    repl_result result = repl_tree_walk_begin(txn, REPL_TREE_PENDING, &key, &walk, err);
+    while (repl_ok(result) && !walk.done) {
+        const uint8_t *at = walk.key.mv_data;
+        if (at[16] == REPL_TREE_PENDING_CONTENT)
+            result = repl_tree_content_note(txn, repl_tree_key_read(at + 8), &found->pages, err);
+        if (repl_ok(result))
+            result = repl_tree_walk_next(&walk, err);
+    }
+    repl_tree_walk_end(&walk);
+    return result;
+}
+
+/* Whether anything is noted under the present stamp; and what the last run was not sure of. */
+static repl_result pending_look(struct repl_tree *tree, struct repl_tree_found *found,
+                                struct repl_error *err)
+{
+    struct repl_tree_key key = {0};
+    struct repl_tree_txn txn;
+    struct repl_tree_walk walk;
+    uint64_t stamp = repl_tree_meta(tree->index)->stamp;
+    REPL_TRY(repl_tree_begin(tree->index, false, &txn, err));
+    repl_tree_key_u64(&key, stamp);
+    repl_result result = repl_tree_walk_begin(&txn, REPL_TREE_PENDING, &key, &walk, err);
+    tree->pending = repl_ok(result) && repl_tree_walk_is_at(&walk, stamp);
+    repl_tree_walk_end(&walk);
+    if (repl_ok(result) && tree->content_unsure)
+        result = unsure_note(&txn, found, err);
+    repl_tree_abort(&txn);
+    tree->content_unsure = tree->content_unsure && !repl_ok(result);
+    return result;
+}
+
+static struct repl_tree_scan_options scan_options(struct repl_tree *tree)
+{
+    return (struct repl_tree_scan_options){.index = tree->index,
+                                           .root = &tree->root,
+                                           .exclude = &tree->exclude,
+                                           .full = tree->full,
+                                           .stop = &tree->stop};
+}
+
+void repl_tree_gather_begin(struct repl_tree *tree, bool full)
+{
+    ensure(!tree->records.begun);
+    tree->full = full;
+    tree->heard = tree->news;
+    tree->news = (struct repl_tree_news){.again = UINT64_MAX};
+}
+
+repl_result repl_tree_gather(struct repl_tree *tree, struct repl_tree_found *found,
+                             struct repl_error *err)
+{
+    atomic_store(&tree->torn, false);
+    const struct repl_tree_scan_options options = scan_options(tree);
+    REPL_TRY(root_check(tree, err));
+    REPL_TRY(news_follow(tree, err));
+    REPL_TRY(repl_tree_scan(&options, found, err));
+    return pending_look(tree, found, err);
+}
+
+repl_result repl_tree_is_same(struct repl_tree *tree, bool *same, struct repl_error *err)
+{
+    const struct repl_tree_scan_options options = scan_options(tree);
+    *same = false;
+    if (atomic_load(&tree->torn))
+        return REPL_SUCCESS;
+    return repl_tree_scan_is_same(&options, same, err);
+}
+
+/* --- reading --------------------------------------------------------------------------------- */
+
+struct file {
+    uint64_t object; /* 0: none */
+    int fd;          /* -1: it is gone */
+};
+
+static void file_close(struct file *file)
+{
+    if (file->object != 0 && file->fd >= 0)
+        close(file->fd);
+    file->object = 0;
+}
+
+static repl_result file_open(struct repl_tree *tree, struct repl_tree_txn *txn, uint64_t object,
+                             struct file *file, struct repl_error *err)
+{
+    struct repl_tree_object o;
+    bool found;
+    if (file->object == object)
+        return REPL_SUCCESS;
+    file_close(file);
+    REPL_TRY(repl_tree_object_get(txn, object, &o, &found, err));
+    repl_result result = {REPL_E_MISSING};
+    if (found)
+        result = repl_tree_handle_open(&tree->root, &o.handle, 0, &file->fd, err);
+    if (!repl_ok(result) && result.code != REPL_E_MISSING)
+        return result;
+    if (!repl_ok(result)) {
+        file->fd = -1;
+        atomic_store(&tree->torn, true);
+    }
+    file->object = object;
+    return REPL_SUCCESS;
+}
+
+/* All of it; behind the file's end zeros. */
+static repl_result file_read(struct repl_tree *tree, const struct file *file, uint64_t offset,
+                             uint8_t *to, size_t size, struct repl_error *err)
+{
+    size_t done = 0;
+    while (file->fd >= 0 && done < size) {
+        ssize_t got = pread(file->fd, to + done, size - done, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return repl_fail_errno(err, REPL_E_IO, errno,
+                                   "%s: reading a file in it; look for the disk's errors in the "
+                                   "kernel log",
+                                   tree->root.path);
+        if (got == 0)
+            break;
+        done += (size_t)got;
+    }
+    memset(to + done, 0, size - done);
+    return REPL_SUCCESS;
+}
+
+static repl_result value_read(struct repl_tree_txn *txn, const struct repl_tree_block *block,
+                              uint64_t offset, uint8_t *to, size_t size, struct repl_error *err)
+{
+    struct repl_tree_attribute attribute;
+    struct repl_tree_key key = {0};
+    MDB_val value;
+    bool found;
+    memset(to, 0, size);
+    repl_tree_key_u64(&key, block->object);
+    REPL_TRY(repl_tree_get(txn, REPL_TREE_ATTRIBUTE, &key, &value, &found, err));
+    for (size_t at = 0;
+         found && repl_tree_attribute_next(value.mv_data, value.mv_size, &at, &attribute);) {
+        if (attribute.place != block->place || attribute.value_size <= REPL_XATTR_INLINE_MAX ||
+            attribute.value_size <= offset)
+            continue;
+        size_t left = attribute.value_size - (size_t)offset;
+        memcpy(to, attribute.value + offset, left < size ? left : size);
+        break;
+    }
+    return REPL_SUCCESS;
+}
+
+/* One piece's part of what is wanted; *done: so many bytes. */
+static repl_result piece_read(struct repl_tree *tree, struct repl_tree_txn *txn, uint64_t place,
+                              uint8_t *to, size_t size, struct file *file, size_t *done,
+                              struct repl_error *err)
+{
+    struct repl_tree_block block;
+    bool found;
+    *done = size;
+    REPL_TRY(repl_tree_place_find(txn, place, &block, &found, err));
+    if (!found || block.place >= place + size) {
+        memset(to, 0, size);
+        return REPL_SUCCESS;
+    }
+    if (block.place > place) {
+        *done = (size_t)(block.place - place);
+        memset(to, 0, *done);
+        return REPL_SUCCESS;
+    }
+    uint64_t within = place - block.place;
+    if (block.size - within < size)
+        *done = (size_t)(block.size - within);
+    if (block.is_value != 0)
+        return value_read(txn, &block, within, to, *done, err);
+    REPL_TRY(file_open(tree, txn, block.object, file, err));
+    return file_read(tree, file, block.offset + within, to, *done, err);
+}
+
+repl_result repl_tree_read(struct repl_tree *tree, uint64_t page, uint32_t count, uint8_t *to,
+                           struct repl_error *err)
+{
+    struct repl_tree_txn txn;
+    struct file file = {0};
+    uint64_t place = page * REPL_PAGE_SIZE;
+    size_t size = (size_t)count * REPL_PAGE_SIZE, done;
+    REPL_TRY(repl_tree_begin(tree->index, false, &txn, err));
+    repl_result result = REPL_SUCCESS;
+    for (size_t at = 0; repl_ok(result) && at < size; at += done)
+        result = piece_read(tree, &txn, place + at, to + at, size - at, &file, &done, err);
+    file_close(&file);
+    repl_tree_abort(&txn);
+    return result;
+}
+
+/* --- records --------------------------------------------------------------------------------- */
+
+bool repl_tree_records_are_pending(const void *context)
+{
+    const struct repl_tree *tree = context;
+    return tree->pending || tree->records.next != 0 || tree->news.again != UINT64_MAX;
+}
+
+bool repl_tree_records_are_many(const void *context, bool full)
+{
+    const struct repl_tree *tree = context;
+    uint64_t given = tree->records.next != 0 ? tree->records.given : 0;
+    return repl_tree_count(tree->index, full ? REPL_TREE_OBJECT : REPL_TREE_PENDING) >
+           given + REPL_TREE_RECORDS_OBJECTS;
+}
+
+repl_result repl_tree_segment_begin(void *context, bool full, uint64_t *stamp,
+                                    struct repl_error *err)
+{
+    struct repl_tree *tree = context;
+    if (tree->news.again != UINT64_MAX || full != tree->full)
+        return repl_fail(err, REPL_E_RETRY, "segments were given up: the tree is looked at again");
+    *stamp = tree->records.stamp = repl_tree_meta(tree->index)->stamp;
+    return repl_tree_records_begin(&tree->records, tree->index, full, err);
+}
+
+repl_result repl_tree_segment_record(void *context, struct repl_record *record, bool *done,
+                                     struct repl_error *err)
+{
+    struct repl_tree *tree = context;
+    return repl_tree_records_next(&tree->records, record, done, err);
+}
+
+bool repl_tree_segment_end(void *context)
+{
+    struct repl_tree *tree = context;
+    repl_tree_records_end(&tree->records);
+    if (tree->records.next != 0)
+        return false;
+    tree->pending = false;
+    repl_tree_meta(tree->index)->stamp++;
+    return true;
+}
+
+void repl_tree_records_settled(void *context, uint64_t stamp, bool full)
+{
+    struct repl_tree *tree = context;
+    if (tree->news.settled < stamp)
+        tree->news.settled = stamp;
+    tree->news.full |= full;
+}
+
+void repl_tree_records_lost(void *context, uint64_t stamp)
+{
+    struct repl_tree *tree = context;
+    if (tree->news.again > stamp)
+        tree->news.again = stamp;
+    tree->records.next = 0; /* what was begun is begun anew */
+}

@@ -1,0 +1,64 @@
+/*
+ * A protected directory tree: its index, and what the rounds of its volume ask
+ * of it. What is in a tree's files lies in a space of pages, as on a disk
+ * (docs/formats/segment.md, section 6a), so that the pipeline reads, compares and
+ * sends them as it does those of a device.
+ */
+#ifndef REPL_AGENT_TREE_H
+#define REPL_AGENT_TREE_H
+
+#include "source/tree/tree_scan.h"
+
+struct repl_tree;
+
+/* A name for the tree that stays: the filesystem and the directory in it, whatever their paths. */
+REPL_RESULT repl_tree_identify(const char *path, char *identity, size_t size,
+                               struct repl_error *err);
+
+struct repl_tree_options {
+    const char *path;       /* of its top directory; outlives it */
+    const char *exclude;    /* patterns (tree_exclude.h), may be NULL */
+    const char *index_path; /* where its index lies */
+    struct repl_uuid volume;
+    uint64_t next_seq;   /* of the volume: what was sent under lower ones may have used numbers */
+    uint64_t space_size; /* as the site may know it already */
+};
+/* Refuses a filesystem without file handles. Blocks. */
+REPL_RESULT repl_tree_open(const struct repl_tree_options *options, struct repl_tree **out,
+                           struct repl_error *err);
+/* NULL does nothing. */
+void repl_tree_close(struct repl_tree *tree);
+/* From any thread: a scan that is under way ends soon, with REPL_E_RETRY. */
+void repl_tree_stop(struct repl_tree *tree);
+uint64_t repl_tree_space_size(const struct repl_tree *tree);
+/* The site may have a tree of before, whose objects had other numbers: the next segment has to
+ * begin a full. */
+bool repl_tree_full_wanted(const struct repl_tree *tree);
+
+/* --- a round: on a worker, one call at a time ------------------------------------------------ */
+
+/* First, on the loop's thread. full: the next segment that takes records belongs to a full. */
+void repl_tree_gather_begin(struct repl_tree *tree, bool full);
+/* Looks for what has changed. */
+REPL_RESULT repl_tree_gather(struct repl_tree *tree, struct repl_tree_found *found,
+                             struct repl_error *err);
+/* Whether nothing has changed since, and all that was read in between is of one state. */
+REPL_RESULT repl_tree_is_same(struct repl_tree *tree, bool *same, struct repl_error *err);
+/* Reads pages of the space, as the files have them now; what belongs to no file, or is behind one's
+ * end, is zeros. On any number of workers, between a gather and the next. */
+REPL_RESULT repl_tree_read(struct repl_tree *tree, uint64_t page, uint32_t count, uint8_t *to,
+                           struct repl_error *err);
+
+/* --- records: on the loop's thread, between a gather and the next ---------------------------- */
+
+/* For struct repl_pipeline_records (pipeline.h); context: the tree. */
+bool repl_tree_records_are_pending(const void *tree);
+bool repl_tree_records_are_many(const void *tree, bool full);
+REPL_RESULT repl_tree_segment_begin(void *tree, bool full, uint64_t *stamp, struct repl_error *err);
+REPL_RESULT repl_tree_segment_record(void *tree, struct repl_record *record, bool *done,
+                                     struct repl_error *err);
+bool repl_tree_segment_end(void *tree);
+void repl_tree_records_settled(void *tree, uint64_t stamp, bool full);
+void repl_tree_records_lost(void *tree, uint64_t stamp);
+
+#endif

@@ -1,0 +1,325 @@
+#include "source/tree/tree_names.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+
+#define DEPTH_MAX 65536 /* of a path that is put together: an index with a circle ends it */
+
+static repl_result note(struct repl_tree_changes *c, uint64_t object, enum repl_tree_pending what,
+                        const char *name, size_t size, struct repl_error *err)
+{
+    c->count++;
+    return c->full ? REPL_SUCCESS : repl_tree_pending_add(&c->txn, object, what, name, size, err);
+}
+
+/* --- objects --------------------------------------------------------------------------------- */
+
+static bool nodes_equal(const struct repl_node *a, const struct repl_node *b)
+{
+    return a->kind == b->kind && a->mode == b->mode && a->uid == b->uid && a->gid == b->gid &&
+           a->major == b->major && a->minor == b->minor && a->flags == b->flags &&
+           a->project == b->project && a->size == b->size && a->mtime_ns == b->mtime_ns &&
+           a->target_size == b->target_size &&
+           (a->target_size == 0 || memcmp(a->target, b->target, a->target_size) == 0);
+}
+
+/* Its number: the one it has, or a new one. *before: as it was; its kind GONE if it is new. */
+static repl_result number_find(struct repl_tree_changes *c, struct repl_tree_object *object,
+                               struct repl_tree_object *before, struct repl_error *err)
+{
+    bool found = false;
+    before->node.kind = REPL_NODE_GONE;
+    REPL_TRY(repl_tree_object_find(&c->txn, &object->handle, &object->object, err));
+    if (object->object != 0)
+        REPL_TRY(repl_tree_object_get(&c->txn, object->object, before, &found, err));
+    if (found)
+        return REPL_SUCCESS;
+    struct repl_tree_meta *meta = repl_tree_meta(c->txn.index);
+    bool root = object->handle.size == c->root->handle.size && !object->mount &&
+                memcmp(object->handle.bytes, c->root->handle.bytes, object->handle.size) == 0;
+    object->object = root ? REPL_OBJECT_ROOT : meta->next_object++;
+    struct repl_tree_key key = {0}, number = {0};
+    repl_tree_key_bytes(&key, &object->handle.type, sizeof object->handle.type);
+    repl_tree_key_bytes(&key, object->handle.bytes, object->handle.size);
+    repl_tree_key_u64(&number, object->object);
+    return repl_tree_put(&c->txn, REPL_TREE_HANDLE, &key, number.bytes, number.size, err);
+}
+
+static repl_result content_follow(struct repl_tree_changes *c, int path_fd,
+                                  const struct repl_tree_object *object, struct repl_error *err)
+{
+    char path[64];
+    bool remapped;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", path_fd);
+    int fd = open(path, O_RDONLY | O_NOATIME | O_CLOEXEC);
+    if (fd < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "opening it");
+    repl_result result = repl_tree_data_find(fd, object->node.size, &c->data, err);
+    close(fd);
+    REPL_TRY(result);
+    REPL_TRY(repl_tree_content_follow(&c->txn, object->object, object->node.size, &c->data,
+                                      c->pages, &remapped, err));
+    if (remapped)
+        REPL_TRY(note(c, object->object, REPL_TREE_PENDING_EXTENTS, NULL, 0, err));
+    return note(c, object->object, REPL_TREE_PENDING_CONTENT, NULL, 0, err);
+}
+
+repl_result repl_tree_object_follow(struct repl_tree_changes *c, int fd,
+                                    struct repl_tree_object *object, struct repl_error *err)
+{
+    struct repl_tree_object before;
+    bool attributes_changed = false;
+    *object = (struct repl_tree_object){0};
+    REPL_TRY(repl_tree_object_read(c->root, fd, object, err));
+    REPL_TRY(number_find(c, object, &before, err));
+    bool is_new = before.node.kind == REPL_NODE_GONE;
+    if (!is_new) {
+        object->links = before.links;
+        object->parent = before.parent;
+        object->hash = before.hash;
+    }
+    if (!object->mount) {
+        REPL_TRY(repl_tree_attributes_read(fd, &c->attributes, err));
+        REPL_TRY(repl_tree_attributes_follow(&c->txn, object->object, &c->attributes, c->pages,
+                                             &attributes_changed, err));
+    }
+    if (is_new || attributes_changed || !nodes_equal(&before.node, &object->node))
+        REPL_TRY(note(c, object->object, REPL_TREE_PENDING_NODE, NULL, 0, err));
+    if (object->node.kind == REPL_NODE_FILE && !object->mount)
+        REPL_TRY(content_follow(c, fd, object, err));
+    c->count++; /* of the ctime, if of nothing else */
+    return repl_tree_object_put(&c->txn, object, err);
+}
+
+/* --- names ----------------------------------------------------------------------------------- */
+
+static repl_result link_take(struct repl_tree_changes *c, uint64_t object, struct repl_error *err)
+{
+    struct repl_tree_object o;
+    bool found;
+    REPL_TRY(repl_tree_object_get(&c->txn, object, &o, &found, err));
+    if (!found)
+        return REPL_SUCCESS;
+    if (o.links > 0)
+        o.links--;
+    if (o.links == 0)
+        REPL_TRY(repl_buffer_append(&c->nameless, &object, sizeof object, err));
+    return repl_tree_object_put(&c->txn, &o, err);
+}
+
+static repl_result link_give(struct repl_tree_changes *c, uint64_t object, uint64_t directory,
+                             const char *name, size_t size, struct repl_error *err)
+{
+    struct repl_tree_object o;
+    bool found;
+    REPL_TRY(repl_tree_object_get(&c->txn, object, &o, &found, err));
+    if (!found)
+        return repl_fail(err, REPL_E_INTERNAL, "a name for object %llu, which is not there",
+                         (unsigned long long)object);
+    o.links++;
+    o.parent = directory;
+    o.hash = repl_xxh3(name, size);
+    return repl_tree_object_put(&c->txn, &o, err);
+}
+
+/* A directory has one name: the one it was found under last. */
+static repl_result other_name_drop(struct repl_tree_changes *c, uint64_t object,
+                                   struct repl_error *err)
+{
+    struct repl_tree_object o;
+    bool found;
+    REPL_TRY(repl_tree_object_get(&c->txn, object, &o, &found, err));
+    if (!found || o.links == 0 || o.node.kind != REPL_NODE_DIRECTORY)
+        return REPL_SUCCESS;
+    struct repl_tree_key key = {0};
+    struct repl_tree_walk walk;
+    char name[REPL_NAME_MAX];
+    size_t size = 0;
+    repl_tree_key_u64(&key, o.parent);
+    repl_tree_key_u64(&key, o.hash);
+    repl_result result = repl_tree_walk_begin(&c->txn, REPL_TREE_NAME, &key, &walk, err);
+    while (repl_ok(result) && size == 0 && repl_tree_walk_is_at(&walk, o.parent)) {
+        if (repl_tree_key_read(walk.value.mv_data) == object) {
+            size = walk.key.mv_size - 16;
+            memcpy(name, (const uint8_t *)walk.key.mv_data + 16, size);
+        }
+        result = repl_tree_walk_next(&walk, err);
+    }
+    repl_tree_walk_end(&walk);
+    REPL_TRY(result);
+    return size > 0 ? repl_tree_name_set(c, o.parent, name, size, 0, err) : REPL_SUCCESS;
+}
+
+repl_result repl_tree_name_set(struct repl_tree_changes *c, uint64_t directory, const char *name,
+                               size_t size, uint64_t object, struct repl_error *err)
+{
+    struct repl_tree_key key, child = {0};
+    uint64_t before;
+    REPL_TRY(repl_tree_name_get(&c->txn, directory, name, size, &before, err));
+    if (before == object)
+        return REPL_SUCCESS;
+    if (object != 0)
+        REPL_TRY(other_name_drop(c, object, err));
+    repl_tree_name_key(directory, name, size, &key);
+    if (object != 0) {
+        repl_tree_key_u64(&child, object);
+        REPL_TRY(repl_tree_put(&c->txn, REPL_TREE_NAME, &key, child.bytes, child.size, err));
+        REPL_TRY(link_give(c, object, directory, name, size, err));
+    } else {
+        REPL_TRY(repl_tree_del(&c->txn, REPL_TREE_NAME, &key, err));
+    }
+    if (before != 0)
+        REPL_TRY(link_take(c, before, err));
+    return note(c, directory, REPL_TREE_PENDING_NAME, name, size, err);
+}
+
+/* --- what has no name ------------------------------------------------------------------------ */
+
+static uint64_t nameless_at(const struct repl_tree_changes *c, size_t i)
+{
+    uint64_t object;
+    memcpy(&object, c->nameless.data + i * sizeof object, sizeof object);
+    return object;
+}
+
+repl_result repl_tree_nameless_look(struct repl_tree_changes *c, bool *hidden,
+                                    struct repl_error *err)
+{
+    *hidden = false;
+    for (size_t i = 0; i < c->nameless.size / sizeof(uint64_t) && !*hidden; i++) {
+        struct repl_tree_object o;
+        bool found;
+        int fd;
+        REPL_TRY(repl_tree_object_get(&c->txn, nameless_at(c, i), &o, &found, err));
+        if (!found || o.links > 0 || o.mount)
+            continue;
+        repl_result result = repl_tree_handle_open(c->root, &o.handle, O_PATH, &fd, err);
+        *hidden = repl_ok(result);
+        if (*hidden)
+            close(fd);
+        else if (result.code != REPL_E_MISSING)
+            return result;
+    }
+    return REPL_SUCCESS;
+}
+
+/* The names in a directory that is gone: nothing is said of them, as it is. */
+static repl_result names_drop(struct repl_tree_changes *c, uint64_t directory,
+                              struct repl_error *err)
+{
+    struct repl_tree_key key = {0};
+    struct repl_buffer children = {0};
+    struct repl_tree_walk walk;
+    repl_tree_key_u64(&key, directory);
+    repl_result result = repl_tree_walk_begin(&c->txn, REPL_TREE_NAME, &key, &walk, err);
+    while (repl_ok(result) && repl_tree_walk_is_at(&walk, directory)) {
+        uint64_t child = repl_tree_key_read(walk.value.mv_data);
+        result = repl_buffer_append(&children, &child, sizeof child, err);
+        if (repl_ok(result))
+            result = repl_tree_walk_remove(&walk, err);
+    }
+    repl_tree_walk_end(&walk);
+    for (size_t at = 0; repl_ok(result) && at < children.size; at += sizeof(uint64_t)) {
+        uint64_t child;
+        memcpy(&child, children.data + at, sizeof child);
+        result = link_take(c, child, err);
+    }
+    repl_buffer_fini(&children);
+    return result;
+}
+
+static repl_result object_drop(struct repl_tree_changes *c, const struct repl_tree_object *o,
+                               struct repl_error *err)
+{
+    struct repl_tree_key key = {0};
+    repl_tree_key_bytes(&key, &o->handle.type, sizeof o->handle.type);
+    repl_tree_key_bytes(&key, o->handle.bytes, o->handle.size);
+    REPL_TRY(repl_tree_del(&c->txn, REPL_TREE_HANDLE, &key, err));
+    REPL_TRY(repl_tree_content_drop(&c->txn, o->object, c->pages, err));
+    key = (struct repl_tree_key){0};
+    repl_tree_key_u64(&key, o->object);
+    REPL_TRY(repl_tree_del(&c->txn, REPL_TREE_OBJECT, &key, err));
+    if (o->node.kind == REPL_NODE_DIRECTORY)
+        REPL_TRY(names_drop(c, o->object, err));
+    return note(c, o->object, REPL_TREE_PENDING_NODE, NULL, 0, err);
+}
+
+repl_result repl_tree_nameless_drop(struct repl_tree_changes *c, struct repl_error *err)
+{
+    /* what was below is found nameless in turn */
+    for (size_t i = 0; i < c->nameless.size / sizeof(uint64_t); i++) {
+        struct repl_tree_object o;
+        bool found;
+        REPL_TRY(repl_tree_object_get(&c->txn, nameless_at(c, i), &o, &found, err));
+        if (found && o.links == 0 && o.object != REPL_OBJECT_ROOT)
+            REPL_TRY(object_drop(c, &o, err));
+    }
+    c->nameless.size = 0;
+    return REPL_SUCCESS;
+}
+
+/* --- paths ----------------------------------------------------------------------------------- */
+
+/* Puts the name, and a slash, before what is there. */
+static repl_result path_prepend(struct repl_buffer *path, const void *name, size_t size,
+                                struct repl_error *err)
+{
+    size_t behind = path->size;
+    if (repl_buffer_extend(path, size + 1) == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a path");
+    memmove(path->data + size + 1, path->data, behind);
+    memcpy(path->data, name, size);
+    path->data[size] = '/';
+    return REPL_SUCCESS;
+}
+
+static repl_result name_prepend(struct repl_tree_txn *txn, const struct repl_tree_object *o,
+                                struct repl_buffer *path, struct repl_error *err)
+{
+    struct repl_tree_key key = {0};
+    struct repl_tree_walk walk;
+    bool done = false;
+    repl_tree_key_u64(&key, o->parent);
+    repl_tree_key_u64(&key, o->hash);
+    repl_result result = repl_tree_walk_begin(txn, REPL_TREE_NAME, &key, &walk, err);
+    while (repl_ok(result) && !done && repl_tree_walk_is_at(&walk, o->parent)) {
+        done = repl_tree_key_read(walk.value.mv_data) == o->object;
+        result = done ? path_prepend(path, (const uint8_t *)walk.key.mv_data + 16,
+                                     walk.key.mv_size - 16, err)
+                      : repl_tree_walk_next(&walk, err);
+    }
+    repl_tree_walk_end(&walk);
+    return result;
+}
+
+repl_result repl_tree_path_of(struct repl_tree_txn *txn, uint64_t directory, char **path,
+                              struct repl_error *err)
+{
+    struct repl_buffer text = {0};
+    repl_result result = REPL_SUCCESS;
+    *path = NULL;
+    for (int depth = 0; repl_ok(result) && directory != REPL_OBJECT_ROOT && depth < DEPTH_MAX;
+         depth++) {
+        struct repl_tree_object o;
+        bool found;
+        result = repl_tree_object_get(txn, directory, &o, &found, err);
+        if (!repl_ok(result) || !found || o.links == 0)
+            break;
+        result = name_prepend(txn, &o, &text, err);
+        directory = o.parent;
+    }
+    if (repl_ok(result))
+        result = repl_buffer_append(&text, "", 1, err);
+    if (!repl_ok(result)) {
+        repl_buffer_fini(&text);
+        return result;
+    }
+    *path = (char *)text.data;
+    return REPL_SUCCESS;
+}

@@ -1,0 +1,63 @@
+/*
+ * What the kernel says of one file, directory or whatever else a name leads to.
+ */
+#ifndef REPL_AGENT_TREE_OBJECT_H
+#define REPL_AGENT_TREE_OBJECT_H
+
+#include "source/tree/tree_index.h"
+
+/* The filesystem a tree lies on, and its top directory. */
+struct repl_tree_root {
+    const char *path; /* as configured */
+    int fd;           /* the top directory, open for reading */
+    uint32_t device_major, device_minor;
+    struct repl_tree_handle handle;
+};
+
+REPL_RESULT repl_tree_root_open(const char *path, struct repl_tree_root *out,
+                                struct repl_error *err);
+void repl_tree_root_close(struct repl_tree_root *root);
+
+/* What a stat of a name says, cheaply: enough to tell whether anything has changed. */
+struct repl_tree_glance {
+    uint64_t inode, size;
+    int64_t ctime_ns;
+    uint16_t type; /* S_IFMT */
+    bool mount;    /* the root of another mount */
+};
+/* REPL_E_MISSING: the name is gone. fd may be of the object itself, with name "". */
+REPL_RESULT repl_tree_glance(const struct repl_tree_root *root, int fd, const char *name,
+                             struct repl_tree_glance *out, struct repl_error *err);
+
+/* Opens what the name leads to without following or waking it (O_PATH). REPL_E_MISSING: gone. */
+REPL_RESULT repl_tree_object_open(int directory, const char *name, int *fd, struct repl_error *err);
+/* Opens a file or directory for reading by its handle, leaving its atime. REPL_E_MISSING: it is no
+ * more. */
+REPL_RESULT repl_tree_handle_open(const struct repl_tree_root *root,
+                                  const struct repl_tree_handle *handle, int flags, int *fd,
+                                  struct repl_error *err);
+/* Fills node, ctime, inode, mount, handle and target of *out. A change that falls into the same
+ * moment of the kernel's clock as the ctime would not show: what changed just now is waited for. */
+REPL_RESULT repl_tree_object_read(const struct repl_tree_root *root, int fd,
+                                  struct repl_tree_object *out, struct repl_error *err);
+/* The attributes, as they are kept: for each, by name, one byte of length of the name, four of the
+ * value's, eight for its place in the space (zeros here), name, value. */
+REPL_RESULT repl_tree_attributes_read(int fd, struct repl_buffer *out, struct repl_error *err);
+
+struct repl_tree_attribute {
+    const char *name; /* these point into what is decoded */
+    const uint8_t *value;
+    uint64_t place;
+    uint32_t name_size, value_size;
+};
+/* The one at *at, which moves on; false: there is none left. */
+bool repl_tree_attribute_next(const void *attributes, size_t size, size_t *at,
+                              struct repl_tree_attribute *out);
+
+/* Where in a file data lies, whole pages, the rest being holes: struct repl_tree_pages each, in
+ * pages of the file. Writes out what the page cache has of it first. */
+struct repl_tree_pages;
+REPL_RESULT repl_tree_data_find(int fd, uint64_t size, struct repl_buffer *out,
+                                struct repl_error *err);
+
+#endif

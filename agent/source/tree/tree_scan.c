@@ -1,0 +1,331 @@
+/*
+ * Directories are opened by their handles, one at a time, from a stack of
+ * numbers: neither the depth of the tree nor the length of a path matters.
+ */
+#include "source/tree/tree_scan.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+#include "source/tree/tree_names.h"
+
+/* A transaction keeps what it has changed in memory until it is committed. */
+#define CHANGES_PER_COMMIT 8192u
+
+/* Directories that are moved while they are looked for are looked for so often. */
+#define PASSES_MAX 3
+
+struct scan {
+    const struct repl_tree_scan_options *options;
+    struct repl_tree_changes changes;
+    struct repl_tree_found *found; /* NULL: only compared, and */
+    bool differs;                  /* this is the result */
+    struct repl_buffer stack;      /* uint64_t: directories to be read */
+    struct repl_buffer listed; /* uint64_t: hashes of the names of one, sorted once it is read */
+    uint64_t committed;        /* changes.count then */
+};
+
+void repl_tree_found_fini(struct repl_tree_found *found)
+{
+    repl_buffer_fini(&found->pages);
+}
+
+/* A difference. False: there is no need to go on. */
+static bool differs(struct scan *s)
+{
+    s->differs = true;
+    return s->found != NULL;
+}
+
+static repl_result commit_some(struct scan *s, struct repl_error *err)
+{
+    if (s->found == NULL || s->changes.count - s->committed < CHANGES_PER_COMMIT)
+        return REPL_SUCCESS;
+    s->committed = s->changes.count;
+    REPL_TRY(repl_tree_commit(&s->changes.txn, err));
+    return repl_tree_begin(s->options->index, true, &s->changes.txn, err);
+}
+
+static repl_result push(struct scan *s, uint64_t directory, struct repl_error *err)
+{
+    return repl_buffer_append(&s->stack, &directory, sizeof directory, err);
+}
+
+static bool pop(struct scan *s, uint64_t *directory)
+{
+    if (s->stack.size == 0)
+        return false;
+    s->stack.size -= sizeof *directory;
+    memcpy(directory, s->stack.data + s->stack.size, sizeof *directory);
+    return true;
+}
+
+/* --- one name -------------------------------------------------------------------------------- */
+
+static bool is_same(const struct repl_tree_object *o, const struct repl_tree_glance *now)
+{
+    return o->inode == now->inode && o->ctime_ns == now->ctime_ns && o->mount == now->mount &&
+           (o->node.kind != REPL_NODE_FILE || o->node.size == now->size);
+}
+
+/* Another one than was known, or another state of it. */
+static repl_result name_follow(struct scan *s, uint64_t directory, int fd, const char *name,
+                               struct repl_tree_object *object, struct repl_error *err)
+{
+    int path_fd;
+    REPL_TRY(repl_tree_object_open(fd, name, &path_fd, err));
+    repl_result result = repl_tree_object_follow(&s->changes, path_fd, object, err);
+    close(path_fd);
+    REPL_TRY(result);
+    return repl_tree_name_set(&s->changes, directory, name, strlen(name), object->object, err);
+}
+
+/* *there: the name is one of the tree's. */
+static repl_result name_look(struct scan *s, uint64_t directory, int fd, const char *name,
+                             bool *there, struct repl_error *err)
+{
+    struct repl_tree_glance now;
+    struct repl_tree_object object;
+    bool known = false;
+    *there = false;
+    REPL_TRY(repl_tree_glance(s->options->root, fd, name, &now, err));
+    if (now.mount && now.type != S_IFDIR)
+        return REPL_SUCCESS;
+    *there = true;
+    REPL_TRY(
+        repl_tree_name_get(&s->changes.txn, directory, name, strlen(name), &object.object, err));
+    if (object.object != 0)
+        REPL_TRY(repl_tree_object_get(&s->changes.txn, object.object, &object, &known, err));
+    if (!known || !is_same(&object, &now)) {
+        if (!differs(s))
+            return REPL_SUCCESS;
+        REPL_TRY(name_follow(s, directory, fd, name, &object, err));
+    }
+    if (s->found != NULL) {
+        s->found->objects++;
+        s->found->mounts += object.mount;
+    }
+    return object.node.kind == REPL_NODE_DIRECTORY && !object.mount ? push(s, object.object, err)
+                                                                    : REPL_SUCCESS;
+}
+
+static repl_result name_take(struct scan *s, uint64_t directory, int fd, const char *path,
+                             const char *name, struct repl_error *err)
+{
+    bool there;
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
+        repl_tree_is_excluded(s->options->exclude, path, name))
+        return REPL_SUCCESS;
+    if (s->options->stop != NULL && atomic_load(s->options->stop))
+        return repl_fail(err, REPL_E_RETRY, "the agent is being stopped");
+    repl_result result = name_look(s, directory, fd, name, &there, err);
+    if (result.code == REPL_E_MISSING) { /* it vanished, which the next look at it will show */
+        s->differs = true;
+        return REPL_SUCCESS;
+    }
+    REPL_TRY(repl_forward(result, err, "%s/%s%s", s->options->root->path, path, name));
+    uint64_t hash = repl_xxh3(name, strlen(name));
+    if (there)
+        REPL_TRY(repl_buffer_append(&s->listed, &hash, sizeof hash, err));
+    return commit_some(s, err);
+}
+
+/* --- a directory ----------------------------------------------------------------------------- */
+
+static int hashes_order(const void *a, const void *b)
+{
+    uint64_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return x < y ? -1 : x > y;
+}
+
+struct gone_name {
+    uint32_t size;
+    char name[REPL_NAME_MAX];
+};
+
+/* Names that the index has, and the directory has not. That one which is gone shares its hash with
+ * one that is there is not to be expected, and by design would keep a file in the copy. */
+static repl_result gone_find(struct scan *s, uint64_t directory, struct repl_buffer *gone,
+                             struct repl_error *err)
+{
+    struct repl_tree_key key = {0};
+    struct repl_tree_walk walk;
+    size_t count = s->listed.size / sizeof(uint64_t);
+    if (count > 0)
+        qsort(s->listed.data, count, sizeof(uint64_t), hashes_order);
+    repl_tree_key_u64(&key, directory);
+    repl_result result = repl_tree_walk_begin(&s->changes.txn, REPL_TREE_NAME, &key, &walk, err);
+    while (repl_ok(result) && repl_tree_walk_is_at(&walk, directory)) {
+        const uint8_t *at = walk.key.mv_data;
+        uint64_t hash = repl_tree_key_read(at + 8);
+        struct gone_name name = {.size = (uint32_t)(walk.key.mv_size - 16)};
+        memcpy(name.name, at + 16, name.size);
+        if (count == 0 || bsearch(&hash, s->listed.data, count, sizeof hash, hashes_order) == NULL)
+            result = repl_buffer_append(gone, &name, sizeof name, err);
+        if (repl_ok(result))
+            result = repl_tree_walk_next(&walk, err);
+    }
+    repl_tree_walk_end(&walk);
+    return result;
+}
+
+static repl_result gone_follow(struct scan *s, uint64_t directory, struct repl_error *err)
+{
+    struct repl_buffer gone = {0};
+    repl_result result = gone_find(s, directory, &gone, err);
+    const struct gone_name *name = (const void *)gone.data;
+    for (size_t i = 0; repl_ok(result) && i < gone.size / sizeof *name; i++) {
+        if (!differs(s))
+            break;
+        result = repl_tree_name_set(&s->changes, directory, name[i].name, name[i].size, 0, err);
+    }
+    repl_buffer_fini(&gone);
+    return result;
+}
+
+static repl_result names_read(struct scan *s, uint64_t directory, DIR *stream, const char *path,
+                              struct repl_error *err)
+{
+    s->listed.size = 0;
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(stream);
+        if (entry == NULL && errno != 0)
+            return repl_fail_errno(err, REPL_E_IO, errno, "%s/%s", s->options->root->path, path);
+        if (entry == NULL)
+            break;
+        REPL_TRY(name_take(s, directory, dirfd(stream), path, entry->d_name, err));
+        if (s->found == NULL && s->differs)
+            return REPL_SUCCESS;
+    }
+    return gone_follow(s, directory, err);
+}
+
+/* The directory itself is looked at with its name; the top one here. What its ctime says is as of
+ * before its names are read. */
+static repl_result directory_read(struct scan *s, uint64_t directory, struct repl_error *err)
+{
+    struct repl_tree_object object;
+    char *path = NULL;
+    bool found;
+    int fd;
+    REPL_TRY(repl_tree_object_get(&s->changes.txn, directory, &object, &found, err));
+    if (!found)
+        return REPL_SUCCESS;
+    repl_result result =
+        repl_tree_handle_open(s->options->root, &object.handle, O_DIRECTORY, &fd, err);
+    if (result.code == REPL_E_MISSING) {
+        s->differs = true;
+        return REPL_SUCCESS;
+    }
+    REPL_TRY(result);
+    DIR *stream = fdopendir(fd);
+    if (stream == NULL) {
+        close(fd);
+        return repl_fail_errno(err, REPL_E_NOMEM, errno, "%s: a directory in it",
+                               s->options->root->path);
+    }
+    result = repl_tree_path_of(&s->changes.txn, directory, &path, err);
+    if (repl_ok(result))
+        result = names_read(s, directory, stream, path, err);
+    free(path);
+    closedir(stream);
+    return result;
+}
+
+/* --- the whole ------------------------------------------------------------------------------- */
+
+static repl_result root_look(struct scan *s, struct repl_error *err)
+{
+    const struct repl_tree_root *root = s->options->root;
+    struct repl_tree_object object;
+    struct repl_tree_glance now;
+    bool found;
+    REPL_TRY(repl_tree_glance(root, root->fd, "", &now, err));
+    now.mount = false; /* the top may well be one */
+    REPL_TRY(repl_tree_object_get(&s->changes.txn, REPL_OBJECT_ROOT, &object, &found, err));
+    if (found && is_same(&object, &now))
+        return REPL_SUCCESS;
+    return differs(s) ? repl_tree_object_follow(&s->changes, root->fd, &object, err) : REPL_SUCCESS;
+}
+
+static repl_result pass(struct scan *s, struct repl_error *err)
+{
+    uint64_t directory;
+    s->stack.size = 0;
+    if (s->found != NULL)
+        s->found->objects = s->found->mounts = 0;
+    REPL_TRY(root_look(s, err));
+    REPL_TRY(push(s, REPL_OBJECT_ROOT, err));
+    while (pop(s, &directory)) {
+        if (s->found == NULL && s->differs)
+            break;
+        REPL_TRY(directory_read(s, directory, err));
+        REPL_TRY(commit_some(s, err));
+    }
+    return REPL_SUCCESS;
+}
+
+/* What lost its name and still exists may have moved to where the scan had been by then. */
+static repl_result passes(struct scan *s, struct repl_error *err)
+{
+    bool hidden = true;
+    for (int i = 0; hidden && i < PASSES_MAX; i++) {
+        REPL_TRY(pass(s, err));
+        REPL_TRY(repl_tree_nameless_look(&s->changes, &hidden, err));
+    }
+    return repl_tree_nameless_drop(&s->changes, err);
+}
+
+static void scan_fini(struct scan *s)
+{
+    repl_tree_abort(&s->changes.txn);
+    repl_buffer_fini(&s->stack);
+    repl_buffer_fini(&s->listed);
+    repl_buffer_fini(&s->changes.nameless);
+    repl_buffer_fini(&s->changes.attributes);
+    repl_buffer_fini(&s->changes.data);
+}
+
+static repl_result scan_begin(struct scan *s, const struct repl_tree_scan_options *options,
+                              struct repl_tree_found *found, struct repl_error *err)
+{
+    *s = (struct scan){.options = options,
+                       .found = found,
+                       .changes = {.root = options->root, .full = options->full}};
+    if (found != NULL)
+        s->changes.pages = &found->pages;
+    return repl_tree_begin(options->index, found != NULL, &s->changes.txn, err);
+}
+
+repl_result repl_tree_scan(const struct repl_tree_scan_options *options,
+                           struct repl_tree_found *found, struct repl_error *err)
+{
+    struct scan s;
+    REPL_TRY(scan_begin(&s, options, found, err));
+    repl_result result = passes(&s, err);
+    if (repl_ok(result))
+        result = repl_tree_commit(&s.changes.txn, err);
+    found->changes += s.changes.count;
+    scan_fini(&s);
+    return result;
+}
+
+repl_result repl_tree_scan_is_same(const struct repl_tree_scan_options *options, bool *same,
+                                   struct repl_error *err)
+{
+    struct scan s;
+    REPL_TRY(scan_begin(&s, options, NULL, err));
+    repl_result result = pass(&s, err);
+    *same = repl_ok(result) && !s.differs;
+    scan_fini(&s);
+    return result;
+}

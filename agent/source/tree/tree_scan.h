@@ -1,0 +1,44 @@
+/*
+ * Compares a tree with its index, by what a stat says of each name (inode,
+ * ctime, size): what differs goes into the index, and what the site has to be
+ * told is noted as pending. Of what has not changed no content is read.
+ *
+ * What makes that exact: a file's ctime is taken before what the page cache has
+ * of it is written out, and its content is read after that. So whatever changes
+ * it later, through a mapping too, gives it another ctime (tree_object.h), and a
+ * second scan that finds nothing has shown that all the files, attributes and
+ * names were as they are throughout the time between.
+ */
+#ifndef REPL_AGENT_TREE_SCAN_H
+#define REPL_AGENT_TREE_SCAN_H
+
+#include <stdatomic.h>
+
+#include "source/tree/tree_exclude.h"
+#include "source/tree/tree_object.h"
+
+struct repl_tree_scan_options {
+    struct repl_tree_index *index;
+    const struct repl_tree_root *root;
+    const struct repl_tree_exclude *exclude;
+    /* The next segment is a full, which says everything there is: nothing is noted as pending. */
+    bool full;
+    const atomic_bool *stop; /* set to end it soon: REPL_E_RETRY */
+};
+
+struct repl_tree_found {
+    struct repl_buffer pages; /* struct repl_tree_pages each: to be read */
+    uint64_t objects;         /* seen, by name */
+    uint64_t changes;         /* differences found */
+    uint64_t mounts;          /* directories that were not looked into: another mount */
+};
+void repl_tree_found_fini(struct repl_tree_found *found);
+
+/* Brings the index up to date. */
+REPL_RESULT repl_tree_scan(const struct repl_tree_scan_options *options,
+                           struct repl_tree_found *found, struct repl_error *err);
+/* Whether all is as the index says. */
+REPL_RESULT repl_tree_scan_is_same(const struct repl_tree_scan_options *options, bool *same,
+                                   struct repl_error *err);
+
+#endif
