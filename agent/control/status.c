@@ -94,6 +94,7 @@ static const char *const consistency_names[] = {
     [REPL_CONSISTENCY_CRASH] = "crash",
     [REPL_CONSISTENCY_FILESYSTEM] = "filesystem",
     [REPL_CONSISTENCY_APPLICATION] = "application",
+    [REPL_CONSISTENCY_PER_FILE] = "per-file",
 };
 
 static const char *const cut_names[] = {
@@ -102,6 +103,7 @@ static const char *const cut_names[] = {
     [REPL_CUT_WINDOW] = "window",
     [REPL_CUT_FREEZE] = "freeze",
     [REPL_CUT_COMMAND] = "command",
+    [REPL_CUT_FILES] = "files",
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))

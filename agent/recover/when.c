@@ -368,6 +368,8 @@ static const char *consistency_sentence(const struct repl_point *point)
         return "filesystem-consistent: clean without journal replay";
     case REPL_CONSISTENCY_APPLICATION:
         return "application-consistent: vouched for by the configured command";
+    case REPL_CONSISTENCY_PER_FILE:
+        return "each file by itself, and not all of them as of one instant";
     case REPL_CONSISTENCY_NONE:
         break;
     }
@@ -385,6 +387,8 @@ static const char *cut_sentence(const struct repl_point *point)
         return "under a frozen filesystem";
     case REPL_CUT_COMMAND:
         return "between the configured commands";
+    case REPL_CUT_FILES:
+        return "by reading each file until it was stable";
     }
     return "in a way this version does not know";
 }

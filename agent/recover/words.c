@@ -88,6 +88,8 @@ const char *repl_words_consistency(enum repl_consistency consistency)
         return "filesystem";
     case REPL_CONSISTENCY_APPLICATION:
         return "application";
+    case REPL_CONSISTENCY_PER_FILE:
+        return "per-file";
     }
     return "unknown";
 }
@@ -103,6 +105,8 @@ const char *repl_words_cut(enum repl_cut cut)
         return "freeze";
     case REPL_CUT_COMMAND:
         return "command";
+    case REPL_CUT_FILES:
+        return "files";
     }
     return "unknown";
 }

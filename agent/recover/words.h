@@ -20,9 +20,9 @@ void repl_words_duration(int64_t duration_ns, char text[REPL_WORDS_SIZE]);
 /* "512 B", "1.5 GiB". */
 void repl_words_bytes(uint64_t bytes, char text[REPL_WORDS_SIZE]);
 
-/* "crash", "filesystem", "application", "none". */
+/* "crash", "filesystem", "application", "per-file", "none". */
 const char *repl_words_consistency(enum repl_consistency consistency);
-/* "quiet", "window", "freeze", "command". */
+/* "quiet", "window", "freeze", "command", "files". */
 const char *repl_words_cut(enum repl_cut cut);
 
 #endif

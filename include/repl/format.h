@@ -103,6 +103,7 @@ enum repl_consistency {
     REPL_CONSISTENCY_CRASH = 1,       /* what a power cut could have left */
     REPL_CONSISTENCY_FILESYSTEM = 2,  /* frozen filesystem: clean without journal replay */
     REPL_CONSISTENCY_APPLICATION = 3, /* the user's own command vouched for it */
+    REPL_CONSISTENCY_PER_FILE = 4,    /* of a tree, less than CRASH: each file by itself */
 };
 
 enum repl_cut {
@@ -110,6 +111,7 @@ enum repl_cut {
     REPL_CUT_WINDOW = 2,  /* between two write barriers */
     REPL_CUT_FREEZE = 3,  /* under a frozen filesystem */
     REPL_CUT_COMMAND = 4, /* between the user's commands */
+    REPL_CUT_FILES = 5,   /* each file was read until it was stable: PER_FILE, and only that */
 };
 
 #define REPL_POINT_RESYNC 1u /* the changes since the point before were found by comparison */

@@ -44,8 +44,9 @@ TREE = 1  # the feature
 KINDS = {CHANGES: "changes", SUPPLY: "supply"}
 VOLUME_KINDS = {1: "block", 2: "tree"}
 CODECS = {0: "stored", 1: "zstd"}
-CONSISTENCIES = {1: "crash", 2: "filesystem", 3: "application"}
-CUTS = {1: "quiet", 2: "window", 3: "freeze", 4: "command"}
+CONSISTENCIES = {1: "crash", 2: "filesystem", 3: "application", 4: "per-file"}
+CUTS = {1: "quiet", 2: "window", 3: "freeze", 4: "command", 5: "files"}
+PER_FILE, FILES = 4, 5
 NODE_KINDS = {GONE: "gone", FILE: "file", DIRECTORY: "directory", SYMLINK: "symlink", 4: "fifo",
               CHARACTER_DEVICE: "character", BLOCK_DEVICE: "block", 7: "socket"}
 
@@ -149,6 +150,7 @@ def decode_point(data, where):
     require(begin <= end, f"{where}: ends before it begins")
     require(consistency in CONSISTENCIES, f"{where}: consistency")
     require(cut in CUTS, f"{where}: cut")
+    require((consistency == PER_FILE) == (cut == FILES), f"{where}: consistency and cut")
     require(flags & ~(RESYNC | MERGED | GROUP) == 0, f"{where}: flags")
     require(attempts >= 1, f"{where}: attempts")
     return dict(number=number, begin=begin, end=end, consistency=consistency, cut=cut, flags=flags,
@@ -195,6 +197,7 @@ def check_tables(tables, header):
         require(point["number"] > before, "points are out of order")
         require(bool(point["flags"] & MERGED) != last, "point: merged")
         require(not last or point["number"] == header["to"], "last point is not to")
+        require(point["cut"] != FILES or header["tree"], "point: files of no tree")
         before = point["number"]
 
 

@@ -225,6 +225,7 @@ static const struct golden_case golden_cases[] = {
     {.name = "good-tree-largest", .craft = tree_largest},
     {.name = "good-tree-kinds", .craft = tree_kinds},
     {.name = "good-tree-supply", .craft = tree_supply},
+    {.name = "good-tree-per-file", .craft = tree_per_file},
 };
 
 #define GOLDEN_CASE_COUNT (sizeof golden_cases / sizeof golden_cases[0])
@@ -286,8 +287,9 @@ static inline void golden_print_tables(const struct repl_segment *s, FILE *out)
 
 static inline void golden_print_points(const struct repl_segment *s, FILE *out)
 {
-    static const char *const consistencies[] = {"", "crash", "filesystem", "application"};
-    static const char *const cuts[] = {"", "quiet", "window", "freeze", "command"};
+    static const char *const consistencies[] = {"", "crash", "filesystem", "application",
+                                                "per-file"};
+    static const char *const cuts[] = {"", "quiet", "window", "freeze", "command", "files"};
     for (uint32_t i = 0; i < s->footer.point_count; i++) {
         const struct repl_point *p = &s->points[i];
         fprintf(out, "point %" PRIu64 " begin %" PRId64 " end %" PRId64, p->seq, p->begin_ns,

@@ -319,6 +319,8 @@ static void points_have_bounds(void **state)
         point = sample_point();
         point.cut = value;
         assert_true(point_decodes(point) == (value >= 1 && value <= 4));
+        point.consistency = REPL_CONSISTENCY_PER_FILE;
+        assert_true(point_decodes(point) == (value == REPL_CUT_FILES));
         point = sample_point();
         point.flags = (uint16_t)value;
         assert_true(point_decodes(point) == (value <= 7));

@@ -184,14 +184,17 @@ static bool report_same(const union message *ma, const union message *mb)
 static struct repl_point random_point(struct random *random, uint64_t seq)
 {
     int64_t begin_ns = (int64_t)(random_next(random) >> 2);
-    return (struct repl_point){.seq = seq,
-                               .begin_ns = begin_ns,
-                               .end_ns = begin_ns + (int64_t)random_below(random, 1000),
-                               .consistency = REPL_CONSISTENCY_CRASH + random_below(random, 3),
-                               .cut = REPL_CUT_QUIET + random_below(random, 4),
-                               .flags = (uint16_t)random_below(random, 8),
-                               .attempts = (uint32_t)random_next(random) | 1,
-                               .changed_bytes = random_next(random)};
+    bool per_file = random_below(random, 4) == 0;
+    return (struct repl_point){
+        .seq = seq,
+        .begin_ns = begin_ns,
+        .end_ns = begin_ns + (int64_t)random_below(random, 1000),
+        .consistency =
+            per_file ? REPL_CONSISTENCY_PER_FILE : REPL_CONSISTENCY_CRASH + random_below(random, 3),
+        .cut = per_file ? REPL_CUT_FILES : REPL_CUT_QUIET + random_below(random, 4),
+        .flags = (uint16_t)random_below(random, 8),
+        .attempts = (uint32_t)random_next(random) | 1,
+        .changed_bytes = random_next(random)};
 }
 
 static bool point_same(const struct repl_point *a, const struct repl_point *b)

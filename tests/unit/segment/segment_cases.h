@@ -338,8 +338,10 @@ static const struct bad_case bad_cases[] = {
     {"point-flags", CORRUPT, "segment index", PATCH(AT_POINT, 0, 26, 2, 8 | REPL_POINT_MERGED)},
     {"point-consistency-0", CORRUPT, "segment index", PATCH(AT_POINT, 0, 24, 1, 0)},
     {"point-consistency-4", CORRUPT, "segment index", PATCH(AT_POINT, 0, 24, 1, 4)},
+    {"point-consistency-5", CORRUPT, "segment index", PATCH(AT_POINT, 0, 24, 2, 5 | 5 << 8)},
     {"point-cut-0", CORRUPT, "segment index", PATCH(AT_POINT, 0, 25, 1, 0)},
     {"point-cut-5", CORRUPT, "segment index", PATCH(AT_POINT, 0, 25, 1, 5)},
+    {"point-cut-6", CORRUPT, "segment index", PATCH(AT_POINT, 0, 24, 2, 4 | 6 << 8)},
     {"point-attempts-0", CORRUPT, "segment index", PATCH(AT_POINT, 0, 28, 4, 0)},
     {"point-ends-before-it-begins", CORRUPT, "segment index", PATCH(AT_POINT, 0, 16, 8, 0)},
     {"point-reserved", CORRUPT, "segment index", PATCH(AT_POINT, 0, 63, 1, 1)},
@@ -418,6 +420,12 @@ static const struct bad_case bad_cases[] = {
     {"tree-xattr-behind-run", CORRUPT, "not behind", .craft = bad_tree_xattr_behind_run},
     {"tree-extent-behind", CORRUPT, "objects are out of order", .craft = bad_tree_extent_behind},
     {"tree-node-behind-run", CORRUPT, "does not come first", .craft = bad_tree_node_behind_run},
+    {"tree-per-file-of-block-volume", CORRUPT, "in a block volume",
+     .craft = bad_tree_per_file_of_block_volume},
+    {"tree-point-consistency-4", CORRUPT, "segment index", .craft = tree_per_file,
+     PATCH(AT_POINT, 0, 24, 1, 4)},
+    {"tree-point-cut-5", CORRUPT, "segment index", .craft = tree_per_file,
+     PATCH(AT_POINT, 0, 25, 1, 5)},
 #undef TREE_PATCH
 };
 

@@ -194,6 +194,18 @@ static inline void tree_kinds(struct craft *craft)
     craft_point(craft, 2, 0);
 }
 
+/* Each file was read by itself; the point before, which was merged, was cut in a window. */
+static inline void tree_per_file(struct craft *craft)
+{
+    *craft = (struct craft){.header = tree_header(1, 3)};
+    craft_object(craft, 4096);
+    tree_node(craft, 0, 3, tree_file(0));
+    craft_point(craft, 2, REPL_POINT_MERGED);
+    craft_point(craft, 3, 0);
+    craft->points[1].consistency = REPL_CONSISTENCY_PER_FILE;
+    craft->points[1].cut = REPL_CUT_FILES;
+}
+
 static inline void tree_supply(struct craft *craft)
 {
     *craft = (struct craft){.header = tree_header(5, 6)};
@@ -211,6 +223,17 @@ static inline void bad_tree_in_block_volume(struct craft *craft)
     craft->header.features = 0;
     tree_node(craft, 0, 3, tree_file(0));
     craft_point(craft, 10, 0);
+}
+
+/* Bytes 24 and 25 of the point are right; the volume is not. */
+static inline void bad_tree_per_file_of_block_volume(struct craft *craft)
+{
+    tree_begin(craft);
+    craft->header.volume_kind = REPL_VOLUME_BLOCK;
+    craft->header.features = 0;
+    craft_point(craft, 10, 0);
+    craft->points[0].consistency = REPL_CONSISTENCY_PER_FILE;
+    craft->points[0].cut = REPL_CUT_FILES;
 }
 
 static inline void bad_tree_name(struct craft *craft, const char *name)

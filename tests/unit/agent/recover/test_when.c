@@ -255,6 +255,12 @@ static void test_describe(void **state)
     assert_described(103 * S, 0, "did not change until the time that was asked for");
     assert_described(108 * S, 0, "3.0 s before the time that was asked for");
     assert_described(108 * S, 0, "point 3 of 1970-01-01 01:01:40.000 +0100 (1970-01-01T00:01:40");
+    struct repl_points_entry entry = {
+        .point = {.consistency = REPL_CONSISTENCY_PER_FILE, .cut = REPL_CUT_FILES}};
+    char *text = repl_when_describe(&(struct repl_when){.kind = REPL_WHEN_LATEST}, &entry);
+    assert_non_null(strstr(text, "each file by itself, and not all of them as of one instant, cut "
+                                 "by reading each file until it was stable"));
+    free(text);
 }
 
 static void test_words(void **state)
