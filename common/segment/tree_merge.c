@@ -102,19 +102,20 @@ static uint64_t object_first(const struct repl_tree_merge *t)
 }
 
 /* It ends where it is said to be gone: neither is there more of it later, nor was it given again.
- */
+ * A source that has begun anew may only say once more that it is gone. */
 static repl_result gone_check(const struct repl_tree_merge *t, bool *gone, struct repl_error *err)
 {
     *gone = false;
     for (size_t i = 0; i < t->count; i++) {
         const struct source *s = &t->sources[i];
-        if (*gone && source_is_at(s, t->object))
+        bool gone_here =
+            source_has(s, t->object, REPL_RECORD_NODE) && s->record.node.kind == REPL_NODE_GONE;
+        if (*gone && !gone_here && source_is_at(s, t->object))
             return repl_fail(err, REPL_E_CORRUPT,
                              "segment %llu.%u goes on with object %llu, which was gone before",
                              (unsigned long long)s->walk.segment->header.to_seq,
                              s->walk.segment->header.part, (unsigned long long)t->object);
-        *gone |=
-            source_has(s, t->object, REPL_RECORD_NODE) && s->record.node.kind == REPL_NODE_GONE;
+        *gone |= gone_here;
     }
     return REPL_SUCCESS;
 }

@@ -23,7 +23,7 @@ REPL_RESULT repl_tree_merge_new(const struct repl_segment *const *segments, size
 void repl_tree_merge_free(struct repl_tree_merge *merge);
 
 /* A repl_records_fn (segment_builder.h); context: the merge. REPL_E_CORRUPT where a segment is
- * damaged, or an object has more said of it after it was gone. */
+ * damaged, or an object has more said of it after it was gone than that. */
 REPL_RESULT repl_tree_merge_next(void *context, struct repl_record *record, bool *done,
                                  struct repl_error *err);
 

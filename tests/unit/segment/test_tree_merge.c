@@ -244,6 +244,12 @@ static void object_change(struct list *list, struct random *random, uint64_t obj
     static const enum repl_node_kind kinds[] = {REPL_NODE_FILE, REPL_NODE_FILE, REPL_NODE_DIRECTORY,
                                                 REPL_NODE_SYMLINK, REPL_NODE_FIFO};
     bool fresh = o->kind == REPL_NODE_GONE;
+    /* Gone already, or never there: said all the same by a source that does not know. */
+    if (fresh && object != REPL_OBJECT_ROOT && random_below(random, o->ended ? 2 : 8) == 0) {
+        o->ended = true;
+        list_add(list, (struct repl_record){.type = REPL_RECORD_NODE, .object = object});
+        return;
+    }
     if (fresh && o->ended)
         return;
     if (fresh)
@@ -464,6 +470,14 @@ static void what_makes_no_sense_is_refused(void **state)
     tree_node(&second, 0, 3, tree_file(0));
     assert_int_equal(merge_two(&first, &second, &err).code, REPL_E_CORRUPT);
     assert_non_null(strstr(err.text, "which was gone before"));
+    craft_two(&first, &second);
+    tree_node(&first, 0, 3, (struct repl_node){.kind = REPL_NODE_GONE});
+    tree_run(&second, 0, 3, 0, 4096, 0);
+    assert_int_equal(merge_two(&first, &second, &err).code, REPL_E_CORRUPT);
+    craft_two(&first, &second);
+    tree_node(&first, 0, 3, (struct repl_node){.kind = REPL_NODE_GONE});
+    tree_node(&second, 0, 3, (struct repl_node){.kind = REPL_NODE_GONE});
+    assert_int_equal(merge_two(&first, &second, &err).code, REPL_OK);
     craft_two(&first, &second);
     tree_name(&first, 3, "a", 4);
     tree_run(&second, 0, 3, 0, 4096, 0);
