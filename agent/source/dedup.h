@@ -61,7 +61,7 @@ void repl_dedup_forget(struct repl_dedup *dedup);
 /* What the site lacks, for the supply that follows; the names leave the index. */
 void repl_dedup_missing(struct repl_dedup *dedup, struct repl_missing *missing);
 /* Makes a supply of what was said to be missing, for the segment of that header, which is number
- * here. */
+ * here; of the volume's kind the spool knows. */
 void repl_dedup_supply(struct repl_dedup *dedup, uint64_t number,
                        const struct repl_segment_header *header);
 /* The supply is not needed any more. */

@@ -76,8 +76,8 @@ static repl_result manifest_collect(struct repl_recover_job *job,
     repl_record_walk_begin(&walk, segment, job->coder);
     for (bool done = false;;) {
         result = repl_record_walk_next(&walk, &record, &done, err);
-        if (!repl_ok(result) || done)
-            break;
+        if (!repl_ok(result) || done || record.object != REPL_OBJECT_DEVICE)
+            break; /* behind a tree's space there are no extents */
         if (record.type == REPL_RECORD_OBJECT)
             continue;
         struct repl_recovered_extent extent = {record.offset, record.length};

@@ -399,7 +399,6 @@ void volume_supply(struct repl_source_volume *v, uint64_t number)
     const struct repl_segment_header header = {
         .version = REPL_SEGMENT_VERSION,
         .kind = REPL_SEGMENT_SUPPLY,
-        .volume_kind = REPL_VOLUME_BLOCK,
         .volume = v->pipeline.state.volume,
         .lineage = v->pipeline.state.lineage,
         .from_seq = s->from_seq,

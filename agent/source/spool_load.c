@@ -164,7 +164,7 @@ static repl_result manifest_read(struct spool_reader *r, const struct repl_segme
             break;
         if (record.type == REPL_RECORD_OBJECT)
             out->volume_size = record.size;
-        else
+        else if (record.object == REPL_OBJECT_DEVICE) /* a tree's names have no pages */
             result = pages_add(r, &record, &out->digests, err);
         if (!repl_ok(result))
             break;

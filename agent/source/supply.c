@@ -8,6 +8,8 @@
 
 #include "base/ensure.h"
 #include "base/hash.h"
+#include "block/read_full.h"
+#include "format/segment_format.h"
 #include "segment/segment_builder.h"
 
 /* Names of the chunks held, found by a hash table with open addressing: names are digests, so
@@ -243,6 +245,29 @@ static repl_result chunks_place(const struct supply_segment *segment,
     return REPL_SUCCESS;
 }
 
+/* What kind of volume it is of, the segment itself says. */
+static repl_result kind_read(int dir_fd, uint64_t number, struct repl_segment_header *out,
+                             struct repl_error *err)
+{
+    uint8_t bytes[REPL_SEGMENT_HEADER_SIZE];
+    struct repl_segment_header header;
+    char name[REPL_SPOOL_NAME_SIZE];
+    repl_spool_name(number, REPL_SPOOL_SEGMENT, name);
+    int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "spool: %s", name);
+    ssize_t got = repl_read_full(fd, bytes, sizeof bytes, 0);
+    int failed = got < 0 ? errno : EIO;
+    close(fd);
+    if (got != (ssize_t)sizeof bytes)
+        return repl_fail_errno(err, REPL_E_IO, failed, "spool: reading %s", name);
+    REPL_TRY(repl_forward(repl_segment_header_decode(bytes, sizeof bytes, &header, err), err,
+                          "spool: %s", name));
+    out->volume_kind = header.volume_kind;
+    out->features = header.features & REPL_FEATURE_TREE;
+    return REPL_SUCCESS;
+}
+
 repl_result repl_supply_plan(struct repl_supply *supply, uint64_t number,
                              const struct repl_segment_header *header,
                              const struct repl_digest *names, size_t count,
@@ -253,6 +278,8 @@ repl_result repl_supply_plan(struct repl_supply *supply, uint64_t number,
     out->header.kind = REPL_SEGMENT_SUPPLY;
     out->header.prev = (struct repl_digest){0};
     repl_result result = chunks_place(segment_find(supply, number), names, count, out, err);
+    if (repl_ok(result))
+        result = kind_read(supply->spool.dir_fd, number, &out->header, err);
     if (repl_ok(result))
         result = repl_spool_open(&supply->spool, number, &out->held_fd, err);
     if (!repl_ok(result))

@@ -76,8 +76,8 @@ struct repl_supply_plan {
 };
 
 /* What a supply for the segment of that header, which is number here, is made of: the chunks
- * named, and no others. All of them must be held (REPL_E_MISSING) and readable. The plan outlives a
- * drop. */
+ * named, and no others. All of them must be held (REPL_E_MISSING) and readable, and the segment in
+ * the spool, which says what kind of volume it is of. The plan outlives a drop. */
 REPL_RESULT repl_supply_plan(struct repl_supply *supply, uint64_t number,
                              const struct repl_segment_header *header,
                              const struct repl_digest *names, size_t count,

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "source/dedup.h"
+#include "unit/agent/source/spooled.h"
 #include "unit/random.h"
 #include "unit/temporary.h"
 
@@ -191,6 +192,7 @@ static void supplies_what_is_missing(void **state)
     assert_false(send(f, 1, 10, &name));
     acknowledge(f, 1);
     assert_true(send(f, 2, 10, &name)); /* still being written when it is asked for */
+    spooled_write(f->spool_fd, 2, &header);
     struct repl_missing missing = missing_of(&name);
     repl_dedup_missing(f->dedup, &missing);
     assert_null(missing.names);

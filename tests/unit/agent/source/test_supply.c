@@ -19,6 +19,7 @@
 #include "segment/segment_reader.h"
 #include "segment/segment_verify.h"
 #include "source/supply.h"
+#include "unit/agent/source/spooled.h"
 #include "unit/random.h"
 #include "unit/temporary.h"
 
@@ -108,6 +109,15 @@ static struct repl_digest chunk_name(uint64_t content)
     return name;
 }
 
+static const struct repl_segment_header header = {.version = REPL_SEGMENT_VERSION,
+                                                  .kind = REPL_SEGMENT_CHANGES,
+                                                  .volume_kind = REPL_VOLUME_BLOCK,
+                                                  .from_seq = 4,
+                                                  .to_seq = 5,
+                                                  .part = 2,
+                                                  .created_ns = 77,
+                                                  .prev = {.bytes = {1}}};
+
 /* All but the chunk of content 99, which is sent as bytes. */
 static bool knows(void *context, const struct repl_digest *name)
 {
@@ -131,6 +141,7 @@ static uint64_t hold(struct fixture *f, uint64_t number, const uint64_t *content
         chunk_fill(contents[i], f->batch.pages + (size_t)i * REPL_CHUNK_SIZE);
     must(f, repl_batch_reduce(&f->batch, &f->err));
     must(f, repl_supply_hold(&f->supply, number, &f->batch, &bytes, &f->err));
+    spooled_write(f->dir_fd, number, &header);
     /* what is on its way to the disk is a copy */
     memset(f->batch.pages, 0xee, REPL_FRAME_RAW_MAX);
     return bytes;
@@ -144,15 +155,6 @@ static size_t names_count(struct fixture *f, uint64_t number)
     repl_buffer_fini(&names);
     return count;
 }
-
-static const struct repl_segment_header header = {.version = REPL_SEGMENT_VERSION,
-                                                  .kind = REPL_SEGMENT_CHANGES,
-                                                  .volume_kind = REPL_VOLUME_BLOCK,
-                                                  .from_seq = 4,
-                                                  .to_seq = 5,
-                                                  .part = 2,
-                                                  .created_ns = 77,
-                                                  .prev = {.bytes = {1}}};
 
 static repl_result read_at(void *context, uint64_t offset, void *out, size_t size,
                            struct repl_error *err)
@@ -194,7 +196,9 @@ static repl_result plan_make(struct fixture *f, uint64_t number, const uint64_t 
     assert_true(count <= 64);
     for (size_t i = 0; i < count; i++)
         names[i] = chunk_name(contents[i]);
-    return repl_supply_plan(&f->supply, number, &header, names, count, plan, &f->err);
+    struct repl_segment_header wanted = header;
+    wanted.volume_kind = 0; /* the segment has it */
+    return repl_supply_plan(&f->supply, number, &wanted, names, count, plan, &f->err);
 }
 
 static void holds_each_chunk_once(void **state)
@@ -236,6 +240,30 @@ static void supplies_more_than_a_frame(void **state)
     repl_supply_plan_fini(&plan);
 }
 
+static void a_supply_is_of_its_segments_kind(void **state)
+{
+    struct fixture *f = *state;
+    const uint64_t contents[] = {1};
+    struct repl_segment_header tree = header;
+    struct repl_supply_plan plan;
+    tree.volume_kind = REPL_VOLUME_TREE;
+    tree.features = REPL_FEATURE_TREE;
+    hold(f, 1, contents, 1);
+    hold(f, 2, contents, 1);
+    spooled_write(f->dir_fd, 2, &tree);
+    drain(f);
+    must(f, plan_make(f, 1, contents, 1, &plan));
+    assert_true(plan.header.volume_kind == REPL_VOLUME_BLOCK && plan.header.features == 0);
+    repl_supply_plan_fini(&plan);
+    must(f, plan_make(f, 2, contents, 1, &plan));
+    assert_true(plan.header.volume_kind == REPL_VOLUME_TREE);
+    must(f, repl_supply_build(&plan, &f->err));
+    assert_supplies(f, &plan, contents, 1); /* opened, its feature fits its kind */
+    repl_supply_plan_fini(&plan);
+    spooled_write(f->dir_fd, 2, &(struct repl_segment_header){.version = 7});
+    assert_int_equal(plan_make(f, 2, contents, 1, &plan).code, REPL_E_VERSION);
+}
+
 static void what_is_not_held_is_not_supplied(void **state)
 {
     struct fixture *f = *state;
@@ -253,7 +281,7 @@ static unsigned files_count(const struct fixture *f)
     DIR *dir = opendir(f->directory.path);
     assert_non_null(dir);
     for (const struct dirent *entry; (entry = readdir(dir)) != NULL;)
-        count += entry->d_name[0] != '.';
+        count += strstr(entry->d_name, ".supply") != NULL;
     closedir(dir);
     return count;
 }
@@ -354,6 +382,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(holds_each_chunk_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(supplies_more_than_a_frame, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_supply_is_of_its_segments_kind, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_not_held_is_not_supplied, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dropped_with_its_segment, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_an_earlier_run_held_is_supplied, set_up, tear_down),
