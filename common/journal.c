@@ -136,6 +136,11 @@ static void clock_sample(struct repl_journal *j, int64_t sent_ns, int64_t receiv
 
 /* --- hello ----------------------------------------------------------------------------------- */
 
+static const char *kind_name(enum repl_volume_kind kind)
+{
+    return kind == REPL_VOLUME_TREE ? "directory tree" : "block device";
+}
+
 enum repl_verdict repl_journal_hello(struct repl_journal *j, const char *name,
                                      const struct repl_hello *hello, int64_t now_ns,
                                      struct repl_log_record *create, bool *needs_create,
@@ -147,6 +152,12 @@ enum repl_verdict repl_journal_hello(struct repl_journal *j, const char *name,
                       "the source speaks protocol versions %u to %u, this site %u to %u: upgrade "
                       "the older one",
                       hello->version_min, hello->version_max, REPL_PROTOCOL_MIN, REPL_PROTOCOL_MAX);
+    if (j->exists && hello->kind != j->create.kind)
+        return refuse(
+            refusal, REPL_REFUSAL_FORK,
+            "volume %s is a %s here, the source's is a %s: a volume stays what it is. The "
+            "history is kept; give the new volume another name",
+            name, kind_name(j->create.kind), kind_name(hello->kind));
     if (j->exists && !repl_uuid_equal(&j->create.volume, &hello->volume)) {
         char here[REPL_UUID_TEXT_SIZE], there[REPL_UUID_TEXT_SIZE];
         repl_uuid_format(&j->create.volume, here);

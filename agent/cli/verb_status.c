@@ -158,7 +158,7 @@ static void print_replica(const struct repl_volume_status *volume)
 {
     char behind[CELL_SIZE];
     if (!volume->replica_on) {
-        printf("    replica: none\n");
+        printf("    replica: none%s\n", volume->tree ? " (directory tree)" : "");
         return;
     }
     printf("    replica: %s, ", volume->device);

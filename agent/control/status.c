@@ -65,6 +65,7 @@ static const struct field volume_fields[] = {
     FIELD(repl_volume_status, replica_applying, FIELD_BOOL),
     FIELD(repl_volume_status, replica_behind_ms, FIELD_SIGNED),
     FIELD(repl_volume_status, replica_on, FIELD_BOOL),
+    FIELD(repl_volume_status, tree, FIELD_BOOL),
     FIELD(repl_volume_status, points, FIELD_UNSIGNED),
     FIELD(repl_volume_status, bytes_changed, FIELD_UNSIGNED),
     FIELD(repl_volume_status, bytes_sent, FIELD_UNSIGNED),

@@ -71,6 +71,13 @@ void site_digests_begin(struct site_request *request)
 {
     struct repl_site *site = request->site;
     struct site_volume *v = request->volume;
+    if (v->journal.create.kind == REPL_VOLUME_TREE) {
+        site_refuse_text(request, REPL_REFUSAL_REQUEST,
+                         "volume %s is a directory tree: there is no replica whose pages could be "
+                         "compared with a device's",
+                         v->name);
+        return;
+    }
     if (v->replica == NULL && v->replica_problem[0] != '\0') {
         site_refuse_text(request, REPL_REFUSAL_BUSY, "volume %s: there is no replica: %.300s",
                          v->name, v->replica_problem);

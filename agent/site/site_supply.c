@@ -161,6 +161,8 @@ static repl_result supply_check(struct site_volume *v, const struct site_request
         return repl_fail(err, REPL_E_CORRUPT, "it is not a supply");
     if (!repl_uuid_equal(&header->volume, &v->journal.create.volume))
         return repl_fail(err, REPL_E_CORRUPT, "it is of another volume");
+    if (header->volume_kind != v->journal.create.kind)
+        return repl_fail(err, REPL_E_CORRUPT, "it is of another kind of volume");
     if (header->to_seq != request->ask.id.to_seq || header->part != request->ask.id.part)
         return repl_fail(err, REPL_E_CORRUPT, "it was sent under another segment's name");
     return REPL_SUCCESS;

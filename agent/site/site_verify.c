@@ -129,6 +129,7 @@ static repl_result coverage_walk(struct coverage *coverage, struct repl_record_w
         struct repl_record record = {0};
         bool done;
         REPL_TRY(repl_record_walk_next(walk, &record, &done, err));
+        done |= record.object != REPL_OBJECT_DEVICE; /* behind a tree's space there is no content */
         if (!done && record.type == REPL_RECORD_OBJECT) {
             /* Cut off on the way, it has to be said again. */
             if (record.size < coverage->from)

@@ -438,6 +438,19 @@ void site_volume_release(struct site_volume *v)
 
 /* --- the replica ----------------------------------------------------------------------------- */
 
+/* A tree's space on a device would be of no use to anybody: its replica has to be a directory. */
+static void tree_replica_refuse(struct site_volume *v, const char *target)
+{
+    if (strcmp(target, "image") == 0 || v->replica_problem[0] != '\0')
+        return;
+    snprintf(v->replica_problem, sizeof v->replica_problem,
+             "volume %s is a directory tree, of which this release keeps no replica, and nothing "
+             "is written to %.120s: put \"replica = none\" into its [volume] section and restart "
+             "the site",
+             v->name, target);
+    repl_log(LOG_ERR, "there is no replica: %s", v->replica_problem);
+}
+
 static void replica_make(struct site_volume *v)
 {
     char directory[PATH_MAX];
@@ -446,6 +459,10 @@ static void replica_make(struct site_volume *v)
     const char *target = config != NULL && config->replica != NULL ? config->replica : "image";
     if (strcmp(target, "none") == 0)
         return;
+    if (v->journal.create.kind == REPL_VOLUME_TREE) {
+        tree_replica_refuse(v, target);
+        return;
+    }
     repl_result result =
         repl_posix_store_volume_path(v->site->store, v->name, directory, sizeof directory, &err);
     struct repl_replica_options options = {.loop = v->site->loop,
@@ -512,6 +529,7 @@ static void replica_status(const struct site_volume *v, struct repl_volume_statu
 {
     struct repl_replica_status replica = {0};
     out->replica_on = v->replica != NULL;
+    out->tree = v->journal.create.kind == REPL_VOLUME_TREE;
     if (v->replica != NULL)
         repl_replica_look(v->replica, &replica);
     else

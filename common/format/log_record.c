@@ -75,6 +75,13 @@ static void payload_encode(struct repl_writer *w, const struct repl_log_record *
     }
 }
 
+/* A release that knows no trees is to tell a tree's log from a damaged one by its first record. */
+static uint8_t version_of(const struct repl_log_record *record)
+{
+    bool tree = record->type == REPL_LOG_CREATE && record->create.kind == REPL_VOLUME_TREE;
+    return tree ? REPL_LOG_VERSION_TREE : REPL_LOG_VERSION;
+}
+
 void repl_log_record_encode(const struct repl_log_record *record, uint8_t *out, size_t *size)
 {
     struct repl_writer body = repl_writer_of(
@@ -85,7 +92,7 @@ void repl_log_record_encode(const struct repl_log_record *record, uint8_t *out, 
     struct repl_writer w = repl_writer_of(out, LOG_HEADER_SIZE);
     repl_write_u32(&w, LOG_MAGIC);
     repl_write_u16(&w, (uint16_t)*size);
-    repl_write_u8(&w, REPL_LOG_VERSION);
+    repl_write_u8(&w, version_of(record));
     repl_write_u8(&w, (uint8_t)record->type);
     repl_write_u64(&w, record->number);
     repl_write_i64(&w, record->time_ns);
@@ -121,7 +128,8 @@ static void payload_decode(struct repl_reader *r, struct repl_log_record *out)
         repl_read_uuid(r, &out->create.volume);
         out->create.kind = repl_read_u8(r);
         out->create.lineage = repl_read_u64(r);
-        if (out->create.kind != REPL_VOLUME_BLOCK || out->create.name[0] == '\0')
+        if (out->create.kind < REPL_VOLUME_BLOCK || out->create.kind > REPL_VOLUME_TREE ||
+            out->create.name[0] == '\0')
             r->failed = true;
         return;
     case REPL_LOG_COMMIT:
@@ -162,7 +170,8 @@ repl_result repl_log_record_decode(const uint8_t *data, size_t available,
     struct repl_reader tail = repl_reader_of(data + *size - LOG_TAIL_SIZE, LOG_TAIL_SIZE);
     if (repl_read_u64(&tail) != repl_xxh3(data, *size - LOG_TAIL_SIZE))
         return repl_fail(err, REPL_E_CORRUPT, "log record: checksum does not match");
-    if (version != REPL_LOG_VERSION)
+    if (version != REPL_LOG_VERSION &&
+        (version != REPL_LOG_VERSION_TREE || out->type != REPL_LOG_CREATE))
         return repl_fail(err, REPL_E_VERSION,
                          "log record of version %u, and this version of repl reads %u", version,
                          REPL_LOG_VERSION);
@@ -170,7 +179,7 @@ repl_result repl_log_record_decode(const uint8_t *data, size_t available,
     out->number = repl_read_u64(&r);
     out->time_ns = repl_read_i64(&r);
     payload_decode(&r, out);
-    if (out->number == 0)
+    if (out->number == 0 || version != version_of(out))
         r.failed = true;
     return repl_reader_end(&r, err, "log record");
 }

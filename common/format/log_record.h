@@ -13,6 +13,7 @@
 #include "repl/format.h"
 
 #define REPL_LOG_VERSION         1u
+#define REPL_LOG_VERSION_TREE    2u /* a tree's CREATE has it, and no other record */
 #define REPL_LOG_RECORD_SIZE_MAX 1024u
 
 enum repl_log_type {

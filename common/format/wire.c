@@ -176,8 +176,8 @@ repl_result repl_hello_decode(const void *data, size_t size, struct repl_hello *
     out->volume_size = repl_read_u64(&r);
     out->rpo_ms = repl_read_u32(&r);
     out->sent_ns = repl_read_i64(&r);
-    if (out->version_min > out->version_max || out->kind != REPL_VOLUME_BLOCK ||
-        out->volume_size > REPL_VOLUME_SIZE_MAX)
+    if (out->version_min > out->version_max || out->kind < REPL_VOLUME_BLOCK ||
+        out->kind > REPL_VOLUME_TREE || out->volume_size > REPL_VOLUME_SIZE_MAX)
         r.failed = true;
     return message_leave(&r, REPL_WIRE_HELLO, err);
 }

@@ -130,6 +130,12 @@ static void hellos_that_are_refused(void **state)
     assert_int_equal(refusal.code, REPL_REFUSAL_FORK);
     assert_non_null(strstr(refusal.text, "volume data"));
     assert_non_null(strstr(refusal.text, "another name"));
+    hello = hello_of(mine, 1);
+    hello.kind = REPL_VOLUME_TREE;
+    assert_int_equal(say_hello(&j, &hello, &refusal), REPL_VERDICT_REFUSE);
+    assert_int_equal(refusal.code, REPL_REFUSAL_FORK);
+    assert_non_null(
+        strstr(refusal.text, "is a block device here, the source's is a directory tree"));
     hello = hello_of(mine, 0);
     assert_int_equal(say_hello(&j, &hello, &refusal), REPL_VERDICT_REFUSE);
     assert_int_equal(refusal.code, REPL_REFUSAL_FENCED);

@@ -143,7 +143,7 @@ static void golden_logs_are_read_as_they_were_written(void **state)
         count++;
     }
     closedir(listing);
-    assert_int_equal(count, 4);
+    assert_int_equal(count, 5);
 }
 
 /* --- writing --------------------------------------------------------------------------------- */
@@ -278,6 +278,16 @@ static int write_all(const char *directory)
     struct repl_writer tail = repl_writer_of(log.data + log.size - 8, 8);
     repl_write_u64(&tail, repl_xxh3(log.data + good, log.size - good - 8));
     write_log(directory, "later_version", &log);
+
+    log = (struct log){.size = 0};
+    struct repl_log_record record = create_record();
+    record.create.kind = REPL_VOLUME_TREE;
+    add(&log, record);
+    record = commit_record(0, 1, 0, true, 0);
+    record.commit.point.consistency = REPL_CONSISTENCY_PER_FILE;
+    record.commit.point.cut = REPL_CUT_FILES;
+    add(&log, record);
+    write_log(directory, "tree", &log);
     return 0;
 }
 

@@ -52,7 +52,7 @@ static struct repl_log_record random_record(struct random *random, enum repl_log
     case REPL_LOG_CREATE:
         random_text(random, record.create.name, 1, REPL_VOLUME_NAME_SIZE);
         random_fill(random, record.create.volume.bytes, sizeof record.create.volume.bytes);
-        record.create.kind = REPL_VOLUME_BLOCK;
+        record.create.kind = REPL_VOLUME_BLOCK + random_below(random, 2);
         record.create.lineage = random_next(random);
         break;
     case REPL_LOG_COMMIT:
@@ -273,6 +273,28 @@ static void another_version_is_refused_in_words(void **state)
     }
 }
 
+/* The first record of a tree's log is what a release that knows no trees stops at. */
+static void a_tree_is_created_under_a_version_of_its_own(void **state)
+{
+    struct random random = random_begin("a_tree_is_created_under_a_version_of_its_own", 5);
+    (void)state;
+    for (unsigned type = REPL_LOG_CREATE; type <= REPL_LOG_STATE; type++) {
+        for (unsigned kind = REPL_VOLUME_BLOCK; kind <= REPL_VOLUME_TREE; kind++) {
+            struct repl_log_record record = random_record(&random, type);
+            bool create = type == REPL_LOG_CREATE;
+            uint8_t data[REPL_LOG_RECORD_SIZE_MAX];
+            size_t size;
+            if (create)
+                record.create.kind = kind;
+            repl_log_record_encode(&record, data, &size);
+            assert_int_equal(data[6], create && kind == REPL_VOLUME_TREE ? 2 : 1);
+            data[6] = 3 - data[6];
+            seal(data, size);
+            assert_int_equal(decode_copy(data, size), create ? REPL_E_CORRUPT : REPL_E_VERSION);
+        }
+    }
+}
+
 static void fields_are_held_to_their_bounds(void **state)
 {
     struct random random = random_begin("fields_are_held_to_their_bounds", 4);
@@ -297,7 +319,8 @@ static void fields_are_held_to_their_bounds(void **state)
     REFUSED(record.commit.point.end_ns = record.commit.point.begin_ns - 1);
     REFUSED(record.commit.point.consistency = REPL_CONSISTENCY_NONE);
     good = random_record(&random, REPL_LOG_CREATE);
-    REFUSED(record.create.kind = REPL_VOLUME_TREE);
+    REFUSED(record.create.kind = 0);
+    REFUSED(record.create.kind = REPL_VOLUME_TREE + 1);
     REFUSED(record.create.name[0] = '\0');
     good = random_record(&random, REPL_LOG_IDLE);
     REFUSED(record.idle.seq = 0);
@@ -366,6 +389,7 @@ int main(void)
         cmocka_unit_test(bytes_lie_where_the_specification_says),
         cmocka_unit_test(every_flip_and_truncation_is_refused),
         cmocka_unit_test(another_version_is_refused_in_words),
+        cmocka_unit_test(a_tree_is_created_under_a_version_of_its_own),
         cmocka_unit_test(fields_are_held_to_their_bounds),
         cmocka_unit_test(words_are_made_fit_to_be_read),
         cmocka_unit_test(states_have_names),

@@ -71,7 +71,7 @@ static void hello_make(struct random *random, union message *m)
 {
     m->hello = (struct repl_hello){.version_min = (uint16_t)random_below(random, 2),
                                    .version_max = (uint16_t)(1 + random_below(random, 65535)),
-                                   .kind = REPL_VOLUME_BLOCK,
+                                   .kind = REPL_VOLUME_BLOCK + random_below(random, 2),
                                    .lineage = random_next(random),
                                    .volume_size = random_below(random, REPL_VOLUME_SIZE_MAX + 1),
                                    .rpo_ms = (uint32_t)random_next(random),
@@ -590,8 +590,12 @@ static void fields_are_held_to_their_bounds(void **state)
     union message m = {0}, good;
     hello_make(&random, &good);
     m = good;
-    m.hello.kind = REPL_VOLUME_TREE;
-    assert_int_equal(there_and_back(&rows[0], &m), REPL_E_CORRUPT);
+    for (unsigned kind = 0; kind < 256; kind++) {
+        m.hello.kind = kind;
+        assert_int_equal(there_and_back(&rows[0], &m),
+                         kind == REPL_VOLUME_BLOCK || kind == REPL_VOLUME_TREE ? REPL_OK
+                                                                               : REPL_E_CORRUPT);
+    }
     m = good;
     m.hello.volume_size = REPL_VOLUME_SIZE_MAX + 1;
     assert_int_equal(there_and_back(&rows[0], &m), REPL_E_CORRUPT);

@@ -45,6 +45,7 @@ static void fill(struct repl_status *status, struct repl_volume_status volumes[2
         .replica_applying = true,
         .replica_behind_ms = 1200,
         .replica_on = true,
+        .tree = true,
         .points = 1,
         .bytes_changed = 2,
         .bytes_sent = 3,

@@ -46,6 +46,7 @@ struct world {
     uint8_t *model;
     uint64_t size;
     struct repl_uuid uuid;
+    enum repl_volume_kind kind;
     uint64_t lineage;
     struct repl_head head;
     int64_t time_ns; /* of the next point */
@@ -147,7 +148,8 @@ static inline void world_init(struct world *w, const char *replica)
 {
     static const char *const names[KEY_COUNT] = {"host", "other", "rescue", "gone", "stranger"};
     struct repl_error err = {0};
-    *w = (struct world){.replica = replica, .lineage = 1, .time_ns = 1000 * SECOND_NS};
+    *w = (struct world){
+        .replica = replica, .kind = REPL_VOLUME_BLOCK, .lineage = 1, .time_ns = 1000 * SECOND_NS};
     w->random = random_begin("site", 20261122);
     const char *parent = getenv("TMPDIR");
     snprintf(w->directory, sizeof w->directory, "%.40s/test_site.XXXXXX",
@@ -289,7 +291,7 @@ static inline struct repl_hello hello_of(const struct world *w)
     return (struct repl_hello){.version_min = REPL_PROTOCOL_MIN,
                                .version_max = REPL_PROTOCOL_MAX,
                                .volume = w->uuid,
-                               .kind = REPL_VOLUME_BLOCK,
+                               .kind = w->kind,
                                .lineage = w->lineage,
                                .volume_size = w->size,
                                .rpo_ms = 4000,
@@ -343,6 +345,11 @@ struct build {
     struct repl_segment_footer footer;
 };
 
+static inline uint64_t features_of(const struct world *w)
+{
+    return w->kind == REPL_VOLUME_TREE ? REPL_FEATURE_TREE : 0;
+}
+
 static inline void build_begin(struct build *b, struct world *w, uint64_t from, uint64_t to,
                                uint32_t part)
 {
@@ -350,7 +357,8 @@ static inline void build_begin(struct build *b, struct world *w, uint64_t from, 
     *b = (struct build){.w = w,
                         .header = {.version = REPL_SEGMENT_VERSION,
                                    .kind = REPL_SEGMENT_CHANGES,
-                                   .volume_kind = REPL_VOLUME_BLOCK,
+                                   .volume_kind = w->kind,
+                                   .features = features_of(w),
                                    .volume = w->uuid,
                                    .lineage = w->lineage,
                                    .from_seq = from,
@@ -452,6 +460,40 @@ static inline void build_commit(struct build *b)
     build_fini(b);
 }
 
+/* Of chunks that lie side by side, for segment 2.0. */
+static inline void supply_build(struct build *b, struct world *w, const uint8_t *chunk, int count)
+{
+    struct repl_error err = {0};
+    *b = (struct build){.w = w,
+                        .header = {.version = REPL_SEGMENT_VERSION,
+                                   .kind = REPL_SEGMENT_SUPPLY,
+                                   .volume_kind = w->kind,
+                                   .features = features_of(w),
+                                   .volume = w->uuid,
+                                   .lineage = w->lineage,
+                                   .from_seq = 1,
+                                   .to_seq = 2,
+                                   .created_ns = 5}};
+    must(repl_segment_builder_new(&b->header, 0, memory_sink, &b->file, &b->builder, &err), &err);
+    uint32_t frame = add_frame(b->builder, w->coder, chunk, (size_t)count * REPL_CHUNK_SIZE);
+    for (int i = 0; i < count; i++) {
+        struct repl_chunk_entry entry = {.name = chunk_name_of(chunk + i * REPL_CHUNK_SIZE),
+                                         .frame = frame,
+                                         .frame_offset = (uint32_t)i * REPL_CHUNK_SIZE};
+        must(repl_segment_builder_chunk(b->builder, &entry, &err), &err);
+    }
+    must(repl_segment_builder_finish(b->builder, NULL, 0, &b->footer, &err), &err);
+}
+
+static inline int supply_put(struct build *b, unsigned number)
+{
+    struct call call;
+    call_init(&call, b->w, "PUT", "/v1/volumes/data/segments/2.0.%u", number);
+    call.request.body = b->file.bytes.data;
+    call.request.body_size = b->file.bytes.size;
+    return call_run(&call, KEY_HOST);
+}
+
 /* The whole volume in one segment: point 1. */
 static inline void seed(struct world *w)
 {
@@ -544,6 +586,16 @@ static inline void expect_refusal(struct world *w, int status, enum repl_refusal
     if (w->status != status || w->refusal.code != code || strstr(w->refusal.text, words) == NULL)
         fail_msg("answered %d, code %d, \"%s\"; wanted %d, code %d, \"%s\"", w->status,
                  w->refusal.code, w->refusal.text, status, code, words);
+}
+
+static inline void expect_missing(struct world *w, uint32_t count)
+{
+    struct repl_missing missing;
+    struct repl_error err = {0};
+    assert_int_equal(w->status, 409);
+    must(repl_missing_decode(w->response.data, w->response.size, &missing, &err), &err);
+    assert_int_equal(missing.count, count);
+    repl_missing_fini(&missing);
 }
 
 #endif

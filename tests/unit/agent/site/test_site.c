@@ -432,38 +432,6 @@ static void test_new_connection_takes_over(void **state)
 
 /* --- chunks ---------------------------------------------------------------------------------- */
 
-static void supply_build(struct build *b, struct world *w, const uint8_t *chunk, int count)
-{
-    struct repl_error err = {0};
-    *b = (struct build){.w = w,
-                        .header = {.version = REPL_SEGMENT_VERSION,
-                                   .kind = REPL_SEGMENT_SUPPLY,
-                                   .volume_kind = REPL_VOLUME_BLOCK,
-                                   .volume = w->uuid,
-                                   .lineage = w->lineage,
-                                   .from_seq = 1,
-                                   .to_seq = 2,
-                                   .created_ns = 5}};
-    must(repl_segment_builder_new(&b->header, 0, memory_sink, &b->file, &b->builder, &err), &err);
-    uint32_t frame = add_frame(b->builder, w->coder, chunk, (size_t)count * REPL_CHUNK_SIZE);
-    for (int i = 0; i < count; i++) {
-        struct repl_chunk_entry entry = {.name = chunk_name_of(chunk + i * REPL_CHUNK_SIZE),
-                                         .frame = frame,
-                                         .frame_offset = (uint32_t)i * REPL_CHUNK_SIZE};
-        must(repl_segment_builder_chunk(b->builder, &entry, &err), &err);
-    }
-    must(repl_segment_builder_finish(b->builder, NULL, 0, &b->footer, &err), &err);
-}
-
-static int supply_put(struct build *b, unsigned number)
-{
-    struct call call;
-    call_init(&call, b->w, "PUT", "/v1/volumes/data/segments/2.0.%u", number);
-    call.request.body = b->file.bytes.data;
-    call.request.body_size = b->file.bytes.size;
-    return call_run(&call, KEY_HOST);
-}
-
 static void build_with_missing(struct build *b, struct world *w, uint8_t *chunks)
 {
     random_fill(&w->random, chunks, 2 * REPL_CHUNK_SIZE);
@@ -473,16 +441,6 @@ static void build_with_missing(struct build *b, struct world *w, uint8_t *chunks
     build_chunk(b, 3 * MIB, REPL_CHUNK_SIZE, chunks + REPL_CHUNK_SIZE, 0);
     build_chunk(b, 4 * MIB, 2 * REPL_PAGE_SIZE, chunks, REPL_PAGE_SIZE);
     build_end(b, true);
-}
-
-static void expect_missing(struct world *w, uint32_t count)
-{
-    struct repl_missing missing;
-    struct repl_error err = {0};
-    assert_int_equal(w->status, 409);
-    must(repl_missing_decode(w->response.data, w->response.size, &missing, &err), &err);
-    assert_int_equal(missing.count, count);
-    repl_missing_fini(&missing);
 }
 
 static void test_missing_chunks(void **state)

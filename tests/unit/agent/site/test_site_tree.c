@@ -1,0 +1,412 @@
+/*
+ * A site that is given a directory tree: it takes it as it takes a block volume,
+ * lists and gives out what it has, and keeps no replica of it.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "repl/view.h"
+#include "segment/tree_merge.h"
+#include "unit/agent/site/site_fixture.h"
+#include "unit/segment/tree_list.h"
+
+#define SEGMENTS_MAX 4
+
+static int setup(void **state)
+{
+    static struct world w;
+    world_init(&w, NULL);
+    w.kind = REPL_VOLUME_TREE;
+    site_start(&w);
+    *state = &w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    world_fini(*state);
+    return 0;
+}
+
+/* --- the source ------------------------------------------------------------------------------ */
+
+static void say_node(struct list *list, uint64_t object, struct repl_node node)
+{
+    list_add(list, (struct repl_record){.type = REPL_RECORD_NODE, .object = object, .node = node});
+}
+
+static void say_name(struct list *list, uint64_t directory, const char *name, uint64_t child)
+{
+    list_add(list, (struct repl_record){.type = REPL_RECORD_NAME,
+                                        .object = directory,
+                                        .offset = repl_xxh3(name, strlen(name)),
+                                        .name = name,
+                                        .name_size = (uint32_t)strlen(name),
+                                        .child = child});
+}
+
+static void say_run(struct list *list, uint64_t file, uint64_t offset, uint64_t length,
+                    uint64_t place)
+{
+    list_add(list, (struct repl_record){.type = REPL_RECORD_RUN,
+                                        .object = file,
+                                        .offset = offset,
+                                        .length = length,
+                                        .place = place});
+}
+
+/* Ends the segment with these records and frees them. */
+static void tree_end(struct build *b, struct list *list, bool has_point)
+{
+    repl_segment_builder_records(b->builder, list_next, list);
+    build_end(b, has_point);
+    repl_buffer_fini(&list->bytes);
+}
+
+static void space_fill(struct build *b)
+{
+    for (uint64_t at = 0; at + MIB <= b->w->size; at += MIB)
+        build_data(b, at, MIB);
+    build_data(b, b->w->size - b->w->size % MIB, b->w->size % MIB);
+}
+
+/* The top directory and one file, which is all of the space: point 1. */
+static void tree_seed(struct world *w)
+{
+    struct build b;
+    struct list list = {.at = 0};
+    hello(w);
+    build_begin(&b, w, 0, 1, 0);
+    space_fill(&b);
+    say_node(&list, 2, tree_directory);
+    say_name(&list, 2, "file", 3);
+    say_node(&list, 3, tree_file(w->size));
+    say_run(&list, 3, 0, w->size, 0);
+    tree_end(&b, &list, true);
+    build_commit(&b);
+}
+
+/* A rename, and nothing else. */
+static void rename_only(struct world *w, const char *from, const char *to)
+{
+    struct build b;
+    struct list list = {.at = 0};
+    bool in_order = repl_xxh3(from, strlen(from)) < repl_xxh3(to, strlen(to));
+    build_begin(&b, w, w->head.to_seq, w->head.to_seq + 1, 0);
+    say_name(&list, 2, in_order ? from : to, in_order ? 0 : 3);
+    say_name(&list, 2, in_order ? to : from, in_order ? 3 : 0);
+    tree_end(&b, &list, true);
+    build_commit(&b);
+}
+
+/* --- reading back ---------------------------------------------------------------------------- */
+
+struct history {
+    struct repl_buffer bytes[SEGMENTS_MAX];
+    struct memory_span spans[SEGMENTS_MAX];
+    struct repl_segment *segments[SEGMENTS_MAX]; /* oldest first */
+    size_t count;
+};
+
+/* All that the site lists, verified. */
+static void history_get(struct world *w, struct history *h)
+{
+    struct repl_segments_page page;
+    struct repl_error err = {0};
+    char path[128];
+    *h = (struct history){.count = 0};
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/segments/after/0.0"), 200);
+    must(repl_segments_page_decode(w->response.data, w->response.size, &page, &err), &err);
+    assert_in_range(page.count, 1, SEGMENTS_MAX);
+    for (; h->count < page.count; h->count++) {
+        const struct repl_head *head = &page.entries[h->count].head;
+        struct repl_buffer *bytes = &h->bytes[h->count];
+        snprintf(path, sizeof path, "/v1/volumes/data/segments/%llu.%u",
+                 (unsigned long long)head->to_seq, head->part);
+        assert_int_equal(get(w, KEY_RECOVERY, path), 200);
+        must(repl_buffer_append(bytes, w->response.data, w->response.size, &err), &err);
+        h->spans[h->count] = (struct memory_span){bytes->data, bytes->size};
+        must(repl_segment_open(memory_read_at, &h->spans[h->count], bytes->size,
+                               &h->segments[h->count], &err),
+             &err);
+        must(repl_segment_verify(h->segments[h->count], w->coder, &err), &err);
+        assert_true(repl_digest_equal(&h->segments[h->count]->footer.digest, &head->digest));
+    }
+    repl_segments_page_fini(&page);
+}
+
+static void history_free(struct history *h)
+{
+    for (size_t i = 0; i < h->count; i++) {
+        repl_segment_free(h->segments[i]);
+        repl_buffer_fini(&h->bytes[i]);
+    }
+}
+
+static repl_result view_segment(void *context, size_t i, const struct repl_segment **out,
+                                struct repl_error *err)
+{
+    const struct history *h = context;
+    (void)err;
+    *out = i < h->count ? h->segments[h->count - 1 - i] : NULL;
+    return REPL_SUCCESS;
+}
+
+static repl_result view_chunk(void *context, const struct repl_digest *name,
+                              const struct repl_segment **segment, uint32_t *frame,
+                              uint32_t *frame_offset, struct repl_error *err)
+{
+    const struct history *h = context;
+    for (size_t i = 0; i < h->count; i++) {
+        const struct repl_segment *s = h->segments[i];
+        for (uint32_t k = 0; k < s->footer.chunk_count; k++) {
+            if (!repl_digest_equal(&s->chunks[k].name, name))
+                continue;
+            *segment = s;
+            *frame = s->chunks[k].frame;
+            *frame_offset = s->chunks[k].frame_offset;
+            return REPL_SUCCESS;
+        }
+    }
+    return repl_fail(err, REPL_E_MISSING, "no such chunk");
+}
+
+/* The space as it is at the newest point is the source's. */
+static void expect_space(struct world *w, struct history *h)
+{
+    struct repl_view *view;
+    struct repl_view_reader *reader;
+    struct repl_error err = {0};
+    uint8_t *bytes = malloc(w->size);
+    assert_non_null(bytes);
+    must(repl_view_open(view_segment, view_chunk, h, &view, &err), &err);
+    must(repl_view_reader_new(view, 4, &reader, &err), &err);
+    assert_int_equal(repl_view_size(view), w->size);
+    must(repl_view_read(reader, 0, bytes, w->size, &err), &err);
+    assert_memory_equal(bytes, w->model, w->size);
+    repl_view_reader_free(reader);
+    repl_view_free(view);
+    free(bytes);
+}
+
+/* What is said of names at the newest point is this one. */
+static void expect_only_name(struct world *w, const struct history *h, const char *name)
+{
+    struct repl_tree_merge *merge;
+    struct repl_error err = {0};
+    unsigned names = 0;
+    must(repl_tree_merge_new((const struct repl_segment *const *)h->segments, h->count, true,
+                             w->coder, &merge, &err),
+         &err);
+    for (bool done = false; !done;) {
+        struct repl_record record;
+        must(repl_tree_merge_next(merge, &record, &done, &err), &err);
+        if (done || record.type != REPL_RECORD_NAME)
+            continue;
+        names++;
+        assert_true(record.name_size == strlen(name));
+        assert_memory_equal(record.name, name, record.name_size);
+    }
+    repl_tree_merge_free(merge);
+    assert_int_equal(names, 1);
+}
+
+static void expect_no_file(const struct world *w, const char *name)
+{
+    char path[256];
+    file_path(w, path, name);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+/* --- tests ----------------------------------------------------------------------------------- */
+
+static void a_tree_is_taken_and_given_back(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    struct list list = {.at = 0};
+    struct history h;
+    tree_seed(w);
+    rename_only(w, "file", "new name");
+    site_restart(w);
+    struct repl_welcome welcome = hello(w);
+    assert_true(welcome.known && welcome.point_seq == 2);
+    build_begin(&b, w, 2, 3, 0);
+    build_data(&b, 0, 2 * REPL_PAGE_SIZE);
+    build_chunk(&b, 20 * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, w->model + 17 * REPL_CHUNK_SIZE, 0);
+    say_node(&list, 3, tree_file(w->size - 1));
+    tree_end(&b, &list, true);
+    build_commit(&b);
+    history_get(w, &h);
+    assert_int_equal(h.count, 3);
+    expect_space(w, &h);
+    expect_only_name(w, &h, "new name");
+    history_free(&h);
+    struct repl_points_page page;
+    struct repl_error err = {0};
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/points/0"), 200);
+    must(repl_points_page_decode(w->response.data, w->response.size, &page, &err), &err);
+    assert_true(page.count == 3 && page.entries[2].point.seq == 3);
+    repl_points_page_fini(&page);
+}
+
+static void no_image_is_made_of_its_space(void **state)
+{
+    struct world *w = *state;
+    tree_seed(w);
+    rename_only(w, "file", "x");
+    site_restart(w);
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_true(status.tree && !status.replica_on && status.point.seq == 2);
+    assert_true(status.state < REPL_STATE_DEGRADED || status.state == REPL_STATE_LINK_DOWN);
+    expect_no_file(w, "replica.img");
+    expect_no_file(w, "replica.state");
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/replica/0.16"), 400);
+    expect_refusal(w, 400, REPL_REFUSAL_REQUEST, "is a directory tree: there is no replica");
+}
+
+static void a_configured_replica_is_refused_and_history_goes_on(void **state)
+{
+    struct world *w = *state;
+    char path[128];
+    snprintf(path, sizeof path, "%s/image", w->directory);
+    w->replica = path;
+    site_restart(w);
+    tree_seed(w);
+    rename_only(w, "file", "x");
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_int_equal(status.state, REPL_STATE_DEGRADED);
+    assert_non_null(strstr(status.cause, "is a directory tree"));
+    assert_non_null(strstr(status.cause, "replica = none"));
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(status.point.seq, 2);
+    w->replica = "none";
+    site_restart(w);
+    hello(w);
+    status = volume_status(w, "data");
+    assert_true(status.state < REPL_STATE_DEGRADED && status.cause[0] == '\0');
+}
+
+static void a_volume_stays_what_it_is(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    tree_seed(w);
+    w->kind = REPL_VOLUME_BLOCK;
+    struct repl_hello message = hello_of(w);
+    hello_as(w, KEY_HOST, "data", &message);
+    expect_refusal(w, 409, REPL_REFUSAL_FORK, "is a directory tree here, the source's is a block");
+    site_restart(w);
+    hello_as(w, KEY_HOST, "data", &message);
+    expect_refusal(w, 409, REPL_REFUSAL_FORK, "is a directory tree here, the source's is a block");
+    build_begin(&b, w, 1, 2, 0);
+    build_data(&b, 0, REPL_PAGE_SIZE);
+    build_end(&b, true);
+    build_put(&b);
+    expect_refusal(w, 400, REPL_REFUSAL_REQUEST, "another kind of volume");
+    build_fini(&b);
+    w->kind = REPL_VOLUME_TREE;
+    assert_int_equal(hello(w).head.to_seq, 1);
+    rename_only(w, "file", "x");
+}
+
+static void chunks_it_lacks_are_asked_for(void **state)
+{
+    struct world *w = *state;
+    struct build b, supply;
+    struct list list = {.at = 0};
+    struct history h;
+    static uint8_t chunks[2 * REPL_CHUNK_SIZE];
+    tree_seed(w);
+    random_fill(&w->random, chunks, sizeof chunks);
+    build_begin(&b, w, 1, 2, 0);
+    build_chunk(&b, 2 * MIB, REPL_CHUNK_SIZE, chunks, 0);
+    build_chunk(&b, 3 * MIB, REPL_CHUNK_SIZE, chunks + REPL_CHUNK_SIZE, 0);
+    say_name(&list, 2, "link", 3);
+    tree_end(&b, &list, true);
+    build_put(&b);
+    expect_missing(w, 2);
+    w->kind = REPL_VOLUME_BLOCK;
+    supply_build(&supply, w, chunks, 2);
+    supply_put(&supply, 1);
+    expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "another kind of volume");
+    build_fini(&supply);
+    w->kind = REPL_VOLUME_TREE;
+    supply_build(&supply, w, chunks, 2);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+    assert_int_equal(put(w, 2, 0, b.file.bytes.size, NULL, 0), 201);
+    build_taken(&b);
+    build_fini(&b);
+    /* They lie in the supply; the index finds them, also when it is read again. */
+    site_restart(w);
+    hello(w);
+    build_begin(&b, w, 2, 3, 0);
+    build_chunk(&b, 4 * MIB, REPL_CHUNK_SIZE, chunks, 0);
+    build_end(&b, true);
+    build_commit(&b);
+    history_get(w, &h);
+    assert_int_equal(h.count, 3);
+    history_free(&h);
+}
+
+/* A run of a file says nothing of the space. */
+static void every_byte_of_the_space_is_spoken_of(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    struct list list = {.at = 0};
+    hello(w);
+    build_begin(&b, w, 0, 1, 0);
+    build_data(&b, 0, REPL_PAGE_SIZE);
+    say_node(&list, 2, tree_directory);
+    say_name(&list, 2, "file", 3);
+    say_node(&list, 3, tree_file(w->size));
+    say_run(&list, 3, REPL_PAGE_SIZE, w->size - REPL_PAGE_SIZE, REPL_PAGE_SIZE);
+    tree_end(&b, &list, true);
+    build_put(&b);
+    expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "says nothing about bytes 4096 to");
+    build_fini(&b);
+    /* Parts, of which one has all the names. */
+    list = (struct list){.at = 0};
+    build_begin(&b, w, 0, 1, 0);
+    space_fill(&b);
+    tree_end(&b, &list, false);
+    build_commit(&b);
+    build_begin(&b, w, 0, 1, 1);
+    say_node(&list, 2, tree_directory);
+    tree_end(&b, &list, true);
+    build_commit(&b);
+    /* The space grows by what nothing is said of. */
+    list = (struct list){.at = 0};
+    w->size += REPL_PAGE_SIZE;
+    build_begin(&b, w, 1, 2, 0);
+    say_run(&list, 3, w->size - REPL_PAGE_SIZE, REPL_PAGE_SIZE, 0);
+    tree_end(&b, &list, true);
+    build_put(&b);
+    expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "growth");
+    build_fini(&b);
+    build_begin(&b, w, 1, 2, 0);
+    build_zero(&b, w->size - REPL_PAGE_SIZE, REPL_PAGE_SIZE);
+    build_end(&b, true);
+    build_commit(&b);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(a_tree_is_taken_and_given_back),
+        TEST(no_image_is_made_of_its_space),
+        TEST(a_configured_replica_is_refused_and_history_goes_on),
+        TEST(a_volume_stays_what_it_is),
+        TEST(chunks_it_lacks_are_asked_for),
+        TEST(every_byte_of_the_space_is_spoken_of),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
