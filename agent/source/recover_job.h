@@ -1,6 +1,7 @@
 /*
- * Asks the site which pages its segments behind a checkpoint carry: after an
- * unclean end their digests here cannot be trusted (see pipeline.h).
+ * Asks the site which pages its segments behind a checkpoint carry (of a tree,
+ * pages of its space): after an unclean end their digests here cannot be trusted
+ * (see pipeline.h).
  */
 #ifndef REPL_AGENT_RECOVER_JOB_H
 #define REPL_AGENT_RECOVER_JOB_H

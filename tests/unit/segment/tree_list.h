@@ -22,6 +22,32 @@ static inline void list_add(struct list *list, struct repl_record record)
     assert_true(repl_ok(repl_buffer_append(&list->bytes, bytes, w.position, NULL)));
 }
 
+static inline void list_node(struct list *list, uint64_t object, struct repl_node node)
+{
+    list_add(list, (struct repl_record){.type = REPL_RECORD_NODE, .object = object, .node = node});
+}
+
+static inline void list_name(struct list *list, uint64_t directory, const char *name,
+                             uint64_t child)
+{
+    list_add(list, (struct repl_record){.type = REPL_RECORD_NAME,
+                                        .object = directory,
+                                        .offset = repl_xxh3(name, strlen(name)),
+                                        .name = name,
+                                        .name_size = (uint32_t)strlen(name),
+                                        .child = child});
+}
+
+static inline void list_run(struct list *list, uint64_t file, uint64_t offset, uint64_t length,
+                            uint64_t place)
+{
+    list_add(list, (struct repl_record){.type = REPL_RECORD_RUN,
+                                        .object = file,
+                                        .offset = offset,
+                                        .length = length,
+                                        .place = place});
+}
+
 static inline repl_result list_next(void *context, struct repl_record *record, bool *done,
                                     struct repl_error *err)
 {

@@ -12,6 +12,7 @@
 
 #include "repl/view.h"
 #include "segment/tree_merge.h"
+#include "source/recover_job.h"
 #include "unit/agent/site/site_fixture.h"
 #include "unit/segment/tree_list.h"
 
@@ -34,31 +35,6 @@ static int teardown(void **state)
 }
 
 /* --- the source ------------------------------------------------------------------------------ */
-
-static void say_node(struct list *list, uint64_t object, struct repl_node node)
-{
-    list_add(list, (struct repl_record){.type = REPL_RECORD_NODE, .object = object, .node = node});
-}
-
-static void say_name(struct list *list, uint64_t directory, const char *name, uint64_t child)
-{
-    list_add(list, (struct repl_record){.type = REPL_RECORD_NAME,
-                                        .object = directory,
-                                        .offset = repl_xxh3(name, strlen(name)),
-                                        .name = name,
-                                        .name_size = (uint32_t)strlen(name),
-                                        .child = child});
-}
-
-static void say_run(struct list *list, uint64_t file, uint64_t offset, uint64_t length,
-                    uint64_t place)
-{
-    list_add(list, (struct repl_record){.type = REPL_RECORD_RUN,
-                                        .object = file,
-                                        .offset = offset,
-                                        .length = length,
-                                        .place = place});
-}
 
 /* Ends the segment with these records and frees them. */
 static void tree_end(struct build *b, struct list *list, bool has_point)
@@ -83,10 +59,10 @@ static void tree_seed(struct world *w)
     hello(w);
     build_begin(&b, w, 0, 1, 0);
     space_fill(&b);
-    say_node(&list, 2, tree_directory);
-    say_name(&list, 2, "file", 3);
-    say_node(&list, 3, tree_file(w->size));
-    say_run(&list, 3, 0, w->size, 0);
+    list_node(&list, 2, tree_directory);
+    list_name(&list, 2, "file", 3);
+    list_node(&list, 3, tree_file(w->size));
+    list_run(&list, 3, 0, w->size, 0);
     tree_end(&b, &list, true);
     build_commit(&b);
 }
@@ -98,8 +74,8 @@ static void rename_only(struct world *w, const char *from, const char *to)
     struct list list = {.at = 0};
     bool in_order = repl_xxh3(from, strlen(from)) < repl_xxh3(to, strlen(to));
     build_begin(&b, w, w->head.to_seq, w->head.to_seq + 1, 0);
-    say_name(&list, 2, in_order ? from : to, in_order ? 0 : 3);
-    say_name(&list, 2, in_order ? to : from, in_order ? 3 : 0);
+    list_name(&list, 2, in_order ? from : to, in_order ? 0 : 3);
+    list_name(&list, 2, in_order ? to : from, in_order ? 3 : 0);
     tree_end(&b, &list, true);
     build_commit(&b);
 }
@@ -239,7 +215,7 @@ static void a_tree_is_taken_and_given_back(void **state)
     build_begin(&b, w, 2, 3, 0);
     build_data(&b, 0, 2 * REPL_PAGE_SIZE);
     build_chunk(&b, 20 * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, w->model + 17 * REPL_CHUNK_SIZE, 0);
-    say_node(&list, 3, tree_file(w->size - 1));
+    list_node(&list, 3, tree_file(w->size - 1));
     tree_end(&b, &list, true);
     build_commit(&b);
     history_get(w, &h);
@@ -327,7 +303,7 @@ static void chunks_it_lacks_are_asked_for(void **state)
     build_begin(&b, w, 1, 2, 0);
     build_chunk(&b, 2 * MIB, REPL_CHUNK_SIZE, chunks, 0);
     build_chunk(&b, 3 * MIB, REPL_CHUNK_SIZE, chunks + REPL_CHUNK_SIZE, 0);
-    say_name(&list, 2, "link", 3);
+    list_name(&list, 2, "link", 3);
     tree_end(&b, &list, true);
     build_put(&b);
     expect_missing(w, 2);
@@ -355,6 +331,52 @@ static void chunks_it_lacks_are_asked_for(void **state)
     history_free(&h);
 }
 
+struct recovered {
+    bool done;
+    size_t count;
+    struct repl_recovered_extent first;
+};
+
+static void recovered(void *context, repl_result result, const struct repl_error *err,
+                      const struct repl_recovered_extent *extents, size_t count)
+{
+    struct recovered *r = context;
+    must(result, err);
+    *r = (struct recovered){.done = true, .count = count};
+    if (count > 0)
+        r->first = extents[0];
+}
+
+/* To a source that recovers, what segments say of names is nothing. */
+static void extents_are_those_of_the_space(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    struct list list = {.at = 0};
+    struct recovered r = {.done = false};
+    struct repl_recover_job *job;
+    struct repl_error err = {0};
+    char address[32];
+    tree_seed(w);
+    struct repl_head from = w->head;
+    rename_only(w, "file", "x");
+    build_begin(&b, w, 2, 3, 0);
+    build_data(&b, 5 * REPL_PAGE_SIZE, REPL_PAGE_SIZE);
+    list_node(&list, 3, tree_file(w->size));
+    list_run(&list, 3, 0, 4 * REPL_PAGE_SIZE, 0);
+    tree_end(&b, &list, true);
+    build_commit(&b);
+    snprintf(address, sizeof address, "127.0.0.1:%u", repl_site_port(w->site));
+    struct repl_client_options options = {
+        .address = address, .key_path = w->keys[KEY_HOST], .fingerprint = w->site_fingerprint};
+    must(repl_recover_job_start(w->loop, &options, "data", &from, &w->head, recovered, &r, &job,
+                                &err),
+         &err);
+    PUMP_UNTIL(w, r.done);
+    assert_int_equal(r.count, 1);
+    assert_true(r.first.offset == 5 * REPL_PAGE_SIZE && r.first.length == REPL_PAGE_SIZE);
+}
+
 /* A run of a file says nothing of the space. */
 static void every_byte_of_the_space_is_spoken_of(void **state)
 {
@@ -364,10 +386,10 @@ static void every_byte_of_the_space_is_spoken_of(void **state)
     hello(w);
     build_begin(&b, w, 0, 1, 0);
     build_data(&b, 0, REPL_PAGE_SIZE);
-    say_node(&list, 2, tree_directory);
-    say_name(&list, 2, "file", 3);
-    say_node(&list, 3, tree_file(w->size));
-    say_run(&list, 3, REPL_PAGE_SIZE, w->size - REPL_PAGE_SIZE, REPL_PAGE_SIZE);
+    list_node(&list, 2, tree_directory);
+    list_name(&list, 2, "file", 3);
+    list_node(&list, 3, tree_file(w->size));
+    list_run(&list, 3, REPL_PAGE_SIZE, w->size - REPL_PAGE_SIZE, REPL_PAGE_SIZE);
     tree_end(&b, &list, true);
     build_put(&b);
     expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "says nothing about bytes 4096 to");
@@ -379,14 +401,14 @@ static void every_byte_of_the_space_is_spoken_of(void **state)
     tree_end(&b, &list, false);
     build_commit(&b);
     build_begin(&b, w, 0, 1, 1);
-    say_node(&list, 2, tree_directory);
+    list_node(&list, 2, tree_directory);
     tree_end(&b, &list, true);
     build_commit(&b);
     /* The space grows by what nothing is said of. */
     list = (struct list){.at = 0};
     w->size += REPL_PAGE_SIZE;
     build_begin(&b, w, 1, 2, 0);
-    say_run(&list, 3, w->size - REPL_PAGE_SIZE, REPL_PAGE_SIZE, 0);
+    list_run(&list, 3, w->size - REPL_PAGE_SIZE, REPL_PAGE_SIZE, 0);
     tree_end(&b, &list, true);
     build_put(&b);
     expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "growth");
@@ -406,6 +428,7 @@ int main(void)
         TEST(a_configured_replica_is_refused_and_history_goes_on),
         TEST(a_volume_stays_what_it_is),
         TEST(chunks_it_lacks_are_asked_for),
+        TEST(extents_are_those_of_the_space),
         TEST(every_byte_of_the_space_is_spoken_of),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,7 +16,7 @@
 #include "capture/batch.h"
 #include "source/spool_load.h"
 #include "unit/random.h"
-#include "unit/segment/segment_fixture.h"
+#include "unit/segment/tree_list.h"
 #include "unit/temporary.h"
 
 #define PAGE     REPL_PAGE_SIZE
@@ -228,6 +228,42 @@ static void a_whole_chain_is_taken(void **state)
         assert_int_equal(s->carried.size, 0);
     }
     assert_memory_equal(&f->load.segments[SEGMENTS - 1].digest, &f->last, sizeof f->last);
+}
+
+static void of_a_tree_the_pages_of_its_space_are_read(void **state)
+{
+    struct fixture *f = *state;
+    struct memory_file file = {0};
+    struct list list = {.at = 0};
+    struct repl_segment_builder *b;
+    struct repl_segment_footer footer;
+    f->last = f->options.prev;
+    struct repl_segment_header header = header_of(f, 3, 4, 0);
+    header.volume_kind = REPL_VOLUME_TREE;
+    header.features = REPL_FEATURE_TREE;
+    assert_true(
+        repl_ok(repl_segment_builder_new(&header, 40 * PAGE, memory_sink, &file, &b, NULL)));
+    struct repl_extent extent = {.offset = 4 * PAGE,
+                                 .length = PAGE,
+                                 .source = add_frame(b, f->coder, f->pages, PAGE),
+                                 .type = REPL_RECORD_DATA};
+    assert_true(repl_ok(repl_segment_builder_extent(b, &extent, NULL)));
+    list_node(&list, 2, tree_directory);
+    list_name(&list, 2, "file", 3);
+    list_node(&list, 3, tree_file(1 << 30));
+    list_run(&list, 3, 8 * PAGE, 8 * PAGE, 4 * PAGE);
+    repl_segment_builder_records(b, list_next, &list);
+    assert_true(repl_ok(repl_segment_builder_finish(b, NULL, 0, &footer, NULL)));
+    repl_segment_builder_free(b);
+    repl_buffer_fini(&list.bytes);
+    file_write(f, "00000000000000000011.seg", file.bytes.data, file.bytes.size);
+    repl_buffer_fini(&file.bytes);
+    load(f);
+    assert_int_equal(f->load.segment_count, 1);
+    const struct repl_spool_segment *s = &f->load.segments[0];
+    assert_true(s->header.volume_kind == REPL_VOLUME_TREE && s->volume_size == 40 * PAGE);
+    assert_int_equal(s->digests.size, sizeof(struct repl_batch_digest));
+    page_expect(s, 0, 4, f->pages, PAGE);
 }
 
 static void a_torn_tail_goes(void **state)
@@ -459,6 +495,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_whole_chain_is_taken, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(of_a_tree_the_pages_of_its_space_are_read, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(a_torn_tail_goes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_flipped_byte_ends_the_chain, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_chunk_that_is_not_held_ends_the_chain, set_up, tear_down),
