@@ -164,9 +164,13 @@ fingerprint = $site_fingerprint
 EOF
     local pair
     for pair in "$@"; do
-        printf '\n[volume %s]\ndevice = %s\nrpo = %s\n%s\n' "${pair%%=*}" "${pair#*=}" \
-            "${RPO:-2s}" "${VOLUME_OPTIONS:-}" >>"$workdir/agent.conf"
-    done
+        printf '\n[volume %s]\n' "${pair%%=*}"
+        case ${pair#*=} in
+        tree:*) printf 'kind = tree\npath = %s\n' "${pair#*=tree:}" ;;
+        *) printf 'device = %s\n' "${pair#*=}" ;;
+        esac
+        printf 'rpo = %s\n%s\n' "${RPO:-2s}" "${VOLUME_OPTIONS:-}"
+    done >>"$workdir/agent.conf"
 }
 
 start_site() {
