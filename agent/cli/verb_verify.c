@@ -69,6 +69,10 @@ static void print_counts(const struct repl_catalogue *c, const struct repl_verif
            " breaks in the chain\n",
            result->segment_count, result->supply_count, bytes, result->reference_count,
            c->point_count, result->damaged_count, result->broken_links);
+    if (result->tree_count > 0)
+        printf("the directory tree as a whole, at the last point of each full copy and its "
+               "changes: %" PRIu64 " looked at, %" PRIu64 " of them make no sense\n",
+               result->tree_count, result->senseless_count);
     if (result->affected_count > 0)
         print_affected(c, result);
 }
@@ -156,7 +160,9 @@ static int check_all(struct repl_history *history)
     else if (c->note[0] != '\0')
         fprintf(stderr, "repl verify: %s\n", c->note);
     int replica = REPL_EXIT_OK;
-    if (directory[0] != '\0' && !verify_skip_replica)
+    if (directory[0] != '\0' && result.tree)
+        printf("replica: none (directory tree)\n");
+    else if (directory[0] != '\0' && !verify_skip_replica)
         replica = check_replica(&options, directory);
     return damaged ? REPL_EXIT_CORRUPT : replica;
 }
@@ -399,7 +405,9 @@ const struct repl_verb repl_verb_verify = {
     .description =
         "Reads every byte of the history: each segment against its digest, checksums and records, "
         "the chain from segment to segment, and whether every chunk that is referred to can be "
-        "found. From a store directory, the site's replica is compared with the point it says it "
+        "found. Of a directory tree also, at the newest point and at the last one before each full "
+        "copy, whether names, objects and contents fit together. From a store directory, the "
+        "site's replica is compared with the point it says it "
         "stands at; a site that is running goes on meanwhile.\n"
         "\n"
         "With --source, every page of the live device is read and compared with the digests that "

@@ -8,6 +8,12 @@
  * full up to its own, and those that hold chunks which these refer to. Whether
  * the damaged bytes are still visible at the point is not asked: it is rather
  * named once too often.
+ *
+ * A tree is looked at as a whole at the last point before each full, and at the
+ * newest: so every segment is merged with what is before it, once. To do so at
+ * each point would take the whole tree each time, and a restore looks at the one
+ * that it restores (verify_tree.h). If it makes no sense there, no point since
+ * the full before is trusted.
  */
 #include "recover/verify_history.h"
 
@@ -22,6 +28,7 @@
 #include "base/hash.h"
 #include "block/read_full.h"
 #include "format/slot.h"
+#include "recover/verify_tree.h"
 #include "segment/segment_verify.h"
 
 #define THREADS_MAX   16u
@@ -114,7 +121,8 @@ struct segments_check {
     const struct repl_verify_options *options;
     const struct repl_catalogue *catalogue;
     struct repl_verify_result *out;
-    bool *damaged; /* of each segment, then of each supply */
+    bool *damaged;   /* of each segment, then of each supply */
+    bool *senseless; /* of each segment: the full of a tree that makes no sense */
     /* pairs of such places: the first refers to chunks in the second */
     struct repl_buffer references;
 };
@@ -275,6 +283,69 @@ static void chain_check(struct segments_check *check)
     }
 }
 
+/* --- the tree -------------------------------------------------------------------------------- */
+
+/* Segments [first, end), the last of which ends in a point. */
+static repl_result tree_look(struct segments_check *check, size_t first, size_t end,
+                             struct repl_error *err)
+{
+    const struct repl_segment **segments = malloc((end - first) * sizeof *segments);
+    if (segments == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", end - first);
+    repl_result result = REPL_SUCCESS;
+    for (size_t i = first; i < end && repl_ok(result); i++)
+        result = repl_history_segment(check->options->history, i, &segments[i - first], err);
+    if (repl_ok(result))
+        result = repl_verify_tree(segments, end - first, check->options->interrupted, err);
+    free(segments);
+    return repl_forward(result, err, "the tree at point %llu",
+                        (unsigned long long)check->catalogue->segments[end - 1].head.to_seq);
+}
+
+/* What is damaged has been named, and cannot be merged. */
+static repl_result run_check(struct segments_check *check, size_t first, size_t end,
+                             struct repl_error *err)
+{
+    for (size_t i = first; i < end; i++) {
+        if (check->damaged[i])
+            return REPL_SUCCESS;
+    }
+    if (first == end)
+        return REPL_SUCCESS;
+    repl_result result = tree_look(check, first, end, err);
+    if (is_obstacle(result))
+        return result;
+    check->out->tree_count++;
+    if (repl_ok(result))
+        return REPL_SUCCESS;
+    check->out->senseless_count++;
+    check->senseless[first] = true;
+    check->options->finding(check->options->context, err->text);
+    return REPL_SUCCESS;
+}
+
+/* The last point of each run that begins with a full. */
+static repl_result trees_check(struct segments_check *check, struct repl_error *err)
+{
+    const struct repl_catalogue *c = check->catalogue;
+    const struct repl_segment *segment;
+    size_t first = 0, end = 0; /* of the run, up to its last point */
+    for (size_t i = 0; i < c->segment_count && !check->out->tree; i++)
+        check->out->tree =
+            repl_ok(repl_history_segment(check->options->history, i, &segment, NULL)) &&
+            segment->header.volume_kind == REPL_VOLUME_TREE;
+    for (size_t i = 0; i < c->segment_count && check->out->tree; i++) {
+        const struct repl_head *head = &c->segments[i].head;
+        if (head->from_seq == 0 && head->part == 0) {
+            REPL_TRY(run_check(check, first, end, err));
+            first = end = i;
+        }
+        if (head->has_point)
+            end = i + 1;
+    }
+    return check->out->tree ? run_check(check, first, end, err) : REPL_SUCCESS;
+}
+
 /* --- the points ------------------------------------------------------------------------------ */
 
 /* Damage spreads to those that refer to what is damaged. One round does: a chunk's own bytes
@@ -307,7 +378,7 @@ static repl_result points_check(struct segments_check *check, struct repl_error 
         const struct repl_head *head = &c->segments[i].head;
         if (head->from_seq == 0 && head->part == 0)
             since_full = false;
-        since_full = since_full || unsound[i];
+        since_full = since_full || unsound[i] || check->senseless[i];
         while (point < c->point_count && c->points[point].point.seq < head->to_seq)
             out->point_affected[point++] = true; /* no segment ends in it */
         if (head->has_point && point < c->point_count && c->points[point].point.seq == head->to_seq)
@@ -341,16 +412,20 @@ repl_result repl_verify_history(const struct repl_verify_options *options,
                                .thread_end = coder_end,
                                .item_count = c->segment_count + c->supply_count};
     check.damaged = calloc(check.crew.item_count + 1, sizeof *check.damaged);
+    check.senseless = calloc(c->segment_count + 1, sizeof *check.senseless);
     repl_result result =
-        check.damaged == NULL
+        check.damaged == NULL || check.senseless == NULL
             ? repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", c->segment_count)
             : crew_run(&check.crew, err);
     if (repl_ok(result)) {
         chain_check(&check);
-        result = points_check(&check, err);
+        result = trees_check(&check, err);
     }
+    if (repl_ok(result))
+        result = points_check(&check, err);
     repl_buffer_fini(&check.references);
     free(check.damaged);
+    free(check.senseless);
     return result;
 }
 

@@ -1,6 +1,7 @@
 /*
  * Whether a history is whole: every segment against its digest, the chain,
- * every chunk that is referred to; and the site's replica against the history.
+ * every chunk that is referred to, whether a tree makes sense; and the site's
+ * replica against the history.
  */
 #ifndef REPL_AGENT_VERIFY_HISTORY_H
 #define REPL_AGENT_VERIFY_HISTORY_H
@@ -24,7 +25,9 @@ struct repl_verify_result {
     uint64_t segment_count, supply_count, bytes, reference_count;
     uint64_t damaged_count; /* segments and supplies that are not what they should be */
     uint64_t broken_links;
-    bool *point_affected; /* of each point of the catalogue; freed by fini */
+    bool tree;                            /* the volume is one: */
+    uint64_t tree_count, senseless_count; /* looked at as a whole; that make no sense */
+    bool *point_affected;                 /* of each point of the catalogue; freed by fini */
     uint64_t affected_count;
 };
 void repl_verify_result_fini(struct repl_verify_result *result);

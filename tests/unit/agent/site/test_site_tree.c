@@ -42,6 +42,7 @@ static void tree_end(struct build *b, struct list *list, bool has_point)
     repl_segment_builder_records(b->builder, list_next, list);
     build_end(b, has_point);
     repl_buffer_fini(&list->bytes);
+    list->at = 0;
 }
 
 static void space_fill(struct build *b)
@@ -395,7 +396,6 @@ static void every_byte_of_the_space_is_spoken_of(void **state)
     expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "says nothing about bytes 4096 to");
     build_fini(&b);
     /* Parts, of which one has all the names. */
-    list = (struct list){.at = 0};
     build_begin(&b, w, 0, 1, 0);
     space_fill(&b);
     tree_end(&b, &list, false);
@@ -405,7 +405,6 @@ static void every_byte_of_the_space_is_spoken_of(void **state)
     tree_end(&b, &list, true);
     build_commit(&b);
     /* The space grows by what nothing is said of. */
-    list = (struct list){.at = 0};
     w->size += REPL_PAGE_SIZE;
     build_begin(&b, w, 1, 2, 0);
     list_run(&list, 3, w->size - REPL_PAGE_SIZE, REPL_PAGE_SIZE, 0);
