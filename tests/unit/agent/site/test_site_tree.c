@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "recover/verify_history.h"
 #include "repl/view.h"
 #include "segment/tree_merge.h"
 #include "source/recover_job.h"
@@ -52,13 +53,13 @@ static void space_fill(struct build *b)
     build_data(b, b->w->size - b->w->size % MIB, b->w->size % MIB);
 }
 
-/* The top directory and one file, which is all of the space: point 1. */
-static void tree_seed(struct world *w)
+/* All there is, in a full that ends in the next point: the top directory and one file, which is all
+ * of the space. */
+static void tree_full(struct world *w)
 {
     struct build b;
     struct list list = {.at = 0};
-    hello(w);
-    build_begin(&b, w, 0, 1, 0);
+    build_begin(&b, w, 0, w->head.to_seq + 1, 0);
     space_fill(&b);
     list_node(&list, 2, tree_directory);
     list_name(&list, 2, "file", 3);
@@ -66,6 +67,12 @@ static void tree_seed(struct world *w)
     list_run(&list, 3, 0, w->size, 0);
     tree_end(&b, &list, true);
     build_commit(&b);
+}
+
+static void tree_seed(struct world *w)
+{
+    hello(w);
+    tree_full(w);
 }
 
 /* A rename, and nothing else. */
@@ -332,6 +339,70 @@ static void chunks_it_lacks_are_asked_for(void **state)
     history_free(&h);
 }
 
+static void note_finding(void *context, const char *text)
+{
+    snprintf(context, REPL_ERROR_TEXT_SIZE, "%s", text);
+}
+
+/* From the store, as repl verify does; finding has room for REPL_ERROR_TEXT_SIZE. */
+static void verify(struct world *w, struct repl_verify_result *result, char *finding)
+{
+    struct repl_origin_options origin_options = {.store = w->store};
+    struct repl_verify_options options = {
+        .threads = 2, .finding = note_finding, .context = finding};
+    const struct repl_segment *segment;
+    struct repl_origin *origin;
+    struct repl_error err = {0};
+    finding[0] = '\0';
+    site_stop(w);
+    must(repl_origin_open(&origin_options, "data", &origin, &err), &err);
+    must(repl_history_open(origin, &options.history, &err), &err);
+    bool readable = repl_history_segment(options.history, 0, &segment, &err).code != REPL_E_VERSION;
+    if (readable)
+        must(repl_verify_history(&options, result, &err), &err);
+    repl_history_close(options.history);
+    site_start(w);
+    if (!readable)
+        skip(); /* a history of trees is not read yet */
+}
+
+/* A tree is looked at where a full is followed by another, and at the end; what is wrong in one of
+ * them says nothing of the other. */
+static void its_history_is_verified(void **state)
+{
+    struct world *w = *state;
+    struct repl_verify_result result;
+    char finding[REPL_ERROR_TEXT_SIZE];
+    tree_seed(w);
+    rename_only(w, "file", "x");
+    verify(w, &result, finding);
+    assert_string_equal(finding, "");
+    assert_true(result.tree && result.tree_count == 1 && result.affected_count == 0);
+    repl_verify_result_fini(&result);
+    hello(w);
+    tree_full(w);
+    rename_only(w, "x", "y"); /* and "file" stays: two names */
+    verify(w, &result, finding);
+    assert_string_equal(finding, "");
+    assert_true(result.tree_count == 2 && result.senseless_count == 0);
+    repl_verify_result_fini(&result);
+    hello(w);
+    struct build b;
+    struct list list = {.at = 0};
+    build_begin(&b, w, 4, 5, 0);
+    list_node(&list, 3, (struct repl_node){.kind = REPL_NODE_GONE});
+    tree_end(&b, &list, true);
+    build_commit(&b);
+    verify(w, &result, finding);
+    assert_string_equal(finding, "the tree at point 5: a name in directory 2 leads to object 3, "
+                                 "which is not there");
+    assert_true(result.tree_count == 2 && result.senseless_count == 1);
+    assert_int_equal(result.damaged_count, 0);
+    assert_int_equal(result.affected_count, 3);
+    assert_true(!result.point_affected[1] && result.point_affected[2]);
+    repl_verify_result_fini(&result);
+}
+
 struct recovered {
     bool done;
     size_t count;
@@ -427,6 +498,7 @@ int main(void)
         TEST(a_configured_replica_is_refused_and_history_goes_on),
         TEST(a_volume_stays_what_it_is),
         TEST(chunks_it_lacks_are_asked_for),
+        TEST(its_history_is_verified),
         TEST(extents_are_those_of_the_space),
         TEST(every_byte_of_the_space_is_spoken_of),
     };
