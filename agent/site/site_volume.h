@@ -4,6 +4,7 @@
  * at a time. Private to site/.
  *
  *   site_volume.c   the queue of changes, the log, hello and report
+ *   site_status.c   how it fares
  *   site_load.c     a volume as it is found at a start
  *   site_intake.c   bytes of a request on their way into a staged file
  *   site_upload.c   a segment's arrival
