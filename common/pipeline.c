@@ -322,7 +322,7 @@ static int64_t ship_drain(struct repl_pipeline *p, int64_t now_ns)
 static bool may_read(const struct repl_pipeline *p)
 {
     return !p->stopping && !p->recovering && (p->greeted || p->state.sent_count == 0) &&
-           (!p->epoch.tracked || p->audit.base.completed_known);
+           (!p->audited || p->audit.base.completed_known);
 }
 
 static int64_t epoch_drain(struct repl_pipeline *p, int64_t now_ns)

@@ -176,11 +176,13 @@ struct repl_pipeline {
     /* the round */
     struct repl_round round;
     enum repl_after after;        /* when it has drained */
+    bool small;                   /* so few pages that the next one is worth opening at once */
     bool grouped;                 /* other volumes' rounds stand and fall with it */
     uint64_t point_changed_bytes; /* since the last point, all rounds together */
 
     /* its proof */
-    struct repl_audit audit; /* where there is a tracker */
+    bool audited;            /* there is a tracker, whose marks have to be proven */
+    struct repl_audit audit; /* where there is one */
     bool proven;
     unsigned busy_audits;
     bool comparing; /* everything is read since tracking is not trusted; until the next point */
@@ -239,6 +241,13 @@ void repl_pipeline_fini(struct repl_pipeline *p);
  * none. */
 bool repl_pipeline_track(struct repl_pipeline *p, const struct repl_track_record *record,
                          const char *cause);
+
+/* A tree whose changes are heard of; before the first next. Else each of its rounds looks for them
+ * everywhere, and has to end without any. */
+void repl_pipeline_watch(struct repl_pipeline *p);
+/* Changes of a tree may have been missed, and are looked for everywhere: DEGRADED, with the cause,
+ * until the next point. */
+void repl_pipeline_unsure(struct repl_pipeline *p, const char *cause, int64_t now_ns);
 
 /* A complete segment that an earlier run left in the spool, before the first next: the one that
  * follows the state's checkpoint, then each that follows the one before. digests: struct

@@ -16,9 +16,14 @@
 /* Audits without a verdict until the round counts as torn. */
 #define BUSY_MAX 3
 
-static bool is_tracked(const struct repl_pipeline *p)
+static bool is_audited(const struct repl_pipeline *p)
 {
-    return p->epoch.tracked;
+    return p->audited;
+}
+
+static bool is_tree(const struct repl_pipeline *p)
+{
+    return p->options.records != NULL;
 }
 
 static bool is_based(const struct repl_pipeline *p)
@@ -44,7 +49,7 @@ static void settle(struct repl_pipeline *p, enum repl_settle how)
 
 void repl_pipeline_settle_all(struct repl_pipeline *p)
 {
-    if (is_tracked(p))
+    if (is_audited(p))
         settle(p, REPL_SETTLE_ALL);
 }
 
@@ -56,7 +61,7 @@ void repl_pipeline_all_dirty(struct repl_pipeline *p)
 
 void repl_pipeline_note(struct repl_pipeline *p)
 {
-    if (is_tracked(p))
+    if (is_audited(p))
         settle(p, REPL_SETTLE_NONE);
 }
 
@@ -79,6 +84,21 @@ void repl_pipeline_resync(struct repl_pipeline *p, int64_t now_ns)
     repl_epoch_distrust(&p->epoch, true, now_ns);
 }
 
+void repl_pipeline_watch(struct repl_pipeline *p)
+{
+    p->epoch.tracked = true;
+}
+
+void repl_pipeline_unsure(struct repl_pipeline *p, const char *cause, int64_t now_ns)
+{
+    if (p->epoch.next_seq <= 1 || p->comparing)
+        return;
+    p->comparing = true;
+    p->degradations++;
+    snprintf(p->degraded_cause, sizeof p->degraded_cause, "%s", cause);
+    repl_pipeline_resync(p, now_ns);
+}
+
 void repl_pipeline_resync_end(struct repl_pipeline *p)
 {
     bool under_way = p->epoch.resync;
@@ -96,7 +116,7 @@ bool repl_pipeline_track(struct repl_pipeline *p, const struct repl_track_record
     static const struct repl_head none;
     bool based = record != NULL && record->base.completed_known != 0;
     bool older = based && repl_pipeline_place_of(&p->state, &record->head) < 0;
-    p->epoch.tracked = true;
+    p->epoch.tracked = p->audited = true;
     repl_audit_init(&p->audit, &p->options.audit, based && !older ? &record->base : NULL);
     if (based && !older) {
         p->settled_head = record->head;
@@ -125,7 +145,7 @@ static int place_believed(const struct repl_pipeline *p)
 {
     int acknowledged = (int)p->state.acknowledged_count;
     int settled =
-        is_tracked(p) && is_based(p) ? repl_pipeline_place_of(&p->state, &p->settled_head) : 0;
+        is_audited(p) && is_based(p) ? repl_pipeline_place_of(&p->state, &p->settled_head) : 0;
     return acknowledged > settled ? acknowledged : settled;
 }
 
@@ -137,13 +157,13 @@ void repl_pipeline_site_found(struct repl_pipeline *p, const struct repl_digest 
     int place = repl_pipeline_place_of(&p->state, head);
     if (place < 0 || place >= place_believed(p))
         return;
-    p->comparing = is_tracked(p);
+    p->comparing = is_audited(p);
     snprintf(p->degraded_cause, sizeof p->degraded_cause,
              "the site's history is shorter than it was; was it put back?");
     p->state.acknowledged_count = (uint32_t)place;
     p->state_due = true;
     repl_pipeline_site_point(p, &(struct repl_point){0});
-    p->full_wanted = p->options.records != NULL; /* what it has been told is not kept */
+    p->full_wanted = is_tree(p); /* what it has been told is not kept */
     repl_digest_table_forget(&p->table, 0, p->table.page_count);
     repl_pipeline_all_dirty(p);
     repl_pipeline_round_void(p, now_ns);
@@ -320,7 +340,7 @@ void repl_pipeline_round_void(struct repl_pipeline *p, int64_t now_ns)
 {
     p->round.is_void = true;
     p->checkpoint_void = true;
-    if (is_tracked(p))
+    if (is_audited(p) || is_tree(p))
         repl_epoch_distrust(&p->epoch, false, now_ns);
     else
         repl_pipeline_resync(p, now_ns);
@@ -353,7 +373,7 @@ bool repl_pipeline_is_unchanged(const struct repl_pipeline *p,
                                 const struct repl_write_counters *counters)
 {
     uint64_t pages = p->round.dirty.set_count + repl_round_parked_pages(&p->round);
-    bool tree_changed = p->options.records != NULL && (pages > 0 || repl_pipeline_has_records(p));
+    bool tree_changed = is_tree(p) && (pages > 0 || repl_pipeline_has_records(p));
     return !tree_changed && repl_epoch_is_unchanged(&p->epoch, counters, pages);
 }
 
@@ -370,13 +390,14 @@ void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
         round_none(p);
         return;
     }
-    bool tree = p->options.records != NULL, mark = tree && repl_pipeline_is_full(p);
-    if (tree ? mark && !p->full_marked : !is_tracked(p))
+    bool mark = is_tree(p) && repl_pipeline_is_full(p);
+    if (is_tree(p) ? mark && !p->full_marked : !is_audited(p))
         repl_round_set_all(&p->round); /* of a tree, what has changed is known */
     p->full_marked |= mark;
     uint64_t pages = p->round.dirty.set_count + repl_round_parked_pages(&p->round);
     repl_epoch_opened(&p->epoch, now_ns, counters, p->round.dirty.set_count);
-    repl_round_begin(&p->round, is_tracked(p) && pages <= p->options.parked_pages);
+    p->small = p->epoch.tracked && pages <= p->options.parked_pages;
+    repl_round_begin(&p->round, p->small && !is_tree(p));
     reading_over(p);
 }
 
@@ -401,18 +422,18 @@ void repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
         return;
     }
     enum repl_epoch_verdict verdict =
-        is_held(p) ? repl_epoch_closed(&p->epoch, now_ns, counters, p->round.parked, others_whole)
+        is_held(p) ? repl_epoch_closed(&p->epoch, now_ns, counters, p->small, others_whole)
                    : repl_epoch_spoilt(&p->epoch, now_ns);
     if (verdict != REPL_EPOCH_WHOLE) {
         follow(p, verdict, now_ns);
         return;
     }
     p->round.phase = REPL_ROUND_PROVING;
-    p->proven = !is_tracked(p);
+    p->proven = !is_audited(p);
     p->held_throughout = true;
     p->busy_audits = 0;
     resume(p);
-    if (is_tracked(p))
+    if (is_audited(p))
         audit_begin(p);
     prove_if_done(p, now_ns);
 }
@@ -464,7 +485,7 @@ static void prove_if_done(struct repl_pipeline *p, int64_t now_ns)
         follow(p, repl_epoch_spoilt(&p->epoch, now_ns), now_ns);
         return;
     }
-    p->round.phase = p->options.records != NULL ? REPL_ROUND_TELLING : REPL_ROUND_CUTTING;
+    p->round.phase = is_tree(p) ? REPL_ROUND_TELLING : REPL_ROUND_CUTTING;
     p->commit_due = p->round.phase == REPL_ROUND_CUTTING;
 }
 
@@ -557,7 +578,7 @@ void repl_pipeline_audited(struct repl_pipeline *p, const struct repl_audit_samp
 /* With nothing on its way, an agent that ends now leaves nothing to be read again. */
 void repl_pipeline_rest(struct repl_pipeline *p)
 {
-    if (is_tracked(p) && p->segments.oldest == NULL && p->round.batches_out == 0)
+    if (is_audited(p) && p->segments.oldest == NULL && p->round.batches_out == 0)
         settle(p, REPL_SETTLE_REST);
 }
 
@@ -568,7 +589,7 @@ static void point_reached(struct repl_pipeline *p, const struct repl_point *poin
     p->unchanged_until_ns = point->begin_ns;
     p->error.code = REPL_OK;
     p->comparing = false;
-    if (is_tracked(p))
+    if (is_audited(p))
         settle(p, REPL_SETTLE_REST);
 }
 
@@ -661,7 +682,7 @@ repl_result repl_pipeline_grow(struct repl_pipeline *p, uint64_t volume_size,
     p->state.volume_size = volume_size;
     p->state_due = true;
     p->epoch.at_point = false;
-    if (is_tracked(p))
+    if (is_audited(p))
         settle(p, REPL_SETTLE_ALL);
     return REPL_SUCCESS;
 }
@@ -671,7 +692,7 @@ repl_result repl_pipeline_grow(struct repl_pipeline *p, uint64_t volume_size,
 /* With the spool full nothing is opened: what changes is on the tracker's map, and stays there. */
 static bool may_open(const struct repl_pipeline *p)
 {
-    return !p->stopping && !p->recovering && !p->coalescing && (!is_tracked(p) || is_based(p)) &&
+    return !p->stopping && !p->recovering && !p->coalescing && (!is_audited(p) || is_based(p)) &&
            (p->hold == REPL_HOLD_ON || !repl_pipeline_spool_is_full(p));
 }
 

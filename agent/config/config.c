@@ -186,12 +186,12 @@ static repl_result check_volume_kind(const struct config_parser *parser)
                          : volume->path != NULL ? "a path"
                                                 : "an exclude",
                          tree ? "tree" : "block", tree ? "block" : "tree");
-    if (tree && (volume->quiesce != REPL_QUIESCE_WINDOW || volume->group != NULL))
-        return repl_fail(parser->err, REPL_E_USAGE,
-                         "%s:%u: [volume %s] is of kind tree, which is not %s yet: remove %s",
-                         parser->path, parser->section_line, volume->name,
-                         volume->group != NULL ? "cut together with others" : "frozen",
-                         volume->group != NULL ? "group" : "quiesce");
+    if (tree && volume->group != NULL)
+        return repl_fail(
+            parser->err, REPL_E_USAGE,
+            "%s:%u: [volume %s] is of kind tree, which is not cut together with others "
+            "yet: remove group",
+            parser->path, parser->section_line, volume->name);
     return REPL_SUCCESS;
 }
 

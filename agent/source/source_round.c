@@ -353,15 +353,16 @@ void volume_quiesce(struct repl_source_volume *v)
     int64_t interval_ms = v->pipeline.options.interval_ns / 1000000;
     int64_t window_ms = interval_ms < REPL_GUARD_LONGEST_MS ? interval_ms : REPL_GUARD_LONGEST_MS;
     v->holding = true;
-    repl_hold_begin(v->hold, &(struct repl_hold_options){
-                                 .device = v->device.number,
-                                 .volume = config->name,
-                                 .freeze = freeze,
-                                 .budget_ms = freeze ? config->freeze_budget_ms : window_ms,
-                                 .pre_command = config->pre_command,
-                                 .post_command = config->post_command,
-                                 .command_timeout_ms = config->command_timeout_ms,
-                             });
+    repl_hold_begin(v->hold,
+                    &(struct repl_hold_options){
+                        .device = v->tree != NULL ? repl_tree_device(v->tree) : v->device.number,
+                        .volume = config->name,
+                        .freeze = freeze,
+                        .budget_ms = freeze ? config->freeze_budget_ms : window_ms,
+                        .pre_command = config->pre_command,
+                        .post_command = config->post_command,
+                        .command_timeout_ms = config->command_timeout_ms,
+                    });
 }
 
 void volume_resume(struct repl_source_volume *v)

@@ -5,12 +5,17 @@
  * copy is of the tree as it was all that time.
  */
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 
+#include "control/control.h"
 #include "source/source_volume_internal.h"
 #include "source/tree/tree_places.h"
+
+#define LISTEN_NS (INT64_C(100) * 1000000) /* between two looks at what there is to hear */
 
 /* --- opening --------------------------------------------------------------------------------- */
 
@@ -51,6 +56,55 @@ repl_result volume_tree_open(struct repl_source_volume *v, struct repl_error *er
     if (!repl_ok(result))
         repl_state_dir_close(&v->dir);
     return result;
+}
+
+/* --- listening ------------------------------------------------------------------------------- */
+
+static void listen_again(struct repl_timer *timer)
+{
+    struct repl_source_volume *v = timer->context;
+    repl_poll_start(v->options.loop, &v->tree_poll, repl_tree_watch_fd_of(v->tree), POLLIN);
+}
+
+static repl_result hear(struct repl_source_volume *v, struct repl_error *err)
+{
+    return v->tree_comparing ? REPL_SUCCESS : repl_tree_hear(v->tree, err);
+}
+
+/* The queue has room for many events, and in it those that say the same become one. */
+static void heard(struct repl_poll *poll, unsigned events)
+{
+    struct repl_source_volume *v = poll->context;
+    struct repl_error err;
+    (void)events;
+    repl_poll_stop(poll);
+    repl_timer_arm(v->options.loop, &v->tree_timer, repl_now_mono_ns() + LISTEN_NS);
+    if (!repl_ok(hear(v, &err)))
+        volume_fail(v, &err);
+}
+
+void volume_tree_start(struct repl_source_volume *v)
+{
+    if (v->tree == NULL)
+        return;
+    v->tree_poll = (struct repl_poll){.ready = heard, .context = v};
+    v->tree_timer = (struct repl_timer){.fire = listen_again, .context = v};
+    if (repl_tree_is_watched(v->tree))
+        listen_again(&v->tree_timer);
+    else
+        repl_log(LOG_WARNING,
+                 "volume %s: changes are not heard of, each round looks at every "
+                 "name: %s",
+                 volume_name(v), repl_tree_unwatched(v->tree));
+}
+
+void volume_tree_cancel(struct repl_source_volume *v)
+{
+    if (v->tree == NULL)
+        return;
+    repl_tree_stop(v->tree);
+    repl_timer_cancel(&v->tree_timer);
+    repl_poll_stop(&v->tree_poll);
 }
 
 void volume_tree_close(struct repl_source_volume *v)
@@ -96,7 +150,8 @@ static bool job_over(struct repl_source_volume *v)
 
 static struct repl_write_counters counters_now(const struct repl_source_volume *v)
 {
-    return (struct repl_write_counters){.sectors_written = v->tree_changes};
+    return (struct repl_write_counters){.sectors_written = v->tree_changes,
+                                        .marks = v->tree_changes};
 }
 
 static repl_result found_take(struct repl_source_volume *v, struct repl_error *err)
@@ -156,7 +211,21 @@ void volume_tree_round_open(struct repl_source_volume *v)
 {
     if (v->tree_out || v->tree_gathered)
         return; /* and what that finds opens the round */
+    struct repl_error err;
     v->tree_begin_ns = repl_now_wall_ns();
+    if (!repl_ok(hear(v, &err))) {
+        volume_fail(v, &err);
+        return;
+    }
+    if (repl_tree_is_idle(v->tree) && !repl_pipeline_is_full(&v->pipeline)) {
+        const struct repl_write_counters counters = counters_now(v);
+        repl_pipeline_opened(&v->pipeline, v->tree_begin_ns, &counters, false);
+        return;
+    }
+    if (repl_tree_is_watched(v->tree) && repl_tree_is_unsure(v->tree))
+        repl_pipeline_unsure(&v->pipeline,
+                             "changes may not have been heard of: all names are looked at",
+                             v->tree_begin_ns);
     repl_tree_gather_begin(v->tree, repl_pipeline_is_full(&v->pipeline));
     job_start(v, gather_work, gather_done);
 }
@@ -170,6 +239,7 @@ static void same_work(struct repl_job *job)
 static void same_done(struct repl_job *job)
 {
     struct repl_source_volume *v = job->context;
+    v->tree_comparing = false;
     if (!job_over(v))
         return;
     v->tree_changes += !v->tree_same;
@@ -180,6 +250,12 @@ static void same_done(struct repl_job *job)
 
 void volume_tree_round_close(struct repl_source_volume *v)
 {
+    struct repl_error err;
+    if (!repl_ok(hear(v, &err))) {
+        volume_fail(v, &err);
+        return;
+    }
+    v->tree_comparing = true;
     job_start(v, same_work, same_done);
 }
 

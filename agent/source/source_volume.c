@@ -92,8 +92,7 @@ static void volume_close(struct repl_source_volume *v)
     repl_timer_cancel(&v->fail_timer);
     if (v->coalesce != NULL)
         repl_coalesce_job_cancel(v->coalesce);
-    if (v->tree != NULL)
-        repl_tree_stop(v->tree);
+    volume_tree_cancel(v);
     volume_rounds_cancel(v);
     volume_link_cancel(v);
     volume_close_if_drained(v);
@@ -477,6 +476,8 @@ static repl_result pipeline_open(struct repl_source_volume *v, struct repl_error
         result = spool_take_over(v, err);
     if (repl_ok(result)) {
         volume_tracker_start(v);
+        if (v->tree != NULL && repl_tree_is_watched(v->tree))
+            repl_pipeline_watch(&v->pipeline);
         result = grown_follow(v, err);
     }
     if (!repl_ok(result)) {
@@ -597,6 +598,7 @@ static void open_done(struct repl_job *job)
     v->rate_bytes = 0;
     v->rate = 0;
     open_log(v);
+    volume_tree_start(v);
     repl_timer_arm(v->options.loop, &v->report_timer, repl_now_mono_ns() + REPL_SECOND_NS);
     volume_pump(v);
 }

@@ -106,6 +106,9 @@ struct repl_source_volume {
     bool tree_gathered; /* and what it found waits for the checkpoint that is under way */
     struct repl_tree_found tree_found;
     bool tree_same;
+    bool tree_comparing; /* what has been heard is being looked through: not added to */
+    struct repl_poll tree_poll;
+    struct repl_timer tree_timer; /* until when it is not listened: many events become one */
     int64_t tree_begin_ns;
     uint64_t tree_changes; /* seen since it was opened: what its rounds are compared by */
     repl_result tree_result;
@@ -195,6 +198,9 @@ void volume_tree_close(struct repl_source_volume *v);
 void volume_tree_records(struct repl_source_volume *v, struct repl_pipeline_records *out);
 void volume_tree_round_open(struct repl_source_volume *v);
 void volume_tree_round_close(struct repl_source_volume *v);
+/* Begins to listen; ends. */
+void volume_tree_start(struct repl_source_volume *v);
+void volume_tree_cancel(struct repl_source_volume *v);
 /* A checkpoint is over: what was found may be taken over now. */
 void volume_tree_follow(struct repl_source_volume *v);
 /* Reads a batch; done goes on with it on the loop's thread. */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statfs.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/ensure.h"
@@ -38,7 +39,14 @@ struct repl_tree {
     struct repl_tree_news heard;
     bool full; /* the next segment that takes records belongs to a full */
     struct repl_tree_records records;
-    bool pending;        /* something is, under the present stamp */
+    struct repl_tree_watch *watch; /* NULL: unwatched says why */
+    char unwatched[256];
+    struct repl_tree_heard heard_since; /* the last gather was begun */
+    struct repl_tree_heard hearing;     /* what the gather goes by */
+    struct repl_buffer touched;         /* by the last gather: uint64_t each */
+    bool scanned;                       /* all of it, since it is watched */
+    bool scanning;                      /* the gather does */
+    bool pending;                       /* something is, under the present stamp */
     bool content_unsure; /* since the start: what is pending of contents has to be read */
 };
 
@@ -89,6 +97,12 @@ static repl_result parts_open(struct repl_tree *tree, const struct repl_tree_opt
     REPL_TRY(repl_tree_root_open(options->path, &tree->root, err));
     REPL_TRY(repl_tree_exclude_new(options->exclude, &tree->exclude, err));
     REPL_TRY(repl_tree_index_open(&index, &tree->index, err));
+    struct repl_error why;
+    if (!repl_ok(repl_tree_watch_open(&tree->root, &tree->watch, &why))) {
+        tree->watch = NULL;
+        snprintf(tree->unwatched, sizeof tree->unwatched, "%.*s", (int)sizeof tree->unwatched - 1,
+                 why.text);
+    }
     return index_begin(tree, options->space_size, err);
 }
 
@@ -115,6 +129,10 @@ void repl_tree_close(struct repl_tree *tree)
     if (tree == NULL)
         return;
     repl_tree_records_end(&tree->records);
+    repl_tree_watch_close(tree->watch);
+    repl_tree_heard_fini(&tree->heard_since);
+    repl_tree_heard_fini(&tree->hearing);
+    repl_buffer_fini(&tree->touched);
     repl_tree_index_close(tree->index);
     repl_tree_exclude_fini(&tree->exclude);
     repl_tree_root_close(&tree->root);
@@ -134,6 +152,47 @@ uint64_t repl_tree_space_size(const struct repl_tree *tree)
 bool repl_tree_full_wanted(const struct repl_tree *tree)
 {
     return repl_tree_meta(tree->index)->full_wanted;
+}
+
+/* --- what is heard --------------------------------------------------------------------------- */
+
+bool repl_tree_is_watched(const struct repl_tree *tree)
+{
+    return tree->watch != NULL;
+}
+
+const char *repl_tree_unwatched(const struct repl_tree *tree)
+{
+    return tree->unwatched;
+}
+
+int repl_tree_watch_fd_of(const struct repl_tree *tree)
+{
+    return tree->watch != NULL ? repl_tree_watch_fd(tree->watch) : -1;
+}
+
+repl_result repl_tree_hear(struct repl_tree *tree, struct repl_error *err)
+{
+    if (tree->watch == NULL)
+        return REPL_SUCCESS;
+    return repl_tree_watch_drain(tree->watch, &tree->heard_since, err);
+}
+
+bool repl_tree_is_unsure(const struct repl_tree *tree)
+{
+    return !tree->scanned || tree->heard_since.lost;
+}
+
+bool repl_tree_is_idle(const struct repl_tree *tree)
+{
+    const struct repl_tree_news *news = &tree->news;
+    return tree->watch != NULL && !repl_tree_is_unsure(tree) && tree->heard_since.count == 0 &&
+           !tree->content_unsure && news->settled == 0 && news->again == UINT64_MAX && !news->full;
+}
+
+dev_t repl_tree_device(const struct repl_tree *tree)
+{
+    return makedev(tree->root.device_major, tree->root.device_minor);
 }
 
 /* --- a round --------------------------------------------------------------------------------- */
@@ -230,17 +289,35 @@ void repl_tree_gather_begin(struct repl_tree *tree, bool full)
     tree->full = full;
     tree->heard = tree->news;
     tree->news = (struct repl_tree_news){.again = UINT64_MAX};
+    repl_tree_heard_fini(&tree->hearing);
+    tree->hearing = tree->heard_since;
+    tree->heard_since = (struct repl_tree_heard){0};
+    tree->scanning = !tree->scanned || tree->hearing.lost;
+    tree->scanned = false; /* until it has come to its end */
+}
+
+static repl_result changes_find(struct repl_tree *tree, struct repl_tree_found *found,
+                                struct repl_error *err)
+{
+    const struct repl_tree_scan_options options = scan_options(tree);
+    if (tree->scanning)
+        return repl_tree_scan(&options, found, err);
+    return repl_tree_follow(&options, &tree->hearing, found, err);
 }
 
 repl_result repl_tree_gather(struct repl_tree *tree, struct repl_tree_found *found,
                              struct repl_error *err)
 {
     atomic_store(&tree->torn, false);
-    const struct repl_tree_scan_options options = scan_options(tree);
     REPL_TRY(root_check(tree, err));
     REPL_TRY(news_follow(tree, err));
-    REPL_TRY(repl_tree_scan(&options, found, err));
-    return pending_look(tree, found, err);
+    REPL_TRY(changes_find(tree, found, err));
+    REPL_TRY(pending_look(tree, found, err));
+    repl_buffer_fini(&tree->touched);
+    tree->touched = found->touched;
+    found->touched = (struct repl_buffer){0};
+    tree->scanned = tree->watch != NULL;
+    return REPL_SUCCESS;
 }
 
 repl_result repl_tree_is_same(struct repl_tree *tree, bool *same, struct repl_error *err)
@@ -249,7 +326,12 @@ repl_result repl_tree_is_same(struct repl_tree *tree, bool *same, struct repl_er
     *same = false;
     if (atomic_load(&tree->torn))
         return REPL_SUCCESS;
-    return repl_tree_scan_is_same(&options, same, err);
+    if (tree->watch == NULL)
+        return repl_tree_scan_is_same(&options, same, err);
+    REPL_TRY(repl_tree_follow_is_same(&options, &tree->heard_since, &tree->touched, same, err));
+    if (*same) /* it was about something else */
+        repl_tree_heard_fini(&tree->heard_since);
+    return REPL_SUCCESS;
 }
 
 /* --- reading --------------------------------------------------------------------------------- */

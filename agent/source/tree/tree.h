@@ -7,6 +7,8 @@
 #ifndef REPL_AGENT_TREE_H
 #define REPL_AGENT_TREE_H
 
+#include <sys/types.h>
+
 #include "source/tree/tree_scan.h"
 
 struct repl_tree;
@@ -35,11 +37,27 @@ uint64_t repl_tree_space_size(const struct repl_tree *tree);
  * begin a full. */
 bool repl_tree_full_wanted(const struct repl_tree *tree);
 
+/* --- what is heard of it: on the loop's thread ------------------------------------------------ */
+
+/* Whether changes are heard of; why not. Else each round looks at every name. */
+bool repl_tree_is_watched(const struct repl_tree *tree);
+const char *repl_tree_unwatched(const struct repl_tree *tree);
+/* Readable when there is something to hear; -1: nothing ever is. */
+int repl_tree_watch_fd_of(const struct repl_tree *tree);
+/* Hears what there is, while nothing runs on a worker but reading. */
+REPL_RESULT repl_tree_hear(struct repl_tree *tree, struct repl_error *err);
+/* A gather would find nothing to do. */
+bool repl_tree_is_idle(const struct repl_tree *tree);
+/* The device that the filesystem is on, to be frozen. */
+dev_t repl_tree_device(const struct repl_tree *tree);
+/* All that was heard since the last scan may not be all there was. */
+bool repl_tree_is_unsure(const struct repl_tree *tree);
+
 /* --- a round: on a worker, one call at a time ------------------------------------------------ */
 
 /* First, on the loop's thread. full: the next segment that takes records belongs to a full. */
 void repl_tree_gather_begin(struct repl_tree *tree, bool full);
-/* Looks for what has changed. */
+/* Looks for what has changed: where something was heard of, or everywhere. */
 REPL_RESULT repl_tree_gather(struct repl_tree *tree, struct repl_tree_found *found,
                              struct repl_error *err);
 /* Whether nothing has changed since, and all that was read in between is of one state. */

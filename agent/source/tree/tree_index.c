@@ -18,7 +18,8 @@
 #define MAP_SIZE (UINT64_C(1) << 38)
 
 static const char *const table_names[REPL_TREE_TABLES] = {
-    "meta", "object", "handle", "name", "attribute", "extent", "block", "piece", "free", "pending",
+    "meta",   "object", "handle", "inode", "name",    "attribute",
+    "extent", "block",  "piece",  "free",  "pending",
 };
 
 struct repl_tree_index {
@@ -373,7 +374,7 @@ void repl_tree_abort(struct repl_tree_txn *txn)
 
 /* Followed by the handle and the target. */
 struct object_row {
-    uint8_t kind, mount;
+    uint8_t kind, mount : 1, racy : 1;
     uint16_t mode;
     uint32_t uid, gid, major, minor, flags, project, links;
     uint32_t handle_size, target_size;
@@ -427,6 +428,7 @@ static bool object_decode(const MDB_val *value, struct repl_tree_object *out)
     out->hash = row.hash;
     out->links = row.links;
     out->mount = row.mount != 0;
+    out->racy = row.racy != 0;
     return true;
 }
 
@@ -449,6 +451,7 @@ repl_result repl_tree_object_put(struct repl_tree_txn *txn, const struct repl_tr
 {
     const struct object_row row = {.kind = (uint8_t)o->node.kind,
                                    .mount = o->mount,
+                                   .racy = o->racy,
                                    .mode = o->node.mode,
                                    .uid = o->node.uid,
                                    .gid = o->node.gid,
@@ -476,18 +479,60 @@ repl_result repl_tree_object_put(struct repl_tree_txn *txn, const struct repl_tr
                          sizeof row + row.handle_size + row.target_size, err);
 }
 
+static repl_result number_find(struct repl_tree_txn *txn, enum repl_tree_table table,
+                               const struct repl_tree_key *key, uint64_t *object,
+                               struct repl_error *err)
+{
+    MDB_val value;
+    bool found;
+    *object = 0;
+    REPL_TRY(repl_tree_get(txn, table, key, &value, &found, err));
+    if (found && value.mv_size == 8)
+        *object = repl_tree_key_read(value.mv_data);
+    return REPL_SUCCESS;
+}
+
 repl_result repl_tree_object_find(struct repl_tree_txn *txn, const struct repl_tree_handle *handle,
                                   uint64_t *object, struct repl_error *err)
 {
     struct repl_tree_key key;
-    MDB_val value;
-    bool found;
-    *object = 0;
     handle_key(handle, &key);
-    REPL_TRY(repl_tree_get(txn, REPL_TREE_HANDLE, &key, &value, &found, err));
-    if (found && value.mv_size == 8)
-        *object = repl_tree_key_read(value.mv_data);
-    return REPL_SUCCESS;
+    return number_find(txn, REPL_TREE_HANDLE, &key, object, err);
+}
+
+repl_result repl_tree_inode_find(struct repl_tree_txn *txn, uint64_t inode, uint64_t *object,
+                                 struct repl_error *err)
+{
+    struct repl_tree_key key;
+    object_key(inode, &key);
+    return number_find(txn, REPL_TREE_INODE, &key, object, err);
+}
+
+repl_result repl_tree_object_identify(struct repl_tree_txn *txn, const struct repl_tree_object *o,
+                                      struct repl_error *err)
+{
+    struct repl_tree_key key, number;
+    object_key(o->object, &number);
+    handle_key(&o->handle, &key);
+    REPL_TRY(repl_tree_put(txn, REPL_TREE_HANDLE, &key, number.bytes, number.size, err));
+    object_key(o->inode, &key);
+    return o->mount ? REPL_SUCCESS
+                    : repl_tree_put(txn, REPL_TREE_INODE, &key, number.bytes, number.size, err);
+}
+
+repl_result repl_tree_object_del(struct repl_tree_txn *txn, const struct repl_tree_object *o,
+                                 struct repl_error *err)
+{
+    struct repl_tree_key key;
+    uint64_t other; /* that has its inode by now */
+    handle_key(&o->handle, &key);
+    REPL_TRY(repl_tree_del(txn, REPL_TREE_HANDLE, &key, err));
+    REPL_TRY(repl_tree_inode_find(txn, o->inode, &other, err));
+    object_key(o->inode, &key);
+    if (other == o->object && !o->mount)
+        REPL_TRY(repl_tree_del(txn, REPL_TREE_INODE, &key, err));
+    object_key(o->object, &key);
+    return repl_tree_del(txn, REPL_TREE_OBJECT, &key, err);
 }
 
 void repl_tree_name_key(uint64_t directory, const char *name, size_t size,
@@ -503,14 +548,8 @@ repl_result repl_tree_name_get(struct repl_tree_txn *txn, uint64_t directory, co
                                size_t size, uint64_t *child, struct repl_error *err)
 {
     struct repl_tree_key key;
-    MDB_val value;
-    bool found;
-    *child = 0;
     repl_tree_name_key(directory, name, size, &key);
-    REPL_TRY(repl_tree_get(txn, REPL_TREE_NAME, &key, &value, &found, err));
-    if (found && value.mv_size == 8)
-        *child = repl_tree_key_read(value.mv_data);
-    return REPL_SUCCESS;
+    return number_find(txn, REPL_TREE_NAME, &key, child, err);
 }
 
 /* --- pending --------------------------------------------------------------------------------- */

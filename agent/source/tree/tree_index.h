@@ -5,6 +5,7 @@
  *
  *   object     number -> what it is (struct repl_tree_object)
  *   handle     file handle (inode and generation) -> number
+ *   inode      inode number -> number
  *   name       directory, XXH3 of the name, name -> number
  *   attribute  number -> its extended attributes
  *   extent     number, offset -> where in the space that range of the file lies, or a hole
@@ -37,6 +38,7 @@ enum repl_tree_table {
     REPL_TREE_META,
     REPL_TREE_OBJECT,
     REPL_TREE_HANDLE,
+    REPL_TREE_INODE,
     REPL_TREE_NAME,
     REPL_TREE_ATTRIBUTE,
     REPL_TREE_EXTENT,
@@ -71,6 +73,7 @@ struct repl_tree_object {
     uint64_t inode;
     uint64_t parent, hash; /* one of its names: the directory, and XXH3 of the name */
     uint32_t links;        /* names that lead to it here */
+    bool racy;             /* it was changed in the very moment it was looked at: look again */
     bool mount;            /* something is mounted on it: what is below is not looked at */
     struct repl_tree_handle handle;
     char target[REPL_TARGET_MAX];
@@ -164,6 +167,15 @@ REPL_RESULT repl_tree_object_put(struct repl_tree_txn *txn, const struct repl_tr
 /* *object: 0 if there is none with this handle. */
 REPL_RESULT repl_tree_object_find(struct repl_tree_txn *txn, const struct repl_tree_handle *handle,
                                   uint64_t *object, struct repl_error *err);
+/* *object: 0 if there is none with this inode number. */
+REPL_RESULT repl_tree_inode_find(struct repl_tree_txn *txn, uint64_t inode, uint64_t *object,
+                                 struct repl_error *err);
+/* Whose handle and inode number these are; object_put does not say so. */
+REPL_RESULT repl_tree_object_identify(struct repl_tree_txn *txn,
+                                      const struct repl_tree_object *object,
+                                      struct repl_error *err);
+REPL_RESULT repl_tree_object_del(struct repl_tree_txn *txn, const struct repl_tree_object *object,
+                                 struct repl_error *err);
 /* *child: 0 if the directory has no such name. */
 REPL_RESULT repl_tree_name_get(struct repl_tree_txn *txn, uint64_t directory, const char *name,
                                size_t size, uint64_t *child, struct repl_error *err);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -44,11 +45,7 @@ static repl_result number_find(struct repl_tree_changes *c, struct repl_tree_obj
     bool root = object->handle.size == c->root->handle.size && !object->mount &&
                 memcmp(object->handle.bytes, c->root->handle.bytes, object->handle.size) == 0;
     object->object = root ? REPL_OBJECT_ROOT : meta->next_object++;
-    struct repl_tree_key key = {0}, number = {0};
-    repl_tree_key_bytes(&key, &object->handle.type, sizeof object->handle.type);
-    repl_tree_key_bytes(&key, object->handle.bytes, object->handle.size);
-    repl_tree_key_u64(&number, object->object);
-    return repl_tree_put(&c->txn, REPL_TREE_HANDLE, &key, number.bytes, number.size, err);
+    return repl_tree_object_identify(&c->txn, object, err);
 }
 
 static repl_result content_follow(struct repl_tree_changes *c, int path_fd,
@@ -76,7 +73,7 @@ repl_result repl_tree_object_follow(struct repl_tree_changes *c, int fd,
     struct repl_tree_object before;
     bool attributes_changed = false;
     *object = (struct repl_tree_object){0};
-    REPL_TRY(repl_tree_object_read(c->root, fd, object, err));
+    REPL_TRY(repl_tree_object_read(c->root, fd, c->settle, object, err));
     REPL_TRY(number_find(c, object, &before, err));
     bool is_new = before.node.kind == REPL_NODE_GONE;
     if (!is_new) {
@@ -188,6 +185,13 @@ static uint64_t nameless_at(const struct repl_tree_changes *c, size_t i)
     return object;
 }
 
+/* One that is open somewhere can be found by its handle, and is gone all the same. */
+static bool has_links(int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 && status.st_nlink > 0;
+}
+
 repl_result repl_tree_nameless_look(struct repl_tree_changes *c, bool *hidden,
                                     struct repl_error *err)
 {
@@ -200,8 +204,8 @@ repl_result repl_tree_nameless_look(struct repl_tree_changes *c, bool *hidden,
         if (!found || o.links > 0 || o.mount)
             continue;
         repl_result result = repl_tree_handle_open(c->root, &o.handle, O_PATH, &fd, err);
-        *hidden = repl_ok(result);
-        if (*hidden)
+        *hidden = repl_ok(result) && has_links(fd);
+        if (repl_ok(result))
             close(fd);
         else if (result.code != REPL_E_MISSING)
             return result;
@@ -237,14 +241,8 @@ static repl_result names_drop(struct repl_tree_changes *c, uint64_t directory,
 static repl_result object_drop(struct repl_tree_changes *c, const struct repl_tree_object *o,
                                struct repl_error *err)
 {
-    struct repl_tree_key key = {0};
-    repl_tree_key_bytes(&key, &o->handle.type, sizeof o->handle.type);
-    repl_tree_key_bytes(&key, o->handle.bytes, o->handle.size);
-    REPL_TRY(repl_tree_del(&c->txn, REPL_TREE_HANDLE, &key, err));
     REPL_TRY(repl_tree_content_drop(&c->txn, o->object, c->pages, err));
-    key = (struct repl_tree_key){0};
-    repl_tree_key_u64(&key, o->object);
-    REPL_TRY(repl_tree_del(&c->txn, REPL_TREE_OBJECT, &key, err));
+    REPL_TRY(repl_tree_object_del(&c->txn, o, err));
     if (o->node.kind == REPL_NODE_DIRECTORY)
         REPL_TRY(names_drop(c, o->object, err));
     return note(c, o->object, REPL_TREE_PENDING_NODE, NULL, 0, err);

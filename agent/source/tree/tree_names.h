@@ -12,7 +12,8 @@
 struct repl_tree_changes {
     struct repl_tree_txn txn;
     const struct repl_tree_root *root;
-    bool full; /* nothing is noted as pending */
+    bool full;   /* nothing is noted as pending */
+    bool settle; /* what changed just now is waited for */
     struct repl_buffer *pages;
     struct repl_buffer nameless;         /* uint64_t: have lost a name, their last one perhaps */
     struct repl_buffer attributes, data; /* scratch */

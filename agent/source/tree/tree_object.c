@@ -182,27 +182,35 @@ static void flags_read(int path_fd, struct repl_node *node)
 }
 
 /* A change within the tick of the ctime would leave it as it is. */
-static repl_result settled_status(int fd, struct statx *status, struct repl_error *err)
+static int64_t settles_in(const struct statx *status)
 {
-    for (int tries = 0; tries < 3; tries++) {
-        struct timespec now;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    int64_t age_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec - time_ns(&status->stx_ctime);
+    return age_ns < 0 || age_ns >= TICK_NS ? 0 : TICK_NS - age_ns;
+}
+
+static repl_result status_read(int fd, bool settle, struct statx *status, bool *racy,
+                               struct repl_error *err)
+{
+    for (int tries = settle ? 3 : 1; tries > 0; tries--) {
         if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, status) != 0)
             return repl_fail_errno(err, code_of(errno), errno, "statx");
-        clock_gettime(CLOCK_REALTIME, &now);
-        int64_t age_ns =
-            now.tv_sec * INT64_C(1000000000) + now.tv_nsec - time_ns(&status->stx_ctime);
-        if (age_ns < 0 || age_ns >= TICK_NS)
+        int64_t wait_ns = settles_in(status);
+        *racy = wait_ns > 0;
+        if (!*racy)
             break;
-        nanosleep(&(struct timespec){.tv_nsec = TICK_NS - age_ns}, NULL);
+        if (settle)
+            nanosleep(&(struct timespec){.tv_nsec = wait_ns}, NULL);
     }
     return REPL_SUCCESS;
 }
 
-repl_result repl_tree_object_read(const struct repl_tree_root *root, int fd,
+repl_result repl_tree_object_read(const struct repl_tree_root *root, int fd, bool settle,
                                   struct repl_tree_object *out, struct repl_error *err)
 {
     struct statx status;
-    REPL_TRY(settled_status(fd, &status, err));
+    REPL_TRY(status_read(fd, settle, &status, &out->racy, err));
     node_of(&status, &out->node);
     out->ctime_ns = time_ns(&status.stx_ctime);
     out->inode = status.stx_ino;

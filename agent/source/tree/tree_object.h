@@ -37,8 +37,9 @@ REPL_RESULT repl_tree_handle_open(const struct repl_tree_root *root,
                                   const struct repl_tree_handle *handle, int flags, int *fd,
                                   struct repl_error *err);
 /* Fills node, ctime, inode, mount, handle and target of *out. A change that falls into the same
- * moment of the kernel's clock as the ctime would not show: what changed just now is waited for. */
-REPL_RESULT repl_tree_object_read(const struct repl_tree_root *root, int fd,
+ * moment of the kernel's clock as the ctime would not show: with settle, what changed just now is
+ * waited for, else it is racy. */
+REPL_RESULT repl_tree_object_read(const struct repl_tree_root *root, int fd, bool settle,
                                   struct repl_tree_object *out, struct repl_error *err);
 /* The attributes, as they are kept: for each, by name, one byte of length of the name, four of the
  * value's, eight for its place in the space (zeros here), name, value. */

@@ -2,7 +2,7 @@
  * Directories are opened by their handles, one at a time, from a stack of
  * numbers: neither the depth of the tree nor the length of a path matters.
  */
-#include "source/tree/tree_scan.h"
+#include "source/tree/tree_scan_internal.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "base/hash.h"
-#include "source/tree/tree_names.h"
 
 /* A transaction keeps what it has changed in memory until it is committed. */
 #define CHANGES_PER_COMMIT 8192u
@@ -21,29 +20,21 @@
 /* Directories that are moved while they are looked for are looked for so often. */
 #define PASSES_MAX 3
 
-struct scan {
-    const struct repl_tree_scan_options *options;
-    struct repl_tree_changes changes;
-    struct repl_tree_found *found; /* NULL: only compared, and */
-    bool differs;                  /* this is the result */
-    struct repl_buffer stack;      /* uint64_t: directories to be read */
-    struct repl_buffer listed; /* uint64_t: hashes of the names of one, sorted once it is read */
-    uint64_t committed;        /* changes.count then */
-};
-
 void repl_tree_found_fini(struct repl_tree_found *found)
 {
     repl_buffer_fini(&found->pages);
+    repl_buffer_fini(&found->touched);
+    *found = (struct repl_tree_found){0};
 }
 
 /* A difference. False: there is no need to go on. */
-static bool differs(struct scan *s)
+static bool differs(struct repl_tree_scan *s)
 {
     s->differs = true;
     return s->found != NULL;
 }
 
-static repl_result commit_some(struct scan *s, struct repl_error *err)
+repl_result repl_tree_scan_commit_some(struct repl_tree_scan *s, struct repl_error *err)
 {
     if (s->found == NULL || s->changes.count - s->committed < CHANGES_PER_COMMIT)
         return REPL_SUCCESS;
@@ -52,12 +43,12 @@ static repl_result commit_some(struct scan *s, struct repl_error *err)
     return repl_tree_begin(s->options->index, true, &s->changes.txn, err);
 }
 
-static repl_result push(struct scan *s, uint64_t directory, struct repl_error *err)
+static repl_result push(struct repl_tree_scan *s, uint64_t directory, struct repl_error *err)
 {
     return repl_buffer_append(&s->stack, &directory, sizeof directory, err);
 }
 
-static bool pop(struct scan *s, uint64_t *directory)
+static bool pop(struct repl_tree_scan *s, uint64_t *directory)
 {
     if (s->stack.size == 0)
         return false;
@@ -70,13 +61,14 @@ static bool pop(struct scan *s, uint64_t *directory)
 
 static bool is_same(const struct repl_tree_object *o, const struct repl_tree_glance *now)
 {
-    return o->inode == now->inode && o->ctime_ns == now->ctime_ns && o->mount == now->mount &&
-           (o->node.kind != REPL_NODE_FILE || o->node.size == now->size);
+    return !o->racy && o->inode == now->inode && o->ctime_ns == now->ctime_ns &&
+           o->mount == now->mount && (o->node.kind != REPL_NODE_FILE || o->node.size == now->size);
 }
 
 /* Another one than was known, or another state of it. */
-static repl_result name_follow(struct scan *s, uint64_t directory, int fd, const char *name,
-                               struct repl_tree_object *object, struct repl_error *err)
+static repl_result name_follow(struct repl_tree_scan *s, uint64_t directory, int fd,
+                               const char *name, struct repl_tree_object *object,
+                               struct repl_error *err)
 {
     int path_fd;
     REPL_TRY(repl_tree_object_open(fd, name, &path_fd, err));
@@ -87,8 +79,8 @@ static repl_result name_follow(struct scan *s, uint64_t directory, int fd, const
 }
 
 /* *there: the name is one of the tree's. */
-static repl_result name_look(struct scan *s, uint64_t directory, int fd, const char *name,
-                             bool *there, struct repl_error *err)
+repl_result repl_tree_scan_name(struct repl_tree_scan *s, uint64_t directory, int fd,
+                                const char *name, bool *there, struct repl_error *err)
 {
     struct repl_tree_glance now;
     struct repl_tree_object object;
@@ -111,11 +103,13 @@ static repl_result name_look(struct scan *s, uint64_t directory, int fd, const c
         s->found->objects++;
         s->found->mounts += object.mount;
     }
-    return object.node.kind == REPL_NODE_DIRECTORY && !object.mount ? push(s, object.object, err)
-                                                                    : REPL_SUCCESS;
+    bool enter = s->heard ? object.object >= s->first_new : true;
+    if (!enter || object.node.kind != REPL_NODE_DIRECTORY || object.mount)
+        return REPL_SUCCESS;
+    return push(s, object.object, err);
 }
 
-static repl_result name_take(struct scan *s, uint64_t directory, int fd, const char *path,
+static repl_result name_take(struct repl_tree_scan *s, uint64_t directory, int fd, const char *path,
                              const char *name, struct repl_error *err)
 {
     bool there;
@@ -124,7 +118,7 @@ static repl_result name_take(struct scan *s, uint64_t directory, int fd, const c
         return REPL_SUCCESS;
     if (s->options->stop != NULL && atomic_load(s->options->stop))
         return repl_fail(err, REPL_E_RETRY, "the agent is being stopped");
-    repl_result result = name_look(s, directory, fd, name, &there, err);
+    repl_result result = repl_tree_scan_name(s, directory, fd, name, &there, err);
     if (result.code == REPL_E_MISSING) { /* it vanished, which the next look at it will show */
         s->differs = true;
         return REPL_SUCCESS;
@@ -133,7 +127,7 @@ static repl_result name_take(struct scan *s, uint64_t directory, int fd, const c
     uint64_t hash = repl_xxh3(name, strlen(name));
     if (there)
         REPL_TRY(repl_buffer_append(&s->listed, &hash, sizeof hash, err));
-    return commit_some(s, err);
+    return repl_tree_scan_commit_some(s, err);
 }
 
 /* --- a directory ----------------------------------------------------------------------------- */
@@ -153,7 +147,7 @@ struct gone_name {
 
 /* Names that the index has, and the directory has not. That one which is gone shares its hash with
  * one that is there is not to be expected, and by design would keep a file in the copy. */
-static repl_result gone_find(struct scan *s, uint64_t directory, struct repl_buffer *gone,
+static repl_result gone_find(struct repl_tree_scan *s, uint64_t directory, struct repl_buffer *gone,
                              struct repl_error *err)
 {
     struct repl_tree_key key = {0};
@@ -177,7 +171,7 @@ static repl_result gone_find(struct scan *s, uint64_t directory, struct repl_buf
     return result;
 }
 
-static repl_result gone_follow(struct scan *s, uint64_t directory, struct repl_error *err)
+static repl_result gone_follow(struct repl_tree_scan *s, uint64_t directory, struct repl_error *err)
 {
     struct repl_buffer gone = {0};
     repl_result result = gone_find(s, directory, &gone, err);
@@ -191,8 +185,8 @@ static repl_result gone_follow(struct scan *s, uint64_t directory, struct repl_e
     return result;
 }
 
-static repl_result names_read(struct scan *s, uint64_t directory, DIR *stream, const char *path,
-                              struct repl_error *err)
+static repl_result names_read(struct repl_tree_scan *s, uint64_t directory, DIR *stream,
+                              const char *path, struct repl_error *err)
 {
     s->listed.size = 0;
     for (;;) {
@@ -211,7 +205,8 @@ static repl_result names_read(struct scan *s, uint64_t directory, DIR *stream, c
 
 /* The directory itself is looked at with its name; the top one here. What its ctime says is as of
  * before its names are read. */
-static repl_result directory_read(struct scan *s, uint64_t directory, struct repl_error *err)
+static repl_result directory_read(struct repl_tree_scan *s, uint64_t directory,
+                                  struct repl_error *err)
 {
     struct repl_tree_object object;
     char *path = NULL;
@@ -243,7 +238,7 @@ static repl_result directory_read(struct scan *s, uint64_t directory, struct rep
 
 /* --- the whole ------------------------------------------------------------------------------- */
 
-static repl_result root_look(struct scan *s, struct repl_error *err)
+static repl_result root_look(struct repl_tree_scan *s, struct repl_error *err)
 {
     const struct repl_tree_root *root = s->options->root;
     struct repl_tree_object object;
@@ -257,25 +252,30 @@ static repl_result root_look(struct scan *s, struct repl_error *err)
     return differs(s) ? repl_tree_object_follow(&s->changes, root->fd, &object, err) : REPL_SUCCESS;
 }
 
-static repl_result pass(struct scan *s, struct repl_error *err)
+repl_result repl_tree_scan_directories(struct repl_tree_scan *s, struct repl_error *err)
 {
     uint64_t directory;
+    while (pop(s, &directory)) {
+        if (s->found == NULL && s->differs)
+            break;
+        REPL_TRY(directory_read(s, directory, err));
+        REPL_TRY(repl_tree_scan_commit_some(s, err));
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result pass(struct repl_tree_scan *s, struct repl_error *err)
+{
     s->stack.size = 0;
     if (s->found != NULL)
         s->found->objects = s->found->mounts = 0;
     REPL_TRY(root_look(s, err));
     REPL_TRY(push(s, REPL_OBJECT_ROOT, err));
-    while (pop(s, &directory)) {
-        if (s->found == NULL && s->differs)
-            break;
-        REPL_TRY(directory_read(s, directory, err));
-        REPL_TRY(commit_some(s, err));
-    }
-    return REPL_SUCCESS;
+    return repl_tree_scan_directories(s, err);
 }
 
 /* What lost its name and still exists may have moved to where the scan had been by then. */
-static repl_result passes(struct scan *s, struct repl_error *err)
+static repl_result passes(struct repl_tree_scan *s, struct repl_error *err)
 {
     bool hidden = true;
     for (int i = 0; hidden && i < PASSES_MAX; i++) {
@@ -285,7 +285,7 @@ static repl_result passes(struct scan *s, struct repl_error *err)
     return repl_tree_nameless_drop(&s->changes, err);
 }
 
-static void scan_fini(struct scan *s)
+void repl_tree_scan_fini(struct repl_tree_scan *s)
 {
     repl_tree_abort(&s->changes.txn);
     repl_buffer_fini(&s->stack);
@@ -295,12 +295,14 @@ static void scan_fini(struct scan *s)
     repl_buffer_fini(&s->changes.data);
 }
 
-static repl_result scan_begin(struct scan *s, const struct repl_tree_scan_options *options,
-                              struct repl_tree_found *found, struct repl_error *err)
+repl_result repl_tree_scan_begin(struct repl_tree_scan *s,
+                                 const struct repl_tree_scan_options *options,
+                                 struct repl_tree_found *found, struct repl_error *err)
 {
-    *s = (struct scan){.options = options,
-                       .found = found,
-                       .changes = {.root = options->root, .full = options->full}};
+    *s = (struct repl_tree_scan){
+        .options = options,
+        .found = found,
+        .changes = {.root = options->root, .full = options->full, .settle = true}};
     if (found != NULL)
         s->changes.pages = &found->pages;
     return repl_tree_begin(options->index, found != NULL, &s->changes.txn, err);
@@ -309,23 +311,23 @@ static repl_result scan_begin(struct scan *s, const struct repl_tree_scan_option
 repl_result repl_tree_scan(const struct repl_tree_scan_options *options,
                            struct repl_tree_found *found, struct repl_error *err)
 {
-    struct scan s;
-    REPL_TRY(scan_begin(&s, options, found, err));
+    struct repl_tree_scan s;
+    REPL_TRY(repl_tree_scan_begin(&s, options, found, err));
     repl_result result = passes(&s, err);
     if (repl_ok(result))
         result = repl_tree_commit(&s.changes.txn, err);
     found->changes += s.changes.count;
-    scan_fini(&s);
+    repl_tree_scan_fini(&s);
     return result;
 }
 
 repl_result repl_tree_scan_is_same(const struct repl_tree_scan_options *options, bool *same,
                                    struct repl_error *err)
 {
-    struct scan s;
-    REPL_TRY(scan_begin(&s, options, NULL, err));
+    struct repl_tree_scan s;
+    REPL_TRY(repl_tree_scan_begin(&s, options, NULL, err));
     repl_result result = pass(&s, err);
     *same = repl_ok(result) && !s.differs;
-    scan_fini(&s);
+    repl_tree_scan_fini(&s);
     return result;
 }

@@ -16,6 +16,7 @@
 
 #include "source/tree/tree_exclude.h"
 #include "source/tree/tree_object.h"
+#include "source/tree/tree_watch.h"
 
 struct repl_tree_scan_options {
     struct repl_tree_index *index;
@@ -27,16 +28,27 @@ struct repl_tree_scan_options {
 };
 
 struct repl_tree_found {
-    struct repl_buffer pages; /* struct repl_tree_pages each: to be read */
-    uint64_t objects;         /* seen, by name */
-    uint64_t changes;         /* differences found */
-    uint64_t mounts;          /* directories that were not looked into: another mount */
+    struct repl_buffer pages;   /* struct repl_tree_pages each: to be read */
+    struct repl_buffer touched; /* uint64_t each: objects that were heard of, and looked at */
+    uint64_t objects;           /* seen, by name */
+    uint64_t changes;           /* differences found */
+    uint64_t mounts;            /* directories that were not looked into: another mount */
 };
 void repl_tree_found_fini(struct repl_tree_found *found);
 
 /* Brings the index up to date. */
 REPL_RESULT repl_tree_scan(const struct repl_tree_scan_options *options,
                            struct repl_tree_found *found, struct repl_error *err);
+/* The same for what has been heard of it since the last time; what is elsewhere is passed over. */
+REPL_RESULT repl_tree_follow(const struct repl_tree_scan_options *options,
+                             const struct repl_tree_heard *heard, struct repl_tree_found *found,
+                             struct repl_error *err);
+/* Whether nothing that has been heard since then is about the tree, and what was touched then is as
+ * it was. */
+REPL_RESULT repl_tree_follow_is_same(const struct repl_tree_scan_options *options,
+                                     const struct repl_tree_heard *heard,
+                                     const struct repl_buffer *touched, bool *same,
+                                     struct repl_error *err);
 /* Whether all is as the index says. */
 REPL_RESULT repl_tree_scan_is_same(const struct repl_tree_scan_options *options, bool *same,
                                    struct repl_error *err);

@@ -1,0 +1,266 @@
+/*
+ * What was heard of a tree is only where to look: what is there is found by
+ * looking, so neither the order of what was heard matters, nor that it may be
+ * about what has changed once more.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "source/tree/tree_scan_internal.h"
+
+/* The directory that was looked at last. */
+struct directory {
+    uint64_t object; /* 0: none */
+    int fd;          /* -1: it is gone */
+    char *path;
+};
+
+static void directory_close(struct directory *d)
+{
+    if (d->object != 0 && d->fd >= 0)
+        close(d->fd);
+    free(d->path);
+    *d = (struct directory){.fd = -1};
+}
+
+static repl_result directory_open(struct repl_tree_scan *s, uint64_t object, struct directory *d,
+                                  struct repl_error *err)
+{
+    struct repl_tree_object o;
+    bool found;
+    if (d->object == object)
+        return REPL_SUCCESS;
+    directory_close(d);
+    d->object = object;
+    REPL_TRY(repl_tree_path_of(&s->changes.txn, object, &d->path, err));
+    REPL_TRY(repl_tree_object_get(&s->changes.txn, object, &o, &found, err));
+    if (!found)
+        return REPL_SUCCESS;
+    repl_result result =
+        repl_tree_handle_open(s->options->root, &o.handle, O_DIRECTORY, &d->fd, err);
+    if (!repl_ok(result))
+        d->fd = -1;
+    return repl_ok(result) || result.code == REPL_E_MISSING ? REPL_SUCCESS : result;
+}
+
+static const struct repl_tree_heard_name *name_next(const struct repl_tree_heard *heard, size_t *at)
+{
+    const struct repl_tree_heard_name *name = (const void *)(heard->names.data + *at);
+    if (*at >= heard->names.size)
+        return NULL;
+    *at += sizeof *name + (name->size + 8u) / 8 * 8;
+    return name;
+}
+
+/* The directory in the index, if the name is one of the tree's; else 0. */
+static repl_result name_directory(struct repl_tree_scan *s, const struct repl_tree_heard_name *name,
+                                  struct directory *d, uint64_t *object, struct repl_error *err)
+{
+    REPL_TRY(repl_tree_object_find(&s->changes.txn, &name->directory, object, err));
+    if (*object == 0)
+        return REPL_SUCCESS;
+    REPL_TRY(directory_open(s, *object, d, err));
+    if (repl_tree_is_excluded(s->options->exclude, d->path, (const char *)(name + 1)))
+        *object = 0;
+    return REPL_SUCCESS;
+}
+
+static repl_result name_follow(struct repl_tree_scan *s, const struct repl_tree_heard_name *name,
+                               struct directory *d, struct repl_error *err)
+{
+    const char *text = (const char *)(name + 1);
+    uint64_t object;
+    bool there = false;
+    REPL_TRY(name_directory(s, name, d, &object, err));
+    if (object == 0 || d->fd < 0)
+        return REPL_SUCCESS; /* not of the tree, or gone with its directory */
+    repl_result result = repl_tree_scan_name(s, object, d->fd, text, &there, err);
+    if (!repl_ok(result) && result.code != REPL_E_MISSING)
+        return repl_forward(result, err, "%s/%s%s", s->options->root->path, d->path, text);
+    if (there && repl_ok(result))
+        return REPL_SUCCESS;
+    return repl_tree_name_set(&s->changes, object, text, name->size, 0, err);
+}
+
+static repl_result names_follow(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
+                                struct repl_error *err)
+{
+    struct directory d = {.fd = -1};
+    const struct repl_tree_heard_name *name;
+    repl_result result = REPL_SUCCESS;
+    for (size_t at = 0; repl_ok(result) && (name = name_next(heard, &at)) != NULL;) {
+        result = name_follow(s, name, &d, err);
+        if (repl_ok(result))
+            result = repl_tree_scan_directories(s, err);
+        if (repl_ok(result))
+            result = repl_tree_scan_commit_some(s, err);
+    }
+    directory_close(&d);
+    return result;
+}
+
+/* --- objects --------------------------------------------------------------------------------- */
+
+static repl_result object_follow(struct repl_tree_scan *s, uint64_t object, struct repl_error *err)
+{
+    struct repl_tree_object o;
+    bool found;
+    int fd;
+    REPL_TRY(repl_tree_object_get(&s->changes.txn, object, &o, &found, err));
+    if (!found || o.mount)
+        return REPL_SUCCESS;
+    repl_result result = repl_tree_handle_open(s->options->root, &o.handle, O_PATH, &fd, err);
+    if (result.code == REPL_E_MISSING)
+        return REPL_SUCCESS; /* its name says so */
+    REPL_TRY(result);
+    result = repl_tree_object_follow(
+        &s->changes, object == REPL_OBJECT_ROOT ? s->options->root->fd : fd, &o, err);
+    close(fd);
+    if (result.code == REPL_E_MISSING)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_forward(result, err, "%s: object %llu", s->options->root->path,
+                          (unsigned long long)object));
+    REPL_TRY(repl_buffer_append(&s->found->touched, &object, sizeof object, err));
+    return repl_tree_scan_commit_some(s, err);
+}
+
+static int numbers_order(const void *a, const void *b)
+{
+    uint64_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return x < y ? -1 : x > y;
+}
+
+/* The tree's among what was heard of, in the order of their numbers. */
+static repl_result objects_find(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
+                                struct repl_buffer *objects, struct repl_error *err)
+{
+    const struct repl_tree_handle *handle = (const void *)heard->objects.data;
+    uint64_t object, inode;
+    for (size_t i = 0; i < heard->objects.size / sizeof *handle; i++) {
+        REPL_TRY(repl_tree_object_find(&s->changes.txn, &handle[i], &object, err));
+        if (object != 0)
+            REPL_TRY(repl_buffer_append(objects, &object, sizeof object, err));
+    }
+    for (size_t at = 0; at < heard->inodes.size; at += sizeof inode) {
+        memcpy(&inode, heard->inodes.data + at, sizeof inode);
+        REPL_TRY(repl_tree_inode_find(&s->changes.txn, inode, &object, err));
+        if (object != 0)
+            REPL_TRY(repl_buffer_append(objects, &object, sizeof object, err));
+    }
+    if (objects->size > 0)
+        qsort(objects->data, objects->size / sizeof object, sizeof object, numbers_order);
+    return REPL_SUCCESS;
+}
+
+static repl_result objects_follow(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
+                                  struct repl_error *err)
+{
+    struct repl_buffer objects = {0};
+    uint64_t object, before = 0;
+    repl_result result = objects_find(s, heard, &objects, err);
+    for (size_t at = 0; repl_ok(result) && at < objects.size; at += sizeof object) {
+        memcpy(&object, objects.data + at, sizeof object);
+        if (object != before)
+            result = object_follow(s, object, err);
+        before = object;
+    }
+    repl_buffer_fini(&objects);
+    return result;
+}
+
+/* --- all of it ------------------------------------------------------------------------------- */
+
+static repl_result heard_follow(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
+                                struct repl_error *err)
+{
+    REPL_TRY(names_follow(s, heard, err));
+    REPL_TRY(objects_follow(s, heard, err));
+    return repl_tree_nameless_drop(&s->changes, err);
+}
+
+repl_result repl_tree_follow(const struct repl_tree_scan_options *options,
+                             const struct repl_tree_heard *heard, struct repl_tree_found *found,
+                             struct repl_error *err)
+{
+    struct repl_tree_scan s;
+    REPL_TRY(repl_tree_scan_begin(&s, options, found, err));
+    s.heard = true;
+    s.changes.settle = false;
+    s.first_new = repl_tree_meta(options->index)->next_object;
+    repl_result result = heard_follow(&s, heard, err);
+    if (repl_ok(result))
+        result = repl_tree_commit(&s.changes.txn, err);
+    found->changes += s.changes.count;
+    repl_tree_scan_fini(&s);
+    return result;
+}
+
+/* --- whether it matters ---------------------------------------------------------------------- */
+
+static repl_result concerns(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
+                            bool *any, struct repl_error *err)
+{
+    struct directory d = {.fd = -1};
+    struct repl_buffer objects = {0};
+    const struct repl_tree_heard_name *name;
+    uint64_t object;
+    repl_result result = objects_find(s, heard, &objects, err);
+    *any = objects.size > 0;
+    repl_buffer_fini(&objects);
+    for (size_t at = 0; repl_ok(result) && !*any && (name = name_next(heard, &at)) != NULL;) {
+        result = name_directory(s, name, &d, &object, err);
+        *any = object != 0;
+    }
+    directory_close(&d);
+    return result;
+}
+
+static repl_result touched_check(struct repl_tree_scan *s, const struct repl_buffer *touched,
+                                 bool *same, struct repl_error *err)
+{
+    struct repl_tree_glance now;
+    struct repl_tree_object o;
+    uint64_t object;
+    bool found;
+    int fd;
+    for (size_t at = 0; *same && at < touched->size; at += sizeof object) {
+        memcpy(&object, touched->data + at, sizeof object);
+        REPL_TRY(repl_tree_object_get(&s->changes.txn, object, &o, &found, err));
+        if (!found)
+            continue;
+        repl_result result = repl_tree_handle_open(s->options->root, &o.handle, O_PATH, &fd, err);
+        if (repl_ok(result)) {
+            result = repl_tree_glance(s->options->root, fd, "", &now, err);
+            close(fd);
+        }
+        if (!repl_ok(result) && result.code != REPL_E_MISSING)
+            return result;
+        *same = repl_ok(result) && now.ctime_ns == o.ctime_ns &&
+                (o.node.kind != REPL_NODE_FILE || o.node.size == now.size);
+    }
+    return REPL_SUCCESS;
+}
+
+repl_result repl_tree_follow_is_same(const struct repl_tree_scan_options *options,
+                                     const struct repl_tree_heard *heard,
+                                     const struct repl_buffer *touched, bool *same,
+                                     struct repl_error *err)
+{
+    struct repl_tree_scan s;
+    bool any;
+    *same = false;
+    if (heard->lost)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_tree_scan_begin(&s, options, NULL, err));
+    repl_result result = concerns(&s, heard, &any, err);
+    *same = repl_ok(result) && !any;
+    if (*same)
+        result = touched_check(&s, touched, same, err);
+    repl_tree_scan_fini(&s);
+    return result;
+}

@@ -1,0 +1,33 @@
+/* What tree_scan.c (all of a tree) and tree_heard.c (what was heard of it) share. */
+#ifndef REPL_AGENT_TREE_SCAN_INTERNAL_H
+#define REPL_AGENT_TREE_SCAN_INTERNAL_H
+
+#include "source/tree/tree_names.h"
+#include "source/tree/tree_scan.h"
+
+struct repl_tree_scan {
+    const struct repl_tree_scan_options *options;
+    struct repl_tree_changes changes;
+    struct repl_tree_found *found; /* NULL: only compared, and */
+    bool differs;                  /* this is the result */
+    struct repl_buffer stack;      /* uint64_t: directories to be read */
+    struct repl_buffer listed; /* uint64_t: hashes of the names of one, sorted once it is read */
+    uint64_t committed;        /* changes.count then */
+    bool heard;                /* of directories only new ones are entered: */
+    uint64_t first_new;        /* those from this number on */
+};
+
+REPL_RESULT repl_tree_scan_begin(struct repl_tree_scan *s,
+                                 const struct repl_tree_scan_options *options,
+                                 struct repl_tree_found *found, struct repl_error *err);
+void repl_tree_scan_fini(struct repl_tree_scan *s);
+/* Looks at a name of the directory that fd has open; *there: it is one of the tree's. A directory
+ * to be entered goes onto the stack. REPL_E_MISSING: there is no such name. */
+REPL_RESULT repl_tree_scan_name(struct repl_tree_scan *s, uint64_t directory, int fd,
+                                const char *name, bool *there, struct repl_error *err);
+/* Reads those on the stack, and what is below them. */
+REPL_RESULT repl_tree_scan_directories(struct repl_tree_scan *s, struct repl_error *err);
+/* A transaction keeps in memory what it has changed: commits it once that is much. */
+REPL_RESULT repl_tree_scan_commit_some(struct repl_tree_scan *s, struct repl_error *err);
+
+#endif

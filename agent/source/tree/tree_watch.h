@@ -1,0 +1,46 @@
+/*
+ * Hears of what changes in a tree: names, attributes and writes from fanotify,
+ * for the whole of its filesystem; and from the programs of tree_dirty.bpf.c
+ * which files are written to, through mappings too.
+ *
+ * The kernel tells of an operation before it returns to whoever asked for it:
+ * what was complete before a call of repl_tree_watch_drain is in what that
+ * heard. What it has no room for is known to be lost; then the tree is scanned.
+ */
+#ifndef REPL_AGENT_TREE_WATCH_H
+#define REPL_AGENT_TREE_WATCH_H
+
+#include "source/tree/tree_object.h"
+
+/* Kept until they are looked at; with more, the tree is scanned. */
+#define REPL_TREE_HEARD_MAX 65536u
+
+/* What has been heard: each once. */
+struct repl_tree_heard {
+    struct repl_buffer names;   /* struct repl_tree_heard_name, each followed by its name */
+    struct repl_buffer objects; /* struct repl_tree_handle each */
+    struct repl_buffer inodes;  /* uint64_t each */
+    size_t count;               /* of all three */
+    uint64_t *seen;             /* hashes of names and objects: open addressing, 0 is free */
+    bool lost;                  /* something was, or there is too much */
+};
+struct repl_tree_heard_name {
+    struct repl_tree_handle directory;
+    uint32_t size; /* of the name, which follows, with a NUL, padded to 8 bytes */
+};
+void repl_tree_heard_fini(struct repl_tree_heard *heard);
+
+struct repl_tree_watch;
+
+/* Watches from now on. What it cannot do is said: then each round has to scan. */
+REPL_RESULT repl_tree_watch_open(const struct repl_tree_root *root, struct repl_tree_watch **out,
+                                 struct repl_error *err);
+/* NULL does nothing. */
+void repl_tree_watch_close(struct repl_tree_watch *watch);
+/* Readable when fanotify has something to tell. */
+int repl_tree_watch_fd(const struct repl_tree_watch *watch);
+/* Adds all that is to be heard now. Never waits. One call at a time. */
+REPL_RESULT repl_tree_watch_drain(struct repl_tree_watch *watch, struct repl_tree_heard *heard,
+                                  struct repl_error *err);
+
+#endif
