@@ -1,6 +1,7 @@
 /*
  * repl restore: resolves the point and says which it is, makes sure that the
- * target is meant, and restores with a line of progress on a terminal.
+ * target is meant, and restores with a line of progress on a terminal. Whether
+ * the volume is a block device or a tree, its segments say.
  */
 #include <inttypes.h>
 #include <limits.h>
@@ -15,6 +16,7 @@
 #include "config/config.h"
 #include "recover/restore.h"
 #include "recover/source_guard.h"
+#include "recover/tree_restore.h"
 #include "recover/when.h"
 #include "recover/words.h"
 
@@ -26,6 +28,10 @@ static const char *restore_to;
 static const char *restore_state = PROGRESS_DIRECTORY;
 static bool restore_yes, restore_overwrite, restore_onto_source;
 static uint64_t restore_threads;
+/* Of trees only: */
+static const char *restore_path, *restore_owner;
+static bool restore_delete, restore_dry_run;
+static bool restore_lacking; /* the target could not hold all of the metadata */
 
 /* --- progress -------------------------------------------------------------------------------- */
 
@@ -176,30 +182,189 @@ static repl_result restore_to_target(struct repl_history *history, size_t point,
     return REPL_SUCCESS;
 }
 
+/* --- trees ----------------------------------------------------------------------------------- */
+
+static void print_tree_progress(void *context, const struct repl_tree_status *status)
+{
+    static const char *const phases[] = {"reading the tree", "writing", "verifying"};
+    char bytes[REPL_WORDS_SIZE], rate[REPL_WORDS_SIZE];
+    (void)context;
+    double seconds = (double)status->elapsed_ns / 1e9;
+    repl_words_bytes(status->bytes, bytes);
+    repl_words_bytes((uint64_t)(seconds > 0 ? (double)status->bytes / seconds : 0), rate);
+    fprintf(stderr, "\r%s", phases[status->phase]);
+    if (status->phase != REPL_TREE_READING)
+        fprintf(stderr, ": %" PRIu64 " of %" PRIu64 " files, %s, %s/s", status->done, status->total,
+                bytes, rate);
+    fputs("\033[K", stderr);
+}
+
+static void print_tree_change(void *context, enum repl_tree_change change, const char *path)
+{
+    static const char *const words[] = {"make", "change", "metadata", "remove"};
+    (void)context;
+    printf("%-8s %s\n", words[change], path);
+}
+
+static void print_tree_fault(void *context, const char *path, const struct repl_error *err)
+{
+    (void)context;
+    fprintf(stderr, "%srepl restore: %s: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", path,
+            err->text);
+}
+
+static repl_result owner_parse(struct repl_tree_options *options, struct repl_error *err)
+{
+    unsigned uid, gid;
+    int end = -1;
+    if (restore_owner == NULL || strcmp(restore_owner, "numeric") == 0)
+        return REPL_SUCCESS;
+    if (strcmp(restore_owner, "skip") == 0) {
+        options->owner = REPL_TREE_OWNER_SKIP;
+        return REPL_SUCCESS;
+    }
+    bool digits = strspn(restore_owner, "0123456789:") == strlen(restore_owner);
+    if (!digits || strlen(restore_owner) > 21 ||
+        sscanf(restore_owner, "%10u:%10u%n", &uid, &gid, &end) != 2 || restore_owner[end] != '\0')
+        return repl_fail(err, REPL_E_USAGE, "--owner: numeric, skip, or UID:GID in numbers");
+    options->owner = REPL_TREE_OWNER_GIVEN;
+    options->uid = uid;
+    options->gid = gid;
+    return REPL_SUCCESS;
+}
+
+static repl_result check_tree_target(struct repl_error *err)
+{
+    const char *given = restore_origin.config, *store = restore_origin.store;
+    if (store != NULL)
+        REPL_TRY(repl_directory_guard(restore_to, &store, 1, "the store itself",
+                                      "restore somewhere else", err));
+    if (given != NULL && repl_config_is_of_site(given))
+        REPL_TRY(repl_directory_site_guard(restore_to, given, err));
+    return repl_directory_site_guard(restore_to, REPL_SITE_CONFIG_PATH, err);
+}
+
+static void print_lacks(const struct repl_tree_result *result)
+{
+    static const char *const kinds[REPL_TREE_LACK_COUNT] = {
+        [REPL_TREE_LACK_ATTRIBUTE] = "attributes that could not be set",
+        [REPL_TREE_LACK_FLAGS] = "flags that could not be set",
+        [REPL_TREE_LACK_PROJECT] = "projects that could not be set",
+        [REPL_TREE_LACK_TIME] = "times that could not be kept exactly",
+        [REPL_TREE_LACK_SETUID] = "set-user-ID or set-group-ID bits left out",
+    };
+    for (unsigned i = 0; i < REPL_TREE_LACK_COUNT; i++) {
+        if (result->lacks[i].count == 0)
+            continue;
+        restore_lacking = true;
+        fprintf(stderr, "repl restore: %" PRIu64 " %s; the first: %s\n", result->lacks[i].count,
+                kinds[i], result->lacks[i].first);
+    }
+}
+
+static void print_tree_result(const struct repl_tree_result *result, uint64_t seq)
+{
+    char data[REPL_WORDS_SIZE];
+    repl_words_bytes(result->data_bytes, data);
+    if (restore_dry_run)
+        fprintf(stderr,
+                "nothing was changed: %" PRIu64 " would be made, %" PRIu64 " changed, %" PRIu64
+                " given other metadata, %" PRIu64 " removed; %" PRIu64 " files are equal\n",
+                result->changes[REPL_TREE_MAKE], result->changes[REPL_TREE_CONTENT],
+                result->changes[REPL_TREE_METADATA], result->changes[REPL_TREE_REMOVE],
+                result->equal);
+    else
+        fprintf(stderr,
+                "restored and verified: %s holds point %" PRIu64 ": %" PRIu64 " files, %" PRIu64
+                " directories, %s of data, %" PRIu64 " equal already\n",
+                restore_to, seq, result->files, result->directories, data, result->equal);
+}
+
+static repl_result restore_tree(struct repl_history *history, size_t point, struct repl_error *err)
+{
+    struct repl_tree_result result;
+    bool terminal = isatty(STDERR_FILENO);
+    struct repl_tree_options options = {.history = history,
+                                        .point = point,
+                                        .to = restore_to,
+                                        .path = restore_path != NULL ? restore_path : "",
+                                        .state = restore_state,
+                                        .overwrite = restore_overwrite,
+                                        .exact = restore_delete,
+                                        .dry_run = restore_dry_run,
+                                        .threads = (unsigned)restore_threads,
+                                        .interrupted = repl_interrupt_flag(),
+                                        .status = terminal ? print_tree_progress : NULL,
+                                        .change = print_tree_change,
+                                        .fault = print_tree_fault};
+    REPL_TRY(owner_parse(&options, err));
+    REPL_TRY(check_tree_target(err));
+    repl_interrupt_catch();
+    repl_result ran = repl_tree_restore(&options, &result, err);
+    if (terminal)
+        fputc('\n', stderr);
+    print_lacks(&result);
+    REPL_TRY(ran);
+    print_tree_result(&result, repl_history_catalogue(history)->points[point].point.seq);
+    return REPL_SUCCESS;
+}
+
+/* --- either of them -------------------------------------------------------------------------- */
+
+static repl_result kind_of(struct repl_history *history, size_t point, enum repl_volume_kind *kind,
+                           struct repl_error *err)
+{
+    const struct repl_segment *segment;
+    uint64_t seq = repl_history_catalogue(history)->points[point].point.seq;
+    size_t i = repl_history_segment_of(history, seq);
+    if (i == SIZE_MAX)
+        return repl_fail(err, REPL_E_MISSING, "no segment ends in point %" PRIu64, seq);
+    REPL_TRY(repl_history_segment(history, i, &segment, err));
+    *kind = segment->header.volume_kind;
+    return REPL_SUCCESS;
+}
+
+static repl_result restore_block(struct repl_history *history, size_t point, struct repl_error *err)
+{
+    struct repl_target target = {.fd = -1, .direct_fd = -1};
+    if (restore_path != NULL || restore_owner != NULL || restore_delete || restore_dry_run)
+        return repl_fail(err, REPL_E_USAGE,
+                         "--path, --owner, --delete and --dry-run are for directory trees, and %s "
+                         "is a block volume",
+                         repl_history_origin(history)->volume);
+    repl_result result = repl_target_examine(restore_to, &target, err);
+    if (repl_ok(result))
+        result = restore_to_target(history, point, &target, err);
+    repl_target_fini(&target);
+    return result;
+}
+
 static repl_result restore(const char *volume, struct repl_error *err)
 {
     struct repl_when when;
     struct repl_origin *origin = NULL;
     struct repl_history *history = NULL;
-    struct repl_target target = {.fd = -1, .direct_fd = -1};
     struct timespec now;
     size_t point = 0;
+    enum repl_volume_kind kind = REPL_VOLUME_BLOCK;
     clock_gettime(CLOCK_REALTIME, &now);
     REPL_TRY(repl_forward(
         repl_when_parse(restore_at, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, &when, err),
         err, "--at"));
     if (restore_to == NULL)
-        return repl_fail(err, REPL_E_USAGE, "--to is missing: name a block device or a new file");
+        return repl_fail(err, REPL_E_USAGE,
+                         "--to is missing: name a block device or a new file, or for a "
+                         "directory tree a directory");
     if (restore_threads > 64)
         return repl_fail(err, REPL_E_USAGE, "--threads: at most 64");
     REPL_TRY(repl_origin_open(&restore_origin, volume, &origin, err));
     REPL_TRY(repl_history_open(origin, &history, err));
     repl_result result = resolve(history, &when, &point, err);
     if (repl_ok(result))
-        result = repl_target_examine(restore_to, &target, err);
+        result = kind_of(history, point, &kind, err);
     if (repl_ok(result))
-        result = restore_to_target(history, point, &target, err);
-    repl_target_fini(&target);
+        result = kind == REPL_VOLUME_TREE ? restore_tree(history, point, err)
+                                          : restore_block(history, point, err);
     repl_history_close(history);
     return result;
 }
@@ -210,7 +375,7 @@ static int restore_run(int argc, char **argv)
     (void)argc;
     if (!repl_ok(restore(argv[0], &err)))
         return repl_verb_fail("restore", &err);
-    return REPL_EXIT_OK;
+    return restore_lacking ? REPL_EXIT_WARNING : REPL_EXIT_OK;
 }
 
 static const struct repl_option restore_options[] = {
@@ -218,27 +383,45 @@ static const struct repl_option restore_options[] = {
      "Which point: its number, or a time, for which the newest point that was complete by then is "
      "taken. A time is \"10 min ago\", \"yesterday 17:00\", \"2026-05-04 13:37:00\" (local time) "
      "or 2026-05-04T13:37:00Z. Without --at it is the latest point."},
-    {"to", "DEVICE|FILE", REPL_OPTION_TEXT, &restore_to,
-     "Where to: a block device, or a regular file, which is made (sparse)."},
+    {"to", "DEVICE|FILE|DIR", REPL_OPTION_TEXT, &restore_to,
+     "Where to: a block device, or a regular file, which is made (sparse). For a volume that is a "
+     "directory tree, a directory, which is made if it is not there."},
+    {"path", "SUB", REPL_OPTION_TEXT, &restore_path,
+     "Of a tree, only this, named from the tree's top: a directory, of which DIR becomes the copy, "
+     "or anything else, which is put into DIR under its own name."},
+    {"delete", NULL, REPL_OPTION_FLAG, &restore_delete,
+     "Removes what is in DIR and not in the tree, so that DIR is exactly the tree. What is mounted "
+     "there stays, and links are not followed."},
+    {"dry-run", NULL, REPL_OPTION_FLAG, &restore_dry_run,
+     "Of a tree: changes nothing and prints what would be made, changed and removed, a line each, "
+     "in no particular order."},
+    {"owner", "numeric|skip|UID:GID", REPL_OPTION_TEXT, &restore_owner,
+     "Of a tree: as it was, by numbers (the default); skip: all belongs to whoever restores, which "
+     "is what one can do who is not root; or all belongs to this one. Set-user-ID and set-group-ID "
+     "bits are left out of files that get another owner."},
     {"yes", NULL, REPL_OPTION_FLAG, &restore_yes,
      "Does not ask before a device is overwritten: for scripts."},
     {"overwrite", NULL, REPL_OPTION_FLAG, &restore_overwrite,
-     "Replaces a file that exists, and gives up an unfinished restore to the same target."},
+     "Replaces a file that exists, and gives up an unfinished restore to the same target. Of a "
+     "tree: replaces what is of another kind than it was, a directory where a file was, say, with "
+     "all that is in it."},
     {"onto-source", NULL, REPL_OPTION_FLAG, &restore_onto_source,
      "Allows a device that this host's agent is configured to protect. Stop the agent first."},
     {"threads", "N", REPL_OPTION_COUNT, &restore_threads,
      "How many threads; without it one for each processor, two at least."},
     {"state", "DIR", REPL_OPTION_TEXT, &restore_state,
      "Where the progress of a restore to a device is remembered; /var/lib/repl/restore without "
-     "it. That of a restore to FILE lies beside it, in FILE.repl-restore."},
+     "it. That of a restore to FILE lies beside it, in FILE.repl-restore. For a tree, where "
+     "temporary files go: some 400 bytes for each of its files."},
     REPL_ORIGIN_OPTION_ROWS(restore_origin),
     {NULL, NULL, REPL_OPTION_FLAG, NULL, NULL},
 };
 
 const struct repl_verb repl_verb_restore = {
     .name = "restore",
-    .synopsis = "VOLUME [--at WHEN] --to DEVICE|FILE",
-    .summary = "Writes a volume as it was at a point to a device or file, and verifies it.",
+    .synopsis = "VOLUME [--at WHEN] --to DEVICE|FILE|DIR [--path SUB]",
+    .summary =
+        "Writes a volume as it was at a point to a device, file or directory, and verifies it.",
     .description =
         "The point that is meant is shown first, with its time, how it was cut and what that "
         "guarantees. A device that is mounted, in use, too small, protected by this host or a "
@@ -248,6 +431,14 @@ const struct repl_verb repl_verb_restore = {
         "All that was written is read back and compared. A restore that was interrupted, by a "
         "signal, a crash or a lost link, goes on where it ended when the same command is given "
         "again. Name the point by its number then: \"latest\" may have moved on.\n"
+        "\n"
+        "A directory tree is restored into a directory. What is there and equal is left alone, to "
+        "its times; a file that differs is written beside itself and renamed, or, if it is larger "
+        "than 64 MiB and little of it differs, changed in place. What cannot be restored is named, "
+        "and all else goes on; the exit code is then 5, or 4 if the history is damaged or "
+        "something was not read back as it was written. It is 1 where only some metadata could "
+        "not be kept. A run that was killed may leave files named .repl-restore-*, which --delete "
+        "removes.\n"
         "\n"
         "The history comes from the site that the configuration names, or from a store directory "
         "(--store), for which no site has to run.",

@@ -157,10 +157,6 @@ static repl_result identity_check(const struct repl_history *history, size_t i,
         header->part != id->part || header->from_seq != head->from_seq)
         return repl_fail(err, REPL_E_CORRUPT, "its header is that of segment %llu.%u",
                          (unsigned long long)header->to_seq, header->part);
-    if (header->volume_kind != REPL_VOLUME_BLOCK)
-        return repl_fail(err, REPL_E_VERSION,
-                         "it is of a directory tree, which this version of repl does not restore; "
-                         "use a newer one");
     if (!repl_digest_equal(&segment->footer.digest, &head->digest))
         return repl_fail(err, REPL_E_CORRUPT, "its digest is not the one that was committed");
     if ((repl_segment_last_point(segment) != NULL) != head->has_point)

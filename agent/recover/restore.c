@@ -378,28 +378,6 @@ static repl_result phase_run(struct restore *r, enum repl_restore_phase phase,
 
 /* --- around it ------------------------------------------------------------------------------- */
 
-/* With the directories above it. */
-static repl_result directory_make(const char *path, struct repl_error *err)
-{
-    char *copy = strdup(path);
-    if (copy == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory");
-    for (char *c = copy + 1; *c != '\0'; c++) {
-        if (*c != '/')
-            continue;
-        *c = '\0';
-        mkdir(copy, 0755); /* what fails here fails below */
-        *c = '/';
-    }
-    bool made = mkdir(copy, 0700) == 0 || errno == EEXIST;
-    int os_errno = errno;
-    free(copy);
-    if (!made)
-        return repl_fail_errno(err, REPL_E_IO, os_errno,
-                               "cannot make %s, where the progress is remembered", path);
-    return REPL_SUCCESS;
-}
-
 repl_result repl_restore_progress_path(const struct repl_target *target, const char *directory,
                                        char *path, size_t path_size, struct repl_error *err)
 {
@@ -413,7 +391,7 @@ repl_result repl_restore_progress_path(const struct repl_target *target, const c
             if (*c == '/')
                 *c = '-';
         }
-        REPL_TRY(directory_make(directory, err));
+        REPL_TRY(repl_restore_state_make(directory, err));
         size = snprintf(path, path_size, "%s/%s", directory, name);
     }
     if (size < 0 || (size_t)size >= path_size)

@@ -323,3 +323,26 @@ repl_result repl_restore_progress_read(const char *path, struct repl_restore_pla
     close(fd);
     return result;
 }
+
+repl_result repl_restore_state_make(const char *path, struct repl_error *err)
+{
+    char *copy = strdup(path);
+    if (copy == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory");
+    for (char *c = copy + 1; *c != '\0'; c++) {
+        if (*c != '/')
+            continue;
+        *c = '\0';
+        mkdir(copy, 0755); /* what fails here fails below */
+        *c = '/';
+    }
+    bool made = mkdir(copy, 0700) == 0 || errno == EEXIST;
+    int os_errno = errno;
+    free(copy);
+    if (!made)
+        return repl_fail_errno(err, REPL_E_IO, os_errno,
+                               "cannot make %s for what a restore has to remember: give another "
+                               "directory with --state",
+                               path);
+    return REPL_SUCCESS;
+}

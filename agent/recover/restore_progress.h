@@ -27,6 +27,9 @@ struct repl_restore_plan {
 
 struct repl_restore_progress;
 
+/* Makes the directory for what restores have to remember, with those above it. */
+REPL_RESULT repl_restore_state_make(const char *directory, struct repl_error *err);
+
 /* Opens or makes the file at path. *resumed: it is there and was made for this plan, and hashes
  * has been filled from it: of each piece the XXH3 of what is durable on the target, or 0. A file
  * made for another plan is REPL_E_REFUSED unless fresh is set, with which any file is replaced. */

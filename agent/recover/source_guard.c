@@ -1,6 +1,7 @@
 #include "recover/source_guard.h"
 
 #include <errno.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,71 @@ repl_result repl_store_guard(const struct repl_target *target, const char *store
         return repl_fail(err, REPL_E_REFUSED,
                          "%s lies in the store itself: name a file somewhere else", target->path);
     return REPL_SUCCESS;
+}
+
+/* Without symbolic links; the caller frees it. What does not exist yet is in a directory that does.
+ * NULL: neither exists. */
+static char *path_resolve(const char *path)
+{
+    char *whole = realpath(path, NULL), *copy = strdup(path), *name = strdup(path), *result = NULL;
+    char *parent = whole == NULL && copy != NULL ? realpath(dirname(copy), NULL) : NULL;
+    if (parent != NULL && name != NULL &&
+        asprintf(&result, "%s/%s", strcmp(parent, "/") == 0 ? "" : parent, basename(name)) < 0)
+        result = NULL;
+    free(parent);
+    free(name);
+    free(copy);
+    return whole != NULL ? whole : result;
+}
+
+/* Whether inner is outer, or below it. */
+static bool lies_in(const char *inner, const char *outer)
+{
+    size_t size = strcmp(outer, "/") == 0 ? 0 : strlen(outer);
+    return strncmp(inner, outer, size) == 0 && (inner[size] == '/' || inner[size] == '\0');
+}
+
+repl_result repl_directory_guard(const char *to, const char *const *paths, size_t count,
+                                 const char *what, const char *unless, struct repl_error *err)
+{
+    repl_result result = REPL_SUCCESS;
+    char *directory = path_resolve(to);
+    for (size_t i = 0; directory != NULL && repl_ok(result) && i < count; i++) {
+        char *other = realpath(paths[i], NULL);
+        if (other != NULL && (lies_in(directory, other) || lies_in(other, directory)))
+            result = repl_fail(err, REPL_E_REFUSED, "%s is, holds, or lies in %s, %s: %s", to,
+                               paths[i], what, unless);
+        free(other);
+    }
+    free(directory);
+    return result;
+}
+
+repl_result repl_directory_site_guard(const char *to, const char *config_path,
+                                      struct repl_error *err)
+{
+    static const char unless[] = "restore somewhere else";
+    struct repl_config *config = NULL;
+    struct repl_error reason;
+    if (file_is_missing(config_path))
+        return REPL_SUCCESS;
+    if (!repl_ok(repl_config_load(config_path, REPL_ROLE_SITE, &config, &reason))) {
+        fprintf(stderr,
+                "repl restore: cannot tell where this host's site keeps its store, so make sure "
+                "that it is not in %s: %s\n",
+                to, reason.text);
+        return REPL_SUCCESS;
+    }
+    repl_result result = repl_directory_guard(to, (const char *const[]){config->store}, 1,
+                                              "the store of this host's site", unless, err);
+    for (size_t i = 0; repl_ok(result) && i < config->volume_count; i++) {
+        const char *replica = config->volumes[i].replica;
+        if (replica != NULL && replica[0] == '/')
+            result =
+                repl_directory_guard(to, &replica, 1, "a replica at this host's site", unless, err);
+    }
+    repl_config_free(config);
+    return result;
 }
 
 static bool loads_as(const char *path, enum repl_role role)

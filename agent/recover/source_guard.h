@@ -22,6 +22,15 @@ REPL_RESULT repl_replica_guard(const struct repl_target *target, const char *con
 REPL_RESULT repl_store_guard(const struct repl_target *target, const char *store,
                              struct repl_error *err);
 
+/* For a tree: whether the directory that it is restored to, which may not exist yet, is one of
+ * these paths, lies in one, or holds one. what: "a tree that this host protects"; unless: what else
+ * can be done. Paths that are not there are none. */
+REPL_RESULT repl_directory_guard(const char *to, const char *const *paths, size_t count,
+                                 const char *what, const char *unless, struct repl_error *err);
+/* The same for the store and the replicas of the site's configuration at the path. */
+REPL_RESULT repl_directory_site_guard(const char *to, const char *config_path,
+                                      struct repl_error *err);
+
 /* Whether the file is a site's configuration, and not an agent's. */
 bool repl_config_is_of_site(const char *path);
 

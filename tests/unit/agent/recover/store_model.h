@@ -32,6 +32,7 @@ struct store_model {
     struct repl_frame_coder *coder;
     struct random random;
     struct repl_uuid uuid;
+    enum repl_volume_kind kind;
     uint64_t log_end, record_number;
     struct repl_digest prev;
     uint8_t *now;
@@ -69,6 +70,7 @@ static inline int64_t model_end_ns(uint64_t seq)
 static inline void model_init(struct store_model *m)
 {
     memset(m, 0, sizeof *m);
+    m->kind = REPL_VOLUME_BLOCK;
     ensure(temporary_make(&m->temporary) == 0);
     snprintf(m->path, sizeof m->path, "%s/store", m->temporary.path);
     m->random = random_begin("store_model", 7);
@@ -121,16 +123,18 @@ static inline void model_file_begin(struct store_model *m)
 
 static inline void model_begin(struct store_model *m, uint64_t from, uint64_t to, uint32_t part)
 {
-    m->header = (struct repl_segment_header){.version = REPL_SEGMENT_VERSION,
-                                             .kind = REPL_SEGMENT_CHANGES,
-                                             .volume_kind = REPL_VOLUME_BLOCK,
-                                             .volume = m->uuid,
-                                             .lineage = 1,
-                                             .from_seq = from,
-                                             .to_seq = to,
-                                             .part = part,
-                                             .created_ns = model_end_ns(to),
-                                             .prev = m->prev};
+    m->header = (struct repl_segment_header){
+        .version = REPL_SEGMENT_VERSION,
+        .kind = REPL_SEGMENT_CHANGES,
+        .volume_kind = m->kind,
+        .features = m->kind == REPL_VOLUME_TREE ? REPL_FEATURE_TREE : 0,
+        .volume = m->uuid,
+        .lineage = 1,
+        .from_seq = from,
+        .to_seq = to,
+        .part = part,
+        .created_ns = model_end_ns(to),
+        .prev = m->prev};
     model_file_begin(m);
     model_ensure(
         m, repl_segment_builder_new(&m->header, MODEL_SIZE, model_sink, m, &m->builder, &m->err));
