@@ -128,9 +128,9 @@ static repl_result step_down(struct repl_tree_dirs *dirs, uint64_t object, int *
         keep(dirs, object, *fd);
         return REPL_SUCCESS;
     }
-    bool absent = errno == ENOENT || errno == ENOTDIR || errno == ELOOP;
+    /* Not there, no directory, or not to be entered: that is the caller's to tell. */
     repl_result result = repl_tree_fail(err, errno, "cannot open the directory");
-    return absent || result.code == REPL_E_REFUSED ? REPL_SUCCESS : result;
+    return result.code == REPL_E_REFUSED ? REPL_SUCCESS : result;
 }
 
 repl_result repl_tree_dirs_get(struct repl_tree_dirs *dirs, uint64_t object, int *fd,

@@ -362,33 +362,42 @@ static repl_result link_make(struct repl_tree_worker *worker, uint64_t object,
 }
 
 /* Once all names are there: what would have been in the way. */
-static repl_result links_lock(struct repl_tree_worker *worker, uint64_t object,
+static repl_result links_lock(struct repl_tree_worker *worker, const struct repl_tree_item *item,
                               struct repl_error *err)
+{
+    bool changed;
+    if (!is_to_be_locked(item) || !is_same_kind(item) || item->node.kind != REPL_NODE_FILE ||
+        worker->run->options->dry_run)
+        return REPL_SUCCESS;
+    int fd = repl_tree_open(item->directory, item->name, O_RDONLY | O_NONBLOCK);
+    if (fd < 0)
+        return repl_tree_fail(err, errno, "cannot set its flags");
+    repl_result result = repl_tree_meta(worker, item, item->name, fd, true, &changed, err);
+    close(fd);
+    return result;
+}
+
+static repl_result links_end(struct repl_tree_worker *worker, uint64_t object,
+                             struct repl_error *err)
 {
     struct repl_tree_item item;
     struct repl_tree_place place;
-    bool found, changed;
+    bool found;
     REPL_TRY(repl_tree_where(worker->plan, object, &place, &found, err));
-    REPL_TRY(repl_tree_item_find(worker, object, &place, &item, err));
-    if (!is_to_be_locked(&item) || !is_same_kind(&item) || item.node.kind != REPL_NODE_FILE ||
-        worker->run->options->dry_run)
-        return REPL_SUCCESS;
-    int fd = repl_tree_open(item.directory, item.name, O_RDONLY | O_NONBLOCK);
-    if (fd < 0)
-        return repl_tree_fail(err, errno, "cannot set its flags");
-    repl_result result = repl_tree_meta(worker, &item, item.name, fd, true, &changed, err);
-    close(fd);
-    return result;
+    repl_result result = repl_tree_item_find(worker, object, &place, &item, err);
+    if (repl_ok(result))
+        result = links_lock(worker, &item, err);
+    return repl_tree_go_on(worker, &place, result, err);
 }
 
 repl_result repl_tree_links(struct repl_tree_worker *worker, struct repl_error *err)
 {
     uint64_t object = 0, index = 0, last = 0;
     for (bool found = true;;) {
-        struct repl_tree_place place = {.parent = REPL_TREE_TARGET};
+        struct repl_tree_place place;
         REPL_TRY(repl_tree_link_next(worker->plan, &object, &index, &place, &found, err));
         if (last != 0 && (!found || object != last))
-            REPL_TRY(repl_tree_go_on(worker, &place, links_lock(worker, last, err), err));
+            REPL_TRY(links_end(worker, last, err));
         if (!found)
             return REPL_SUCCESS;
         if (repl_tree_stopped(worker->run))

@@ -2,9 +2,10 @@
  * First the tree is read out of the history, into the plan, and checked for
  * making sense. Then directories are made, from the top down; files and
  * whatever else is no directory are compared or written, by several threads;
- * further names of files are made; directories get their metadata, from the
- * bottom up, as whatever happens in them changes their times. In the end all is
- * synced, once, and what was written is read back.
+ * further names of files are made; last, from the bottom up, as whatever happens
+ * in a directory changes its times, what is not wanted is removed and directories
+ * get their metadata. In the end all is synced, once, and what was written is
+ * read back.
  *
  * Files are taken in the order in which their contents begin in the space, not
  * by path: what was written at one time lies together there, and in the same
@@ -507,8 +508,8 @@ static repl_result run_steps(struct repl_tree_run *run, struct repl_error *err)
     if (r->faults == 0)
         return REPL_SUCCESS;
     return repl_fail(err, r->corrupt ? REPL_E_CORRUPT : REPL_E_REFUSED,
-                     "%llu of the point's files and directories could not be restored, the first "
-                     "of each place is named above; all others are in %s",
+                     "%llu files or directories could not be restored, each named above, or the "
+                     "directory that it is in; all else is in %s",
                      (unsigned long long)r->faults, run->options->to);
 }
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -93,9 +94,41 @@ static void test_replica(void **state)
     temporary_remove(&temporary);
 }
 
+static void test_directory(void **state)
+{
+    (void)state;
+    struct temporary temporary;
+    struct repl_error err;
+    char store[400], below[500], config[400], text[600];
+    const char *path = store;
+    assert_int_equal(temporary_make(&temporary), 0);
+    snprintf(store, sizeof store, "%s/kept", temporary.path);
+    snprintf(below, sizeof below, "%s/new", store);
+    assert_int_equal(mkdir(store, 0700), 0);
+    const char *const wrong[] = {store, below, temporary.path, "/"};
+    for (unsigned i = 0; i < 4; i++) {
+        repl_result result = repl_directory_guard(wrong[i], &path, 1, "kept", "not here", &err);
+        assert_int_equal(result.code, REPL_E_REFUSED);
+        assert_non_null(strstr(err.text, "not here"));
+    }
+    snprintf(below, sizeof below, "%s/kept-too", temporary.path);
+    assert_true(repl_ok(repl_directory_guard(below, &path, 1, "kept", "not here", &err)));
+    path = "/no/such/thing";
+    assert_true(repl_ok(repl_directory_guard("/", &path, 1, "kept", "not here", &err)));
+
+    snprintf(config, sizeof config, "%s/site.conf", temporary.path);
+    assert_true(repl_ok(repl_directory_site_guard(store, config, &err)));
+    snprintf(text, sizeof text, "[site]\nlisten = 127.0.0.1:7420\nkey = /k\nstore = %s\n", store);
+    config_write(config, text);
+    assert_int_equal(repl_directory_site_guard(store, config, &err).code, REPL_E_REFUSED);
+    assert_true(repl_ok(repl_directory_site_guard(below, config, &err)));
+    temporary_remove(&temporary);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_unreadable),
-                                       cmocka_unit_test(test_replica)};
+                                       cmocka_unit_test(test_replica),
+                                       cmocka_unit_test(test_directory)};
     return cmocka_run_group_tests_name("source_guard", tests, NULL, NULL);
 }

@@ -5,7 +5,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 
-#include "recover/source_guard.h"
+#include "cli/verbs.h"
 #include "unit/agent/recover/tree_model.h"
 
 #define PATCHED  (UINT64_C(65) << 20)
@@ -488,33 +488,36 @@ static void test_deep(void **state)
     assert_int_equal(rmdir(f->to), 0);
 }
 
-static void test_guard(void **state)
+static int verb(const struct fixture *f, const char *to, const char *owner, const char *path)
+{
+    const char *const arguments[] = {"restore", MODEL_VOLUME, "--store", f->model.path, "--state",
+                                     f->state,  "--to",       to,        owner,         path};
+    char *argv[11] = {NULL};
+    for (unsigned i = 0; i < 10; i++)
+        argv[i] = (char *)(uintptr_t)arguments[i];
+    return repl_verb_dispatch(&repl_verb_restore, 10, argv);
+}
+
+static void test_verb(void **state)
 {
     struct fixture *f = *state;
-    char store[400], below[500], config[400];
-    const char *path = store;
-    snprintf(store, sizeof store, "%s/kept", f->model.temporary.path);
-    snprintf(below, sizeof below, "%s/new", store);
-    assert_int_equal(mkdir(store, 0700), 0);
-    const char *const wrong[] = {store, below, f->model.temporary.path, "/"};
-    for (unsigned i = 0; i < 4; i++) {
-        repl_result result = repl_directory_guard(wrong[i], &path, 1, "kept", "not here", &f->err);
-        assert_int_equal(result.code, REPL_E_REFUSED);
-        assert_non_null(strstr(f->err.text, "not here"));
-    }
-    snprintf(below, sizeof below, "%s/kept-too", f->model.temporary.path);
-    assert_true(repl_ok(repl_directory_guard(below, &path, 1, "kept", "not here", &f->err)));
-    path = "/no/such/thing";
-    assert_true(repl_ok(repl_directory_guard("/", &path, 1, "kept", "not here", &f->err)));
+    char inside[400];
+    snprintf(inside, sizeof inside, "%s/volumes", f->model.path);
+    full_make(f, 1);
+    assert_int_equal(verb(f, f->to, "--owner=me", "--path=dir"), REPL_EXIT_USAGE);
+    assert_int_equal(verb(f, f->to, "--owner=1:2:3", "--path=dir"), REPL_EXIT_USAGE);
+    assert_int_equal(verb(f, inside, "--owner=12:34", "--path=dir"), REPL_EXIT_REFUSED);
+    assert_int_equal(verb(f, "/dev/null", "--owner=12:34", "--path=dir"), REPL_EXIT_REFUSED);
+    assert_int_equal(verb(f, f->to, "--owner=12:34", "--path=dir/below"), REPL_EXIT_OK);
+    assert_node(f, "below", S_IFREG | 0644, 12, 34, TIME + 14);
+    /* It loses its set-user-ID bit. */
+    assert_int_equal(verb(f, f->to, "--owner=12:34", "--path=file"), REPL_EXIT_WARNING);
 
-    snprintf(config, sizeof config, "%s/site.conf", f->model.temporary.path);
-    assert_true(repl_ok(repl_directory_site_guard(store, config, &f->err)));
-    FILE *out = fopen(config, "we");
-    assert_non_null(out);
-    fprintf(out, "[site]\nlisten = 127.0.0.1:7420\nkey = /k\nstore = %s\n", store);
-    fclose(out);
-    assert_int_equal(repl_directory_site_guard(store, config, &f->err).code, REPL_E_REFUSED);
-    assert_true(repl_ok(repl_directory_site_guard(below, config, &f->err)));
+    f->model.kind = REPL_VOLUME_BLOCK;
+    model_begin(&f->model, 0, 2, 0);
+    model_zero(&f->model, 0, MODEL_SIZE);
+    model_end(&f->model, true);
+    assert_int_equal(verb(f, f->to, "--owner=12:34", "--path=file"), REPL_EXIT_USAGE);
 }
 
 int main(void)
@@ -536,7 +539,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_senseless, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_top, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_deep, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_guard, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_verb, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
