@@ -45,7 +45,7 @@ repl_result repl_tree_fail(struct repl_error *err, int os_errno, const char *wha
     }
 }
 
-int repl_tree_open(int directory, const char *name, int flags)
+int repl_tree_openat(int directory, const char *name, int flags)
 {
     struct open_how how = {.flags = (uint64_t)(flags | O_NOFOLLOW | O_CLOEXEC),
                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
@@ -123,7 +123,7 @@ static repl_result step_down(struct repl_tree_dirs *dirs, uint64_t object, int *
                          (unsigned long long)object);
     memcpy(name, place.name, place.name_size);
     name[place.name_size] = '\0';
-    *fd = repl_tree_open(*fd, name, O_RDONLY | O_DIRECTORY);
+    *fd = repl_tree_openat(*fd, name, O_RDONLY | O_DIRECTORY);
     if (*fd >= 0) {
         keep(dirs, object, *fd);
         return REPL_SUCCESS;
@@ -165,7 +165,7 @@ int repl_tree_unlock(int directory, const char *name)
         return errno;
     if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode))
         return EPERM; /* to open a device may do something */
-    int fd = repl_tree_open(directory, name, O_RDONLY | O_NONBLOCK);
+    int fd = repl_tree_openat(directory, name, O_RDONLY | O_NONBLOCK);
     if (fd < 0)
         return errno;
     int error = ioctl(fd, FS_IOC_GETFLAGS, &flags) != 0 ? errno : 0;
@@ -230,7 +230,7 @@ static repl_result entries_remove(struct remover *r, int fd, unsigned depth, str
 static repl_result directory_remove(struct remover *r, int directory, const char *name,
                                     unsigned depth, struct repl_error *err)
 {
-    int fd = repl_tree_open(directory, name, O_RDONLY | O_DIRECTORY);
+    int fd = repl_tree_openat(directory, name, O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         return repl_tree_fail(err, errno, "cannot remove a directory");
     if (depth >= REMOVE_DEPTH) {

@@ -34,7 +34,7 @@ REPL_RESULT repl_tree_dirs_get(struct repl_tree_dirs *dirs, uint64_t object, int
 
 /* Opens what is right there in the directory: no link is followed, no mount point crossed. -1 and
  * errno: EXDEV where something is mounted. */
-int repl_tree_open(int directory, const char *name, int flags);
+int repl_tree_openat(int directory, const char *name, int flags);
 
 /* What the caller does about an error of a system call, by its code: REPL_E_REFUSED is about this
  * one thing and lets the others be restored; any other ends the run. */

@@ -322,7 +322,7 @@ repl_result repl_tree_file_verify(struct repl_tree_worker *worker,
     struct stat status;
     uint64_t hash = 0;
     bool wrong = true;
-    int fd = repl_tree_open(item->directory, item->name, O_RDONLY | O_NONBLOCK);
+    int fd = repl_tree_openat(item->directory, item->name, O_RDONLY | O_NONBLOCK);
     if (fd < 0 && errno == EACCES)
         return repl_tree_fail(err, errno, "it cannot be read back");
     if (fd < 0)

@@ -85,9 +85,9 @@ void repl_tree_data(struct repl_tree_worker *worker, uint64_t bytes);
  * item's directory now. fd: it is open, which a file or directory has to be; else -1. lock: the
  * flags that keep it from being changed are set as well. *changed: it was, or in a dry run would
  * have been; changed NULL: it has just been made. */
-REPL_RESULT repl_tree_meta(struct repl_tree_worker *worker, const struct repl_tree_item *item,
-                           const char *name, int fd, bool lock, bool *changed,
-                           struct repl_error *err);
+REPL_RESULT repl_tree_meta_apply(struct repl_tree_worker *worker, const struct repl_tree_item *item,
+                                 const char *name, int fd, bool lock, bool *changed,
+                                 struct repl_error *err);
 /* Flags that a file has to have before it has contents. */
 void repl_tree_meta_early(const struct repl_tree_item *item, int fd);
 

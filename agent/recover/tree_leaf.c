@@ -142,7 +142,7 @@ static repl_result keep(struct repl_tree_worker *worker, const struct repl_tree_
 {
     bool links, changed;
     REPL_TRY(has_links(worker, item->object, &links, err));
-    REPL_TRY(repl_tree_meta(worker, item, item->name, fd, !links, &changed, err));
+    REPL_TRY(repl_tree_meta_apply(worker, item, item->name, fd, !links, &changed, err));
     if (changed)
         repl_tree_changes(worker, &item->place, REPL_TREE_METADATA);
     else if (item->node.kind == REPL_NODE_FILE)
@@ -166,7 +166,8 @@ static repl_result lock(struct repl_tree_worker *worker, const struct repl_tree_
     if (!is_to_be_locked(item))
         return REPL_SUCCESS;
     REPL_TRY(has_links(worker, item->object, &links, err));
-    return links ? REPL_SUCCESS : repl_tree_meta(worker, item, item->name, fd, true, &changed, err);
+    return links ? REPL_SUCCESS
+                 : repl_tree_meta_apply(worker, item, item->name, fd, true, &changed, err);
 }
 
 static repl_result file_make(struct repl_tree_worker *worker, const struct repl_tree_item *item,
@@ -177,13 +178,13 @@ static repl_result file_make(struct repl_tree_worker *worker, const struct repl_
     if (is_dry(worker, item, item->exists ? REPL_TREE_CONTENT : REPL_TREE_MAKE))
         return REPL_SUCCESS;
     making_name(item, name);
-    int fd = repl_tree_open(item->directory, name, O_RDWR | O_CREAT | O_EXCL);
+    int fd = repl_tree_openat(item->directory, name, O_RDWR | O_CREAT | O_EXCL);
     if (fd < 0)
         return repl_tree_fail(err, errno, "cannot make it");
     repl_tree_meta_early(item, fd);
     repl_result result = repl_tree_file_write(worker, item, fd, true, &data, err);
     if (repl_ok(result))
-        result = repl_tree_meta(worker, item, name, fd, false, NULL, err);
+        result = repl_tree_meta_apply(worker, item, name, fd, false, NULL, err);
     if (!repl_ok(result)) /* a part of a file is not to be taken for the file */
         unlinkat(item->directory, name, 0);
     else
@@ -203,12 +204,12 @@ static repl_result file_patch(struct repl_tree_worker *worker, const struct repl
     uint64_t data;
     if (is_dry(worker, item, REPL_TREE_CONTENT))
         return REPL_SUCCESS;
-    int fd = repl_tree_open(item->directory, item->name, O_RDWR | O_NONBLOCK);
+    int fd = repl_tree_openat(item->directory, item->name, O_RDWR | O_NONBLOCK);
     if (fd < 0) /* it runs, or may not be changed; to put another in its place is another thing */
         return file_make(worker, item, err);
     repl_result result = repl_tree_file_write(worker, item, fd, false, &data, err);
     if (repl_ok(result))
-        result = repl_tree_meta(worker, item, item->name, fd, false, NULL, err);
+        result = repl_tree_meta_apply(worker, item, item->name, fd, false, NULL, err);
     if (repl_ok(result))
         result = lock(worker, item, fd, err);
     close(fd);
@@ -239,7 +240,7 @@ static repl_result file_leaf(struct repl_tree_worker *worker, struct repl_tree_i
 {
     bool patch = false, kept = false;
     if (is_same_kind(item)) {
-        int fd = repl_tree_open(item->directory, item->name, O_RDONLY | O_NONBLOCK);
+        int fd = repl_tree_openat(item->directory, item->name, O_RDONLY | O_NONBLOCK);
         if (fd < 0 && errno != EACCES) /* what may not be read is replaced */
             return repl_tree_fail(err, errno, "cannot read it");
         if (fd >= 0) {
@@ -287,7 +288,7 @@ static repl_result special_make(struct repl_tree_worker *worker, const struct re
     }
     if (failed != 0)
         return repl_tree_fail(err, errno, "cannot make it");
-    repl_result result = repl_tree_meta(worker, item, name, -1, false, NULL, err);
+    repl_result result = repl_tree_meta_apply(worker, item, name, -1, false, NULL, err);
     if (!repl_ok(result))
         unlinkat(item->directory, name, 0);
     REPL_TRY(result);
@@ -369,10 +370,10 @@ static repl_result links_lock(struct repl_tree_worker *worker, const struct repl
     if (!is_to_be_locked(item) || !is_same_kind(item) || item->node.kind != REPL_NODE_FILE ||
         worker->run->options->dry_run)
         return REPL_SUCCESS;
-    int fd = repl_tree_open(item->directory, item->name, O_RDONLY | O_NONBLOCK);
+    int fd = repl_tree_openat(item->directory, item->name, O_RDONLY | O_NONBLOCK);
     if (fd < 0)
         return repl_tree_fail(err, errno, "cannot set its flags");
-    repl_result result = repl_tree_meta(worker, item, item->name, fd, true, &changed, err);
+    repl_result result = repl_tree_meta_apply(worker, item, item->name, fd, true, &changed, err);
     close(fd);
     return result;
 }

@@ -300,9 +300,9 @@ static repl_result pass(struct meta *m, bool lock, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
-repl_result repl_tree_meta(struct repl_tree_worker *worker, const struct repl_tree_item *item,
-                           const char *name, int fd, bool lock, bool *changed,
-                           struct repl_error *err)
+repl_result repl_tree_meta_apply(struct repl_tree_worker *worker, const struct repl_tree_item *item,
+                                 const char *name, int fd, bool lock, bool *changed,
+                                 struct repl_error *err)
 {
     struct meta m = {.worker = worker, .item = item, .name = name, .fd = fd, .compare = true};
     unsigned flags = 0;

@@ -67,7 +67,7 @@ static repl_result directory_open_up(const struct repl_tree_run *run,
         fchmodat(item->directory, item->name, (item->status.st_mode & 07777) | S_IRWXU,
                  AT_SYMLINK_NOFOLLOW) != 0)
         return repl_tree_fail(err, errno, "cannot open the directory");
-    int fd = repl_tree_open(item->directory, item->name, O_RDONLY | O_DIRECTORY);
+    int fd = repl_tree_openat(item->directory, item->name, O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         return repl_tree_fail(err, errno, "cannot open the directory");
     close(fd);
@@ -137,7 +137,7 @@ static repl_result entry_check(struct repl_tree_worker *worker, uint64_t directo
 static repl_result extras_remove(struct repl_tree_worker *worker, uint64_t directory, int fd,
                                  struct repl_error *err)
 {
-    int own = repl_tree_open(fd, ".", O_RDONLY | O_DIRECTORY); /* with a position of its own */
+    int own = repl_tree_openat(fd, ".", O_RDONLY | O_DIRECTORY); /* with a position of its own */
     DIR *stream = own >= 0 ? fdopendir(own) : NULL;
     if (stream == NULL) {
         int os_errno = errno;
@@ -162,7 +162,7 @@ static repl_result directory_finish(struct repl_tree_worker *worker,
     bool changed = false;
     if (worker->run->options->exact)
         REPL_TRY(extras_remove(worker, item->object, item->directory, err));
-    REPL_TRY(repl_tree_meta(worker, item, ".", item->directory, true, &changed, err));
+    REPL_TRY(repl_tree_meta_apply(worker, item, ".", item->directory, true, &changed, err));
     if (changed)
         repl_tree_changes(worker, &item->place, REPL_TREE_METADATA);
     return REPL_SUCCESS;
