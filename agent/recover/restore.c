@@ -37,7 +37,6 @@
 #define ZERO_BITE     (UINT64_C(64) << 20)
 #define SPARSE_UNIT   65536u
 #define CHECKPOINT_NS INT64_C(2000000000)
-#define THREADS_MAX   16u
 #define CACHED_FRAMES 32u /* of each thread: so many MiB */
 
 enum piece_state {
@@ -327,13 +326,11 @@ static void threads_watch(struct restore *r, uint64_t start_bytes)
     status_report(r, done_bytes, start_bytes, begin_ns);
 }
 
-static unsigned thread_count(const struct restore *r)
+unsigned repl_restore_thread_count(unsigned wanted)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned count = r->options->threads > 0 ? r->options->threads
-                     : processors > 2        ? (unsigned)processors
-                                             : 2;
-    return count < THREADS_MAX ? count : THREADS_MAX;
+    unsigned count = wanted > 0 ? wanted : processors > 2 ? (unsigned)processors : 2;
+    return count < REPL_RESTORE_THREADS_MAX ? count : REPL_RESTORE_THREADS_MAX;
 }
 
 static uint64_t done_already(const struct restore *r)
@@ -348,8 +345,8 @@ static uint64_t done_already(const struct restore *r)
 static repl_result phase_run(struct restore *r, enum repl_restore_phase phase,
                              struct repl_error *err)
 {
-    pthread_t threads[THREADS_MAX];
-    unsigned count = thread_count(r), started = 0;
+    pthread_t threads[REPL_RESTORE_THREADS_MAX];
+    unsigned count = repl_restore_thread_count(r->options->threads), started = 0;
     r->phase = phase;
     r->next_piece = 0;
     r->done_bytes = done_already(r);

@@ -57,6 +57,10 @@ bool repl_restore_is_resumable(const char *progress_path);
 REPL_RESULT repl_restore_check_size(const struct repl_target *target, uint64_t volume_size,
                                     struct repl_error *err);
 
+/* How many threads a restore takes, of whatever kind. 0: one for each processor, two at least. */
+#define REPL_RESTORE_THREADS_MAX 16u
+unsigned repl_restore_thread_count(unsigned wanted);
+
 /* REPL_E_RETRY: interrupted, or the origin is away; the same call goes on. */
 REPL_RESULT repl_restore_run(const struct repl_restore_options *options,
                              struct repl_restore_result *out, struct repl_error *err);

@@ -30,10 +30,10 @@
 #include <unistd.h>
 
 #include "base/ensure.h"
+#include "recover/restore.h"
 #include "recover/restore_progress.h"
 #include "recover/tree_internal.h"
 
-#define THREADS_MAX   16u
 #define CACHED_FRAMES 32u /* of each thread: so many MiB */
 /* What a thread takes at once. */
 #define BATCH_COUNT 64u
@@ -310,20 +310,11 @@ static void threads_watch(struct repl_tree_run *run)
     pthread_mutex_unlock(&run->mutex);
 }
 
-static unsigned thread_count(const struct repl_tree_run *run)
-{
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned count = run->options->threads > 0 ? run->options->threads
-                     : processors > 2          ? (unsigned)processors
-                                               : 2;
-    return count < THREADS_MAX ? count : THREADS_MAX;
-}
-
 /* Runs the threads through all work, as the phase wants it. */
 static repl_result threads_run(struct repl_tree_run *run, struct repl_error *err)
 {
-    pthread_t threads[THREADS_MAX];
-    unsigned count = thread_count(run), started = 0;
+    pthread_t threads[REPL_RESTORE_THREADS_MAX];
+    unsigned count = repl_restore_thread_count(run->options->threads), started = 0;
     pthread_mutex_lock(&run->mutex);
     for (; started < count; started++) {
         if (pthread_create(&threads[started], NULL, thread_run, run) != 0)
