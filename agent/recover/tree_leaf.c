@@ -51,15 +51,32 @@ static bool is_same_kind(const struct repl_tree_item *item)
     return item->exists && (item->status.st_mode & S_IFMT) == repl_tree_type(item->node.kind);
 }
 
+static const char *kind_name(mode_t type)
+{
+    switch (type & S_IFMT) {
+    case S_IFREG:
+        return "a file";
+    case S_IFDIR:
+        return "a directory";
+    case S_IFLNK:
+        return "a symbolic link";
+    case S_IFIFO:
+        return "a FIFO";
+    case S_IFSOCK:
+        return "a socket";
+    default:
+        return "a device";
+    }
+}
+
 repl_result repl_tree_kind_check(const struct repl_tree_run *run, const struct repl_tree_item *item,
                                  struct repl_error *err)
 {
     if (!item->exists || is_same_kind(item) || run->options->overwrite)
         return REPL_SUCCESS;
     return repl_fail(err, REPL_E_REFUSED,
-                     "%s is there, where the point has %s: move it away, or give --overwrite",
-                     S_ISDIR(item->status.st_mode) ? "a directory" : "something of another kind",
-                     item->node.kind == REPL_NODE_DIRECTORY ? "a directory" : "none");
+                     "the point has %s here, and there is %s: move it away, or give --overwrite",
+                     kind_name(repl_tree_type(item->node.kind)), kind_name(item->status.st_mode));
 }
 
 static repl_result has_links(struct repl_tree_worker *worker, uint64_t object, bool *has,

@@ -488,6 +488,48 @@ static void test_deep(void **state)
     assert_int_equal(rmdir(f->to), 0);
 }
 
+/* What is damaged is told, file by file, and all else is restored. */
+static void test_damaged(void **state)
+{
+    struct fixture *f = *state;
+    char path[400];
+    full_make(f, 1);
+    model_segment_path(&f->model, 1, 0, path);
+    flip_bits(path, 300000, 1);
+    assert_int_equal(restore(f, 1).code, REPL_E_CORRUPT);
+    assert_int_equal(f->result.faults, 5 + 2); /* all that have contents, and further names */
+    assert_non_null(strstr(f->faults[0], "segment 1.0"));
+    assert_false(is_there(f, "file"));
+    assert_false(is_there(f, "dir/below"));
+    assert_true(is_there(f, "empty"));
+    assert_node(f, "link", S_IFLNK | 0777, 5, 0, TIME + 6);
+    assert_node(f, "dir", S_IFDIR | 03777, 0, 7, TIME + 5);
+    write_file(f, "sparse", "what one has");
+    assert_int_equal(restore(f, 1).code, REPL_E_CORRUPT);
+    assert_content(f, "sparse", 0, "what one has", 12);
+}
+
+/* It ends with the first that does not fit, of which nothing is left, and goes on later. */
+static void test_no_space(void **state)
+{
+    struct fixture *f = *state;
+    full_make(f, 1);
+    assert_int_equal(mkdir(f->to, 0755), 0);
+    if (mount("test", f->to, "tmpfs", 0, "size=256k") != 0)
+        return;
+    enum repl_code full = restore(f, 1).code;
+    bool below = is_there(f, "dir/below");
+    assert_int_equal(mount("test", f->to, "tmpfs", MS_REMOUNT, "size=16m"), 0);
+    repl_history_close(f->history);
+    f->history = NULL;
+    enum repl_code after = restore(f, 1).code;
+    below = below || !is_there(f, "dir/below");
+    assert_int_equal(umount(f->to), 0);
+    assert_int_equal(full, REPL_E_NOSPACE);
+    assert_int_equal(after, REPL_OK);
+    assert_false(below);
+}
+
 static int verb(const struct fixture *f, const char *to, const char *owner, const char *path)
 {
     const char *const arguments[] = {"restore", MODEL_VOLUME, "--store", f->model.path, "--state",
@@ -539,6 +581,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_senseless, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_top, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_deep, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_damaged, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_no_space, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_verb, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
