@@ -236,10 +236,14 @@ static repl_result owner_parse(struct repl_tree_options *options, struct repl_er
 static repl_result check_tree_target(struct repl_error *err)
 {
     const char *given = restore_origin.config, *store = restore_origin.store;
+    bool of_agent = given != NULL && !repl_config_is_of_site(given);
+    if (!restore_onto_source)
+        REPL_TRY(repl_directory_source_guard(restore_to, of_agent ? given : REPL_AGENT_CONFIG_PATH,
+                                             of_agent, err));
     if (store != NULL)
         REPL_TRY(repl_directory_guard(restore_to, &store, 1, "the store itself",
                                       "restore somewhere else", err));
-    if (given != NULL && repl_config_is_of_site(given))
+    if (given != NULL && !of_agent)
         REPL_TRY(repl_directory_site_guard(restore_to, given, err));
     return repl_directory_site_guard(restore_to, REPL_SITE_CONFIG_PATH, err);
 }
@@ -406,7 +410,8 @@ static const struct repl_option restore_options[] = {
      "tree: replaces what is of another kind than it was, a directory where a file was, say, with "
      "all that is in it."},
     {"onto-source", NULL, REPL_OPTION_FLAG, &restore_onto_source,
-     "Allows a device that this host's agent is configured to protect. Stop the agent first."},
+     "Allows a device or directory that this host's agent is configured to protect. For a device "
+     "stop the agent first."},
     {"threads", "N", REPL_OPTION_COUNT, &restore_threads,
      "How many threads; without it one for each processor, two at least."},
     {"state", "DIR", REPL_OPTION_TEXT, &restore_state,

@@ -273,6 +273,12 @@ static repl_result device_open(const struct repl_config *config, const char *vol
         return repl_fail(err, REPL_E_USAGE,
                          "%s has no [volume %s]: --source compares on the protected host itself",
                          config->path, volume);
+    if (found->kind == REPL_VOLUME_TREE)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "volume %s is a directory tree, of which the site has no replica to be "
+                         "compared with; restore it into another directory with --dry-run, or "
+                         "verify its history without --source",
+                         volume);
     repl_result looked = repl_state_dir_look(config->state, volume, &state, err);
     if (looked.code == REPL_E_MISSING)
         return repl_fail(err, REPL_E_REFUSED,

@@ -141,6 +141,31 @@ repl_result repl_directory_guard(const char *to, const char *const *paths, size_
     return result;
 }
 
+repl_result repl_directory_source_guard(const char *to, const char *config_path, bool required,
+                                        struct repl_error *err)
+{
+    struct repl_config *config = NULL;
+    struct repl_error reason;
+    if (!required && file_is_missing(config_path))
+        return REPL_SUCCESS;
+    if (!repl_ok(repl_config_load(config_path, REPL_ROLE_AGENT, &config, &reason)))
+        return repl_fail(err, reason.code,
+                         "cannot tell which directories this host protects, and so whether %s is "
+                         "one: %s; give --onto-source if it may be changed in any case",
+                         to, reason.text);
+    repl_result result = REPL_SUCCESS;
+    for (size_t i = 0; repl_ok(result) && i < config->volume_count; i++) {
+        const char *path = config->volumes[i].path;
+        if (path != NULL)
+            result = repl_directory_guard(to, &path, 1, "which this host protects",
+                                          "restore somewhere else, or give --onto-source to bring "
+                                          "it back in its place",
+                                          err);
+    }
+    repl_config_free(config);
+    return result;
+}
+
 repl_result repl_directory_site_guard(const char *to, const char *config_path,
                                       struct repl_error *err)
 {

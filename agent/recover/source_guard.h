@@ -27,6 +27,10 @@ REPL_RESULT repl_store_guard(const struct repl_target *target, const char *store
  * can be done. Paths that are not there are none. */
 REPL_RESULT repl_directory_guard(const char *to, const char *const *paths, size_t count,
                                  const char *what, const char *unless, struct repl_error *err);
+/* The same for the directory trees of the agent's configuration at the path, as repl_source_guard.
+ */
+REPL_RESULT repl_directory_source_guard(const char *to, const char *config_path, bool required,
+                                        struct repl_error *err);
 /* The same for the store and the replicas of the site's configuration at the path. */
 REPL_RESULT repl_directory_site_guard(const char *to, const char *config_path,
                                       struct repl_error *err);

@@ -15,6 +15,8 @@
 #include "source/source_volume_internal.h"
 #include "source/tree/tree_places.h"
 
+/* Programs that trace the kernel do get skipped: so often everything is looked at all the same. */
+#define AUDIT_NS  (3600 * REPL_SECOND_NS)
 #define LISTEN_NS (INT64_C(100) * 1000000) /* between two looks at what there is to hear */
 
 /* --- opening --------------------------------------------------------------------------------- */
@@ -165,6 +167,10 @@ static repl_result found_take(struct repl_source_volume *v, struct repl_error *e
     for (size_t i = 0; i < v->tree_found.pages.size / sizeof *pages; i++)
         repl_bitmap_set(&v->pipeline.round.dirty, pages[i].page, pages[i].count);
     v->tree_changes += v->tree_found.changes;
+    REPL_TRY(hear(v, err));
+    if (v->tree_auditing && v->tree_found.changes > 0 && repl_tree_is_idle(v->tree))
+        repl_pipeline_unsure(&v->pipeline, "changes were found that had not been heard of",
+                             v->tree_begin_ns);
     repl_tree_found_fini(&v->tree_found);
     v->tree_found = (struct repl_tree_found){0};
     return REPL_SUCCESS;
@@ -207,6 +213,15 @@ static void job_start(struct repl_source_volume *v, repl_job_fn *work, repl_job_
     repl_loop_work(v->options.loop, &v->tree_job);
 }
 
+/* Looks at everything, if nothing has been heard of: then there is nothing to be found. */
+static void audit_if_due(struct repl_source_volume *v)
+{
+    v->tree_auditing =
+        repl_tree_is_idle(v->tree) && repl_now_mono_ns() - v->tree_scan_ns >= AUDIT_NS;
+    if (v->tree_auditing)
+        repl_tree_distrust(v->tree);
+}
+
 void volume_tree_round_open(struct repl_source_volume *v)
 {
     if (v->tree_out || v->tree_gathered)
@@ -217,15 +232,18 @@ void volume_tree_round_open(struct repl_source_volume *v)
         volume_fail(v, &err);
         return;
     }
+    audit_if_due(v);
     if (repl_tree_is_idle(v->tree) && !repl_pipeline_is_full(&v->pipeline)) {
         const struct repl_write_counters counters = counters_now(v);
         repl_pipeline_opened(&v->pipeline, v->tree_begin_ns, &counters, false);
         return;
     }
-    if (repl_tree_is_watched(v->tree) && repl_tree_is_unsure(v->tree))
+    if (!v->tree_auditing && repl_tree_is_watched(v->tree) && repl_tree_is_unsure(v->tree))
         repl_pipeline_unsure(&v->pipeline,
                              "changes may not have been heard of: all names are looked at",
                              v->tree_begin_ns);
+    if (repl_tree_is_unsure(v->tree))
+        v->tree_scan_ns = repl_now_mono_ns();
     repl_tree_gather_begin(v->tree, repl_pipeline_is_full(&v->pipeline));
     job_start(v, gather_work, gather_done);
 }

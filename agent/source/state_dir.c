@@ -335,7 +335,8 @@ repl_result repl_state_dir_forget_digests(const char *state_path, const char *vo
     char path[512];
     snprintf(path, sizeof path, "%s/volumes/%s", state_path, volume);
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool good = fd >= 0 && (unlinkat(fd, "digests", 0) == 0 || errno == ENOENT) && fsync(fd) == 0;
+    bool good = fd >= 0 && (unlinkat(fd, "digests", 0) == 0 || errno == ENOENT) &&
+                (unlinkat(fd, "tree", 0) == 0 || errno == ENOENT) && fsync(fd) == 0;
     int failed = errno;
     if (fd >= 0)
         close(fd);

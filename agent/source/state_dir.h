@@ -3,6 +3,7 @@
  *
  *   STATE/volumes/NAME/state     two slots, struct repl_source_state
  *   STATE/volumes/NAME/digests   4 KiB of header, then 16 bytes a page, mapped
+ *   STATE/volumes/NAME/tree      what a directory tree holds (tree/tree_index.h)
  *   STATE/volumes/NAME/chunks    what the site is known to hold (chunk_index.h)
  *   STATE/volumes/NAME/spool/    segments the site has not acknowledged, and the
  *                                chunks they name
@@ -59,7 +60,7 @@ REPL_RESULT repl_state_dir_grow(struct repl_state_dir *dir, uint64_t volume_size
  * nothing is. */
 REPL_RESULT repl_state_dir_look(const char *state_path, const char *volume,
                                 struct repl_source_state *out, struct repl_error *err);
-/* Removes the volume's digests: nothing is believed of what the site holds when they are opened
+/* Removes the volume's digests, and a tree's index: nothing is believed of what the site holds when they are opened
  * next. */
 REPL_RESULT repl_state_dir_forget_digests(const char *state_path, const char *volume,
                                           struct repl_error *err);

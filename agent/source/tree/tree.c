@@ -178,6 +178,11 @@ repl_result repl_tree_hear(struct repl_tree *tree, struct repl_error *err)
     return repl_tree_watch_drain(tree->watch, &tree->heard_since, err);
 }
 
+void repl_tree_distrust(struct repl_tree *tree)
+{
+    tree->scanned = false;
+}
+
 bool repl_tree_is_unsure(const struct repl_tree *tree)
 {
     return !tree->scanned || tree->heard_since.lost;

@@ -46,6 +46,8 @@ const char *repl_tree_unwatched(const struct repl_tree *tree);
 int repl_tree_watch_fd_of(const struct repl_tree *tree);
 /* Hears what there is, while nothing runs on a worker but reading. */
 REPL_RESULT repl_tree_hear(struct repl_tree *tree, struct repl_error *err);
+/* What was heard may not be all there was: the next gather looks everywhere. */
+void repl_tree_distrust(struct repl_tree *tree);
 /* A gather would find nothing to do. */
 bool repl_tree_is_idle(const struct repl_tree *tree);
 /* The device that the filesystem is on, to be frozen. */

@@ -272,6 +272,36 @@ static void test_sections_refused(void **state)
                  "f.conf:1: a section stands alone between [ and ] on its line");
 }
 
+static void test_volume_kinds(void **state)
+{
+    struct repl_config *config;
+    struct repl_error err;
+    (void)state;
+    static const char tree[] =
+        REMOTE "[volume a]\nkind = tree\npath = /srv/a\nexclude = *.tmp /cache\n"
+               "[volume b]\nkind = block\ndevice = /dev/vdb\n";
+    assert_true(repl_ok(
+        repl_config_parse(tree, sizeof tree - 1, "f.conf", REPL_ROLE_AGENT, &config, &err)));
+    assert_int_equal(config->volumes[0].kind, REPL_VOLUME_TREE);
+    assert_string_equal(config->volumes[0].path, "/srv/a");
+    assert_string_equal(config->volumes[0].exclude, "*.tmp /cache");
+    assert_int_equal(config->volumes[1].kind, REPL_VOLUME_BLOCK);
+    assert_null(config->volumes[1].path);
+    repl_config_free(config);
+    expect_error(REMOTE "[volume a]\nkind = tree\npath = /srv\ndevice = /dev/vdb\n",
+                 REPL_ROLE_AGENT,
+                 "f.conf:4: [volume a] has a device, which a volume of kind tree has no use for: "
+                 "remove it, or write kind = block");
+    expect_error(REMOTE "[volume a]\ndevice = /dev/vdb\nexclude = x\n", REPL_ROLE_AGENT,
+                 "f.conf:4: [volume a] has an exclude, which a volume of kind block has no use "
+                 "for: remove it, or write kind = tree");
+    expect_error(REMOTE "[volume a]\nkind = tree\npath = /srv\ngroup = g\n", REPL_ROLE_AGENT,
+                 "f.conf:4: [volume a] is of kind tree, which is not cut together with others "
+                 "yet: remove group");
+    expect_error(REMOTE "[volume a]\nkind = files\n", REPL_ROLE_AGENT,
+                 "f.conf:5: [volume a] kind: \"files\" is neither: write block or tree");
+}
+
 static void test_required_missing(void **state)
 {
     (void)state;
@@ -280,6 +310,9 @@ static void test_required_missing(void **state)
                  "\"repl help config\" tells what they mean");
     expect_error(REMOTE "[volume a]\nrpo = 5s\n[volume b]\ndevice = /dev/vdb\n", REPL_ROLE_AGENT,
                  "f.conf:4: [volume a] has no device, which is required: add a line \"device = "
+                 "...\"; \"repl help config\" tells what it means");
+    expect_error(REMOTE "[volume a]\nkind = tree\n", REPL_ROLE_AGENT,
+                 "f.conf:4: [volume a] has no path, which is required: add a line \"path = "
                  "...\"; \"repl help config\" tells what it means");
     expect_error("[remote]\naddress = a:1\n", REPL_ROLE_AGENT,
                  "f.conf:1: [remote] has no fingerprint, which is required: add a line "
@@ -697,7 +730,7 @@ static void test_document(void **state)
     assert_non_null(strstr(text, "\n[agent] in /etc/repl/agent.conf\n"));
     assert_non_null(strstr(text, "\n[peer NAME] in /etc/repl/site.conf\n"));
     assert_non_null(strstr(text, "\n    rpo = a time from 2s to 1d; default 4s\n"));
-    assert_non_null(strstr(text, "\n    device = an absolute path; required\n"));
+    assert_non_null(strstr(text, "\n    device = an absolute path; default none\n"));
     assert_non_null(strstr(text, "\n    freeze_budget = a time from 50ms to 10s; default 250ms\n"));
     assert_non_null(strstr(text, "\n    group = a name; default none\n"));
     for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1)
@@ -740,6 +773,7 @@ int main(void)
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_volume_names),
+        cmocka_unit_test(test_volume_kinds),
         cmocka_unit_test(test_document),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
