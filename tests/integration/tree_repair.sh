@@ -1,0 +1,115 @@
+#!/bin/bash
+# A directory tree whose changes are not heard of: an event queue that overflows, an agent that is
+# stopped while the tree changes, an index that is lost, and a freeze where no window is found. Each
+# time what is restored has to equal the tree, and the volume to say what it was in doubt of.
+. "${0%/*}/functions.sh"
+requires_root
+requires_loop
+requires_tool jq
+requires_tool "mkfs.${FS:=ext4}"
+
+queue=/proc/sys/fs/fanotify/max_queued_events
+[ -w "$queue" ] || skip "no fanotify"
+queued_before=$(cat "$queue")
+restore_queue() { echo "$queued_before" >"$queue"; }
+trap 'restore_queue; cleanup' EXIT
+
+make_keys
+make_loop "$workdir/disk" 512M
+run "mkfs.$FS" -q "$loop"
+make_mount "$loop" "$workdir/mnt"
+root=$workdir/mnt/root
+run mkdir "$root"
+run cp -r /usr/share/common-licenses /usr/share/perl "$root"
+write_site_config data
+write_agent_config "data=tree:$root"
+start_site
+echo 500 >"$queue" # of those that are opened now
+start_agent
+restore_queue
+
+summary() { # DIRECTORY
+    (cd "$1" && {
+        find . -type d -printf 'd %P %m %U %G %T@\n' -o -printf '%y %P %m %U %G %T@ %s %n %l\n' | sort
+        find . -type f -print0 | sort -z | xargs -0 sha256sum
+    })
+}
+restored_equal() { # WHAT
+    local point
+    point=$(site_value data .point.seq)
+    rm -rf "$workdir/back"
+    run "$REPL" restore data --at "$point" --to "$workdir/back" --store "$workdir/store" \
+        >"$workdir/restore.log" 2>&1
+    summary "$root" >"$workdir/want"
+    summary "$workdir/back" >"$workdir/got"
+    cmp "$workdir/want" "$workdir/got" || {
+        diff "$workdir/want" "$workdir/got" | head -n 20
+        fail "$1: what is restored differs"
+    }
+    note "$1: point $point equals the tree, $(grep -c '^[a-z] ' "$workdir/want") names"
+}
+doubts() { agent_value data .degradations; }
+churn() { # NAME: about 2,000 names, 600 events and more
+    local i
+    mkdir -p "$root/$1"
+    for i in $(seq 1000); do echo "$1 $i" >"$root/$1/file.$i"; done
+    mv "$root/$1/file.1" "$root/moved.$1"
+    rm "$root/$1/file.2" "$root/$1/file.3"
+    ln "$root/$1/file.4" "$root/linked.$1"
+    echo more >>"$root/common-licenses/GPL-3"
+    touch "$root/perl"
+}
+since() { echo "$(($(date +%s%N) / 1000000 - $1 / 1000000)) ms"; }
+
+wait_replicated data 60
+[ "$(agent_value data .state)" != failed ] || fail "$(agent_value data .cause)"
+restored_equal "first copy"
+
+note "an event queue that overflows"
+before=$(doubts)
+kill -STOP "$agent_pid"
+churn overflow
+begun=$(date +%s%N)
+kill -CONT "$agent_pid"
+more_doubts() { [ "$(doubts)" -gt "$before" ]; }
+wait_for 20 "the loss of events is noticed" more_doubts
+note "noticed after $(since "$begun")"
+wait_replicated data 60
+note "repaired after $(since "$begun")"
+well() { [[ $(agent_value data .state) =~ ^(idle|ok)$ ]]; }
+wait_for 20 "the volume is well again" well
+restored_equal "after the overflow"
+
+note "changes while the agent is stopped"
+stop_agent
+churn stopped
+begun=$(date +%s%N)
+start_agent
+wait_replicated data 60
+note "repaired $(since "$begun") after its start"
+restored_equal "after a stop"
+
+note "changes while it is killed, with what it had heard and not sent"
+churn killed
+stop_agent KILL
+churn killed2
+start_agent
+wait_replicated data 60
+restored_equal "after a kill"
+
+note "an index that is lost"
+stop_agent
+churn lost
+run rm "$workdir/state/volumes/data/tree"
+start_agent
+wait_replicated data 60
+restored_equal "after the loss of the index"
+run "$REPL" verify data --store "$workdir/store" >"$workdir/verify.log" 2>&1
+
+note "an index that is damaged"
+stop_agent
+run dd if=/dev/urandom of="$workdir/state/volumes/data/tree" bs=4096 count=2 conv=notrunc status=none
+start_agent
+wait_replicated data 60
+restored_equal "after damage to the index"
+note "passed"
