@@ -31,6 +31,10 @@
 #define SPACE_WORTH_BYTES (UINT64_C(8) << 20)
 #define SPACE_RETRY_NS    (60 * REPL_SECOND_NS)
 
+/* What a round of a tree may read and be worth trying again at once, or a freeze: 256 MiB. Files that
+ * were written to are compared whole. */
+#define TREE_SMALL_PAGES (UINT64_C(1) << 16)
+
 static void volume_open(struct repl_source_volume *v);
 
 const char *volume_name(const struct repl_source_volume *v)
@@ -468,6 +472,7 @@ static repl_result pipeline_open(struct repl_source_volume *v, struct repl_error
     if (v->tree != NULL) {
         volume_tree_records(v, &v->records);
         options.records = &v->records;
+        options.parked_pages = TREE_SMALL_PAGES;
         options.full_wanted = repl_tree_full_wanted(v->tree);
     }
     repl_spool_init(&v->spool, o->loop, v->dir.spool_fd, REPL_SPOOL_SEGMENT, spool_progress, v);
