@@ -268,21 +268,20 @@ repl_result repl_tree_file_write(struct repl_tree_worker *worker, const struct r
                                  int fd, bool empty, uint64_t *data, struct repl_error *err)
 {
     struct pieces pieces = pieces_of(worker, item);
-    uint64_t hash = 1, end = 0;
+    uint64_t hash = 1;
     *data = 0;
+    /* Before any of it is written: what xfs allocates in advance behind the end of a file would
+     * else come to lie in its holes. */
+    if (ftruncate(fd, (off_t)item->node.size) != 0)
+        return repl_tree_fail(err, errno, "cannot set its size");
     for (bool done = false;;) {
         struct piece piece;
         REPL_TRY(piece_next(&pieces, &piece, &done, err));
         if (done)
             break;
         REPL_TRY(piece_write(worker, fd, empty, &piece, &hash, err));
-        if (piece.zero)
-            continue;
-        end = piece.offset + piece.size;
-        *data += piece.size;
+        *data += piece.zero ? 0 : piece.size;
     }
-    if ((!empty || end < item->node.size) && ftruncate(fd, (off_t)item->node.size) != 0)
-        return repl_tree_fail(err, errno, "cannot set its size");
     worker->run->hashes[item->number] = hash;
     return REPL_SUCCESS;
 }

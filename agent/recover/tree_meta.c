@@ -189,6 +189,8 @@ static repl_result attribute_apply(struct meta *m, const struct repl_record *att
 /* Not those by which a host's own policy or filesystem marks its files. */
 static bool is_managed(const char *name)
 {
+    if (strncmp(name, REPL_XATTR_XFS_ACL, strlen(REPL_XATTR_XFS_ACL)) == 0)
+        return false;
     return strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0 ||
            strncmp(name, "system.posix_acl_", 17) == 0 || strcmp(name, "security.capability") == 0;
 }

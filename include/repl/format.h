@@ -167,7 +167,9 @@ enum repl_record_type {
 #define REPL_TARGET_MAX       4095u  /* of a symbolic link's */
 #define REPL_XATTR_MAX        65536u /* of an attribute's value, */
 #define REPL_XATTR_INLINE_MAX 2048u  /* longer ones lie in the space */
-#define REPL_NODE_MODE_MASK   07777u /* permissions, setuid, setgid, sticky */
+/* xfs lists ACLs once more, as they lie on its disk, under names that begin so: no attributes. */
+#define REPL_XATTR_XFS_ACL  "trusted.SGI_ACL_"
+#define REPL_NODE_MODE_MASK 07777u /* permissions, setuid, setgid, sticky */
 
 enum repl_node_kind {
     REPL_NODE_GONE = 0, /* the object has ended; its number is never given again */

@@ -243,6 +243,11 @@ static int names_order(const void *a, const void *b)
     return repl_name_compare(*x, strlen(*x), *y, strlen(*y));
 }
 
+static bool is_attribute(const char *name)
+{
+    return strncmp(name, REPL_XATTR_XFS_ACL, strlen(REPL_XATTR_XFS_ACL)) != 0;
+}
+
 static repl_result attribute_append(const char *path, const char *name, struct repl_buffer *out,
                                     struct repl_error *err)
 {
@@ -267,8 +272,10 @@ static repl_result attributes_append(const char *path, const char *list, size_t 
     const char **names = calloc(size, sizeof *names); /* more than there are */
     if (names == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for attributes");
-    for (size_t at = 0; at < size; at += strlen(list + at) + 1)
-        names[count++] = list + at;
+    for (size_t at = 0; at < size; at += strlen(list + at) + 1) {
+        if (is_attribute(list + at))
+            names[count++] = list + at;
+    }
     qsort(names, count, sizeof *names, names_order);
     repl_result result = REPL_SUCCESS;
     for (size_t i = 0; repl_ok(result) && i < count; i++)
