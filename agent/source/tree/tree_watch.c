@@ -4,11 +4,13 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fanotify.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -305,6 +307,49 @@ static repl_result dirty_drain(struct repl_tree_watch *w, struct repl_tree_heard
     return REPL_SUCCESS;
 }
 
+/* --- whether it works ------------------------------------------------------------------------ */
+
+/* Those whose writes, through mappings too, are told of by what is listened to here. */
+static repl_result filesystem_check(const struct repl_tree_root *root, struct repl_error *err)
+{
+    struct statfs fs;
+    if (fstatfs(root->fd, &fs) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s", root->path);
+    if (fs.f_type != EXT4_SUPER_MAGIC && fs.f_type != XFS_SUPER_MAGIC &&
+        fs.f_type != BTRFS_SUPER_MAGIC)
+        return repl_fail(
+            err, REPL_E_REFUSED,
+            "%s is on a filesystem that is neither ext4, xfs nor btrfs: not all of its "
+            "writes can be heard of",
+            root->path);
+    return REPL_SUCCESS;
+}
+
+/* A write to a file without a name has to put it into the set. */
+static repl_result programs_try(const struct repl_tree_root *root, const struct repl_tree_watch *w,
+                                struct repl_error *err)
+{
+    struct stat status;
+    uint8_t page[REPL_PAGE_SIZE] = {0}, value;
+    int fd = openat(root->fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EROFS) /* nobody writes there */
+        return REPL_SUCCESS;
+    bool written = fd >= 0 && pwrite(fd, page, sizeof page, 0) == (ssize_t)sizeof page &&
+                   fstat(fd, &status) == 0;
+    int failed = errno;
+    if (fd >= 0)
+        close(fd);
+    if (!written)
+        return repl_fail_errno(err, REPL_E_IO, failed,
+                               "%s: a file to try whether writes are heard of", root->path);
+    uint64_t inode = status.st_ino;
+    if (bpf_map_lookup_elem(w->dirty_fd, &inode, &value) != 0)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s: a write that was made to try it was not noticed by the programs",
+                         root->path);
+    return REPL_SUCCESS;
+}
+
 /* --- all of it ------------------------------------------------------------------------------- */
 
 repl_result repl_tree_watch_open(const struct repl_tree_root *root, struct repl_tree_watch **out,
@@ -314,9 +359,13 @@ repl_result repl_tree_watch_open(const struct repl_tree_root *root, struct repl_
     if (w == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for watching a tree");
     w->fan_fd = w->dirty_fd = -1;
-    repl_result result = fanotify_open(root, w, err);
+    repl_result result = filesystem_check(root, err);
+    if (repl_ok(result))
+        result = fanotify_open(root, w, err);
     if (repl_ok(result))
         result = programs_open(root, w, err);
+    if (repl_ok(result))
+        result = programs_try(root, w, err);
     if (!repl_ok(result)) {
         repl_tree_watch_close(w);
         return result;
