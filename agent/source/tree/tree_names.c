@@ -51,10 +51,8 @@ static repl_result number_find(struct repl_tree_changes *c, struct repl_tree_obj
 static repl_result content_follow(struct repl_tree_changes *c, int path_fd,
                                   const struct repl_tree_object *object, struct repl_error *err)
 {
-    char path[64];
     bool remapped;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", path_fd);
-    int fd = open(path, O_RDONLY | O_NOATIME | O_CLOEXEC);
+    int fd = repl_tree_object_reopen(path_fd);
     if (fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "opening it");
     repl_result result = repl_tree_data_find(fd, object->node.size, &c->data, err);

@@ -82,6 +82,16 @@ repl_result repl_tree_object_open(int directory, const char *name, int *fd, stru
     return *fd >= 0 ? REPL_SUCCESS : repl_fail_errno(err, code_of(errno), errno, "%s", name);
 }
 
+int repl_tree_object_reopen(int path_fd)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", path_fd);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOATIME | O_CLOEXEC);
+    if (fd < 0 && errno == EPERM) /* O_NOATIME is for the owner, and for CAP_FOWNER */
+        fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    return fd;
+}
+
 repl_result repl_tree_handle_open(const struct repl_tree_root *root,
                                   const struct repl_tree_handle *handle, int flags, int *fd,
                                   struct repl_error *err)
@@ -92,7 +102,7 @@ repl_result repl_tree_handle_open(const struct repl_tree_root *root,
     } h = {.handle = {.handle_bytes = handle->size, .handle_type = handle->type}};
     memcpy(h.handle.f_handle, handle->bytes, handle->size);
     *fd = open_by_handle_at(root->fd, &h.handle, flags | O_RDONLY | O_NOATIME | O_CLOEXEC);
-    if (*fd < 0 && errno == EPERM) /* O_NOATIME is the owner's and root's */
+    if (*fd < 0 && errno == EPERM)
         *fd = open_by_handle_at(root->fd, &h.handle, flags | O_RDONLY | O_CLOEXEC);
     return *fd >= 0 ? REPL_SUCCESS
                     : repl_fail_errno(err, code_of(errno), errno, "%s: a file in it", root->path);
@@ -165,13 +175,11 @@ static void node_of(const struct statx *status, struct repl_node *node)
 /* Flags and project, where the filesystem has such; only files and directories can be asked. */
 static void flags_read(int path_fd, struct repl_node *node)
 {
-    char path[64];
     struct fsxattr extra;
     int flags = 0;
     if (node->kind != REPL_NODE_FILE && node->kind != REPL_NODE_DIRECTORY)
         return;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", path_fd);
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOATIME | O_CLOEXEC);
+    int fd = repl_tree_object_reopen(path_fd);
     if (fd < 0)
         return;
     if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0)

@@ -31,6 +31,9 @@ REPL_RESULT repl_tree_glance(const struct repl_tree_root *root, int fd, const ch
 
 /* Opens what the name leads to without following or waking it (O_PATH). REPL_E_MISSING: gone. */
 REPL_RESULT repl_tree_object_open(int directory, const char *name, int *fd, struct repl_error *err);
+/* A file or directory that was opened like this, for reading, leaving its atime where that is
+ * allowed. -1 and errno: it cannot be. */
+int repl_tree_object_reopen(int path_fd);
 /* Opens a file or directory for reading by its handle, leaving its atime. REPL_E_MISSING: it is no
  * more. */
 REPL_RESULT repl_tree_handle_open(const struct repl_tree_root *root,

@@ -332,7 +332,9 @@ static repl_result programs_try(const struct repl_tree_root *root, const struct 
     struct stat status;
     uint8_t page[REPL_PAGE_SIZE] = {0}, value;
     int fd = openat(root->fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0 && errno == EROFS) /* nobody writes there */
+    bool allowed =
+        errno != EROFS && errno != EACCES && errno != EPERM && errno != ENOSPC && errno != EDQUOT;
+    if (fd < 0 && !allowed) /* then it is not tried */
         return REPL_SUCCESS;
     bool written = fd >= 0 && pwrite(fd, page, sizeof page, 0) == (ssize_t)sizeof page &&
                    fstat(fd, &status) == 0;
