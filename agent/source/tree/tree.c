@@ -46,7 +46,7 @@ struct repl_tree {
     struct repl_buffer touched;         /* by the last gather: uint64_t each */
     bool scanned;                       /* all of it, since it is watched */
     bool scanning;                      /* the gather does */
-    bool pending;                       /* something is, under the present stamp */
+    bool pending;                       /* a record is, under the present stamp */
     bool content_unsure; /* since the start: what is pending of contents has to be read */
 };
 
@@ -259,19 +259,32 @@ static repl_result unsure_note(struct repl_tree_txn *txn, struct repl_tree_found
     return result;
 }
 
-/* Whether anything is noted under the present stamp; and what the last run was not sure of. */
-static repl_result pending_look(struct repl_tree *tree, struct repl_tree_found *found,
+/* Whether anything is noted under the present stamp that a record has to say. */
+static repl_result records_look(struct repl_tree *tree, struct repl_tree_txn *txn,
                                 struct repl_error *err)
 {
     struct repl_tree_key key = {0};
-    struct repl_tree_txn txn;
     struct repl_tree_walk walk;
     uint64_t stamp = repl_tree_meta(tree->index)->stamp;
-    REPL_TRY(repl_tree_begin(tree->index, false, &txn, err));
+    tree->pending = false;
     repl_tree_key_u64(&key, stamp);
-    repl_result result = repl_tree_walk_begin(&txn, REPL_TREE_PENDING, &key, &walk, err);
-    tree->pending = repl_ok(result) && repl_tree_walk_is_at(&walk, stamp);
+    repl_result result = repl_tree_walk_begin(txn, REPL_TREE_PENDING, &key, &walk, err);
+    while (repl_ok(result) && !tree->pending && repl_tree_walk_is_at(&walk, stamp)) {
+        const uint8_t *at = walk.key.mv_data;
+        tree->pending = at[16] != REPL_TREE_PENDING_CONTENT;
+        result = repl_tree_walk_next(&walk, err);
+    }
     repl_tree_walk_end(&walk);
+    return result;
+}
+
+/* What has to be said; and what the last run was not sure of. */
+static repl_result pending_look(struct repl_tree *tree, struct repl_tree_found *found,
+                                struct repl_error *err)
+{
+    struct repl_tree_txn txn;
+    REPL_TRY(repl_tree_begin(tree->index, false, &txn, err));
+    repl_result result = records_look(tree, &txn, err);
     if (repl_ok(result) && tree->content_unsure)
         result = unsure_note(&txn, found, err);
     repl_tree_abort(&txn);
@@ -285,6 +298,7 @@ static struct repl_tree_scan_options scan_options(struct repl_tree *tree)
                                            .root = &tree->root,
                                            .exclude = &tree->exclude,
                                            .full = tree->full,
+                                           .watched = tree->watch != NULL,
                                            .stop = &tree->stop};
 }
 

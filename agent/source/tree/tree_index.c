@@ -11,7 +11,7 @@
 
 #include "base/hash.h"
 
-#define VERSION   1u
+#define VERSION   2u
 #define ENV_FLAGS (MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD)
 
 /* Address space, not disk: an object with its name takes some 500 bytes. */
@@ -380,7 +380,7 @@ struct object_row {
     uint32_t handle_size, target_size;
     int32_t handle_type;
     uint64_t size, inode, parent, hash;
-    int64_t mtime_ns, ctime_ns;
+    int64_t mtime_ns, ctime_ns, read_ns;
 };
 
 static void object_key(uint64_t object, struct repl_tree_key *key)
@@ -423,6 +423,7 @@ static bool object_decode(const MDB_val *value, struct repl_tree_object *out)
                                    .target = out->target,
                                    .target_size = row.target_size};
     out->ctime_ns = row.ctime_ns;
+    out->read_ns = row.read_ns;
     out->inode = row.inode;
     out->parent = row.parent;
     out->hash = row.hash;
@@ -468,7 +469,8 @@ repl_result repl_tree_object_put(struct repl_tree_txn *txn, const struct repl_tr
                                    .parent = o->parent,
                                    .hash = o->hash,
                                    .mtime_ns = o->node.mtime_ns,
-                                   .ctime_ns = o->ctime_ns};
+                                   .ctime_ns = o->ctime_ns,
+                                   .read_ns = o->read_ns};
     uint8_t value[sizeof row + REPL_TREE_HANDLE_MAX + REPL_TARGET_MAX];
     struct repl_tree_key key;
     memcpy(value, &row, sizeof row);

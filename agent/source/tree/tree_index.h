@@ -70,6 +70,7 @@ struct repl_tree_object {
     uint64_t object;
     struct repl_node node; /* target: the member below */
     int64_t ctime_ns;      /* content and metadata are those of this time */
+    int64_t read_ns;       /* when that was looked at */
     uint64_t inode;
     uint64_t parent, hash; /* one of its names: the directory, and XXH3 of the name */
     uint32_t links;        /* names that lead to it here */

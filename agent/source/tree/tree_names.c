@@ -15,7 +15,8 @@
 static repl_result note(struct repl_tree_changes *c, uint64_t object, enum repl_tree_pending what,
                         const char *name, size_t size, struct repl_error *err)
 {
-    c->count++;
+    c->writes++;
+    c->count += what != REPL_TREE_PENDING_CONTENT; /* what differs of that is not known yet */
     return c->full ? REPL_SUCCESS : repl_tree_pending_add(&c->txn, object, what, name, size, err);
 }
 
@@ -88,7 +89,7 @@ repl_result repl_tree_object_follow(struct repl_tree_changes *c, int fd,
         REPL_TRY(note(c, object->object, REPL_TREE_PENDING_NODE, NULL, 0, err));
     if (object->node.kind == REPL_NODE_FILE && !object->mount)
         REPL_TRY(content_follow(c, fd, object, err));
-    c->count++; /* of the ctime, if of nothing else */
+    c->writes++;
     return repl_tree_object_put(&c->txn, object, err);
 }
 

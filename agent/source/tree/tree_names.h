@@ -17,7 +17,8 @@ struct repl_tree_changes {
     struct repl_buffer *pages;
     struct repl_buffer nameless;         /* uint64_t: have lost a name, their last one perhaps */
     struct repl_buffer attributes, data; /* scratch */
-    uint64_t count;                      /* of changes */
+    uint64_t count;                      /* of changes that are to be told */
+    uint64_t writes;                     /* to the index, about */
 };
 
 /* What fd has open (O_PATH), as it is now: a new object, or one whose node, attributes or content

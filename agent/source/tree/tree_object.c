@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "loop/loop.h"
 #include "segment/record_order.h"
 #include "source/tree/tree_places.h"
 
@@ -221,6 +222,7 @@ repl_result repl_tree_object_read(const struct repl_tree_root *root, int fd, boo
     REPL_TRY(status_read(fd, settle, &status, &out->racy, err));
     node_of(&status, &out->node);
     out->ctime_ns = time_ns(&status.stx_ctime);
+    out->read_ns = repl_now_wall_ns();
     out->inode = status.stx_ino;
     out->mount = fd != root->fd && is_mount(root, &status); /* the top may well be one */
     if (out->node.kind == REPL_NODE_SYMLINK) {
@@ -341,10 +343,22 @@ static repl_result holes_find(int fd, uint64_t size, struct repl_buffer *out,
     return REPL_SUCCESS;
 }
 
+/* A write that had begun, and given the file its ctime, when that was looked at: ext4 and btrfs
+ * wait for its end where holes are looked for, xfs where the file is read. Not for that of a direct
+ * write (tree_scan.h). */
+static repl_result writers_wait(int fd, struct repl_error *err)
+{
+    uint8_t byte;
+    if (pread(fd, &byte, sizeof byte, 0) >= 0)
+        return REPL_SUCCESS;
+    return repl_fail_errno(err, REPL_E_IO, errno, "reading it");
+}
+
 repl_result repl_tree_data_find(int fd, uint64_t size, struct repl_buffer *out,
                                 struct repl_error *err)
 {
     out->size = 0;
+    REPL_TRY(writers_wait(fd, err));
     /* A page that is dirty already can be written to again without a sign; of one that has been
      * written out, and is protected again, the next write changes the ctime. */
     if (sync_file_range(fd, 0, 0,

@@ -13,12 +13,20 @@
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "loop/loop.h"
 
 /* A transaction keeps what it has changed in memory until it is committed. */
-#define CHANGES_PER_COMMIT 8192u
+#define WRITES_PER_COMMIT 8192u
 
 /* Directories that are moved while they are looked for are looked for so often. */
 #define PASSES_MAX 3
+
+/* Where the end of a write is not heard of: a file is read again when so long has passed since its
+ * change, and again when that is REREAD_FACTOR times as long as when it was read last; not if that
+ * was SURE_NS. */
+#define REREAD_NS     INT64_C(2000000000)
+#define REREAD_FACTOR 16
+#define SURE_NS       INT64_C(30000000000)
 
 void repl_tree_found_fini(struct repl_tree_found *found)
 {
@@ -36,9 +44,9 @@ static bool differs(struct repl_tree_scan *s)
 
 repl_result repl_tree_scan_commit_some(struct repl_tree_scan *s, struct repl_error *err)
 {
-    if (s->found == NULL || s->changes.count - s->committed < CHANGES_PER_COMMIT)
+    if (s->found == NULL || s->changes.writes - s->committed < WRITES_PER_COMMIT)
         return REPL_SUCCESS;
-    s->committed = s->changes.count;
+    s->committed = s->changes.writes;
     REPL_TRY(repl_tree_commit(&s->changes.txn, err));
     return repl_tree_begin(s->options->index, true, &s->changes.txn, err);
 }
@@ -63,6 +71,13 @@ static bool is_same(const struct repl_tree_object *o, const struct repl_tree_gla
 {
     return !o->racy && o->inode == now->inode && o->ctime_ns == now->ctime_ns &&
            o->mount == now->mount && (o->node.kind != REPL_NODE_FILE || o->node.size == now->size);
+}
+
+static bool has_to_be_read_again(const struct repl_tree_object *o, int64_t now_ns)
+{
+    int64_t then = o->read_ns - o->ctime_ns, now = now_ns - o->ctime_ns;
+    return o->node.kind == REPL_NODE_FILE && then < SURE_NS && now >= REREAD_NS &&
+           now >= REREAD_FACTOR * then;
 }
 
 /* Another one than was known, or another state of it. */
@@ -94,7 +109,9 @@ repl_result repl_tree_scan_name(struct repl_tree_scan *s, uint64_t directory, in
         repl_tree_name_get(&s->changes.txn, directory, name, strlen(name), &object.object, err));
     if (object.object != 0)
         REPL_TRY(repl_tree_object_get(&s->changes.txn, object.object, &object, &known, err));
-    if (!known || !is_same(&object, &now)) {
+    bool again = known && s->found != NULL && !s->options->watched &&
+                 has_to_be_read_again(&object, s->begin_ns);
+    if (!known || again || !is_same(&object, &now)) {
         if (!differs(s))
             return REPL_SUCCESS;
         REPL_TRY(name_follow(s, directory, fd, name, &object, err));
@@ -302,6 +319,7 @@ repl_result repl_tree_scan_begin(struct repl_tree_scan *s,
     *s = (struct repl_tree_scan){
         .options = options,
         .found = found,
+        .begin_ns = repl_now_wall_ns(),
         .changes = {.root = options->root, .full = options->full, .settle = true}};
     if (found != NULL)
         s->changes.pages = &found->pages;

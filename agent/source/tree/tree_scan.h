@@ -8,6 +8,13 @@
  * it later, through a mapping too, gives it another ctime (tree_object.h), and a
  * second scan that finds nothing has shown that all the files, attributes and
  * names were as they are throughout the time between.
+ *
+ * But for one thing: a direct write gives the file its ctime when it begins, and
+ * nobody waits for its end. Of one that was on its way when the file was read
+ * nothing shows, and the points until the file is read again have the pages as
+ * they were before it. So a file that was changed shortly before it was read is
+ * read again later, twice if need be, until that has been done when 30 s had
+ * passed since the change, which is as long as a disk may take.
  */
 #ifndef REPL_AGENT_TREE_SCAN_H
 #define REPL_AGENT_TREE_SCAN_H
@@ -24,6 +31,7 @@ struct repl_tree_scan_options {
     const struct repl_tree_exclude *exclude;
     /* The next segment is a full, which says everything there is: nothing is noted as pending. */
     bool full;
+    bool watched;            /* changes are heard of too, since before the scan began */
     const atomic_bool *stop; /* set to end it soon: REPL_E_RETRY */
 };
 

@@ -12,9 +12,10 @@ struct repl_tree_scan {
     bool differs;                  /* this is the result */
     struct repl_buffer stack;      /* uint64_t: directories to be read */
     struct repl_buffer listed; /* uint64_t: hashes of the names of one, sorted once it is read */
-    uint64_t committed;        /* changes.count then */
-    bool heard;                /* of directories only new ones are entered: */
-    uint64_t first_new;        /* those from this number on */
+    uint64_t committed;        /* changes.writes then */
+    int64_t begin_ns;
+    bool heard;         /* of directories only new ones are entered: */
+    uint64_t first_new; /* those from this number on */
 };
 
 REPL_RESULT repl_tree_scan_begin(struct repl_tree_scan *s,
