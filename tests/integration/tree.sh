@@ -1,0 +1,181 @@
+#!/bin/bash
+# A directory tree under random operations of every kind (tree_churn.c), with kills: each point that
+# was remembered is restored and is what the tree was, name for name, byte for byte (tree_dump.c).
+#
+#   FS=ext4             or xfs, btrfs
+#   POINTS=3 KILLS=2    how many points are remembered, and how many times the agent or the site is
+#                       killed meanwhile
+#   SECONDS_EACH=1      how long the writers run for each
+#   SLOW_DIRECT=yes     with direct writes that take long, of which a point taken at once may know
+#                       nothing (agent/source/tree/tree_scan.h): each point is taken 40 s later
+#   SEED=               of the operations and the moments; printed
+#   long: POINTS=30 KILLS=20 SECONDS_EACH=5
+#
+# Of holes: where a restored file has data, the source had it too (whole pages). Not the other way
+# round: what is allocated and never written to may come back as a hole.
+. "${0%/*}/functions.sh"
+: "${TREE_CHURN:?the path of tree_churn}" "${TREE_DUMP:?the path of tree_dump}"
+: "${POINTS:=3}" "${KILLS:=2}" "${SECONDS_EACH:=1}" "${SEED:=$((RANDOM * 32768 + RANDOM))}"
+requires_root
+requires_loop
+requires_tool jq
+requires_tool "mkfs.${FS:=ext4}"
+RANDOM=$SEED
+note "seed $SEED, $FS, $POINTS points, $KILLS kills"
+
+make_filesystem() { # IMAGE DIRECTORY
+    make_loop "$1" 1G
+    run "mkfs.$FS" -q "$loop" >/dev/null
+    make_mount "$loop" "$2"
+}
+make_filesystem "$workdir/disk" "$workdir/mnt"
+tree=$workdir/mnt/root
+mkdir "$tree" "$workdir/mnt/outside"
+
+# --- the writers -----------------------------------------------------------------------------------
+
+without=(--without write_slow_direct)
+[ "${SLOW_DIRECT:-no}" = yes ] && without=()
+start_churn() {
+    coproc CHURN { exec "$TREE_CHURN" "$workdir/mnt" --seed "$SEED" "${without[@]}" 2>"$workdir/churn.log"; }
+    test_pids[2]=$CHURN_PID
+    exec {to_churn}>&"${CHURN[1]}" {from_churn}<&"${CHURN[0]}" # bash forgets CHURN when it ends
+}
+churn_go() { echo go >&"$to_churn"; }
+churn_hold() { # when it returns, nothing is being written
+    local line
+    : >"$workdir/counts"
+    echo "${1:-hold}" >&"$to_churn"
+    while read -r -t 60 line <&"$from_churn"; do
+        [ "$line" = held ] && return
+        echo "$line" >>"$workdir/counts"
+    done
+    fail "the writers do not stop"
+}
+
+# What this filesystem cannot do.
+case $FS in
+ext4) unable="reflink reflink_range xattr_huge" ;;
+xfs) unable= ;;
+btrfs) unable="collapse_range insert_range" ;;
+esac
+every_kind() { # Each operation was done, or is one of those.
+    awk -v unable=" $unable " '
+        $1 == "count" { done += $3; failed += $4; kinds++ }
+        $1 == "count" && $3 == 0 && !index(unable, " " $2 " ") { print "never done: " $2; bad = 1 }
+        $1 == "cannot" { print }
+        END { print done " operations of " kinds " kinds, " failed " came to nothing"; exit bad }' \
+        "$workdir/counts"
+}
+
+# --- points ----------------------------------------------------------------------------------------
+
+moment() { sleep "0.$((RANDOM % 9))"; }
+kill_one() {
+    if [ $((RANDOM % 3)) = 0 ]; then
+        stop_site KILL
+        moment
+        start_site
+    else
+        stop_agent KILL
+        moment
+        start_agent
+    fi
+}
+# Some while the writers run, some when they have just stopped.
+kills_left=$KILLS
+kill_some() { # POINTS that are left
+    while [ "$kills_left" -gt 0 ] && [ $((RANDOM % $1 * KILLS / POINTS)) -lt "$kills_left" ]; do
+        kills_left=$((kills_left - 1))
+        moment
+        kill_one
+        [ $((RANDOM % 2)) = 0 ] && break
+    done
+}
+
+points=()
+remember() { # the point of now, and what it has to be
+    [ "${SLOW_DIRECT:-no}" = yes ] && sleep 40
+    wait_replicated data 60
+    local seq
+    seq=$(site_value data .point.seq)
+    { "$TREE_DUMP" "$tree" >"$workdir/dump.$seq" && "$TREE_DUMP" --data "$tree" >"$workdir/data.$seq"; } ||
+        fail "dump"
+    points+=("$seq")
+    note "point $seq: $(wc -l <"$workdir/dump.$seq") names, ${1:-}$(agent_value data .point.cut)"
+}
+
+make_keys
+write_site_config data
+write_agent_config "data=tree:$tree"
+start_churn
+churn_go
+sleep 1
+start_site
+start_agent
+for ((i = 0; i < POINTS; i++)); do
+    [ "$i" = 0 ] || churn_go
+    sleep "$SECONDS_EACH"
+    [ "$i" = 0 ] || kill_some $((POINTS - i))
+    churn_hold
+    [ $((RANDOM % 3)) = 0 ] && kill_some $((POINTS - i))
+    remember
+done
+
+note "changes while the agent is stopped"
+stop_agent
+churn_go
+sleep "$SECONDS_EACH"
+start_agent
+moment
+churn_hold
+remember
+
+note "the agent's index of the tree is lost"
+churn_go
+stop_agent
+run rm "$workdir/state/volumes/data/tree" "$workdir/state/volumes/data/tree-lock"
+start_agent
+moment
+churn_hold end
+remember "a full, "
+run every_kind
+
+# --- restored --------------------------------------------------------------------------------------
+
+same_tree() { # POINT DIRECTORY
+    "$TREE_DUMP" "$2" >"$workdir/got" || fail "dump of point $1"
+    if ! cmp -s "$workdir/dump.$1" "$workdir/got"; then
+        diff "$workdir/dump.$1" "$workdir/got" | head -n 20
+        fail "point $1 differs"
+    fi
+}
+same_holes() { # POINT DIRECTORY
+    "$TREE_DUMP" --data "$2" >"$workdir/got" || fail "dump of point $1"
+    awk -F '\t' 'NR == FNR { count[$1]++; from[$1, count[$1]] = $2; to[$1, count[$1]] = $3; next }
+        { for (i = 1; i <= count[$1]; i++) if (from[$1, i] <= $2 && $3 <= to[$1, i]) next
+          print "data in a hole: " substr($1, 1, 300), $2, $3; bad = 1 }
+        END { exit bad }' "$workdir/data.$1" "$workdir/got" >"$workdir/holes.log" ||
+        fail "point $1: $(head -n 3 "$workdir/holes.log")"
+}
+restore_tree() { # POINT DIRECTORY [options]
+    local point=$1 directory=$2
+    shift 2
+    "$REPL" restore data --at "$point" --to "$directory" --store "$workdir/store" --yes "$@" \
+        >"$workdir/restore.log" 2>&1 || fail "restore of point $point"
+    same_tree "$point" "$directory"
+}
+
+note "restore"
+stop_agent
+stop_site
+"$REPL" verify data --store "$workdir/store" >"$workdir/verify.log" 2>&1 || fail "verify"
+make_filesystem "$workdir/target" "$workdir/restored"
+for point in "${points[@]}"; do
+    restore_tree "$point" "$workdir/restored/$point"
+    same_holes "$point" "$workdir/restored/$point"
+done
+note "restore of one point onto another" # zeros that are there already are not made a hole
+restore_tree "${points[-1]}" "$workdir/restored/${points[0]}" --delete --overwrite
+restore_tree "${points[1]}" "$workdir/restored/${points[-1]}" --delete --overwrite
+note "passed"
