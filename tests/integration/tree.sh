@@ -96,7 +96,7 @@ kill_some() { # POINTS that are left
 points=()
 remember() { # the point of now, and what it has to be
     [ "${SLOW_DIRECT:-no}" = yes ] && sleep 40
-    wait_replicated data 60
+    wait_replicated data ${WAITS:-60}
     local seq
     seq=$(site_value data .point.seq)
     { "$TREE_DUMP" "$tree" >"$workdir/dump.$seq" && "$TREE_DUMP" --data "$tree" >"$workdir/data.$seq"; } ||

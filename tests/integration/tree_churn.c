@@ -279,10 +279,11 @@ static void counts_print(const struct world *world)
 /* --- writers --------------------------------------------------------------------------------- */
 
 /* False: it is the end. */
-static bool wait_while_held(void)
+static bool wait_while_held(struct writer *w)
 {
     pthread_mutex_lock(&churn.lock);
     if (churn.hold) {
+        flags_clear(w);
         churn.held++;
         pthread_cond_broadcast(&churn.change);
         while (churn.hold && !churn.end)
@@ -296,7 +297,7 @@ static bool wait_while_held(void)
 
 static void *writer_run(void *context)
 {
-    while (wait_while_held())
+    while (wait_while_held(context))
         operate(context);
     return NULL;
 }

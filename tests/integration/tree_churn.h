@@ -65,6 +65,8 @@ struct operation {
 /* Each ends with one without a name. */
 extern const struct operation name_operations[], content_operations[], metadata_operations[],
     slow_operations[];
+/* Of the file that is immutable: while it is, nothing tells of its flags. */
+void flags_clear(struct writer *w);
 
 /* --- choosing -------------------------------------------------------------------------------- */
 

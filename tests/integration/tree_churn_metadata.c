@@ -183,8 +183,13 @@ static int flags_change(int fd, int set, int clear)
     int flags;
     if (ioctl(fd, FS_IOC_GETFLAGS, &flags) != 0)
         return errno;
+    struct stat status;
     flags = (flags | set) & ~clear;
-    return error_of(ioctl(fd, FS_IOC_SETFLAGS, &flags));
+    int error = error_of(ioctl(fd, FS_IOC_SETFLAGS, &flags));
+    /* The kernel tells nobody of flags; of this it does, where it is allowed. */
+    if (error == 0 && (flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)) == 0 && fstat(fd, &status) == 0)
+        error = error_of(fchmod(fd, status.st_mode & 07777));
+    return error;
 }
 
 static int flag_nodump(struct writer *w)
@@ -224,6 +229,11 @@ static int flag_immutable_clear(struct writer *w)
     int fd = w->frozen_fd, error = flags_change(fd, 0, FS_IMMUTABLE_FL | FS_APPEND_FL);
     w->frozen_fd = -1;
     return end(fd, error);
+}
+
+void flags_clear(struct writer *w)
+{
+    (void)flag_immutable_clear(w);
 }
 
 const struct operation metadata_operations[] = {

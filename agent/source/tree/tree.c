@@ -24,6 +24,7 @@ struct repl_tree_news {
     uint64_t settled; /* what was noted up to this stamp is the site's */
     uint64_t again;   /* what was noted from here on is to be said again; UINT64_MAX: nothing is */
     bool full;        /* a full is the site's */
+    uint64_t told_size; /* of the space, as the site knows it; 0: nothing new of that */
 };
 
 struct repl_tree {
@@ -46,6 +47,7 @@ struct repl_tree {
     struct repl_buffer touched;         /* by the last gather: uint64_t each */
     bool scanned;                       /* all of it, since it is watched */
     bool scanning;                      /* the gather does */
+    uint64_t emitted_size;              /* of the space, with the last stamp that was told */
     bool pending;                       /* a record is, under the present stamp */
     bool content_unsure; /* since the start: what is pending of contents has to be read */
 };
@@ -227,11 +229,15 @@ static repl_result news_follow(struct repl_tree *tree, struct repl_error *err)
     struct repl_tree_meta *meta = repl_tree_meta(tree->index);
     struct repl_tree_txn txn;
     bool full_wanted = tree->full || (meta->full_wanted && !heard->full);
-    if (heard->settled == 0 && heard->again == UINT64_MAX && full_wanted == meta->full_wanted)
+    bool told = heard->told_size != 0 && heard->told_size != meta->told_size;
+    if (heard->settled == 0 && heard->again == UINT64_MAX && full_wanted == meta->full_wanted &&
+        !told)
         return REPL_SUCCESS;
     REPL_TRY(repl_tree_begin(tree->index, true, &txn, err));
-    txn.changed = full_wanted != meta->full_wanted;
+    txn.changed = told || full_wanted != meta->full_wanted;
     meta->full_wanted = full_wanted;
+    if (told)
+        meta->told_size = heard->told_size;
     repl_result result = repl_tree_pending_settle(&txn, heard->settled, err);
     if (repl_ok(result) && heard->again != UINT64_MAX)
         result = repl_tree_pending_again(&txn, heard->again, err);
@@ -241,12 +247,16 @@ static repl_result news_follow(struct repl_tree *tree, struct repl_error *err)
     return result;
 }
 
-/* Files whose content was on its way when an earlier run ended. */
+/* Files whose content was on its way when an earlier run ended, and what the space had grown by. */
 static repl_result unsure_note(struct repl_tree_txn *txn, struct repl_tree_found *found,
                                struct repl_error *err)
 {
+    const struct repl_tree_meta *meta = repl_tree_meta(txn->index);
     struct repl_tree_key key = {0};
     struct repl_tree_walk walk;
+    if (meta->space_size > meta->told_size)
+        REPL_TRY(repl_tree_pages_note(&found->pages, meta->told_size,
+                                      meta->space_size - meta->told_size, err));
     repl_result result = repl_tree_walk_begin(txn, REPL_TREE_PENDING, &key, &walk, err);
     while (repl_ok(result) && !walk.done) {
         const uint8_t *at = walk.key.mv_data;
@@ -516,6 +526,7 @@ bool repl_tree_segment_end(void *context)
     if (tree->records.next != 0)
         return false;
     tree->pending = false;
+    tree->emitted_size = repl_tree_space_size(tree);
     repl_tree_meta(tree->index)->stamp++;
     return true;
 }
@@ -525,6 +536,8 @@ void repl_tree_records_settled(void *context, uint64_t stamp, bool full)
     struct repl_tree *tree = context;
     if (tree->news.settled < stamp)
         tree->news.settled = stamp;
+    if (stamp + 1 == repl_tree_meta(tree->index)->stamp && tree->emitted_size != 0)
+        tree->news.told_size = tree->emitted_size;
     tree->news.full |= full;
 }
 

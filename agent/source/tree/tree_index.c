@@ -11,7 +11,7 @@
 
 #include "base/hash.h"
 
-#define VERSION   2u
+#define VERSION   3u
 #define ENV_FLAGS (MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD)
 
 /* Address space, not disk: an object with its name takes some 500 bytes. */
@@ -170,7 +170,7 @@ struct meta_row {
     uint32_t version;
     uint32_t full_wanted;
     uint8_t volume[16];
-    uint64_t next_object, space_size, stamp;
+    uint64_t next_object, space_size, told_size, stamp;
 };
 
 static repl_result meta_put(struct repl_tree_txn *txn, struct repl_error *err)
@@ -180,6 +180,7 @@ static repl_result meta_put(struct repl_tree_txn *txn, struct repl_error *err)
                            .full_wanted = index->meta.full_wanted,
                            .next_object = index->meta.next_object,
                            .space_size = index->meta.space_size,
+                           .told_size = index->meta.told_size,
                            .stamp = index->meta.stamp};
     struct repl_tree_key key = {0};
     memcpy(row.volume, index->volume.bytes, sizeof row.volume);
@@ -204,6 +205,7 @@ static repl_result meta_get(struct repl_tree_txn *txn, bool *found, struct repl_
         row.version == VERSION && memcmp(row.volume, index->volume.bytes, sizeof row.volume) == 0;
     index->meta = (struct repl_tree_meta){.next_object = row.next_object,
                                           .space_size = row.space_size,
+                                          .told_size = row.told_size,
                                           .stamp = row.stamp,
                                           .full_wanted = row.full_wanted != 0};
     return REPL_SUCCESS;

@@ -83,6 +83,7 @@ struct repl_tree_object {
 struct repl_tree_meta {
     uint64_t next_object;
     uint64_t space_size; /* bytes */
+    uint64_t told_size;  /* as the site knows it: what is behind may not have been sent */
     uint64_t stamp;      /* of what is noted as pending now */
     bool full_wanted;    /* the site may have a tree whose objects have other numbers */
 };
