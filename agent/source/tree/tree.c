@@ -247,7 +247,8 @@ static repl_result news_follow(struct repl_tree *tree, struct repl_error *err)
     return result;
 }
 
-/* Files whose content was on its way when an earlier run ended, and what the space had grown by. */
+/* Contents of files, and values of attributes, that were on their way when an earlier run ended, and
+ * what the space had grown by. */
 static repl_result unsure_note(struct repl_tree_txn *txn, struct repl_tree_found *found,
                                struct repl_error *err)
 {
@@ -262,6 +263,8 @@ static repl_result unsure_note(struct repl_tree_txn *txn, struct repl_tree_found
         const uint8_t *at = walk.key.mv_data;
         if (at[16] == REPL_TREE_PENDING_CONTENT)
             result = repl_tree_content_note(txn, repl_tree_key_read(at + 8), &found->pages, err);
+        else if (at[16] == REPL_TREE_PENDING_NODE)
+            result = repl_tree_attributes_note(txn, repl_tree_key_read(at + 8), &found->pages, err);
         if (repl_ok(result))
             result = repl_tree_walk_next(&walk, err);
     }

@@ -341,6 +341,18 @@ static repl_result values_give(struct repl_tree_txn *txn, uint64_t object, bool 
     return result;
 }
 
+repl_result repl_tree_attributes_note(struct repl_tree_txn *txn, uint64_t object,
+                                      struct repl_buffer *pages, struct repl_error *err)
+{
+    struct repl_buffer blocks = {0};
+    repl_result result = repl_tree_place_list(txn, object, true, &blocks, err);
+    const struct repl_tree_block *block = (const void *)blocks.data;
+    for (size_t i = 0; repl_ok(result) && i < blocks.size / sizeof *block; i++)
+        result = repl_tree_pages_note(pages, block[i].place, block[i].size, err);
+    repl_buffer_fini(&blocks);
+    return result;
+}
+
 /* Long values get a place. */
 static repl_result values_place(struct repl_tree_txn *txn, uint64_t object,
                                 struct repl_buffer *attributes, struct repl_buffer *pages,

@@ -35,6 +35,9 @@ REPL_RESULT repl_tree_content_note(struct repl_tree_txn *txn, uint64_t object,
 REPL_RESULT repl_tree_attributes_follow(struct repl_tree_txn *txn, uint64_t object,
                                         struct repl_buffer *attributes, struct repl_buffer *pages,
                                         bool *changed, struct repl_error *err);
+/* Notes all pages of an object's long values. */
+REPL_RESULT repl_tree_attributes_note(struct repl_tree_txn *txn, uint64_t object,
+                                      struct repl_buffer *pages, struct repl_error *err);
 /* Gives back all of an object's places, and forgets its extents and attributes. */
 REPL_RESULT repl_tree_content_drop(struct repl_tree_txn *txn, uint64_t object,
                                    struct repl_buffer *pages, struct repl_error *err);
