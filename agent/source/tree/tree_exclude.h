@@ -22,7 +22,7 @@ struct repl_tree_exclude {
 REPL_RESULT repl_tree_exclude_new(const char *patterns, struct repl_tree_exclude *out,
                                   struct repl_error *err);
 void repl_tree_exclude_fini(struct repl_tree_exclude *exclude);
-/* directory: the path from the top, "" or ending in a slash; only looked at if by_path. */
+/* directory: the path from the top, "" or ending in a slash. */
 bool repl_tree_is_excluded(const struct repl_tree_exclude *exclude, const char *directory,
                            const char *name);
 

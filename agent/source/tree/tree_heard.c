@@ -92,6 +92,7 @@ static repl_result names_follow(struct repl_tree_scan *s, const struct repl_tree
     const struct repl_tree_heard_name *name;
     repl_result result = REPL_SUCCESS;
     for (size_t at = 0; repl_ok(result) && (name = name_next(heard, &at)) != NULL;) {
+        s->moved = false;
         result = name_follow(s, name, &d, err);
         if (repl_ok(result))
             result = repl_tree_scan_directories(s, err);

@@ -85,11 +85,16 @@ static repl_result name_follow(struct repl_tree_scan *s, uint64_t directory, int
                                const char *name, struct repl_tree_object *object,
                                struct repl_error *err)
 {
+    uint64_t before = object->object;
     int path_fd;
     REPL_TRY(repl_tree_object_open(fd, name, &path_fd, err));
     repl_result result = repl_tree_object_follow(&s->changes, path_fd, object, err);
     close(path_fd);
     REPL_TRY(result);
+    /* what is left out below a directory depends on its path */
+    if (s->options->exclude->by_path && object->node.kind == REPL_NODE_DIRECTORY &&
+        object->object != before)
+        s->moved = true;
     return repl_tree_name_set(&s->changes, directory, name, strlen(name), object->object, err);
 }
 
@@ -120,7 +125,7 @@ repl_result repl_tree_scan_name(struct repl_tree_scan *s, uint64_t directory, in
         s->found->objects++;
         s->found->mounts += object.mount;
     }
-    bool enter = s->heard ? object.object >= s->first_new : true;
+    bool enter = !s->heard || s->moved || object.object >= s->first_new;
     if (!enter || object.node.kind != REPL_NODE_DIRECTORY || object.mount)
         return REPL_SUCCESS;
     return push(s, object.object, err);

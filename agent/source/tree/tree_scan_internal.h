@@ -15,7 +15,8 @@ struct repl_tree_scan {
     uint64_t committed;        /* changes.writes then */
     int64_t begin_ns;
     bool heard;         /* of directories only new ones are entered: */
-    uint64_t first_new; /* those from this number on */
+    uint64_t first_new; /* those from this number on, */
+    bool moved;         /* and where this is set, all that come after */
 };
 
 REPL_RESULT repl_tree_scan_begin(struct repl_tree_scan *s,

@@ -217,7 +217,7 @@ static inline void content_compare(struct copy *copy, const struct copy_object *
 static inline bool is_left_out(const char *path)
 {
     size_t size = strlen(path);
-    return size > 4 && strcmp(path + size - 4, ".tmp") == 0;
+    return (size > 4 && strcmp(path + size - 4, ".tmp") == 0) || strcmp(path, "/d0/cache") == 0;
 }
 
 static inline void directory_compare(struct copy *copy, uint64_t number, const char *path);

@@ -29,7 +29,7 @@
 #include "unit/temporary.h"
 
 #define SEGMENTS_MAX 400u
-#define EXCLUDED     "*.tmp"
+#define EXCLUDED     "*.tmp /d0/cache"
 
 struct page_image {
     uint64_t page;
