@@ -501,6 +501,8 @@ bool repl_tree_records_are_many(const void *context, bool full)
 {
     const struct repl_tree *tree = context;
     uint64_t given = tree->records.next != 0 ? tree->records.given : 0;
+    if (!full && !tree->pending)
+        return false; /* all is said; some of it may not be settled */
     return repl_tree_count(tree->index, full ? REPL_TREE_OBJECT : REPL_TREE_PENDING) >
            given + REPL_TREE_RECORDS_OBJECTS;
 }
