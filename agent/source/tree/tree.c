@@ -319,6 +319,7 @@ void repl_tree_gather_begin(struct repl_tree *tree, bool full)
 {
     ensure(!tree->records.begun);
     tree->full = full;
+    tree->records.next = 0; /* what is found may be about objects that have been given already */
     tree->heard = tree->news;
     tree->news = (struct repl_tree_news){.again = UINT64_MAX};
     repl_tree_heard_fini(&tree->hearing);
