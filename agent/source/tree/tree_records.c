@@ -18,8 +18,11 @@ repl_result repl_tree_records_begin(struct repl_tree_records *r, struct repl_tre
     if (!full)
         repl_tree_key_u64(&key, r->stamp);
     repl_tree_key_u64(&key, r->next);
-    return repl_tree_walk_begin(&r->txn, full ? REPL_TREE_OBJECT : REPL_TREE_PENDING, &key,
-                                &r->list, err);
+    repl_result result = repl_tree_walk_begin(&r->txn, full ? REPL_TREE_OBJECT : REPL_TREE_PENDING,
+                                              &key, &r->list, err);
+    if (!repl_ok(result))
+        repl_tree_records_end(r);
+    return result;
 }
 
 void repl_tree_records_end(struct repl_tree_records *r)
