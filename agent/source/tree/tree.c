@@ -49,6 +49,7 @@ struct repl_tree {
     bool scanning;                      /* the gather does */
     uint64_t emitted_size;              /* of the space, with the last stamp that was told */
     bool pending;                       /* a record is, under the present stamp */
+    bool opened;                        /* and not scanned since */
     bool content_unsure; /* since the start: what is pending of contents has to be read */
 };
 
@@ -116,7 +117,7 @@ repl_result repl_tree_open(const struct repl_tree_options *options, struct repl_
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a tree");
     tree->root.fd = -1;
     tree->news.again = UINT64_MAX;
-    tree->content_unsure = true;
+    tree->opened = tree->content_unsure = true;
     repl_result result = parts_open(tree, options, err);
     if (!repl_ok(result)) {
         repl_tree_close(tree);
@@ -312,6 +313,7 @@ static struct repl_tree_scan_options scan_options(struct repl_tree *tree)
                                            .exclude = &tree->exclude,
                                            .full = tree->full,
                                            .watched = tree->watch != NULL,
+                                           .first = tree->opened,
                                            .stop = &tree->stop};
 }
 
@@ -345,6 +347,7 @@ repl_result repl_tree_gather(struct repl_tree *tree, struct repl_tree_found *fou
     REPL_TRY(root_check(tree, err));
     REPL_TRY(news_follow(tree, err));
     REPL_TRY(changes_find(tree, found, err));
+    tree->opened = false;
     REPL_TRY(pending_look(tree, found, err));
     repl_buffer_fini(&tree->touched);
     tree->touched = found->touched;

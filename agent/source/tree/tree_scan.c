@@ -296,10 +296,32 @@ static repl_result pass(struct repl_tree_scan *s, struct repl_error *err)
     return repl_tree_scan_directories(s, err);
 }
 
+/* A scan that was cut off has committed that they lost their names, and no more. */
+static repl_result nameless_find(struct repl_tree_scan *s, struct repl_error *err)
+{
+    struct repl_tree_key key = {0};
+    struct repl_tree_walk walk;
+    repl_result result = repl_tree_walk_begin(&s->changes.txn, REPL_TREE_OBJECT, &key, &walk, err);
+    while (repl_ok(result) && !walk.done) {
+        struct repl_tree_object o;
+        bool found;
+        uint64_t object = repl_tree_key_read(walk.key.mv_data);
+        result = repl_tree_object_get(&s->changes.txn, object, &o, &found, err);
+        if (repl_ok(result) && o.links == 0 && object != REPL_OBJECT_ROOT)
+            result = repl_buffer_append(&s->changes.nameless, &object, sizeof object, err);
+        if (repl_ok(result))
+            result = repl_tree_walk_next(&walk, err);
+    }
+    repl_tree_walk_end(&walk);
+    return result;
+}
+
 /* What lost its name and still exists may have moved to where the scan had been by then. */
 static repl_result passes(struct repl_tree_scan *s, struct repl_error *err)
 {
     bool hidden = true;
+    if (s->options->first)
+        REPL_TRY(nameless_find(s, err));
     for (int i = 0; hidden && i < PASSES_MAX; i++) {
         REPL_TRY(pass(s, err));
         REPL_TRY(repl_tree_nameless_look(&s->changes, &hidden, err));

@@ -32,6 +32,7 @@ struct repl_tree_scan_options {
     /* The next segment is a full, which says everything there is: nothing is noted as pending. */
     bool full;
     bool watched;            /* changes are heard of too, since before the scan began */
+    bool first;              /* since the index was opened: an earlier scan may have been cut off */
     const atomic_bool *stop; /* set to end it soon: REPL_E_RETRY */
 };
 
