@@ -42,7 +42,8 @@ struct piece {
     struct repl_segment *segment;
     struct repl_buffer pages; /* struct page_image each */
     uint64_t from, to, stamp;
-    bool full, adopted;
+    uint32_t part;
+    bool full, adopted, whole; /* whole: it ends in a point, and says all there was to be said */
 };
 
 struct rig {
@@ -210,7 +211,7 @@ static inline void pages_read(struct rig *rig, struct piece *piece)
     }
 }
 
-static inline void piece_build(struct rig *rig, struct piece *piece)
+static inline void piece_build(struct rig *rig, struct piece *piece, bool point_wanted)
 {
     struct repl_segment_builder *builder;
     struct repl_segment_footer footer;
@@ -219,7 +220,8 @@ static inline void piece_build(struct rig *rig, struct piece *piece)
                                                .volume_kind = REPL_VOLUME_TREE,
                                                .features = REPL_FEATURE_TREE,
                                                .from_seq = piece->from,
-                                               .to_seq = piece->to};
+                                               .to_seq = piece->to,
+                                               .part = piece->part};
     const struct repl_point point = {.seq = piece->to,
                                      .consistency = REPL_CONSISTENCY_CRASH,
                                      .cut = REPL_CUT_QUIET,
@@ -228,8 +230,8 @@ static inline void piece_build(struct rig *rig, struct piece *piece)
                                      &piece->file, &builder, &rig->err));
     OK(rig, repl_tree_segment_begin(rig->tree, piece->full, &piece->stamp, &rig->err));
     repl_segment_builder_records(builder, repl_tree_segment_record, rig->tree);
-    OK(rig, repl_segment_builder_finish(builder, &point, 1, &footer, &rig->err));
-    assert_true(repl_tree_segment_end(rig->tree));
+    OK(rig, repl_segment_builder_finish(builder, &point, point_wanted, &footer, &rig->err));
+    piece->whole = repl_tree_segment_end(rig->tree);
     repl_segment_builder_free(builder);
     piece->span = (struct memory_span){piece->file.bytes.data, piece->file.bytes.size};
     OK(rig, repl_segment_open(memory_read_at, &piece->span, piece->span.size, &piece->segment,
@@ -237,21 +239,40 @@ static inline void piece_build(struct rig *rig, struct piece *piece)
     OK(rig, repl_segment_verify(piece->segment, rig->coder, &rig->err));
 }
 
-/* A segment of what was gathered, if there is anything to be said; whether there was. */
-static inline bool tell(struct rig *rig)
+/* One segment of what was gathered. */
+static inline struct piece *part(struct rig *rig, bool point_wanted)
 {
-    bool full = rig_is_full(rig);
-    assert_false(!full && repl_tree_records_are_many(rig->tree, full));
-    if (!full && rig->dirty.set_count == 0 && !repl_tree_records_are_pending(rig->tree))
-        return false;
     assert_true(rig->count < SEGMENTS_MAX);
     struct piece *piece = &rig->pieces[rig->count];
-    uint64_t tail = rig->count > 0 ? rig->pieces[rig->count - 1].to : 0;
-    *piece = (struct piece){.from = full ? 0 : tail, .to = rig->next_seq++, .full = full};
+    const struct piece *tail = rig->count > 0 ? piece - 1 : NULL;
+    bool continues = tail != NULL && tail->segment->footer.point_count == 0;
+    *piece = (struct piece){.full = rig_is_full(rig), .to = rig->next_seq};
+    if (continues) {
+        piece->full = tail->full;
+        piece->part = tail->part + 1;
+    }
+    if (!piece->full)
+        piece->from = continues ? tail->from : tail->to;
     pages_read(rig, piece);
-    piece_build(rig, piece);
+    piece_build(rig, piece, point_wanted);
     rig->count++;
-    rig->full_wanted = false;
+    rig->next_seq += point_wanted;
+    rig->full_wanted = rig->full_wanted && !point_wanted;
+    return piece;
+}
+
+/* Segments of what was gathered, if there is anything to be said; whether there was. */
+static inline bool tell(struct rig *rig)
+{
+    bool full = rig_is_full(rig), begun = false;
+    for (unsigned parts = 0; repl_tree_records_are_many(rig->tree, full); parts++) {
+        assert_true(parts < 10);
+        part(rig, false);
+        begun = true;
+    }
+    if (!full && !begun && rig->dirty.set_count == 0 && !repl_tree_records_are_pending(rig->tree))
+        return false;
+    assert_true(part(rig, true)->whole);
     return true;
 }
 
@@ -267,7 +288,8 @@ static inline void acknowledge(struct rig *rig)
 {
     const struct piece *piece = &rig->pieces[rig->acknowledged++];
     if (!piece->adopted)
-        repl_tree_records_settled(rig->tree, piece->stamp, piece->full);
+        repl_tree_records_settled(rig->tree, piece->stamp - !piece->whole,
+                                  piece->full && piece->whole);
 }
 
 /* The last segments, from this one on, are given up, while the agent runs. */

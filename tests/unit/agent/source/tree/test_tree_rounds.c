@@ -1,0 +1,250 @@
+/*
+ * What rounds of a tree cost, and what they come back from: a set of records too large for a
+ * segment, a round that ends in the middle of them, a scan that was cut off, changes that were not
+ * heard of.
+ */
+#include "unit/agent/source/tree/tree_compare.h"
+
+#include <sys/mman.h>
+
+#include "source/tree/tree_names.h"
+
+#define MANY 16500u /* each a node and a name: more than a segment takes */
+
+static void at(const struct rig *rig, char out[400], const char *name)
+{
+    snprintf(out, 400, "%s/%s", rig->top, name);
+}
+
+static void put(struct rig *rig, const char *name, const char *text)
+{
+    char path[400];
+    at(rig, path, name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    close(fd);
+}
+
+static void make_many(struct rig *rig)
+{
+    char path[400], name[20];
+    at(rig, path, "many");
+    assert_int_equal(mkdir(path, 0755), 0);
+    for (unsigned i = 0; i < MANY; i++) {
+        snprintf(name, sizeof name, "many/%u", i);
+        at(rig, path, name);
+        assert_int_equal(mknod(path, S_IFIFO | 0600, 0), 0);
+        if (i % 1000 == 0) /* there is room for so many events only */
+            OK(rig, repl_tree_hear(rig->tree, &rig->err));
+    }
+}
+
+/* Of all that was said, how much is there now: the whole comparison takes too long for so many. */
+static unsigned nodes_in_copy(struct rig *rig, const char *name, bool *named)
+{
+    struct copy copy;
+    copy_make(rig, &copy);
+    unsigned count = (unsigned)(copy.objects.size / sizeof(struct copy_object));
+    *named = copy_find(&copy, REPL_OBJECT_ROOT, REPL_RECORD_NAME, name) != NULL;
+    copy_free(&copy);
+    return count;
+}
+
+static struct rig *rig_of(bool unwatched)
+{
+    struct rig *rig = rig_new(unwatched);
+    if (rig == NULL)
+        skip();
+    put(rig, "a", "what is in a");
+    put(rig, "b", "what is in b");
+    assert_true(point(rig));
+    assert_copied(rig);
+    return rig;
+}
+
+/* --- what it costs --------------------------------------------------------------------------- */
+
+static void nothing_changed(struct rig *rig)
+{
+    gather(rig);
+    assert_int_equal(rig->found.pages.size, 0);
+    assert_int_equal(rig->found.changes, 0);
+    assert_true(is_same(rig));
+    assert_false(tell(rig));
+}
+
+static void what_has_not_changed_is_not_read(void **state)
+{
+    (void)state;
+    for (int unwatched = 0; unwatched < 2; unwatched++) {
+        struct rig *rig = rig_of(unwatched);
+        nothing_changed(rig);
+        nothing_changed(rig);
+        assert_int_equal(repl_tree_is_idle(rig->tree), !unwatched);
+        acknowledge(rig);
+        assert_false(repl_tree_is_idle(rig->tree));
+        nothing_changed(rig);
+        start_again(rig, rig->count);
+        nothing_changed(rig);
+        assert_int_equal(rig->found.objects, 2);
+        rig_free(rig);
+    }
+}
+
+static void only_what_was_touched_is_followed(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_of(false);
+    put(rig, "c.tmp", "left out");
+    assert_true(point(rig)); /* of the time of the directory */
+    put(rig, "../outside/x", "elsewhere");
+    put(rig, "c.tmp", "left out as well");
+    nothing_changed(rig);
+    put(rig, "b", "something else is in b");
+    gather(rig);
+    assert_int_equal(rig->found.objects, 0); /* by name */
+    assert_int_equal(rig->found.pages.size, sizeof(struct repl_tree_pages));
+    assert_true(is_same(rig));
+    put(rig, "b", "and again");
+    assert_false(is_same(rig));
+    assert_true(point(rig));
+    assert_copied(rig);
+    rig_free(rig);
+}
+
+/* --- a mapping ------------------------------------------------------------------------------- */
+
+static void stores_through_a_mapping_are_noticed(void **state)
+{
+    (void)state;
+    for (int unwatched = 0; unwatched < 2; unwatched++) {
+        struct rig *rig = rig_of(unwatched);
+        char path[400];
+        at(rig, path, "a");
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        char *bytes = mmap(NULL, REPL_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        assert_ptr_not_equal(bytes, MAP_FAILED);
+        for (unsigned i = 0; i < 3; i++) {
+            bytes[i] = 'X';
+            gather(rig);
+            assert_true(is_same(rig));
+            bytes[i] = 'Y';
+            assert_false(is_same(rig));
+            assert_true(point(rig));
+            assert_copied(rig);
+        }
+        munmap(bytes, REPL_PAGE_SIZE);
+        close(fd);
+        rig_free(rig);
+    }
+}
+
+/* --- more than is heard of ------------------------------------------------------------------- */
+
+static void what_was_not_heard_of_is_looked_for(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_of(false);
+    char path[400];
+    for (unsigned i = 0; i < 20000; i++) {
+        char name[20];
+        snprintf(name, sizeof name, "x%u", i);
+        at(rig, path, name);
+        assert_int_equal(mknod(path, S_IFIFO | 0600, 0), 0);
+        assert_int_equal(unlink(path), 0);
+    }
+    put(rig, "last", "not heard of");
+    assert_false(repl_tree_is_unsure(rig->tree));
+    OK(rig, repl_tree_hear(rig->tree, &rig->err));
+    assert_true(repl_tree_is_unsure(rig->tree));
+    assert_true(point(rig));
+    assert_false(repl_tree_is_unsure(rig->tree));
+    assert_int_equal(rig->found.objects, 3);
+    assert_copied(rig);
+    rig_free(rig);
+}
+
+/* --- many records ---------------------------------------------------------------------------- */
+
+static void many_records_take_several_segments(void **state)
+{
+    (void)state;
+    bool named;
+    struct rig *rig = rig_of(false);
+    make_many(rig);
+    assert_true(point(rig));
+    assert_int_equal(nodes_in_copy(rig, "many", &named), 4 + MANY);
+    assert_true(named);
+    put(rig, "b", "those are on their way still");
+    size_t before = rig->count;
+    assert_true(point(rig));
+    assert_true(rig->count <= before + 2);
+    rig_free(rig);
+}
+
+static void a_round_that_ends_among_many_begins_them_anew(void **state)
+{
+    (void)state;
+    bool named;
+    struct rig *rig = rig_of(false);
+    char from[400], to[400];
+    make_many(rig);
+    at(rig, from, "many");
+    at(rig, to, "many2");
+    assert_int_equal(rename(from, to), 0);
+    make_many(rig);
+    gather(rig);
+    assert_true(repl_tree_records_are_many(rig->tree, false));
+    assert_false(part(rig, false)->whole);
+    put(rig, "c", "new");
+    at(rig, from, "a");
+    assert_int_equal(unlink(from), 0);
+    assert_true(point(rig));
+    assert_int_equal(nodes_in_copy(rig, "c", &named), 5 + 2 * MANY);
+    assert_true(named);
+    nodes_in_copy(rig, "a", &named);
+    assert_false(named);
+    rig_free(rig);
+}
+
+/* --- what was cut off ------------------------------------------------------------------------ */
+
+/* Names that are gone are committed with much else before what had them is. */
+static void what_lost_its_name_before_the_end_is_dropped(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_of(false);
+    const struct repl_tree_index_options options = {.path = rig->index, .volume = {{7}}};
+    struct repl_tree_index *index;
+    char path[400];
+    at(rig, path, "a");
+    assert_int_equal(unlink(path), 0);
+    rig_close(rig);
+    OK(rig, repl_tree_index_open(&options, &index, &rig->err));
+    struct repl_tree_changes changes = {0};
+    OK(rig, repl_tree_begin(index, true, &changes.txn, &rig->err));
+    OK(rig, repl_tree_name_set(&changes, REPL_OBJECT_ROOT, "a", 1, 0, &rig->err));
+    OK(rig, repl_tree_commit(&changes.txn, &rig->err));
+    repl_buffer_fini(&changes.nameless);
+    repl_tree_index_close(index);
+    rig_open(rig);
+    rig->full_wanted = false; /* the site has it */
+    assert_true(point(rig));
+    assert_copied(rig);
+    rig_free(rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_has_not_changed_is_not_read),
+        cmocka_unit_test(only_what_was_touched_is_followed),
+        cmocka_unit_test(stores_through_a_mapping_are_noticed),
+        cmocka_unit_test(what_was_not_heard_of_is_looked_for),
+        cmocka_unit_test(many_records_take_several_segments),
+        cmocka_unit_test(a_round_that_ends_among_many_begins_them_anew),
+        cmocka_unit_test(what_lost_its_name_before_the_end_is_dropped),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
