@@ -214,7 +214,7 @@ static void segment_acknowledged(struct repl_pipeline *p, const struct repl_ship
     p->sent_bytes += segment->size;
     p->kept_bytes -= segment->kept;
     segment->kept = 0;
-    if (segment->stamp != 0)
+    if (segment->stamp != 0 || segment->full)
         p->options.records->settled(p->options.records->context, segment->settled,
                                     segment->full && segment->point.seq != 0);
     if (segment->point.seq != 0)

@@ -52,10 +52,9 @@ void repl_pipeline_give_up(struct repl_pipeline *p, struct repl_pipeline_segment
         repl_bitmap_set(&p->round.dirty, digests[i].page, 1);
     }
     p->epoch.resync |= segment->resync;
-    if (segment->stamp != 0) {
+    if (segment->stamp != 0)
         p->options.records->lost(p->options.records->context, segment->stamp);
-        p->full_wanted |= segment->full;
-    }
+    p->full_wanted |= segment->full;
     repl_pipeline_drop(p, segment->number);
     repl_pipeline_segment_free(p, &p->segments, segment);
 }
@@ -217,7 +216,8 @@ repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_
     adopted->number = p->number = segment->number;
     adopted->size = segment->size;
     adopted->kept = kept;
-    p->full_wanted = p->full_wanted && segment->from_seq != 0; /* begun, at least */
+    adopted->full = p->options.records != NULL && segment->from_seq == 0;
+    p->full_wanted = p->full_wanted && !adopted->full; /* begun, at least */
     adopted->digests = *digests;
     *digests = (struct repl_buffer){0};
     p->spool_bytes += segment->size;

@@ -13,10 +13,10 @@ struct repl_pipeline_segment {
     struct repl_point point;    /* seq 0: it has none */
     bool resync;                /* a point in it ends a comparison */
     struct repl_buffer digests; /* struct repl_batch_digest each */
-    /* of the records of a tree in it; 0: it has none */
+    /* of the records of a tree in it; 0: it has none, or is of an earlier run */
     uint64_t stamp;   /* what has to be said again without it */
     uint64_t settled; /* what is the site's with it */
-    bool full;
+    bool full;        /* it belongs to a full */
 };
 
 /* --- pipeline_build.c ------------------------------------------------------------------------ */
