@@ -181,9 +181,13 @@ static repl_result fanotify_drain(struct repl_tree_watch *w, struct repl_tree_he
             return REPL_SUCCESS;
         if (got < 0)
             return repl_fail_errno(err, REPL_E_IO, errno, "fanotify");
-        const struct fanotify_event_metadata *event = (const void *)w->events;
-        for (ssize_t left = got; FAN_EVENT_OK(event, left); event = FAN_EVENT_NEXT(event, left))
+        const struct fanotify_event_metadata *event;
+        for (size_t at = 0; at + sizeof *event <= (size_t)got; at += event->event_len) {
+            event = (const void *)(w->events + at);
+            if (event->event_len < sizeof *event || event->event_len > (size_t)got - at)
+                break;
             event_take(heard, event);
+        }
     }
 }
 
