@@ -426,7 +426,8 @@ static repl_result segment_adopt(struct repl_source_volume *v, struct repl_spool
                                &segment->digests, kept, err);
 }
 
-/* What an earlier run of the agent had built and the site has not got. */
+/* What an earlier run of the agent had built and the site has not got; if that was with another
+ * index of a tree, what it says goes with no other. */
 static repl_result spool_take_over(struct repl_source_volume *v, struct repl_error *err)
 {
     const struct repl_spool_load_options options = {
@@ -439,11 +440,13 @@ static repl_result spool_take_over(struct repl_source_volume *v, struct repl_err
         .digest_bytes_max = REPL_VOLUME_DIGESTS_MAX,
     };
     struct repl_spool_load load;
+    bool foreign = v->tree != NULL && repl_tree_is_new(v->tree);
     REPL_TRY(repl_spool_load(&options, &load, err));
     repl_result result = REPL_SUCCESS;
     for (size_t i = 0; repl_ok(result) && i < load.segment_count; i++)
-        result = segment_adopt(v, &load.segments[i], err);
-    v->adopted = load.segment_count;
+        result = foreign ? repl_spool_remove(v->dir.spool_fd, load.segments[i].number, err)
+                         : segment_adopt(v, &load.segments[i], err);
+    v->adopted = foreign ? 0 : load.segment_count;
     if (load.why.code != REPL_OK)
         repl_log(LOG_WARNING, "volume %s: of the spool, %zu segments could not be used: %s",
                  volume_name(v), load.removed_count, load.why.text);

@@ -157,6 +157,11 @@ bool repl_tree_full_wanted(const struct repl_tree *tree)
     return repl_tree_meta(tree->index)->full_wanted;
 }
 
+bool repl_tree_is_new(const struct repl_tree *tree)
+{
+    return repl_tree_meta(tree->index)->stamp == REPL_TREE_STAMP_FIRST;
+}
+
 /* --- what is heard --------------------------------------------------------------------------- */
 
 bool repl_tree_is_watched(const struct repl_tree *tree)

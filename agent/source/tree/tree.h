@@ -36,6 +36,9 @@ uint64_t repl_tree_space_size(const struct repl_tree *tree);
 /* The site may have a tree of before, whose objects had other numbers: the next segment has to
  * begin a full. */
 bool repl_tree_full_wanted(const struct repl_tree *tree);
+/* No segment has been made with its index, as far as that is known: those that an earlier run left
+ * are about objects of other numbers. */
+bool repl_tree_is_new(const struct repl_tree *tree);
 
 /* --- what is heard of it: on the loop's thread ------------------------------------------------ */
 

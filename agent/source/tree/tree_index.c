@@ -286,8 +286,9 @@ static repl_result begin_anew(struct repl_tree_index *index,
     env_close(index);
     REPL_TRY(files_remove(index, err));
     REPL_TRY(env_open(index, &found, err));
-    index->meta = (struct repl_tree_meta){
-        .next_object = options->first_object, .stamp = 1, .full_wanted = options->full_wanted};
+    index->meta = (struct repl_tree_meta){.next_object = options->first_object,
+                                          .stamp = REPL_TREE_STAMP_FIRST,
+                                          .full_wanted = options->full_wanted};
     struct repl_tree_txn txn;
     REPL_TRY(repl_tree_begin(index, true, &txn, err));
     txn.changed = true;

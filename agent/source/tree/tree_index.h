@@ -80,6 +80,8 @@ struct repl_tree_object {
     char target[REPL_TARGET_MAX];
 };
 
+#define REPL_TREE_STAMP_FIRST 1u
+
 struct repl_tree_meta {
     uint64_t next_object;
     uint64_t space_size; /* bytes */
