@@ -235,6 +235,33 @@ static void what_lost_its_name_before_the_end_is_dropped(void **state)
     rig_free(rig);
 }
 
+/* The site has a tree whose objects have other numbers, and so has what is in the spool. */
+static void a_lost_index_leads_to_a_full(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(false);
+    if (rig == NULL)
+        skip();
+    assert_true(repl_tree_is_new(rig->tree));
+    put(rig, "a", "what is in a");
+    assert_true(point(rig));
+    put(rig, "b", "what is in b");
+    assert_true(point(rig));
+    start_again(rig, rig->count);
+    assert_false(repl_tree_is_new(rig->tree));
+    assert_true(repl_tree_full_wanted(rig->tree)); /* of which nobody has said that it arrived */
+    assert_int_equal(truncate(rig->index, 5000), 0);
+    start_again(rig, rig->count);
+    assert_true(repl_tree_is_new(rig->tree));
+    rig->full_wanted = repl_tree_full_wanted(rig->tree);
+    assert_true(rig->full_wanted);
+    put(rig, "c", "what is in c");
+    assert_true(point(rig));
+    assert_copied(rig);
+    assert_true(rig->pieces[rig->count - 1].full);
+    rig_free(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -245,6 +272,7 @@ int main(void)
         cmocka_unit_test(many_records_take_several_segments),
         cmocka_unit_test(a_round_that_ends_among_many_begins_them_anew),
         cmocka_unit_test(what_lost_its_name_before_the_end_is_dropped),
+        cmocka_unit_test(a_lost_index_leads_to_a_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
