@@ -294,6 +294,24 @@ static void disturb(struct rig *rig, struct random *random)
     }
 }
 
+/* A point, with changes while it is made. */
+static void point_torn(struct rig *rig, struct random *random)
+{
+    gather(rig);
+    for (uint64_t i = random_below(random, 4); i > 0; i--) {
+        if (random_below(random, 2) == 0)
+            pages_read(rig);
+        change(rig, random);
+        if (!is_same(rig))
+            gather(rig);
+    }
+    for (unsigned tries = 0; !is_same(rig); tries++) {
+        assert_true(tries < 3);
+        gather(rig);
+    }
+    tell(rig);
+}
+
 static void follow(bool unwatched, uint64_t seed)
 {
     struct random random = random_begin(unwatched ? "unwatched" : "watched", seed);
@@ -305,7 +323,7 @@ static void follow(bool unwatched, uint64_t seed)
         disturb(rig, &random);
         if (random_below(&random, 3) == 0)
             changes(rig, &random);
-        point(rig);
+        point_torn(rig, &random);
         if (rig->count > 0)
             assert_copied(rig);
     }

@@ -5,6 +5,8 @@
  */
 #include "unit/agent/source/tree/tree_compare.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 
 #include "source/tree/tree_names.h"
@@ -140,6 +142,84 @@ static void stores_through_a_mapping_are_noticed(void **state)
     }
 }
 
+/* --- one moment ------------------------------------------------------------------------------ */
+
+#define MOMENTS 12u
+
+static atomic_bool writer_stop;
+
+/* Counts in a, through a mapping, then in b: what is of one moment has b as a is, or one behind. */
+static void *writer(void *context)
+{
+    struct rig *rig = context;
+    char path[400];
+    at(rig, path, "a");
+    int a = open(path, O_RDWR | O_CLOEXEC);
+    at(rig, path, "b");
+    int b = open(path, O_RDWR | O_CLOEXEC);
+    volatile uint64_t *mapped =
+        mmap(NULL, REPL_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, a, 0);
+    for (uint64_t count = 1; !atomic_load(&writer_stop); count++) {
+        *mapped = count;
+        if (pwrite(b, &count, sizeof count, 0) != sizeof count)
+            break;
+        if (count % 64 == 0)
+            usleep(30000);
+    }
+    munmap((void *)(uintptr_t)mapped, REPL_PAGE_SIZE);
+    close(a);
+    close(b);
+    return NULL;
+}
+
+static uint64_t count_in(struct copy *copy, const char *name)
+{
+    uint64_t count;
+    const struct copy_record *c = copy_find(copy, REPL_OBJECT_ROOT, REPL_RECORD_NAME, name);
+    assert_non_null(c);
+    const struct copy_record *run = copy_find(copy, c->record.child, REPL_RECORD_RUN, "");
+    assert_non_null(run);
+    memcpy(&count, copy->space + run->record.place, sizeof count);
+    return count;
+}
+
+static void a_point_is_of_one_moment(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_of(false);
+    struct copy copy;
+    pthread_t thread;
+    uint64_t seen = 0;
+    char path[400];
+    for (unsigned i = 0; i < 2; i++) {
+        static const uint8_t zeros[REPL_PAGE_SIZE];
+        at(rig, path, i == 0 ? "a" : "b");
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        assert_int_equal(write(fd, zeros, sizeof zeros), sizeof zeros);
+        close(fd);
+    }
+    atomic_store(&writer_stop, false);
+    assert_int_equal(pthread_create(&thread, NULL, writer, rig), 0);
+    for (unsigned points = 0, tries = 0; points < MOMENTS && tries < 2000; tries++) {
+        gather(rig);
+        pages_read(rig);
+        if (!is_same(rig) || !tell(rig))
+            continue;
+        points++;
+        copy_make(rig, &copy);
+        uint64_t a = count_in(&copy, "a"), b = count_in(&copy, "b");
+        if (a < b || a > b + 1 || b < seen)
+            fail_msg("a is %llu, b %llu, before %llu", (unsigned long long)a, (unsigned long long)b,
+                     (unsigned long long)seen);
+        seen = b;
+        copy_free(&copy);
+    }
+    atomic_store(&writer_stop, true);
+    pthread_join(thread, NULL);
+    assert_true(seen > 0);
+    rig_free(rig);
+}
+
 /* --- more than is heard of ------------------------------------------------------------------- */
 
 static void what_was_not_heard_of_is_looked_for(void **state)
@@ -268,6 +348,7 @@ int main(void)
         cmocka_unit_test(what_has_not_changed_is_not_read),
         cmocka_unit_test(only_what_was_touched_is_followed),
         cmocka_unit_test(stores_through_a_mapping_are_noticed),
+        cmocka_unit_test(a_point_is_of_one_moment),
         cmocka_unit_test(what_was_not_heard_of_is_looked_for),
         cmocka_unit_test(many_records_take_several_segments),
         cmocka_unit_test(a_round_that_ends_among_many_begins_them_anew),

@@ -53,6 +53,7 @@ struct rig {
     bool unwatched;                /* wanted */
     bool full_wanted, full_marked; /* as the pipeline has them */
     struct repl_bitmap dirty;
+    struct repl_buffer read; /* struct page_image each: for the next segment */
     struct piece pieces[SEGMENTS_MAX];
     size_t count, acknowledged; /* segments; the first of them */
     uint64_t next_seq;
@@ -106,6 +107,7 @@ static inline void rig_close(struct rig *rig)
     rig->tree = NULL;
     repl_tree_found_fini(&rig->found);
     repl_bitmap_fini(&rig->dirty);
+    repl_buffer_fini(&rig->read);
 }
 
 /* NULL: there is nothing to test here, and why has been said. */
@@ -198,7 +200,7 @@ static inline bool is_same(struct rig *rig)
     return same;
 }
 
-static inline void pages_read(struct rig *rig, struct piece *piece)
+static inline void pages_read(struct rig *rig)
 {
     struct page_image image;
     for (uint64_t page = 0; rig->dirty.set_count > 0 && page < rig->dirty.bit_count; page++) {
@@ -206,7 +208,7 @@ static inline void pages_read(struct rig *rig, struct piece *piece)
             continue;
         image.page = page;
         OK(rig, repl_tree_read(rig->tree, page, 1, image.bytes, &rig->err));
-        OK(rig, repl_buffer_append(&piece->pages, &image, sizeof image, &rig->err));
+        OK(rig, repl_buffer_append(&rig->read, &image, sizeof image, &rig->err));
         repl_bitmap_clear(&rig->dirty, page, 1);
     }
 }
@@ -253,7 +255,9 @@ static inline struct piece *part(struct rig *rig, bool point_wanted)
     }
     if (!piece->full)
         piece->from = continues ? tail->from : tail->to;
-    pages_read(rig, piece);
+    pages_read(rig);
+    piece->pages = rig->read;
+    rig->read = (struct repl_buffer){0};
     piece_build(rig, piece, point_wanted);
     rig->count++;
     rig->next_seq += point_wanted;
@@ -270,7 +274,8 @@ static inline bool tell(struct rig *rig)
         part(rig, false);
         begun = true;
     }
-    if (!full && !begun && rig->dirty.set_count == 0 && !repl_tree_records_are_pending(rig->tree))
+    if (!full && !begun && rig->dirty.set_count == 0 && rig->read.size == 0 &&
+        !repl_tree_records_are_pending(rig->tree))
         return false;
     assert_true(part(rig, true)->whole);
     return true;
