@@ -155,10 +155,10 @@ static void info_take(struct repl_tree_heard *heard, uint64_t mask,
     }
 }
 
-static void event_take(struct repl_tree_heard *heard, const struct fanotify_event_metadata *event)
+/* at: behind what event has been copied from; end: of all that the event says. */
+static void event_take(struct repl_tree_heard *heard, const struct fanotify_event_metadata *event,
+                       const uint8_t *at, const uint8_t *end)
 {
-    const uint8_t *at = (const uint8_t *)event + event->metadata_len;
-    const uint8_t *end = (const uint8_t *)event + event->event_len;
     if ((event->mask & FAN_Q_OVERFLOW) != 0)
         heard->lost = true;
     while (end - at >= (ptrdiff_t)sizeof(struct fanotify_event_info_header)) {
@@ -167,6 +167,18 @@ static void event_take(struct repl_tree_heard *heard, const struct fanotify_even
             break;
         info_take(heard, event->mask, info);
         at += info->hdr.len;
+    }
+}
+
+/* Events begin at multiples of four bytes. */
+static void events_take(struct repl_tree_heard *heard, const uint8_t *events, size_t size)
+{
+    struct fanotify_event_metadata event;
+    for (size_t at = 0; at + sizeof event <= size; at += event.event_len) {
+        memcpy(&event, events + at, sizeof event);
+        if (event.event_len < sizeof event || event.event_len > size - at)
+            break;
+        event_take(heard, &event, events + at + event.metadata_len, events + at + event.event_len);
     }
 }
 
@@ -181,13 +193,7 @@ static repl_result fanotify_drain(struct repl_tree_watch *w, struct repl_tree_he
             return REPL_SUCCESS;
         if (got < 0)
             return repl_fail_errno(err, REPL_E_IO, errno, "fanotify");
-        const struct fanotify_event_metadata *event;
-        for (size_t at = 0; at + sizeof *event <= (size_t)got; at += event->event_len) {
-            event = (const void *)(w->events + at);
-            if (event->event_len < sizeof *event || event->event_len > (size_t)got - at)
-                break;
-            event_take(heard, event);
-        }
+        events_take(heard, w->events, (size_t)got);
     }
 }
 
