@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +91,21 @@ static repl_result index_begin(struct repl_tree *tree, uint64_t space_size, stru
     return repl_tree_commit(&txn, err);
 }
 
+/* What lies in memory only is never written out, so that of what is stored through a mapping there
+ * is no sign: neither a page that turns dirty nor a change of the ctime. */
+static repl_result kind_check(const struct repl_tree *tree, struct repl_error *err)
+{
+    struct statfs fs;
+    if (fstatfs(tree->root.fd, &fs) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s", tree->root.path);
+    if (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s lies in memory (tmpfs), where not all changes of a file show: protect "
+                         "a directory of a filesystem on a disk",
+                         tree->root.path);
+    return REPL_SUCCESS;
+}
+
 static repl_result parts_open(struct repl_tree *tree, const struct repl_tree_options *options,
                               struct repl_error *err)
 {
@@ -98,6 +114,7 @@ static repl_result parts_open(struct repl_tree *tree, const struct repl_tree_opt
                                                   .first_object = FIRST_OBJECT(options->next_seq),
                                                   .full_wanted = options->next_seq > 1};
     REPL_TRY(repl_tree_root_open(options->path, &tree->root, err));
+    REPL_TRY(kind_check(tree, err));
     REPL_TRY(repl_tree_exclude_new(options->exclude, &tree->exclude, err));
     REPL_TRY(repl_tree_index_open(&index, &tree->index, err));
     struct repl_error why;

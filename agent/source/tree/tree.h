@@ -25,7 +25,7 @@ struct repl_tree_options {
     uint64_t next_seq;   /* of the volume: what was sent under lower ones may have used numbers */
     uint64_t space_size; /* as the site may know it already */
 };
-/* Refuses a filesystem without file handles. Blocks. */
+/* Refuses a filesystem without file handles, and one in memory. Blocks. */
 REPL_RESULT repl_tree_open(const struct repl_tree_options *options, struct repl_tree **out,
                            struct repl_error *err);
 /* NULL does nothing. */

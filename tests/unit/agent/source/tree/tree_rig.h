@@ -82,7 +82,8 @@ static inline void may_watch(bool may)
     assert_int_equal(syscall(SYS_capset, &header, data), 0);
 }
 
-static inline void rig_open(struct rig *rig)
+/* False: this filesystem is refused. */
+static inline bool rig_try(struct rig *rig)
 {
     const struct repl_tree_options options = {
         .path = rig->top,
@@ -94,6 +95,8 @@ static inline void rig_open(struct rig *rig)
     may_watch(!rig->unwatched);
     repl_result result = repl_tree_open(&options, &rig->tree, &rig->err);
     may_watch(true);
+    if (result.code == REPL_E_REFUSED)
+        return false;
     OK(rig, result);
     rig->full_wanted = repl_tree_full_wanted(rig->tree);
     rig->full_marked = false;
@@ -133,8 +136,9 @@ static inline struct rig *rig_new(bool unwatched)
         why = "the filesystem gives no file handles";
     else if (geteuid() != 0)
         why = "files are opened by their handles as root only";
+    if (why == NULL && !rig_try(rig))
+        why = rig->err.text;
     if (why == NULL) {
-        rig_open(rig);
         if (!unwatched && !repl_tree_is_watched(rig->tree))
             why = repl_tree_unwatched(rig->tree);
     }
