@@ -5,9 +5,11 @@
  */
 #include "unit/agent/source/tree/tree_compare.h"
 
+#include <linux/magic.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 
 #include "source/tree/tree_names.h"
 
@@ -342,6 +344,21 @@ static void a_lost_index_leads_to_a_full(void **state)
     rig_free(rig);
 }
 
+/* --- what is refused ------------------------------------------------------------------------- */
+
+static void what_lies_in_memory_is_refused(void **state)
+{
+    (void)state;
+    struct repl_tree *tree;
+    struct repl_error err;
+    struct statfs fs;
+    if (statfs("/dev/shm", &fs) != 0 || fs.f_type != TMPFS_MAGIC)
+        skip();
+    const struct repl_tree_options options = {.path = "/dev/shm", .index_path = "/nowhere"};
+    assert_int_equal(repl_tree_open(&options, &tree, &err).code, REPL_E_REFUSED);
+    assert_non_null(strstr(err.text, "in memory"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +371,7 @@ int main(void)
         cmocka_unit_test(a_round_that_ends_among_many_begins_them_anew),
         cmocka_unit_test(what_lost_its_name_before_the_end_is_dropped),
         cmocka_unit_test(a_lost_index_leads_to_a_full),
+        cmocka_unit_test(what_lies_in_memory_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

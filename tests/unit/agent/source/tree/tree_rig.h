@@ -102,6 +102,13 @@ static inline bool rig_try(struct rig *rig)
     rig->full_marked = false;
     OK(rig,
        repl_bitmap_init(&rig->dirty, repl_tree_space_size(rig->tree) / REPL_PAGE_SIZE, &rig->err));
+    return true;
+}
+
+static inline void rig_open(struct rig *rig)
+{
+    if (!rig_try(rig))
+        fail_msg("%s", rig->err.text);
 }
 
 static inline void rig_close(struct rig *rig)
