@@ -310,9 +310,9 @@ repl_result repl_tree_attributes_read(int fd, struct repl_buffer *out, struct re
 bool repl_tree_attribute_next(const void *attributes, size_t size, size_t *at,
                               struct repl_tree_attribute *out)
 {
-    const uint8_t *bytes = (const uint8_t *)attributes + *at;
     if (size - *at < ATTRIBUTE_HEADER)
         return false;
+    const uint8_t *bytes = (const uint8_t *)attributes + *at;
     out->name_size = bytes[0];
     memcpy(&out->value_size, bytes + 1, 4);
     memcpy(&out->place, bytes + 5, 8);
