@@ -101,6 +101,7 @@ static repl_result data_cover(struct repl_tree_txn *txn, uint64_t object, uint64
                               uint64_t end, struct pieces *pieces, struct repl_error *err)
 {
     uint64_t at = round_down(offset, REPL_CHUNK_SIZE);
+    bool any = false;
     end = round_up(end, REPL_CHUNK_SIZE);
     for (size_t i = 0; at < end && i <= pieces->count; i++) {
         bool last = i == pieces->count;
@@ -108,11 +109,13 @@ static repl_result data_cover(struct repl_tree_txn *txn, uint64_t object, uint64
         uint64_t covered = last ? end : begin + piece_at(pieces, i)->size;
         if (covered <= at)
             continue;
-        if (begin > at)
+        if (begin > at) {
             REPL_TRY(range_cover(txn, object, at, begin < end ? begin : end, pieces, err));
+            any = true;
+        }
         at = covered;
     }
-    return REPL_SUCCESS;
+    return any ? pieces_load(txn, object, pieces, err) : REPL_SUCCESS;
 }
 
 static repl_result pieces_cover(struct repl_tree_txn *txn, uint64_t object, uint64_t size,
@@ -132,7 +135,6 @@ static repl_result pieces_cover(struct repl_tree_txn *txn, uint64_t object, uint
         uint64_t offset = runs[i].page * REPL_PAGE_SIZE;
         REPL_TRY(
             data_cover(txn, object, offset, offset + runs[i].count * REPL_PAGE_SIZE, pieces, err));
-        REPL_TRY(pieces_load(txn, object, pieces, err));
     }
     return REPL_SUCCESS;
 }
