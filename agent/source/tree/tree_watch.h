@@ -6,6 +6,10 @@
  * The kernel tells of an operation before it returns to whoever asked for it:
  * what was complete before a call of repl_tree_watch_drain is in what that
  * heard. What it has no room for is known to be lost; then the tree is scanned.
+ *
+ * Nothing is heard of inode flags and project numbers that are set (chattr), nor
+ * of what is mounted in the tree: they are found with the next change of that
+ * file or name, or by a scan.
  */
 #ifndef REPL_AGENT_TREE_WATCH_H
 #define REPL_AGENT_TREE_WATCH_H
