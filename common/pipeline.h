@@ -140,7 +140,8 @@ struct repl_pipeline_options {
     int64_t interval_ns;       /* between points */
     enum repl_quiesce quiesce; /* heeded only where there is a tracker */
     /* So few that a round of them is a small one. Of a block volume those that fit into the shell's
-     * batches at once, which each are sure to take REPL_BATCH_PAGES_SURE: such a round is parked. */
+     * batches at once, which each are sure to take REPL_BATCH_PAGES_SURE: such a round is parked.
+     */
     uint64_t parked_pages;
     struct repl_audit_limits audit;
     uint64_t spool_limit_bytes;       /* reading stops while more is built and not acknowledged */

@@ -31,8 +31,8 @@
 #define SPACE_WORTH_BYTES (UINT64_C(8) << 20)
 #define SPACE_RETRY_NS    (60 * REPL_SECOND_NS)
 
-/* What a round of a tree may read and be worth trying again at once, or a freeze: 256 MiB. Files that
- * were written to are compared whole. */
+/* What a round of a tree may read and be worth trying again at once, or a freeze: 256 MiB. Files
+ * that were written to are compared whole. */
 #define TREE_SMALL_PAGES (UINT64_C(1) << 16)
 
 static void volume_open(struct repl_source_volume *v);

@@ -60,8 +60,8 @@ REPL_RESULT repl_state_dir_grow(struct repl_state_dir *dir, uint64_t volume_size
  * nothing is. */
 REPL_RESULT repl_state_dir_look(const char *state_path, const char *volume,
                                 struct repl_source_state *out, struct repl_error *err);
-/* Removes the volume's digests, and a tree's index: nothing is believed of what the site holds when they are opened
- * next. */
+/* Removes the volume's digests, and a tree's index: nothing is believed of what the site holds when
+ * they are opened next. */
 REPL_RESULT repl_state_dir_forget_digests(const char *state_path, const char *volume,
                                           struct repl_error *err);
 /* Removes all that is kept of a volume. */

@@ -270,8 +270,8 @@ static repl_result news_follow(struct repl_tree *tree, struct repl_error *err)
     return result;
 }
 
-/* Contents of files, and values of attributes, that were on their way when an earlier run ended, and
- * what the space had grown by. */
+/* Contents of files, and values of attributes, that were on their way when an earlier run ended,
+ * and what the space had grown by. */
 static repl_result unsure_note(struct repl_tree_txn *txn, struct repl_tree_found *found,
                                struct repl_error *err)
 {
