@@ -48,9 +48,9 @@ static repl_result directory_open(struct repl_tree_scan *s, uint64_t object, str
 
 static const struct repl_tree_heard_name *name_next(const struct repl_tree_heard *heard, size_t *at)
 {
-    const struct repl_tree_heard_name *name = (const void *)(heard->names.data + *at);
     if (*at >= heard->names.size)
         return NULL;
+    const struct repl_tree_heard_name *name = (const void *)(heard->names.data + *at);
     *at += sizeof *name + (name->size + 8u) / 8 * 8;
     return name;
 }
