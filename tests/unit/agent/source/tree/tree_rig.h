@@ -292,10 +292,14 @@ static inline bool tell(struct rig *rig)
     return true;
 }
 
+/* Others write to the filesystem as well, perhaps more than there is room to be told of. */
 static inline bool point(struct rig *rig)
 {
     gather(rig);
-    assert_true(is_same(rig));
+    for (unsigned tries = 0; !is_same(rig); tries++) {
+        assert_true(tries < 10);
+        gather(rig);
+    }
     return tell(rig);
 }
 
