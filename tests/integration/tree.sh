@@ -13,7 +13,7 @@
 #
 # Of holes: where a restored file has data, the source had it too (whole pages). Not the other way
 # round: what is allocated and never written to may come back as a hole.
-. "${0%/*}/functions.sh"
+. "${0%/*}/functions.sh" || exit # nothing below may run anywhere but in its directory
 : "${TREE_CHURN:?the path of tree_churn}" "${TREE_DUMP:?the path of tree_dump}"
 : "${POINTS:=3}" "${KILLS:=2}" "${SECONDS_EACH:=1}" "${SEED:=$((RANDOM * 32768 + RANDOM))}"
 requires_root
@@ -26,7 +26,7 @@ note "seed $SEED, $FS, $POINTS points, $KILLS kills"
 make_filesystem() { # IMAGE DIRECTORY
     make_loop "$1" 1G
     run "mkfs.$FS" -q "$loop" >/dev/null
-    make_mount "$loop" "$2"
+    make_mount "$loop" "$2" -o nodev # no device node of random numbers is ever opened
 }
 make_filesystem "$workdir/disk" "$workdir/mnt"
 tree=$workdir/mnt/root
@@ -37,7 +37,7 @@ mkdir "$tree" "$workdir/mnt/outside"
 without=(--without write_slow_direct)
 [ "${SLOW_DIRECT:-no}" = yes ] && without=()
 start_churn() {
-    coproc CHURN { exec "$TREE_CHURN" "$workdir/mnt" --seed "$SEED" "${without[@]}" 2>"$workdir/churn.log"; }
+    coproc CHURN { exec "$TREE_CHURN" "${workdir:?}/mnt" --seed "$SEED" "${without[@]}" 2>"$workdir/churn.log"; }
     test_pids[2]=$CHURN_PID
     exec {to_churn}>&"${CHURN[1]}" {from_churn}<&"${CHURN[0]}" # bash forgets CHURN when it ends
 }

@@ -191,9 +191,14 @@ int file_open(struct writer *w, int flags, int *fd)
     int error = place_find(w, EITHER, WANT_FILE, &place);
     if (error != 0)
         return error;
-    *fd = openat(place.fd, place.name, flags | O_NOFOLLOW | O_CLOEXEC);
+    struct stat status;
+    *fd = openat(place.fd, place.name, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     error = error_of(*fd);
     place_end(&place);
+    if (error == 0 && (fstat(*fd, &status) != 0 || !S_ISREG(status.st_mode))) {
+        close(*fd); /* by now it is something else */
+        error = EAGAIN;
+    }
     return error;
 }
 

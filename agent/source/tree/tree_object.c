@@ -93,6 +93,18 @@ int repl_tree_object_reopen(int path_fd)
     return fd;
 }
 
+/* Linux 6.18 was seen to answer ENOMEM for a moment, with memory to spare, where files came and
+ * went by the thousand. */
+static int handle_open(int mount_fd, struct file_handle *handle, int flags)
+{
+    int fd = open_by_handle_at(mount_fd, handle, flags);
+    for (int tries = 0; fd < 0 && errno == ENOMEM && tries < 10; tries++) {
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+        fd = open_by_handle_at(mount_fd, handle, flags);
+    }
+    return fd;
+}
+
 repl_result repl_tree_handle_open(const struct repl_tree_root *root,
                                   const struct repl_tree_handle *handle, int flags, int *fd,
                                   struct repl_error *err)
@@ -102,9 +114,9 @@ repl_result repl_tree_handle_open(const struct repl_tree_root *root,
         uint8_t room[sizeof(struct file_handle) + REPL_TREE_HANDLE_MAX];
     } h = {.handle = {.handle_bytes = handle->size, .handle_type = handle->type}};
     memcpy(h.handle.f_handle, handle->bytes, handle->size);
-    *fd = open_by_handle_at(root->fd, &h.handle, flags | O_RDONLY | O_NOATIME | O_CLOEXEC);
+    *fd = handle_open(root->fd, &h.handle, flags | O_RDONLY | O_NOATIME | O_CLOEXEC);
     if (*fd < 0 && errno == EPERM)
-        *fd = open_by_handle_at(root->fd, &h.handle, flags | O_RDONLY | O_CLOEXEC);
+        *fd = handle_open(root->fd, &h.handle, flags | O_RDONLY | O_CLOEXEC);
     return *fd >= 0 ? REPL_SUCCESS
                     : repl_fail_errno(err, code_of(errno), errno, "%s: a file in it", root->path);
 }
