@@ -114,7 +114,7 @@ static uint64_t first_gap(const struct repl_view *v)
 }
 
 static repl_result segments_walk(struct repl_view *v, repl_view_segment_fn *segment_at,
-                                 struct repl_frame_coder *coder, struct repl_error *err)
+                                 struct repl_frame_coder *coder, bool whole, struct repl_error *err)
 {
     for (size_t i = 0;; i++) {
         const struct repl_segment *segment;
@@ -135,15 +135,16 @@ static repl_result segments_walk(struct repl_view *v, repl_view_segment_fn *segm
     if (v->segment_count == 0)
         return repl_fail(err, REPL_E_MISSING, "no segment ends in this point");
     uint64_t gap = first_gap(v);
-    if (gap < v->size)
+    if (whole && gap < v->size)
         return repl_fail(err, REPL_E_MISSING,
                          "no segment carries the bytes from offset %llu: an older one is missing",
                          (unsigned long long)gap);
     return REPL_SUCCESS;
 }
 
-repl_result repl_view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
-                           void *context, struct repl_view **out, struct repl_error *err)
+static repl_result view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
+                             void *context, bool whole, struct repl_view **out,
+                             struct repl_error *err)
 {
     struct repl_view *v = calloc(1, sizeof *v);
     if (v == NULL)
@@ -154,7 +155,7 @@ repl_result repl_view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn 
     struct repl_frame_coder *coder = NULL;
     repl_result result = repl_frame_coder_new(&coder, err);
     if (repl_ok(result))
-        result = segments_walk(v, segment_at, coder, err);
+        result = segments_walk(v, segment_at, coder, whole, err);
     repl_frame_coder_free(coder);
     if (!repl_ok(result)) {
         repl_view_free(v);
@@ -162,6 +163,18 @@ repl_result repl_view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn 
     }
     *out = v;
     return REPL_SUCCESS;
+}
+
+repl_result repl_view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
+                           void *context, struct repl_view **out, struct repl_error *err)
+{
+    return view_open(segment_at, find_chunk, context, true, out, err);
+}
+
+repl_result repl_view_open_changes(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
+                                   void *context, struct repl_view **out, struct repl_error *err)
+{
+    return view_open(segment_at, find_chunk, context, false, out, err);
 }
 
 void repl_view_free(struct repl_view *v)
@@ -199,6 +212,21 @@ uint64_t repl_view_stretch(const struct repl_view *v, uint64_t offset, uint64_t 
     *zero = e != NULL && e->type == REPL_RECORD_ZERO;
     for (; e != NULL && at < end && (e->type == REPL_RECORD_ZERO) == *zero;
          e = repl_extent_cursor_next(&cursor))
+        at = e->offset + e->length;
+    return (at < end ? at : end) - offset;
+}
+
+uint64_t repl_view_said(const struct repl_view *v, uint64_t offset, uint64_t limit, bool *said)
+{
+    ensure(offset < v->size && limit > 0);
+    uint64_t end = limit < v->size - offset ? offset + limit : v->size;
+    uint64_t at = offset;
+    struct repl_extent_cursor cursor = repl_extent_map_seek(&v->extents, offset);
+    const struct repl_extent *e = repl_extent_cursor_next(&cursor);
+    *said = e != NULL && e->offset <= offset;
+    if (!*said)
+        at = e != NULL ? e->offset : end;
+    for (; *said && e != NULL && e->offset <= at && at < end; e = repl_extent_cursor_next(&cursor))
         at = e->offset + e->length;
     return (at < end ? at : end) - offset;
 }

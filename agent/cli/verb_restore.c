@@ -237,6 +237,8 @@ static repl_result check_tree_target(struct repl_error *err)
 {
     const char *given = restore_origin.config, *store = restore_origin.store;
     bool of_agent = given != NULL && !repl_config_is_of_site(given);
+    if (restore_dry_run)
+        return REPL_SUCCESS;
     if (!restore_onto_source)
         REPL_TRY(repl_directory_source_guard(restore_to, of_agent ? given : REPL_AGENT_CONFIG_PATH,
                                              of_agent, err));

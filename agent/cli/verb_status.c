@@ -158,10 +158,10 @@ static void print_replica(const struct repl_volume_status *volume)
 {
     char behind[CELL_SIZE];
     if (!volume->replica_on) {
-        printf("    replica: none%s\n", volume->tree ? " (directory tree)" : "");
+        printf("    replica: none\n");
         return;
     }
-    printf("    replica: %s, ", volume->device);
+    printf("    replica: %s%s, ", volume->device, volume->tree ? " (directory)" : "");
     if (!volume->replica_applying)
         printf("at point %" PRIu64, volume->replica_seq);
     else

@@ -139,6 +139,22 @@ static int check_replica(const struct repl_verify_options *options, const char *
     return print_replica(&result, image);
 }
 
+/* A restore that changes nothing finds what is different: what it says is of the point it is given,
+ * and the replica may stand at an earlier one. */
+static void print_directory(const char *volume, const char *directory)
+{
+    char path[PATH_MAX];
+    bool given = verify_replica != NULL && strcmp(verify_replica, "image") != 0;
+    int size = given ? snprintf(path, sizeof path, "%s/tree", verify_replica)
+                     : snprintf(path, sizeof path, "%s/replica/tree", directory);
+    if (verify_skip_replica || size < 0 || (size_t)size >= sizeof path || access(path, F_OK) != 0)
+        return;
+    printf("replica %s: a directory, not compared; while the site is stopped\n"
+           "repl restore %s --store DIR --at POINT --to %s --delete --overwrite --dry-run\n"
+           "says what in it is not as in the point\n",
+           path, volume, path);
+}
+
 static int check_all(struct repl_history *history)
 {
     const struct repl_catalogue *c = repl_history_catalogue(history);
@@ -161,7 +177,7 @@ static int check_all(struct repl_history *history)
         fprintf(stderr, "repl verify: %s\n", c->note);
     int replica = REPL_EXIT_OK;
     if (directory[0] != '\0' && result.tree)
-        printf("replica: none (directory tree)\n");
+        print_directory(repl_history_origin(history)->volume, directory);
     else if (directory[0] != '\0' && !verify_skip_replica)
         replica = check_replica(&options, directory);
     return damaged ? REPL_EXIT_CORRUPT : replica;
@@ -275,8 +291,8 @@ static repl_result device_open(const struct repl_config *config, const char *vol
                          config->path, volume);
     if (found->kind == REPL_VOLUME_TREE)
         return repl_fail(err, REPL_E_REFUSED,
-                         "volume %s is a directory tree, of which the site has no replica to be "
-                         "compared with; restore it into another directory with --dry-run, or "
+                         "volume %s is a directory tree, which is not compared page by page; "
+                         "restore it into another directory with --dry-run, or "
                          "verify its history without --source",
                          volume);
     repl_result looked = repl_state_dir_look(config->state, volume, &state, err);
@@ -413,8 +429,9 @@ const struct repl_verb repl_verb_verify = {
         "the chain from segment to segment, and whether every chunk that is referred to can be "
         "found. Of a directory tree also, at the newest point and at the last one before each full "
         "copy, whether names, objects and contents fit together. From a store directory, the "
-        "site's replica is compared with the point it says it "
-        "stands at; a site that is running goes on meanwhile.\n"
+        "site's replica of a block volume is compared with the point it says it stands at; a site "
+        "that is running goes on meanwhile. That of a tree is a directory, which a restore with "
+        "--dry-run compares.\n"
         "\n"
         "With --source, every page of the live device is read and compared with the digests that "
         "the "

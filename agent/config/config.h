@@ -50,7 +50,7 @@ struct repl_config_volume {
     int64_t command_timeout_ms; /* of each; 100 ms to 1 h, default 10 s */
     char *group;                /* volumes cut at one common point; NULL: on its own */
     /* site */
-    char *replica; /* "image" (default), "none", or the path of a device or file */
+    char *replica; /* "image" (default), "none", or the path of a device, file or directory */
 };
 
 struct repl_config_peer {

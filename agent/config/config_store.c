@@ -59,7 +59,7 @@ static repl_result store_replica(const struct repl_config_option *option, char *
     if (value[0] != '/')
         return repl_fail(err, REPL_E_USAGE,
                          "\"%s\" is no replica: write image, none, or the absolute path of a "
-                         "device or file",
+                         "device, file or directory",
                          value);
     return store_path(option, field, value, err);
 }

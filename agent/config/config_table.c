@@ -133,7 +133,8 @@ const struct repl_config_option repl_config_options[] = {
     {REPL_CONFIG_VOLUME, "sync", REPL_ROLE_AGENT, REPL_CONFIG_YES_NO, IN_VOLUME(sync),
      "yes", 0, 0,
      "Whether dirty data of the mounted filesystem is written out (syncfs) ahead of each point, so "
-     "that files which nobody synced are seconds old as well."},
+     "that files which nobody synced are seconds old as well. Of no use to a tree, which is read as it "
+     "is in memory."},
     {REPL_CONFIG_VOLUME, "quiesce", REPL_ROLE_AGENT, REPL_CONFIG_QUIESCE, IN_VOLUME(quiesce),
      "window", 0, 0,
      "How a point becomes consistent. \"window\" finds a moment between writes, for which nobody "
@@ -163,7 +164,9 @@ const struct repl_config_option repl_config_options[] = {
     {REPL_CONFIG_VOLUME, "replica", REPL_ROLE_SITE, REPL_CONFIG_REPLICA, IN_VOLUME(replica),
      "image", 1, PATH_SIZE_MAX,
      "The live copy: \"image\" for a file below the store, \"none\" for history alone, or the path "
-     "of a device or file, which will be overwritten."},
+     "of a device or file, which will be overwritten. Of a directory tree it is a directory: "
+     "\"image\" for one below the store, or the path of an empty one; the tree is in \"tree\" in "
+     "it."},
 
     {REPL_CONFIG_PEER, "fingerprint", REPL_ROLE_SITE, REPL_CONFIG_FINGERPRINT,
      IN_PEER(fingerprint), NULL, 0, 0,

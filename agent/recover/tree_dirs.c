@@ -67,10 +67,11 @@ void repl_tree_temporary(char name[REPL_TREE_TEMPORARY_SIZE])
 
 /* --- the cache ------------------------------------------------------------------------------- */
 
-void repl_tree_dirs_init(struct repl_tree_dirs *dirs, struct repl_tree_reader *plan, uint64_t root,
-                         int root_fd)
+void repl_tree_dirs_init(struct repl_tree_dirs *dirs, repl_tree_where_fn *where, void *context,
+                         uint64_t root, int root_fd)
 {
-    *dirs = (struct repl_tree_dirs){.plan = plan, .root = root, .root_fd = root_fd};
+    *dirs = (struct repl_tree_dirs){
+        .where = where, .context = context, .root = root, .root_fd = root_fd};
 }
 
 void repl_tree_dirs_fini(struct repl_tree_dirs *dirs)
@@ -117,7 +118,7 @@ static repl_result step_down(struct repl_tree_dirs *dirs, uint64_t object, int *
     struct repl_tree_place place;
     char name[REPL_NAME_MAX + 1];
     bool found;
-    REPL_TRY(repl_tree_where(dirs->plan, object, &place, &found, err));
+    REPL_TRY(dirs->where(dirs->context, object, &place, &found, err));
     if (!found)
         return repl_fail(err, REPL_E_INTERNAL, "object %llu has no place",
                          (unsigned long long)object);
@@ -141,7 +142,7 @@ repl_result repl_tree_dirs_get(struct repl_tree_dirs *dirs, uint64_t object, int
         struct repl_tree_place place;
         bool found;
         REPL_TRY(repl_buffer_append(&dirs->chain, &object, sizeof object, err));
-        REPL_TRY(repl_tree_where(dirs->plan, object, &place, &found, err));
+        REPL_TRY(dirs->where(dirs->context, object, &place, &found, err));
         if (!found)
             return repl_fail(err, REPL_E_INTERNAL, "object %llu has no place",
                              (unsigned long long)object);

@@ -12,8 +12,15 @@
 
 #define REPL_TREE_DIRS_OPEN 32u
 
+/* Where a directory is: a name in another one, which may not lead round in circles. The name stays
+ * until the next call. */
+typedef repl_result repl_tree_where_fn(void *context, uint64_t object,
+                                       struct repl_tree_place *place, bool *found,
+                                       struct repl_error *err);
+
 struct repl_tree_dirs {
-    struct repl_tree_reader *plan;
+    repl_tree_where_fn *where;
+    void *context;
     uint64_t root;
     int root_fd; /* the caller's; -1: it does not exist */
     struct {
@@ -25,8 +32,8 @@ struct repl_tree_dirs {
     struct repl_buffer chain; /* scratch */
 };
 
-void repl_tree_dirs_init(struct repl_tree_dirs *dirs, struct repl_tree_reader *plan, uint64_t root,
-                         int root_fd);
+void repl_tree_dirs_init(struct repl_tree_dirs *dirs, repl_tree_where_fn *where, void *context,
+                         uint64_t root, int root_fd);
 void repl_tree_dirs_fini(struct repl_tree_dirs *dirs);
 /* *fd is valid until the next call; -1: it, or one above it, is not there, or is no directory. */
 REPL_RESULT repl_tree_dirs_get(struct repl_tree_dirs *dirs, uint64_t object, int *fd,

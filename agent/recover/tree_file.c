@@ -114,8 +114,8 @@ static repl_result present_read(int fd, uint64_t offset, void *out, size_t size,
     return REPL_SUCCESS;
 }
 
-static repl_result present_write(int fd, uint64_t offset, const void *data, size_t size,
-                                 struct repl_error *err)
+repl_result repl_tree_write_at(int fd, uint64_t offset, const void *data, size_t size,
+                               struct repl_error *err)
 {
     while (size > 0) {
         ssize_t n = pwrite(fd, data, size, (off_t)offset);
@@ -229,7 +229,7 @@ static repl_result zeros_write(struct repl_tree_worker *worker, int fd, const st
     memset(worker->wanted, 0, REPL_TREE_BUFFER_SIZE);
     for (size_t size; at < end; at += size) {
         size = (size_t)least(end - at, REPL_TREE_BUFFER_SIZE);
-        REPL_TRY(present_write(fd, at, worker->wanted, size, err));
+        REPL_TRY(repl_tree_write_at(fd, at, worker->wanted, size, err));
     }
     return REPL_SUCCESS;
 }
@@ -243,7 +243,7 @@ static repl_result piece_patch(struct repl_tree_worker *worker, int fd, const st
     for (size_t i = 0; i < piece->size; i += REPL_PAGE_SIZE) {
         size_t part = (size_t)least(piece->size - i, REPL_PAGE_SIZE);
         if (i + part > got || memcmp(worker->wanted + i, worker->present + i, part) != 0)
-            REPL_TRY(present_write(fd, piece->offset + i, worker->wanted + i, part, err));
+            REPL_TRY(repl_tree_write_at(fd, piece->offset + i, worker->wanted + i, part, err));
     }
     return REPL_SUCCESS;
 }
@@ -257,7 +257,7 @@ static repl_result piece_write(struct repl_tree_worker *worker, int fd, bool emp
     *hash = hash_add(*hash, piece, worker->wanted);
     if (!empty)
         return piece_patch(worker, fd, piece, err);
-    REPL_TRY(present_write(fd, piece->offset, worker->wanted, (size_t)piece->size, err));
+    REPL_TRY(repl_tree_write_at(fd, piece->offset, worker->wanted, (size_t)piece->size, err));
     if ((piece->offset + piece->size) / FLUSH_SIZE != piece->offset / FLUSH_SIZE)
         sync_file_range(fd, (off_t)(piece->offset / FLUSH_SIZE * FLUSH_SIZE), FLUSH_SIZE,
                         SYNC_FILE_RANGE_WRITE); /* for speed; the sync that counts comes later */

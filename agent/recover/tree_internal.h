@@ -6,13 +6,9 @@
 #define REPL_AGENT_TREE_INTERNAL_H
 
 #include <pthread.h>
-#include <sys/stat.h>
 
 #include "recover/tree_dirs.h"
-#include "recover/tree_plan.h"
-#include "recover/tree_restore.h"
-
-#define REPL_TREE_BUFFER_SIZE (1u << 20)
+#include "recover/tree_meta.h"
 
 struct repl_tree_run {
     const struct repl_tree_options *options;
@@ -45,20 +41,8 @@ struct repl_tree_worker {
     struct repl_tree_reader *plan;
     struct repl_view_reader *view;
     struct repl_tree_dirs dirs;
+    struct repl_tree_meta_by meta;
     uint8_t *wanted, *present; /* REPL_TREE_BUFFER_SIZE each */
-    char *list;                /* XATTR_LIST_MAX: names of attributes */
-};
-
-/* One object, and where it lies in the target. */
-struct repl_tree_item {
-    uint64_t object;
-    uint64_t number; /* in the order of work */
-    struct repl_node node;
-    struct repl_tree_place place;
-    char name[REPL_NAME_MAX + 1];
-    int directory; /* of the target; -1: not there */
-    bool exists;   /* something of that name is there: */
-    struct stat status;
 };
 
 /* --- tree_restore.c: what is told ------------------------------------------------------------ */
@@ -78,18 +62,6 @@ void repl_tree_is_equal(struct repl_tree_worker *worker);
 void repl_tree_bytes(struct repl_tree_worker *worker, uint64_t bytes);
 /* Of a file that is as it shall be. */
 void repl_tree_data(struct repl_tree_worker *worker, uint64_t bytes);
-
-/* --- tree_meta.c ----------------------------------------------------------------------------- */
-
-/* Makes the metadata what the node says; what is equal is not touched. name: what it has in the
- * item's directory now. fd: it is open, which a file or directory has to be; else -1. lock: the
- * flags that keep it from being changed are set as well. *changed: it was, or in a dry run would
- * have been; changed NULL: it has just been made. */
-REPL_RESULT repl_tree_meta_apply(struct repl_tree_worker *worker, const struct repl_tree_item *item,
-                                 const char *name, int fd, bool lock, bool *changed,
-                                 struct repl_error *err);
-/* Flags that a file has to have before it has contents. */
-void repl_tree_meta_early(const struct repl_tree_item *item, int fd);
 
 /* --- tree_file.c ----------------------------------------------------------------------------- */
 
@@ -118,7 +90,6 @@ REPL_RESULT repl_tree_file_verify(struct repl_tree_worker *worker,
 REPL_RESULT repl_tree_item_find(struct repl_tree_worker *worker, uint64_t object,
                                 const struct repl_tree_place *place, struct repl_tree_item *item,
                                 struct repl_error *err);
-mode_t repl_tree_type(enum repl_node_kind kind); /* S_IFREG, ... */
 /* REPL_E_REFUSED where what is there is of another kind and may not be replaced. */
 REPL_RESULT repl_tree_kind_check(const struct repl_tree_run *run, const struct repl_tree_item *item,
                                  struct repl_error *err);

@@ -159,7 +159,7 @@ static repl_result keep(struct repl_tree_worker *worker, const struct repl_tree_
 {
     bool links, changed;
     REPL_TRY(has_links(worker, item->object, &links, err));
-    REPL_TRY(repl_tree_meta_apply(worker, item, item->name, fd, !links, &changed, err));
+    REPL_TRY(repl_tree_meta_apply(&worker->meta, item, item->name, fd, !links, &changed, err));
     if (changed)
         repl_tree_changes(worker, &item->place, REPL_TREE_METADATA);
     else if (item->node.kind == REPL_NODE_FILE)
@@ -184,7 +184,7 @@ static repl_result lock(struct repl_tree_worker *worker, const struct repl_tree_
         return REPL_SUCCESS;
     REPL_TRY(has_links(worker, item->object, &links, err));
     return links ? REPL_SUCCESS
-                 : repl_tree_meta_apply(worker, item, item->name, fd, true, &changed, err);
+                 : repl_tree_meta_apply(&worker->meta, item, item->name, fd, true, &changed, err);
 }
 
 static repl_result file_make(struct repl_tree_worker *worker, const struct repl_tree_item *item,
@@ -201,7 +201,7 @@ static repl_result file_make(struct repl_tree_worker *worker, const struct repl_
     repl_tree_meta_early(item, fd);
     repl_result result = repl_tree_file_write(worker, item, fd, true, &data, err);
     if (repl_ok(result))
-        result = repl_tree_meta_apply(worker, item, name, fd, false, NULL, err);
+        result = repl_tree_meta_apply(&worker->meta, item, name, fd, false, NULL, err);
     if (!repl_ok(result)) /* a part of a file is not to be taken for the file */
         unlinkat(item->directory, name, 0);
     else
@@ -226,7 +226,7 @@ static repl_result file_patch(struct repl_tree_worker *worker, const struct repl
         return file_make(worker, item, err);
     repl_result result = repl_tree_file_write(worker, item, fd, false, &data, err);
     if (repl_ok(result))
-        result = repl_tree_meta_apply(worker, item, item->name, fd, false, NULL, err);
+        result = repl_tree_meta_apply(&worker->meta, item, item->name, fd, false, NULL, err);
     if (repl_ok(result))
         result = lock(worker, item, fd, err);
     close(fd);
@@ -287,25 +287,31 @@ static bool is_same_special(const struct repl_tree_item *item)
     return size == (ssize_t)node->target_size && memcmp(target, node->target, (size_t)size) == 0;
 }
 
+int repl_tree_special_make(int directory, const char *name, const struct repl_node *node)
+{
+    char target[REPL_TARGET_MAX + 1] = "";
+    int failed;
+    if (node->kind == REPL_NODE_SYMLINK) {
+        memcpy(target, node->target, node->target_size);
+        failed = symlinkat(target, directory, name);
+    } else {
+        failed = mknodat(directory, name, repl_tree_type(node->kind) | 0600,
+                         makedev(node->major, node->minor));
+    }
+    return failed == 0 ? 0 : errno;
+}
+
 static repl_result special_make(struct repl_tree_worker *worker, const struct repl_tree_item *item,
                                 struct repl_error *err)
 {
-    const struct repl_node *node = &item->node;
-    char name[REPL_NAME_MAX + 1], target[REPL_TARGET_MAX + 1] = "";
-    int failed;
+    char name[REPL_NAME_MAX + 1];
     if (is_dry(worker, item, item->exists ? REPL_TREE_CONTENT : REPL_TREE_MAKE))
         return REPL_SUCCESS;
     making_name(item, name);
-    if (node->kind == REPL_NODE_SYMLINK) {
-        memcpy(target, node->target, node->target_size);
-        failed = symlinkat(target, item->directory, name);
-    } else {
-        failed = mknodat(item->directory, name, repl_tree_type(node->kind) | 0600,
-                         makedev(node->major, node->minor));
-    }
-    if (failed != 0)
-        return repl_tree_fail(err, errno, "cannot make it");
-    repl_result result = repl_tree_meta_apply(worker, item, name, -1, false, NULL, err);
+    int error = repl_tree_special_make(item->directory, name, &item->node);
+    if (error != 0)
+        return repl_tree_fail(err, error, "cannot make it");
+    repl_result result = repl_tree_meta_apply(&worker->meta, item, name, -1, false, NULL, err);
     if (!repl_ok(result))
         unlinkat(item->directory, name, 0);
     REPL_TRY(result);
@@ -390,7 +396,8 @@ static repl_result links_lock(struct repl_tree_worker *worker, const struct repl
     int fd = repl_tree_openat(item->directory, item->name, O_RDONLY | O_NONBLOCK);
     if (fd < 0)
         return repl_tree_fail(err, errno, "cannot set its flags");
-    repl_result result = repl_tree_meta_apply(worker, item, item->name, fd, true, &changed, err);
+    repl_result result =
+        repl_tree_meta_apply(&worker->meta, item, item->name, fd, true, &changed, err);
     close(fd);
     return result;
 }

@@ -17,7 +17,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "recover/tree_internal.h"
+#include "recover/tree_dirs.h"
+#include "recover/tree_meta.h"
 
 #define LOCKS ((unsigned)(FS_IMMUTABLE_FL | FS_APPEND_FL))
 /* What chattr may set; the others say how the filesystem keeps the file. */
@@ -28,7 +29,7 @@
 #define EARLY ((unsigned)(FS_NOCOW_FL | FS_COMPR_FL))
 
 struct meta {
-    struct repl_tree_worker *worker;
+    const struct repl_tree_meta_by *by;
     const struct repl_tree_item *item;
     const char *name; /* in item->directory */
     int fd;           /* -1: not open */
@@ -40,7 +41,7 @@ struct meta {
 
 static void lacks(const struct meta *m, enum repl_tree_lack lack, const char *what, int os_errno)
 {
-    repl_tree_lacks(m->worker, &m->item->place, lack, what, os_errno);
+    m->by->lacks(m->by->context, m->item, lack, what, os_errno);
 }
 
 static repl_result look(struct meta *m, struct repl_error *err)
@@ -61,12 +62,11 @@ static bool set(struct meta *m, bool differs)
 
 static void owner_wanted(const struct meta *m, uid_t *uid, gid_t *gid)
 {
-    const struct repl_tree_options *options = m->worker->run->options;
     const struct repl_node *node = &m->item->node;
-    bool numeric = options->owner == REPL_TREE_OWNER_NUMERIC;
-    bool given = options->owner == REPL_TREE_OWNER_GIVEN;
-    *uid = numeric ? node->uid : given ? options->uid : m->now.st_uid;
-    *gid = numeric ? node->gid : given ? options->gid : m->now.st_gid;
+    bool numeric = m->by->owner == REPL_TREE_OWNER_NUMERIC;
+    bool given = m->by->owner == REPL_TREE_OWNER_GIVEN;
+    *uid = numeric ? node->uid : given ? m->by->uid : m->now.st_uid;
+    *gid = numeric ? node->gid : given ? m->by->gid : m->now.st_gid;
 }
 
 static repl_result owner_apply(struct meta *m, struct repl_error *err)
@@ -172,13 +172,13 @@ static repl_result attribute_apply(struct meta *m, const struct repl_record *att
     memcpy(name, attribute->name, attribute->name_size);
     name[attribute->name_size] = '\0';
     if (value == NULL) {
-        REPL_TRY(repl_view_read(m->worker->view, attribute->place, m->worker->wanted,
-                                attribute->value_size, err));
-        value = m->worker->wanted;
+        REPL_TRY(m->by->read(m->by->context, attribute->place, m->by->wanted, attribute->value_size,
+                             err));
+        value = m->by->wanted;
     }
-    ssize_t has = attribute_get(m, name, m->worker->present, REPL_TREE_BUFFER_SIZE);
+    ssize_t has = attribute_get(m, name, m->by->present, REPL_TREE_BUFFER_SIZE);
     bool same = has >= 0 && (size_t)has == attribute->value_size &&
-                memcmp(m->worker->present, value, attribute->value_size) == 0;
+                memcmp(m->by->present, value, attribute->value_size) == 0;
     if (!set(m, !same))
         return REPL_SUCCESS;
     int failed = m->fd >= 0 ? fsetxattr(m->fd, name, value, attribute->value_size, 0)
@@ -202,7 +202,7 @@ static repl_result is_wanted(const struct meta *m, const char *name, bool *wante
     *wanted = false;
     for (bool found = true; !*wanted;) {
         struct repl_record record;
-        REPL_TRY(repl_tree_next(m->worker->plan, &key, &record, &found, err));
+        REPL_TRY(m->by->attribute(m->by->context, &key, &record, &found, err));
         if (!found)
             return REPL_SUCCESS;
         *wanted =
@@ -213,7 +213,7 @@ static repl_result is_wanted(const struct meta *m, const char *name, bool *wante
 
 static repl_result attributes_remove(struct meta *m, struct repl_error *err)
 {
-    char *list = m->worker->list;
+    char *list = m->by->list;
     ssize_t size = m->fd >= 0 ? flistxattr(m->fd, list, XATTR_LIST_MAX)
                               : llistxattr(m->path, list, XATTR_LIST_MAX);
     for (const char *name = list; size > 0 && name < list + size; name += strlen(name) + 1) {
@@ -235,7 +235,7 @@ static repl_result attributes_apply(struct meta *m, struct repl_error *err)
     REPL_TRY(attributes_remove(m, err));
     for (bool found = true;;) {
         struct repl_record record;
-        REPL_TRY(repl_tree_next(m->worker->plan, &key, &record, &found, err));
+        REPL_TRY(m->by->attribute(m->by->context, &key, &record, &found, err));
         if (!found)
             return REPL_SUCCESS;
         REPL_TRY(attribute_apply(m, &record, err));
@@ -302,18 +302,18 @@ static repl_result pass(struct meta *m, bool lock, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
-repl_result repl_tree_meta_apply(struct repl_tree_worker *worker, const struct repl_tree_item *item,
-                                 const char *name, int fd, bool lock, bool *changed,
-                                 struct repl_error *err)
+repl_result repl_tree_meta_apply(const struct repl_tree_meta_by *by,
+                                 const struct repl_tree_item *item, const char *name, int fd,
+                                 bool lock, bool *changed, struct repl_error *err)
 {
-    struct meta m = {.worker = worker, .item = item, .name = name, .fd = fd, .compare = true};
+    struct meta m = {.by = by, .item = item, .name = name, .fd = fd, .compare = true};
     unsigned flags = 0;
     snprintf(m.path, sizeof m.path, "/proc/self/fd/%d/%s", item->directory, name);
     REPL_TRY(look(&m, err));
     if (changed != NULL) {
         REPL_TRY(pass(&m, lock, err));
         *changed = m.differs;
-        if (!m.differs || worker->run->options->dry_run)
+        if (!m.differs || by->dry_run)
             return REPL_SUCCESS;
     }
     if (changed != NULL && fd >= 0 && ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 &&

@@ -4,8 +4,7 @@
 #ifndef REPL_AGENT_TREE_PLAN_INTERNAL_H
 #define REPL_AGENT_TREE_PLAN_INTERNAL_H
 
-#include <lmdb.h>
-
+#include "recover/tree_keys.h"
 #include "recover/tree_plan.h"
 
 /* Numbers in keys are big-endian, so that they are in order. */
@@ -41,26 +40,5 @@ REPL_RESULT repl_tree_reader_begin(struct repl_tree_reader *reader, struct repl_
                                    bool writable, struct repl_error *err);
 REPL_RESULT repl_tree_reader_commit(struct repl_tree_reader *reader, struct repl_error *err);
 void repl_tree_reader_end(struct repl_tree_reader *reader); /* what is not committed is undone */
-
-static inline MDB_val repl_tree_val(const void *data, size_t size)
-{
-    return (MDB_val){.mv_size = size, .mv_data = (void *)(uintptr_t)data};
-}
-
-/* Numbers of eight bytes each. */
-static inline void repl_tree_numbers_put(uint8_t *out, const uint64_t *numbers, size_t count)
-{
-    for (size_t i = 0; i < count * 8; i++)
-        out[i] = (uint8_t)(numbers[i / 8] >> (56 - i % 8 * 8));
-}
-
-static inline uint64_t repl_tree_number(const void *bytes)
-{
-    const uint8_t *at = bytes;
-    uint64_t number = 0;
-    for (size_t i = 0; i < 8; i++)
-        number = number << 8 | at[i];
-    return number;
-}
 
 #endif

@@ -138,6 +138,32 @@ void repl_tree_data(struct repl_tree_worker *worker, uint64_t bytes)
 
 /* --- workers --------------------------------------------------------------------------------- */
 
+static repl_result plan_where(void *plan, uint64_t object, struct repl_tree_place *place,
+                              bool *found, struct repl_error *err)
+{
+    return repl_tree_where(plan, object, place, found, err);
+}
+
+static repl_result meta_attribute(void *context, struct repl_tree_key *key, struct repl_record *out,
+                                  bool *found, struct repl_error *err)
+{
+    const struct repl_tree_worker *worker = context;
+    return repl_tree_next(worker->plan, key, out, found, err);
+}
+
+static repl_result meta_read(void *context, uint64_t place, void *out, size_t size,
+                             struct repl_error *err)
+{
+    const struct repl_tree_worker *worker = context;
+    return repl_view_read(worker->view, place, out, size, err);
+}
+
+static void meta_lacks(void *context, const struct repl_tree_item *item, enum repl_tree_lack lack,
+                       const char *what, int os_errno)
+{
+    repl_tree_lacks(context, &item->place, lack, what, os_errno);
+}
+
 static void worker_fini(struct repl_tree_worker *worker)
 {
     repl_tree_dirs_fini(&worker->dirs);
@@ -145,7 +171,7 @@ static void worker_fini(struct repl_tree_worker *worker)
     repl_view_reader_free(worker->view);
     free(worker->wanted);
     free(worker->present);
-    free(worker->list);
+    free(worker->meta.list);
 }
 
 static repl_result worker_init(struct repl_tree_worker *worker, struct repl_tree_run *run,
@@ -153,16 +179,28 @@ static repl_result worker_init(struct repl_tree_worker *worker, struct repl_tree
 {
     *worker = (struct repl_tree_worker){.run = run,
                                         .wanted = malloc(REPL_TREE_BUFFER_SIZE),
-                                        .present = malloc(REPL_TREE_BUFFER_SIZE),
-                                        .list = malloc(XATTR_LIST_MAX)};
+                                        .present = malloc(REPL_TREE_BUFFER_SIZE)};
+    const struct repl_tree_options *options = run->options;
+    worker->meta = (struct repl_tree_meta_by){.context = worker,
+                                              .attribute = meta_attribute,
+                                              .read = meta_read,
+                                              .lacks = meta_lacks,
+                                              .owner = options->owner,
+                                              .uid = options->uid,
+                                              .gid = options->gid,
+                                              .dry_run = options->dry_run,
+                                              .wanted = worker->wanted,
+                                              .present = worker->present,
+                                              .list = malloc(XATTR_LIST_MAX)};
     repl_result result = REPL_SUCCESS;
-    if (worker->wanted == NULL || worker->present == NULL || worker->list == NULL)
+    if (worker->wanted == NULL || worker->present == NULL || worker->meta.list == NULL)
         result = repl_fail(err, REPL_E_NOMEM, "out of memory");
     if (repl_ok(result))
         result = repl_tree_reader_new(run->plan, &worker->plan, err);
     if (repl_ok(result))
         result = repl_view_reader_new(run->view, CACHED_FRAMES, &worker->view, err);
-    repl_tree_dirs_init(&worker->dirs, worker->plan, repl_tree_plan_root(run->plan), run->top_fd);
+    repl_tree_dirs_init(&worker->dirs, plan_where, worker->plan, repl_tree_plan_root(run->plan),
+                        run->top_fd);
     if (!repl_ok(result))
         worker_fini(worker);
     return result;

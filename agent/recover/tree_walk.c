@@ -162,7 +162,7 @@ static repl_result directory_finish(struct repl_tree_worker *worker,
     bool changed = false;
     if (worker->run->options->exact)
         REPL_TRY(extras_remove(worker, item->object, item->directory, err));
-    REPL_TRY(repl_tree_meta_apply(worker, item, ".", item->directory, true, &changed, err));
+    REPL_TRY(repl_tree_meta_apply(&worker->meta, item, ".", item->directory, true, &changed, err));
     if (changed)
         repl_tree_changes(worker, &item->place, REPL_TREE_METADATA);
     return REPL_SUCCESS;

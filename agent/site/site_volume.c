@@ -433,19 +433,6 @@ void site_volume_release(struct site_volume *v)
 
 /* --- the replica ----------------------------------------------------------------------------- */
 
-/* A tree's space on a device would be of no use to anybody: its replica has to be a directory. */
-static void tree_replica_refuse(struct site_volume *v, const char *target)
-{
-    if (strcmp(target, "image") == 0 || v->replica_problem[0] != '\0')
-        return;
-    snprintf(v->replica_problem, sizeof v->replica_problem,
-             "volume %s is a directory tree, of which this release keeps no replica, and nothing "
-             "is written to %.120s: put \"replica = none\" into its [volume] section and restart "
-             "the site",
-             v->name, target);
-    repl_log(LOG_ERR, "there is no replica: %s", v->replica_problem);
-}
-
 static void replica_make(struct site_volume *v)
 {
     char directory[PATH_MAX];
@@ -454,18 +441,16 @@ static void replica_make(struct site_volume *v)
     const char *target = config != NULL && config->replica != NULL ? config->replica : "image";
     if (strcmp(target, "none") == 0)
         return;
-    if (v->journal.create.kind == REPL_VOLUME_TREE) {
-        tree_replica_refuse(v, target);
-        return;
-    }
     repl_result result =
         repl_posix_store_volume_path(v->site->store, v->name, directory, sizeof directory, &err);
     struct repl_replica_options options = {.loop = v->site->loop,
                                            .pool = v->site->replica_pool,
                                            .store = v->site->store,
                                            .index = v->site->index,
+                                           .store_path = v->site->config->store,
                                            .volume = v->name,
                                            .uuid = v->journal.create.volume,
+                                           .kind = v->journal.create.kind,
                                            .directory = directory,
                                            .target = target};
     if (repl_ok(result))
@@ -483,7 +468,9 @@ void site_volume_follow(struct site_volume *v)
         return;
     if (v->replica == NULL)
         replica_make(v);
-    /* Parts of the first full may be applied as they come: there is no good point to spoil. */
+    /* Parts of the first full may be applied to an image as they come: there is no good point to
+     * spoil. */
+    bool parts = j->point.seq == 0 && j->create.kind != REPL_VOLUME_TREE;
     if (v->replica != NULL)
-        repl_replica_follow(v->replica, j->point.seq == 0 ? &j->head : &v->point_head);
+        repl_replica_follow(v->replica, parts ? &j->head : &v->point_head);
 }

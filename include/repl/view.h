@@ -33,6 +33,10 @@ typedef repl_result repl_view_chunk_fn(void *context, const struct repl_digest *
  * segment carries, REPL_E_CORRUPT a chain whose links or numbers do not fit. */
 REPL_RESULT repl_view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
                            void *context, struct repl_view **out, struct repl_error *err);
+/* The same of some segments alone, up to where segment_at gives no more: what they do not speak of
+ * is not in it, and may not be read. */
+REPL_RESULT repl_view_open_changes(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
+                                   void *context, struct repl_view **out, struct repl_error *err);
 void repl_view_free(struct repl_view *view);
 
 uint64_t repl_view_size(const struct repl_view *view);        /* of the volume, bytes */
@@ -42,6 +46,9 @@ size_t repl_view_segment_count(const struct repl_view *view); /* opened for it *
  * most limit bytes long. */
 uint64_t repl_view_stretch(const struct repl_view *view, uint64_t offset, uint64_t limit,
                            bool *zero);
+/* The next stretch at or after offset that the segments speak of (*said) or do not, at most limit
+ * bytes long: of a whole view, all of it. */
+uint64_t repl_view_said(const struct repl_view *view, uint64_t offset, uint64_t limit, bool *said);
 /* Extents the volume is made of: a measure of how scattered it lies. */
 uint64_t repl_view_extent_count(const struct repl_view *view);
 

@@ -10,6 +10,7 @@ set -u -o pipefail
 workdir=$(mktemp -d "${TEST_DIR:-/var/tmp}/repl-test.XXXXXX")
 test_pids=()
 test_loops=()
+test_exits=()
 test_mounts=()
 test_partitioned=() # loop devices with a partition 1
 
@@ -57,9 +58,12 @@ leave_mount() { # DIRECTORY
     umount -l "$1"
 }
 
+# at_exit COMMAND: before anything else is cleaned up. (A trap of its own would lose the status.)
+at_exit() { test_exits+=("$1"); }
 cleanup() {
     local status=$? i
     trap - EXIT
+    for i in "${test_exits[@]}"; do "$i"; done
     for i in "${test_pids[@]}"; do [ -n "$i" ] && stop_pid "$i"; done
     # the tracking programs outlive the agent
     for i in "$workdir"/state*/volumes/*; do

@@ -131,7 +131,7 @@ sound() { # the restored image, after the journal replay that a power cut would 
 # guard leaves that alone.
 frozen_here() { fsfreeze --freeze "$workdir/mnt" 2>/dev/null; }
 thaw_here() { [ -d "$workdir/mnt" ] && fsfreeze --unfreeze "$workdir/mnt" 2>/dev/null; }
-trap 'status=$?; thaw_here; (exit $status); cleanup' EXIT
+at_exit thaw_here
 compare_with_source() {
     local before after seq
     stop_writers

@@ -23,7 +23,7 @@ requires_tool ip
 requires_tool nsenter
 here=repl-a$$ there=repl-s$$
 ip netns add "$here" 2>/dev/null || skip "needs network namespaces"
-trap 'exit_status=$?; namespaces_remove; (exit $exit_status); cleanup' EXIT
+at_exit namespaces_remove
 namespaces_remove() { # what runs in them first
     local i
     for i in "${!test_pids[@]}"; do

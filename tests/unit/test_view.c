@@ -347,6 +347,45 @@ static void damage_is_named(void **state)
     chain_free(chain);
 }
 
+static void expect_said(const struct repl_view *view, uint64_t offset, uint64_t limit,
+                        uint64_t length, bool said)
+{
+    bool is;
+    assert_int_equal(repl_view_said(view, offset, limit, &is), length);
+    assert_true(is == said);
+}
+
+/* Of changes alone, what they do not speak of is told from the rest. */
+static void changes_alone(void **state)
+{
+    (void)state;
+    struct chain *chain = chain_new();
+    struct repl_segment_builder *b = build(chain, 3, 4, 0, 9 * PAGE);
+    data(chain, b, PAGE, 2 * PAGE, 1);
+    data(chain, b, 8 * PAGE, PAGE, 1);
+    finish(chain, b, 4, true);
+    b = build(chain, 4, 5, 0, 8 * PAGE);
+    data(chain, b, 2 * PAGE, PAGE, 2);
+    zero(b, 3 * PAGE, PAGE);
+    finish(chain, b, 5, true);
+    expect_refused(chain, REPL_E_MISSING, "an older one is missing");
+    struct repl_view *view;
+    struct repl_view_reader *reader;
+    uint8_t image[3 * PAGE];
+    assert_true(repl_ok(repl_view_open_changes(segment_at, find_chunk, chain, &view, NULL)));
+    expect_said(view, 0, 8 * PAGE, PAGE, false);
+    expect_said(view, PAGE, 8 * PAGE, 3 * PAGE, true);
+    expect_said(view, PAGE + 5, 10, 10, true);
+    expect_said(view, 4 * PAGE, 8 * PAGE, 4 * PAGE, false);
+    expect_said(view, 4 * PAGE, PAGE, PAGE, false);
+    assert_true(repl_ok(repl_view_reader_new(view, 1, &reader, NULL)));
+    assert_true(repl_ok(repl_view_read(reader, PAGE, image, sizeof image, NULL)));
+    assert_true(image[0] == 1 && image[PAGE] == 2 && image[2 * PAGE] == 0);
+    repl_view_reader_free(reader);
+    repl_view_free(view);
+    chain_free(chain);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +396,7 @@ int main(void)
         cmocka_unit_test(parts_are_walked_to_the_full),
         cmocka_unit_test(what_is_not_a_chain_is_refused),
         cmocka_unit_test(damage_is_named),
+        cmocka_unit_test(changes_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /*
- * A volume's replica at the site: a file or block device that is brought
- * forward to each committed point, so that it can be mounted at any time.
+ * A volume's replica at the site: a file or block device, or of a directory tree
+ * a directory, that is brought forward to each committed point, so that it can be
+ * used at any time.
  *
  * It follows on the worker pool, several points at a time where it is behind.
  * What it was told to reach is kept in memory only: at a start the site tells it
@@ -23,10 +24,12 @@ struct repl_replica_options {
     struct repl_pool *pool; /* whose threads may be held up by a slow disk */
     struct repl_store *store;
     struct repl_index *index;
+    const char *store_path; /* of the store itself */
     const char *volume;
     struct repl_uuid uuid;
+    enum repl_volume_kind kind;
     const char *directory; /* the volume's in the store: state and image lie there */
-    const char *target;    /* "image", or the absolute path of a device or a file */
+    const char *target;    /* "image", or the absolute path of a device, file or directory */
 };
 
 /* The file that keeps the state of a volume's replica, in the volume's directory. False: too
@@ -39,12 +42,12 @@ REPL_RESULT repl_replica_new(const struct repl_replica_options *options, struct 
 /* Not while busy. NULL does nothing. */
 void repl_replica_free(struct repl_replica *replica);
 
-/* The newest segment it may apply, committed and in the index: the end of a point, or any part of
- * the first full. Zeros: none yet, only see whether the target is usable. */
+/* The newest segment it may apply, committed and in the index: the end of a point, or, of a block
+ * volume, any part of the first full. Zeros: none yet, only see whether the target is usable. */
 void repl_replica_follow(struct repl_replica *replica, const struct repl_head *goal);
 
 /* Digests of its pages, all of them as of the point it stands at: nothing is applied while it is
- * read, and what waits to be applied goes first every other time. */
+ * read, and what waits to be applied goes first every other time. Not of a directory tree. */
 struct repl_replica_read {
     /* set by the caller; must stay until done has been called */
     uint64_t first_page;

@@ -1,7 +1,9 @@
 /*
- * The replica's insides: the target (replica_target.c), applying one segment to
- * it (replica_apply.c), reading it (replica_digests.c), and its durable state
- * (replica_state.c). All of it runs on one worker's thread at a time.
+ * The replica's insides: its life (replica.c), its durable state
+ * (replica_state.c), and a step of it. Of a block volume (replica_image.c) that
+ * is the target (replica_target.c), applying one segment to it (replica_apply.c)
+ * and reading it (replica_digests.c); of a directory tree (replica_directory.c)
+ * what tree_replica.h has. Steps run on one worker's thread at a time.
  */
 #ifndef REPL_AGENT_REPLICA_INTERNAL_H
 #define REPL_AGENT_REPLICA_INTERNAL_H
@@ -11,6 +13,7 @@
 
 #include "format/slot.h"
 #include "site/replica/replica.h"
+#include "site/replica/tree_replica.h"
 
 /* --- the target ------------------------------------------------------------------------------ */
 
@@ -99,6 +102,70 @@ void replica_applier_free(struct replica_applier *applier);
 REPL_RESULT replica_apply_segment(struct replica_applier *applier,
                                   const struct repl_segments_entry *entry, uint64_t *written,
                                   struct repl_error *err);
+
+/* --- a replica ------------------------------------------------------------------------------- */
+
+/* A step that has more to do gives way to other replicas after so long. */
+#define REPLICA_SLICE_NS (INT64_C(10) * 1000000000)
+
+struct repl_replica {
+    struct repl_loop *loop;
+    struct repl_pool *pool;
+    struct repl_store *store;
+    struct repl_index *index;
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    char store_path[PATH_MAX];
+
+    /* the loop's */
+    struct repl_head goal;
+    struct repl_timer retry;
+    int64_t retry_ns;         /* the next pause, doubled at each failure in a row */
+    struct repl_job job;      /* a step */
+    struct repl_job read_job; /* of the first of reads */
+    bool busy;                /* with one of the two */
+    bool asked;               /* there is a goal to look at */
+    bool waiting;             /* a step has failed: until the timer fires */
+    struct repl_replica_read *reads, *reads_last;
+    struct repl_replica_status status;
+    int64_t behind_ns; /* when the first goal came that has not been reached; 0: none */
+    int64_t newer_ns;  /* the same of those behind the step's goal */
+    int64_t stall_ns;  /* STALL_NS, or a test's */
+    atomic_bool stop;
+    int64_t asked_ns;              /* when a thread was asked for, to step or to read */
+    atomic_int_least64_t alive_ns; /* when it last did something; 0: no thread has it yet */
+
+    /* the worker's, while busy */
+    bool opened;
+    bool tree; /* a directory: */
+    struct replica_tree directory;
+    bool rebuild;                 /* nothing of the target can be relied on */
+    struct replica_target target; /* of a tree its path, and nothing else */
+    struct replica_state state;
+    struct repl_head step_goal;
+    repl_result result;
+    struct repl_error err;
+};
+
+static inline bool replica_is_before(const struct repl_head *a, const struct repl_head *b)
+{
+    return a->to_seq != b->to_seq ? a->to_seq < b->to_seq : a->part < b->part;
+}
+
+/* replica_where.c: does the journal know the segment that a replica stands at? An index that is
+ * being made anew does not know its own end either, and says nothing: REPL_E_RETRY. */
+REPL_RESULT replica_reached_check(struct repl_replica *replica, const struct repl_head *reached,
+                                  bool *known, struct repl_error *err);
+/* Where to begin: behind *from, or at the last full between it and the step's goal (*full). */
+REPL_RESULT replica_start_find(struct repl_replica *replica, struct repl_head *from, bool *full,
+                               struct repl_error *err);
+
+REPL_RESULT replica_image_step(struct repl_replica *replica, struct repl_error *err);
+void replica_image_close(struct repl_replica *replica);
+REPL_RESULT replica_image_digests(const struct repl_replica *replica,
+                                  const struct repl_replica_read *read, struct repl_digests *out,
+                                  struct repl_error *err);
+
+REPL_RESULT replica_directory_step(struct repl_replica *replica, struct repl_error *err);
 
 /* For tests: the target of a replica, and how long a step may do nothing before that is said. */
 struct replica_target *repl_replica_target(struct repl_replica *replica);

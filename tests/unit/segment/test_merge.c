@@ -796,6 +796,18 @@ static void a_failing_sink_ends_it(void **state)
     world_end();
 }
 
+/* The bytes of a frame's data are all alike: few of them stand for the others. */
+static size_t next_place(const struct repl_segment *segment, size_t at)
+{
+    const size_t edge = 64, step = 61;
+    for (uint32_t i = 0; i < segment->footer.frame_count; i++) {
+        const struct repl_frame_entry *frame = &segment->frames[i];
+        if (at >= frame->offset + edge && at + step + edge < frame->offset + frame->stored_size)
+            return at + step;
+    }
+    return at + 1;
+}
+
 /* Whatever byte of a run is damaged: it is found, or the result is the right one. */
 static void damage_is_found_or_does_not_matter(void **state)
 {
@@ -810,7 +822,7 @@ static void damage_is_found_or_does_not_matter(void **state)
     assert_true(repl_ok(merge_range(0, 3, &right, &report, NULL)));
     for (size_t i = 0; i < 3; i++) {
         struct piece *piece = &world.pieces[i];
-        for (size_t at = 0; at < piece->file.bytes.size; at += 1 + (at > 256)) {
+        for (size_t at = 0; at < piece->file.bytes.size; at = next_place(piece->segment, at)) {
             struct piece merged = {0};
             struct repl_error err = {0};
             piece->file.bytes.data[at] ^= 0x10;

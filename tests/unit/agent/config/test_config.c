@@ -394,7 +394,7 @@ static void test_values_refused(void **state)
                  "f.conf:2: [peer a] role: \"admin\" is neither: write recovery or source");
     expect_error("[volume a]\nreplica = vdb\n", REPL_ROLE_SITE,
                  "f.conf:2: [volume a] replica: \"vdb\" is no replica: write image, none, or the "
-                 "absolute path of a device or file");
+                 "absolute path of a device, file or directory");
     expect_error("[remote]\naddress = host\n", REPL_ROLE_AGENT,
                  "f.conf:2: [remote] address: \"host\" is not an address: write host:port, such as "
                  "site.example.org:7420 or [2001:db8::7]:7420, with a port from 1 to 65535");

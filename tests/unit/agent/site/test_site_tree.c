@@ -1,7 +1,8 @@
 /*
  * A site that is given a directory tree: it takes it as it takes a block volume,
- * lists and gives out what it has, and keeps no replica of it.
+ * lists and gives out what it has, and keeps a directory that is as it was.
  */
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -53,6 +54,14 @@ static void space_fill(struct build *b)
     build_data(b, b->w->size - b->w->size % MIB, b->w->size % MIB);
 }
 
+/* Without flags that would keep the replica's from being removed. */
+static struct repl_node plain_file(uint64_t size)
+{
+    struct repl_node node = tree_file(size);
+    node.flags = 0;
+    return node;
+}
+
 /* All there is, in a full that ends in the next point: the top directory and one file, which is all
  * of the space. */
 static void tree_full(struct world *w)
@@ -63,7 +72,7 @@ static void tree_full(struct world *w)
     space_fill(&b);
     list_node(&list, 2, tree_directory);
     list_name(&list, 2, "file", 3);
-    list_node(&list, 3, tree_file(w->size));
+    list_node(&list, 3, plain_file(w->size));
     list_run(&list, 3, 0, w->size, 0);
     tree_end(&b, &list, true);
     build_commit(&b);
@@ -223,7 +232,7 @@ static void a_tree_is_taken_and_given_back(void **state)
     build_begin(&b, w, 2, 3, 0);
     build_data(&b, 0, 2 * REPL_PAGE_SIZE);
     build_chunk(&b, 20 * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, w->model + 17 * REPL_CHUNK_SIZE, 0);
-    list_node(&list, 3, tree_file(w->size - 1));
+    list_node(&list, 3, plain_file(w->size - 1));
     tree_end(&b, &list, true);
     build_commit(&b);
     history_get(w, &h);
@@ -239,41 +248,104 @@ static void a_tree_is_taken_and_given_back(void **state)
     repl_points_page_fini(&page);
 }
 
-static void no_image_is_made_of_its_space(void **state)
+/* The directory has one file of this name, with all of the space in it. */
+static void expect_directory(struct world *w, const char *directory, const char *name)
+{
+    char path[400];
+    PUMP_UNTIL(w, volume_status(w, "data").replica_seq == w->head.to_seq);
+    snprintf(path, sizeof path, "%s/tree/%s", directory, name);
+    uint8_t *bytes = malloc(w->size + 1);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_non_null(bytes);
+    assert_true(fd >= 0);
+    assert_int_equal(read(fd, bytes, w->size + 1), w->size);
+    assert_memory_equal(bytes, w->model, w->size);
+    close(fd);
+    free(bytes);
+    snprintf(path, sizeof path, "%s/tree", directory);
+    DIR *stream = opendir(path);
+    unsigned count = 0;
+    while (readdir(stream) != NULL)
+        count++;
+    closedir(stream);
+    assert_int_equal(count, 3);
+}
+
+static void its_replica_is_a_directory(void **state)
 {
     struct world *w = *state;
+    struct build b;
+    struct list list = {.at = 0};
+    char directory[256];
+    file_path(w, directory, "replica");
     tree_seed(w);
+    expect_directory(w, directory, "file");
     rename_only(w, "file", "x");
+    expect_directory(w, directory, "x");
     site_restart(w);
+    hello(w);
+    build_begin(&b, w, 2, 3, 0);
+    build_data(&b, REPL_PAGE_SIZE, 2 * REPL_PAGE_SIZE);
+    build_chunk(&b, 20 * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, w->model + 17 * REPL_CHUNK_SIZE, 0);
+    tree_end(&b, &list, true);
+    build_commit(&b);
+    expect_directory(w, directory, "x");
     struct repl_volume_status status = volume_status(w, "data");
-    assert_true(status.tree && !status.replica_on && status.point.seq == 2);
+    assert_true(status.tree && status.replica_on && !status.replica_applying);
     assert_true(status.state < REPL_STATE_DEGRADED || status.state == REPL_STATE_LINK_DOWN);
+    assert_non_null(strstr(status.device, "/replica/tree"));
+    tree_full(w); /* is compared */
+    rename_only(w, "file", "y");
+    expect_directory(w, directory, "y");
     expect_no_file(w, "replica.img");
     expect_no_file(w, "replica.state");
     assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/replica/0.16"), 400);
     expect_refusal(w, 400, REPL_REFUSAL_REQUEST, "is a directory tree: there is no replica");
 }
 
-static void a_configured_replica_is_refused_and_history_goes_on(void **state)
+/* The state and the map are those of an earlier point, or of a history that is no more. */
+static void a_replica_that_others_changed_is_mended(void **state)
 {
     struct world *w = *state;
-    char path[128];
-    snprintf(path, sizeof path, "%s/image", w->directory);
+    char directory[256], path[300];
+    file_path(w, directory, "replica");
+    tree_seed(w);
+    expect_directory(w, directory, "file");
+    snprintf(path, sizeof path, "%s/tree/file", directory);
+    assert_int_equal(unlink(path), 0);
+    rename_only(w, "file", "x");
+    expect_directory(w, directory, "x");
+    site_stop(w);
+    snprintf(path, sizeof path, "%s/.repl/map", directory);
+    assert_int_equal(unlink(path), 0);
+    site_start(w);
+    hello(w);
+    rename_only(w, "x", "y");
+    expect_directory(w, directory, "y");
+}
+
+static void a_configured_replica_is_a_directory_too(void **state)
+{
+    struct world *w = *state;
+    char path[128], file[160];
+    snprintf(path, sizeof path, "%s/mine", w->directory);
+    snprintf(file, sizeof file, "%s/file", path);
     w->replica = path;
     site_restart(w);
     tree_seed(w);
     rename_only(w, "file", "x");
-    struct repl_volume_status status = volume_status(w, "data");
-    assert_int_equal(status.state, REPL_STATE_DEGRADED);
-    assert_non_null(strstr(status.cause, "is a directory tree"));
-    assert_non_null(strstr(status.cause, "replica = none"));
-    assert_int_equal(access(path, F_OK), -1);
-    assert_int_equal(status.point.seq, 2);
+    PUMP_UNTIL(w, volume_status(w, "data").state == REPL_STATE_DEGRADED);
+    assert_non_null(strstr(volume_status(w, "data").cause, "cannot open the replica"));
+    assert_int_equal(mkdir(path, 0755), 0);
+    assert_int_equal(mkdir(file, 0755), 0);
+    PUMP_UNTIL(w, strstr(volume_status(w, "data").cause, "is not empty") != NULL);
+    assert_int_equal(rmdir(file), 0);
+    expect_directory(w, path, "x");
     w->replica = "none";
     site_restart(w);
     hello(w);
-    status = volume_status(w, "data");
-    assert_true(status.state < REPL_STATE_DEGRADED && status.cause[0] == '\0');
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_true(status.state < REPL_STATE_DEGRADED && !status.replica_on);
 }
 
 static void a_volume_stays_what_it_is(void **state)
@@ -434,7 +506,7 @@ static void extents_are_those_of_the_space(void **state)
     rename_only(w, "file", "x");
     build_begin(&b, w, 2, 3, 0);
     build_data(&b, 5 * REPL_PAGE_SIZE, REPL_PAGE_SIZE);
-    list_node(&list, 3, tree_file(w->size));
+    list_node(&list, 3, plain_file(w->size));
     list_run(&list, 3, 0, 4 * REPL_PAGE_SIZE, 0);
     tree_end(&b, &list, true);
     build_commit(&b);
@@ -460,7 +532,7 @@ static void every_byte_of_the_space_is_spoken_of(void **state)
     build_data(&b, 0, REPL_PAGE_SIZE);
     list_node(&list, 2, tree_directory);
     list_name(&list, 2, "file", 3);
-    list_node(&list, 3, tree_file(w->size));
+    list_node(&list, 3, plain_file(w->size));
     list_run(&list, 3, REPL_PAGE_SIZE, w->size - REPL_PAGE_SIZE, REPL_PAGE_SIZE);
     tree_end(&b, &list, true);
     build_put(&b);
@@ -494,8 +566,9 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_tree_is_taken_and_given_back),
-        TEST(no_image_is_made_of_its_space),
-        TEST(a_configured_replica_is_refused_and_history_goes_on),
+        TEST(its_replica_is_a_directory),
+        TEST(a_replica_that_others_changed_is_mended),
+        TEST(a_configured_replica_is_a_directory_too),
         TEST(a_volume_stays_what_it_is),
         TEST(chunks_it_lacks_are_asked_for),
         TEST(its_history_is_verified),
