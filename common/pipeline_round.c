@@ -377,6 +377,19 @@ bool repl_pipeline_is_unchanged(const struct repl_pipeline *p,
     return !tree_changed && repl_epoch_is_unchanged(&p->epoch, counters, pages);
 }
 
+/* A round that begins a full says all there is, also what the segments before it say: some of them
+ * may be on their way, or have been made since the start to complete a point that was begun before.
+ */
+static void full_mark(struct repl_pipeline *p)
+{
+    struct repl_head tail = repl_ship_tail(&p->ship);
+    bool continues = !tail.has_point && tail.to_seq != 0;
+    if (p->builder == NULL && !continues && p->full_wanted)
+        repl_digest_table_begin_anew(&p->table, p->number);
+    repl_round_set_all(&p->round);
+    p->full_marked = true;
+}
+
 void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
                           const struct repl_write_counters *counters, bool grouped)
 {
@@ -390,10 +403,10 @@ void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
         round_none(p);
         return;
     }
-    bool mark = is_tree(p) && repl_pipeline_is_full(p);
-    if (is_tree(p) ? mark && !p->full_marked : !is_audited(p))
-        repl_round_set_all(&p->round); /* of a tree, what has changed is known */
-    p->full_marked |= mark;
+    if (is_tree(p) && !p->full_marked && repl_pipeline_is_full(p))
+        full_mark(p);
+    else if (!is_tree(p) && !is_audited(p)) /* of a tree, what has changed is known */
+        repl_round_set_all(&p->round);
     uint64_t pages = p->round.dirty.set_count + repl_round_parked_pages(&p->round);
     repl_epoch_opened(&p->epoch, now_ns, counters, p->round.dirty.set_count);
     p->small = p->epoch.tracked && pages <= p->options.parked_pages;

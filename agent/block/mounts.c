@@ -1,6 +1,7 @@
 #include "block/mounts.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,4 +66,35 @@ repl_result repl_mounts_visit(repl_mount_fn *visit, void *context, struct repl_e
     free(line);
     fclose(file);
     return result;
+}
+
+struct mount_find {
+    unsigned long long id;
+    dev_t number, device;
+};
+
+static repl_result find_visit(void *context, const struct repl_mount *mount, struct repl_error *err)
+{
+    struct mount_find *find = context;
+    (void)err;
+    if (mount->id == find->id) {
+        find->number = mount->number;
+        find->device = mount->device;
+    }
+    return REPL_SUCCESS;
+}
+
+repl_result repl_mount_of(int fd, const char *path, dev_t *number, dev_t *device,
+                          struct repl_error *err)
+{
+    struct statx status;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &status) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s", path);
+    struct mount_find find = {.id = status.stx_mnt_id};
+    REPL_TRY(repl_mounts_visit(find_visit, &find, err));
+    if (find.number == 0)
+        return repl_fail(err, REPL_E_MISSING, "%s: its mount is not listed", path);
+    *number = find.number;
+    *device = find.device;
+    return REPL_SUCCESS;
 }

@@ -20,4 +20,10 @@ typedef REPL_RESULT repl_mount_fn(void *context, const struct repl_mount *mount,
 /* Calls visit for each mount, up to the first that fails. */
 REPL_RESULT repl_mounts_visit(repl_mount_fn *visit, void *context, struct repl_error *err);
 
+/* number and device of the mount that an open file is on, which need not be what stat says of the
+ * file: subvolumes of btrfs have numbers of their own. REPL_E_MISSING: it is not listed. path is
+ * for messages. */
+REPL_RESULT repl_mount_of(int fd, const char *path, dev_t *number, dev_t *device,
+                          struct repl_error *err);
+
 #endif

@@ -38,7 +38,7 @@ struct repl_volume_status {
     bool replica_applying;     /* being brought forward just now */
     int64_t replica_behind_ms; /* since there is something it has not reached; 0: nothing */
     bool replica_on;
-    bool tree; /* the volume is a directory tree, of which there is no replica yet */
+    bool tree; /* the volume is a directory tree, and its replica a directory */
     /* counters since the process started */
     uint64_t points;        /* cut (agent), committed (site) */
     uint64_t bytes_changed; /* agent: of pages found changed */

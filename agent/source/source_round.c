@@ -64,18 +64,10 @@ static void batch_reduce(struct repl_job *job)
 
 static void reads_begin(struct repl_source_volume *v);
 
-static void batch_read(struct repl_io *io, int64_t result)
+/* Some of its reads have come back. */
+static void batch_go_on(struct volume_batch *b)
 {
-    struct volume_batch *b = io->context;
     struct repl_source_volume *v = b->volume;
-    if (result != (int64_t)io->vec.iov_len && repl_ok(b->result))
-        b->result = repl_fail_errno(
-            &b->err, REPL_E_IO, result < 0 ? (int)-result : EIO,
-            "%s: reading %zu bytes at offset %llu%s; look for the disk's errors in the kernel log",
-            v->device.path, io->vec.iov_len, (unsigned long long)io->offset,
-            result >= 0 ? " came back short" : "");
-    v->reads_out--;
-    b->reads_done++;
     if (!volume_is_up(v)) {
         if (b->reads_done < b->reads_begun)
             return;
@@ -91,19 +83,26 @@ static void batch_read(struct repl_io *io, int64_t result)
     volume_pump(v);
 }
 
+static void batch_read(struct repl_io *io, int64_t result)
+{
+    struct volume_batch *b = io->context;
+    struct repl_source_volume *v = b->volume;
+    if (result != (int64_t)io->vec.iov_len && repl_ok(b->result))
+        b->result = repl_fail_errno(
+            &b->err, REPL_E_IO, result < 0 ? (int)-result : EIO,
+            "%s: reading %zu bytes at offset %llu%s; look for the disk's errors in the kernel log",
+            v->device.path, io->vec.iov_len, (unsigned long long)io->offset,
+            result >= 0 ? " came back short" : "");
+    v->reads_out--;
+    b->reads_done++;
+    batch_go_on(b);
+}
+
 static void tree_batch_read(struct repl_job *job)
 {
     struct volume_batch *b = job->context;
-    struct repl_source_volume *v = b->volume;
     b->reads_done = b->batch.read_count;
-    if (!volume_is_up(v)) {
-        batch_drop(b);
-        volume_close_if_drained(v);
-        return;
-    }
-    b->state = BATCH_READ;
-    repl_pipeline_batch_read(&v->pipeline, &b->batch);
-    volume_pump(v);
+    batch_go_on(b);
 }
 
 static void read_begin(struct volume_batch *b)

@@ -15,8 +15,11 @@
 #include "source/source_volume_internal.h"
 #include "source/tree/tree_places.h"
 
-/* Programs that trace the kernel do get skipped: so often everything is looked at all the same. */
-#define AUDIT_NS  (3600 * REPL_SECOND_NS)
+/* Programs that trace the kernel do get skipped: so often everything is looked at all the same.
+ * (A test that has changes overlooked does not wait for that long.) */
+#ifndef REPL_TREE_AUDIT_NS
+#define REPL_TREE_AUDIT_NS (3600 * REPL_SECOND_NS)
+#endif
 #define LISTEN_NS (INT64_C(100) * 1000000) /* between two looks at what there is to hear */
 
 /* --- opening --------------------------------------------------------------------------------- */
@@ -32,8 +35,7 @@ static repl_result state_check(const struct repl_source_volume *v, struct repl_e
     if (strncmp(state, tree, size) == 0 && (state[size] == '/' || state[size] == '\0'))
         return repl_fail(err, REPL_E_REFUSED,
                          "the agent's state, %s, lies in %s, which it is to protect: name another "
-                         "directory as state in [agent], or leave it out with exclude and mount "
-                         "another filesystem there",
+                         "directory as state in [agent]",
                          state, path);
     return REPL_SUCCESS;
 }
@@ -42,6 +44,7 @@ repl_result volume_tree_open(struct repl_source_volume *v, struct repl_error *er
 {
     const struct repl_source_volume_options *o = &v->options;
     char identity[REPL_IDENTITY_MAX + 1], index_path[PATH_MAX];
+    REPL_TRY(state_check(v, err)); /* which is there: the agent has locked it */
     REPL_TRY(repl_tree_identify(o->volume->path, identity, sizeof identity, err));
     REPL_TRY(repl_state_dir_open(o->config->state, o->volume->name, 0, identity, &v->dir, err));
     snprintf(index_path, sizeof index_path, "%s/volumes/%s/tree", o->config->state,
@@ -52,9 +55,7 @@ repl_result volume_tree_open(struct repl_source_volume *v, struct repl_error *er
                                               .volume = v->dir.state.volume,
                                               .next_seq = v->dir.state.next_seq,
                                               .space_size = v->dir.state.volume_size};
-    repl_result result = state_check(v, err);
-    if (repl_ok(result))
-        result = repl_tree_open(&options, &v->tree, err);
+    repl_result result = repl_tree_open(&options, &v->tree, err);
     if (!repl_ok(result))
         repl_state_dir_close(&v->dir);
     return result;
@@ -156,6 +157,27 @@ static struct repl_write_counters counters_now(const struct repl_source_volume *
                                         .marks = v->tree_changes};
 }
 
+/* What was written to is among the files whose ctime is another than it was. */
+static void overlooked_say(struct repl_source_volume *v)
+{
+    repl_log(LOG_WARNING,
+             "volume %s: %llu pages turned dirty without the programs that notice it being called: "
+             "all names were looked at",
+             volume_name(v), (unsigned long long)v->tree_found.overlooked);
+    repl_pipeline_unsure(&v->pipeline, "writes were not noticed: all names were looked at",
+                         v->tree_begin_ns);
+}
+
+static void unheard_say(struct repl_source_volume *v)
+{
+    repl_log(LOG_WARNING,
+             "volume %s: %llu changes were found that had not been heard of: the points since all "
+             "names were last looked at may be without them, the next one has them",
+             volume_name(v), (unsigned long long)v->tree_found.unheard);
+    repl_pipeline_unsure(&v->pipeline, "changes were found that had not been heard of",
+                         v->tree_begin_ns);
+}
+
 static repl_result found_take(struct repl_source_volume *v, struct repl_error *err)
 {
     const struct repl_tree_pages *pages = (const void *)v->tree_found.pages.data;
@@ -167,10 +189,18 @@ static repl_result found_take(struct repl_source_volume *v, struct repl_error *e
     for (size_t i = 0; i < v->tree_found.pages.size / sizeof *pages; i++)
         repl_bitmap_set(&v->pipeline.round.dirty, pages[i].page, pages[i].count);
     v->tree_changes += v->tree_found.changes;
+    if (v->tree_found.mounts > v->tree_mounts) {
+        v->tree_mounts = v->tree_found.mounts;
+        repl_log(LOG_NOTICE,
+                 "volume %s: something else is mounted on %llu directories of it, which are kept "
+                 "without what is in them",
+                 volume_name(v), (unsigned long long)v->tree_mounts);
+    }
     REPL_TRY(hear(v, err));
-    if (v->tree_auditing && v->tree_found.changes > 0 && repl_tree_is_idle(v->tree))
-        repl_pipeline_unsure(&v->pipeline, "changes were found that had not been heard of",
-                             v->tree_begin_ns);
+    if (v->tree_found.overlooked > 0)
+        overlooked_say(v);
+    if (v->tree_found.unheard > 0 && repl_tree_is_quiet(v->tree))
+        unheard_say(v);
     repl_tree_found_fini(&v->tree_found);
     v->tree_found = (struct repl_tree_found){0};
     return REPL_SUCCESS;
@@ -213,13 +243,14 @@ static void job_start(struct repl_source_volume *v, repl_job_fn *work, repl_job_
     repl_loop_work(v->options.loop, &v->tree_job);
 }
 
-/* Looks at everything, if nothing has been heard of: then there is nothing to be found. */
-static void audit_if_due(struct repl_source_volume *v)
+/* Looks at everything, besides where something was heard of: then there is nothing to be found. Not
+ * while writers wait for the end of the round. */
+static bool audit_if_due(struct repl_source_volume *v)
 {
-    v->tree_auditing =
-        repl_tree_is_idle(v->tree) && repl_now_mono_ns() - v->tree_scan_ns >= AUDIT_NS;
-    if (v->tree_auditing)
-        repl_tree_distrust(v->tree);
+    bool due = !v->holding && repl_now_mono_ns() - v->tree_scan_ns >= REPL_TREE_AUDIT_NS;
+    if (due)
+        repl_tree_audit(v->tree);
+    return due;
 }
 
 void volume_tree_round_open(struct repl_source_volume *v)
@@ -232,17 +263,17 @@ void volume_tree_round_open(struct repl_source_volume *v)
         volume_fail(v, &err);
         return;
     }
-    audit_if_due(v);
-    if (repl_tree_is_idle(v->tree) && !repl_pipeline_is_full(&v->pipeline)) {
+    bool unsure = repl_tree_is_unsure(v->tree), audit = audit_if_due(v);
+    if (!audit && repl_tree_is_idle(v->tree) && !repl_pipeline_is_full(&v->pipeline)) {
         const struct repl_write_counters counters = counters_now(v);
         repl_pipeline_opened(&v->pipeline, v->tree_begin_ns, &counters, false);
         return;
     }
-    if (!v->tree_auditing && repl_tree_is_watched(v->tree) && repl_tree_is_unsure(v->tree))
+    if (unsure && repl_tree_is_watched(v->tree))
         repl_pipeline_unsure(&v->pipeline,
                              "changes may not have been heard of: all names are looked at",
                              v->tree_begin_ns);
-    if (repl_tree_is_unsure(v->tree))
+    if (unsure || audit)
         v->tree_scan_ns = repl_now_mono_ns();
     repl_tree_gather_begin(v->tree, repl_pipeline_is_full(&v->pipeline));
     job_start(v, gather_work, gather_done);

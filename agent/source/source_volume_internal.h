@@ -111,7 +111,7 @@ struct repl_source_volume {
     struct repl_timer tree_timer; /* until when it is not listened: many events become one */
     int64_t tree_begin_ns;
     int64_t tree_scan_ns;  /* when it was last looked at everywhere (the loop's clock) */
-    bool tree_auditing;    /* the look under way is only to see whether all was heard of */
+    uint64_t tree_mounts;  /* directories that were left out, as it was last said */
     uint64_t tree_changes; /* seen since it was opened: what its rounds are compared by */
     repl_result tree_result;
     struct repl_error tree_err;

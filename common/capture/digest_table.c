@@ -37,7 +37,8 @@ struct repl_page_digest repl_digest_table_get(const struct repl_digest_table *ta
     if (!repl_bitmap_test(&table->pending[0], page) && !repl_bitmap_test(&table->pending[1], page))
         return table->entries[page];
     const struct repl_sent_page *sent = repl_sent_map_get(&table->sent, page);
-    return sent != NULL ? sent->digest : (struct repl_page_digest){0};
+    return sent != NULL && sent->segment >= table->first ? sent->digest
+                                                         : (struct repl_page_digest){0};
 }
 
 void repl_digest_table_sent(struct repl_digest_table *table, uint64_t page,
@@ -54,7 +55,8 @@ void repl_digest_table_set(struct repl_digest_table *table, uint64_t page,
                            const struct repl_page_digest *digest, uint64_t segment)
 {
     ensure(page < table->page_count);
-    table->entries[page] = *digest;
+    if (segment >= table->first)
+        table->entries[page] = *digest;
     const struct repl_sent_page *sent = repl_sent_map_get(&table->sent, page);
     if (sent == NULL || sent->segment != segment)
         return; /* it is on its way again, or that is not known */
@@ -85,4 +87,11 @@ void repl_digest_table_forget(struct repl_digest_table *table, uint64_t page, ui
 {
     ensure(page <= table->page_count && count <= table->page_count - page);
     memset(&table->entries[page], 0, count * sizeof *table->entries);
+}
+
+void repl_digest_table_begin_anew(struct repl_digest_table *table, uint64_t segment)
+{
+    ensure(segment >= table->newest);
+    table->first = segment + 1;
+    repl_digest_table_forget(table, 0, table->page_count);
 }

@@ -41,6 +41,7 @@ struct repl_digest_table {
     struct repl_sent_map sent;
     uint64_t mark;   /* segment number */
     uint64_t newest; /* highest segment number a page was sent under */
+    uint64_t first;  /* what segments of lower numbers carried does not count */
 };
 
 /* entries holds page_count digests and outlives the table. */
@@ -69,5 +70,8 @@ void repl_digest_table_dropped(struct repl_digest_table *table, uint64_t page, u
 void repl_digest_table_acknowledged(struct repl_digest_table *table, uint64_t segment);
 /* Nothing is known of these pages any more. */
 void repl_digest_table_forget(struct repl_digest_table *table, uint64_t page, uint64_t count);
+/* Nothing that segments up to this number carried counts any more, even if they are acknowledged
+ * later: all is to be said again behind them. */
+void repl_digest_table_begin_anew(struct repl_digest_table *table, uint64_t segment);
 
 #endif

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A directory tree under random operations of every kind (tree_churn.c), with kills: each point that
-# was remembered is restored and is what the tree was, name for name, byte for byte (tree_dump.c).
+# was remembered is in the site's replica when it is the newest, and is restored, and is what the tree
+# was, name for name, byte for byte (tree_dump.c).
 #
 #   FS=ext4             or xfs, btrfs
 #   POINTS=3 KILLS=2    how many points are remembered, and how many times the agent or the site is
@@ -8,6 +9,7 @@
 #   SECONDS_EACH=1      how long the writers run for each
 #   SLOW_DIRECT=yes     with direct writes that take long, of which a point taken at once may know
 #                       nothing (agent/source/tree/tree_scan.h): each point is taken 40 s later
+#   CUT=freeze          the points are cut under frozen filesystems, and the guard is killed too
 #   SEED=               of the operations and the moments; printed
 #   long: POINTS=30 KILLS=20 SECONDS_EACH=5
 #
@@ -15,20 +17,20 @@
 # round: what is allocated and never written to may come back as a hole.
 . "${0%/*}/functions.sh" || exit # nothing below may run anywhere but in its directory
 : "${TREE_CHURN:?the path of tree_churn}" "${TREE_DUMP:?the path of tree_dump}"
-: "${POINTS:=3}" "${KILLS:=2}" "${SECONDS_EACH:=1}" "${SEED:=$((RANDOM * 32768 + RANDOM))}"
+: "${POINTS:=3}" "${KILLS:=2}" "${SECONDS_EACH:=1}" "${CUT:=window}" "${SEED:=$((RANDOM * 32768 + RANDOM))}"
 requires_root
 requires_loop
 requires_tool jq
 requires_tool "mkfs.${FS:=ext4}"
 RANDOM=$SEED
-note "seed $SEED, $FS, $POINTS points, $KILLS kills"
+note "seed $SEED, $FS, $POINTS points by $CUT, $KILLS kills"
 
-make_filesystem() { # IMAGE DIRECTORY
-    make_loop "$1" 1G
+make_filesystem() { # IMAGE DIRECTORY SIZE
+    make_loop "$1" "$3"
     run "mkfs.$FS" -q "$loop" >/dev/null
     make_mount "$loop" "$2" -o nodev # no device node of random numbers is ever opened
 }
-make_filesystem "$workdir/disk" "$workdir/mnt"
+make_filesystem "$workdir/disk" "$workdir/mnt" 1G
 tree=$workdir/mnt/root
 mkdir "$tree" "$workdir/mnt/outside"
 
@@ -59,31 +61,32 @@ ext4) unable="reflink reflink_range xattr_huge" ;;
 xfs) unable= ;;
 btrfs) unable="collapse_range insert_range" ;;
 esac
-every_kind() { # Each operation was done, or is one of those.
+every_kind() { # Each operation was done, or is one of those; of few operations none may be a rare one.
     awk -v unable=" $unable " '
         $1 == "count" { done += $3; failed += $4; kinds++ }
         $1 == "count" && $3 == 0 && !index(unable, " " $2 " ") { print "never done: " $2; bad = 1 }
         $1 == "cannot" { print }
-        END { print done " operations of " kinds " kinds, " failed " came to nothing"; exit bad }' \
+        END { print done " operations of " kinds " kinds, " failed " came to nothing"
+              exit bad && done >= 20000 }' \
         "$workdir/counts"
 }
 
 # --- points ----------------------------------------------------------------------------------------
 
 moment() { sleep "0.$((RANDOM % 9))"; }
-kill_one() {
-    if [ $((RANDOM % 3)) = 0 ]; then
-        stop_site KILL
-        moment
-        start_site
-    else
-        stop_agent KILL
-        moment
-        start_agent
-    fi
+kill_one() { # in a window there is no guard, and the agent is killed instead
+    local whom=agent
+    case $((RANDOM % 6)) in
+    0 | 1) whom=site ;;
+    2 | 3) [ "$CUT" = window ] || whom=guard ;;
+    esac
+    [ "$whom" = guard ] && guard_kills=$((guard_kills + 1))
+    "stop_$whom" KILL
+    moment
+    "start_$whom"
 }
 # Some while the writers run, some when they have just stopped.
-kills_left=$KILLS
+kills_left=$KILLS guard_kills=0
 kill_some() { # POINTS that are left
     while [ "$kills_left" -gt 0 ] && [ $((RANDOM % $1 * KILLS / POINTS)) -lt "$kills_left" ]; do
         kills_left=$((kills_left - 1))
@@ -93,25 +96,45 @@ kill_some() { # POINTS that are left
     done
 }
 
+same_tree() { # POINT DIRECTORY
+    "$TREE_DUMP" "$2" >"$workdir/got" || fail "dump of point $1"
+    if ! cmp -s "$workdir/dump.$1" "$workdir/got"; then
+        diff "$workdir/dump.$1" "$workdir/got" | head -n 20
+        fail "point $1 differs"
+    fi
+}
+# No step before has found anything in it that it did not expect.
+same_replica() { # POINT, the newest
+    wait_for 60 "the replica reaches point $1" replica_reached data
+    same_tree "$1" "$workdir/replica/tree"
+    ! grep "is compared with the point" "$workdir/site.log" || fail "the replica"
+}
+
 points=()
 remember() { # the point of now, and what it has to be
     [ "${SLOW_DIRECT:-no}" = yes ] && sleep 40
-    wait_replicated data ${WAITS:-60}
+    wait_replicated data 60
     local seq
     seq=$(site_value data .point.seq)
     { "$TREE_DUMP" "$tree" >"$workdir/dump.$seq" && "$TREE_DUMP" --data "$tree" >"$workdir/data.$seq"; } ||
         fail "dump"
+    same_replica "$seq"
     points+=("$seq")
     note "point $seq: $(wc -l <"$workdir/dump.$seq") names, ${1:-}$(agent_value data .point.cut)"
 }
 
 make_keys
 write_site_config data
+make_filesystem "$workdir/replica-disk" "$workdir/replica" 1G
+printf '[volume data]\nreplica = %s\n' "$workdir/replica" >>"$workdir/site.conf"
+[ "$CUT" = freeze ] && VOLUME_OPTIONS="quiesce = freeze
+freeze_budget = 1s"
 write_agent_config "data=tree:$tree"
 start_churn
 churn_go
 sleep 1
 start_site
+[ "$CUT" = freeze ] && start_guard
 start_agent
 for ((i = 0; i < POINTS; i++)); do
     [ "$i" = 0 ] || churn_go
@@ -140,16 +163,16 @@ moment
 churn_hold end
 remember "a full, "
 run every_kind
+cuts=$("$REPL" points data --store "$workdir/store" --json |
+    jq -r '[.. | objects | select(has("cut")) | .cut] | group_by(.) | map("\(length) by \(.[0])") | join(", ")')
+note "all points: $cuts"
+if [ "$CUT" = freeze ]; then # without a guard for a moment, in a window
+    [[ $cuts == *freeze* ]] || fail "no point was cut under a freeze"
+    [ "$guard_kills" -gt 0 ] || [[ $cuts != *window* ]] || fail "points were cut in windows"
+fi
 
 # --- restored --------------------------------------------------------------------------------------
 
-same_tree() { # POINT DIRECTORY
-    "$TREE_DUMP" "$2" >"$workdir/got" || fail "dump of point $1"
-    if ! cmp -s "$workdir/dump.$1" "$workdir/got"; then
-        diff "$workdir/dump.$1" "$workdir/got" | head -n 20
-        fail "point $1 differs"
-    fi
-}
 same_holes() { # POINT DIRECTORY
     "$TREE_DUMP" --data "$2" >"$workdir/got" || fail "dump of point $1"
     awk -F '\t' 'NR == FNR { count[$1]++; from[$1, count[$1]] = $2; to[$1, count[$1]] = $3; next }
@@ -166,11 +189,17 @@ restore_tree() { # POINT DIRECTORY [options]
     same_tree "$point" "$directory"
 }
 
+note "the replica, and after a kill"
+same_replica "${points[-1]}"
+stop_site KILL
+start_site
+same_replica "${points[-1]}"
+
 note "restore"
 stop_agent
 stop_site
 "$REPL" verify data --store "$workdir/store" >"$workdir/verify.log" 2>&1 || fail "verify"
-make_filesystem "$workdir/target" "$workdir/restored"
+make_filesystem "$workdir/target" "$workdir/restored" $((POINTS + 2))G # all of the points are kept
 for point in "${points[@]}"; do
     restore_tree "$point" "$workdir/restored/$point"
     same_holes "$point" "$workdir/restored/$point"

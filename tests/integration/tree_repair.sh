@@ -12,7 +12,7 @@ queue=/proc/sys/fs/fanotify/max_queued_events
 [ -w "$queue" ] || skip "no fanotify"
 queued_before=$(cat "$queue")
 restore_queue() { echo "$queued_before" >"$queue"; }
-trap 'restore_queue; cleanup' EXIT
+at_exit restore_queue
 
 make_keys
 make_loop "$workdir/disk" 512M
@@ -26,7 +26,6 @@ write_agent_config "data=tree:$root"
 start_site
 echo 500 >"$queue" # of those that are opened now
 start_agent
-restore_queue
 
 summary() { # DIRECTORY
     (cd "$1" && {
@@ -62,6 +61,7 @@ churn() { # NAME: about 2,000 names, 600 events and more
 since() { echo "$(($(date +%s%N) / 1000000 - $1 / 1000000)) ms"; }
 
 wait_replicated data 60
+restore_queue
 [ "$(agent_value data .state)" != failed ] || fail "$(agent_value data .cause)"
 restored_equal "first copy"
 
@@ -96,6 +96,19 @@ churn killed2
 start_agent
 wait_replicated data 60
 restored_equal "after a kill"
+
+note "the same filesystem on a device of another number"
+stop_agent
+drop_mount "$workdir/mnt"
+other=$loop
+drop_loop "$other"
+make_loop "$workdir/between" 64M # which takes the number
+[ "$loop" = "$other" ] || note "the number $other was taken by others meanwhile"
+make_loop "$workdir/disk" 0
+make_mount "$loop" "$workdir/mnt"
+start_agent
+wait_replicated data 60
+restored_equal "after a mount from $loop, $other before"
 
 note "an index that is lost"
 stop_agent

@@ -341,16 +341,16 @@ static void a_full_that_is_given_up_is_begun_anew(void **state)
     rig_free(rig);
 }
 
-/* A full that an earlier run has left in the spool. */
-static void adopt(struct rig *rig)
+/* A part that an earlier run has left in the spool: of a full, with its point, or of changes. */
+static void adopt(struct rig *rig, bool full)
 {
     struct repl_head tail = repl_ship_tail(&rig->p.ship);
     const struct repl_ship_segment segment = {.number = 10,
-                                              .from_seq = 0,
+                                              .from_seq = full ? 0 : tail.to_seq,
                                               .to_seq = tail.to_seq + 1,
                                               .prev = tail.digest,
                                               .complete = true,
-                                              .has_point = true,
+                                              .has_point = full,
                                               .digest = {{9}},
                                               .size = 1000};
     const struct repl_point point = {.seq = tail.to_seq + 1,
@@ -360,7 +360,8 @@ static void adopt(struct rig *rig)
                                      .cut = REPL_CUT_QUIET,
                                      .attempts = 1};
     struct repl_buffer digests = {0};
-    assert_true(repl_ok(repl_pipeline_adopt(&rig->p, &segment, &point, &digests, 0, NULL)));
+    assert_true(
+        repl_ok(repl_pipeline_adopt(&rig->p, &segment, full ? &point : NULL, &digests, 0, NULL)));
 }
 
 static struct rig *rig_adopted(void)
@@ -369,7 +370,7 @@ static struct rig *rig_adopted(void)
     repl_pipeline_fini(&rig->p);
     rig->tree.fulls = 0;
     start(rig, true);
-    adopt(rig);
+    adopt(rig, true);
     assert_false(repl_pipeline_is_full(&rig->p));
     greet_again(rig);
     return rig;
@@ -398,6 +399,34 @@ static void an_adopted_full_is_the_sites(void **state)
     rig_free(rig);
 }
 
+/* The point that an earlier run had begun is completed first: what that says of pages, the full
+ * says again, whether the site has acknowledged it by then or not. */
+static void a_full_says_what_was_sent_just_before_it(void **state)
+{
+    (void)state;
+    for (int acknowledged = 0; acknowledged < 2; acknowledged++) {
+        struct rig *rig = rig_seeded();
+        repl_pipeline_fini(&rig->p);
+        start(rig, true);
+        adopt(rig, false);
+        repl_bitmap_set(&rig->p.round.dirty, 0, 3);
+        change(rig, 1);
+        greet_again(rig);
+        assert_int_equal(newest(rig)->from_seq, 1);
+        assert_int_equal(newest(rig)->part, 1);
+        assert_true(newest(rig)->has_point);
+        for (int i = 0; acknowledged && i < 2; i++)
+            acknowledge(rig);
+        change(rig, 1);
+        later(rig);
+        assert_int_equal(newest(rig)->from_seq, 0);
+        assert_true(newest(rig)->has_point);
+        assert_int_equal(rig->p.segments.newest->digests.size / sizeof(struct repl_batch_digest),
+                         PAGES);
+        rig_free(rig);
+    }
+}
+
 static void what_may_have_been_missed_is_said_until_the_next_point(void **state)
 {
     (void)state;
@@ -424,6 +453,7 @@ int main(void)
         cmocka_unit_test(a_full_that_is_given_up_is_begun_anew),
         cmocka_unit_test(an_adopted_full_that_is_given_up_is_begun_anew),
         cmocka_unit_test(an_adopted_full_is_the_sites),
+        cmocka_unit_test(a_full_says_what_was_sent_just_before_it),
         cmocka_unit_test(what_may_have_been_missed_is_said_until_the_next_point),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

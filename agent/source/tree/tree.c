@@ -6,11 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/ensure.h"
+#include "block/mounts.h"
+#include "source/tree/tree_dirty.h"
 #include "source/tree/tree_names.h"
 #include "source/tree/tree_records.h"
 
@@ -30,6 +33,7 @@ struct repl_tree_news {
 
 struct repl_tree {
     struct repl_tree_root root;
+    dev_t device; /* that its filesystem is on */
     struct repl_tree_exclude exclude;
     struct repl_tree_index *index;
     atomic_bool stop;
@@ -41,13 +45,15 @@ struct repl_tree {
     struct repl_tree_news heard;
     bool full; /* the next segment that takes records belongs to a full */
     struct repl_tree_records records;
-    struct repl_tree_watch *watch; /* NULL: unwatched says why */
+    struct repl_tree_watch *watch; /* both or none; NULL: unwatched says why */
+    struct repl_tree_dirty *dirty;
     char unwatched[256];
     struct repl_tree_heard heard_since; /* the last gather was begun */
     struct repl_tree_heard hearing;     /* what the gather goes by */
     struct repl_buffer touched;         /* by the last gather: uint64_t each */
     bool scanned;                       /* all of it, since it is watched */
-    bool scanning;                      /* the gather does */
+    bool marks_hold;                    /* those of hearing are all there are */
+    bool auditing;                      /* the next gather looks besides where all was heard of */
     uint64_t emitted_size;              /* of the space, with the last stamp that was told */
     bool pending;                       /* a record is, under the present stamp */
     bool opened;                        /* and not scanned since */
@@ -56,21 +62,44 @@ struct repl_tree {
 
 /* --- opening --------------------------------------------------------------------------------- */
 
+/* The part of struct xfs_fsop_geom_v1 (xfs' own header is not always there) that matters. */
+struct xfs_geometry {
+    uint8_t before[64];
+    uint8_t uuid[16];
+    uint8_t behind[32];
+};
+#define XFS_GEOMETRY _IOR('X', 100, struct xfs_geometry)
+
+/* What stays over a mount of it elsewhere. statfs has it of ext4 and btrfs, made of their UUIDs;
+ * that of xfs is the number of its device. */
+static repl_result filesystem_identify(int fd, uint32_t id[4], struct repl_error *err)
+{
+    struct xfs_geometry xfs = {0};
+    struct statfs fs;
+    if (fstatfs(fd, &fs) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "statfs");
+    memset(id, 0, 4 * sizeof *id);
+    if (fs.f_type != XFS_SUPER_MAGIC) {
+        memcpy(id, &fs.f_fsid, sizeof fs.f_fsid);
+        return REPL_SUCCESS;
+    }
+    if (ioctl(fd, XFS_GEOMETRY, &xfs) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "the UUID of its xfs");
+    memcpy(id, xfs.uuid, sizeof xfs.uuid);
+    return REPL_SUCCESS;
+}
+
 repl_result repl_tree_identify(const char *path, char *identity, size_t size,
                                struct repl_error *err)
 {
     struct repl_tree_root root;
-    struct statfs fs;
+    uint32_t id[4];
     REPL_TRY(repl_tree_root_open(path, &root, err));
-    bool known = fstatfs(root.fd, &fs) == 0;
-    int failed = errno;
+    repl_result result = repl_forward(filesystem_identify(root.fd, id, err), err, "%s", path);
     repl_tree_root_close(&root);
-    if (!known)
-        return repl_fail_errno(err, REPL_E_IO, failed, "%s", path);
-    uint32_t id[2];
-    memcpy(id, &fs.f_fsid, sizeof id);
-    int at =
-        snprintf(identity, size, "tree:%08x%08x:%x:", id[0], id[1], (unsigned)root.handle.type);
+    REPL_TRY(result);
+    int at = snprintf(identity, size, "tree:%08x%08x%08x%08x:%x:", id[0], id[1], id[2], id[3],
+                      (unsigned)root.handle.type);
     for (uint32_t i = 0; i < root.handle.size && (size_t)at + 3 < size; i++)
         at += snprintf(identity + at, size - (size_t)at, "%02x", root.handle.bytes[i]);
     return REPL_SUCCESS;
@@ -106,6 +135,21 @@ static repl_result kind_check(const struct repl_tree *tree, struct repl_error *e
     return REPL_SUCCESS;
 }
 
+static void watch_open(struct repl_tree *tree)
+{
+    struct repl_error why;
+    repl_result result = repl_tree_watch_open(&tree->root, &tree->watch, &why);
+    if (repl_ok(result))
+        result = repl_tree_dirty_open(&tree->root, &tree->dirty, &why);
+    if (repl_ok(result))
+        return;
+    repl_tree_watch_close(tree->watch);
+    tree->watch = NULL;
+    tree->dirty = NULL;
+    snprintf(tree->unwatched, sizeof tree->unwatched, "%.*s", (int)sizeof tree->unwatched - 1,
+             why.text);
+}
+
 static repl_result parts_open(struct repl_tree *tree, const struct repl_tree_options *options,
                               struct repl_error *err)
 {
@@ -113,16 +157,14 @@ static repl_result parts_open(struct repl_tree *tree, const struct repl_tree_opt
                                                   .volume = options->volume,
                                                   .first_object = FIRST_OBJECT(options->next_seq),
                                                   .full_wanted = options->next_seq > 1};
+    dev_t number;
     REPL_TRY(repl_tree_root_open(options->path, &tree->root, err));
     REPL_TRY(kind_check(tree, err));
+    if (!repl_ok(repl_mount_of(tree->root.fd, tree->root.path, &number, &tree->device, NULL)))
+        tree->device = makedev(tree->root.device_major, tree->root.device_minor);
     REPL_TRY(repl_tree_exclude_new(options->exclude, &tree->exclude, err));
     REPL_TRY(repl_tree_index_open(&index, &tree->index, err));
-    struct repl_error why;
-    if (!repl_ok(repl_tree_watch_open(&tree->root, &tree->watch, &why))) {
-        tree->watch = NULL;
-        snprintf(tree->unwatched, sizeof tree->unwatched, "%.*s", (int)sizeof tree->unwatched - 1,
-                 why.text);
-    }
+    watch_open(tree);
     return index_begin(tree, options->space_size, err);
 }
 
@@ -150,6 +192,7 @@ void repl_tree_close(struct repl_tree *tree)
         return;
     repl_tree_records_end(&tree->records);
     repl_tree_watch_close(tree->watch);
+    repl_tree_dirty_close(tree->dirty);
     repl_tree_heard_fini(&tree->heard_since);
     repl_tree_heard_fini(&tree->hearing);
     repl_buffer_fini(&tree->touched);
@@ -203,9 +246,9 @@ repl_result repl_tree_hear(struct repl_tree *tree, struct repl_error *err)
     return repl_tree_watch_drain(tree->watch, &tree->heard_since, err);
 }
 
-void repl_tree_distrust(struct repl_tree *tree)
+void repl_tree_audit(struct repl_tree *tree)
 {
-    tree->scanned = false;
+    tree->auditing = true;
 }
 
 bool repl_tree_is_unsure(const struct repl_tree *tree)
@@ -213,16 +256,23 @@ bool repl_tree_is_unsure(const struct repl_tree *tree)
     return !tree->scanned || tree->heard_since.lost;
 }
 
+bool repl_tree_is_quiet(const struct repl_tree *tree)
+{
+    const struct repl_tree_heard *heard = &tree->heard_since;
+    return heard->count == 0 && heard->marks.size == 0 && !heard->lost &&
+           (tree->dirty == NULL || repl_tree_dirty_is_quiet(tree->dirty));
+}
+
 bool repl_tree_is_idle(const struct repl_tree *tree)
 {
     const struct repl_tree_news *news = &tree->news;
-    return tree->watch != NULL && !repl_tree_is_unsure(tree) && tree->heard_since.count == 0 &&
+    return tree->watch != NULL && tree->scanned && repl_tree_is_quiet(tree) &&
            !tree->content_unsure && news->settled == 0 && news->again == UINT64_MAX && !news->full;
 }
 
 dev_t repl_tree_device(const struct repl_tree *tree)
 {
-    return makedev(tree->root.device_major, tree->root.device_minor);
+    return tree->device;
 }
 
 /* --- a round --------------------------------------------------------------------------------- */
@@ -335,6 +385,9 @@ static struct repl_tree_scan_options scan_options(struct repl_tree *tree)
                                            .exclude = &tree->exclude,
                                            .full = tree->full,
                                            .watched = tree->watch != NULL,
+                                           .mapped = tree->watch != NULL &&
+                                                     repl_tree_dirty_is_precise(tree->dirty),
+                                           .marks_hold = tree->marks_hold,
                                            .first = tree->opened,
                                            .stop = &tree->stop};
 }
@@ -349,17 +402,41 @@ void repl_tree_gather_begin(struct repl_tree *tree, bool full)
     repl_tree_heard_fini(&tree->hearing);
     tree->hearing = tree->heard_since;
     tree->heard_since = (struct repl_tree_heard){0};
-    tree->scanning = !tree->scanned || tree->hearing.lost;
+    tree->hearing.lost |= !tree->scanned;
     tree->scanned = false; /* until it has come to its end */
+}
+
+/* What was written to, and whether that is all. */
+static repl_result marks_take(struct repl_tree *tree, struct repl_tree_found *found,
+                              struct repl_error *err)
+{
+    struct repl_tree_heard *heard = &tree->hearing;
+    tree->marks_hold = false;
+    if (tree->watch == NULL)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_tree_dirty_on_its_way(tree->dirty, &heard->marks, err));
+    REPL_TRY(repl_tree_dirty_take(tree->dirty, &heard->marks, &heard->lost, err));
+    repl_tree_marks_sort(&heard->marks);
+    enum repl_tree_verdict audit = repl_tree_dirty_audit(tree->dirty, &found->overlooked);
+    tree->marks_hold = audit == REPL_TREE_AUDIT_PASSED && repl_tree_dirty_is_precise(tree->dirty);
+    heard->lost |= audit == REPL_TREE_AUDIT_SHORT;
+    return REPL_SUCCESS;
 }
 
 static repl_result changes_find(struct repl_tree *tree, struct repl_tree_found *found,
                                 struct repl_error *err)
 {
     const struct repl_tree_scan_options options = scan_options(tree);
-    if (tree->scanning)
-        return repl_tree_scan(&options, found, err);
-    return repl_tree_follow(&options, &tree->hearing, found, err);
+    bool scan = tree->hearing.lost, audit = tree->auditing && !scan;
+    tree->auditing = false;
+    if (!scan)
+        REPL_TRY(repl_tree_follow(&options, &tree->hearing, found, err));
+    if (!scan && !audit)
+        return REPL_SUCCESS;
+    uint64_t heard = found->changes;
+    REPL_TRY(repl_tree_scan(&options, found, err));
+    found->unheard = audit ? found->changes - heard : 0;
+    return REPL_SUCCESS;
 }
 
 repl_result repl_tree_gather(struct repl_tree *tree, struct repl_tree_found *found,
@@ -368,6 +445,7 @@ repl_result repl_tree_gather(struct repl_tree *tree, struct repl_tree_found *fou
     atomic_store(&tree->torn, false);
     REPL_TRY(root_check(tree, err));
     REPL_TRY(news_follow(tree, err));
+    REPL_TRY(marks_take(tree, found, err));
     REPL_TRY(changes_find(tree, found, err));
     tree->opened = false;
     REPL_TRY(pending_look(tree, found, err));
@@ -375,6 +453,16 @@ repl_result repl_tree_gather(struct repl_tree *tree, struct repl_tree_found *fou
     tree->touched = found->touched;
     found->touched = (struct repl_buffer){0};
     tree->scanned = tree->watch != NULL;
+    return REPL_SUCCESS;
+}
+
+/* What was written to since, and whether anything went unnoticed. */
+static repl_result marks_hear(struct repl_tree *tree, struct repl_error *err)
+{
+    struct repl_tree_heard *heard = &tree->heard_since;
+    uint64_t overlooked;
+    REPL_TRY(repl_tree_dirty_take(tree->dirty, &heard->marks, &heard->lost, err));
+    heard->lost |= repl_tree_dirty_audit(tree->dirty, &overlooked) == REPL_TREE_AUDIT_SHORT;
     return REPL_SUCCESS;
 }
 
@@ -386,6 +474,7 @@ repl_result repl_tree_is_same(struct repl_tree *tree, bool *same, struct repl_er
         return REPL_SUCCESS;
     if (tree->watch == NULL)
         return repl_tree_scan_is_same(&options, same, err);
+    REPL_TRY(marks_hear(tree, err));
     REPL_TRY(repl_tree_follow_is_same(&options, &tree->heard_since, &tree->touched, same, err));
     if (*same) /* it was about something else */
         repl_tree_heard_fini(&tree->heard_since);

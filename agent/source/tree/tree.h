@@ -49,10 +49,12 @@ const char *repl_tree_unwatched(const struct repl_tree *tree);
 int repl_tree_watch_fd_of(const struct repl_tree *tree);
 /* Hears what there is, while nothing runs on a worker but reading. */
 REPL_RESULT repl_tree_hear(struct repl_tree *tree, struct repl_error *err);
-/* What was heard may not be all there was: the next gather looks everywhere. */
-void repl_tree_distrust(struct repl_tree *tree);
+/* The next gather looks everywhere besides, and counts what it finds there as unheard. */
+void repl_tree_audit(struct repl_tree *tree);
 /* A gather would find nothing to do. */
 bool repl_tree_is_idle(const struct repl_tree *tree);
+/* Nothing was heard since the last gather was begun. */
+bool repl_tree_is_quiet(const struct repl_tree *tree);
 /* The device that the filesystem is on, to be frozen. */
 dev_t repl_tree_device(const struct repl_tree *tree);
 /* All that was heard since the last scan may not be all there was. */

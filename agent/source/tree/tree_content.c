@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "source/tree/tree_mapping.h"
 
 #define GROWTH_ORDER_MAX 14u /* 64 MiB */
 
@@ -267,29 +268,108 @@ struct content {
     struct repl_buffer before, now; /* struct extent_row each */
 };
 
+/* What both say of the range is the same. */
+static bool rows_agree(const struct extent_row *a, const struct extent_row *b)
+{
+    if (a->extent.place == REPL_TREE_HOLE || b->extent.place == REPL_TREE_HOLE)
+        return a->extent.place == b->extent.place;
+    return a->extent.place - a->offset == b->extent.place - b->offset;
+}
+
+static uint64_t row_end(const struct extent_row *row)
+{
+    return row->offset + row->extent.length;
+}
+
+/* The part of a row, if it is data. */
+static repl_result part_note(const struct extent_row *row, uint64_t offset, uint64_t end,
+                             struct repl_buffer *pages, struct repl_error *err)
+{
+    if (row->extent.place == REPL_TREE_HOLE || offset >= end)
+        return REPL_SUCCESS;
+    return repl_tree_pages_note(pages, row->extent.place + (offset - row->offset), end - offset,
+                                err);
+}
+
+/* Places that only one of the two has; rows are without gaps, from 0 on. */
+static repl_result difference_note(const struct repl_buffer *before, const struct repl_buffer *now,
+                                   struct repl_buffer *pages, struct repl_error *err)
+{
+    const struct extent_row *a = (const void *)before->data, *b = (const void *)now->data;
+    size_t a_left = before->size / sizeof *a, b_left = now->size / sizeof *b;
+    for (uint64_t at = 0, end; a_left > 0 || b_left > 0; at = end) {
+        end = a_left == 0 || (b_left > 0 && row_end(b) < row_end(a)) ? row_end(b) : row_end(a);
+        if (a_left == 0 || b_left == 0 || !rows_agree(a, b)) {
+            if (a_left > 0)
+                REPL_TRY(part_note(a, at, end, pages, err));
+            if (b_left > 0)
+                REPL_TRY(part_note(b, at, end, pages, err));
+        }
+        if (a_left > 0 && row_end(a) == end)
+            a++, a_left--;
+        if (b_left > 0 && row_end(b) == end)
+            b++, b_left--;
+    }
+    return REPL_SUCCESS;
+}
+
+/* What lies in a range of the file. */
+static repl_result range_note(const struct repl_buffer *rows, uint64_t offset, uint64_t end,
+                              struct repl_buffer *pages, struct repl_error *err)
+{
+    const struct extent_row *row = (const void *)rows->data;
+    size_t count = rows->size / sizeof *row, low = 0, high = count;
+    while (low < high) { /* the first one that ends behind the offset */
+        size_t middle = low + (high - low) / 2;
+        if (row_end(&row[middle]) <= offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (; low < count && row[low].offset < end; low++) {
+        uint64_t stop = row_end(&row[low]) < end ? row_end(&row[low]) : end;
+        REPL_TRY(part_note(&row[low], offset > row[low].offset ? offset : row[low].offset, stop,
+                           pages, err));
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result wanted_note(const struct repl_buffer *wanted, const struct repl_buffer *rows,
+                               struct repl_buffer *pages, struct repl_error *err)
+{
+    const struct repl_tree_pages *range = (const void *)wanted->data;
+    for (size_t i = 0; i < wanted->size / sizeof *range; i++)
+        REPL_TRY(range_note(rows, range[i].page * REPL_PAGE_SIZE,
+                            (range[i].page + range[i].count) * REPL_PAGE_SIZE, pages, err));
+    return REPL_SUCCESS;
+}
+
 static repl_result content_follow(struct repl_tree_txn *txn, uint64_t object, uint64_t size,
-                                  const struct repl_buffer *data, struct repl_buffer *pages,
-                                  struct content *c, bool *remapped, struct repl_error *err)
+                                  const struct repl_buffer *data, const struct repl_buffer *wanted,
+                                  struct repl_buffer *pages, struct content *c, bool *remapped,
+                                  struct repl_error *err)
 {
     REPL_TRY(pieces_load(txn, object, &c->pieces, err));
     REPL_TRY(pieces_prune(txn, size, &c->pieces, pages, err));
     REPL_TRY(pieces_cover(txn, object, size, data, &c->pieces, err));
     REPL_TRY(rows_make(&c->pieces, size, data, &c->now, err));
     REPL_TRY(rows_load(txn, object, &c->before, err));
-    REPL_TRY(rows_note(&c->now, pages, err));
+    REPL_TRY(wanted != NULL ? wanted_note(wanted, &c->now, pages, err)
+                            : rows_note(&c->now, pages, err));
     *remapped = !rows_equal(&c->before, &c->now);
     if (!*remapped)
         return REPL_SUCCESS;
-    REPL_TRY(rows_note(&c->before, pages, err)); /* what became a hole reads as zeros */
+    REPL_TRY(difference_note(&c->before, &c->now, pages, err)); /* a hole reads as zeros */
     return rows_put(txn, object, &c->now, err);
 }
 
 repl_result repl_tree_content_follow(struct repl_tree_txn *txn, uint64_t object, uint64_t size,
-                                     const struct repl_buffer *data, struct repl_buffer *pages,
+                                     const struct repl_buffer *data,
+                                     const struct repl_buffer *wanted, struct repl_buffer *pages,
                                      bool *remapped, struct repl_error *err)
 {
     struct content c = {0};
-    repl_result result = content_follow(txn, object, size, data, pages, &c, remapped, err);
+    repl_result result = content_follow(txn, object, size, data, wanted, pages, &c, remapped, err);
     repl_buffer_fini(&c.pieces.blocks);
     repl_buffer_fini(&c.before);
     repl_buffer_fini(&c.now);
@@ -404,5 +484,6 @@ repl_result repl_tree_content_drop(struct repl_tree_txn *txn, uint64_t object,
     REPL_TRY(values_give(txn, object, false, pages, err));
     REPL_TRY(values_give(txn, object, true, pages, err));
     REPL_TRY(rows_remove(txn, REPL_TREE_EXTENT, object, err));
+    REPL_TRY(repl_tree_mapping_drop(txn, object, err));
     return repl_tree_del(txn, REPL_TREE_ATTRIBUTE, &key, err);
 }

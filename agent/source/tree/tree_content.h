@@ -23,10 +23,12 @@ struct repl_tree_extent {
 #define REPL_TREE_HOLE UINT64_MAX
 
 /* A file's content may have changed, and data lies where it says (repl_tree_data_find): gives
- * places, and notes all of its pages, and those it does not use any more, to be read. *remapped:
- * its extents have changed. */
+ * places, and notes what is to be read: of wanted (struct repl_tree_pages, of the file) what is
+ * data, all that was data or not data before, and places it does not use any more; with wanted NULL
+ * all of its pages. *remapped: its extents have changed. */
 REPL_RESULT repl_tree_content_follow(struct repl_tree_txn *txn, uint64_t object, uint64_t size,
-                                     const struct repl_buffer *data, struct repl_buffer *pages,
+                                     const struct repl_buffer *data,
+                                     const struct repl_buffer *wanted, struct repl_buffer *pages,
                                      bool *remapped, struct repl_error *err);
 /* Notes all pages of a file. */
 REPL_RESULT repl_tree_content_note(struct repl_tree_txn *txn, uint64_t object,

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "source/tree/tree_dirty.h"
 #include "source/tree/tree_scan_internal.h"
 
 /* The directory that was looked at last. */
@@ -128,33 +129,28 @@ static repl_result object_follow(struct repl_tree_scan *s, uint64_t object, stru
     return repl_tree_scan_commit_some(s, err);
 }
 
-static int numbers_order(const void *a, const void *b)
-{
-    uint64_t x, y;
-    memcpy(&x, a, sizeof x);
-    memcpy(&y, b, sizeof y);
-    return x < y ? -1 : x > y;
-}
-
 /* The tree's among what was heard of, in the order of their numbers. */
 static repl_result objects_find(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
                                 struct repl_buffer *objects, struct repl_error *err)
 {
     const struct repl_tree_handle *handle = (const void *)heard->objects.data;
-    uint64_t object, inode;
+    const struct repl_tree_mark *mark = (const void *)heard->marks.data;
+    uint64_t object, before = 0;
     for (size_t i = 0; i < heard->objects.size / sizeof *handle; i++) {
         REPL_TRY(repl_tree_object_find(&s->changes.txn, &handle[i], &object, err));
         if (object != 0)
             REPL_TRY(repl_buffer_append(objects, &object, sizeof object, err));
     }
-    for (size_t at = 0; at < heard->inodes.size; at += sizeof inode) {
-        memcpy(&inode, heard->inodes.data + at, sizeof inode);
-        REPL_TRY(repl_tree_inode_find(&s->changes.txn, inode, &object, err));
+    for (size_t i = 0; i < heard->marks.size / sizeof *mark; i++) {
+        if (mark[i].key.inode == before)
+            continue;
+        before = mark[i].key.inode;
+        REPL_TRY(repl_tree_inode_find(&s->changes.txn, before, &object, err));
         if (object != 0)
             REPL_TRY(repl_buffer_append(objects, &object, sizeof object, err));
     }
     if (objects->size > 0)
-        qsort(objects->data, objects->size / sizeof object, sizeof object, numbers_order);
+        qsort(objects->data, objects->size / sizeof object, sizeof object, repl_tree_numbers_order);
     return REPL_SUCCESS;
 }
 
@@ -192,6 +188,7 @@ repl_result repl_tree_follow(const struct repl_tree_scan_options *options,
     REPL_TRY(repl_tree_scan_begin(&s, options, found, err));
     s.heard = true;
     s.changes.settle = false;
+    s.changes.marks = options->marks_hold ? &heard->marks : NULL;
     s.first_new = repl_tree_meta(options->index)->next_object;
     repl_result result = heard_follow(&s, heard, err);
     if (repl_ok(result))

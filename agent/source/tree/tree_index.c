@@ -18,8 +18,8 @@
 #define MAP_SIZE (UINT64_C(1) << 38)
 
 static const char *const table_names[REPL_TREE_TABLES] = {
-    "meta",   "object", "handle", "inode", "name",    "attribute",
-    "extent", "block",  "piece",  "free",  "pending",
+    "meta",   "object",  "handle", "inode", "name", "attribute",
+    "extent", "mapping", "block",  "piece", "free", "pending",
 };
 
 struct repl_tree_index {

@@ -9,6 +9,7 @@
  *   name       directory, XXH3 of the name, name -> number
  *   attribute  number -> its extended attributes
  *   extent     number, offset -> where in the space that range of the file lies, or a hole
+ *   mapping    number, GiB of the file -> where the filesystem keeps it (tree_mapping.h)
  *   block      place -> whose it is: a piece of the space that was given out
  *   piece      number, of an attribute or not, offset -> the same, by object
  *   free       order, place: pieces that were given back (tree_places.h)
@@ -42,6 +43,7 @@ enum repl_tree_table {
     REPL_TREE_NAME,
     REPL_TREE_ATTRIBUTE,
     REPL_TREE_EXTENT,
+    REPL_TREE_MAPPING,
     REPL_TREE_BLOCK,
     REPL_TREE_PIECE,
     REPL_TREE_FREE,
@@ -76,6 +78,8 @@ struct repl_tree_object {
     uint32_t links;        /* names that lead to it here */
     bool racy;             /* it was changed in the very moment it was looked at: look again */
     bool mount;            /* something is mounted on it: what is below is not looked at */
+    bool journaled;        /* its pages turn dirty when they have been in the filesystem's journal;
+                              not kept */
     struct repl_tree_handle handle;
     char target[REPL_TARGET_MAX];
 };

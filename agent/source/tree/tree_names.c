@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "source/tree/tree_dirty.h"
+#include "source/tree/tree_mapping.h"
 
 #define DEPTH_MAX 65536 /* of a path that is put together: an index with a circle ends it */
 
@@ -49,21 +51,62 @@ static repl_result number_find(struct repl_tree_changes *c, struct repl_tree_obj
     return repl_tree_object_identify(&c->txn, object, err);
 }
 
-static repl_result content_follow(struct repl_tree_changes *c, int path_fd,
-                                  const struct repl_tree_object *object, struct repl_error *err)
+/* The pages at the end it had and the one it has: what is behind in them is zeros. */
+static repl_result ends_note(uint64_t before, uint64_t now, struct repl_buffer *pages,
+                             struct repl_error *err)
 {
-    bool remapped;
-    int fd = repl_tree_object_reopen(path_fd);
-    if (fd < 0)
-        return repl_fail_errno(err, REPL_E_IO, errno, "opening it");
-    repl_result result = repl_tree_data_find(fd, object->node.size, &c->data, err);
-    close(fd);
-    REPL_TRY(result);
+    if (before == now)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_tree_pages_note(pages, before / REPL_PAGE_SIZE * REPL_PAGE_SIZE, 1, err));
+    return repl_tree_pages_note(pages, now / REPL_PAGE_SIZE * REPL_PAGE_SIZE, 1, err);
+}
+
+/* Where in the file it is to be read, into c->wanted; *all: everywhere. */
+static repl_result wanted_find(struct repl_tree_changes *c, int fd,
+                               const struct repl_tree_object *object,
+                               const struct repl_tree_object *before, bool *all,
+                               struct repl_error *err)
+{
+    bool known, marked, whole;
+    *all = true;
+    c->wanted.size = 0;
+    if (!c->mapped)
+        return REPL_SUCCESS;
+    if (object->node.size < REPL_TREE_MAPPED_MIN)
+        return repl_tree_mapping_drop(&c->txn, object->object, err);
+    REPL_TRY(repl_tree_mapping_follow(&c->txn, object->object, fd, object->node.size, &c->wanted,
+                                      &known, err));
+    if (!known || c->marks == NULL || object->journaled || before->node.kind != REPL_NODE_FILE)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_tree_marks_find(c->marks, object->inode, &c->wanted, &marked, &whole, err));
+    *all = whole || (!marked && object->node.mtime_ns != before->node.mtime_ns);
+    return ends_note(before->node.size, object->node.size, &c->wanted, err);
+}
+
+static repl_result data_follow(struct repl_tree_changes *c, int fd,
+                               const struct repl_tree_object *object,
+                               const struct repl_tree_object *before, struct repl_error *err)
+{
+    bool remapped, all;
+    REPL_TRY(repl_tree_data_find(fd, object->node.size, &c->data, err));
+    REPL_TRY(wanted_find(c, fd, object, before, &all, err));
     REPL_TRY(repl_tree_content_follow(&c->txn, object->object, object->node.size, &c->data,
-                                      c->pages, &remapped, err));
+                                      all ? NULL : &c->wanted, c->pages, &remapped, err));
     if (remapped)
         REPL_TRY(note(c, object->object, REPL_TREE_PENDING_EXTENTS, NULL, 0, err));
     return note(c, object->object, REPL_TREE_PENDING_CONTENT, NULL, 0, err);
+}
+
+static repl_result content_follow(struct repl_tree_changes *c, int path_fd,
+                                  const struct repl_tree_object *object,
+                                  const struct repl_tree_object *before, struct repl_error *err)
+{
+    int fd = repl_tree_object_reopen(path_fd);
+    if (fd < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "opening it");
+    repl_result result = data_follow(c, fd, object, before, err);
+    close(fd);
+    return result;
 }
 
 repl_result repl_tree_object_follow(struct repl_tree_changes *c, int fd,
@@ -88,7 +131,7 @@ repl_result repl_tree_object_follow(struct repl_tree_changes *c, int fd,
     if (is_new || attributes_changed || !nodes_equal(&before.node, &object->node))
         REPL_TRY(note(c, object->object, REPL_TREE_PENDING_NODE, NULL, 0, err));
     if (object->node.kind == REPL_NODE_FILE && !object->mount)
-        REPL_TRY(content_follow(c, fd, object, err));
+        REPL_TRY(content_follow(c, fd, object, &before, err));
     c->writes++;
     return repl_tree_object_put(&c->txn, object, err);
 }
@@ -124,31 +167,39 @@ static repl_result link_give(struct repl_tree_changes *c, uint64_t object, uint6
     return repl_tree_object_put(&c->txn, &o, err);
 }
 
+/* The name that the object is known to have; *size: 0 if it has none. */
+static repl_result name_of(struct repl_tree_txn *txn, const struct repl_tree_object *o,
+                           char name[REPL_NAME_MAX], size_t *size, struct repl_error *err)
+{
+    struct repl_tree_key key = {0};
+    struct repl_tree_walk walk;
+    *size = 0;
+    repl_tree_key_u64(&key, o->parent);
+    repl_tree_key_u64(&key, o->hash);
+    repl_result result = repl_tree_walk_begin(txn, REPL_TREE_NAME, &key, &walk, err);
+    while (repl_ok(result) && *size == 0 && repl_tree_walk_is_at(&walk, o->parent)) {
+        if (repl_tree_key_read(walk.value.mv_data) == o->object) {
+            *size = walk.key.mv_size - 16;
+            memcpy(name, (const uint8_t *)walk.key.mv_data + 16, *size);
+        }
+        result = repl_tree_walk_next(&walk, err);
+    }
+    repl_tree_walk_end(&walk);
+    return result;
+}
+
 /* A directory has one name: the one it was found under last. */
 static repl_result other_name_drop(struct repl_tree_changes *c, uint64_t object,
                                    struct repl_error *err)
 {
     struct repl_tree_object o;
+    char name[REPL_NAME_MAX];
+    size_t size;
     bool found;
     REPL_TRY(repl_tree_object_get(&c->txn, object, &o, &found, err));
     if (!found || o.links == 0 || o.node.kind != REPL_NODE_DIRECTORY)
         return REPL_SUCCESS;
-    struct repl_tree_key key = {0};
-    struct repl_tree_walk walk;
-    char name[REPL_NAME_MAX];
-    size_t size = 0;
-    repl_tree_key_u64(&key, o.parent);
-    repl_tree_key_u64(&key, o.hash);
-    repl_result result = repl_tree_walk_begin(&c->txn, REPL_TREE_NAME, &key, &walk, err);
-    while (repl_ok(result) && size == 0 && repl_tree_walk_is_at(&walk, o.parent)) {
-        if (repl_tree_key_read(walk.value.mv_data) == object) {
-            size = walk.key.mv_size - 16;
-            memcpy(name, (const uint8_t *)walk.key.mv_data + 16, size);
-        }
-        result = repl_tree_walk_next(&walk, err);
-    }
-    repl_tree_walk_end(&walk);
-    REPL_TRY(result);
+    REPL_TRY(name_of(&c->txn, &o, name, &size, err));
     return size > 0 ? repl_tree_name_set(c, o.parent, name, size, 0, err) : REPL_SUCCESS;
 }
 
@@ -279,20 +330,10 @@ static repl_result path_prepend(struct repl_buffer *path, const void *name, size
 static repl_result name_prepend(struct repl_tree_txn *txn, const struct repl_tree_object *o,
                                 struct repl_buffer *path, struct repl_error *err)
 {
-    struct repl_tree_key key = {0};
-    struct repl_tree_walk walk;
-    bool done = false;
-    repl_tree_key_u64(&key, o->parent);
-    repl_tree_key_u64(&key, o->hash);
-    repl_result result = repl_tree_walk_begin(txn, REPL_TREE_NAME, &key, &walk, err);
-    while (repl_ok(result) && !done && repl_tree_walk_is_at(&walk, o->parent)) {
-        done = repl_tree_key_read(walk.value.mv_data) == o->object;
-        result = done ? path_prepend(path, (const uint8_t *)walk.key.mv_data + 16,
-                                     walk.key.mv_size - 16, err)
-                      : repl_tree_walk_next(&walk, err);
-    }
-    repl_tree_walk_end(&walk);
-    return result;
+    char name[REPL_NAME_MAX];
+    size_t size;
+    REPL_TRY(name_of(txn, o, name, &size, err));
+    return size > 0 ? path_prepend(path, name, size, err) : REPL_SUCCESS;
 }
 
 repl_result repl_tree_path_of(struct repl_tree_txn *txn, uint64_t directory, char **path,

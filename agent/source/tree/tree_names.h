@@ -14,11 +14,15 @@ struct repl_tree_changes {
     const struct repl_tree_root *root;
     bool full;   /* nothing is noted as pending */
     bool settle; /* what changed just now is waited for */
+    /* Where files were written to (struct repl_tree_mark, sorted); NULL: not known. Kept only if
+     * what else may have changed a file shows in its mapping, which is kept then too. */
+    const struct repl_buffer *marks;
+    bool mapped;
     struct repl_buffer *pages;
-    struct repl_buffer nameless;         /* uint64_t: have lost a name, their last one perhaps */
-    struct repl_buffer attributes, data; /* scratch */
-    uint64_t count;                      /* of changes that are to be told */
-    uint64_t writes;                     /* to the index, about */
+    struct repl_buffer nameless; /* uint64_t: have lost a name, their last one perhaps */
+    struct repl_buffer attributes, data, wanted; /* scratch */
+    uint64_t count;                              /* of changes that are to be told */
+    uint64_t writes;                             /* to the index, about */
 };
 
 /* What fd has open (O_PATH), as it is now: a new object, or one whose node, attributes or content

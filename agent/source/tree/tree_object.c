@@ -2,12 +2,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
@@ -186,8 +189,9 @@ static void node_of(const struct statx *status, struct repl_node *node)
 }
 
 /* Flags and project, where the filesystem has such; only files and directories can be asked. */
-static void flags_read(int path_fd, struct repl_node *node)
+static void flags_read(int path_fd, struct repl_tree_object *object)
 {
+    struct repl_node *node = &object->node;
     struct fsxattr extra;
     int flags = 0;
     if (node->kind != REPL_NODE_FILE && node->kind != REPL_NODE_DIRECTORY)
@@ -197,6 +201,7 @@ static void flags_read(int path_fd, struct repl_node *node)
         return;
     if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0)
         node->flags = (uint32_t)flags & FLAGS_KEPT;
+    object->journaled = (flags & FS_JOURNAL_DATA_FL) != 0;
     if (ioctl(fd, FS_IOC_FSGETXATTR, &extra) == 0)
         node->project = extra.fsx_projid;
     close(fd);
@@ -251,7 +256,7 @@ repl_result repl_tree_object_read(const struct repl_tree_root *root, int fd, boo
         memcpy(out->handle.bytes + 8, &status.stx_ino, 8);
         return REPL_SUCCESS;
     }
-    flags_read(fd, &out->node);
+    flags_read(fd, out);
     return handle_of(fd, &out->handle, err);
 }
 
@@ -336,17 +341,55 @@ bool repl_tree_attribute_next(const void *attributes, size_t size, size_t *at,
 
 /* --- data and holes -------------------------------------------------------------------------- */
 
+#define EXTENTS 32u
+
+/* Before Linux 6.9 an xfs with reflinks, asked for data from within a hole, passes over what lies
+ * behind it as far as the extent that it has set aside for copies on write goes. Where the
+ * filesystem keeps what has been written, it knows. */
+static repl_result hole_check(int fd, uint64_t from, uint64_t end, struct repl_buffer *out,
+                              struct repl_error *err)
+{
+    union {
+        struct fiemap map;
+        uint8_t room[sizeof(struct fiemap) + EXTENTS * sizeof(struct fiemap_extent)];
+    } ask;
+    for (uint64_t at = from; at < end;) {
+        memset(&ask.map, 0, sizeof ask.map);
+        ask.map.fm_start = at;
+        ask.map.fm_length = end - at;
+        ask.map.fm_extent_count = EXTENTS;
+        if (ioctl(fd, FS_IOC_FIEMAP, &ask.map) != 0)
+            return repl_fail_errno(err, REPL_E_IO, errno, "looking for data");
+        if (ask.map.fm_mapped_extents == 0)
+            break;
+        for (uint32_t i = 0; i < ask.map.fm_mapped_extents; i++) {
+            const struct fiemap_extent *extent = &ask.map.fm_extents[i];
+            uint64_t first = extent->fe_logical > at ? extent->fe_logical : at;
+            at = extent->fe_logical + extent->fe_length;
+            uint64_t last = at < end ? at : end;
+            if ((extent->fe_flags & FIEMAP_EXTENT_UNWRITTEN) == 0 && last > first)
+                REPL_TRY(repl_tree_pages_note(out, first, last - first, err));
+        }
+    }
+    return REPL_SUCCESS;
+}
+
 static repl_result holes_find(int fd, uint64_t size, struct repl_buffer *out,
                               struct repl_error *err)
 {
+    struct statfs fs;
+    bool check = fstatfs(fd, &fs) == 0 && fs.f_type == XFS_SUPER_MAGIC;
     for (off_t at = 0; (uint64_t)at < size;) {
         off_t data = lseek(fd, at, SEEK_DATA);
-        if (data < 0 && errno == ENXIO)
-            break;
+        bool none = data < 0 && errno == ENXIO;
         off_t hole = data < 0 ? -1 : lseek(fd, data, SEEK_HOLE);
-        if (hole < 0)
+        if (hole < 0 && !none)
             return repl_fail_errno(err, REPL_E_IO, errno, "looking for holes");
-        uint64_t first = (uint64_t)data / REPL_PAGE_SIZE * REPL_PAGE_SIZE;
+        uint64_t first = none ? size : (uint64_t)data / REPL_PAGE_SIZE * REPL_PAGE_SIZE;
+        if (check && first > (uint64_t)at)
+            REPL_TRY(hole_check(fd, (uint64_t)at, first < size ? first : size, out, err));
+        if (none)
+            break;
         uint64_t end = (uint64_t)hole < size ? (uint64_t)hole : size;
         if (end > first)
             REPL_TRY(repl_tree_pages_note(out, first, end - first, err));
@@ -366,6 +409,23 @@ static repl_result writers_wait(int fd, struct repl_error *err)
     return repl_fail_errno(err, REPL_E_IO, errno, "reading it");
 }
 
+/* Writes out the file's pages and waits for that. An error of before is told once, to whoever asks
+ * next, as of a direct write that met a page of the cache: what can be read is all the same what
+ * the file has, and if it still cannot be written, the second time says so. */
+static bool pages_write_out(int fd)
+{
+    for (int tries = 2; tries > 0; tries--) {
+        if (sync_file_range(fd, 0, 0,
+                            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                                SYNC_FILE_RANGE_WAIT_AFTER) == 0 ||
+            errno == ESPIPE)
+            return true;
+        if (errno != EIO && errno != ENOSPC)
+            break;
+    }
+    return false;
+}
+
 repl_result repl_tree_data_find(int fd, uint64_t size, struct repl_buffer *out,
                                 struct repl_error *err)
 {
@@ -373,10 +433,7 @@ repl_result repl_tree_data_find(int fd, uint64_t size, struct repl_buffer *out,
     REPL_TRY(writers_wait(fd, err));
     /* A page that is dirty already can be written to again without a sign; of one that has been
      * written out, and is protected again, the next write changes the ctime. */
-    if (sync_file_range(fd, 0, 0,
-                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                            SYNC_FILE_RANGE_WAIT_AFTER) != 0 &&
-        errno != ESPIPE)
+    if (!pages_write_out(fd))
         return repl_fail_errno(err, REPL_E_IO, errno, "writing out what was changed");
     return holes_find(fd, size, out, err);
 }

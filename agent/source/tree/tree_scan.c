@@ -154,7 +154,7 @@ static repl_result name_take(struct repl_tree_scan *s, uint64_t directory, int f
 
 /* --- a directory ----------------------------------------------------------------------------- */
 
-static int hashes_order(const void *a, const void *b)
+int repl_tree_numbers_order(const void *a, const void *b)
 {
     uint64_t x, y;
     memcpy(&x, a, sizeof x);
@@ -176,7 +176,7 @@ static repl_result gone_find(struct repl_tree_scan *s, uint64_t directory, struc
     struct repl_tree_walk walk;
     size_t count = s->listed.size / sizeof(uint64_t);
     if (count > 0)
-        qsort(s->listed.data, count, sizeof(uint64_t), hashes_order);
+        qsort(s->listed.data, count, sizeof(uint64_t), repl_tree_numbers_order);
     repl_tree_key_u64(&key, directory);
     repl_result result = repl_tree_walk_begin(&s->changes.txn, REPL_TREE_NAME, &key, &walk, err);
     while (repl_ok(result) && repl_tree_walk_is_at(&walk, directory)) {
@@ -184,7 +184,8 @@ static repl_result gone_find(struct repl_tree_scan *s, uint64_t directory, struc
         uint64_t hash = repl_tree_key_read(at + 8);
         struct gone_name name = {.size = (uint32_t)(walk.key.mv_size - 16)};
         memcpy(name.name, at + 16, name.size);
-        if (count == 0 || bsearch(&hash, s->listed.data, count, sizeof hash, hashes_order) == NULL)
+        if (count == 0 ||
+            bsearch(&hash, s->listed.data, count, sizeof hash, repl_tree_numbers_order) == NULL)
             result = repl_buffer_append(gone, &name, sizeof name, err);
         if (repl_ok(result))
             result = repl_tree_walk_next(&walk, err);
@@ -337,17 +338,20 @@ void repl_tree_scan_fini(struct repl_tree_scan *s)
     repl_buffer_fini(&s->changes.nameless);
     repl_buffer_fini(&s->changes.attributes);
     repl_buffer_fini(&s->changes.data);
+    repl_buffer_fini(&s->changes.wanted);
 }
 
 repl_result repl_tree_scan_begin(struct repl_tree_scan *s,
                                  const struct repl_tree_scan_options *options,
                                  struct repl_tree_found *found, struct repl_error *err)
 {
-    *s = (struct repl_tree_scan){
-        .options = options,
-        .found = found,
-        .begin_ns = repl_now_wall_ns(),
-        .changes = {.root = options->root, .full = options->full, .settle = true}};
+    *s = (struct repl_tree_scan){.options = options,
+                                 .found = found,
+                                 .begin_ns = repl_now_wall_ns(),
+                                 .changes = {.root = options->root,
+                                             .full = options->full,
+                                             .settle = true,
+                                             .mapped = options->mapped}};
     if (found != NULL)
         s->changes.pages = &found->pages;
     return repl_tree_begin(options->index, found != NULL, &s->changes.txn, err);

@@ -32,6 +32,8 @@ struct repl_tree_scan_options {
     /* The next segment is a full, which says everything there is: nothing is noted as pending. */
     bool full;
     bool watched;            /* changes are heard of too, since before the scan began */
+    bool mapped;             /* and mappings of files are kept (tree_mapping.h) */
+    bool marks_hold;         /* what is heard has all marks there are */
     bool first;              /* since the index was opened: an earlier scan may have been cut off */
     const atomic_bool *stop; /* set to end it soon: REPL_E_RETRY */
 };
@@ -41,7 +43,9 @@ struct repl_tree_found {
     struct repl_buffer touched; /* uint64_t each: objects that were heard of, and looked at */
     uint64_t objects;           /* seen, by name */
     uint64_t changes;           /* differences found */
-    uint64_t mounts;            /* directories that were not looked into: another mount */
+    uint64_t overlooked; /* pages that turned dirty, of which the tracing programs said nothing */
+    uint64_t unheard;    /* of the changes, where nothing had been heard of when the look began */
+    uint64_t mounts;     /* directories that were not looked into: another mount */
 };
 void repl_tree_found_fini(struct repl_tree_found *found);
 

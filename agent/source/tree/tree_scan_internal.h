@@ -32,4 +32,7 @@ REPL_RESULT repl_tree_scan_directories(struct repl_tree_scan *s, struct repl_err
 /* A transaction keeps in memory what it has changed: commits it once that is much. */
 REPL_RESULT repl_tree_scan_commit_some(struct repl_tree_scan *s, struct repl_error *err);
 
+/* The order of uint64_t, for qsort and bsearch. */
+int repl_tree_numbers_order(const void *a, const void *b);
+
 #endif

@@ -1,7 +1,7 @@
 /*
- * Hears of what changes in a tree: names, attributes and writes from fanotify,
- * for the whole of its filesystem; and from the programs of tree_dirty.bpf.c
- * which files are written to, through mappings too.
+ * Hears of what changes in a tree, for the whole of its filesystem: names,
+ * attributes and writes from fanotify. Which pages are written to, through
+ * mappings too, is tree_dirty.h's.
  *
  * The kernel tells of an operation before it returns to whoever asked for it:
  * what was complete before a call of repl_tree_watch_drain is in what that
@@ -23,8 +23,8 @@
 struct repl_tree_heard {
     struct repl_buffer names;   /* struct repl_tree_heard_name, each followed by its name */
     struct repl_buffer objects; /* struct repl_tree_handle each */
-    struct repl_buffer inodes;  /* uint64_t each */
-    size_t count;               /* of all three */
+    struct repl_buffer marks;   /* struct repl_tree_mark each (tree_dirty.h) */
+    size_t count;               /* of names and objects */
     uint64_t *seen;             /* hashes of names and objects: open addressing, 0 is free */
     bool lost;                  /* something was, or there is too much */
 };

@@ -153,6 +153,30 @@ static void never_knows_better_than_what_was_sent(void **state)
     repl_digest_table_fini(&table);
 }
 
+static void what_was_sent_before_does_not_count_later(void **state)
+{
+    (void)state;
+    struct repl_page_digest entries[PAGES] = {0};
+    struct repl_digest_table table;
+    assert_true(repl_ok(repl_digest_table_init(&table, entries, PAGES, NULL)));
+    set(&table, 0, 1, 0);
+    sent(&table, 1, 2, 1);
+    sent(&table, 2, 3, 2);
+    repl_digest_table_begin_anew(&table, 2);
+    for (uint64_t page = 0; page < 3; page++)
+        assert_int_equal(value_of(&table, page), 0);
+    set(&table, 1, 2, 1);
+    sent(&table, 0, 4, 3);
+    set(&table, 2, 3, 2);
+    assert_int_equal(value_of(&table, 0), 4);
+    assert_int_equal(value_of(&table, 1), 0);
+    assert_int_equal(value_of(&table, 2), 0);
+    set(&table, 0, 4, 3);
+    repl_digest_table_acknowledged(&table, 3);
+    assert_int_equal(value_of(&table, 0), 4);
+    repl_digest_table_fini(&table);
+}
+
 static void grows_with_unknown_pages(void **state)
 {
     (void)state;
@@ -197,6 +221,7 @@ int main(void)
         cmocka_unit_test(a_page_on_its_way_is_what_was_sent_last),
         cmocka_unit_test(a_page_of_a_segment_given_up_is_unknown),
         cmocka_unit_test(never_knows_better_than_what_was_sent),
+        cmocka_unit_test(what_was_sent_before_does_not_count_later),
         cmocka_unit_test(grows_with_unknown_pages),
         cmocka_unit_test(misuse_aborts),
     };
