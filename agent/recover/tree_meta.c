@@ -37,6 +37,8 @@ struct meta {
     struct stat now;
     bool compare; /* only looks whether anything differs */
     bool differs;
+    bool packed;  /* what has no room now has none */
+    bool no_room; /* for an attribute, among those that are there */
 };
 
 static void lacks(const struct meta *m, enum repl_tree_lack lack, const char *what, int os_errno)
@@ -183,7 +185,17 @@ static repl_result attribute_apply(struct meta *m, const struct repl_record *att
         return REPL_SUCCESS;
     int failed = m->fd >= 0 ? fsetxattr(m->fd, name, value, attribute->value_size, 0)
                             : lsetxattr(m->path, name, value, attribute->value_size, 0);
+    if (failed != 0 && errno == ENOSPC && !m->packed) {
+        m->no_room = true;
+        return REPL_SUCCESS;
+    }
     return failed == 0 ? REPL_SUCCESS : attribute_failed(m, name, err);
+}
+
+/* Who may do what. */
+static bool is_access(const char *name)
+{
+    return strncmp(name, "system.posix_acl_", 17) == 0 || strcmp(name, "security.capability") == 0;
 }
 
 /* Not those by which a host's own policy or filesystem marks its files. */
@@ -191,8 +203,7 @@ static bool is_managed(const char *name)
 {
     if (strncmp(name, REPL_XATTR_XFS_ACL, strlen(REPL_XATTR_XFS_ACL)) == 0)
         return false;
-    return strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0 ||
-           strncmp(name, "system.posix_acl_", 17) == 0 || strcmp(name, "security.capability") == 0;
+    return strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0 || is_access(name);
 }
 
 static repl_result is_wanted(const struct meta *m, const char *name, bool *wanted,
@@ -211,14 +222,51 @@ static repl_result is_wanted(const struct meta *m, const char *name, bool *wante
     return REPL_SUCCESS;
 }
 
-static repl_result attributes_remove(struct meta *m, struct repl_error *err)
+/* The attribute of the next lower size than *below, which becomes that size. */
+static repl_result size_below(struct meta *m, uint32_t *below, bool *found, struct repl_error *err)
+{
+    struct repl_tree_key key = {.object = m->item->object, .type = REPL_RECORD_XATTR};
+    uint32_t size = 0;
+    *found = false;
+    for (bool more = true;;) {
+        struct repl_record record;
+        REPL_TRY(m->by->attribute(m->by->context, &key, &record, &more, err));
+        if (!more)
+            break;
+        if (record.value_size < *below && (!*found || record.value_size > size)) {
+            size = record.value_size;
+            *found = true;
+        }
+    }
+    *below = size;
+    return REPL_SUCCESS;
+}
+
+/* Sets those of that size, or all. */
+static repl_result attributes_set(struct meta *m, const uint32_t *size, struct repl_error *err)
+{
+    struct repl_tree_key key = {.object = m->item->object, .type = REPL_RECORD_XATTR};
+    for (bool found = true;;) {
+        struct repl_record record;
+        REPL_TRY(m->by->attribute(m->by->context, &key, &record, &found, err));
+        if (!found)
+            return REPL_SUCCESS;
+        if (size == NULL || record.value_size == *size)
+            REPL_TRY(attribute_apply(m, &record, err));
+    }
+}
+
+/* Removes what is not wanted, or whatever only its users read: neither ACLs nor capabilities. */
+static repl_result attributes_remove(struct meta *m, bool all, struct repl_error *err)
 {
     char *list = m->by->list;
     ssize_t size = m->fd >= 0 ? flistxattr(m->fd, list, XATTR_LIST_MAX)
                               : llistxattr(m->path, list, XATTR_LIST_MAX);
     for (const char *name = list; size > 0 && name < list + size; name += strlen(name) + 1) {
         bool wanted = true;
-        if (is_managed(name))
+        if (all)
+            wanted = !is_managed(name) || is_access(name);
+        else if (is_managed(name))
             REPL_TRY(is_wanted(m, name, &wanted, err));
         if (!set(m, !wanted))
             continue;
@@ -229,17 +277,27 @@ static repl_result attributes_remove(struct meta *m, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
-static repl_result attributes_apply(struct meta *m, struct repl_error *err)
+/* ext4 has one block for the attributes of a file, and some room beside its inode. There may be no
+ * room for one while another is still as long as it was, or lies where a longer one would fit: then
+ * all are set anew, the longest first. */
+static repl_result attributes_pack(struct meta *m, struct repl_error *err)
 {
-    struct repl_tree_key key = {.object = m->item->object, .type = REPL_RECORD_XATTR};
-    REPL_TRY(attributes_remove(m, err));
-    for (bool found = true;;) {
-        struct repl_record record;
-        REPL_TRY(m->by->attribute(m->by->context, &key, &record, &found, err));
+    uint32_t size = UINT32_MAX;
+    m->packed = true;
+    REPL_TRY(attributes_remove(m, true, err));
+    for (bool found;;) {
+        REPL_TRY(size_below(m, &size, &found, err));
         if (!found)
             return REPL_SUCCESS;
-        REPL_TRY(attribute_apply(m, &record, err));
+        REPL_TRY(attributes_set(m, &size, err));
     }
+}
+
+static repl_result attributes_apply(struct meta *m, struct repl_error *err)
+{
+    REPL_TRY(attributes_remove(m, false, err));
+    REPL_TRY(attributes_set(m, NULL, err));
+    return m->no_room ? attributes_pack(m, err) : REPL_SUCCESS;
 }
 
 /* --- project and flags: of what can be opened ------------------------------------------------ */

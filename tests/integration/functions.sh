@@ -29,6 +29,14 @@ requires_root() { [ "$(id -u)" = 0 ] || skip "needs root"; }
 requires_tool() { command -v "$1" >/dev/null || skip "needs $1"; }
 requires_loop() { [ -c /dev/loop-control ] || skip "needs loop devices"; }
 
+# What is random is the same in each run, so that a change is not blamed for what a new seed found:
+# new ones are looked for with SEED=random.
+seed_take() {
+    : "${SEED:=1}"
+    [ "$SEED" = random ] && SEED=$((RANDOM * 32768 + RANDOM))
+    RANDOM=$SEED
+}
+
 # Ends a process and waits for it; the signal is the second argument.
 stop_pid() {
     kill "-${2:-TERM}" "$1" 2>/dev/null

@@ -4,7 +4,7 @@
 #
 #   KILLS=20 FROZEN=6   kills in all, and how many of them at least while the filesystem is frozen
 #   FS=ext4             or xfs
-#   SEED=               of the moments; printed
+#   SEED=1              of the moments, or random; printed
 #   long: KILLS=200 FROZEN=60 (about 10 minutes)
 #
 # How a kill is known to have come while frozen: the guard's record of what is frozen has the same
@@ -18,14 +18,14 @@
 # when it returns; nothing is compared as a whole again because of a kill.
 . "${0%/*}/functions.sh"
 : "${FREEZE_KILL:?the path of freeze_kill}"
-: "${KILLS:=20}" "${FROZEN:=$((KILLS * 3 / 10))}" "${SEED:=$((RANDOM * 32768 + RANDOM))}"
+: "${KILLS:=20}" "${FROZEN:=$((KILLS * 3 / 10))}"
 requires_root
 requires_loop
 requires_tool jq
 requires_tool fio
 requires_tool fsfreeze
 requires_tool "mkfs.${FS:=ext4}"
-RANDOM=$SEED
+seed_take
 budget_ms=250
 thaw_limit_ms=2000 # of FITHAW's own I/O, on a machine that others use as well
 

@@ -10,19 +10,19 @@
 #   SLOW_DIRECT=yes     with direct writes that take long, of which a point taken at once may know
 #                       nothing (agent/source/tree/tree_scan.h): each point is taken 40 s later
 #   CUT=freeze          the points are cut under frozen filesystems, and the guard is killed too
-#   SEED=               of the operations and the moments; printed
+#   SEED=1              of the operations and the moments, or random; printed
 #   long: POINTS=30 KILLS=20 SECONDS_EACH=5
 #
 # Of holes: where a restored file has data, the source had it too (whole pages). Not the other way
 # round: what is allocated and never written to may come back as a hole.
 . "${0%/*}/functions.sh" || exit # nothing below may run anywhere but in its directory
 : "${TREE_CHURN:?the path of tree_churn}" "${TREE_DUMP:?the path of tree_dump}"
-: "${POINTS:=3}" "${KILLS:=2}" "${SECONDS_EACH:=1}" "${CUT:=window}" "${SEED:=$((RANDOM * 32768 + RANDOM))}"
+: "${POINTS:=3}" "${KILLS:=2}" "${SECONDS_EACH:=1}" "${CUT:=window}"
 requires_root
 requires_loop
 requires_tool jq
 requires_tool "mkfs.${FS:=ext4}"
-RANDOM=$SEED
+seed_take
 note "seed $SEED, $FS, $POINTS points by $CUT, $KILLS kills"
 
 make_filesystem() { # IMAGE DIRECTORY SIZE

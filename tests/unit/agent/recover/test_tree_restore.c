@@ -86,6 +86,38 @@ static void test_differential(void **state)
     assert_int_equal(f->result.changes[REPL_TREE_REMOVE], 0);
 }
 
+/* Attributes for which there is only room when others have become shorter (on ext4). */
+static void test_attributes(void **state)
+{
+    static const uint8_t bytes[3400];
+    struct fixture *f = *state;
+    full_make(f, 1);
+    point_begin(f, 1, 2);
+    for (unsigned object = 4; object <= 5; object++) {
+        node(f, object,
+             object == 5 ? directory_node
+                         : (struct repl_node){.kind = REPL_NODE_FILE, .mode = 0664});
+        xattr(f, object, "system.posix_acl_access", acl, sizeof acl, 0);
+        xattr(f, object, "user.a", f->model.points[1], 1800, 0);
+        xattr(f, object, "user.b", f->model.points[1] + 1, 1800, 0);
+    }
+    point_end(f);
+    restore_well(f, 1);
+    static const char *const names[] = {"empty", "dir"};
+    for (unsigned i = 0; i < 2; i++) {
+        const char *path = path_of(f, names[i]);
+        assert_int_equal(setxattr(path, "user.a", bytes, 100, 0), 0);
+        assert_int_equal(setxattr(path, "user.b", bytes, sizeof bytes, 0), 0);
+    }
+    restore_well(f, 2);
+    assert_int_equal(f->result.lacks[REPL_TREE_LACK_ATTRIBUTE].count, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_xattr(f, names[i], "user.a", f->model.points[1], 1800);
+        assert_xattr(f, names[i], "user.b", f->model.points[1] + 1, 1800);
+        assert_xattr(f, names[i], "system.posix_acl_access", acl, sizeof acl);
+    }
+}
+
 /* A later point is made of the changes of several segments. */
 static void test_points(void **state)
 {
@@ -567,6 +599,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_everything, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_differential, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_attributes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_points, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_delete, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_dry_run, set_up, tear_down),
