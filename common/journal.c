@@ -5,6 +5,7 @@
 
 #include "base/ensure.h"
 #include "base/hash.h"
+#include "segment/segment_chain.h"
 
 /* A quiet volume's time moves on every few seconds, but is written to the log only this often: what
  * a restart of the site forgets, the next report says again. */
@@ -43,9 +44,7 @@ static bool continues(const struct repl_journal *j, uint64_t from, uint64_t to, 
 {
     if (!j->has_head)
         return from == 0 && part == 0;
-    if (j->head.has_point)
-        return part == 0 && (from == j->head.to_seq || (from == 0 && to > j->head.to_seq));
-    return from == j->head.from_seq && to == j->head.to_seq && part == j->head.part + 1;
+    return repl_segment_follows(&j->head, from, to, part);
 }
 
 /* Later than that a point cannot be, whatever its own time says. */

@@ -95,9 +95,12 @@ struct repl_pipeline_records {
     /* Something has changed that no segment says; more than fits into one. */
     bool (*are_pending)(const void *context);
     bool (*are_many)(const void *context, bool full);
+    /* Of the full (0, to_seq], which has no end yet, some was said that may not be so any more. */
+    bool (*are_torn)(const void *context, uint64_t to_seq);
     /* A segment that is finished now asks next for as many as fit; full: for all there are, instead
      * of those that have changed. end: also after a failure; whether that was the last of them. */
-    repl_result (*begin)(void *context, bool full, uint64_t *stamp, struct repl_error *err);
+    repl_result (*begin)(void *context, bool full, uint64_t to_seq, uint64_t *stamp,
+                         struct repl_error *err);
     repl_records_fn *next;
     bool (*end)(void *context);
     /* All up to a stamp are the site's; a full of them is. */

@@ -141,19 +141,47 @@ void repl_pipeline_checked(struct repl_pipeline *p, uint64_t number, repl_result
 
 /* --- the segment being built ----------------------------------------------------------------- */
 
+static bool is_unfinished(const struct repl_head *tail)
+{
+    return !tail->has_point && tail->to_seq != 0;
+}
+
+bool repl_pipeline_is_torn(const struct repl_pipeline *p)
+{
+    const struct repl_pipeline_records *records = p->options.records;
+    struct repl_head tail = repl_ship_tail(&p->ship);
+    if (!is_unfinished(&tail) || records == NULL)
+        return false;
+    return tail.from_seq != 0 ? p->full_wanted : records->are_torn(records->context, tail.to_seq);
+}
+
+bool repl_pipeline_continues(const struct repl_pipeline *p)
+{
+    struct repl_head tail = repl_ship_tail(&p->ship);
+    return is_unfinished(&tail) && !repl_pipeline_is_torn(p);
+}
+
 bool repl_pipeline_is_full(const struct repl_pipeline *p)
 {
     struct repl_head tail = repl_ship_tail(&p->ship);
     if (p->builder != NULL)
         return repl_ship_find(&p->ship, p->number)->from_seq == 0;
-    bool continues = !tail.has_point && tail.to_seq != 0;
-    return continues ? tail.from_seq == 0 : p->full_wanted || tail.to_seq == 0;
+    if (repl_pipeline_continues(p))
+        return tail.from_seq == 0;
+    return p->full_wanted || tail.to_seq == 0 || is_unfinished(&tail);
+}
+
+/* A new full leaves parts that have no end behind: its points are later than theirs. */
+static uint64_t next_seq(const struct repl_pipeline *p, const struct repl_head *tail)
+{
+    uint64_t behind = tail->to_seq + 1;
+    return p->epoch.next_seq > behind || tail->has_point ? p->epoch.next_seq : behind;
 }
 
 repl_result repl_pipeline_begin(struct repl_pipeline *p, int64_t now_ns, struct repl_error *err)
 {
     struct repl_head tail = repl_ship_tail(&p->ship);
-    bool continues = !tail.has_point && tail.to_seq != 0;
+    bool next_part = repl_pipeline_continues(p), full = repl_pipeline_is_full(p);
     bool tree = p->options.records != NULL;
     struct repl_segment_header header = {
         .version = REPL_SEGMENT_VERSION,
@@ -162,11 +190,11 @@ repl_result repl_pipeline_begin(struct repl_pipeline *p, int64_t now_ns, struct 
         .features = tree ? REPL_FEATURE_TREE : 0,
         .volume = p->state.volume,
         .lineage = p->state.lineage,
-        .from_seq = continues        ? tail.from_seq
-                    : p->full_wanted ? 0
-                                     : tail.to_seq,
-        .to_seq = continues ? tail.to_seq : p->epoch.next_seq,
-        .part = continues ? tail.part + 1 : 0,
+        .from_seq = full        ? 0
+                    : next_part ? tail.from_seq
+                                : tail.to_seq,
+        .to_seq = next_part ? tail.to_seq : next_seq(p, &tail),
+        .part = next_part ? tail.part + 1 : 0,
         .created_ns = now_ns,
         .prev = tail.digest,
     };
@@ -282,8 +310,9 @@ static repl_result finish_with_records(struct repl_pipeline *p, const struct rep
 {
     const struct repl_pipeline_records *records = p->options.records;
     struct repl_pipeline_segment *segment = building_segment(p);
+    uint64_t to_seq = repl_ship_find(&p->ship, p->number)->to_seq;
     segment->full = repl_pipeline_is_full(p);
-    REPL_TRY(records->begin(records->context, segment->full, &segment->stamp, err));
+    REPL_TRY(records->begin(records->context, segment->full, to_seq, &segment->stamp, err));
     repl_segment_builder_records(p->builder, records->next, records->context);
     repl_result result = builder_finish(p, point, footer, err);
     segment->settled = records->end(records->context) ? segment->stamp : segment->stamp - 1;

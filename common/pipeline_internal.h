@@ -42,6 +42,10 @@ REPL_RESULT repl_pipeline_finish(struct repl_pipeline *p, const struct repl_poin
 REPL_RESULT repl_pipeline_take(struct repl_pipeline *p, const struct repl_batch *batch,
                                int64_t now_ns, struct repl_error *err);
 bool repl_pipeline_spool_is_full(const struct repl_pipeline *p);
+/* The next segment is one more part of what the last one belongs to. */
+bool repl_pipeline_continues(const struct repl_pipeline *p);
+/* It would be, but that what was said in those parts cannot be gone on with: a full comes next. */
+bool repl_pipeline_is_torn(const struct repl_pipeline *p);
 
 /* --- pipeline_coalesce.c --------------------------------------------------------------------- */
 

@@ -382,9 +382,7 @@ bool repl_pipeline_is_unchanged(const struct repl_pipeline *p,
  */
 static void full_mark(struct repl_pipeline *p)
 {
-    struct repl_head tail = repl_ship_tail(&p->ship);
-    bool continues = !tail.has_point && tail.to_seq != 0;
-    if (p->builder == NULL && !continues && p->full_wanted)
+    if (p->builder == NULL && !repl_pipeline_continues(p))
         repl_digest_table_begin_anew(&p->table, p->number);
     repl_round_set_all(&p->round);
     p->full_marked = true;
@@ -403,7 +401,7 @@ void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
         round_none(p);
         return;
     }
-    if (is_tree(p) && !p->full_marked && repl_pipeline_is_full(p))
+    if (is_tree(p) && repl_pipeline_is_full(p) && (!p->full_marked || repl_pipeline_is_torn(p)))
         full_mark(p);
     else if (!is_tree(p) && !is_audited(p)) /* of a tree, what has changed is known */
         repl_round_set_all(&p->round);

@@ -29,6 +29,7 @@
 #include "block/read_full.h"
 #include "format/slot.h"
 #include "recover/verify_tree.h"
+#include "segment/segment_chain.h"
 #include "segment/segment_verify.h"
 
 #define THREADS_MAX   16u
@@ -250,10 +251,7 @@ static bool head_follows(const struct repl_head *before, const struct repl_head 
 {
     if (before == NULL)
         return head->from_seq == 0 && head->part == 0;
-    if (before->has_point)
-        return head->part == 0 && (head->from_seq == before->to_seq || head->from_seq == 0);
-    return head->from_seq == before->from_seq && head->to_seq == before->to_seq &&
-           head->part == before->part + 1;
+    return repl_segment_follows(before, head->from_seq, head->to_seq, head->part);
 }
 
 /* A segment that cannot be opened is damaged, and has been named for it. */

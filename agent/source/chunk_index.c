@@ -24,10 +24,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cursor.h"
+#include "lmdb_file.h"
 
 #define KEY_SIZE      16u
 #define VERSION       1u
@@ -110,23 +110,6 @@ static int identity_check(struct repl_chunk_index *index, MDB_txn *txn)
     return same ? 0 : MDB_INVALID;
 }
 
-/* A file that ends before its last page would be a SIGBUS in the map. */
-static int size_check(const struct repl_chunk_index *index)
-{
-    MDB_envinfo info;
-    MDB_stat stat;
-    struct stat file;
-    int error = mdb_env_info(index->env, &info);
-    if (error == 0)
-        error = mdb_env_stat(index->env, &stat);
-    if (error != 0)
-        return error;
-    if (lstat(index->path, &file) != 0)
-        return errno;
-    return (uint64_t)file.st_size < ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize ? MDB_INVALID
-                                                                                      : 0;
-}
-
 static int tables_open(struct repl_chunk_index *index, MDB_txn *txn)
 {
     int error = mdb_dbi_open(txn, NULL, 0, &index->tables[TABLE_MAIN]);
@@ -145,7 +128,7 @@ static int env_fill(struct repl_chunk_index *index)
     if (error == 0)
         error = mdb_reader_check(index->env, &dead_readers);
     if (error == 0)
-        error = size_check(index);
+        error = repl_lmdb_length_check(index->env);
     if (error == 0)
         error = mdb_txn_begin(index->env, NULL, 0, &txn);
     if (error != 0)

@@ -40,6 +40,12 @@ static repl_result state_check(const struct repl_source_volume *v, struct repl_e
     return REPL_SUCCESS;
 }
 
+static uint64_t sent_to(const struct repl_source_state *state)
+{
+    return state->sent_count > 0 ? state->sent[state->sent_count - 1].to_seq
+                                 : state->checkpoint.to_seq;
+}
+
 repl_result volume_tree_open(struct repl_source_volume *v, struct repl_error *err)
 {
     const struct repl_source_volume_options *o = &v->options;
@@ -54,6 +60,7 @@ repl_result volume_tree_open(struct repl_source_volume *v, struct repl_error *er
                                               .index_path = index_path,
                                               .volume = v->dir.state.volume,
                                               .next_seq = v->dir.state.next_seq,
+                                              .sent_to = sent_to(&v->dir.state),
                                               .space_size = v->dir.state.volume_size};
     repl_result result = repl_tree_open(&options, &v->tree, err);
     if (!repl_ok(result))
@@ -122,6 +129,7 @@ void volume_tree_records(struct repl_source_volume *v, struct repl_pipeline_reco
 {
     *out = (struct repl_pipeline_records){.are_pending = repl_tree_records_are_pending,
                                           .are_many = repl_tree_records_are_many,
+                                          .are_torn = repl_tree_records_are_torn,
                                           .begin = repl_tree_segment_begin,
                                           .next = repl_tree_segment_record,
                                           .end = repl_tree_segment_end,

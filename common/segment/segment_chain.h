@@ -4,6 +4,7 @@
 #ifndef REPL_SEGMENT_CHAIN_H
 #define REPL_SEGMENT_CHAIN_H
 
+#include "format/wire.h"
 #include "repl/error.h"
 #include "repl/format.h"
 
@@ -14,6 +15,9 @@ struct repl_segment_link {
     struct repl_digest digest; /* what the next segment calls prev */
 };
 
+/* Whether segment (from, to].part may come right after older: the next part, the part 0 of what
+ * comes after a point, or that of a new full, which leaves parts without an end behind. */
+bool repl_segment_follows(const struct repl_head *older, uint64_t from, uint64_t to, uint32_t part);
 /* REPL_E_CORRUPT says in which way newer does not come right after older. */
 REPL_RESULT repl_segment_chain_check(const struct repl_segment_link *older,
                                      const struct repl_segment_header *newer,

@@ -14,8 +14,10 @@ test_exits=()
 test_mounts=()
 test_partitioned=() # loop devices with a partition 1
 
+exec {test_output}>&1
 note() { printf '%s  %s\n' "$(date +%T)" "$*"; }
-fail() {
+fail() { # also of what is redirected, as in: run ... >file
+    exec >&"$test_output"
     note "FAILED: $*"
     for log in "$workdir"/*.log; do
         [ -f "$log" ] && { echo "--- ${log##*/}"; tail -n 40 "$log"; }

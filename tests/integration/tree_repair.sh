@@ -119,6 +119,30 @@ wait_replicated data 60
 restored_equal "after the loss of the index"
 run "$REPL" verify data --store "$workdir/store" >"$workdir/verify.log" 2>&1
 
+note "an index that is lost in the middle of a point"
+part_of() { compgen -G "$workdir/store/volumes/data/segments/*$1.000000.seg" >/dev/null; }
+write_on() { # no point is complete meanwhile
+    while :; do dd if=/dev/urandom of="$root/large" bs=1M count=150 conv=notrunc status=none; done
+}
+begun=$(($(site_value data .point.seq) + 1))
+churn torn
+write_on &
+writer=$!
+test_pids+=("$writer")
+wait_for 20 "a part of point $begun" part_of "$begun"
+stop_agent KILL
+stop_pid "$writer"
+[ "$(site_value data .point.seq)" -lt "$begun" ] || fail "point $begun was complete"
+rm -r "$root/overflow" "$root/stopped" "$root/torn"
+run rm "$workdir/state/volumes/data/tree"
+start_agent
+wait_replicated data 60
+restored_equal "after the loss in the middle of point $begun"
+"$REPL" points data --store "$workdir/store" --json >"$workdir/points.json" || fail "points"
+[ "$(jq "[.. | .seq? | numbers] | index($begun)" "$workdir/points.json")" = null ] ||
+    fail "point $begun, whose parts were left behind, is listed"
+run "$REPL" verify data --store "$workdir/store" >"$workdir/verify.log" 2>&1
+
 note "an index that is damaged"
 stop_agent
 run dd if=/dev/urandom of="$workdir/state/volumes/data/tree" bs=4096 count=2 conv=notrunc status=none

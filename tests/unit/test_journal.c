@@ -327,6 +327,27 @@ static void only_a_continuation_is_appended(void **state)
     assert_true(j.head.to_seq == 3 && j.point.seq == 3 && j.volume_size == 4096);
 }
 
+/* Only by a full of later points: what it says does not need them. */
+static void parts_without_an_end_are_left_behind(void **state)
+{
+    (void)state;
+    struct repl_journal j = journal_new();
+    commit(&j, 0, 1, 0, true);
+    commit(&j, 1, 2, 0, false);
+    commit(&j, 1, 2, 1, false);
+    struct repl_segment_header header = header_of(0, 2, 0, j.head.digest);
+    assert_int_equal(refusal_of(&j, &header), REPL_REFUSAL_GREET); /* they have that name */
+    header = header_of(1, 3, 0, j.head.digest);
+    assert_int_equal(refusal_of(&j, &header), REPL_REFUSAL_GREET);
+    header = header_of(2, 3, 0, j.head.digest);
+    assert_int_equal(refusal_of(&j, &header), REPL_REFUSAL_GREET);
+    commit(&j, 0, 3, 0, false);
+    assert_int_equal(j.point.seq, 1);
+    commit(&j, 0, 3, 1, true);
+    assert_int_equal(j.point.seq, 3);
+    commit(&j, 3, 4, 0, true);
+}
+
 static void a_point_before_the_last_is_refused(void **state)
 {
     (void)state;
@@ -597,6 +618,7 @@ int main(void)
         cmocka_unit_test(what_comes_ahead_goes_with_the_upload),
         cmocka_unit_test(the_head_is_acknowledged_again),
         cmocka_unit_test(only_a_continuation_is_appended),
+        cmocka_unit_test(parts_without_an_end_are_left_behind),
         cmocka_unit_test(a_point_before_the_last_is_refused),
         cmocka_unit_test(the_log_must_follow_itself),
         cmocka_unit_test(reports_are_logged_where_the_timeline_needs_them),

@@ -19,13 +19,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
 #include "base/ensure.h"
 #include "base/hash.h"
 #include "control/control.h"
+#include "lmdb_file.h"
 
 #define VERSION_KEY "repl-index-version"
 
@@ -358,26 +358,6 @@ static repl_result version_check(struct repl_index *index, MDB_txn *txn, struct 
     return r.failed ? repl_index_damaged(index, INDEX_MAIN, err) : REPL_SUCCESS;
 }
 
-/* A file that ends before its last page would be a SIGBUS in the map. */
-static int size_check(const struct repl_index *index)
-{
-    MDB_envinfo info;
-    MDB_stat stat;
-    struct stat file;
-    int fd;
-    int error = mdb_env_info(index->env, &info);
-    if (error == 0)
-        error = mdb_env_stat(index->env, &stat);
-    if (error == 0)
-        error = mdb_env_get_fd(index->env, &fd);
-    if (error != 0)
-        return error;
-    if (fstat(fd, &file) != 0)
-        return errno;
-    return (uint64_t)file.st_size < ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize ? MDB_INVALID
-                                                                                      : 0;
-}
-
 static repl_result version_put(struct repl_index *index, MDB_txn *txn, uint32_t version,
                                struct repl_error *err)
 {
@@ -420,7 +400,7 @@ static repl_result env_open(struct repl_index *index, size_t map_size, struct re
     mdb_env_set_mapsize(index->env, map_size);
     error = mdb_env_open(index->env, index->path, flags, 0600);
     if (error == 0)
-        error = size_check(index);
+        error = repl_lmdb_length_check(index->env);
     if (error == 0)
         error = mdb_reader_check(index->env, &dead_readers);
     if (error == 0)

@@ -3,11 +3,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cursor.h"
 #include "format/segment_format.h"
+#include "lmdb_file.h"
 #include "loop/loop.h"
 
 #define VERSION   1u
@@ -276,17 +276,6 @@ repl_result replica_map_phase(struct replica_map *map, enum replica_phase phase,
 
 /* --- the file -------------------------------------------------------------------------------- */
 
-/* A file that ends before its last page would be a SIGBUS in the map. */
-static bool is_cut_off(const struct replica_map *map)
-{
-    MDB_envinfo info;
-    MDB_stat stat;
-    struct stat file;
-    return mdb_env_info(map->env, &info) != 0 || mdb_env_stat(map->env, &stat) != 0 ||
-           lstat(map->path, &file) != 0 ||
-           (uint64_t)file.st_size < ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
-}
-
 static repl_result tables_open(struct replica_map *map, struct repl_error *err)
 {
     REPL_TRY(replica_map_begin(map, true, err));
@@ -310,8 +299,8 @@ repl_result replica_map_open(struct replica_map *map, struct repl_error *err)
     mdb_env_set_maxdbs(map->env, REPLICA_TABLES);
     mdb_env_set_mapsize(map->env, MAP_SIZE);
     error = mdb_env_open(map->env, map->path, ENV_FLAGS, 0600);
-    if (error == 0 && is_cut_off(map))
-        error = MDB_CORRUPTED;
+    if (error == 0)
+        error = repl_lmdb_length_check(map->env);
     repl_result result = error == 0 ? tables_open(map, err) : map_fail(map, error, err);
     if (!repl_ok(result))
         replica_map_close(map);

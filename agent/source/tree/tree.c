@@ -31,6 +31,8 @@ struct repl_tree_news {
     uint64_t told_size; /* of the space, as the site knows it; 0: nothing new of that */
 };
 
+static const struct repl_tree_news no_news = {.again = UINT64_MAX};
+
 struct repl_tree {
     struct repl_tree_root root;
     dev_t device; /* that its filesystem is on */
@@ -156,7 +158,8 @@ static repl_result parts_open(struct repl_tree *tree, const struct repl_tree_opt
     const struct repl_tree_index_options index = {.path = options->index_path,
                                                   .volume = options->volume,
                                                   .first_object = FIRST_OBJECT(options->next_seq),
-                                                  .full_wanted = options->next_seq > 1};
+                                                  .full_wanted = options->next_seq > 1,
+                                                  .told_to = options->sent_to};
     dev_t number;
     REPL_TRY(repl_tree_root_open(options->path, &tree->root, err));
     REPL_TRY(kind_check(tree, err));
@@ -175,7 +178,7 @@ repl_result repl_tree_open(const struct repl_tree_options *options, struct repl_
     if (tree == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a tree");
     tree->root.fd = -1;
-    tree->news.again = UINT64_MAX;
+    tree->news = tree->heard = no_news;
     tree->opened = tree->content_unsure = true;
     repl_result result = parts_open(tree, options, err);
     if (!repl_ok(result)) {
@@ -392,13 +395,25 @@ static struct repl_tree_scan_options scan_options(struct repl_tree *tree)
                                            .stop = &tree->stop};
 }
 
+/* To what a gather that failed has left. */
+static void news_move(struct repl_tree_news *from, struct repl_tree_news *to)
+{
+    if (to->settled < from->settled)
+        to->settled = from->settled;
+    if (to->again > from->again)
+        to->again = from->again;
+    to->full |= from->full;
+    if (from->told_size != 0)
+        to->told_size = from->told_size;
+    *from = no_news;
+}
+
 void repl_tree_gather_begin(struct repl_tree *tree, bool full)
 {
     ensure(!tree->records.begun);
     tree->full = full;
     tree->records.next = 0; /* what is found may be about objects that have been given already */
-    tree->heard = tree->news;
-    tree->news = (struct repl_tree_news){.again = UINT64_MAX};
+    news_move(&tree->news, &tree->heard);
     repl_tree_heard_fini(&tree->hearing);
     tree->hearing = tree->heard_since;
     tree->heard_since = (struct repl_tree_heard){0};
@@ -445,6 +460,7 @@ repl_result repl_tree_gather(struct repl_tree *tree, struct repl_tree_found *fou
     atomic_store(&tree->torn, false);
     REPL_TRY(root_check(tree, err));
     REPL_TRY(news_follow(tree, err));
+    tree->heard = no_news;
     REPL_TRY(marks_take(tree, found, err));
     REPL_TRY(changes_find(tree, found, err));
     tree->opened = false;
@@ -622,12 +638,32 @@ bool repl_tree_records_are_many(const void *context, bool full)
            given + REPL_TREE_RECORDS_OBJECTS;
 }
 
-repl_result repl_tree_segment_begin(void *context, bool full, uint64_t *stamp,
+/* Objects that it was said of to be there may be gone by the next look, which in a full says only
+ * what is there. */
+bool repl_tree_records_are_torn(const void *context, uint64_t to_seq)
+{
+    const struct repl_tree *tree = context;
+    return tree->records.next == 0 && to_seq <= repl_tree_meta(tree->index)->told_to;
+}
+
+/* Durably, before any of them leaves the host. */
+static repl_result told_note(struct repl_tree *tree, uint64_t to_seq, struct repl_error *err)
+{
+    struct repl_tree_txn txn;
+    REPL_TRY(repl_tree_begin(tree->index, true, &txn, err));
+    repl_tree_meta(tree->index)->told_to = to_seq;
+    txn.changed = true;
+    return repl_tree_commit(&txn, err);
+}
+
+repl_result repl_tree_segment_begin(void *context, bool full, uint64_t to_seq, uint64_t *stamp,
                                     struct repl_error *err)
 {
     struct repl_tree *tree = context;
     if (tree->news.again != UINT64_MAX || full != tree->full)
         return repl_fail(err, REPL_E_RETRY, "segments were given up: the tree is looked at again");
+    if (full && tree->records.next == 0 && repl_tree_records_are_many(tree, full))
+        REPL_TRY(told_note(tree, to_seq, err));
     *stamp = tree->records.stamp = repl_tree_meta(tree->index)->stamp;
     return repl_tree_records_begin(&tree->records, tree->index, full, err);
 }

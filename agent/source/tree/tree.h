@@ -24,6 +24,7 @@ struct repl_tree_options {
     struct repl_uuid volume;
     uint64_t next_seq;   /* of the volume: what was sent under lower ones may have used numbers */
     uint64_t space_size; /* as the site may know it already */
+    uint64_t sent_to;    /* the newest segment that earlier runs may have sent ends in; 0: none */
 };
 /* Refuses a filesystem without file handles, and one in memory. Blocks. */
 REPL_RESULT repl_tree_open(const struct repl_tree_options *options, struct repl_tree **out,
@@ -79,7 +80,9 @@ REPL_RESULT repl_tree_read(struct repl_tree *tree, uint64_t page, uint32_t count
 /* For struct repl_pipeline_records (pipeline.h); context: the tree. */
 bool repl_tree_records_are_pending(const void *tree);
 bool repl_tree_records_are_many(const void *tree, bool full);
-REPL_RESULT repl_tree_segment_begin(void *tree, bool full, uint64_t *stamp, struct repl_error *err);
+bool repl_tree_records_are_torn(const void *tree, uint64_t to_seq);
+REPL_RESULT repl_tree_segment_begin(void *tree, bool full, uint64_t to_seq, uint64_t *stamp,
+                                    struct repl_error *err);
 REPL_RESULT repl_tree_segment_record(void *tree, struct repl_record *record, bool *done,
                                      struct repl_error *err);
 bool repl_tree_segment_end(void *tree);

@@ -2,16 +2,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "control/control.h"
+#include "lmdb_file.h"
 
-#define VERSION   3u
+#define VERSION   4u
 #define ENV_FLAGS (MDB_NOSUBDIR | MDB_NOTLS | MDB_NORDAHEAD)
 
 /* Address space, not disk: an object with its name takes some 500 bytes. */
@@ -170,7 +171,7 @@ struct meta_row {
     uint32_t version;
     uint32_t full_wanted;
     uint8_t volume[16];
-    uint64_t next_object, space_size, told_size, stamp;
+    uint64_t next_object, space_size, told_size, stamp, told_to;
 };
 
 static repl_result meta_put(struct repl_tree_txn *txn, struct repl_error *err)
@@ -181,7 +182,8 @@ static repl_result meta_put(struct repl_tree_txn *txn, struct repl_error *err)
                            .next_object = index->meta.next_object,
                            .space_size = index->meta.space_size,
                            .told_size = index->meta.told_size,
-                           .stamp = index->meta.stamp};
+                           .stamp = index->meta.stamp,
+                           .told_to = index->meta.told_to};
     struct repl_tree_key key = {0};
     memcpy(row.volume, index->volume.bytes, sizeof row.volume);
     repl_tree_key_u8(&key, 0);
@@ -207,6 +209,7 @@ static repl_result meta_get(struct repl_tree_txn *txn, bool *found, struct repl_
                                           .space_size = row.space_size,
                                           .told_size = row.told_size,
                                           .stamp = row.stamp,
+                                          .told_to = row.told_to,
                                           .full_wanted = row.full_wanted != 0};
     return REPL_SUCCESS;
 }
@@ -219,17 +222,6 @@ static repl_result tables_open(struct repl_tree_txn *txn, struct repl_error *err
             return index_fail(txn->index, error, err);
     }
     return REPL_SUCCESS;
-}
-
-/* A file that ends before its last page would be a SIGBUS in the map. */
-static bool is_cut_off(const struct repl_tree_index *index)
-{
-    MDB_envinfo info;
-    MDB_stat stat;
-    struct stat file;
-    return mdb_env_info(index->env, &info) != 0 || mdb_env_stat(index->env, &stat) != 0 ||
-           lstat(index->path, &file) != 0 ||
-           (uint64_t)file.st_size < ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
 }
 
 static void env_close(struct repl_tree_index *index)
@@ -254,8 +246,8 @@ static repl_result env_open(struct repl_tree_index *index, bool *found, struct r
     error = mdb_env_open(index->env, index->path, ENV_FLAGS, 0600);
     if (error == 0)
         error = mdb_reader_check(index->env, &dead_readers);
-    if (error == 0 && is_cut_off(index))
-        error = MDB_CORRUPTED;
+    if (error == 0)
+        error = repl_lmdb_length_check(index->env);
     if (error != 0)
         return index_fail(index, error, err);
     REPL_TRY(repl_tree_begin(index, true, &txn, err));
@@ -288,7 +280,8 @@ static repl_result begin_anew(struct repl_tree_index *index,
     REPL_TRY(env_open(index, &found, err));
     index->meta = (struct repl_tree_meta){.next_object = options->first_object,
                                           .stamp = REPL_TREE_STAMP_FIRST,
-                                          .full_wanted = options->full_wanted};
+                                          .full_wanted = options->full_wanted,
+                                          .told_to = options->told_to};
     struct repl_tree_txn txn;
     REPL_TRY(repl_tree_begin(index, true, &txn, err));
     txn.changed = true;
@@ -307,6 +300,9 @@ repl_result repl_tree_index_open(const struct repl_tree_index_options *options,
     index->volume = options->volume;
     repl_result result = env_open(index, &found, err);
     bool damaged = !repl_ok(result) && result.code == REPL_E_CORRUPT;
+    if (damaged)
+        repl_log(LOG_WARNING, "%s: the tree's index is begun anew, and all of the tree is sent",
+                 err != NULL ? err->text : index->path);
     if (damaged || (repl_ok(result) && !found))
         result = begin_anew(index, options, err);
     if (!repl_ok(result)) {

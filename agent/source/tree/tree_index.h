@@ -92,6 +92,7 @@ struct repl_tree_meta {
     uint64_t told_size;  /* as the site knows it: what is behind may not have been sent */
     uint64_t stamp;      /* of what is noted as pending now */
     bool full_wanted;    /* the site may have a tree whose objects have other numbers */
+    uint64_t told_to;    /* of fulls up to (0, told_to] records may have been given, if not all */
 };
 
 /* Opens or makes the file at path (and path-lock). One that is damaged, or of another volume, is
@@ -101,6 +102,7 @@ struct repl_tree_index_options {
     struct repl_uuid volume;
     uint64_t first_object;
     bool full_wanted; /* if it is begun anew */
+    uint64_t told_to; /* then too */
 };
 REPL_RESULT repl_tree_index_open(const struct repl_tree_index_options *options,
                                  struct repl_tree_index **out, struct repl_error *err);

@@ -313,6 +313,29 @@ static void one_that_is_cut_off_is_begun_anew(void **state)
     }
 }
 
+/* LMDB does not write pages that a transaction took and gave back: if they were the last, the file
+ * ends before its last page. */
+static void one_that_ends_with_what_was_given_back_is_gone_on_with(void **state)
+{
+    (void)state;
+    static const uint8_t value[100000];
+    struct repl_tree_key key = {0};
+    objects_put(10, 500);
+    begin();
+    repl_tree_key_u64(&key, 1000);
+    ok(repl_tree_put(&fixture.txn, REPL_TREE_ATTRIBUTE, &key, value, sizeof value, &fixture.err));
+    ok(repl_tree_del(&fixture.txn, REPL_TREE_ATTRIBUTE, &key, &fixture.err));
+    commit();
+    close_it();
+    open_as(1, FIRST * 2);
+    assert_int_equal(repl_tree_meta(fixture.index)->next_object, 510);
+    objects_put(510, 500);
+    begin();
+    for (uint64_t object = 10; object < 1010; object++)
+        assert_object(object);
+    commit();
+}
+
 static void one_that_is_damaged_is_begun_anew(void **state)
 {
     (void)state;
@@ -340,6 +363,7 @@ int main(void)
         TEST(what_was_committed_is_there_again),
         TEST(one_of_another_volume_is_begun_anew),
         TEST(one_that_is_cut_off_is_begun_anew),
+        TEST(one_that_ends_with_what_was_given_back_is_gone_on_with),
         TEST(one_that_is_damaged_is_begun_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

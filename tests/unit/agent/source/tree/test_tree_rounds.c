@@ -329,6 +329,34 @@ static void a_round_that_ends_among_many_begins_them_anew(void **state)
     rig_free(rig);
 }
 
+/* What its first parts have said is there may be gone by the next look. */
+static void a_full_that_has_said_a_part_is_torn_by_the_next_look(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(false);
+    if (rig == NULL)
+        skip();
+    uint64_t to = rig->next_seq;
+    char from[400], moved[400];
+    at(rig, from, "many");
+    at(rig, moved, "many2");
+    make_many(rig);
+    assert_int_equal(rename(from, moved), 0);
+    make_many(rig);
+    gather(rig);
+    assert_false(repl_tree_records_are_torn(rig->tree, to));
+    assert_true(repl_tree_records_are_many(rig->tree, true));
+    assert_false(part(rig, false)->whole);
+    assert_false(repl_tree_records_are_torn(rig->tree, to));
+    gather(rig);
+    assert_true(repl_tree_records_are_torn(rig->tree, to));
+    assert_false(repl_tree_records_are_torn(rig->tree, to + 1));
+    start_again(rig, rig->count);
+    assert_true(repl_tree_records_are_torn(rig->tree, to));
+    assert_false(repl_tree_records_are_torn(rig->tree, to + 1));
+    rig_free(rig);
+}
+
 /* --- what was cut off ------------------------------------------------------------------------ */
 
 /* Names that are gone are committed with much else before what had them is. */
@@ -351,6 +379,27 @@ static void what_lost_its_name_before_the_end_is_dropped(void **state)
     repl_tree_index_close(index);
     rig_open(rig);
     rig->full_wanted = false; /* the site has it */
+    assert_true(point(rig));
+    assert_copied(rig);
+    rig_free(rig);
+}
+
+static void what_was_given_up_is_not_forgotten_by_a_round_that_fails(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_of(false);
+    char root[400], away[400];
+    size_t before = rig->count;
+    put(rig, "d", "what is in d");
+    assert_true(point(rig));
+    give_up(rig, before);
+    at(rig, root, "");
+    root[strlen(root) - 1] = '\0';
+    snprintf(away, sizeof away, "%.390s.away", root);
+    assert_int_equal(rename(root, away), 0);
+    repl_tree_gather_begin(rig->tree, false);
+    assert_false(repl_ok(repl_tree_gather(rig->tree, &rig->found, &rig->err)));
+    assert_int_equal(rename(away, root), 0);
     assert_true(point(rig));
     assert_copied(rig);
     rig_free(rig);
@@ -409,7 +458,9 @@ int main(void)
         cmocka_unit_test(what_was_not_heard_of_is_looked_for),
         cmocka_unit_test(many_records_take_several_segments),
         cmocka_unit_test(a_round_that_ends_among_many_begins_them_anew),
+        cmocka_unit_test(a_full_that_has_said_a_part_is_torn_by_the_next_look),
         cmocka_unit_test(what_lost_its_name_before_the_end_is_dropped),
+        cmocka_unit_test(what_was_given_up_is_not_forgotten_by_a_round_that_fails),
         cmocka_unit_test(a_lost_index_leads_to_a_full),
         cmocka_unit_test(what_lies_in_memory_is_refused),
     };

@@ -241,7 +241,7 @@ static inline void piece_build(struct rig *rig, struct piece *piece, bool point_
                                      .attempts = 1};
     OK(rig, repl_segment_builder_new(&header, repl_tree_space_size(rig->tree), memory_sink,
                                      &piece->file, &builder, &rig->err));
-    OK(rig, repl_tree_segment_begin(rig->tree, piece->full, &piece->stamp, &rig->err));
+    OK(rig, repl_tree_segment_begin(rig->tree, piece->full, piece->to, &piece->stamp, &rig->err));
     repl_segment_builder_records(builder, repl_tree_segment_record, rig->tree);
     OK(rig, repl_segment_builder_finish(builder, &point, point_wanted, &footer, &rig->err));
     piece->whole = repl_tree_segment_end(rig->tree);
