@@ -8,23 +8,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "unit/slow_memory.h"
 
 #define SLOW_SIZE   (4 * PAGE)
 #define SLOW_MIN_NS 30000000L
 #define SLOW_MAX_NS 300000000L
 
 struct slow {
-    int faults;
-    uint8_t *memory; /* SLOW_SIZE, none of it there */
+    struct slow_memory memory; /* SLOW_SIZE */
     const uint8_t *with;
     long after_ns;
 };
@@ -33,43 +30,20 @@ struct slow {
 static void *slow_give(void *context)
 {
     const struct slow *slow = context;
-    struct uffd_msg message;
-    if (read(slow->faults, &message, sizeof message) == (ssize_t)sizeof message) {
-        struct uffdio_copy copy = {
-            .dst = (uintptr_t)slow->memory, .src = (uintptr_t)slow->with, .len = SLOW_SIZE};
+    if (slow_memory_wait(&slow->memory)) {
         nanosleep(&(struct timespec){.tv_nsec = slow->after_ns}, NULL);
-        ioctl(slow->faults, UFFDIO_COPY, &copy);
+        slow_memory_give(&slow->memory, slow->with);
     }
     return NULL;
 }
 
 static int slow_begin(struct writer *w, struct slow *slow)
 {
-    struct uffdio_api api = {.api = UFFD_API};
     *slow = (struct slow){.with = w->buffer,
                           .after_ns =
                               SLOW_MIN_NS + (long)any(w, (uint64_t)(SLOW_MAX_NS - SLOW_MIN_NS))};
     content(w, SLOW_SIZE);
-    slow->faults = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
-    if (slow->faults < 0)
-        return errno;
-    slow->memory =
-        mmap(NULL, SLOW_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    struct uffdio_register range = {.range = {(uintptr_t)slow->memory, SLOW_SIZE},
-                                    .mode = UFFDIO_REGISTER_MODE_MISSING};
-    int error = slow->memory == MAP_FAILED || ioctl(slow->faults, UFFDIO_API, &api) != 0 ||
-                        ioctl(slow->faults, UFFDIO_REGISTER, &range) != 0
-                    ? errno
-                    : 0;
-    if (error != 0)
-        close(slow->faults);
-    return error;
-}
-
-static void slow_end(struct slow *slow)
-{
-    munmap(slow->memory, SLOW_SIZE);
-    close(slow->faults);
+    return slow_memory_begin(&slow->memory, SLOW_SIZE);
 }
 
 /* Within the file's size, which would show otherwise. */
@@ -90,10 +64,10 @@ static int slow_write(struct writer *w, int flags)
     off_t offset = (off_t)(any(w, (size - SLOW_SIZE) / PAGE + 1) * PAGE);
     if (pthread_create(&giver, NULL, slow_give, &slow) != 0)
         _exit(2);
-    error = error_of((int)pwrite(fd, slow.memory, SLOW_SIZE, offset));
-    *(volatile uint8_t *)slow.memory; /* where the write has not come so far */
+    error = error_of((int)pwrite(fd, slow.memory.bytes, SLOW_SIZE, offset));
+    *(volatile uint8_t *)slow.memory.bytes; /* where the write has not come so far */
     pthread_join(giver, NULL);
-    slow_end(&slow);
+    slow_memory_end(&slow.memory);
     close(fd);
     return error;
 }

@@ -444,8 +444,7 @@ static repl_result changes_find(struct repl_tree *tree, struct repl_tree_found *
     const struct repl_tree_scan_options options = scan_options(tree);
     bool scan = tree->hearing.lost, audit = tree->auditing && !scan;
     tree->auditing = false;
-    if (!scan)
-        REPL_TRY(repl_tree_follow(&options, &tree->hearing, found, err));
+    REPL_TRY(repl_tree_follow(&options, &tree->hearing, found, err));
     if (!scan && !audit)
         return REPL_SUCCESS;
     uint64_t heard = found->changes;

@@ -175,7 +175,8 @@ static repl_result objects_follow(struct repl_tree_scan *s, const struct repl_tr
 static repl_result heard_follow(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
                                 struct repl_error *err)
 {
-    REPL_TRY(names_follow(s, heard, err));
+    if (!heard->lost)
+        REPL_TRY(names_follow(s, heard, err));
     REPL_TRY(objects_follow(s, heard, err));
     return repl_tree_nameless_drop(&s->changes, err);
 }

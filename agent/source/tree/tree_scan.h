@@ -52,7 +52,9 @@ void repl_tree_found_fini(struct repl_tree_found *found);
 /* Brings the index up to date. */
 REPL_RESULT repl_tree_scan(const struct repl_tree_scan_options *options,
                            struct repl_tree_found *found, struct repl_error *err);
-/* The same for what has been heard of it since the last time; what is elsewhere is passed over. */
+/* The same for what has been heard of it since the last time; what is elsewhere is passed over.
+ * Where not all was heard, a scan has to follow, and names are left to it; but what direct writes
+ * whose end was heard have written does not show in a scan. */
 REPL_RESULT repl_tree_follow(const struct repl_tree_scan_options *options,
                              const struct repl_tree_heard *heard, struct repl_tree_found *found,
                              struct repl_error *err);

@@ -7,8 +7,11 @@
 
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+
+#include "unit/slow_memory.h"
 
 #define SIZE   (UINT64_C(4) << 20)
 #define CHUNK  (UINT64_C(64) << 10)
@@ -310,9 +313,108 @@ static void several_changes_are_found(void **state)
     world_end(&w);
 }
 
+/* --- a direct write that takes long ---------------------------------------------------------- */
+
+struct slow_write {
+    struct slow_memory memory;
+    int fd;
+    pthread_t thread;
+};
+
+static void *slow_write(void *context)
+{
+    struct slow_write *slow = context;
+    ssize_t written = pwrite(slow->fd, slow->memory.bytes, PAGE, 0);
+    return (void *)written;
+}
+
+/* When it returns, the file has the time of the change, which is past, and will not be given
+ * another one. */
+static bool slow_write_begin(struct world *w, struct slow_write *slow)
+{
+    slow->fd = open(w->path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+    if (slow->fd < 0 || slow_memory_begin(&slow->memory, PAGE) != 0)
+        return false;
+    assert_int_equal(pthread_create(&slow->thread, NULL, slow_write, slow), 0);
+    assert_true(slow_memory_wait(&slow->memory));
+    nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+    return true;
+}
+
+/* The site has all, and the index says so. */
+static void settle(struct world *w)
+{
+    while (w->rig->acknowledged < w->rig->count)
+        acknowledge(w->rig);
+    point(w->rig);
+}
+
+static void slow_write_end(struct world *w, struct slow_write *slow)
+{
+    uint8_t bytes[PAGE];
+    void *written;
+    fill(w, bytes, sizeof bytes);
+    assert_true(slow_memory_give(&slow->memory, bytes));
+    assert_int_equal(pthread_join(slow->thread, &written), 0);
+    assert_int_equal((ssize_t)written, PAGE);
+    slow_memory_end(&slow->memory);
+    close(slow->fd);
+}
+
+static void direct_write_that_ends_while_nothing_is_heard_is_found(void **state)
+{
+    struct world w;
+    struct slow_write slow;
+    (void)state;
+    if (!world_begin(&w))
+        skip();
+    forget(&w);
+    if (!slow_write_begin(&w, &slow))
+        skip();
+    point(w.rig);
+    settle(&w);
+    rig_close(w.rig);
+    slow_write_end(&w, &slow);
+    rig_open(w.rig);
+    w.rig->full_wanted = false; /* the site has it */
+    assert_true(point(w.rig));
+    assert_copied(w.rig);
+    world_end(&w);
+}
+
+static void direct_write_that_ends_while_names_are_lost_is_found(void **state)
+{
+    struct world w;
+    struct slow_write slow;
+    char path[400];
+    (void)state;
+    if (!world_begin(&w))
+        skip();
+    forget(&w);
+    if (!slow_write_begin(&w, &slow))
+        skip();
+    point(w.rig);
+    settle(&w);
+    slow_write_end(&w, &slow);
+    for (unsigned i = 0; i <= REPL_TREE_HEARD_MAX; i++) {
+        snprintf(path, sizeof path, "%.380s/%u", w.rig->top, i);
+        assert_int_equal(mknod(path, S_IFIFO | 0600, 0), 0);
+        assert_int_equal(unlink(path), 0);
+        if (i % 1000 == 0) /* there is room for so many events only */
+            assert_true(repl_ok(repl_tree_hear(w.rig->tree, &w.rig->err)));
+    }
+    assert_true(repl_ok(repl_tree_hear(w.rig->tree, &w.rig->err)));
+    assert_true(repl_tree_is_unsure(w.rig->tree));
+    assert_true(point(w.rig));
+    assert_copied(w.rig);
+    world_end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(direct_write_that_ends_while_nothing_is_heard_is_found),
+        cmocka_unit_test(direct_write_that_ends_while_names_are_lost_is_found),
         cmocka_unit_test(only_what_was_written_is_read),
         cmocka_unit_test(whatever_changes_it_is_found),
         cmocka_unit_test(several_changes_are_found),
