@@ -275,11 +275,10 @@ const struct repl_verb repl_verb_points = {
         "without journal replay, \"application\" was vouched for by the configured command. "
         "\"per-file\", of a directory tree, is each file by itself, and not all of them as of one "
         "instant. cut: \"quiet\" while nothing was written, \"window\" between two write barriers, "
-        "\"freeze\" under a frozen filesystem, \"command\" between the configured commands, "
-        "\"files\" by reading each file until it was stable. \"resync\": found by comparison, "
-        "after "
-        "changes may have been missed. \"group\": cut in one window with the other volumes of its "
-        "group, at the same time.\n"
+        "or of a directory tree while nothing in it changed, \"freeze\" under a frozen filesystem, "
+        "\"command\" between the configured commands, \"files\" by reading each file until it was "
+        "stable. \"resync\": found by comparison, after changes may have been missed. \"group\": "
+        "cut in one window with the other volumes of its group, at the same time.\n"
         "\n"
         "From a store directory, changes of the source's state are shown too, by the site's clock.",
     .options = points_options,

@@ -382,7 +382,7 @@ static const char *cut_sentence(const struct repl_point *point)
     case REPL_CUT_QUIET:
         return "while nothing was written";
     case REPL_CUT_WINDOW:
-        return "between two write barriers";
+        return "in a quiet window";
     case REPL_CUT_FREEZE:
         return "under a frozen filesystem";
     case REPL_CUT_COMMAND:
