@@ -317,11 +317,26 @@ static int64_t ship_drain(struct repl_pipeline *p, int64_t now_ns)
     }
 }
 
-/* After an unclean end with segments that may have reached the site, the table is exact only once
- * the site has been asked, and has been heard out. */
+/* What may have reached the site before the start is behind the checkpoint, whole: whether it is
+ * there or not, it will be before what comes next. */
+static bool sent_is_kept(const struct repl_pipeline *p)
+{
+    uint32_t count = p->state.sent_count;
+    if (count == 0)
+        return true;
+    for (size_t i = 0; i < p->ship.segment_count; i++) {
+        const struct repl_ship_segment *s = &p->ship.segments[i];
+        if (s->complete && repl_digest_equal(&s->digest, &p->state.sent[count - 1].digest))
+            return true;
+    }
+    return false;
+}
+
+/* After an unclean end with segments that may have reached the site, and are not kept any more, the
+ * table is exact only once the site has been asked, and has been heard out. */
 static bool may_read(const struct repl_pipeline *p)
 {
-    return !p->stopping && !p->recovering && (p->greeted || p->state.sent_count == 0) &&
+    return !p->stopping && !p->recovering && (p->greeted || sent_is_kept(p)) &&
            (!p->audited || p->audit.base.completed_known);
 }
 

@@ -242,6 +242,10 @@ repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_
     for (size_t i = 0; i < count; i++)
         repl_digest_table_sent(&p->table, pages[i].page, &pages[i].digest, segment->number);
     adopted->number = p->number = segment->number;
+    if (repl_pipeline_place_of(&p->state, &segment->digest) > 0) { /* the site may have it */
+        p->released = segment->number;
+        p->release_due = true;
+    }
     adopted->size = segment->size;
     adopted->kept = kept;
     adopted->full = p->options.records != NULL && segment->from_seq == 0;

@@ -935,6 +935,43 @@ static void recovers_from_what_the_site_has(void **state)
     rig_free(rig);
 }
 
+/* A segment may have reached the site whole, and the link is down when the agent starts again: with
+ * the segment in the spool, points go on being cut. */
+static void what_was_sent_and_is_kept_need_not_be_asked_for(void **state)
+{
+    (void)state;
+    for (unsigned arrived = 0; arrived < 2; arrived++) {
+        struct rig *rig = rig_seeded();
+        struct repl_head first = world.head;
+        write_page(rig, 3, 77);
+        later(rig, SECOND);
+        assert_true(world.state.sent_count == 1);
+        const struct repl_ship_segment segment =
+            *repl_ship_find(&rig->p.ship, rig->p.segments.newest->number);
+        struct repl_point point = rig->p.point;
+        struct repl_buffer digests = {0};
+        const struct repl_buffer *from = &rig->p.segments.newest->digests;
+        assert_true(repl_ok(repl_buffer_append(&digests, from->data, from->size, NULL)));
+        if (arrived)
+            site_commits(rig);
+        struct repl_head second = world.head;
+
+        rig = rig_again(rig, &(struct setup){.pages = PAGES});
+        assert_true(repl_ok(repl_pipeline_adopt(&rig->p, &segment, &point, &digests, 0, NULL)));
+        run(rig);
+        write_page(rig, 4, 78);
+        later(rig, SECOND);
+        assert_true(rig->p.point_count > 0 && rig->p.point.seq > 2);
+        welcome(rig, arrived ? &second : &first);
+        acknowledge_all(rig);
+        assert_int_equal(rig->count[REPL_PIPELINE_RECOVER], 0);
+        later(rig, SECOND);
+        acknowledge_all(rig);
+        assert_site_is_device(rig);
+        rig_free(rig);
+    }
+}
+
 static void a_lost_site_is_filled_anew(void **state)
 {
     (void)state;
@@ -2356,6 +2393,7 @@ int main(void)
         cmocka_unit_test(growth_alone_is_a_change),
         cmocka_unit_test(growth_survives_a_full_disk),
         cmocka_unit_test(recovers_from_what_the_site_has),
+        cmocka_unit_test(what_was_sent_and_is_kept_need_not_be_asked_for),
         cmocka_unit_test(a_lost_site_is_filled_anew),
         cmocka_unit_test(without_a_checkpoint_nothing_is_known),
         cmocka_unit_test(a_full_list_of_sent_segments_is_no_dead_end),
