@@ -196,7 +196,7 @@ static void print_notes(const struct repl_status *status, const struct repl_volu
     if (status->site)
         print_replica(volume);
     else if (volume->untracked[0] != '\0')
-        printf("    slow:    writes are not tracked, each round compares the whole device: %s\n",
+        printf("    slow:    changes are not tracked, each round looks at all of it: %s\n",
                volume->untracked);
 }
 

@@ -46,7 +46,7 @@ struct repl_volume_status {
     uint64_t
         rounds_torn; /* agent: rounds that were no point, a write or a barrier fell into them */
     /* agent only */
-    bool tracked;        /* else each round compares the whole device */
+    bool tracked;        /* else each round looks at all of it */
     char untracked[256]; /* why */
     uint64_t audits;     /* of the tracking, passed; since the start, as all that follow */
     uint64_t shortfalls; /* audits that found writes overlooked */

@@ -712,7 +712,7 @@ static const char *remedy_of(enum repl_state state, bool tracked)
     case REPL_STATE_FAILED:
         return "mend the cause; tried again by itself";
     case REPL_STATE_DEGRADED:
-        return "nothing to do: the device is being compared, the points at the site stay good";
+        return "nothing to do: it is being compared, the points at the site stay good";
     default:
         return "";
     }
@@ -768,10 +768,10 @@ static void pipeline_status(const struct repl_source_volume *v, struct repl_volu
     out->bytes_changed = p->changed_bytes;
     out->bytes_sent = p->sent_bytes;
     out->rounds_torn = p->torn_rounds;
-    out->tracked = v->tracker != NULL;
-    if (!out->tracked && v->tree == NULL)
+    out->tracked = v->tree != NULL ? repl_tree_is_watched(v->tree) : v->tracker != NULL;
+    if (!out->tracked)
         snprintf(out->untracked, sizeof out->untracked, "%.*s", (int)sizeof out->untracked - 1,
-                 v->untracked);
+                 v->tree != NULL ? repl_tree_unwatched(v->tree) : v->untracked);
     out->audits = p->audit.audits;
     out->shortfalls = p->audit.shortfalls;
     out->repairs = p->audit.repairs;

@@ -63,6 +63,7 @@ since() { echo "$(($(date +%s%N) / 1000000 - $1 / 1000000)) ms"; }
 wait_replicated data 60
 restore_queue
 [ "$(agent_value data .state)" != failed ] || fail "$(agent_value data .cause)"
+[ "$(agent_value data .tracked)" = true ] || fail "$(agent_value data .untracked)"
 restored_equal "first copy"
 
 note "an event queue that overflows"
