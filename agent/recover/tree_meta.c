@@ -192,18 +192,13 @@ static repl_result attribute_apply(struct meta *m, const struct repl_record *att
     return failed == 0 ? REPL_SUCCESS : attribute_failed(m, name, err);
 }
 
-/* Who may do what. */
-static bool is_access(const char *name)
-{
-    return strncmp(name, "system.posix_acl_", 17) == 0 || strcmp(name, "security.capability") == 0;
-}
-
 /* Not those by which a host's own policy or filesystem marks its files. */
 static bool is_managed(const char *name)
 {
     if (strncmp(name, REPL_XATTR_XFS_ACL, strlen(REPL_XATTR_XFS_ACL)) == 0)
         return false;
-    return strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0 || is_access(name);
+    return strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0 ||
+           strncmp(name, "system.posix_acl_", 17) == 0 || strcmp(name, "security.capability") == 0;
 }
 
 static repl_result is_wanted(const struct meta *m, const char *name, bool *wanted,
@@ -256,7 +251,7 @@ static repl_result attributes_set(struct meta *m, const uint32_t *size, struct r
     }
 }
 
-/* Removes what is not wanted, or whatever only its users read: neither ACLs nor capabilities. */
+/* Removes what is not wanted, or all. */
 static repl_result attributes_remove(struct meta *m, bool all, struct repl_error *err)
 {
     char *list = m->by->list;
@@ -265,7 +260,7 @@ static repl_result attributes_remove(struct meta *m, bool all, struct repl_error
     for (const char *name = list; size > 0 && name < list + size; name += strlen(name) + 1) {
         bool wanted = true;
         if (all)
-            wanted = !is_managed(name) || is_access(name);
+            wanted = !is_managed(name);
         else if (is_managed(name))
             REPL_TRY(is_wanted(m, name, &wanted, err));
         if (!set(m, !wanted))
@@ -277,20 +272,35 @@ static repl_result attributes_remove(struct meta *m, bool all, struct repl_error
     return REPL_SUCCESS;
 }
 
+/* Without its ACL a file would be open to whom that names a mask for. */
+static repl_result close_to_others(struct meta *m, struct repl_error *err)
+{
+    mode_t mode = m->now.st_mode & 07777 & ~(mode_t)(S_IRWXG | S_IRWXO);
+    if (S_ISLNK(m->now.st_mode))
+        return REPL_SUCCESS;
+    int failed = m->fd >= 0 ? fchmod(m->fd, mode)
+                            : fchmodat(m->item->directory, m->name, mode, AT_SYMLINK_NOFOLLOW);
+    return failed == 0 ? REPL_SUCCESS : repl_tree_fail(err, errno, "cannot set the mode");
+}
+
 /* ext4 has one block for the attributes of a file, and some room beside its inode. There may be no
  * room for one while another is still as long as it was, or lies where a longer one would fit: then
  * all are set anew, the longest first. */
 static repl_result attributes_pack(struct meta *m, struct repl_error *err)
 {
     uint32_t size = UINT32_MAX;
+    bool found = true;
     m->packed = true;
+    REPL_TRY(close_to_others(m, err));
     REPL_TRY(attributes_remove(m, true, err));
-    for (bool found;;) {
+    while (found) {
         REPL_TRY(size_below(m, &size, &found, err));
-        if (!found)
-            return REPL_SUCCESS;
-        REPL_TRY(attributes_set(m, &size, err));
+        if (found)
+            REPL_TRY(attributes_set(m, &size, err));
     }
+    REPL_TRY(look(m, err));
+    bool by_acl = (m->now.st_mode & (S_IRWXG | S_IRWXO)) != 0; /* which has set it */
+    return by_acl ? REPL_SUCCESS : mode_apply(m, err);
 }
 
 static repl_result attributes_apply(struct meta *m, struct repl_error *err)

@@ -118,6 +118,31 @@ static void test_attributes(void **state)
     }
 }
 
+/* ext4 has room for these if the last but one lies beside the inode, where the list of who may what
+ * lies as long as it is there. */
+static void test_attributes_packed(void **state)
+{
+    struct fixture *f = *state;
+    full_make(f, 1);
+    point_begin(f, 1, 2);
+    node(f, 4, (struct repl_node){.kind = REPL_NODE_FILE, .mode = 0664});
+    xattr(f, 4, "system.posix_acl_access", acl, sizeof acl, 0);
+    xattr(f, 4, "trusted.b", f->model.points[1] + 1, 177, 0);
+    xattr(f, 4, "user.a", NULL, 3550, 256u << 10);
+    xattr(f, 4, "user.c", f->model.points[1] + 2, 185, 0);
+    xattr(f, 4, "user.d", f->model.points[1] + 3, 63, 0);
+    point_end(f);
+    restore_well(f, 1);
+    restore_well(f, 2);
+    assert_int_equal(f->result.lacks[REPL_TREE_LACK_ATTRIBUTE].count, 0);
+    assert_int_equal(stat_of(f, "empty").st_mode & 07777, 0664);
+    assert_xattr(f, "empty", "system.posix_acl_access", acl, sizeof acl);
+    assert_xattr(f, "empty", "trusted.b", f->model.points[1] + 1, 177);
+    assert_xattr(f, "empty", "user.a", f->model.points[1] + (256u << 10), 3550);
+    assert_xattr(f, "empty", "user.c", f->model.points[1] + 2, 185);
+    assert_xattr(f, "empty", "user.d", f->model.points[1] + 3, 63);
+}
+
 /* A later point is made of the changes of several segments. */
 static void test_points(void **state)
 {
@@ -600,6 +625,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_everything, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_differential, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_attributes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_attributes_packed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_points, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_delete, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_dry_run, set_up, tear_down),

@@ -333,7 +333,7 @@ static inline void assert_node(const struct fixture *f, const char *name, mode_t
 static inline void assert_xattr(const struct fixture *f, const char *name, const char *attribute,
                                 const void *value, size_t size)
 {
-    uint8_t has[LONG + 1];
+    uint8_t has[4096];
     ssize_t got = lgetxattr(path_of(f, name), attribute, has, sizeof has);
     if (got != (ssize_t)size || memcmp(has, value, size) != 0)
         fail_msg("%s: %s is another one (%zd bytes)", name, attribute, got);
