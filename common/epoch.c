@@ -129,13 +129,26 @@ void repl_epoch_opened(struct repl_epoch *epoch, int64_t now_ns,
     epoch->found = pages;
 }
 
+static bool is_frozen(const struct repl_epoch *epoch)
+{
+    return epoch->quiesced && epoch->quiesce != REPL_QUIESCE_COMMAND;
+}
+
+/* As soon as a small round is over, whatever came of it. */
+static bool wants_quiesce(const struct repl_epoch *epoch)
+{
+    return epoch->tracked && !epoch->quiesced && !epoch->no_quiesce &&
+           (epoch->quiesce == REPL_QUIESCE_FREEZE || epoch->quiesce == REPL_QUIESCE_COMMAND);
+}
+
 bool repl_epoch_is_whole(const struct repl_epoch *epoch, const struct repl_write_counters *counters)
 {
     const struct repl_write_counters *begin = &epoch->round_begin;
-    bool frozen = epoch->quiesced && epoch->quiesce != REPL_QUIESCE_COMMAND;
+    if (wants_quiesce(epoch))
+        return false;
     if (!epoch->tracked)
         return sectors_equal(counters, begin);
-    if (frozen || !begin->write_back || !counters->write_back)
+    if (is_frozen(epoch) || !begin->write_back || !counters->write_back)
         return counters->marks == begin->marks;
     return counters->flushes == begin->flushes && counters->fua_writes == begin->fua_writes;
 }
@@ -163,57 +176,66 @@ enum repl_epoch_verdict repl_epoch_not_quiesced(struct repl_epoch *epoch, int64_
                                                              : REPL_EPOCH_AGAIN;
 }
 
+void repl_epoch_quiesce_later(struct repl_epoch *epoch)
+{
+    ensure(epoch->state == REPL_EPOCH_TRYING);
+    epoch->quiesced = false;
+}
+
+static bool tries_are_over(const struct repl_epoch *epoch, int64_t now_ns)
+{
+    int64_t first_ns = epoch->tries_ns != 0 ? epoch->tries_ns : epoch->round_begin_ns;
+    return now_ns - first_ns >= epoch->interval_ns / TRY_SHARE || epoch->tries + 1 >= TRIES_MAX;
+}
+
+bool repl_epoch_gives_up(const struct repl_epoch *epoch, int64_t now_ns)
+{
+    return wants_quiesce(epoch) || is_frozen(epoch) || tries_are_over(epoch, now_ns);
+}
+
 /* A round of few pages that was torn. */
-static enum repl_epoch_verdict small_torn(struct repl_epoch *epoch, int64_t now_ns)
+static enum repl_epoch_verdict small_torn(struct repl_epoch *epoch, int64_t now_ns, bool give_up)
 {
     epoch->torn++;
-    epoch->tries++;
-    if (epoch->tries_ns == 0)
-        epoch->tries_ns = epoch->round_begin_ns;
-    bool frozen = epoch->quiesced && epoch->quiesce != REPL_QUIESCE_COMMAND;
-    if (frozen)
-        return vain(epoch, now_ns);
-    if (now_ns - epoch->tries_ns < epoch->interval_ns / TRY_SHARE && epoch->tries < TRIES_MAX)
+    if (!give_up) {
+        epoch->tries++;
+        if (epoch->tries_ns == 0)
+            epoch->tries_ns = epoch->round_begin_ns;
         return REPL_EPOCH_AGAIN;
-    if (epoch->quiesce == REPL_QUIESCE_WINDOW_ELSE_FREEZE)
+    }
+    if (epoch->quiesce == REPL_QUIESCE_WINDOW_ELSE_FREEZE && !epoch->quiesced)
         return quiesce(epoch);
     return vain(epoch, now_ns);
 }
 
 enum repl_epoch_verdict repl_epoch_closed(struct repl_epoch *epoch, int64_t now_ns,
                                           const struct repl_write_counters *counters, bool small,
-                                          bool others_whole)
+                                          const struct repl_epoch_group *group)
 {
     ensure(epoch->state == REPL_EPOCH_TRYING);
-    bool to_quiesce =
-        epoch->tracked && !epoch->quiesced && !epoch->no_quiesce &&
-        (epoch->quiesce == REPL_QUIESCE_FREEZE || epoch->quiesce == REPL_QUIESCE_COMMAND);
-    bool whole = others_whole && repl_epoch_is_whole(epoch, counters);
+    bool whole = (group == NULL || group->whole) && repl_epoch_is_whole(epoch, counters);
+    bool is_try = small && (group == NULL || group->small || epoch->quiesced);
+    bool give_up = repl_epoch_gives_up(epoch, now_ns) || (group != NULL && group->give_up);
     epoch->attempts++;
     epoch->stalls = small ? 0 : epoch->stalls;
     epoch->round_end_ns = not_before_last(epoch, now_ns);
-    if (whole && !to_quiesce)
+    if (whole)
         return REPL_EPOCH_WHOLE;
     if (!epoch->tracked) {
         epoch->torn++;
         return vain(epoch, now_ns);
     }
-    bool frozen = epoch->quiesced && epoch->quiesce != REPL_QUIESCE_COMMAND;
-    if (small || frozen)
-        return to_quiesce ? quiesce(epoch) : small_torn(epoch, now_ns);
+    if (is_try || is_frozen(epoch))
+        return wants_quiesce(epoch) ? quiesce(epoch) : small_torn(epoch, now_ns, give_up);
     epoch->first_torn_ns = now_ns; /* so far it was the reading that took the time */
+    if (small) {                   /* of others of the group */
+        epoch->tries_ns = 0;
+        epoch->tries = 0;
+    }
     if (epoch->stalls < STALLS_MAX)
         return REPL_EPOCH_AGAIN;
     epoch->torn++;
     return vain(epoch, now_ns);
-}
-
-void repl_epoch_no_try(struct repl_epoch *epoch)
-{
-    if (epoch->quiesced)
-        return;
-    epoch->tries_ns = 0;
-    epoch->tries = 0;
 }
 
 enum repl_epoch_verdict repl_epoch_spoilt(struct repl_epoch *epoch, int64_t now_ns)

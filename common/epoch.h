@@ -118,16 +118,27 @@ void repl_epoch_opened(struct repl_epoch *epoch, int64_t now_ns,
                        const struct repl_write_counters *counters, uint64_t pages);
 /* Or there is no need of one: the volume rests. */
 void repl_epoch_unchanged(struct repl_epoch *epoch, int64_t now_ns);
-/* Whether the round would be whole if it were closed with these. */
+/* Whether the round would be whole if it were closed with these. One that is to be followed by a
+ * freeze, or by the commands, never is: it only goes ahead. */
 bool repl_epoch_is_whole(const struct repl_epoch *epoch,
                          const struct repl_write_counters *counters);
+/* Small rounds are not tried again after this one: what comes is a freeze or a rest. */
+bool repl_epoch_gives_up(const struct repl_epoch *epoch, int64_t now_ns);
+/* The volumes of a group, this one among them, as they are about to be closed: a group tries, is
+ * quiesced and rests as one. */
+struct repl_epoch_group {
+    bool whole;   /* each of them is */
+    bool small;   /* each of the rounds is a small one */
+    bool give_up; /* one of them does */
+};
 /* All of it has been read; now was read after the counters. small: so few pages that opening the
- * next one at once is worth it. others: of a group; what befell them befell this one. */
+ * next one at once is worth it. group: NULL where it is cut by itself. */
 enum repl_epoch_verdict repl_epoch_closed(struct repl_epoch *epoch, int64_t now_ns,
                                           const struct repl_write_counters *counters, bool small,
-                                          bool others_whole);
-/* The round that was closed last counts as none of the tries at a window. */
-void repl_epoch_no_try(struct repl_epoch *epoch);
+                                          const struct repl_epoch_group *group);
+/* What was to hold it still has not been asked for: others of its group need another round first.
+ */
+void repl_epoch_quiesce_later(struct repl_epoch *epoch);
 /* A whole round turned out not to be one (the freeze had ended, the audit was without a verdict,
  * another volume of the group failed). */
 enum repl_epoch_verdict repl_epoch_spoilt(struct repl_epoch *epoch, int64_t now_ns);

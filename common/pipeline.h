@@ -299,11 +299,12 @@ void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
                           const struct repl_write_counters *counters, bool grouped);
 bool repl_pipeline_is_whole(const struct repl_pipeline *p,
                             const struct repl_write_counters *counters);
-/* others_whole: of a group; true if there is none. */
+/* group: NULL where it is cut by itself (epoch.h). */
 void repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
-                          const struct repl_write_counters *counters, bool others_whole);
-/* After closed: another volume's round of the group was a big one, so it was no try at a window. */
-void repl_pipeline_others_big(struct repl_pipeline *p);
+                          const struct repl_write_counters *counters,
+                          const struct repl_epoch_group *group);
+/* In the place of quiesced: others of its group are not as far, and it is opened with them. */
+void repl_pipeline_quiesce_later(struct repl_pipeline *p);
 /* intact: from quiesced until the RESUME. Also unasked, when it has ended by itself. */
 void repl_pipeline_resumed(struct repl_pipeline *p, bool intact, int64_t now_ns);
 void repl_pipeline_audited(struct repl_pipeline *p, const struct repl_audit_sample *sample,

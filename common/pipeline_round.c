@@ -425,7 +425,8 @@ bool repl_pipeline_is_whole(const struct repl_pipeline *p,
 }
 
 void repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
-                          const struct repl_write_counters *counters, bool others_whole)
+                          const struct repl_write_counters *counters,
+                          const struct repl_epoch_group *group)
 {
     ensure(p->round.phase == REPL_ROUND_CLOSING);
     if (p->round.is_void) {
@@ -433,7 +434,7 @@ void repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
         return;
     }
     enum repl_epoch_verdict verdict =
-        is_held(p) ? repl_epoch_closed(&p->epoch, now_ns, counters, p->small, others_whole)
+        is_held(p) ? repl_epoch_closed(&p->epoch, now_ns, counters, p->small, group)
                    : repl_epoch_spoilt(&p->epoch, now_ns);
     if (verdict != REPL_EPOCH_WHOLE) {
         follow(p, verdict, now_ns);
@@ -447,11 +448,6 @@ void repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
     if (is_audited(p))
         audit_begin(p);
     prove_if_done(p, now_ns);
-}
-
-void repl_pipeline_others_big(struct repl_pipeline *p)
-{
-    repl_epoch_no_try(&p->epoch);
 }
 
 /* --- quiescing ------------------------------------------------------------------------------- */
@@ -475,6 +471,20 @@ void repl_pipeline_quiesced(struct repl_pipeline *p, repl_result result,
                  err->text);
         follow(p, repl_epoch_not_quiesced(&p->epoch, now_ns), now_ns);
     }
+}
+
+void repl_pipeline_quiesce_later(struct repl_pipeline *p)
+{
+    ensure(p->hold == REPL_HOLD_ASKED);
+    p->hold = REPL_HOLD_NONE;
+    p->quiesce_due = false;
+    if (p->round.phase != REPL_ROUND_QUIESCING)
+        return;
+    repl_epoch_quiesce_later(&p->epoch);
+    if (p->stopping)
+        round_none(p);
+    else
+        open_begin(p);
 }
 
 void repl_pipeline_resumed(struct repl_pipeline *p, bool intact, int64_t now_ns)

@@ -151,7 +151,7 @@ static void close_all(struct repl_source_group *group)
 {
     struct repl_write_counters counters[REPL_SOURCE_GROUP_MAX];
     struct repl_error err;
-    bool whole = true, small = true;
+    struct repl_epoch_group together = {.whole = true, .small = true};
     patience_end(group);
     for (size_t i = 0; i < group->count; i++) {
         struct repl_source_volume *v = group->members[i].volume;
@@ -160,15 +160,16 @@ static void close_all(struct repl_source_group *group)
             group->spoilt = true;
             return;
         }
-        whole = whole && repl_pipeline_is_whole(&v->pipeline, &counters[i]);
-        small = small && v->pipeline.round.parked;
+        together.whole = together.whole && repl_pipeline_is_whole(&v->pipeline, &counters[i]);
+        together.small = together.small && v->pipeline.small;
     }
     int64_t now_ns = repl_now_wall_ns();
+    for (size_t i = 0; i < group->count; i++)
+        together.give_up = together.give_up ||
+                           repl_epoch_gives_up(&group->members[i].volume->pipeline.epoch, now_ns);
     for (size_t i = 0; i < group->count; i++) {
         group->members[i].place = AWAY;
-        repl_pipeline_closed(&group->members[i].volume->pipeline, now_ns, &counters[i], whole);
-        if (!small)
-            repl_pipeline_others_big(&group->members[i].volume->pipeline);
+        repl_pipeline_closed(&group->members[i].volume->pipeline, now_ns, &counters[i], &together);
     }
     for (size_t i = 0; i < group->count; i++)
         volume_pump(group->members[i].volume);
@@ -212,7 +213,8 @@ static void release(struct member *member)
     if (!volume_is_up(v))
         return;
     if (place == AT_CLOSE)
-        repl_pipeline_closed(&v->pipeline, now_ns, &counters, false);
+        repl_pipeline_closed(&v->pipeline, now_ns, &counters,
+                             &(struct repl_epoch_group){.small = true});
     else /* it has been proven, or that would be in vain */
         repl_pipeline_commit(&v->pipeline, false, now_ns);
     volume_pump(v);

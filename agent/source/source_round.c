@@ -301,7 +301,7 @@ static void round_close_alone(struct repl_source_volume *v)
         volume_fail(v, &err);
         return;
     }
-    repl_pipeline_closed(&v->pipeline, repl_now_wall_ns(), &counters, true);
+    repl_pipeline_closed(&v->pipeline, repl_now_wall_ns(), &counters, NULL);
 }
 
 static void counters_settled(struct repl_timer *timer)

@@ -301,7 +301,7 @@ static void same_done(struct repl_job *job)
         return;
     v->tree_changes += !v->tree_same;
     const struct repl_write_counters counters = counters_now(v);
-    repl_pipeline_closed(&v->pipeline, repl_now_wall_ns(), &counters, true);
+    repl_pipeline_closed(&v->pipeline, repl_now_wall_ns(), &counters, NULL);
     volume_pump(v);
 }
 

@@ -715,9 +715,11 @@ void __real_repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
 void __wrap_repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
                                  const struct repl_write_counters *counters, bool grouped);
 void __real_repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
-                                 const struct repl_write_counters *counters, bool others_whole);
+                                 const struct repl_write_counters *counters,
+                                 const struct repl_epoch_group *group);
 void __wrap_repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
-                                 const struct repl_write_counters *counters, bool others_whole);
+                                 const struct repl_write_counters *counters,
+                                 const struct repl_epoch_group *group);
 repl_result __real_repl_device_write_back(const struct repl_device *device, bool *write_back,
                                           struct repl_error *err);
 repl_result __wrap_repl_device_write_back(const struct repl_device *device, bool *write_back,
@@ -737,11 +739,12 @@ void __wrap_repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
 }
 
 void __wrap_repl_pipeline_closed(struct repl_pipeline *p, int64_t now_ns,
-                                 const struct repl_write_counters *counters, bool others_whole)
+                                 const struct repl_write_counters *counters,
+                                 const struct repl_epoch_group *group)
 {
     struct repl_write_counters early = p->epoch.round_begin;
     __real_repl_pipeline_closed(
-        p, now_ns, the_world.options.breach == BREACH_WINDOW ? &early : counters, others_whole);
+        p, now_ns, the_world.options.breach == BREACH_WINDOW ? &early : counters, group);
 }
 
 repl_result __wrap_repl_device_write_back(const struct repl_device *device, bool *write_back,

@@ -316,8 +316,13 @@ static void closed(void *actor, uint64_t argument, void *payload)
     (void)argument;
     (void)payload;
     uint64_t torn = p->torn_rounds;
-    bool others = sim->calm || !p->grouped || sim_chance(sim, 800);
-    repl_pipeline_closed(p, sim_source_now(source), &source->counters, others);
+    bool grouped = p->grouped && !sim->calm;
+    struct repl_epoch_group group = {0};
+    if (grouped)
+        group = (struct repl_epoch_group){.whole = sim_chance(sim, 800),
+                                          .small = sim_chance(sim, 800),
+                                          .give_up = sim_chance(sim, 100)};
+    repl_pipeline_closed(p, sim_source_now(source), &source->counters, grouped ? &group : NULL);
     sim->counts->torn += p->torn_rounds - torn;
     sim->counts->torn_small += p->round.parked ? p->torn_rounds - torn : 0;
     sim_source_run(source);

@@ -65,7 +65,7 @@ static struct repl_point point_of(const struct repl_epoch *epoch)
 static void point_cut(struct repl_epoch *epoch, int64_t now_ns)
 {
     round_begin(epoch, now_ns, &quiet);
-    assert_int_equal(repl_epoch_closed(epoch, now_ns, &quiet, true, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(repl_epoch_closed(epoch, now_ns, &quiet, true, NULL), REPL_EPOCH_WHOLE);
     repl_epoch_cut_done(epoch, now_ns);
 }
 
@@ -77,7 +77,7 @@ static void a_quiet_round_is_a_point(void **state)
     struct repl_epoch epoch = epoch_new();
     round_begin(&epoch, START, &quiet);
     assert_true(rests_until(&epoch, START + 9 * SECOND) == INT64_MAX);
-    assert_int_equal(repl_epoch_closed(&epoch, START + 7, &quiet, false, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(repl_epoch_closed(&epoch, START + 7, &quiet, false, NULL), REPL_EPOCH_WHOLE);
     struct repl_point point = point_of(&epoch);
     assert_true(point.seq == 1 && point.changed_bytes == 4096 && point.flags == 0);
     assert_true(point.begin_ns == START && point.end_ns == START + 7);
@@ -96,7 +96,7 @@ static void unmoved_counters_say_unchanged(void **state)
     interval_begin(&epoch, START);
     assert_false(repl_epoch_is_unchanged(&epoch, &quiet, 0)); /* than what? */
     repl_epoch_opened(&epoch, START, &quiet, 9);
-    assert_int_equal(repl_epoch_closed(&epoch, START, &quiet, false, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(repl_epoch_closed(&epoch, START, &quiet, false, NULL), REPL_EPOCH_WHOLE);
     repl_epoch_cut_done(&epoch, START);
     interval_begin(&epoch, START + SECOND);
     assert_true(repl_epoch_is_unchanged(&epoch, &quiet, 9)); /* which nobody tracks */
@@ -116,7 +116,7 @@ static void every_counter_counts(void **state)
         round_begin(&epoch, START, &quiet);
         assert_true(repl_epoch_is_whole(&epoch, &quiet));
         assert_false(repl_epoch_is_whole(&epoch, &moved));
-        assert_int_equal(repl_epoch_closed(&epoch, START + 1, &moved, false, true),
+        assert_int_equal(repl_epoch_closed(&epoch, START + 1, &moved, false, NULL),
                          REPL_EPOCH_VAIN);
     }
 }
@@ -127,13 +127,13 @@ static void a_torn_round_is_tried_again_after_a_pause(void **state)
     struct repl_epoch epoch = epoch_new();
     round_begin(&epoch, START, &quiet);
     assert_true(repl_epoch_stuck_ns(&epoch, START + SECOND) == 0);
-    assert_int_equal(repl_epoch_closed(&epoch, START + 2 * SECOND, &written, false, true),
+    assert_int_equal(repl_epoch_closed(&epoch, START + 2 * SECOND, &written, false, NULL),
                      REPL_EPOCH_VAIN);
     /* 2 s in vain: 6 s and an interval */
     assert_true(rests_until(&epoch, START + 2 * SECOND) == START + 9 * SECOND);
     assert_true(repl_epoch_stuck_ns(&epoch, START + 3 * SECOND) == 3 * SECOND);
     round_begin(&epoch, START + 9 * SECOND, &written);
-    assert_int_equal(repl_epoch_closed(&epoch, START + 10 * SECOND, &written, false, true),
+    assert_int_equal(repl_epoch_closed(&epoch, START + 10 * SECOND, &written, false, NULL),
                      REPL_EPOCH_WHOLE);
     assert_int_equal(point_of(&epoch).attempts, 2);
     repl_epoch_cut_done(&epoch, START + 10 * SECOND);
@@ -147,7 +147,7 @@ static void an_empty_cut_keeps_the_number(void **state)
     struct repl_epoch epoch = epoch_new();
     point_cut(&epoch, START);
     round_begin(&epoch, START + SECOND, &written);
-    assert_int_equal(repl_epoch_closed(&epoch, START + SECOND, &written, false, true),
+    assert_int_equal(repl_epoch_closed(&epoch, START + SECOND, &written, false, NULL),
                      REPL_EPOCH_WHOLE);
     repl_epoch_cut_empty(&epoch, START + SECOND);
     assert_true(epoch.next_seq == 2 && epoch.at_point);
@@ -178,7 +178,7 @@ static void distrust_compares_at_once_and_says_so(void **state)
     assert_false(repl_epoch_is_unchanged(&epoch, &quiet, 0)); /* though the counters did not move */
     repl_epoch_opened(&epoch, START + 1, &quiet, 0);
     repl_epoch_distrust(&epoch, true, START + 2); /* while it reads */
-    assert_int_equal(repl_epoch_closed(&epoch, START + 3, &quiet, false, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(repl_epoch_closed(&epoch, START + 3, &quiet, false, NULL), REPL_EPOCH_WHOLE);
     assert_int_equal(point_of(&epoch).flags, REPL_POINT_RESYNC);
     repl_epoch_cut_done(&epoch, START + 3);
     assert_false(epoch.resync);
@@ -193,7 +193,7 @@ static void distrust_of_a_part_is_no_resync(void **state)
     interval_begin(&epoch, START + 1);
     assert_false(repl_epoch_is_unchanged(&epoch, &quiet, 0));
     repl_epoch_opened(&epoch, START + 1, &quiet, 0);
-    assert_int_equal(repl_epoch_closed(&epoch, START + 2, &quiet, true, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(repl_epoch_closed(&epoch, START + 2, &quiet, true, NULL), REPL_EPOCH_WHOLE);
     assert_int_equal(point_of(&epoch).flags, 0);
     /* nor does it take back that everything is compared */
     repl_epoch_distrust(&epoch, true, START + 3);
@@ -209,7 +209,7 @@ static void nothing_is_quiesced_without_a_tracker(void **state)
         struct repl_epoch epoch;
         repl_epoch_init(&epoch, INTERVAL, quiesce, 1, 0);
         round_begin(&epoch, START, &quiet);
-        assert_int_equal(repl_epoch_closed(&epoch, START + 1, &written, true, true),
+        assert_int_equal(repl_epoch_closed(&epoch, START + 1, &written, true, NULL),
                          REPL_EPOCH_VAIN);
         point_cut(&epoch, START + 3 * SECOND);
     }
@@ -223,9 +223,78 @@ static void a_group_stands_and_falls_together(void **state)
         epoch.tracked = tracked != 0;
         round_begin(&epoch, START, &quiet);
         assert_true(repl_epoch_is_whole(&epoch, &quiet));
-        assert_int_equal(repl_epoch_closed(&epoch, START + 1, &quiet, true, false),
+        assert_int_equal(repl_epoch_closed(&epoch, START + 1, &quiet, true,
+                                           &(struct repl_epoch_group){.small = true}),
                          tracked ? REPL_EPOCH_AGAIN : REPL_EPOCH_VAIN);
     }
+}
+
+/* Frozen each as soon as it is ready, they would never be so at the same moment. */
+static void a_group_is_quiesced_as_one(void **state)
+{
+    (void)state;
+    struct repl_epoch_group group = {.whole = true, .small = false, .give_up = true};
+    static const enum repl_quiesce modes[] = {REPL_QUIESCE_FREEZE, REPL_QUIESCE_COMMAND};
+    for (unsigned i = 0; i < 2; i++) {
+        struct repl_epoch ready = epoch_tracked(modes[i]), behind = epoch_tracked(modes[i]);
+        round_begin(&ready, START, &quiet);
+        round_begin(&behind, START, &quiet);
+        assert_false(repl_epoch_is_whole(&ready, &quiet)); /* it only goes ahead */
+        group.small = false;
+        assert_int_equal(repl_epoch_closed(&ready, START + 1, &quiet, true, &group),
+                         REPL_EPOCH_AGAIN);
+        assert_int_equal(repl_epoch_closed(&behind, START + 1, &quiet, false, &group),
+                         REPL_EPOCH_AGAIN);
+        repl_epoch_opened(&ready, START + 2, &quiet, 1);
+        repl_epoch_opened(&behind, START + 2, &quiet, 1);
+        group.small = true;
+        assert_int_equal(repl_epoch_closed(&ready, START + 3, &quiet, true, &group),
+                         REPL_EPOCH_QUIESCE);
+        assert_int_equal(repl_epoch_closed(&behind, START + 3, &quiet, true, &group),
+                         REPL_EPOCH_QUIESCE);
+    }
+}
+
+static void a_group_stops_trying_as_one(void **state)
+{
+    (void)state;
+    for (unsigned freeze = 0; freeze < 2; freeze++) {
+        struct repl_epoch epoch =
+            epoch_tracked(freeze ? REPL_QUIESCE_WINDOW_ELSE_FREEZE : REPL_QUIESCE_WINDOW);
+        struct repl_epoch_group group = {.small = true};
+        round_begin(&epoch, START, &quiet);
+        assert_false(repl_epoch_gives_up(&epoch, START + INTERVAL / 2 - 1));
+        assert_true(repl_epoch_gives_up(&epoch, START + INTERVAL / 2));
+        assert_int_equal(repl_epoch_closed(&epoch, START + 1, &quiet, true, &group),
+                         REPL_EPOCH_AGAIN);
+        group.give_up = true;
+        repl_epoch_opened(&epoch, START + 2, &quiet, 1);
+        assert_int_equal(repl_epoch_closed(&epoch, START + 3, &quiet, true, &group),
+                         freeze ? REPL_EPOCH_QUIESCE : REPL_EPOCH_VAIN);
+        if (!freeze)
+            continue;
+        repl_epoch_quiesce_later(&epoch); /* another one needs a round before */
+        repl_epoch_opened(&epoch, START + 4, &quiet, 1);
+        group = (struct repl_epoch_group){.whole = true, .small = true};
+        assert_int_equal(repl_epoch_closed(&epoch, START + 5, &quiet, true, &group),
+                         REPL_EPOCH_WHOLE);
+        assert_int_equal(point_of(&epoch).cut, REPL_CUT_WINDOW);
+    }
+}
+
+/* What the others read takes the time, however long: its own tries have not begun. */
+static void beside_a_big_round_a_small_one_is_no_try(void **state)
+{
+    (void)state;
+    struct repl_epoch epoch = epoch_tracked(REPL_QUIESCE_WINDOW_ELSE_FREEZE);
+    const struct repl_epoch_group group = {.give_up = true};
+    round_begin(&epoch, START, &quiet);
+    for (int64_t at_ns = START; at_ns < START + 100 * SECOND; at_ns += 10 * SECOND) {
+        assert_int_equal(repl_epoch_closed(&epoch, at_ns + 9 * SECOND, &quiet, true, &group),
+                         REPL_EPOCH_AGAIN);
+        repl_epoch_opened(&epoch, at_ns + 10 * SECOND, &quiet, 1);
+    }
+    assert_int_equal(epoch.tries, 0);
 }
 
 /* --- windows --------------------------------------------------------------------------------- */
@@ -238,7 +307,7 @@ static enum repl_epoch_verdict closed_with(const struct repl_write_counters *beg
 {
     struct repl_epoch epoch = epoch_tracked(REPL_QUIESCE_WINDOW);
     round_begin(&epoch, START, begin);
-    enum repl_epoch_verdict verdict = repl_epoch_closed(&epoch, START + 1, end, true, true);
+    enum repl_epoch_verdict verdict = repl_epoch_closed(&epoch, START + 1, end, true, NULL);
     assert_true(verdict == REPL_EPOCH_WHOLE || verdict == REPL_EPOCH_AGAIN);
     return verdict;
 }
@@ -294,7 +363,7 @@ static void a_window_is_a_point(void **state)
     struct repl_write_counters end = back;
     end.marks++;
     round_begin(&epoch, START, &back);
-    assert_int_equal(repl_epoch_closed(&epoch, START + 5, &end, true, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(repl_epoch_closed(&epoch, START + 5, &end, true, NULL), REPL_EPOCH_WHOLE);
     struct repl_point point = point_of(&epoch);
     assert_int_equal(point.cut, REPL_CUT_WINDOW);
     assert_int_equal(point.consistency, REPL_CONSISTENCY_CRASH);
@@ -320,14 +389,14 @@ static enum repl_epoch_verdict torn(struct repl_epoch *epoch, int64_t now_ns, ui
     end.flushes++;
     end.marks++;
     repl_epoch_opened(epoch, now_ns, &back, pages);
-    return repl_epoch_closed(epoch, now_ns + MS, &end, small, true);
+    return repl_epoch_closed(epoch, now_ns + MS, &end, small, NULL);
 }
 
 static enum repl_epoch_verdict whole(struct repl_epoch *epoch, int64_t now_ns, uint64_t pages,
                                      bool small)
 {
     repl_epoch_opened(epoch, now_ns, &back, pages);
-    return repl_epoch_closed(epoch, now_ns + MS, &back, small, true);
+    return repl_epoch_closed(epoch, now_ns + MS, &back, small, NULL);
 }
 
 static void windows_are_tried_for_a_share_of_the_interval(void **state)
@@ -426,7 +495,7 @@ static void frozen_nothing_at_all_is_written(void **state)
     assert_true(repl_epoch_is_whole(&epoch, &end));
     end.marks++; /* past the filesystem */
     assert_false(repl_epoch_is_whole(&epoch, &end));
-    assert_int_equal(repl_epoch_closed(&epoch, START + 2 * MS, &end, true, true), REPL_EPOCH_VAIN);
+    assert_int_equal(repl_epoch_closed(&epoch, START + 2 * MS, &end, true, NULL), REPL_EPOCH_VAIN);
     assert_false(epoch.quiesced);
     assert_true(rests_until(&epoch, START + 2 * MS) == START + 2 * MS + INTERVAL / 4);
 }
@@ -451,7 +520,7 @@ static void between_commands_it_is_a_window(void **state)
     assert_int_equal(torn(&epoch, START + MS, 1, true), REPL_EPOCH_AGAIN);
     repl_epoch_opened(&epoch, START + 3 * MS, &back, 1);
     end.marks++;
-    assert_int_equal(repl_epoch_closed(&epoch, START + 4 * MS, &end, true, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(repl_epoch_closed(&epoch, START + 4 * MS, &end, true, NULL), REPL_EPOCH_WHOLE);
     assert_int_equal(point_of(&epoch).cut, REPL_CUT_COMMAND);
 }
 
@@ -587,7 +656,7 @@ static void hurry_ends_the_rest(void **state)
     repl_epoch_hurry(&epoch, START + 11); /* it is under way */
     assert_true(rests_until(&epoch, START + 9 * SECOND) == INT64_MAX);
     repl_epoch_opened(&epoch, START + 12, &quiet, 1);
-    assert_int_equal(repl_epoch_closed(&epoch, START + 13, &quiet, true, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(repl_epoch_closed(&epoch, START + 13, &quiet, true, NULL), REPL_EPOCH_WHOLE);
     repl_epoch_cut_done(&epoch, START + 13);
     assert_true(rests_until(&epoch, START + 13) == START + 10 + SECOND);
 }
@@ -612,7 +681,7 @@ static void a_clock_set_back(void **state)
         /* waits no longer than an interval */
         assert_true(rests_until(&epoch, then) == then + SECOND);
         round_begin(&epoch, then + SECOND, &written);
-        assert_int_equal(repl_epoch_closed(&epoch, then + 2 * SECOND, &written, true, true),
+        assert_int_equal(repl_epoch_closed(&epoch, then + 2 * SECOND, &written, true, NULL),
                          REPL_EPOCH_WHOLE);
         struct repl_point point = point_of(&epoch);
         assert_true(point.begin_ns == START && point.end_ns == START);
@@ -625,7 +694,7 @@ static void a_clock_set_back_within_an_interval(void **state)
     struct repl_epoch epoch = epoch_tracked(REPL_QUIESCE_WINDOW);
     interval_begin(&epoch, START);
     repl_epoch_opened(&epoch, START, &back, 1);
-    assert_int_equal(repl_epoch_closed(&epoch, START - 500 * SECOND, &back, true, true),
+    assert_int_equal(repl_epoch_closed(&epoch, START - 500 * SECOND, &back, true, NULL),
                      REPL_EPOCH_WHOLE);
     struct repl_point point = point_of(&epoch);
     assert_true(point.begin_ns == START - 500 * SECOND && point.begin_ns == point.end_ns);
@@ -646,7 +715,7 @@ static void a_clock_set_forward_within_a_round(void **state)
         struct repl_write_counters end = back;
         end.sectors_written++;
         end.flushes++;
-        assert_int_equal(repl_epoch_closed(&epoch, then, &end, true, true), REPL_EPOCH_VAIN);
+        assert_int_equal(repl_epoch_closed(&epoch, then, &end, true, NULL), REPL_EPOCH_VAIN);
         assert_true(rests_until(&epoch, then) <= then + 901 * SECOND);
     }
 }
@@ -676,7 +745,7 @@ static void opened_out_of_turn(void *context)
 
 static void closed_out_of_turn(void *context)
 {
-    repl_epoch_closed(context, START, &quiet, true, true);
+    repl_epoch_closed(context, START, &quiet, true, NULL);
 }
 
 static void unchanged_out_of_turn(void *context)
@@ -733,6 +802,9 @@ int main(void)
         cmocka_unit_test(distrust_of_a_part_is_no_resync),
         cmocka_unit_test(nothing_is_quiesced_without_a_tracker),
         cmocka_unit_test(a_group_stands_and_falls_together),
+        cmocka_unit_test(a_group_is_quiesced_as_one),
+        cmocka_unit_test(a_group_stops_trying_as_one),
+        cmocka_unit_test(beside_a_big_round_a_small_one_is_no_try),
         cmocka_unit_test(with_a_write_back_cache_only_barriers_tear),
         cmocka_unit_test(with_a_write_through_cache_each_write_tears),
         cmocka_unit_test(the_cache_mode_may_change_meanwhile),

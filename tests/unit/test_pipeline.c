@@ -248,7 +248,9 @@ static void answer_round(struct rig *rig, enum repl_pipeline_action_type type)
         take_marks(rig, world.marked);
         repl_pipeline_opened(&rig->p, rig->now_ns, &counters, rig->grouped);
     } else if (type == REPL_PIPELINE_CLOSE) {
-        repl_pipeline_closed(&rig->p, rig->now_ns, &world.counters, !rig->others_torn);
+        const struct repl_epoch_group torn = {.small = true};
+        repl_pipeline_closed(&rig->p, rig->now_ns, &world.counters,
+                             rig->others_torn ? &torn : NULL);
     } else if (type == REPL_PIPELINE_RESUME) {
         repl_pipeline_resumed(&rig->p, !rig->broken, rig->now_ns);
     } else if (type == REPL_PIPELINE_AUDIT) {

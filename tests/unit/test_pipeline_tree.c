@@ -181,7 +181,7 @@ static void act(struct rig *rig, const struct repl_pipeline_action *action)
         repl_pipeline_opened(&rig->p, rig->now_ns, &rig->counters, false);
         break;
     case REPL_PIPELINE_CLOSE:
-        repl_pipeline_closed(&rig->p, rig->now_ns, &rig->counters, true);
+        repl_pipeline_closed(&rig->p, rig->now_ns, &rig->counters, NULL);
         break;
     case REPL_PIPELINE_COMMIT:
         repl_pipeline_commit(&rig->p, true, rig->now_ns);
