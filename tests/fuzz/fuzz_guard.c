@@ -18,6 +18,7 @@ static void texts_check(const union repl_guard_packet *packet)
         ensure(memchr(packet->request.pre_command, '\0', REPL_GUARD_COMMAND_SIZE) != NULL);
         ensure(memchr(packet->request.post_command, '\0', REPL_GUARD_COMMAND_SIZE) != NULL);
         ensure(packet->request.volume[0] != '\0');
+        ensure(packet->request.other_count <= REPL_GUARD_OTHERS_MAX);
         ensure(packet->request.budget_ms <= REPL_GUARD_LONGEST_MS);
         break;
     case REPL_GUARD_PREPARED:

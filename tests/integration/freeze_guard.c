@@ -310,6 +310,35 @@ static bool is_frozen(const char *where)
     return frozen;
 }
 
+static void test_group(const struct filesystem *ext4, const struct filesystem *xfs)
+{
+    struct client c;
+    struct repl_hold_options options = freeze_options(ext4, 10000);
+    note("a group: all at once, or nothing");
+    options.volume = "pair";
+    options.group = true;
+    options.others = &xfs->number;
+    options.other_count = 1;
+    client_open(&c, shared->run);
+    repl_hold_begin(c.hold, &options);
+    EXPECT(&c, REPL_HOLD_HELD);
+    check(is_frozen(ext4->where) && is_frozen(xfs->where));
+    repl_hold_end(c.hold);
+    EXPECT(&c, REPL_HOLD_RELEASED);
+    check(c.last.intact);
+    check(!is_frozen(ext4->where) && !is_frozen(xfs->where));
+
+    int fd = open(xfs->where, O_RDONLY | O_CLOEXEC);
+    check(fd >= 0 && ioctl(fd, FIFREEZE, 0) == 0);
+    repl_hold_begin(c.hold, &options);
+    EXPECT(&c, REPL_HOLD_FAILED);
+    check(c.last.error.code == REPL_E_LOCKED);
+    check(!is_frozen(ext4->where) && is_frozen(xfs->where));
+    check(ioctl(fd, FITHAW, 0) == 0);
+    close(fd);
+    client_close(&c);
+}
+
 static void test_partitions(void)
 {
     struct client c;
@@ -337,6 +366,20 @@ static void test_partitions(void)
                                         .command_timeout_ms = 1000};
     client_open(&c, shared->run);
     repl_hold_begin(c.hold, &options);
+    EXPECT(&c, REPL_HOLD_HELD);
+    check(is_frozen(where[0]) && is_frozen(where[1]));
+    repl_hold_end(c.hold);
+    EXPECT(&c, REPL_HOLD_RELEASED);
+    check(c.last.intact);
+    check(!is_frozen(where[0]) && !is_frozen(where[1]));
+
+    note("the disk and one of its partitions as a group: what they share is frozen once");
+    const dev_t second = device_number(partition);
+    struct repl_hold_options group = options;
+    group.group = true;
+    group.others = &second;
+    group.other_count = 1;
+    repl_hold_begin(c.hold, &group);
     EXPECT(&c, REPL_HOLD_HELD);
     check(is_frozen(where[0]) && is_frozen(where[1]));
     repl_hold_end(c.hold);
@@ -394,6 +437,7 @@ int main(int argc, char **argv)
     test_dirty_for_good(&ext4);
     test_many(&ext4);
     test_two_at_once(&ext4, &xfs);
+    test_group(&ext4, &xfs);
     test_partitions();
     test_strangers(&ext4);
     test_refusals(&ext4);

@@ -87,7 +87,7 @@ void test_refusals(struct filesystem *fs)
     /* Without a guard, so that nothing could be frozen. */
     check(stat("/", &root) == 0);
     const struct repl_freeze_protected protect = {"/", "the root of the system"};
-    repl_result result = repl_freeze_set_open(root.st_dev, &protect, 1, &set, &err);
+    repl_result result = repl_freeze_set_open(&root.st_dev, 1, &protect, 1, &set, &err);
     check(!repl_ok(result));
     note("  %s", err.text);
 
@@ -137,7 +137,7 @@ static bool may_freeze_in_chroot(const char *jail_on, const struct filesystem *f
     if (pid == 0) {
         child_begin();
         check(chroot(jail) == 0 && chdir("/") == 0);
-        repl_result result = repl_freeze_set_open(fs->number, &protect, 1, &set, &err);
+        repl_result result = repl_freeze_set_open(&fs->number, 1, &protect, 1, &set, &err);
         if (repl_ok(result))
             repl_freeze_set_close(&set);
         else

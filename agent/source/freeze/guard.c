@@ -132,11 +132,13 @@ static void slot_thaw_found(struct repl_guard_slot *slot)
         int fd = repl_freeze_open_by_device((dev_t)entry->device);
         if (fd < 0)
             repl_log(LOG_ERR,
-                     "volume %s: a filesystem that an earlier guard froze is not mounted here any "
+                     "volume or group %s: a filesystem that an earlier guard froze is not mounted "
+                     "here any "
                      "more, and may still be frozen: mount it and fsfreeze --unfreeze it",
                      slot->volume);
         else if (repl_freeze_thaw_left(entry, hold, fd))
-            repl_log(LOG_WARNING, "volume %s: thawed what an earlier guard had left frozen",
+            repl_log(LOG_WARNING,
+                     "volume or group %s: thawed what an earlier guard had left frozen",
                      slot->volume);
         if (fd >= 0)
             close(fd);

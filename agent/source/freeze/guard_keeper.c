@@ -25,6 +25,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -81,6 +82,7 @@ struct guard_keeper {
     atomic_bool ended;
 
     struct repl_guard_request request;
+    char who[sizeof "volume " + REPL_GUARD_VOLUME_SIZE]; /* it is about */
     uint64_t hold;
     struct repl_freeze_set set;
     struct freezer freezers[REPL_GUARD_MOUNTS_MAX];
@@ -461,16 +463,14 @@ static repl_result not_frozen(const struct guard_keeper *k, struct repl_error *e
 static repl_result over_budget(const struct guard_keeper *k, bool held, struct repl_error *err)
 {
     if (!k->request.freeze)
-        return repl_fail(err, REPL_E_RETRY,
-                         "volume %s was not done after %u ms, so post_command "
-                         "runs now",
-                         k->request.volume, k->request.budget_ms);
+        return repl_fail(err, REPL_E_RETRY, "%s was not done after %u ms, so post_command runs now",
+                         k->who, k->request.budget_ms);
     return repl_fail(
         err, REPL_E_RETRY,
         "OVER BUDGET: %s took longer than %u ms, so the filesystem goes on and the point is given "
-        "up; raise freeze_budget, or set quiesce = window for volume %s",
+        "up; raise freeze_budget, or set quiesce = window for %s",
         held ? "the freeze" : "freezing (the filesystem's own flush)", k->request.budget_ms,
-        k->request.volume);
+        k->who);
 }
 
 static repl_result hold_judge(const struct guard_keeper *k, bool held, struct repl_error *err)
@@ -481,9 +481,9 @@ static repl_result hold_judge(const struct guard_keeper *k, bool held, struct re
             return repl_fail(err, REPL_E_RETRY, "given up by the agent before it held");
         if (k->request.freeze && k->interrupted)
             return repl_fail(err, REPL_E_RETRY,
-                             "the filesystem of volume %s was thawed by somebody else in the "
-                             "middle of the freeze",
-                             k->request.volume);
+                             "a filesystem of %s was thawed by somebody else in the middle of the "
+                             "freeze",
+                             k->who);
         return REPL_SUCCESS;
     case HOLD_DEADLINE:
         return over_budget(k, held, err);
@@ -495,9 +495,9 @@ static repl_result hold_judge(const struct guard_keeper *k, bool held, struct re
         return not_frozen(k, err);
     case HOLD_NOT_SYNCED:
         return repl_fail(err, REPL_E_RETRY,
-                         "the filesystem of volume %s was not frozen: it had more to write back "
-                         "than it could in %u ms; if that goes on, set quiesce = window",
-                         k->request.volume, sync_limit_ms(k));
+                         "%s was not frozen: it had more to write back than it could in %u ms; if "
+                         "that goes on, set quiesce = window",
+                         k->who, sync_limit_ms(k));
     case HOLD_GOES_ON:
         break;
     }
@@ -510,8 +510,8 @@ static void hold_report(struct guard_keeper *k, bool held, repl_result result,
     bool intact = held && repl_ok(result);
     outcome_send(k, held ? REPL_GUARD_RELEASED : REPL_GUARD_FAILED, intact, err);
     if (!intact && (k->end != HOLD_ASKED || held))
-        repl_log(LOG_WARNING, "volume %s: %s%s (%.1f ms from the begin of the freeze to the thaw)",
-                 k->request.volume, err->text, k->end == HOLD_CLIENT_GONE ? ": thawed" : "",
+        repl_log(LOG_WARNING, "%s: %s%s (%.1f ms from the begin of the freeze to the thaw)", k->who,
+                 err->text, k->end == HOLD_CLIENT_GONE ? ": thawed" : "",
                  (double)(k->thawed_ns - k->begin_ns) / 1e6);
 }
 
@@ -557,16 +557,17 @@ repl_result guard_post_run(struct repl_guard_slot *slot, struct repl_error *err)
 /* An agent that was started again asks on another connection while the hold it has left behind
  * still ends. */
 static pthread_mutex_t turns_lock = PTHREAD_MUTEX_INITIALIZER;
-static char turns[REPL_GUARD_SLOTS][REPL_GUARD_VOLUME_SIZE]; /* by slot; empty: no hold is on */
+/* Of whom, by slot; empty: no hold is on. */
+static char turns[REPL_GUARD_SLOTS][sizeof((struct guard_keeper *)0)->who];
 
-static bool turn_take(unsigned slot, const char *volume)
+static bool turn_take(unsigned slot, const char *who)
 {
     bool taken = false;
     pthread_mutex_lock(&turns_lock);
     for (unsigned i = 0; i < REPL_GUARD_SLOTS && !taken; i++)
-        taken = i != slot && strcmp(turns[i], volume) == 0;
+        taken = i != slot && strcmp(turns[i], who) == 0;
     if (!taken)
-        repl_guard_text_set(turns[slot], sizeof turns[slot], volume);
+        repl_guard_text_set(turns[slot], sizeof turns[slot], who);
     pthread_mutex_unlock(&turns_lock);
     return !taken;
 }
@@ -580,7 +581,7 @@ static void turn_end(unsigned slot)
 
 static repl_result turn_await(struct guard_keeper *k, struct repl_error *err)
 {
-    while (!turn_take(k->slot_index, k->request.volume)) {
+    while (!turn_take(k->slot_index, k->who)) {
         k->deadline_ns = repl_now_mono_ns() + TURN_LOOK_NS;
         enum hold_end end = wait_once(k);
         if (end != HOLD_GOES_ON && end != HOLD_DEADLINE) {
@@ -607,18 +608,30 @@ static void post_run(struct guard_keeper *k)
 
 /* --- the hold -------------------------------------------------------------------------------- */
 
-static repl_result hold_prepare(struct guard_keeper *k, struct repl_error *err)
+static repl_result set_open(struct guard_keeper *k, struct repl_error *err)
 {
     const struct repl_guard_request *request = &k->request;
-    const struct guard *guard = k->guard;
-    if (request->freeze)
-        REPL_TRY(repl_freeze_set_open(request->device, guard->protects, guard->protect_count,
-                                      &k->set, err));
-    if (request->freeze)
+    dev_t devices[1 + REPL_GUARD_OTHERS_MAX] = {request->device};
+    for (uint32_t i = 0; i < request->other_count; i++)
+        devices[1 + i] = request->others[i];
+    return repl_freeze_set_open(devices, 1 + request->other_count, k->guard->protects,
+                                k->guard->protect_count, &k->set, err);
+}
+
+static repl_result hold_prepare(struct guard_keeper *k, struct repl_error *err)
+{
+    if (k->request.freeze) {
+        REPL_TRY(set_open(k, err));
         prepared_send(k);
+    }
     if (k->broken)
         return repl_fail(err, REPL_E_RETRY, "the agent closed its connection");
     return freezers_start(k, err);
+}
+
+static void who_set(struct guard_keeper *k, const char *kind, const char *name)
+{
+    snprintf(k->who, sizeof k->who, "%s %.*s", kind, (int)REPL_GUARD_VOLUME_SIZE - 1, name);
 }
 
 static void slot_fill(struct guard_keeper *k)
@@ -671,9 +684,10 @@ static void request_serve(struct guard_keeper *k)
     k->set.count = 0;
     k->freezer_count = 0;
     atomic_store(&k->given_up, false);
+    who_set(k, k->request.group ? "group" : "volume", k->request.volume);
     slot_fill(k);
     if (!repl_ok(turn_await(k, &err)) || !repl_ok(hold_prepare(k, &err))) {
-        repl_log(LOG_WARNING, "volume %s: %s", k->request.volume, err.text);
+        repl_log(LOG_WARNING, "%s: %s", k->who, err.text);
         outcome_send(k, REPL_GUARD_FAILED, false, &err);
     } else {
         hold_run(k);
@@ -764,8 +778,10 @@ repl_result guard_keeper_new(struct guard *guard, int connection, unsigned slot,
         k->frozen_fd = frozen_fd;
         atomic_store(&k->slot->connection, connection);
         /* of one volume one hold was on, so the turn is free */
-        if (connection < 0)
-            turn_take(slot, k->slot->volume);
+        if (connection < 0) {
+            who_set(k, "volume", k->slot->volume);
+            turn_take(slot, k->who);
+        }
         failed = thread_start(&k->thread, connection < 0 ? leftover_main : keeper_main, k);
         if (failed != 0)
             turn_end(slot);

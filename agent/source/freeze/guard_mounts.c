@@ -297,8 +297,8 @@ static repl_result set_add(struct repl_freeze_set *set, const struct mount_line 
     if (set->count == REPL_GUARD_MOUNTS_MAX) {
         close(fd);
         return repl_fail(err, REPL_E_REFUSED,
-                         "more than %u filesystems of the device are mounted: protect its "
-                         "partitions as volumes of one group",
+                         "more than %u filesystems would have to be frozen at once: set quiesce = "
+                         "window, or make smaller groups",
                          REPL_GUARD_MOUNTS_MAX);
     }
     struct repl_freeze_mount *mount = &set->mounts[set->count++];
@@ -308,31 +308,39 @@ static repl_result set_add(struct repl_freeze_set *set, const struct mount_line 
     return REPL_SUCCESS;
 }
 
-static bool line_is_wanted(const struct repl_freeze_set *set, const struct mount_line *line,
-                           dev_t device)
+static bool line_is_of(const struct mount_line *line, dev_t device)
 {
-    return !set_has(set, line->device) && stack_any(line->block, 0, is_device, &device);
+    return stack_any(line->block, 0, is_device, &device);
+}
+
+static repl_result unreachable(const struct mount_line *line, struct repl_error *err)
+{
+    return repl_fail(err, REPL_E_REFUSED,
+                     "the filesystem at %s cannot be reached, for something else is mounted over "
+                     "it: unmount that, or set quiesce = window for the volume",
+                     line->where);
 }
 
 /* A filesystem may be mounted in several places; one that can be opened will do. */
 static repl_result set_fill(const struct mount_table *table, dev_t device,
                             struct repl_freeze_set *set, struct repl_error *err)
 {
+    bool any = false;
     for (size_t i = 0; i < table->count; i++) {
         const struct mount_line *line = &table->lines[i];
-        int fd = line_is_wanted(set, line, device) ? line_open(table, line) : -1;
+        bool wanted = !set_has(set, line->device) && line_is_of(line, device);
+        int fd = wanted ? line_open(table, line) : -1;
         if (fd >= 0)
             REPL_TRY(set_add(set, line, fd, err));
     }
     for (size_t i = 0; i < table->count; i++) {
-        if (line_is_wanted(set, &table->lines[i], device))
-            return repl_fail(err, REPL_E_REFUSED,
-                             "the filesystem at %s cannot be reached, for something else is "
-                             "mounted over it: unmount that, or set quiesce = window for the "
-                             "volume",
-                             table->lines[i].where);
+        if (!line_is_of(&table->lines[i], device))
+            continue;
+        any = true;
+        if (!set_has(set, table->lines[i].device))
+            return unreachable(&table->lines[i], err);
     }
-    if (set->count == 0)
+    if (!any)
         return repl_fail(err, REPL_E_REFUSED,
                          "no filesystem of device %u:%u is mounted here, so there is nothing to "
                          "freeze: mount it, or set quiesce = window for the volume",
@@ -340,14 +348,16 @@ static repl_result set_fill(const struct mount_table *table, dev_t device,
     return REPL_SUCCESS;
 }
 
-repl_result repl_freeze_set_open(dev_t device, const struct repl_freeze_protected *protects,
-                                 size_t protect_count, struct repl_freeze_set *out,
-                                 struct repl_error *err)
+repl_result repl_freeze_set_open(const dev_t *devices, size_t device_count,
+                                 const struct repl_freeze_protected *protects, size_t protect_count,
+                                 struct repl_freeze_set *out, struct repl_error *err)
 {
     struct mount_table table;
     out->count = 0;
     REPL_TRY(table_read(&table, err));
-    repl_result result = set_fill(&table, device, out, err);
+    repl_result result = REPL_SUCCESS;
+    for (size_t i = 0; repl_ok(result) && i < device_count; i++)
+        result = set_fill(&table, devices[i], out, err);
     if (repl_ok(result))
         result = set_check(&table, out, protects, protect_count, err);
     table_free(&table);

@@ -1,5 +1,5 @@
 /*
- * Which filesystems a protected block device carries, and which must never be
+ * Which filesystems protected block devices carry, and which must never be
  * frozen because what would thaw them depends on them.
  */
 #ifndef REPL_AGENT_GUARD_MOUNTS_H
@@ -29,12 +29,13 @@ struct repl_freeze_protected {
     const char *what;
 };
 
-/* Opens each filesystem mounted from the device, from a partition of it or from what lies on it
- * (device-mapper, md). REPL_E_REFUSED if there is none, or if one holds something protected, be it
- * below loop devices; the text says what to do instead. */
-REPL_RESULT repl_freeze_set_open(dev_t device, const struct repl_freeze_protected *protects,
-                                 size_t protect_count, struct repl_freeze_set *out,
-                                 struct repl_error *err);
+/* Opens each filesystem mounted from one of the devices, from a partition of it or from what lies
+ * on it (device-mapper, md); one that several of them lead to once. REPL_E_REFUSED if a device has
+ * none, or if one holds something protected, be it below loop devices; the text says what to do
+ * instead. */
+REPL_RESULT repl_freeze_set_open(const dev_t *devices, size_t device_count,
+                                 const struct repl_freeze_protected *protects, size_t protect_count,
+                                 struct repl_freeze_set *out, struct repl_error *err);
 void repl_freeze_set_close(struct repl_freeze_set *set);
 
 /* Opens the filesystem with that device number for a thaw; -1: it is not mounted here. */

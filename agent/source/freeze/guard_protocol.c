@@ -58,12 +58,23 @@ static repl_result malformed(const char *what, struct repl_error *err)
                      what);
 }
 
+static bool others_valid(const struct repl_guard_request *request)
+{
+    if (request->other_count > (request->group ? REPL_GUARD_OTHERS_MAX : 0))
+        return false;
+    for (uint32_t i = 0; i < REPL_GUARD_OTHERS_MAX; i++) {
+        if ((request->others[i] != 0) != (i < request->other_count))
+            return false;
+    }
+    return true;
+}
+
 static repl_result request_check(const struct repl_guard_request *request, struct repl_error *err)
 {
     uint32_t budget_max = request->freeze ? REPL_GUARD_BUDGET_MAX_MS : REPL_GUARD_LONGEST_MS;
-    if (request->device == 0)
+    if (request->device == 0 || !others_valid(request))
         return malformed("device", err);
-    if (request->freeze > 1 || request->reserved != 0)
+    if (request->freeze > 1 || request->group > request->freeze || request->reserved != 0)
         return malformed("flag", err);
     if (request->budget_ms < REPL_GUARD_BUDGET_MIN_MS || request->budget_ms > budget_max)
         return malformed("budget", err);
@@ -75,6 +86,8 @@ static repl_result request_check(const struct repl_guard_request *request, struc
         return malformed("volume name", err);
     if (!text_valid(request->pre_command, sizeof request->pre_command) ||
         !text_valid(request->post_command, sizeof request->post_command))
+        return malformed("command", err);
+    if (request->group && (request->pre_command[0] != '\0' || request->post_command[0] != '\0'))
         return malformed("command", err);
     return REPL_SUCCESS;
 }

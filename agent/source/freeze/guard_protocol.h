@@ -36,12 +36,14 @@
 #include "repl/error.h"
 
 #define REPL_GUARD_MAGIC   0x67706572u /* "repg" */
-#define REPL_GUARD_VERSION 1u
+#define REPL_GUARD_VERSION 2u
 
 #define REPL_GUARD_COMMAND_SIZE 1024u
 #define REPL_GUARD_VOLUME_SIZE  72u
-/* Filesystems of one hold: the partitions of a disk. */
-#define REPL_GUARD_MOUNTS_MAX 16u
+/* Filesystems of one hold: the partitions of a disk, or what a group lies on. */
+#define REPL_GUARD_MOUNTS_MAX 64u
+/* Devices of a group besides the first. */
+#define REPL_GUARD_OTHERS_MAX 63u
 
 #define REPL_GUARD_BUDGET_MIN_MS  50u
 #define REPL_GUARD_BUDGET_MAX_MS  10000u   /* of a freeze */
@@ -75,7 +77,10 @@ struct repl_guard_request {
     uint32_t budget_ms;
     uint32_t command_timeout_ms;
     uint32_t freeze; /* 0: only the commands; 1 */
+    uint32_t group;  /* 1: volume names a group; it is frozen, and has no commands */
+    uint32_t other_count;
     uint32_t reserved;
+    uint64_t others[REPL_GUARD_OTHERS_MAX]; /* devices of a group that are frozen with the first */
     char volume[REPL_GUARD_VOLUME_SIZE];
     char pre_command[REPL_GUARD_COMMAND_SIZE]; /* empty: none */
     char post_command[REPL_GUARD_COMMAND_SIZE];
@@ -122,7 +127,7 @@ union repl_guard_packet {
 };
 
 _Static_assert(sizeof(struct repl_guard_end) == 8, "no padding");
-_Static_assert(sizeof(struct repl_guard_request) == 32 + 72 + 2048, "no padding");
+_Static_assert(sizeof(struct repl_guard_request) == 40 + 504 + 72 + 2048, "no padding");
 _Static_assert(sizeof(struct repl_guard_prepared) == 24, "no padding");
 _Static_assert(sizeof(struct repl_guard_held) == 24, "no padding");
 _Static_assert(sizeof(struct repl_guard_outcome) == 24 + REPL_ERROR_TEXT_SIZE, "no padding");

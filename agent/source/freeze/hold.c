@@ -351,14 +351,19 @@ static repl_result request_fill(struct repl_hold *h, const struct repl_hold_opti
     if (!repl_guard_text_set(request->volume, sizeof request->volume, options->volume) ||
         !repl_guard_text_set(request->pre_command, sizeof request->pre_command, pre) ||
         !repl_guard_text_set(request->post_command, sizeof request->post_command, post) ||
-        options->budget_ms < 0 || options->budget_ms > REPL_GUARD_LONGEST_MS ||
-        options->command_timeout_ms < 0 || options->command_timeout_ms > REPL_GUARD_LONGEST_MS)
-        return repl_fail(err, REPL_E_USAGE, "volume %s: a command or a time is too long",
-                         options->volume);
+        options->other_count > REPL_GUARD_OTHERS_MAX || options->budget_ms < 0 ||
+        options->budget_ms > REPL_GUARD_LONGEST_MS || options->command_timeout_ms < 0 ||
+        options->command_timeout_ms > REPL_GUARD_LONGEST_MS)
+        return repl_fail(err, REPL_E_USAGE,
+                         "%s: a command, a time or a list of devices is too long", options->volume);
     request->device = options->device;
     request->budget_ms = (uint32_t)options->budget_ms;
     request->command_timeout_ms = (uint32_t)options->command_timeout_ms;
     request->freeze = options->freeze;
+    request->group = options->group;
+    request->other_count = (uint32_t)options->other_count;
+    for (size_t i = 0; i < options->other_count; i++)
+        request->others[i] = options->others[i];
     h->freeze = options->freeze;
     return repl_guard_packet_check(&h->request, sizeof *request, true, err);
 }

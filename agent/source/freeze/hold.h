@@ -52,7 +52,12 @@ typedef void repl_hold_fn(void *context, const struct repl_hold_event *event);
 
 struct repl_hold_options {
     dev_t device; /* the protected block device */
+    /* Of a group, which is frozen and has no commands: further devices, none of them twice, at most
+     * REPL_GUARD_OTHERS_MAX. */
+    const dev_t *others;
+    size_t other_count;
     const char *volume;
+    bool group;        /* volume names one */
     bool freeze;       /* else the commands alone */
     int64_t budget_ms; /* of the freeze, 50 ms to 10 s; without one from HELD to end, to 1 h */
     const char *pre_command;  /* NULL: none */

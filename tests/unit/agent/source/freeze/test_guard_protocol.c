@@ -132,6 +132,42 @@ static void test_request(void **state)
     assert_int_equal(code_of(&packet), REPL_E_CORRUPT);
 }
 
+static union repl_guard_packet good_group(void)
+{
+    union repl_guard_packet packet = good(REPL_GUARD_REQUEST);
+    memset(packet.request.pre_command, 0, sizeof packet.request.pre_command);
+    packet.request.group = 1;
+    packet.request.other_count = REPL_GUARD_OTHERS_MAX;
+    for (unsigned i = 0; i < REPL_GUARD_OTHERS_MAX; i++)
+        packet.request.others[i] = 0x801 + i;
+    return packet;
+}
+
+#define BAD_GROUP(change)                                                                          \
+    do {                                                                                           \
+        union repl_guard_packet packet = good_group();                                             \
+        change;                                                                                    \
+        assert_int_equal(code_of(&packet), REPL_E_CORRUPT);                                        \
+    } while (0)
+
+static void test_group(void **state)
+{
+    (void)state;
+    union repl_guard_packet group = good_group();
+    assert_int_equal(code_of(&group), REPL_OK);
+    group.request.other_count = 0; /* all of it lies on one device */
+    memset(group.request.others, 0, sizeof group.request.others);
+    assert_int_equal(code_of(&group), REPL_OK);
+    BAD_GROUP(packet.request.group = 0);
+    BAD_GROUP(packet.request.group = 2);
+    BAD_GROUP(packet.request.freeze = 0);
+    BAD_GROUP(packet.request.other_count++);
+    BAD_GROUP(packet.request.other_count--);
+    BAD_GROUP(packet.request.others[3] = 0);
+    BAD_GROUP(strcpy(packet.request.pre_command, "true"));
+    BAD_GROUP(strcpy(packet.request.post_command, "true"));
+}
+
 static void test_answers(void **state)
 {
     (void)state;
@@ -170,8 +206,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),    cmocka_unit_test(test_envelope),
-        cmocka_unit_test(test_request), cmocka_unit_test(test_answers),
-        cmocka_unit_test(test_text),
+        cmocka_unit_test(test_request), cmocka_unit_test(test_group),
+        cmocka_unit_test(test_answers), cmocka_unit_test(test_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
