@@ -186,12 +186,6 @@ static repl_result check_volume_kind(const struct config_parser *parser)
                          : volume->path != NULL ? "a path"
                                                 : "an exclude",
                          tree ? "tree" : "block", tree ? "block" : "tree");
-    if (tree && volume->group != NULL)
-        return repl_fail(
-            parser->err, REPL_E_USAGE,
-            "%s:%u: [volume %s] is of kind tree, which is not cut together with others "
-            "yet: remove group",
-            parser->path, parser->section_line, volume->name);
     return REPL_SUCCESS;
 }
 

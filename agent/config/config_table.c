@@ -159,8 +159,10 @@ const struct repl_config_option repl_config_options[] = {
      "group, and has failed."},
     {REPL_CONFIG_VOLUME, "group", REPL_ROLE_AGENT, REPL_CONFIG_NAME, IN_VOLUME(group),
      "", 1, REPL_VOLUME_NAME_MAX,
-     "Volumes with the same group are cut at one common point, as often as the least rpo among them "
-     "asks for. They must have the same quiesce."},
+     "Volumes with the same group, block devices and trees alike, are cut at one common point, as "
+     "often as the least rpo among them asks for. They must have the same quiesce; with \"freeze\" "
+     "the filesystems of all are frozen at one moment, for as long as the least freeze_budget among "
+     "them allows."},
     {REPL_CONFIG_VOLUME, "replica", REPL_ROLE_SITE, REPL_CONFIG_REPLICA, IN_VOLUME(replica),
      "image", 1, PATH_SIZE_MAX,
      "The live copy: \"image\" for a file below the store, \"none\" for history alone, or the path "

@@ -161,7 +161,7 @@ static repl_result group_find(struct source *s, const char *name, struct repl_so
                              "quiesce",
                              s->config->path, name);
     }
-    REPL_TRY(repl_source_group_new(s->loop, name, members, out, err));
+    REPL_TRY(repl_source_group_new(s->loop, name, s->config->guard, members, out, err));
     s->groups[s->group_count++] = *out;
     return REPL_SUCCESS;
 }

@@ -7,7 +7,7 @@
 #include "control/control.h"
 #include "source/source_volume_internal.h"
 
-enum place { AWAY, AT_OPEN, AT_CLOSE, AT_COMMIT };
+enum place { AWAY, AT_QUIESCE, AT_OPEN, AT_CLOSE, AT_COMMIT };
 
 struct member {
     struct repl_source_volume *volume;
@@ -21,6 +21,11 @@ struct repl_source_group {
     const char *name;
     struct member *members;
     size_t count, capacity;
+    struct repl_source_hold *hold;
+    bool looking_through;     /* all are at the open, and trees are busy with it */
+    bool comparing;           /* all are at the close, the counters are read, and trees are busy */
+    int64_t begin_ns, end_ns; /* of the round under way */
+    struct repl_write_counters counters[REPL_SOURCE_GROUP_MAX]; /* at its end */
     bool spoilt; /* the round under way will be no point of the group */
     bool looking, look_again;
     bool patient; /* the timer is armed */
@@ -35,7 +40,7 @@ static const char *obstacle_of(const struct member *member)
     const struct repl_source_volume *v = member->volume;
     if (v->phase != VOLUME_RUNNING)
         return "does not run";
-    if (v->tracker == NULL)
+    if (v->tree != NULL ? !repl_tree_is_watched(v->tree) : v->tracker == NULL)
         return "is not tracked";
     if (v->pipeline.comparing)
         return "is being compared";
@@ -71,6 +76,30 @@ static bool all_at(const struct repl_source_group *group, enum place place)
     return true;
 }
 
+/* Each at the open, or about to be quiesced. */
+static bool all_between_rounds(const struct repl_source_group *group)
+{
+    for (size_t i = 0; i < group->count; i++) {
+        if (group->members[i].place != AT_OPEN && group->members[i].place != AT_QUIESCE)
+            return false;
+    }
+    return true;
+}
+
+static bool is_busy(const struct member *member)
+{
+    return member->volume->tree != NULL && volume_tree_is_busy(member->volume);
+}
+
+static bool any_busy(const struct repl_source_group *group)
+{
+    for (size_t i = 0; i < group->count; i++) {
+        if (is_busy(&group->members[i]))
+            return true;
+    }
+    return false;
+}
+
 static struct member *member_of(struct repl_source_group *group,
                                 const struct repl_source_volume *volume)
 {
@@ -100,20 +129,62 @@ static void patience_end(struct repl_source_group *group)
 
 static void alone(struct member *member)
 {
+    enum place place = member->place;
     member->place = AWAY;
     member->in_round = false;
-    volume_round_open(member->volume);
+    if (place == AT_QUIESCE)
+        volume_quiesce(member->volume);
+    else
+        volume_round_open(member->volume);
 }
 
-static void open_each_alone(struct repl_source_group *group)
+static void each_alone(struct repl_source_group *group)
 {
     patience_end(group);
+    group->looking_through = false;
     for (size_t i = 0; i < group->count; i++) {
-        if (group->members[i].place == AT_OPEN && volume_is_up(group->members[i].volume)) {
-            alone(&group->members[i]);
-            volume_pump(group->members[i].volume);
-        }
+        struct member *member = &group->members[i];
+        bool waits = member->place == AT_OPEN || member->place == AT_QUIESCE;
+        if (!waits || !volume_is_up(member->volume))
+            continue;
+        alone(member);
+        volume_pump(member->volume);
     }
+}
+
+static void quiesce_all(struct repl_source_group *group)
+{
+    struct repl_source_volume *volumes[REPL_SOURCE_GROUP_MAX];
+    patience_end(group);
+    for (size_t i = 0; i < group->count; i++) {
+        group->members[i].place = AWAY;
+        volumes[i] = group->members[i].volume;
+    }
+    repl_source_hold_begin(group->hold, volumes, group->count);
+}
+
+/* Those that would be quiesced open a round with the others. */
+static void quiesce_later(struct repl_source_group *group)
+{
+    for (size_t i = 0; i < group->count; i++) {
+        struct member *member = &group->members[i];
+        if (member->place != AT_QUIESCE)
+            continue;
+        member->place = AWAY;
+        repl_pipeline_quiesce_later(&member->volume->pipeline);
+        volume_pump(member->volume);
+    }
+}
+
+static void look_through_all(struct repl_source_group *group)
+{
+    group->looking_through = true;
+    group->begin_ns = repl_now_wall_ns();
+    for (size_t i = 0; i < group->count; i++) {
+        if (group->members[i].volume->tree != NULL)
+            volume_tree_look(group->members[i].volume);
+    }
+    group->look_again = true;
 }
 
 /* All counters, then the marks of all. */
@@ -123,11 +194,11 @@ static void open_all(struct repl_source_group *group)
     struct repl_error err;
     bool unchanged = true;
     patience_end(group);
-    int64_t now_ns = repl_now_wall_ns();
+    group->looking_through = false;
     for (size_t i = 0; i < group->count; i++) {
         if (!repl_ok(volume_counters_begin(group->members[i].volume, &counters[i], &err))) {
             volume_fail(group->members[i].volume, &err);
-            open_each_alone(group);
+            each_alone(group);
             return;
         }
     }
@@ -136,40 +207,61 @@ static void open_all(struct repl_source_group *group)
         volume_marks_take(v);
         unchanged = unchanged && repl_pipeline_is_unchanged(&v->pipeline, &counters[i]);
     }
-    group->spoilt = false;
+    group->spoilt = group->comparing = false;
     for (size_t i = 0; i < group->count; i++) {
         struct member *member = &group->members[i];
         member->place = AWAY;
         member->in_round = !unchanged;
-        repl_pipeline_opened(&member->volume->pipeline, now_ns, &counters[i], !unchanged);
+        repl_pipeline_opened(&member->volume->pipeline, group->begin_ns, &counters[i], !unchanged);
     }
     for (size_t i = 0; i < group->count; i++)
         volume_pump(group->members[i].volume);
 }
 
-static void close_all(struct repl_source_group *group)
+/* All is read: first the counters, then what was heard of the trees, if it still matters. */
+static void compare_all(struct repl_source_group *group)
 {
-    struct repl_write_counters counters[REPL_SOURCE_GROUP_MAX];
     struct repl_error err;
-    struct repl_epoch_group together = {.whole = true, .small = true};
+    bool whole = true;
     patience_end(group);
+    group->comparing = group->look_again = true;
     for (size_t i = 0; i < group->count; i++) {
         struct repl_source_volume *v = group->members[i].volume;
-        if (!repl_ok(volume_counters_end(v, &counters[i], &err))) {
+        if (!repl_ok(volume_counters_end(v, &group->counters[i], &err))) {
             volume_fail(v, &err);
             group->spoilt = true;
             return;
         }
-        together.whole = together.whole && repl_pipeline_is_whole(&v->pipeline, &counters[i]);
-        together.small = together.small && v->pipeline.small;
+        whole = whole && repl_pipeline_is_whole(&v->pipeline, &group->counters[i]);
     }
-    int64_t now_ns = repl_now_wall_ns();
-    for (size_t i = 0; i < group->count; i++)
-        together.give_up = together.give_up ||
-                           repl_epoch_gives_up(&group->members[i].volume->pipeline.epoch, now_ns);
+    group->end_ns = repl_now_wall_ns();
+    for (size_t i = 0; whole && i < group->count; i++) {
+        if (group->members[i].volume->tree != NULL)
+            volume_tree_compare(group->members[i].volume);
+    }
+}
+
+static void close_all(struct repl_source_group *group)
+{
+    struct repl_epoch_group together = {.whole = true, .small = true};
+    struct repl_error err;
+    group->comparing = false;
     for (size_t i = 0; i < group->count; i++) {
-        group->members[i].place = AWAY;
-        repl_pipeline_closed(&group->members[i].volume->pipeline, now_ns, &counters[i], &together);
+        struct repl_source_volume *v = group->members[i].volume;
+        struct repl_write_counters *counters = &group->counters[i];
+        if (v->tree != NULL) /* by now it is known */
+            repl_ignore(volume_counters_end(v, counters, &err));
+        together.whole = together.whole && repl_pipeline_is_whole(&v->pipeline, counters);
+        together.small = together.small && v->pipeline.small;
+        together.give_up =
+            together.give_up || repl_epoch_gives_up(&v->pipeline.epoch, group->end_ns);
+    }
+    for (size_t i = 0; i < group->count; i++) {
+        struct member *member = &group->members[i];
+        member->place = AWAY;
+        member->in_round = together.whole;
+        repl_pipeline_closed(&member->volume->pipeline, group->end_ns, &group->counters[i],
+                             &together);
     }
     for (size_t i = 0; i < group->count; i++)
         volume_pump(group->members[i].volume);
@@ -222,10 +314,12 @@ static void release(struct member *member)
 
 static void round_spoil(struct repl_source_group *group)
 {
+    group->comparing = false;
     for (size_t i = 0; i < group->count; i++) {
         struct member *member = &group->members[i];
         bool proving = member->volume->pipeline.round.phase == REPL_ROUND_PROVING;
-        if (member->in_round && (member->place != AWAY || proving || is_lost(member)))
+        bool waits = member->place != AWAY && !is_busy(member);
+        if (member->in_round && (waits || proving || is_lost(member)))
             release(member);
     }
 }
@@ -238,10 +332,26 @@ static void round_follow(struct repl_source_group *group)
         group->spoilt |= group->members[i].in_round && is_lost(&group->members[i]);
     if (group->spoilt)
         round_spoil(group);
-    else if (all_at(group, AT_CLOSE))
+    else if (!group->comparing && all_at(group, AT_CLOSE))
+        compare_all(group);
+    else if (group->comparing && !any_busy(group))
         close_all(group);
     else if (all_at(group, AT_COMMIT))
         commit_all(group);
+}
+
+static void between_rounds_follow(struct repl_source_group *group)
+{
+    if (!all_able(group))
+        each_alone(group);
+    else if (all_at(group, AT_OPEN) && !group->looking_through)
+        look_through_all(group);
+    else if (all_at(group, AT_OPEN) && !any_busy(group))
+        open_all(group);
+    else if (all_at(group, AT_QUIESCE))
+        quiesce_all(group);
+    else if (all_between_rounds(group) && !group->looking_through)
+        quiesce_later(group);
 }
 
 void repl_source_group_look(struct repl_source_group *group)
@@ -258,10 +368,8 @@ void repl_source_group_look(struct repl_source_group *group)
         }
         if (any_in_round(group))
             round_follow(group);
-        else if (!all_able(group))
-            open_each_alone(group);
-        else if (all_at(group, AT_OPEN))
-            open_all(group);
+        else
+            between_rounds_follow(group);
     }
     group->looking = false;
 }
@@ -275,10 +383,13 @@ static void patience_begin(struct repl_source_group *group, const struct repl_so
     group->patient = true;
 }
 
-void repl_source_group_open(struct repl_source_group *group, struct repl_source_volume *volume)
+/* To where the next round is about to begin. */
+static void come(struct repl_source_group *group, struct repl_source_volume *volume,
+                 enum place place)
 {
     struct member *member = member_of(group, volume);
     member->left_out = false;
+    member->place = place;
     if (member->in_round) { /* it was torn: so were the others' */
         group->spoilt = true;
         member->in_round = false;
@@ -287,7 +398,6 @@ void repl_source_group_open(struct repl_source_group *group, struct repl_source_
         alone(member);
         return;
     }
-    member->place = AT_OPEN;
     patience_begin(group, volume);
     for (size_t i = 0; i < group->count; i++) {
         struct repl_source_volume *other = group->members[i].volume;
@@ -296,6 +406,16 @@ void repl_source_group_open(struct repl_source_group *group, struct repl_source_
             volume_wake(other);
         }
     }
+}
+
+void repl_source_group_quiesce(struct repl_source_group *group, struct repl_source_volume *volume)
+{
+    come(group, volume, AT_QUIESCE);
+}
+
+void repl_source_group_open(struct repl_source_group *group, struct repl_source_volume *volume)
+{
+    come(group, volume, AT_OPEN);
 }
 
 static bool waits(struct repl_source_group *group, struct repl_source_volume *volume,
@@ -327,16 +447,17 @@ static void patience_over(struct repl_timer *timer)
     group->patient = false;
     group->spoilt = true; /* a round under way: one of them does not come to its end */
     for (size_t i = 0; i < group->count; i++)
-        group->members[i].left_out = group->members[i].place == AWAY;
+        group->members[i].left_out = group->members[i].place == AWAY || is_busy(&group->members[i]);
     repl_source_group_look(group);
     if (!any_in_round(group))
-        open_each_alone(group);
+        each_alone(group);
 }
 
 /* --- a life ---------------------------------------------------------------------------------- */
 
-repl_result repl_source_group_new(struct repl_loop *loop, const char *name, size_t member_count,
-                                  struct repl_source_group **out, struct repl_error *err)
+repl_result repl_source_group_new(struct repl_loop *loop, const char *name, const char *guard,
+                                  size_t member_count, struct repl_source_group **out,
+                                  struct repl_error *err)
 {
     if (member_count > REPL_SOURCE_GROUP_MAX)
         return repl_fail(err, REPL_E_USAGE,
@@ -346,9 +467,13 @@ repl_result repl_source_group_new(struct repl_loop *loop, const char *name, size
     if (group == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a group");
     group->members = calloc(member_count, sizeof *group->members);
-    if (group->members == NULL) {
+    repl_result result = group->members == NULL
+                             ? repl_fail(err, REPL_E_NOMEM, "out of memory for a group")
+                             : repl_source_hold_new(loop, guard, name, &group->hold, err);
+    if (!repl_ok(result)) {
+        free(group->members);
         free(group);
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for a group");
+        return result;
     }
     group->loop = loop;
     group->name = name;
@@ -363,6 +488,7 @@ void repl_source_group_free(struct repl_source_group *group)
     if (group == NULL)
         return;
     patience_end(group);
+    repl_source_hold_free(group->hold);
     free(group->members);
     free(group);
 }

@@ -17,7 +17,6 @@
 #include "base/limits.h"
 #include "block/sysfs.h"
 #include "control/control.h"
-#include "source/freeze/guard_protocol.h"
 #include "source/source_volume_internal.h"
 
 /* Frames on their way to the spool's disk, each a copy of up to 1 MiB: with more, reading waits. */
@@ -257,6 +256,10 @@ repl_result volume_counters_begin(struct repl_source_volume *v, struct repl_writ
                                   struct repl_error *err)
 {
     *out = (struct repl_write_counters){0};
+    if (v->tree != NULL) {
+        *out = volume_tree_counters(v);
+        return REPL_SUCCESS;
+    }
     REPL_TRY(repl_device_counters(&v->device, out, err));
     return order_read(v, out, err);
 }
@@ -265,6 +268,10 @@ repl_result volume_counters_end(struct repl_source_volume *v, struct repl_write_
                                 struct repl_error *err)
 {
     *out = (struct repl_write_counters){0};
+    if (v->tree != NULL) {
+        *out = volume_tree_counters(v);
+        return REPL_SUCCESS;
+    }
     REPL_TRY(order_read(v, out, err));
     /* what is read without a tracker hangs on these alone */
     return v->tracker == NULL ? repl_device_counters(&v->device, out, err) : REPL_SUCCESS;
@@ -320,53 +327,6 @@ void volume_round_close(struct repl_source_volume *v)
     else
         repl_timer_arm(v->options.loop, &v->counters_timer,
                        repl_now_mono_ns() + COUNTERS_SETTLE_NS);
-}
-
-/* --- quiescing ------------------------------------------------------------------------------- */
-
-static void hold_followed(void *context, const struct repl_hold_event *event)
-{
-    struct repl_source_volume *v = context;
-    struct repl_pipeline *p = &v->pipeline;
-    int64_t now_ns = repl_now_wall_ns();
-    v->holding = event->kind == REPL_HOLD_HELD;
-    if (!volume_is_up(v)) {
-        volume_close_if_drained(v);
-        return;
-    }
-    if (event->kind == REPL_HOLD_HELD)
-        repl_pipeline_quiesced(p, REPL_SUCCESS, NULL, now_ns);
-    else if (event->kind == REPL_HOLD_FAILED)
-        repl_pipeline_quiesced(p, (repl_result){event->error.code}, &event->error, now_ns);
-    else
-        repl_pipeline_resumed(p, event->intact, now_ns);
-    if (event->kind != REPL_HOLD_HELD && event->stall_ns > v->stall_max_ns)
-        v->stall_max_ns = event->stall_ns;
-    volume_pump(v);
-}
-
-void volume_quiesce(struct repl_source_volume *v)
-{
-    const struct repl_config_volume *config = v->options.volume;
-    bool freeze = config->quiesce != REPL_QUIESCE_COMMAND;
-    int64_t interval_ms = v->pipeline.options.interval_ns / 1000000;
-    int64_t window_ms = interval_ms < REPL_GUARD_LONGEST_MS ? interval_ms : REPL_GUARD_LONGEST_MS;
-    v->holding = true;
-    repl_hold_begin(v->hold,
-                    &(struct repl_hold_options){
-                        .device = v->tree != NULL ? repl_tree_device(v->tree) : v->device.number,
-                        .volume = config->name,
-                        .freeze = freeze,
-                        .budget_ms = freeze ? config->freeze_budget_ms : window_ms,
-                        .pre_command = config->pre_command,
-                        .post_command = config->post_command,
-                        .command_timeout_ms = config->command_timeout_ms,
-                    });
-}
-
-void volume_resume(struct repl_source_volume *v)
-{
-    repl_hold_end(v->hold);
 }
 
 /* --- the tracker ----------------------------------------------------------------------------- */
@@ -465,9 +425,7 @@ repl_result volume_rounds_new(struct repl_source_volume *v, struct repl_error *e
     if (v->batches == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a volume");
     REPL_TRY(repl_syncer_new(v->options.loop, cache_synced, v, &v->syncer, err));
-    if (v->options.volume->quiesce != REPL_QUIESCE_WINDOW)
-        REPL_TRY(repl_hold_new(v->options.loop, v->options.config->guard, hold_followed, v,
-                               &v->hold, err));
+    REPL_TRY(volume_hold_new(v, err));
     for (unsigned i = 0; i < REPL_SOURCE_BATCHES; i++) {
         v->batches[i].volume = v;
         REPL_TRY(repl_batch_init(&v->batches[i].batch, err));
@@ -490,8 +448,7 @@ void volume_rounds_cancel(struct repl_source_volume *v)
     repl_timer_cancel(&v->audit_timer);
     repl_syncer_cancel(v->syncer);
     v->syncing = false;
-    if (v->holding)
-        repl_hold_end(v->hold);
+    volume_resume(v);
     for (unsigned i = 0; i < REPL_SOURCE_BATCHES; i++) {
         struct volume_batch *b = &v->batches[i];
         bool waits = b->state == BATCH_READING && b->reads_done == b->reads_begun;
@@ -506,5 +463,5 @@ bool volume_rounds_idle(const struct repl_source_volume *v)
         if (v->batches[i].state != BATCH_IDLE)
             return false;
     }
-    return !v->holding;
+    return !v->holding && v->held_by == NULL;
 }

@@ -159,7 +159,7 @@ static bool job_over(struct repl_source_volume *v)
     return true;
 }
 
-static struct repl_write_counters counters_now(const struct repl_source_volume *v)
+struct repl_write_counters volume_tree_counters(const struct repl_source_volume *v)
 {
     return (struct repl_write_counters){.sectors_written = v->tree_changes,
                                         .marks = v->tree_changes};
@@ -214,6 +214,12 @@ static repl_result found_take(struct repl_source_volume *v, struct repl_error *e
     return REPL_SUCCESS;
 }
 
+static void opened_alone(struct repl_source_volume *v)
+{
+    const struct repl_write_counters counters = volume_tree_counters(v);
+    repl_pipeline_opened(&v->pipeline, v->tree_begin_ns, &counters, false);
+}
+
 void volume_tree_follow(struct repl_source_volume *v)
 {
     struct repl_error err;
@@ -224,8 +230,8 @@ void volume_tree_follow(struct repl_source_volume *v)
         volume_fail(v, &err);
         return;
     }
-    const struct repl_write_counters counters = counters_now(v);
-    repl_pipeline_opened(&v->pipeline, v->tree_begin_ns, &counters, false);
+    if (v->tree_alone)
+        opened_alone(v);
 }
 
 static void gather_work(struct repl_job *job)
@@ -255,28 +261,25 @@ static void job_start(struct repl_source_volume *v, repl_job_fn *work, repl_job_
  * while writers wait for the end of the round. */
 static bool audit_if_due(struct repl_source_volume *v)
 {
-    bool due = !v->holding && repl_now_mono_ns() - v->tree_scan_ns >= REPL_TREE_AUDIT_NS;
+    bool held = v->pipeline.hold != REPL_HOLD_NONE;
+    bool due = !held && repl_now_mono_ns() - v->tree_scan_ns >= REPL_TREE_AUDIT_NS;
     if (due)
         repl_tree_audit(v->tree);
     return due;
 }
 
-void volume_tree_round_open(struct repl_source_volume *v)
+void volume_tree_look(struct repl_source_volume *v)
 {
-    if (v->tree_out || v->tree_gathered)
-        return; /* and what that finds opens the round */
     struct repl_error err;
+    v->tree_alone = false;
     v->tree_begin_ns = repl_now_wall_ns();
     if (!repl_ok(hear(v, &err))) {
         volume_fail(v, &err);
         return;
     }
     bool unsure = repl_tree_is_unsure(v->tree), audit = audit_if_due(v);
-    if (!audit && repl_tree_is_idle(v->tree) && !repl_pipeline_is_full(&v->pipeline)) {
-        const struct repl_write_counters counters = counters_now(v);
-        repl_pipeline_opened(&v->pipeline, v->tree_begin_ns, &counters, false);
+    if (!audit && repl_tree_is_idle(v->tree) && !repl_pipeline_is_full(&v->pipeline))
         return;
-    }
     if (unsure && repl_tree_is_watched(v->tree))
         repl_pipeline_unsure(&v->pipeline,
                              "changes may not have been heard of: all names are looked at",
@@ -285,6 +288,20 @@ void volume_tree_round_open(struct repl_source_volume *v)
         v->tree_scan_ns = repl_now_mono_ns();
     repl_tree_gather_begin(v->tree, repl_pipeline_is_full(&v->pipeline));
     job_start(v, gather_work, gather_done);
+}
+
+bool volume_tree_is_busy(const struct repl_source_volume *v)
+{
+    return v->tree_out || v->tree_gathered;
+}
+
+void volume_tree_round_open(struct repl_source_volume *v)
+{
+    if (!volume_tree_is_busy(v))
+        volume_tree_look(v);
+    v->tree_alone = true;
+    if (volume_is_up(v) && !volume_tree_is_busy(v))
+        opened_alone(v); /* else what it finds opens the round */
 }
 
 static void same_work(struct repl_job *job)
@@ -300,12 +317,14 @@ static void same_done(struct repl_job *job)
     if (!job_over(v))
         return;
     v->tree_changes += !v->tree_same;
-    const struct repl_write_counters counters = counters_now(v);
-    repl_pipeline_closed(&v->pipeline, repl_now_wall_ns(), &counters, NULL);
+    if (v->tree_alone) {
+        const struct repl_write_counters counters = volume_tree_counters(v);
+        repl_pipeline_closed(&v->pipeline, repl_now_wall_ns(), &counters, NULL);
+    }
     volume_pump(v);
 }
 
-void volume_tree_round_close(struct repl_source_volume *v)
+void volume_tree_compare(struct repl_source_volume *v)
 {
     struct repl_error err;
     if (!repl_ok(hear(v, &err))) {
@@ -314,6 +333,12 @@ void volume_tree_round_close(struct repl_source_volume *v)
     }
     v->tree_comparing = true;
     job_start(v, same_work, same_done);
+}
+
+void volume_tree_round_close(struct repl_source_volume *v)
+{
+    v->tree_alone = true;
+    volume_tree_compare(v);
 }
 
 /* --- batches --------------------------------------------------------------------------------- */

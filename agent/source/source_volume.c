@@ -274,7 +274,10 @@ static void action_perform(struct repl_source_volume *v, const struct repl_pipel
         volume_sync(v);
         break;
     case REPL_PIPELINE_QUIESCE:
-        volume_quiesce(v);
+        if (v->options.group != NULL)
+            repl_source_group_quiesce(v->options.group, v);
+        else
+            volume_quiesce(v);
         break;
     case REPL_PIPELINE_OPEN:
         if (v->options.group != NULL)

@@ -1,8 +1,9 @@
 /*
- * One protected volume: what its three files share.
+ * One protected volume: what its files share.
  *
  *   source_volume.c  its life: open, the pump, durability, close, status
- *   source_round.c   rounds: batches, page cache, counters, tracker, quiescing
+ *   source_round.c   rounds: batches, page cache, counters, tracker
+ *   source_hold.c    quiescing, alone and in a group
  *   source_tree.c    rounds of a directory tree, where they differ
  *   source_link.c    requests to the site, and reports
  */
@@ -17,6 +18,7 @@
 #include "source/dedup.h"
 #include "source/freeze/hold.h"
 #include "source/recover_job.h"
+#include "source/source_hold.h"
 #include "source/source_volume.h"
 #include "source/spool.h"
 #include "source/state_dir.h"
@@ -96,14 +98,16 @@ struct repl_source_volume {
     struct repl_syncer *syncer;
     bool syncing;
     struct repl_timer counters_timer, audit_timer;
-    struct repl_hold *hold; /* NULL: points are cut in windows alone */
-    bool holding;           /* asked for, and not released yet */
-    int64_t stall_max_ns;   /* the longest that writers have waited for a freeze */
+    struct repl_hold *hold;           /* NULL: points are cut in windows alone */
+    bool holding;                     /* asked for, and not released yet */
+    struct repl_source_hold *held_by; /* with the others of its group; NULL: not so */
+    int64_t stall_max_ns;             /* the longest that writers have waited for a freeze */
 
     /* of a tree: looking for changes, or whether there are any */
     struct repl_job tree_job;
     bool tree_out;
     bool tree_gathered; /* and what it found waits for the checkpoint that is under way */
+    bool tree_alone;    /* what that leads to is this volume's alone: no group waits for it */
     struct repl_tree_found tree_found;
     bool tree_same;
     bool tree_comparing; /* what has been heard is being looked through: not added to */
@@ -178,8 +182,6 @@ void volume_rounds_cancel(struct repl_source_volume *v);
 bool volume_rounds_idle(const struct repl_source_volume *v);
 bool volume_batches_run(struct repl_source_volume *v);
 void volume_sync(struct repl_source_volume *v);
-void volume_quiesce(struct repl_source_volume *v);
-void volume_resume(struct repl_source_volume *v);
 /* What a round is opened and closed with. */
 REPL_RESULT volume_counters_begin(struct repl_source_volume *v, struct repl_write_counters *out,
                                   struct repl_error *err);
@@ -192,6 +194,14 @@ void volume_audit(struct repl_source_volume *v, int64_t delay_ns);
 void volume_repair(struct repl_source_volume *v);
 void volume_settle(struct repl_source_volume *v, enum repl_settle settle);
 
+/* --- source_hold.c --------------------------------------------------------------------------- */
+
+REPL_RESULT volume_hold_new(struct repl_source_volume *v, struct repl_error *err);
+/* By itself; the pipeline is told. */
+void volume_quiesce(struct repl_source_volume *v);
+/* Of itself or of its group; does nothing where there is no hold. */
+void volume_resume(struct repl_source_volume *v);
+
 /* --- source_tree.c --------------------------------------------------------------------------- */
 
 /* What is opened of a tree in place of a device; on a worker. */
@@ -200,6 +210,13 @@ void volume_tree_close(struct repl_source_volume *v);
 void volume_tree_records(struct repl_source_volume *v, struct repl_pipeline_records *out);
 void volume_tree_round_open(struct repl_source_volume *v);
 void volume_tree_round_close(struct repl_source_volume *v);
+/* For a group, what these two begin with: looks for what has changed, which is in the pipeline when
+ * it is not busy any more; and whether anything has since. */
+void volume_tree_look(struct repl_source_volume *v);
+void volume_tree_compare(struct repl_source_volume *v);
+bool volume_tree_is_busy(const struct repl_source_volume *v);
+/* What a round is opened and closed with, when it is not busy. */
+struct repl_write_counters volume_tree_counters(const struct repl_source_volume *v);
 /* Begins to listen; ends. */
 void volume_tree_start(struct repl_source_volume *v);
 void volume_tree_cancel(struct repl_source_volume *v);

@@ -9,8 +9,8 @@
  * a log without a gap, the pages of every transaction the log has, and at most
  * pages of the one that follows.
  *
- *   write_order write --data FILE --log FILE --times FILE [--pages N]
- *       until SIGTERM or SIGINT; prints how many and how fast
+ *   write_order write --data FILE --log FILE --times FILE [--pages N] [--burst MS --rest MS]
+ *       until SIGTERM or SIGINT, with a rest after each burst; prints how many and how fast
  *   write_order check --data FILE --log FILE --times FILE --begin NS --end NS
  *       exit status 0: it holds what was complete before begin, nothing that was
  *       begun after end, and what it holds is in order; 1: not
@@ -61,6 +61,7 @@ struct options {
     const char *data, *log, *times, *how;
     uint64_t pages;
     int64_t begin_ns, end_ns;
+    int64_t burst_ms, rest_ms;
 };
 
 struct files {
@@ -201,6 +202,17 @@ static void stop(int signal_number)
     stopped = 1;
 }
 
+/* A burst that is over is followed by a rest. */
+static void rest_if_due(const struct options *options, int64_t *burst_ns)
+{
+    const struct timespec rest = {.tv_sec = options->rest_ms / 1000,
+                                  .tv_nsec = options->rest_ms % 1000 * 1000000};
+    if (options->rest_ms == 0 || now_ns() - *burst_ns < options->burst_ms * 1000000)
+        return;
+    nanosleep(&rest, NULL);
+    *burst_ns = now_ns();
+}
+
 static int write_all(const struct options *options)
 {
     struct files files;
@@ -208,7 +220,7 @@ static int write_all(const struct options *options)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     files_open(options, true, true, &files);
-    int64_t began_ns = now_ns();
+    int64_t began_ns = now_ns(), burst_ns = began_ns;
     uint64_t i = 1;
     for (; !stopped && i < COUNT_MAX; i++) {
         struct times *times = &files.times[i];
@@ -218,6 +230,7 @@ static int write_all(const struct options *options)
         record_write(&files, i);
         durable(files.log);
         __atomic_store_n(&times->done_ns, now_ns(), __ATOMIC_SEQ_CST);
+        rest_if_due(options, &burst_ns);
     }
     double seconds = (double)(now_ns() - began_ns) / 1e9;
     printf("%" PRIu64 " transactions in %.1f s, %.0f a second\n", i - 1, seconds,
@@ -418,9 +431,10 @@ static int spoil(const struct options *options)
 static void options_parse(int argc, char **argv, struct options *out)
 {
     static const struct option known[] = {
-        {"data", 1, NULL, 'd'},  {"log", 1, NULL, 'l'}, {"times", 1, NULL, 't'},
-        {"pages", 1, NULL, 'p'}, {"how", 1, NULL, 'h'}, {"begin", 1, NULL, 'b'},
-        {"end", 1, NULL, 'e'},   {NULL, 0, NULL, 0},
+        {"data", 1, NULL, 'd'},  {"log", 1, NULL, 'l'},   {"times", 1, NULL, 't'},
+        {"pages", 1, NULL, 'p'}, {"how", 1, NULL, 'h'},   {"begin", 1, NULL, 'b'},
+        {"end", 1, NULL, 'e'},   {"burst", 1, NULL, 'u'}, {"rest", 1, NULL, 'r'},
+        {NULL, 0, NULL, 0},
     };
     *out = (struct options){.pages = 8192, .how = ""};
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -445,6 +459,12 @@ static void options_parse(int argc, char **argv, struct options *out)
             break;
         case 'e':
             out->end_ns = strtoll(optarg, NULL, 0);
+            break;
+        case 'u':
+            out->burst_ms = strtoll(optarg, NULL, 0);
+            break;
+        case 'r':
+            out->rest_ms = strtoll(optarg, NULL, 0);
             break;
         default:
             exit(64);

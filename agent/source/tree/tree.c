@@ -270,7 +270,8 @@ bool repl_tree_is_idle(const struct repl_tree *tree)
 {
     const struct repl_tree_news *news = &tree->news;
     return tree->watch != NULL && tree->scanned && repl_tree_is_quiet(tree) &&
-           !tree->content_unsure && news->settled == 0 && news->again == UINT64_MAX && !news->full;
+           !atomic_load(&tree->torn) && !tree->content_unsure && news->settled == 0 &&
+           news->again == UINT64_MAX && !news->full;
 }
 
 dev_t repl_tree_device(const struct repl_tree *tree)

@@ -278,13 +278,14 @@ static void test_volume_kinds(void **state)
     struct repl_error err;
     (void)state;
     static const char tree[] =
-        REMOTE "[volume a]\nkind = tree\npath = /srv/a\nexclude = *.tmp /cache\n"
+        REMOTE "[volume a]\nkind = tree\npath = /srv/a\nexclude = *.tmp /cache\ngroup = g\n"
                "[volume b]\nkind = block\ndevice = /dev/vdb\n";
     assert_true(repl_ok(
         repl_config_parse(tree, sizeof tree - 1, "f.conf", REPL_ROLE_AGENT, &config, &err)));
     assert_int_equal(config->volumes[0].kind, REPL_VOLUME_TREE);
     assert_string_equal(config->volumes[0].path, "/srv/a");
     assert_string_equal(config->volumes[0].exclude, "*.tmp /cache");
+    assert_string_equal(config->volumes[0].group, "g");
     assert_int_equal(config->volumes[1].kind, REPL_VOLUME_BLOCK);
     assert_null(config->volumes[1].path);
     repl_config_free(config);
@@ -295,9 +296,6 @@ static void test_volume_kinds(void **state)
     expect_error(REMOTE "[volume a]\ndevice = /dev/vdb\nexclude = x\n", REPL_ROLE_AGENT,
                  "f.conf:4: [volume a] has an exclude, which a volume of kind block has no use "
                  "for: remove it, or write kind = tree");
-    expect_error(REMOTE "[volume a]\nkind = tree\npath = /srv\ngroup = g\n", REPL_ROLE_AGENT,
-                 "f.conf:4: [volume a] is of kind tree, which is not cut together with others "
-                 "yet: remove group");
     expect_error(REMOTE "[volume a]\nkind = files\n", REPL_ROLE_AGENT,
                  "f.conf:5: [volume a] kind: \"files\" is neither: write block or tree");
 }
