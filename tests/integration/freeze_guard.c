@@ -339,6 +339,31 @@ static void test_group(const struct filesystem *ext4, const struct filesystem *x
     client_close(&c);
 }
 
+static void test_shared(struct filesystem *fs)
+{
+    struct client a, b;
+    struct repl_hold_options options = freeze_options(fs, 10000);
+    note("two volumes on one filesystem: one after the other");
+    options.volume = "another";
+    client_open(&a, shared->run);
+    client_open(&b, shared->run);
+    for (int i = 0; i < rounds; i++) {
+        hold_begin(&a, fs, 10000);
+        EXPECT(&a, REPL_HOLD_HELD);
+        repl_hold_begin(b.hold, &options);
+        check(!client_await(&b, 60));
+        repl_hold_end(a.hold);
+        EXPECT(&a, REPL_HOLD_RELEASED);
+        EXPECT(&b, REPL_HOLD_HELD);
+        check(a.last.intact && is_frozen(fs->where));
+        repl_hold_end(b.hold);
+        EXPECT(&b, REPL_HOLD_RELEASED);
+        check(b.last.intact && !is_frozen(fs->where));
+    }
+    client_close(&a);
+    client_close(&b);
+}
+
 static void test_partitions(void)
 {
     struct client c;
@@ -438,6 +463,7 @@ int main(int argc, char **argv)
     test_many(&ext4);
     test_two_at_once(&ext4, &xfs);
     test_group(&ext4, &xfs);
+    test_shared(&ext4);
     test_partitions();
     test_strangers(&ext4);
     test_refusals(&ext4);

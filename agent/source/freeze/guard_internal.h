@@ -5,6 +5,7 @@
 #define REPL_AGENT_GUARD_INTERNAL_H
 
 #include "source/freeze/guard.h"
+#include "source/freeze/guard_mounts.h"
 #include "source/freeze/guard_record.h"
 
 /* Filled before the worker is made, and never changed. */
@@ -25,6 +26,20 @@ void guard_hurry(void);
 
 /* Runs the slot's post command if it is owed, and says in the log how it went. */
 REPL_RESULT guard_post_run(struct repl_guard_slot *slot, struct repl_error *err);
+
+/* --- guard_turns.c: who waits for whom ----------------------------------------------------- */
+
+/* What a hold is about, for people: "volume data", "group pair". */
+#define GUARD_WHO_SIZE (sizeof "volume " + REPL_GUARD_VOLUME_SIZE)
+
+/* Of one volume or group one hold is on at a time: an agent that was started again asks on another
+ * connection while the hold it has left behind still ends. False: another one is on. */
+bool guard_turn_take(unsigned slot, const char *who);
+/* And a filesystem that several lead to is frozen by one of them at a time. All of these, or none.
+ */
+bool guard_turn_freeze(unsigned slot, const struct repl_freeze_set *set);
+void guard_turn_thawed(unsigned slot);
+void guard_turn_end(unsigned slot);
 
 /* --- guard_keeper.c: one connection -------------------------------------------------------- */
 

@@ -1,8 +1,8 @@
 /*
  * One connection, one thread, one hold at a time, and one of a volume at a
- * time, post_command included:
+ * time, post_command included; of a filesystem one at a time, until the thaw:
  *
- *     REQUEST -> the volume's turn -> mounts found, PREPARED -> pre_command
+ *     REQUEST -> the volume's turn -> mounts found, their turn, PREPARED -> pre_command
  *             -> written back -> freeze -> HELD
  *             -> END, or the deadline, or a connection that closed, or a stop
  *             -> thaw -> RELEASED -> post_command -> DONE
@@ -82,7 +82,7 @@ struct guard_keeper {
     atomic_bool ended;
 
     struct repl_guard_request request;
-    char who[sizeof "volume " + REPL_GUARD_VOLUME_SIZE]; /* it is about */
+    char who[GUARD_WHO_SIZE]; /* it is about */
     uint64_t hold;
     struct repl_freeze_set set;
     struct freezer freezers[REPL_GUARD_MOUNTS_MAX];
@@ -554,34 +554,20 @@ repl_result guard_post_run(struct repl_guard_slot *slot, struct repl_error *err)
 
 /* --- turns ----------------------------------------------------------------------------------- */
 
-/* An agent that was started again asks on another connection while the hold it has left behind
- * still ends. */
-static pthread_mutex_t turns_lock = PTHREAD_MUTEX_INITIALIZER;
-/* Of whom, by slot; empty: no hold is on. */
-static char turns[REPL_GUARD_SLOTS][sizeof((struct guard_keeper *)0)->who];
-
-static bool turn_take(unsigned slot, const char *who)
+static bool volume_turn(struct guard_keeper *k)
 {
-    bool taken = false;
-    pthread_mutex_lock(&turns_lock);
-    for (unsigned i = 0; i < REPL_GUARD_SLOTS && !taken; i++)
-        taken = i != slot && strcmp(turns[i], who) == 0;
-    if (!taken)
-        repl_guard_text_set(turns[slot], sizeof turns[slot], who);
-    pthread_mutex_unlock(&turns_lock);
-    return !taken;
+    return guard_turn_take(k->slot_index, k->who);
 }
 
-static void turn_end(unsigned slot)
+static bool freeze_turn(struct guard_keeper *k)
 {
-    pthread_mutex_lock(&turns_lock);
-    turns[slot][0] = '\0';
-    pthread_mutex_unlock(&turns_lock);
+    return guard_turn_freeze(k->slot_index, &k->set);
 }
 
-static repl_result turn_await(struct guard_keeper *k, struct repl_error *err)
+static repl_result turn_await(struct guard_keeper *k, bool (*take)(struct guard_keeper *),
+                              struct repl_error *err)
 {
-    while (!turn_take(k->slot_index, k->who)) {
+    while (!take(k)) {
         k->deadline_ns = repl_now_mono_ns() + TURN_LOOK_NS;
         enum hold_end end = wait_once(k);
         if (end != HOLD_GOES_ON && end != HOLD_DEADLINE) {
@@ -596,13 +582,14 @@ static void post_run(struct guard_keeper *k)
 {
     union repl_guard_packet packet;
     struct repl_error err = {0};
+    guard_turn_thawed(k->slot_index);
     repl_guard_packet_init(&packet, REPL_GUARD_DONE);
     packet.done.code = guard_post_run(k->slot, &err).code;
     repl_guard_text_set(packet.done.text, sizeof packet.done.text, err.text);
     freezers_end(k); /* what still writes back */
     repl_freeze_set_close(&k->set);
     atomic_store(&k->slot->hold, 0);
-    turn_end(k->slot_index);
+    guard_turn_end(k->slot_index);
     packet_send(k, &packet);
 }
 
@@ -622,6 +609,7 @@ static repl_result hold_prepare(struct guard_keeper *k, struct repl_error *err)
 {
     if (k->request.freeze) {
         REPL_TRY(set_open(k, err));
+        REPL_TRY(turn_await(k, freeze_turn, err));
         prepared_send(k);
     }
     if (k->broken)
@@ -686,7 +674,7 @@ static void request_serve(struct guard_keeper *k)
     atomic_store(&k->given_up, false);
     who_set(k, k->request.group ? "group" : "volume", k->request.volume);
     slot_fill(k);
-    if (!repl_ok(turn_await(k, &err)) || !repl_ok(hold_prepare(k, &err))) {
+    if (!repl_ok(turn_await(k, volume_turn, &err)) || !repl_ok(hold_prepare(k, &err))) {
         repl_log(LOG_WARNING, "%s: %s", k->who, err.text);
         outcome_send(k, REPL_GUARD_FAILED, false, &err);
     } else {
@@ -746,7 +734,7 @@ static void *leftover_main(void *context)
              k->slot->volume);
     repl_ignore(guard_post_run(k->slot, &err)); /* it has been logged */
     atomic_store(&k->slot->hold, 0);
-    turn_end(k->slot_index);
+    guard_turn_end(k->slot_index);
     atomic_store(&k->ended, true);
     event_raise(k->guard->ended_fd);
     return NULL;
@@ -780,11 +768,11 @@ repl_result guard_keeper_new(struct guard *guard, int connection, unsigned slot,
         /* of one volume one hold was on, so the turn is free */
         if (connection < 0) {
             who_set(k, "volume", k->slot->volume);
-            turn_take(slot, k->who);
+            guard_turn_take(slot, k->who);
         }
         failed = thread_start(&k->thread, connection < 0 ? leftover_main : keeper_main, k);
         if (failed != 0)
-            turn_end(slot);
+            guard_turn_end(slot);
     }
     if (failed == 0) {
         *out = k;
