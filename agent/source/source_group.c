@@ -383,6 +383,12 @@ static void patience_begin(struct repl_source_group *group, const struct repl_so
     group->patient = true;
 }
 
+/* Whoever is held by itself goes on by itself: its writers wait for nobody else. */
+static bool is_held_alone(const struct repl_source_volume *volume)
+{
+    return volume->pipeline.hold == REPL_HOLD_ON && volume->held_by == NULL;
+}
+
 /* To where the next round is about to begin. */
 static void come(struct repl_source_group *group, struct repl_source_volume *volume,
                  enum place place)
@@ -394,7 +400,7 @@ static void come(struct repl_source_group *group, struct repl_source_volume *vol
         group->spoilt = true;
         member->in_round = false;
     }
-    if (!all_able(group)) {
+    if (!all_able(group) || is_held_alone(volume)) {
         alone(member);
         return;
     }

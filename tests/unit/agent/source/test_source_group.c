@@ -373,6 +373,19 @@ static void all_are_told_when_there_is_no_freeze(void **state)
     }
 }
 
+/* Since before all of them could be cut together. */
+static void who_is_held_alone_waits_for_nobody(void **state)
+{
+    struct fixture *f = *state;
+    f->volumes[0]->pipeline.hold = REPL_HOLD_ON;
+    open_one(f, 0);
+    assert_int_equal(alone, 1);
+    f->volumes[0]->pipeline.hold = REPL_HOLD_NONE;
+    open_one(f, 0);
+    open_one(f, 1);
+    assert_true(alone == 1 && together == MEMBERS);
+}
+
 /* One would be frozen and the other not, or frozen later: never at the same moment. */
 static void who_is_out_of_step_opens_a_round_first(void **state)
 {
@@ -400,6 +413,7 @@ int main(void)
         TEST(a_busy_tree_is_waited_for),
         TEST(a_tree_that_is_not_heard_of_is_cut_for_itself),
         TEST(all_are_told_when_there_is_no_freeze),
+        TEST(who_is_held_alone_waits_for_nobody),
         TEST(who_is_out_of_step_opens_a_round_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
