@@ -46,6 +46,8 @@ static const char *obstacle_of(const struct member *member)
         return "is being compared";
     if (v->pipeline.ship.point_seq == 0)
         return "has no point at the site yet";
+    if (v->tree != NULL && repl_pipeline_is_full(&v->pipeline))
+        return "is sent anew";
     return member->left_out ? "did not come to the common point in time" : NULL;
 }
 

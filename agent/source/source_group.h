@@ -18,8 +18,8 @@
  * that it is never that some are frozen while others are not.
  *
  * That takes volumes that can be cut at all. While one of them has no point at
- * the site yet, is being compared, is not tracked or has failed, the others are cut
- * each for itself, and their points say so by lacking the group's flag. One that
+ * the site yet, is being compared or sent anew, is not tracked or has failed, the
+ * others are cut each for itself, and their points say so by lacking the group's flag. One that
  * does not come within two intervals, or does not come to its round's end, is
  * waited for once, and then left out in the same way until it comes by itself.
  */

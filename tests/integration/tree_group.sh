@@ -9,12 +9,13 @@
 #   WITH=block         the second volume: a block device with a filesystem of its own
 #        same          the block device that the tree's own filesystem is on
 #        tree          another tree of the same filesystem
+#   AWAY=yes           the tree is out of reach for a while, and the other is cut by itself
 #   POINTS=4           how many are restored and checked
 #   TEST_DIR=/dev/shm  where everything lies
 : "${TEST_DIR:=/dev/shm}"
 . "${0%/*}/functions.sh"
 : "${WRITE_ORDER:?the path of the writer}"
-: "${CUT:=window}" "${WITH:=block}" "${POINTS:=4}" "${COMMANDS:=}"
+: "${CUT:=window}" "${WITH:=block}" "${POINTS:=4}" "${COMMANDS:=}" "${AWAY:=}"
 requires_root
 requires_loop
 requires_tool jq
@@ -78,6 +79,20 @@ common() {
 }
 enough() { [ "$(common | wc -l)" -ge "$POINTS" ]; }
 wait_for 20 "$POINTS common points, cut by $CUT" enough
+if [ -n "$AWAY" ]; then
+    away_at=$(site_value other .point.seq)
+    alone() { [ "$(site_value other .point.seq)" -ge $((away_at + 3)) ]; }
+    run mv "$first" "$first.away"
+    wait_for 20 "points of the other alone" alone
+    cause=$(agent_value other .cause)
+    [ "$cause" = "group pair is cut each volume for itself: files does not run" ] || fail "the cause is: $cause"
+    before=$(common | wc -l)
+    [ "$(site_value other .point.seq)" -gt "$(common | tail -n 1 | cut -f 2)" ] || fail "the other's points are common ones"
+    run mv "$first.away" "$first"
+    POINTS=$((before + 2))
+    wait_for 30 "common points again" enough
+    note "$before common points before, $(common | wc -l) now"
+fi
 kill -TERM "${test_pids[2]}"
 wait "${test_pids[2]}" || fail "the writer"
 test_pids[2]=
@@ -94,8 +109,12 @@ fi
 
 # --- the points --------------------------------------------------------------------------------------
 
-restore() { # VOLUME SEQ TARGET
-    run "$REPL" restore "$1" --at "$2" --to "$3" --store "$workdir/store" --yes >"$workdir/restore.log" 2>&1
+restore() { # VOLUME SEQ END TARGET: by the time that the points of a group have in common
+    local when=$(($3 + 1000)) # jq keeps about so much of it
+    when=$(date -u -d "@${when%?????????}.${when: -9}" +%FT%T.%NZ)
+    run "$REPL" restore "$1" --at "$when" --to "$4" --store "$workdir/store" --yes >"$workdir/restore.log" 2>&1
+    grep -q "^point $2 of" "$workdir/restore.log" || fail "volume $1 at $when is not point $2"
+    grep -q "together with its group" "$workdir/restore.log" || fail "point $2 of $1 does not say that it is a group's"
 }
 clean_without_replay() { # IMAGE
     if dumpe2fs -h "$1" 2>/dev/null | grep -q needs_recovery; then fail "frozen, and its journal has to be replayed"; fi
@@ -107,8 +126,8 @@ judge() { # LOG BEGIN END, of the tree that is restored
 }
 check() { # FILES_SEQ OTHER_SEQ BEGIN END
     rm -rf "$workdir/restored" "$workdir/other"
-    restore files "$1" "$workdir/restored"
-    restore other "$2" "$workdir/other"
+    restore files "$1" "$4" "$workdir/restored"
+    restore other "$2" "$4" "$workdir/other"
     if [ "$WITH" = tree ]; then
         judge "$workdir/other/log" "$3" "$4"
     else

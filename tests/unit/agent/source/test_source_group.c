@@ -149,6 +149,7 @@ static int set_up(void **state)
         v->phase = VOLUME_RUNNING;
         v->tracker = (void *)v; /* there is one */
         v->pipeline.ship.point_seq = 1;
+        v->pipeline.ship.head = (struct repl_head){.to_seq = 1, .has_point = true};
         v->pipeline.options.interval_ns = INTERVAL_NS;
         f.volumes[i] = v;
         repl_source_group_join(f.group, v);
@@ -327,13 +328,17 @@ static void a_busy_tree_is_waited_for(void **state)
     assert_int_equal(phase_of(f, 1), REPL_ROUND_OPENING);
 }
 
-static void a_tree_that_is_not_heard_of_is_cut_for_itself(void **state)
+static void a_tree_that_takes_long_is_cut_for_itself(void **state)
 {
     struct fixture *f = *state;
     tree_of(f);
+    f->volumes[1]->pipeline.full_wanted = true;
+    open_one(f, 0);
+    assert_int_equal(alone, 1);
+    assert_cause(f, "group g is cut each volume for itself: b is sent anew");
     watched = false;
     open_one(f, 1);
-    assert_int_equal(alone, 1);
+    assert_int_equal(alone, 2);
     assert_cause(f, "group g is cut each volume for itself: b is not tracked");
 }
 
@@ -411,7 +416,7 @@ int main(void)
         TEST(what_changed_in_a_tree_tears_all),
         TEST(what_is_torn_already_is_not_compared),
         TEST(a_busy_tree_is_waited_for),
-        TEST(a_tree_that_is_not_heard_of_is_cut_for_itself),
+        TEST(a_tree_that_takes_long_is_cut_for_itself),
         TEST(all_are_told_when_there_is_no_freeze),
         TEST(who_is_held_alone_waits_for_nobody),
         TEST(who_is_out_of_step_opens_a_round_first),
