@@ -105,6 +105,7 @@ static const char *const cut_names[] = {
     [REPL_CUT_FREEZE] = "freeze",
     [REPL_CUT_COMMAND] = "command",
     [REPL_CUT_FILES] = "files",
+    [REPL_CUT_SNAPSHOT] = "snapshot",
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))

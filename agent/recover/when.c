@@ -389,6 +389,8 @@ static const char *cut_sentence(const struct repl_point *point)
         return "between the configured commands";
     case REPL_CUT_FILES:
         return "by reading each file until it was stable";
+    case REPL_CUT_SNAPSHOT:
+        return "by a snapshot of the filesystem";
     }
     return "in a way this version does not know";
 }

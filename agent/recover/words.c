@@ -107,6 +107,8 @@ const char *repl_words_cut(enum repl_cut cut)
         return "command";
     case REPL_CUT_FILES:
         return "files";
+    case REPL_CUT_SNAPSHOT:
+        return "snapshot";
     }
     return "unknown";
 }

@@ -22,7 +22,8 @@ void repl_words_bytes(uint64_t bytes, char text[REPL_WORDS_SIZE]);
 
 /* "crash", "filesystem", "application", "per-file", "none". */
 const char *repl_words_consistency(enum repl_consistency consistency);
-/* "quiet", "window", "freeze", "command", "files". */
+/* "quiet", "window", "freeze", "command", "files",
+ * "snapshot". */
 const char *repl_words_cut(enum repl_cut cut);
 
 #endif

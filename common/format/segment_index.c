@@ -182,7 +182,7 @@ void repl_point_decode(struct repl_reader *r, struct repl_point *out)
     repl_read_zeros(r, 24);
     if (out->seq == 0 || out->begin_ns > out->end_ns || out->attempts == 0 ||
         out->consistency < REPL_CONSISTENCY_CRASH || out->consistency > REPL_CONSISTENCY_PER_FILE ||
-        out->cut < REPL_CUT_QUIET || out->cut > REPL_CUT_FILES ||
+        out->cut < REPL_CUT_QUIET || out->cut > REPL_CUT_SNAPSHOT ||
         (out->consistency == REPL_CONSISTENCY_PER_FILE) != (out->cut == REPL_CUT_FILES) ||
         (out->flags & ~(REPL_POINT_RESYNC | REPL_POINT_MERGED | REPL_POINT_GROUP)) != 0)
         r->failed = true;

@@ -340,8 +340,8 @@ static repl_result point_check(const struct repl_segment_builder *b,
     repl_point_decode(&r, &check);
     uint64_t before = index == 0 ? b->header.from_seq : points[index - 1].seq;
     bool last = index + 1 == count, merged = (points[index].flags & REPL_POINT_MERGED) != 0;
-    bool misplaced = points[index].consistency == REPL_CONSISTENCY_PER_FILE &&
-                     b->header.volume_kind != REPL_VOLUME_TREE;
+    bool misplaced =
+        points[index].cut >= REPL_CUT_FILES && b->header.volume_kind != REPL_VOLUME_TREE;
     if (r.failed || points[index].seq <= before || last == merged || misplaced)
         return repl_fail(err, REPL_E_INTERNAL,
                          "point %llu has a field out of its bounds or is out of order",

@@ -100,9 +100,9 @@ static repl_result contents_check(const struct repl_segment *s, struct repl_erro
         if (s->points[i].seq <= seq || last == merged ||
             (last && s->points[i].seq != s->header.to_seq))
             return repl_fail(err, REPL_E_CORRUPT, "point %u is out of order", i);
-        if (s->points[i].consistency == REPL_CONSISTENCY_PER_FILE &&
-            s->header.volume_kind != REPL_VOLUME_TREE)
-            return repl_fail(err, REPL_E_CORRUPT, "point %u speaks of files in a block volume", i);
+        if (s->points[i].cut >= REPL_CUT_FILES && s->header.volume_kind != REPL_VOLUME_TREE)
+            return repl_fail(err, REPL_E_CORRUPT,
+                             "point %u is cut as only a tree's are, in a block volume", i);
         seq = s->points[i].seq;
     }
     return REPL_SUCCESS;

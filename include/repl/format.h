@@ -111,7 +111,9 @@ enum repl_cut {
     REPL_CUT_WINDOW = 2,  /* between two write barriers */
     REPL_CUT_FREEZE = 3,  /* under a frozen filesystem */
     REPL_CUT_COMMAND = 4, /* between the user's commands */
-    REPL_CUT_FILES = 5,   /* each file was read until it was stable: PER_FILE, and only that */
+    /* of trees alone */
+    REPL_CUT_FILES = 5,    /* each file was read until it was stable: PER_FILE, and only that */
+    REPL_CUT_SNAPSHOT = 6, /* read from a snapshot that the filesystem made */
 };
 
 #define REPL_POINT_RESYNC 1u /* the changes since the point before were found by comparison */

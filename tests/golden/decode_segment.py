@@ -45,8 +45,8 @@ KINDS = {CHANGES: "changes", SUPPLY: "supply"}
 VOLUME_KINDS = {1: "block", 2: "tree"}
 CODECS = {0: "stored", 1: "zstd"}
 CONSISTENCIES = {1: "crash", 2: "filesystem", 3: "application", 4: "per-file"}
-CUTS = {1: "quiet", 2: "window", 3: "freeze", 4: "command", 5: "files"}
-PER_FILE, FILES = 4, 5
+CUTS = {1: "quiet", 2: "window", 3: "freeze", 4: "command", 5: "files", 6: "snapshot"}
+PER_FILE, FILES, SNAPSHOT = 4, 5, 6
 NODE_KINDS = {GONE: "gone", FILE: "file", DIRECTORY: "directory", SYMLINK: "symlink", 4: "fifo",
               CHARACTER_DEVICE: "character", BLOCK_DEVICE: "block", 7: "socket"}
 
@@ -197,7 +197,7 @@ def check_tables(tables, header):
         require(point["number"] > before, "points are out of order")
         require(bool(point["flags"] & MERGED) != last, "point: merged")
         require(not last or point["number"] == header["to"], "last point is not to")
-        require(point["cut"] != FILES or header["tree"], "point: files of no tree")
+        require(point["cut"] not in (FILES, SNAPSHOT) or header["tree"], "point: cut of no tree")
         before = point["number"]
 
 

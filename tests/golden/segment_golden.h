@@ -226,6 +226,7 @@ static const struct golden_case golden_cases[] = {
     {.name = "good-tree-kinds", .craft = tree_kinds},
     {.name = "good-tree-supply", .craft = tree_supply},
     {.name = "good-tree-per-file", .craft = tree_per_file},
+    {.name = "good-tree-snapshot", .craft = tree_snapshot},
 };
 
 #define GOLDEN_CASE_COUNT (sizeof golden_cases / sizeof golden_cases[0])
@@ -289,7 +290,8 @@ static inline void golden_print_points(const struct repl_segment *s, FILE *out)
 {
     static const char *const consistencies[] = {"", "crash", "filesystem", "application",
                                                 "per-file"};
-    static const char *const cuts[] = {"", "quiet", "window", "freeze", "command", "files"};
+    static const char *const cuts[] = {"",        "quiet", "window",  "freeze",
+                                       "command", "files", "snapshot"};
     for (uint32_t i = 0; i < s->footer.point_count; i++) {
         const struct repl_point *p = &s->points[i];
         fprintf(out, "point %" PRIu64 " begin %" PRId64 " end %" PRId64, p->seq, p->begin_ns,

@@ -424,6 +424,12 @@ static const struct bad_case bad_cases[] = {
      .craft = bad_tree_per_file_of_block_volume},
     {"tree-point-consistency-4", CORRUPT, "segment index", .craft = tree_per_file,
      PATCH(AT_POINT, 0, 24, 1, 4)},
+    {"tree-snapshot-of-block-volume", CORRUPT, "in a block volume",
+     .craft = bad_tree_snapshot_of_block_volume},
+    {"tree-point-snapshot-per-file", CORRUPT, "segment index", .craft = tree_snapshot,
+     PATCH(AT_POINT, 0, 24, 1, 4)},
+    {"tree-point-cut-7", CORRUPT, "segment index", .craft = tree_snapshot,
+     PATCH(AT_POINT, 0, 25, 1, 7)},
     {"tree-point-cut-5", CORRUPT, "segment index", .craft = tree_per_file,
      PATCH(AT_POINT, 0, 25, 1, 5)},
 #undef TREE_PATCH

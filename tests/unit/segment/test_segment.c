@@ -463,8 +463,8 @@ static void points_that_no_reader_would_take(void **state)
 {
     struct bench *bench = *state;
     struct repl_point good = point_of(3, 0), merged = point_of(2, REPL_POINT_MERGED);
-    struct repl_point cases[9][2];
-    for (size_t i = 0; i < 9; i++) {
+    struct repl_point cases[10][2];
+    for (size_t i = 0; i < 10; i++) {
         cases[i][0] = merged;
         cases[i][1] = good;
     }
@@ -478,7 +478,8 @@ static void points_that_no_reader_would_take(void **state)
     cases[7][1].cut = 0;
     cases[8][1].consistency = REPL_CONSISTENCY_PER_FILE; /* of no tree */
     cases[8][1].cut = REPL_CUT_FILES;
-    for (size_t i = 0; i < 9; i++) {
+    cases[9][1].cut = REPL_CUT_SNAPSHOT; /* nor this */
+    for (size_t i = 0; i < 10; i++) {
         begin(bench, craft_header(1, 3), 4096);
         assert_int_equal(
             repl_segment_builder_finish(bench->builder, cases[i], 2, &bench->footer, &bench->err)

@@ -206,6 +206,17 @@ static inline void tree_per_file(struct craft *craft)
     craft->points[1].cut = REPL_CUT_FILES;
 }
 
+/* Two snapshots, the first of which was merged. */
+static inline void tree_snapshot(struct craft *craft)
+{
+    *craft = (struct craft){.header = tree_header(1, 3)};
+    craft_object(craft, 4096);
+    tree_node(craft, 0, 3, tree_file(0));
+    craft_point(craft, 2, REPL_POINT_MERGED);
+    craft_point(craft, 3, 0);
+    craft->points[0].cut = craft->points[1].cut = REPL_CUT_SNAPSHOT;
+}
+
 static inline void tree_supply(struct craft *craft)
 {
     *craft = (struct craft){.header = tree_header(5, 6)};
@@ -234,6 +245,13 @@ static inline void bad_tree_per_file_of_block_volume(struct craft *craft)
     craft_point(craft, 10, 0);
     craft->points[0].consistency = REPL_CONSISTENCY_PER_FILE;
     craft->points[0].cut = REPL_CUT_FILES;
+}
+
+static inline void bad_tree_snapshot_of_block_volume(struct craft *craft)
+{
+    bad_tree_per_file_of_block_volume(craft);
+    craft->points[0].consistency = REPL_CONSISTENCY_CRASH;
+    craft->points[0].cut = REPL_CUT_SNAPSHOT;
 }
 
 static inline void bad_tree_name(struct craft *craft, const char *name)

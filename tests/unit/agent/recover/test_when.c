@@ -261,6 +261,11 @@ static void test_describe(void **state)
     assert_non_null(strstr(text, "each file by itself, and not all of them as of one instant, cut "
                                  "by reading each file until it was stable"));
     free(text);
+    entry.point.consistency = REPL_CONSISTENCY_CRASH;
+    entry.point.cut = REPL_CUT_SNAPSHOT;
+    text = repl_when_describe(&(struct repl_when){.kind = REPL_WHEN_LATEST}, &entry);
+    assert_non_null(strstr(text, "as after a power cut, cut by a snapshot of the filesystem"));
+    free(text);
 }
 
 static void test_words(void **state)
