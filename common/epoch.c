@@ -129,16 +129,30 @@ void repl_epoch_opened(struct repl_epoch *epoch, int64_t now_ns,
     epoch->found = pages;
 }
 
-static bool is_frozen(const struct repl_epoch *epoch)
+/* Whatever is read of it is of one state, however long that takes. */
+static bool stands_still(const struct repl_epoch *epoch)
 {
     return epoch->quiesced && epoch->quiesce != REPL_QUIESCE_COMMAND;
+}
+
+static bool may_quiesce(const struct repl_epoch *epoch)
+{
+    return epoch->tracked && !epoch->quiesced && !epoch->no_quiesce;
 }
 
 /* As soon as a small round is over, whatever came of it. */
 static bool wants_quiesce(const struct repl_epoch *epoch)
 {
-    return epoch->tracked && !epoch->quiesced && !epoch->no_quiesce &&
-           (epoch->quiesce == REPL_QUIESCE_FREEZE || epoch->quiesce == REPL_QUIESCE_COMMAND);
+    return may_quiesce(epoch) &&
+           (epoch->quiesce == REPL_QUIESCE_FREEZE || epoch->quiesce == REPL_QUIESCE_COMMAND ||
+            epoch->quiesce == REPL_QUIESCE_SNAPSHOT);
+}
+
+/* Only where there is no window. */
+static bool is_last_resort(const struct repl_epoch *epoch)
+{
+    return epoch->quiesce == REPL_QUIESCE_WINDOW_ELSE_FREEZE ||
+           epoch->quiesce == REPL_QUIESCE_WINDOW_ELSE_SNAPSHOT;
 }
 
 bool repl_epoch_is_whole(const struct repl_epoch *epoch, const struct repl_write_counters *counters)
@@ -148,7 +162,7 @@ bool repl_epoch_is_whole(const struct repl_epoch *epoch, const struct repl_write
         return false;
     if (!epoch->tracked)
         return sectors_equal(counters, begin);
-    if (is_frozen(epoch) || !begin->write_back || !counters->write_back)
+    if (stands_still(epoch) || !begin->write_back || !counters->write_back)
         return counters->marks == begin->marks;
     return counters->flushes == begin->flushes && counters->fua_writes == begin->fua_writes;
 }
@@ -167,13 +181,19 @@ static enum repl_epoch_verdict quiesce(struct repl_epoch *epoch)
     return REPL_EPOCH_QUIESCE;
 }
 
+bool repl_epoch_quiesce_first(struct repl_epoch *epoch)
+{
+    ensure(epoch->state == REPL_EPOCH_TRYING);
+    return may_quiesce(epoch) && epoch->quiesce == REPL_QUIESCE_SNAPSHOT &&
+           quiesce(epoch) == REPL_EPOCH_QUIESCE;
+}
+
 enum repl_epoch_verdict repl_epoch_not_quiesced(struct repl_epoch *epoch, int64_t now_ns)
 {
     ensure(epoch->state == REPL_EPOCH_TRYING);
     epoch->quiesced = false;
     epoch->no_quiesce = true;
-    return epoch->quiesce == REPL_QUIESCE_WINDOW_ELSE_FREEZE ? vain(epoch, now_ns)
-                                                             : REPL_EPOCH_AGAIN;
+    return is_last_resort(epoch) ? vain(epoch, now_ns) : REPL_EPOCH_AGAIN;
 }
 
 void repl_epoch_quiesce_later(struct repl_epoch *epoch)
@@ -190,7 +210,7 @@ static bool tries_are_over(const struct repl_epoch *epoch, int64_t now_ns)
 
 bool repl_epoch_gives_up(const struct repl_epoch *epoch, int64_t now_ns)
 {
-    return wants_quiesce(epoch) || is_frozen(epoch) || tries_are_over(epoch, now_ns);
+    return wants_quiesce(epoch) || stands_still(epoch) || tries_are_over(epoch, now_ns);
 }
 
 /* A round of few pages that was torn. */
@@ -203,7 +223,7 @@ static enum repl_epoch_verdict small_torn(struct repl_epoch *epoch, int64_t now_
             epoch->tries_ns = epoch->round_begin_ns;
         return REPL_EPOCH_AGAIN;
     }
-    if (epoch->quiesce == REPL_QUIESCE_WINDOW_ELSE_FREEZE && !epoch->quiesced)
+    if (is_last_resort(epoch) && !epoch->quiesced)
         return quiesce(epoch);
     return vain(epoch, now_ns);
 }
@@ -225,13 +245,15 @@ enum repl_epoch_verdict repl_epoch_closed(struct repl_epoch *epoch, int64_t now_
         epoch->torn++;
         return vain(epoch, now_ns);
     }
-    if (is_try || is_frozen(epoch))
+    if (is_try || stands_still(epoch))
         return wants_quiesce(epoch) ? quiesce(epoch) : small_torn(epoch, now_ns, give_up);
     epoch->first_torn_ns = now_ns; /* so far it was the reading that took the time */
     if (small) {                   /* of others of the group */
         epoch->tries_ns = 0;
         epoch->tries = 0;
     }
+    if (epoch->quiesce == REPL_QUIESCE_WINDOW_ELSE_SNAPSHOT && may_quiesce(epoch))
+        return quiesce(epoch); /* which need not be short */
     if (epoch->stalls < STALLS_MAX)
         return REPL_EPOCH_AGAIN;
     epoch->torn++;
@@ -247,23 +269,28 @@ enum repl_epoch_verdict repl_epoch_spoilt(struct repl_epoch *epoch, int64_t now_
 
 /* --- the point ------------------------------------------------------------------------------- */
 
+static enum repl_cut cut_of(const struct repl_epoch *epoch)
+{
+    if (!epoch->quiesced)
+        return epoch->tracked ? REPL_CUT_WINDOW : REPL_CUT_QUIET;
+    if (epoch->quiesce == REPL_QUIESCE_COMMAND)
+        return REPL_CUT_COMMAND;
+    return repl_quiesce_has_snapshots(epoch->quiesce) ? REPL_CUT_SNAPSHOT : REPL_CUT_FREEZE;
+}
+
 void repl_epoch_point(const struct repl_epoch *epoch, uint64_t changed_bytes,
                       struct repl_point *out)
 {
     ensure(epoch->state == REPL_EPOCH_TRYING);
-    bool command = epoch->quiesced && epoch->quiesce == REPL_QUIESCE_COMMAND;
-    bool frozen = epoch->quiesced && !command;
+    enum repl_cut cut = cut_of(epoch);
     int64_t begin_ns = epoch->round_begin_ns, end_ns = epoch->round_end_ns;
     *out = (struct repl_point){.seq = epoch->next_seq,
                                .begin_ns = begin_ns < end_ns ? begin_ns : end_ns,
                                .end_ns = end_ns,
-                               .consistency = command  ? REPL_CONSISTENCY_APPLICATION
-                                              : frozen ? REPL_CONSISTENCY_FILESYSTEM
-                                                       : REPL_CONSISTENCY_CRASH,
-                               .cut = command          ? REPL_CUT_COMMAND
-                                      : frozen         ? REPL_CUT_FREEZE
-                                      : epoch->tracked ? REPL_CUT_WINDOW
-                                                       : REPL_CUT_QUIET,
+                               .consistency = cut == REPL_CUT_COMMAND ? REPL_CONSISTENCY_APPLICATION
+                                              : cut == REPL_CUT_FREEZE ? REPL_CONSISTENCY_FILESYSTEM
+                                                                       : REPL_CONSISTENCY_CRASH,
+                               .cut = cut,
                                .flags = epoch->resync ? REPL_POINT_RESYNC : 0,
                                .attempts = epoch->attempts,
                                .changed_bytes = changed_bytes};

@@ -19,7 +19,8 @@
  *                      ones; the round has all that completed before it was opened,
  *                      and the last flush completed before that.
  *   quiesced           the filesystem is frozen: nothing at all was written to the
- *                      device. Between the user's commands: as in a window.
+ *                      device. Between the user's commands: as in a window. From a
+ *                      snapshot: what is read cannot change.
  *
  * A round that was torn is not in vain: what it has read has gone ahead, as in
  * live migration, and the next one finds less to do. It is opened AGAIN at once
@@ -40,7 +41,15 @@ enum repl_quiesce {
     REPL_QUIESCE_WINDOW_ELSE_FREEZE, /* frozen where no window is found */
     REPL_QUIESCE_FREEZE,             /* always frozen: clean without journal replay */
     REPL_QUIESCE_COMMAND,            /* in a window between the user's commands */
+    /* of a tree: */
+    REPL_QUIESCE_WINDOW_ELSE_SNAPSHOT, /* read from a snapshot where no window is found */
+    REPL_QUIESCE_SNAPSHOT,             /* always read from a snapshot */
 };
+
+static inline bool repl_quiesce_has_snapshots(enum repl_quiesce quiesce)
+{
+    return quiesce == REPL_QUIESCE_SNAPSHOT || quiesce == REPL_QUIESCE_WINDOW_ELSE_SNAPSHOT;
+}
 
 struct repl_write_counters {
     /* What the kernel has counted for the device (/sys/block/DEV/stat). Sectors only: they are
@@ -108,7 +117,11 @@ bool repl_epoch_tick(struct repl_epoch *epoch, int64_t now_ns, int64_t *until_ns
 void repl_epoch_hurry(struct repl_epoch *epoch, int64_t now_ns);
 void repl_epoch_synced(struct repl_epoch *epoch);
 
-/* No freeze, no command: what is tried instead, until the interval's end. */
+/* A round is to be opened, and there is something to be read, though not all there is: whether it
+ * is to be quiesced before that. With a snapshot nobody waits, and whatever were read ahead of it
+ * would be read again; so this is true of one. Then as after QUIESCE. */
+bool repl_epoch_quiesce_first(struct repl_epoch *epoch);
+/* No freeze, no command, no snapshot: what is tried instead, until the interval's end. */
 enum repl_epoch_verdict repl_epoch_not_quiesced(struct repl_epoch *epoch, int64_t now_ns);
 /* Whether the last point is still the present; pages are those marked. */
 bool repl_epoch_is_unchanged(const struct repl_epoch *epoch,

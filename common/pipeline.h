@@ -286,6 +286,9 @@ void repl_pipeline_batch_done(struct repl_pipeline *p, struct repl_batch *batch,
 /* A volume of a group: its next round is wanted now. */
 void repl_pipeline_hurry(struct repl_pipeline *p, int64_t now_ns);
 void repl_pipeline_synced(struct repl_pipeline *p);
+/* In place of opened: there is something to be read, and if true is returned that has to wait for
+ * QUIESCE, which comes next (repl_epoch_quiesce_first). */
+bool repl_pipeline_quiesce_first(struct repl_pipeline *p);
 void repl_pipeline_quiesced(struct repl_pipeline *p, repl_result result,
                             const struct repl_error *err, int64_t now_ns);
 /* Whether the next segment that takes records of a tree belongs to a full. */

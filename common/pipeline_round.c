@@ -264,11 +264,17 @@ static void reading_over(struct repl_pipeline *p)
     p->close_due = true;
 }
 
+/* Of what writers wait for no part waits for the link. */
+static bool is_awaited(const struct repl_pipeline *p)
+{
+    return p->hold == REPL_HOLD_ON && !repl_quiesce_has_snapshots(p->epoch.quiesce);
+}
+
 bool repl_pipeline_fill(struct repl_pipeline *p, struct repl_batch *batch)
 {
     if (p->round.phase != REPL_ROUND_READING || p->round.is_void || p->stopping ||
-        (!p->round.parked && p->hold != REPL_HOLD_ON && repl_pipeline_spool_is_full(p)))
-        return false; /* but a frozen filesystem does not wait for the link */
+        (!p->round.parked && !is_awaited(p) && repl_pipeline_spool_is_full(p)))
+        return false;
     if (!repl_round_fill(&p->round, &p->table, batch))
         return false;
     batch->volume_size = p->options.volume_size;
@@ -367,6 +373,14 @@ void repl_pipeline_synced(struct repl_pipeline *p)
         p->after = REPL_AFTER_OPEN; /* batches of the round before are still out */
     else
         open_begin(p);
+}
+
+bool repl_pipeline_quiesce_first(struct repl_pipeline *p)
+{
+    if (p->round.phase != REPL_ROUND_OPENING || !repl_epoch_quiesce_first(&p->epoch))
+        return false;
+    quiesce_begin(p);
+    return true;
 }
 
 bool repl_pipeline_is_unchanged(const struct repl_pipeline *p,
@@ -714,12 +728,31 @@ repl_result repl_pipeline_grow(struct repl_pipeline *p, uint64_t volume_size,
 static bool may_open(const struct repl_pipeline *p)
 {
     return !p->stopping && !p->recovering && !p->coalescing && (!is_audited(p) || is_based(p)) &&
-           (p->hold == REPL_HOLD_ON || !repl_pipeline_spool_is_full(p));
+           (is_awaited(p) || !repl_pipeline_spool_is_full(p));
+}
+
+/* No snapshot is there before there is room for what is read from it. */
+static bool may_quiesce(const struct repl_pipeline *p)
+{
+    return p->hold == REPL_HOLD_NONE && !p->disk_full &&
+           (may_open(p) || !repl_quiesce_has_snapshots(p->epoch.quiesce));
+}
+
+/* A snapshot holds on to what is overwritten: it is not kept for as long as a link may be down. */
+static void snapshot_give_up(struct repl_pipeline *p, int64_t now_ns)
+{
+    bool waits = p->round.phase == REPL_ROUND_READING ||
+                 (p->round.phase == REPL_ROUND_OPENING && p->open_due);
+    bool sends = p->ship.state == REPL_SHIP_READY || p->ship.state == REPL_SHIP_SENDING;
+    if (waits && !sends && p->hold == REPL_HOLD_ON && !is_awaited(p) &&
+        repl_pipeline_spool_is_full(p))
+        drain(p, REPL_AFTER_FAILURE, now_ns);
 }
 
 bool repl_pipeline_round_next(struct repl_pipeline *p, int64_t now_ns,
                               struct repl_pipeline_action *action)
 {
+    snapshot_give_up(p, now_ns);
     if (p->round.phase == REPL_ROUND_TELLING) {
         tell(p, now_ns);
         action->until_ns = now_ns; /* the next part, after whatever else there is to do */
@@ -739,7 +772,7 @@ bool repl_pipeline_round_next(struct repl_pipeline *p, int64_t now_ns,
         action->type = REPL_PIPELINE_CLOSE;
     } else if (repl_pipeline_take_due(&p->commit_due)) {
         action->type = REPL_PIPELINE_COMMIT;
-    } else if (p->quiesce_due && p->hold == REPL_HOLD_NONE && !p->disk_full) {
+    } else if (p->quiesce_due && may_quiesce(p)) {
         p->quiesce_due = false;
         p->hold = REPL_HOLD_ASKED;
         action->type = REPL_PIPELINE_QUIESCE;

@@ -154,12 +154,31 @@ static repl_result check_volume_commands(const struct config_parser *parser)
         return repl_fail(parser->err, REPL_E_USAGE,
                          "%s:%u: [volume %s] has quiesce = command and no pre_command: add one",
                          parser->path, parser->section_line, volume->name);
-    if (config->role == REPL_ROLE_AGENT && volume->quiesce == REPL_QUIESCE_WINDOW && commands)
+    bool snapshots = repl_quiesce_has_snapshots(volume->quiesce);
+    if (config->role == REPL_ROLE_AGENT && commands &&
+        (snapshots || volume->quiesce == REPL_QUIESCE_WINDOW))
         return repl_fail(parser->err, REPL_E_USAGE,
-                         "%s:%u: [volume %s] has a command that quiesce = window never runs: "
+                         "%s:%u: [volume %s] has a command that %s never runs: "
                          "write quiesce = command, or freeze, or remove it",
-                         parser->path, parser->section_line, volume->name);
+                         parser->path, parser->section_line, volume->name,
+                         snapshots ? "a quiesce with snapshots" : "quiesce = window");
     return REPL_SUCCESS;
+}
+
+/* Where nobody could make a snapshot. Whether a tree is on btrfs shows when it is opened. */
+static repl_result check_volume_snapshot(const struct config_parser *parser)
+{
+    const struct repl_config *config = parser->config;
+    const struct repl_config_volume *volume = &config->volumes[config->volume_count - 1];
+    bool tree = volume->kind == REPL_VOLUME_TREE;
+    if (!repl_quiesce_has_snapshots(volume->quiesce) || (tree && volume->group == NULL))
+        return REPL_SUCCESS;
+    return repl_fail(parser->err, REPL_E_USAGE,
+                     "%s:%u: [volume %s] has a quiesce with snapshots, which are for directory "
+                     "trees on btrfs%s",
+                     parser->path, parser->section_line, volume->name,
+                     tree ? " that are in no group: remove group, or write another quiesce"
+                          : ": write another quiesce, or kind = tree");
 }
 
 /* What a volume of each kind needs, and what it has no use for. */
@@ -212,6 +231,7 @@ static repl_result end_section(struct config_parser *parser)
     if (parser->section == REPL_CONFIG_PEER)
         return check_peer_key(parser);
     if (parser->section == REPL_CONFIG_VOLUME) {
+        REPL_TRY(check_volume_snapshot(parser));
         REPL_TRY(check_volume_kind(parser));
         return check_volume_commands(parser);
     }

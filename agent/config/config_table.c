@@ -140,7 +140,10 @@ const struct repl_config_option repl_config_options[] = {
      "How a point becomes consistent. \"window\" finds a moment between writes, for which nobody "
      "waits. \"freeze\" freezes the mounted filesystem for each point, and writers wait for as "
      "long; \"window-else-freeze\" does so only where no window was found. \"command\" runs "
-     "pre_command, finds a window and runs post_command."},
+     "pre_command, finds a window and runs post_command. \"snapshot\", of a tree on btrfs, reads each "
+     "point from a snapshot, which is removed when that is done: no writer waits, and there are "
+     "points however busy the tree is; \"window-else-snapshot\" does so only where no window was "
+     "found, which spares what a snapshot costs where a tree often rests."},
     {REPL_CONFIG_VOLUME, "freeze_budget", REPL_ROLE_AGENT, REPL_CONFIG_DURATION,
      IN_VOLUME(freeze_budget_ms), "250ms", 50, 10 * SECOND_MS,
      "How long writers may wait for a freeze, counted from its begin. When it is over the "
@@ -276,7 +279,7 @@ void repl_config_print_range(FILE *out, const struct repl_config_option *option)
         fputs("patterns", out);
         break;
     case REPL_CONFIG_QUIESCE:
-        fputs("window, window-else-freeze, freeze or command", out);
+        fputs("one of the words below", out);
         break;
     case REPL_CONFIG_COMMAND:
         fputs("a shell command", out);

@@ -95,7 +95,8 @@ static void volume_followed(void *context, const struct repl_hold_event *event)
 
 repl_result volume_hold_new(struct repl_source_volume *v, struct repl_error *err)
 {
-    if (v->options.volume->quiesce == REPL_QUIESCE_WINDOW)
+    enum repl_quiesce quiesce = v->options.volume->quiesce;
+    if (quiesce == REPL_QUIESCE_WINDOW || repl_quiesce_has_snapshots(quiesce))
         return REPL_SUCCESS;
     return repl_hold_new(v->options.loop, v->options.config->guard, volume_followed, v, &v->hold,
                          err);
@@ -104,13 +105,19 @@ repl_result volume_hold_new(struct repl_source_volume *v, struct repl_error *err
 void volume_quiesce(struct repl_source_volume *v)
 {
     const struct repl_config_volume *config = v->options.volume;
+    if (repl_quiesce_has_snapshots(config->quiesce)) {
+        volume_snapshot_begin(v);
+        return;
+    }
     bool freeze = config->quiesce != REPL_QUIESCE_COMMAND;
     volume_hold_begin(v, freeze, freeze ? config->freeze_budget_ms : window_ms(v));
 }
 
 void volume_resume(struct repl_source_volume *v)
 {
-    if (v->held_by != NULL)
+    if (repl_quiesce_has_snapshots(v->options.volume->quiesce))
+        volume_snapshot_end(v);
+    else if (v->held_by != NULL)
         repl_source_hold_end(v->held_by);
     else if (v->holding)
         repl_hold_end(v->hold);

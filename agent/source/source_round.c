@@ -101,6 +101,8 @@ static void tree_batch_read(struct repl_job *job)
 {
     struct volume_batch *b = job->context;
     b->reads_done = b->batch.read_count;
+    b->volume->tree_reads_out--;
+    volume_snapshot_follow(b->volume);
     batch_go_on(b);
 }
 

@@ -61,7 +61,9 @@ repl_result volume_tree_open(struct repl_source_volume *v, struct repl_error *er
                                               .volume = v->dir.state.volume,
                                               .next_seq = v->dir.state.next_seq,
                                               .sent_to = sent_to(&v->dir.state),
-                                              .space_size = v->dir.state.volume_size};
+                                              .space_size = v->dir.state.volume_size,
+                                              .snapshots =
+                                                  repl_quiesce_has_snapshots(o->volume->quiesce)};
     repl_result result = repl_tree_open(&options, &v->tree, err);
     if (!repl_ok(result))
         repl_state_dir_close(&v->dir);
@@ -144,6 +146,7 @@ void volume_tree_records(struct repl_source_volume *v, struct repl_pipeline_reco
 static bool job_over(struct repl_source_volume *v)
 {
     v->tree_out = false;
+    volume_snapshot_follow(v);
     if (!volume_is_up(v)) {
         volume_close_if_drained(v);
         return false;
@@ -259,27 +262,17 @@ static void job_start(struct repl_source_volume *v, repl_job_fn *work, repl_job_
 
 /* Looks at everything, besides where something was heard of: then there is nothing to be found. Not
  * while writers wait for the end of the round. */
-static bool audit_if_due(struct repl_source_volume *v)
+static bool audit_is_due(const struct repl_source_volume *v)
 {
     bool held = v->pipeline.hold != REPL_HOLD_NONE;
-    bool due = !held && repl_now_mono_ns() - v->tree_scan_ns >= REPL_TREE_AUDIT_NS;
-    if (due)
-        repl_tree_audit(v->tree);
-    return due;
+    return !held && repl_now_mono_ns() - v->tree_scan_ns >= REPL_TREE_AUDIT_NS;
 }
 
-void volume_tree_look(struct repl_source_volume *v)
+static void gather_start(struct repl_source_volume *v)
 {
-    struct repl_error err;
-    v->tree_alone = false;
-    v->tree_begin_ns = repl_now_wall_ns();
-    if (!repl_ok(hear(v, &err))) {
-        volume_fail(v, &err);
-        return;
-    }
-    bool unsure = repl_tree_is_unsure(v->tree), audit = audit_if_due(v);
-    if (!audit && repl_tree_is_idle(v->tree) && !repl_pipeline_is_full(&v->pipeline))
-        return;
+    bool unsure = repl_tree_is_unsure(v->tree), audit = audit_is_due(v);
+    if (audit)
+        repl_tree_audit(v->tree);
     if (unsure && repl_tree_is_watched(v->tree))
         repl_pipeline_unsure(&v->pipeline,
                              "changes may not have been heard of: all names are looked at",
@@ -288,6 +281,56 @@ void volume_tree_look(struct repl_source_volume *v)
         v->tree_scan_ns = repl_now_mono_ns();
     repl_tree_gather_begin(v->tree, repl_pipeline_is_full(&v->pipeline));
     job_start(v, gather_work, gather_done);
+}
+
+static void same_work(struct repl_job *job)
+{
+    struct repl_source_volume *v = job->context;
+    v->tree_result = repl_tree_is_same(v->tree, &v->tree_same, &v->tree_err);
+}
+
+/* What was heard is about something else, and all there is to do is to note what the site has; or a
+ * snapshot is made. */
+static void looked_ahead(struct repl_job *job)
+{
+    struct repl_source_volume *v = job->context;
+    v->tree_comparing = false;
+    if (!job_over(v))
+        return;
+    if (v->tree_same || !repl_pipeline_quiesce_first(&v->pipeline))
+        gather_start(v);
+    volume_pump(v);
+}
+
+/* A snapshot is a commit of the filesystem: none for what others write there. Nor for a look at all
+ * there is, or a full: as much of that as goes without a snapshot is read ahead of it, so that it
+ * is there for what has changed meanwhile and no longer, for it holds on to what is overwritten. */
+static bool is_for_snapshot(const struct repl_source_volume *v)
+{
+    return v->options.volume->quiesce == REPL_QUIESCE_SNAPSHOT && !repl_tree_is_snapshot(v->tree) &&
+           !repl_tree_is_unsure(v->tree) && !audit_is_due(v) &&
+           !repl_pipeline_is_full(&v->pipeline);
+}
+
+void volume_tree_look(struct repl_source_volume *v)
+{
+    struct repl_error err;
+    bool snapshot = repl_tree_is_snapshot(v->tree);
+    v->tree_alone = false;
+    v->tree_begin_ns = snapshot ? v->snapshot_begin_ns : repl_now_wall_ns();
+    if (!repl_ok(hear(v, &err))) {
+        volume_fail(v, &err);
+        return;
+    }
+    if (!snapshot && !audit_is_due(v) && repl_tree_is_idle(v->tree) &&
+        !repl_pipeline_is_full(&v->pipeline))
+        return;
+    if (is_for_snapshot(v)) {
+        v->tree_comparing = true;
+        job_start(v, same_work, looked_ahead);
+    } else {
+        gather_start(v);
+    }
 }
 
 bool volume_tree_is_busy(const struct repl_source_volume *v)
@@ -304,12 +347,6 @@ void volume_tree_round_open(struct repl_source_volume *v)
         opened_alone(v); /* else what it finds opens the round */
 }
 
-static void same_work(struct repl_job *job)
-{
-    struct repl_source_volume *v = job->context;
-    v->tree_result = repl_tree_is_same(v->tree, &v->tree_same, &v->tree_err);
-}
-
 static void same_done(struct repl_job *job)
 {
     struct repl_source_volume *v = job->context;
@@ -319,7 +356,8 @@ static void same_done(struct repl_job *job)
     v->tree_changes += !v->tree_same;
     if (v->tree_alone) {
         const struct repl_write_counters counters = volume_tree_counters(v);
-        repl_pipeline_closed(&v->pipeline, repl_now_wall_ns(), &counters, NULL);
+        int64_t end_ns = repl_tree_is_snapshot(v->tree) ? v->snapshot_end_ns : repl_now_wall_ns();
+        repl_pipeline_closed(&v->pipeline, end_ns, &counters, NULL);
     }
     volume_pump(v);
 }
@@ -356,5 +394,6 @@ static void batch_work(struct repl_job *job)
 void volume_tree_batch_read(struct volume_batch *b, repl_job_fn *done)
 {
     b->job = (struct repl_job){.work = batch_work, .done = done, .context = b};
+    b->volume->tree_reads_out++;
     repl_loop_work(b->volume->options.loop, &b->job);
 }

@@ -5,6 +5,7 @@
  *   source_round.c   rounds: batches, page cache, counters, tracker
  *   source_hold.c    quiescing, alone and in a group
  *   source_tree.c    rounds of a directory tree, where they differ
+ *   source_snapshot.c  and are read from a snapshot
  *   source_link.c    requests to the site, and reports
  */
 #ifndef REPL_AGENT_SOURCE_VOLUME_INTERNAL_H
@@ -52,6 +53,14 @@ struct volume_batch {
     struct repl_job job;
     repl_result result;
     struct repl_error err;
+};
+
+enum volume_snapshot {
+    SNAPSHOT_NONE,
+    SNAPSHOT_MAKING,
+    SNAPSHOT_THERE,
+    SNAPSHOT_ENDING,
+    SNAPSHOT_REMOVING,
 };
 
 /* A segment on its way to the site. */
@@ -114,11 +123,19 @@ struct repl_source_volume {
     struct repl_poll tree_poll;
     struct repl_timer tree_timer; /* until when it is not listened: many events become one */
     int64_t tree_begin_ns;
-    int64_t tree_scan_ns;  /* when it was last looked at everywhere (the loop's clock) */
-    uint64_t tree_mounts;  /* directories that were left out, as it was last said */
-    uint64_t tree_changes; /* seen since it was opened: what its rounds are compared by */
+    int64_t tree_scan_ns;    /* when it was last looked at everywhere (the loop's clock) */
+    uint64_t tree_mounts;    /* directories that were left out, as it was last said */
+    uint64_t tree_changes;   /* seen since it was opened: what its rounds are compared by */
+    uint32_t tree_reads_out; /* batches that are being read */
     repl_result tree_result;
     struct repl_error tree_err;
+
+    /* of a tree that is read from snapshots */
+    enum volume_snapshot snapshot;
+    struct repl_job snapshot_job;
+    int64_t snapshot_begin_ns, snapshot_end_ns; /* what the point's times are */
+    repl_result snapshot_result;
+    struct repl_error snapshot_err;
 
     /* state and checkpoint */
     struct repl_job state_job, checkpoint_job;
@@ -224,6 +241,14 @@ void volume_tree_cancel(struct repl_source_volume *v);
 void volume_tree_follow(struct repl_source_volume *v);
 /* Reads a batch; done goes on with it on the loop's thread. */
 void volume_tree_batch_read(struct volume_batch *batch, repl_job_fn *done);
+
+/* --- source_snapshot.c ----------------------------------------------------------------------- */
+
+/* In the place of a freeze: begin ends in repl_pipeline_quiesced, end in resumed. */
+void volume_snapshot_begin(struct repl_source_volume *v);
+void volume_snapshot_end(struct repl_source_volume *v);
+/* Something that may have read from it has ended. */
+void volume_snapshot_follow(struct repl_source_volume *v);
 
 /* --- source_link.c --------------------------------------------------------------------------- */
 

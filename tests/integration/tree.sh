@@ -10,6 +10,8 @@
 #   SLOW_DIRECT=yes     with direct writes that take long, of which a point taken at once may know
 #                       nothing (agent/source/tree/tree_scan.h): each point is taken 40 s later
 #   CUT=freeze          the points are cut under frozen filesystems, and the guard is killed too
+#   CUT=snapshot        the points are read from snapshots (FS=btrfs); CUT=window-else-snapshot
+#   SUBVOLUME=yes       in a subvolume (FS=btrfs)
 #   SEED=1              of the operations and the moments, or random; printed
 #   long: POINTS=30 KILLS=20 SECONDS_EACH=5
 #
@@ -30,8 +32,14 @@ make_filesystem() { # IMAGE DIRECTORY SIZE
     run "mkfs.$FS" -q "$loop" >/dev/null
     make_mount "$loop" "$2" -o nodev # no device node of random numbers is ever opened
 }
+make_subvolume() { # all there is lies in one, and its top is not mounted
+    run btrfs -q subvolume create "$workdir/mnt/sub"
+    drop_mount "$workdir/mnt"
+    make_mount "$loop" "$workdir/mnt" -o nodev,subvol=sub
+}
 make_filesystem "$workdir/disk" "$workdir/mnt" 1G
 tree=$workdir/mnt/root
+[ "${SUBVOLUME:-no}" = no ] || make_subvolume
 mkdir "$tree" "$workdir/mnt/outside"
 
 # --- the writers -----------------------------------------------------------------------------------
@@ -74,11 +82,11 @@ every_kind() { # Each operation was done, or is one of those; of few operations 
 # --- points ----------------------------------------------------------------------------------------
 
 moment() { sleep "0.$((RANDOM % 9))"; }
-kill_one() { # in a window there is no guard, and the agent is killed instead
+kill_one() { # but under a freeze there is no guard, and the agent is killed instead
     local whom=agent
     case $((RANDOM % 6)) in
     0 | 1) whom=site ;;
-    2 | 3) [ "$CUT" = window ] || whom=guard ;;
+    2 | 3) [ "$CUT" != freeze ] || whom=guard ;;
     esac
     [ "$whom" = guard ] && guard_kills=$((guard_kills + 1))
     "stop_$whom" KILL
@@ -127,8 +135,11 @@ make_keys
 write_site_config data
 make_filesystem "$workdir/replica-disk" "$workdir/replica" 1G
 printf '[volume data]\nreplica = %s\n' "$workdir/replica" >>"$workdir/site.conf"
-[ "$CUT" = freeze ] && VOLUME_OPTIONS="quiesce = freeze
-freeze_budget = 1s"
+case $CUT in
+freeze) VOLUME_OPTIONS="quiesce = freeze
+freeze_budget = 1s" ;;
+*snapshot) VOLUME_OPTIONS="quiesce = $CUT" ;;
+esac
 write_agent_config "data=tree:$tree"
 start_churn
 churn_go
@@ -166,6 +177,13 @@ run every_kind
 cuts=$("$REPL" points data --store "$workdir/store" --json |
     jq -r '[.. | objects | select(has("cut")) | .cut] | group_by(.) | map("\(length) by \(.[0])") | join(", ")')
 note "all points: $cuts"
+snapshots() { btrfs subvolume list "$workdir/mnt" | grep -c '\.repl'; }
+no_snapshots() { [ "$(snapshots)" = 0 ]; }
+if [[ $CUT == *snapshot ]]; then
+    [ "$CUT" != snapshot ] || [[ $cuts == *snapshot* && $cuts != *window* ]] ||
+        fail "not all points are of snapshots"
+    wait_for 10 "the snapshots are removed" no_snapshots
+fi
 if [ "$CUT" = freeze ]; then # without a guard for a moment, in a window
     [[ $cuts == *freeze* ]] || fail "no point was cut under a freeze"
     [ "$guard_kills" -gt 0 ] || [[ $cuts != *window* ]] || fail "points were cut in windows"

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Databases whose directory is the tree, at frozen points: PostgreSQL under pgbench, and SQLite in WAL
-# mode. Each restored directory starts, recovers, and holds every transaction that had been
-# acknowledged before the point. POINTS=10 of them.
+# Databases whose directory is the tree: PostgreSQL under pgbench, and SQLite in WAL mode. Each restored
+# directory starts, recovers, and holds every transaction that had been acknowledged before the point.
+# POINTS=10 of them, frozen ones; with CUT=snapshot (FS=btrfs) from snapshots.
 . "${0%/*}/functions.sh"
 requires_root
 requires_loop
@@ -10,7 +10,7 @@ requires_tool python3
 requires_tool "mkfs.${FS:=ext4}"
 pg=$(echo /usr/lib/postgresql/*/bin)
 [ -x "$pg/pgbench" ] || skip "needs PostgreSQL"
-: "${POINTS:=10}"
+: "${POINTS:=10}" "${CUT:=freeze}"
 
 chmod 711 "$workdir"
 make_keys
@@ -46,11 +46,11 @@ db.execute("create table done (n integer primary key, what text)")
 EOF
 
 write_site_config data
-VOLUME_OPTIONS="quiesce = freeze
+VOLUME_OPTIONS="quiesce = $CUT
 freeze_budget = 1s"
 write_agent_config "data=tree:$root"
 start_site
-start_guard
+[ "$CUT" = freeze ] && start_guard
 start_agent
 wait_replicated data 60
 
@@ -84,10 +84,10 @@ test_pids[9]='' test_pids[10]=''
 kill_server
 
 "$REPL" points data --store "$workdir/store" --json >"$workdir/points.json"
-mapfile -t points < <(jq -r --argjson first "$first" '[.. | objects |
-    select(has("seq") and has("cut") and .seq > $first and .cut == "freeze") |
+mapfile -t points < <(jq -r --argjson first "$first" --arg cut "$CUT" '[.. | objects |
+    select(has("seq") and has("cut") and .seq > $first and .cut == $cut) |
     "\(.seq) \(.begin_ns)"] | unique | .[]' "$workdir/points.json" | sort -n | head -n "$POINTS")
-[ "${#points[@]}" -ge "$POINTS" ] || fail "only ${#points[@]} points were cut under a freeze"
+[ "${#points[@]}" -ge "$POINTS" ] || fail "only ${#points[@]} points were cut by $CUT"
 
 # client, number and time of each transaction that pgbench was told is done
 cat "$workdir"/pgbench/pgbench_log.* | awk '{printf "%d %d %d%06d000\n", $1, $2, $5, $6}' \

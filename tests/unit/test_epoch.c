@@ -483,6 +483,62 @@ static void a_small_round_freezes_and_a_big_one_goes_ahead(void **state)
     }
 }
 
+static void a_snapshot_is_read_from_the_first_round_on(void **state)
+{
+    (void)state;
+    struct repl_epoch epoch = epoch_tracked(REPL_QUIESCE_SNAPSHOT);
+    interval_begin(&epoch, START);
+    assert_true(repl_epoch_quiesce_first(&epoch));
+    assert_false(repl_epoch_quiesce_first(&epoch)); /* it is by now */
+    assert_int_equal(whole(&epoch, START, 9000, false), REPL_EPOCH_WHOLE);
+    struct repl_point point = point_of(&epoch);
+    assert_int_equal(point.cut, REPL_CUT_SNAPSHOT);
+    assert_int_equal(point.consistency, REPL_CONSISTENCY_CRASH);
+    repl_epoch_cut_done(&epoch, START + MS);
+    /* without one there are windows; what was read live goes ahead */
+    interval_begin(&epoch, START + SECOND);
+    assert_int_equal(whole(&epoch, START + SECOND, 1, true), REPL_EPOCH_QUIESCE);
+    assert_int_equal(repl_epoch_not_quiesced(&epoch, START + SECOND), REPL_EPOCH_AGAIN);
+    assert_false(repl_epoch_quiesce_first(&epoch));
+    assert_int_equal(whole(&epoch, START + SECOND, 1, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(point_of(&epoch).cut, REPL_CUT_WINDOW);
+}
+
+static void a_snapshot_where_there_is_no_window(void **state)
+{
+    (void)state;
+    struct repl_epoch epoch = epoch_tracked(REPL_QUIESCE_WINDOW_ELSE_SNAPSHOT);
+    interval_begin(&epoch, START);
+    assert_false(repl_epoch_quiesce_first(&epoch));
+    assert_int_equal(torn(&epoch, START, 4, true), REPL_EPOCH_AGAIN);
+    assert_int_equal(torn(&epoch, START + 500 * MS, 4, true), REPL_EPOCH_QUIESCE);
+    assert_int_equal(whole(&epoch, START + 600 * MS, 0, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(point_of(&epoch).cut, REPL_CUT_SNAPSHOT);
+    repl_epoch_cut_done(&epoch, START + 601 * MS);
+    /* a big round that was torn is not tried again: it is read from a snapshot at once */
+    interval_begin(&epoch, START + SECOND);
+    assert_int_equal(torn(&epoch, START + SECOND, 9000, false), REPL_EPOCH_QUIESCE);
+    assert_int_equal(repl_epoch_not_quiesced(&epoch, START + SECOND), REPL_EPOCH_VAIN);
+    assert_false(epoch.quiesced || epoch.no_quiesce);
+    interval_begin(&epoch, START + 2 * SECOND);
+    assert_int_equal(whole(&epoch, START + 2 * SECOND, 4, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(point_of(&epoch).cut, REPL_CUT_WINDOW);
+}
+
+static void only_a_snapshot_comes_first(void **state)
+{
+    (void)state;
+    for (int quiesce = REPL_QUIESCE_WINDOW; quiesce < REPL_QUIESCE_SNAPSHOT; quiesce++) {
+        struct repl_epoch epoch = epoch_tracked(quiesce);
+        interval_begin(&epoch, START);
+        assert_false(repl_epoch_quiesce_first(&epoch));
+    }
+    struct repl_epoch untracked = epoch_tracked(REPL_QUIESCE_SNAPSHOT);
+    untracked.tracked = false;
+    interval_begin(&untracked, START);
+    assert_false(repl_epoch_quiesce_first(&untracked));
+}
+
 static void frozen_nothing_at_all_is_written(void **state)
 {
     (void)state;
@@ -815,6 +871,9 @@ int main(void)
         cmocka_unit_test(an_interval_without_a_window_is_frozen),
         cmocka_unit_test(neither_window_nor_freeze_is_vain),
         cmocka_unit_test(a_small_round_freezes_and_a_big_one_goes_ahead),
+        cmocka_unit_test(a_snapshot_is_read_from_the_first_round_on),
+        cmocka_unit_test(a_snapshot_where_there_is_no_window),
+        cmocka_unit_test(only_a_snapshot_comes_first),
         cmocka_unit_test(frozen_nothing_at_all_is_written),
         cmocka_unit_test(a_big_frozen_round_that_is_torn_is_vain),
         cmocka_unit_test(between_commands_it_is_a_window),

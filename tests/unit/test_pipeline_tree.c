@@ -37,6 +37,9 @@ static struct rig {
     int64_t now_ns;
     uint64_t sent, dropped;
     unsigned parts; /* finished since it was looked at */
+    bool quiesce_fails;
+    bool fills, fills_late; /* the spool is full when a round is opened; when it is quiesced */
+    unsigned quiesces, resumes;
 } the_rig;
 
 static bool are_pending(const void *context)
@@ -171,14 +174,38 @@ static bool batch_move(struct rig *rig)
     return true;
 }
 
+static void quiesced(struct rig *rig)
+{
+    struct repl_error err = {0};
+    repl_result result = REPL_SUCCESS;
+    rig->quiesces++;
+    if (rig->fills_late)
+        rig->p.options.spool_limit_bytes = 1;
+    if (rig->quiesce_fails)
+        result = repl_fail(&err, REPL_E_IO, "no room for a snapshot");
+    assert_false(repl_pipeline_quiesce_first(&rig->p)); /* no round is to be opened */
+    repl_pipeline_quiesced(&rig->p, result, &err, rig->now_ns);
+}
+
 static void act(struct rig *rig, const struct repl_pipeline_action *action)
 {
     switch (action->type) {
     case REPL_PIPELINE_SYNC:
         repl_pipeline_synced(&rig->p);
         break;
+    case REPL_PIPELINE_QUIESCE:
+        quiesced(rig);
+        break;
+    case REPL_PIPELINE_RESUME:
+        rig->resumes++;
+        repl_pipeline_resumed(&rig->p, true, rig->now_ns);
+        break;
     case REPL_PIPELINE_OPEN:
-        repl_pipeline_opened(&rig->p, rig->now_ns, &rig->counters, false);
+        if (rig->fills)
+            rig->p.options.spool_limit_bytes = 1;
+        if (repl_pipeline_is_unchanged(&rig->p, &rig->counters) ||
+            !repl_pipeline_quiesce_first(&rig->p))
+            repl_pipeline_opened(&rig->p, rig->now_ns, &rig->counters, false);
         break;
     case REPL_PIPELINE_CLOSE:
         repl_pipeline_closed(&rig->p, rig->now_ns, &rig->counters, NULL);
@@ -481,6 +508,96 @@ static void what_may_have_been_missed_is_said_until_the_next_point(void **state)
     rig_free(rig);
 }
 
+/* Nothing is read ahead of it; where there is nothing to be read, none is made. */
+static void a_snapshot_comes_first(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_seeded();
+    rig->p.epoch.quiesce = REPL_QUIESCE_SNAPSHOT;
+    later(rig);
+    assert_int_equal(rig->quiesces, 0);
+    change(rig, 1);
+    later(rig);
+    assert_true(rig->quiesces == 1 && rig->resumes == 1);
+    assert_int_equal(rig->p.point_count, 2);
+    assert_int_equal(rig->p.point.cut, REPL_CUT_SNAPSHOT);
+    assert_int_equal(rig->p.point.consistency, REPL_CONSISTENCY_CRASH);
+    assert_int_equal(rig->p.point.attempts, 1);
+    later(rig);
+    assert_int_equal(rig->quiesces, 1);
+    rig_free(rig);
+}
+
+/* The spool fills as the round is opened: a freeze has been asked for by then, and is short; what
+ * is read from a snapshot waits for the link, and so does the snapshot. */
+static void a_snapshot_waits_for_room_in_the_spool(void **state)
+{
+    (void)state;
+    for (int freeze = 0; freeze < 2; freeze++) {
+        struct rig *rig = rig_seeded();
+        change(rig, 1);
+        later(rig);
+        assert_int_equal(rig->p.point_count, 2); /* and not acknowledged */
+        rig->p.epoch.quiesce = freeze ? REPL_QUIESCE_FREEZE : REPL_QUIESCE_SNAPSHOT;
+        rig->fills = true;
+        change(rig, 1);
+        later(rig);
+        assert_int_equal(rig->quiesces, freeze);
+        acknowledge(rig);
+        rig->p.options.spool_limit_bytes = 1u << 20;
+        rig->fills = false;
+        later(rig);
+        assert_int_equal(rig->quiesces, 1);
+        assert_int_equal(rig->p.point_count, 3);
+        assert_int_equal(rig->p.point.cut, freeze ? REPL_CUT_FREEZE : REPL_CUT_SNAPSHOT);
+        rig_free(rig);
+    }
+}
+
+/* It would hold on to what is overwritten until the link is back. */
+static void a_snapshot_does_not_wait_for_a_link_that_is_down(void **state)
+{
+    (void)state;
+    for (int down = 0; down < 2; down++) {
+        struct rig *rig = rig_seeded();
+        change(rig, 1);
+        later(rig);
+        if (down)
+            repl_pipeline_lost(&rig->p, "cut", rig->now_ns);
+        rig->p.epoch.quiesce = REPL_QUIESCE_SNAPSHOT;
+        rig->fills_late = true;
+        change(rig, 1);
+        later(rig);
+        assert_int_equal(rig->quiesces, 1);
+        assert_int_equal(rig->resumes, down);
+        assert_int_equal(rig->p.round.phase, down ? REPL_ROUND_NONE : REPL_ROUND_OPENING);
+        rig->p.options.spool_limit_bytes = 1u << 20;
+        rig->fills_late = false;
+        later(rig);
+        assert_int_equal(rig->p.point_count, 3);
+        assert_int_equal(rig->p.point.cut, REPL_CUT_SNAPSHOT);
+        assert_int_equal(rig->quiesces, 1 + down);
+        rig_free(rig);
+    }
+}
+
+static void a_snapshot_that_fails_is_said(void **state)
+{
+    (void)state;
+    struct repl_report report;
+    struct rig *rig = rig_seeded();
+    rig->p.epoch.quiesce = REPL_QUIESCE_SNAPSHOT;
+    rig->quiesce_fails = true;
+    change(rig, 1);
+    later(rig);
+    assert_true(rig->quiesces == 1 && rig->resumes == 0);
+    assert_int_equal(rig->p.point_count, 2);
+    assert_int_equal(rig->p.point.cut, REPL_CUT_WINDOW);
+    repl_pipeline_report(&rig->p, rig->now_ns, &report);
+    assert_string_equal(report.cause, "no room for a snapshot");
+    rig_free(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -493,6 +610,10 @@ int main(void)
         cmocka_unit_test(parts_without_an_end_are_left_behind_by_a_full),
         cmocka_unit_test(a_full_without_an_end_is_gone_on_with_unless_it_is_torn),
         cmocka_unit_test(what_may_have_been_missed_is_said_until_the_next_point),
+        cmocka_unit_test(a_snapshot_comes_first),
+        cmocka_unit_test(a_snapshot_waits_for_room_in_the_spool),
+        cmocka_unit_test(a_snapshot_does_not_wait_for_a_link_that_is_down),
+        cmocka_unit_test(a_snapshot_that_fails_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,9 +13,11 @@
 
 #include "base/ensure.h"
 #include "block/mounts.h"
+#include "loop/loop.h"
 #include "source/tree/tree_dirty.h"
 #include "source/tree/tree_names.h"
 #include "source/tree/tree_records.h"
+#include "source/tree/tree_snapshot.h"
 
 /* Objects are numbered from here on, the higher the later the index was begun: fewer than 2^32
  * objects are made between two points. */
@@ -60,7 +62,26 @@ struct repl_tree {
     bool pending;                       /* a record is, under the present stamp */
     bool opened;                        /* and not scanned since */
     bool content_unsure; /* since the start: what is pending of contents has to be read */
+
+    struct repl_tree_snapshots *snapshots; /* NULL: none are wanted */
+    struct repl_tree_root copy;            /* in the snapshot that is there; fd -1: none is */
+    bool in_copy;                          /* gather and read are of that */
+    struct repl_tree_heard overlap;        /* since it was begun, until the gather is */
+    bool overlapping;                      /* that has not been begun */
+    uint64_t overlooked;                   /* pages, as it was made */
 };
+
+/* What is looked at and read. */
+static const struct repl_tree_root *root_now(const struct repl_tree *tree)
+{
+    return tree->in_copy ? &tree->copy : &tree->root;
+}
+
+/* What has been heard goes there. */
+static struct repl_tree_heard *heard_now(struct repl_tree *tree)
+{
+    return tree->overlapping ? &tree->overlap : &tree->heard_since;
+}
 
 /* --- opening --------------------------------------------------------------------------------- */
 
@@ -140,7 +161,12 @@ static repl_result kind_check(const struct repl_tree *tree, struct repl_error *e
 static void watch_open(struct repl_tree *tree)
 {
     struct repl_error why;
-    repl_result result = repl_tree_watch_open(&tree->root, &tree->watch, &why);
+    int fd = -1;
+    repl_result result = repl_tree_filesystem_open(&tree->root, &fd, &why);
+    if (repl_ok(result))
+        result = repl_tree_watch_open(&tree->root, fd, &tree->watch, &why);
+    if (fd >= 0)
+        close(fd);
     if (repl_ok(result))
         result = repl_tree_dirty_open(&tree->root, &tree->dirty, &why);
     if (repl_ok(result))
@@ -166,6 +192,12 @@ static repl_result parts_open(struct repl_tree *tree, const struct repl_tree_opt
     if (!repl_ok(repl_mount_of(tree->root.fd, tree->root.path, &number, &tree->device, NULL)))
         tree->device = makedev(tree->root.device_major, tree->root.device_minor);
     REPL_TRY(repl_tree_exclude_new(options->exclude, &tree->exclude, err));
+    if (repl_tree_has_snapshot_place(&tree->root))
+        tree->exclude.own = REPL_TREE_SNAPSHOT_PLACE;
+    if (options->snapshots)
+        REPL_TRY(repl_tree_snapshots_open(&tree->root, &options->volume, &tree->snapshots, err));
+    else
+        repl_tree_snapshots_clean(&tree->root, &options->volume);
     REPL_TRY(repl_tree_index_open(&index, &tree->index, err));
     watch_open(tree);
     return index_begin(tree, options->space_size, err);
@@ -177,7 +209,7 @@ repl_result repl_tree_open(const struct repl_tree_options *options, struct repl_
     struct repl_tree *tree = calloc(1, sizeof *tree);
     if (tree == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a tree");
-    tree->root.fd = -1;
+    tree->root.fd = tree->copy.fd = -1;
     tree->news = tree->heard = no_news;
     tree->opened = tree->content_unsure = true;
     repl_result result = parts_open(tree, options, err);
@@ -198,7 +230,10 @@ void repl_tree_close(struct repl_tree *tree)
     repl_tree_dirty_close(tree->dirty);
     repl_tree_heard_fini(&tree->heard_since);
     repl_tree_heard_fini(&tree->hearing);
+    repl_tree_heard_fini(&tree->overlap);
     repl_buffer_fini(&tree->touched);
+    repl_tree_root_close(&tree->copy);
+    repl_tree_snapshots_close(tree->snapshots);
     repl_tree_index_close(tree->index);
     repl_tree_exclude_fini(&tree->exclude);
     repl_tree_root_close(&tree->root);
@@ -246,7 +281,7 @@ repl_result repl_tree_hear(struct repl_tree *tree, struct repl_error *err)
 {
     if (tree->watch == NULL)
         return REPL_SUCCESS;
-    return repl_tree_watch_drain(tree->watch, &tree->heard_since, err);
+    return repl_tree_watch_drain(tree->watch, heard_now(tree), err);
 }
 
 void repl_tree_audit(struct repl_tree *tree)
@@ -256,7 +291,7 @@ void repl_tree_audit(struct repl_tree *tree)
 
 bool repl_tree_is_unsure(const struct repl_tree *tree)
 {
-    return !tree->scanned || tree->heard_since.lost;
+    return !tree->scanned || tree->heard_since.lost || tree->overlap.lost;
 }
 
 bool repl_tree_is_quiet(const struct repl_tree *tree)
@@ -385,7 +420,7 @@ static repl_result pending_look(struct repl_tree *tree, struct repl_tree_found *
 static struct repl_tree_scan_options scan_options(struct repl_tree *tree)
 {
     return (struct repl_tree_scan_options){.index = tree->index,
-                                           .root = &tree->root,
+                                           .root = root_now(tree),
                                            .exclude = &tree->exclude,
                                            .full = tree->full,
                                            .watched = tree->watch != NULL,
@@ -416,10 +451,23 @@ void repl_tree_gather_begin(struct repl_tree *tree, bool full)
     tree->records.next = 0; /* what is found may be about objects that have been given already */
     news_move(&tree->news, &tree->heard);
     repl_tree_heard_fini(&tree->hearing);
+    if (tree->overlapping)
+        repl_tree_heard_add(&tree->heard_since, &tree->overlap);
     tree->hearing = tree->heard_since;
-    tree->heard_since = (struct repl_tree_heard){0};
+    tree->heard_since = tree->overlap;
+    tree->overlap = (struct repl_tree_heard){0};
+    tree->overlapping = false;
     tree->hearing.lost |= !tree->scanned;
     tree->scanned = false; /* until it has come to its end */
+}
+
+static repl_result marks_add(struct repl_tree *tree, struct repl_tree_heard *heard,
+                             struct repl_error *err)
+{
+    REPL_TRY(repl_tree_dirty_on_its_way(tree->dirty, &heard->marks, err));
+    REPL_TRY(repl_tree_dirty_take(tree->dirty, &heard->marks, &heard->lost, err));
+    repl_tree_marks_sort(&heard->marks);
+    return REPL_SUCCESS;
 }
 
 /* What was written to, and whether that is all. */
@@ -430,9 +478,11 @@ static repl_result marks_take(struct repl_tree *tree, struct repl_tree_found *fo
     tree->marks_hold = false;
     if (tree->watch == NULL)
         return REPL_SUCCESS;
-    REPL_TRY(repl_tree_dirty_on_its_way(tree->dirty, &heard->marks, err));
-    REPL_TRY(repl_tree_dirty_take(tree->dirty, &heard->marks, &heard->lost, err));
-    repl_tree_marks_sort(&heard->marks);
+    if (tree->in_copy) { /* that was done when it was made */
+        found->overlooked = tree->overlooked;
+        return REPL_SUCCESS;
+    }
+    REPL_TRY(marks_add(tree, heard, err));
     enum repl_tree_verdict audit = repl_tree_dirty_audit(tree->dirty, &found->overlooked);
     tree->marks_hold = audit == REPL_TREE_AUDIT_PASSED && repl_tree_dirty_is_precise(tree->dirty);
     heard->lost |= audit == REPL_TREE_AUDIT_SHORT;
@@ -463,6 +513,8 @@ repl_result repl_tree_gather(struct repl_tree *tree, struct repl_tree_found *fou
     tree->heard = no_news;
     REPL_TRY(marks_take(tree, found, err));
     REPL_TRY(changes_find(tree, found, err));
+    if (tree->in_copy)
+        REPL_TRY(repl_tree_snapshot_check(&tree->copy, err));
     tree->opened = false;
     REPL_TRY(pending_look(tree, found, err));
     repl_buffer_fini(&tree->touched);
@@ -488,6 +540,9 @@ repl_result repl_tree_is_same(struct repl_tree *tree, bool *same, struct repl_er
     *same = false;
     if (atomic_load(&tree->torn))
         return REPL_SUCCESS;
+    *same = tree->in_copy;
+    if (tree->in_copy)
+        return repl_tree_snapshot_check(&tree->copy, err);
     if (tree->watch == NULL)
         return repl_tree_scan_is_same(&options, same, err);
     REPL_TRY(marks_hear(tree, err));
@@ -495,6 +550,54 @@ repl_result repl_tree_is_same(struct repl_tree *tree, bool *same, struct repl_er
     if (*same) /* it was about something else */
         repl_tree_heard_fini(&tree->heard_since);
     return REPL_SUCCESS;
+}
+
+/* --- a snapshot ------------------------------------------------------------------------------ */
+
+/* What is heard as one is made, and whether anything was overlooked. The marks come first: by when
+ * they have been taken, whoever was just telling of a name has done so. */
+static repl_result overlap_hear(struct repl_tree *tree, struct repl_error *err)
+{
+    struct repl_tree_heard *heard = &tree->overlap;
+    REPL_TRY(repl_tree_dirty_take(tree->dirty, &heard->marks, &heard->lost, err));
+    heard->lost |= repl_tree_dirty_audit(tree->dirty, &tree->overlooked) == REPL_TREE_AUDIT_SHORT;
+    return repl_tree_watch_drain(tree->watch, heard, err);
+}
+
+repl_result repl_tree_snapshot_take(struct repl_tree *tree, int64_t *begin_ns, int64_t *end_ns,
+                                    struct repl_error *err)
+{
+    ensure(tree->watch != NULL && !tree->in_copy);
+    tree->overlooked = 0;
+    REPL_TRY(repl_tree_watch_drain(tree->watch, &tree->heard_since, err));
+    REPL_TRY(marks_add(tree, &tree->heard_since, err));
+    *begin_ns = repl_now_wall_ns();
+    REPL_TRY(repl_tree_snapshot_make(tree->snapshots, &tree->copy, err));
+    *end_ns = repl_now_wall_ns();
+    tree->in_copy = tree->overlapping = true;
+    repl_result result = overlap_hear(tree, err);
+    if (!repl_ok(result)) {
+        repl_tree_snapshot_release(tree);
+        repl_ignore(repl_tree_snapshot_drop(tree, NULL));
+    }
+    return result;
+}
+
+bool repl_tree_is_snapshot(const struct repl_tree *tree)
+{
+    return tree->in_copy;
+}
+
+void repl_tree_snapshot_release(struct repl_tree *tree)
+{
+    tree->in_copy = tree->overlapping = false;
+    repl_tree_heard_add(&tree->heard_since, &tree->overlap); /* where no gather has come to it */
+    repl_tree_heard_fini(&tree->overlap);
+}
+
+repl_result repl_tree_snapshot_drop(struct repl_tree *tree, struct repl_error *err)
+{
+    return repl_tree_snapshot_remove(tree->snapshots, &tree->copy, err);
 }
 
 /* --- reading --------------------------------------------------------------------------------- */
@@ -522,10 +625,12 @@ static repl_result file_open(struct repl_tree *tree, struct repl_tree_txn *txn, 
     REPL_TRY(repl_tree_object_get(txn, object, &o, &found, err));
     repl_result result = {REPL_E_MISSING};
     if (found)
-        result = repl_tree_handle_open(&tree->root, &o.handle, 0, &file->fd, err);
+        result = repl_tree_handle_open(root_now(tree), &o.handle, 0, &file->fd, err);
     if (!repl_ok(result) && result.code != REPL_E_MISSING)
         return result;
     if (!repl_ok(result)) {
+        if (tree->in_copy) /* a file that is there, and nowhere to be read, is not zeros */
+            REPL_TRY(repl_tree_snapshot_check(&tree->copy, err));
         file->fd = -1;
         atomic_store(&tree->torn, true);
     }

@@ -25,8 +25,10 @@ struct repl_tree_options {
     uint64_t next_seq;   /* of the volume: what was sent under lower ones may have used numbers */
     uint64_t space_size; /* as the site may know it already */
     uint64_t sent_to;    /* the newest segment that earlier runs may have sent ends in; 0: none */
+    bool snapshots;      /* it is to be read from such (tree_snapshot.h) */
 };
-/* Refuses a filesystem without file handles, and one in memory. Blocks. */
+/* Refuses a filesystem without file handles, one in memory, and one where snapshots are wanted and
+ * cannot be made. Blocks. */
 REPL_RESULT repl_tree_open(const struct repl_tree_options *options, struct repl_tree **out,
                            struct repl_error *err);
 /* NULL does nothing. */
@@ -74,6 +76,26 @@ REPL_RESULT repl_tree_is_same(struct repl_tree *tree, bool *same, struct repl_er
  * end, is zeros. On any number of workers, between a gather and the next. */
 REPL_RESULT repl_tree_read(struct repl_tree *tree, uint64_t page, uint32_t count, uint8_t *to,
                            struct repl_error *err);
+
+/* --- a snapshot ------------------------------------------------------------------------------
+ *
+ * Between take and release, gather and read are of the snapshot, and whatever they find is as of
+ * one instant. One gather for each. Nothing is forgotten: what was heard of before the snapshot was
+ * begun had been complete by then, and is in it; what was heard of later, until gather_begin, may
+ * be in it or not. So it is looked for there, and kept for the next gather too. What else changes
+ * is heard of later yet. (The kernel tells of a change of names when it has been made: one that is
+ * made as the snapshot is, and told of more than some 10 ms later, is the next point's, though
+ * something that came after it may be this one's.) */
+
+/* On a worker, while nothing else runs, and nothing is heard; a tree that is watched. Blocks.
+ * *begin_ns: all that was written before is in it; *end_ns: nothing that was written after. */
+REPL_RESULT repl_tree_snapshot_take(struct repl_tree *tree, int64_t *begin_ns, int64_t *end_ns,
+                                    struct repl_error *err);
+bool repl_tree_is_snapshot(const struct repl_tree *tree);
+/* On the loop's thread, while no gather and no read is under way: the tree is read itself again. */
+void repl_tree_snapshot_release(struct repl_tree *tree);
+/* After that, on a worker. */
+REPL_RESULT repl_tree_snapshot_drop(struct repl_tree *tree, struct repl_error *err);
 
 /* --- records: on the loop's thread, between a gather and the next ---------------------------- */
 

@@ -55,6 +55,8 @@ bool repl_tree_is_excluded(const struct repl_tree_exclude *exclude, const char *
                            const char *name)
 {
     const char *pattern = exclude->text;
+    if (exclude->own != NULL && directory[0] == '\0' && strcmp(name, exclude->own) == 0)
+        return true;
     for (size_t i = 0; i < exclude->count; i++, pattern += strlen(pattern) + 1) {
         bool by_path = strchr(pattern, '/') != NULL;
         if (by_path ? path_matches(pattern, directory, name) : fnmatch(pattern, name, 0) == 0)

@@ -15,7 +15,8 @@
 struct repl_tree_exclude {
     char *text; /* the patterns, each with a NUL behind it */
     size_t count;
-    bool by_path; /* one of them has a slash */
+    bool by_path;    /* one of them has a slash */
+    const char *own; /* a name in the top directory that is the agent's; NULL: none is */
 };
 
 /* patterns: separated by blanks, a blank in one is "\ "; NULL: none. */

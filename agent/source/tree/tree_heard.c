@@ -47,15 +47,6 @@ static repl_result directory_open(struct repl_tree_scan *s, uint64_t object, str
     return repl_ok(result) || result.code == REPL_E_MISSING ? REPL_SUCCESS : result;
 }
 
-static const struct repl_tree_heard_name *name_next(const struct repl_tree_heard *heard, size_t *at)
-{
-    if (*at >= heard->names.size)
-        return NULL;
-    const struct repl_tree_heard_name *name = (const void *)(heard->names.data + *at);
-    *at += sizeof *name + (name->size + 8u) / 8 * 8;
-    return name;
-}
-
 /* The directory in the index, if the name is one of the tree's; else 0. */
 static repl_result name_directory(struct repl_tree_scan *s, const struct repl_tree_heard_name *name,
                                   struct directory *d, uint64_t *object, struct repl_error *err)
@@ -92,7 +83,8 @@ static repl_result names_follow(struct repl_tree_scan *s, const struct repl_tree
     struct directory d = {.fd = -1};
     const struct repl_tree_heard_name *name;
     repl_result result = REPL_SUCCESS;
-    for (size_t at = 0; repl_ok(result) && (name = name_next(heard, &at)) != NULL;) {
+    for (size_t at = 0;
+         repl_ok(result) && (name = repl_tree_heard_name_next(heard, &at)) != NULL;) {
         s->moved = false;
         result = name_follow(s, name, &d, err);
         if (repl_ok(result))
@@ -129,6 +121,34 @@ static repl_result object_follow(struct repl_tree_scan *s, uint64_t object, stru
     return repl_tree_scan_commit_some(s, err);
 }
 
+/* Marks go by inode numbers, of which each subvolume of a btrfs has its own: where the file of the
+ * tree that has it is as it was, they are of another. What is written to gets another ctime, which
+ * scans rely on too; but a direct write has that of its begin, and its end may be marked and
+ * nothing else told of it. So this is believed only of a file that was looked at when all direct
+ * writes which that ctime could be of had ended. */
+static repl_result is_of_another(struct repl_tree_scan *s, uint64_t object, bool *of_another,
+                                 struct repl_error *err)
+{
+    struct repl_tree_glance now;
+    struct repl_tree_object o;
+    bool found;
+    int fd;
+    *of_another = false;
+    if (s->options->root->handle.type != REPL_TREE_BTRFS_HANDLE)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_tree_object_get(&s->changes.txn, object, &o, &found, err));
+    if (!found || o.mount || o.read_ns - o.ctime_ns < REPL_TREE_SURE_NS)
+        return REPL_SUCCESS;
+    repl_result result = repl_tree_handle_open(s->options->root, &o.handle, O_PATH, &fd, err);
+    if (result.code == REPL_E_MISSING)
+        return REPL_SUCCESS; /* it is gone, which has to be seen to */
+    REPL_TRY(result);
+    result = repl_tree_glance(s->options->root, fd, "", &now, err);
+    close(fd);
+    *of_another = repl_ok(result) && repl_tree_is_as_known(&o, &now);
+    return result.code == REPL_E_MISSING ? REPL_SUCCESS : result;
+}
+
 /* The tree's among what was heard of, in the order of their numbers. */
 static repl_result objects_find(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
                                 struct repl_buffer *objects, struct repl_error *err)
@@ -145,8 +165,11 @@ static repl_result objects_find(struct repl_tree_scan *s, const struct repl_tree
         if (mark[i].key.inode == before)
             continue;
         before = mark[i].key.inode;
+        bool of_another = false;
         REPL_TRY(repl_tree_inode_find(&s->changes.txn, before, &object, err));
         if (object != 0)
+            REPL_TRY(is_of_another(s, object, &of_another, err));
+        if (object != 0 && !of_another)
             REPL_TRY(repl_buffer_append(objects, &object, sizeof object, err));
     }
     if (objects->size > 0)
@@ -211,7 +234,8 @@ static repl_result concerns(struct repl_tree_scan *s, const struct repl_tree_hea
     repl_result result = objects_find(s, heard, &objects, err);
     *any = objects.size > 0;
     repl_buffer_fini(&objects);
-    for (size_t at = 0; repl_ok(result) && !*any && (name = name_next(heard, &at)) != NULL;) {
+    for (size_t at = 0;
+         repl_ok(result) && !*any && (name = repl_tree_heard_name_next(heard, &at)) != NULL;) {
         result = name_directory(s, name, &d, &object, err);
         *any = object != 0;
     }

@@ -109,6 +109,14 @@ static repl_result content_follow(struct repl_tree_changes *c, int path_fd,
     return result;
 }
 
+static void stand_in_identify(const struct repl_tree_changes *c, struct repl_tree_object *object)
+{
+    if (!object->mount || c->root->snapshot == 0)
+        return;
+    memcpy(object->handle.bytes, &c->directory, 8);
+    memcpy(object->handle.bytes + 8, &c->hash, 8);
+}
+
 repl_result repl_tree_object_follow(struct repl_tree_changes *c, int fd,
                                     struct repl_tree_object *object, struct repl_error *err)
 {
@@ -116,6 +124,7 @@ repl_result repl_tree_object_follow(struct repl_tree_changes *c, int fd,
     bool attributes_changed = false;
     *object = (struct repl_tree_object){0};
     REPL_TRY(repl_tree_object_read(c->root, fd, c->settle, object, err));
+    stand_in_identify(c, object);
     REPL_TRY(number_find(c, object, &before, err));
     bool is_new = before.node.kind == REPL_NODE_GONE;
     if (!is_new) {

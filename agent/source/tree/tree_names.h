@@ -14,6 +14,9 @@ struct repl_tree_changes {
     const struct repl_tree_root *root;
     bool full;   /* nothing is noted as pending */
     bool settle; /* what changed just now is waited for */
+    /* In a snapshot, where what stands for a subvolume has nothing else of its own: the name that
+     * is followed, and its directory. */
+    uint64_t directory, hash;
     /* Where files were written to (struct repl_tree_mark, sorted); NULL: not known. Kept only if
      * what else may have changed a file shows in its mapping, which is kept then too. */
     const struct repl_buffer *marks;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/btrfs_tree.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
@@ -44,25 +45,29 @@ static repl_result handle_of(int fd, struct repl_tree_handle *out, struct repl_e
     return REPL_SUCCESS;
 }
 
+repl_result repl_tree_root_take(int fd, struct repl_tree_root *out, struct repl_error *err)
+{
+    struct statx status;
+    REPL_TRY(repl_forward(handle_of(fd, &out->handle, err), err, "%s", out->path));
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &status) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "%s", out->path);
+    out->device_major = status.stx_dev_major;
+    out->device_minor = status.stx_dev_minor;
+    return REPL_SUCCESS;
+}
+
 repl_result repl_tree_root_open(const char *path, struct repl_tree_root *out,
                                 struct repl_error *err)
 {
-    struct statx status;
     *out = (struct repl_tree_root){.path = path};
     out->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (out->fd < 0)
         return repl_fail_errno(err, errno == ENOENT ? REPL_E_MISSING : REPL_E_IO, errno, "%s",
                                path);
-    repl_result result = repl_forward(handle_of(out->fd, &out->handle, err), err, "%s", path);
-    if (repl_ok(result) && statx(out->fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &status) != 0)
-        result = repl_fail_errno(err, REPL_E_IO, errno, "%s", path);
-    if (!repl_ok(result)) {
+    repl_result result = repl_tree_root_take(out->fd, out, err);
+    if (!repl_ok(result))
         repl_tree_root_close(out);
-        return result;
-    }
-    out->device_major = status.stx_dev_major;
-    out->device_minor = status.stx_dev_minor;
-    return REPL_SUCCESS;
+    return result;
 }
 
 void repl_tree_root_close(struct repl_tree_root *root)
@@ -96,6 +101,18 @@ int repl_tree_object_reopen(int path_fd)
     return fd;
 }
 
+/* The handle that the same file has in another subvolume; one of neither stays as it is. */
+static void handle_move(struct repl_tree_handle *handle, uint64_t from, uint64_t to)
+{
+    struct repl_tree_btrfs_handle at;
+    if (from == 0 || handle->size < sizeof at)
+        return;
+    memcpy(&at, handle->bytes, sizeof at);
+    if (at.subvolume == from)
+        at.subvolume = to;
+    memcpy(handle->bytes, &at, sizeof at);
+}
+
 /* Linux 6.18 was seen to answer ENOMEM for a moment, with memory to spare, where files came and
  * went by the thousand. */
 static int handle_open(int mount_fd, struct file_handle *handle, int flags)
@@ -116,7 +133,9 @@ repl_result repl_tree_handle_open(const struct repl_tree_root *root,
         struct file_handle handle;
         uint8_t room[sizeof(struct file_handle) + REPL_TREE_HANDLE_MAX];
     } h = {.handle = {.handle_bytes = handle->size, .handle_type = handle->type}};
-    memcpy(h.handle.f_handle, handle->bytes, handle->size);
+    struct repl_tree_handle there = *handle;
+    handle_move(&there, root->subvolume, root->snapshot);
+    memcpy(h.handle.f_handle, there.bytes, there.size);
     *fd = handle_open(root->fd, &h.handle, flags | O_RDONLY | O_NOATIME | O_CLOEXEC);
     if (*fd < 0 && errno == EPERM)
         *fd = handle_open(root->fd, &h.handle, flags | O_RDONLY | O_CLOEXEC);
@@ -131,11 +150,17 @@ static int64_t time_ns(const struct statx_timestamp *time)
     return time->tv_sec * INT64_C(1000000000) + time->tv_nsec;
 }
 
+/* In a snapshot, of another subvolume. */
+static bool is_stand_in(const struct repl_tree_root *root, const struct statx *status)
+{
+    return root->snapshot != 0 && status->stx_ino == BTRFS_EMPTY_SUBVOL_DIR_OBJECTID;
+}
+
 static bool is_mount(const struct repl_tree_root *root, const struct statx *status)
 {
     return status->stx_dev_major != root->device_major ||
            status->stx_dev_minor != root->device_minor ||
-           (status->stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+           (status->stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0 || is_stand_in(root, status);
 }
 
 repl_result repl_tree_glance(const struct repl_tree_root *root, int fd, const char *name,
@@ -207,22 +232,25 @@ static void flags_read(int path_fd, struct repl_tree_object *object)
     close(fd);
 }
 
-/* A change within the tick of the ctime would leave it as it is. */
-static int64_t settles_in(const struct statx *status)
+/* A change within the tick of the ctime would leave it as it is. In a snapshot nothing changes:
+ * what would be taken for the same is a change in the subvolume since it was begun, of which the
+ * snapshot may have no more than the ctime. */
+static int64_t settles_in(const struct repl_tree_root *root, const struct statx *status)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    int64_t age_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec - time_ns(&status->stx_ctime);
-    return age_ns < 0 || age_ns >= TICK_NS ? 0 : TICK_NS - age_ns;
+    int64_t now_ns = root->snapshot != 0 ? root->as_of_ns : repl_now_wall_ns();
+    int64_t age_ns = now_ns - time_ns(&status->stx_ctime);
+    bool ahead = age_ns < 0 && root->snapshot == 0;
+    return ahead || age_ns >= TICK_NS ? 0 : TICK_NS - age_ns;
 }
 
-static repl_result status_read(int fd, bool settle, struct statx *status, bool *racy,
-                               struct repl_error *err)
+static repl_result status_read(const struct repl_tree_root *root, int fd, bool settle,
+                               struct statx *status, bool *racy, struct repl_error *err)
 {
+    settle = settle && root->snapshot == 0;
     for (int tries = settle ? 3 : 1; tries > 0; tries--) {
         if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, status) != 0)
             return repl_fail_errno(err, code_of(errno), errno, "statx");
-        int64_t wait_ns = settles_in(status);
+        int64_t wait_ns = settles_in(root, status);
         *racy = wait_ns > 0;
         if (!*racy)
             break;
@@ -236,10 +264,10 @@ repl_result repl_tree_object_read(const struct repl_tree_root *root, int fd, boo
                                   struct repl_tree_object *out, struct repl_error *err)
 {
     struct statx status;
-    REPL_TRY(status_read(fd, settle, &status, &out->racy, err));
+    REPL_TRY(status_read(root, fd, settle, &status, &out->racy, err));
     node_of(&status, &out->node);
     out->ctime_ns = time_ns(&status.stx_ctime);
-    out->read_ns = repl_now_wall_ns();
+    out->read_ns = root->snapshot != 0 ? root->as_of_ns : repl_now_wall_ns();
     out->inode = status.stx_ino;
     out->mount = fd != root->fd && is_mount(root, &status); /* the top may well be one */
     if (out->node.kind == REPL_NODE_SYMLINK) {
@@ -257,7 +285,9 @@ repl_result repl_tree_object_read(const struct repl_tree_root *root, int fd, boo
         return REPL_SUCCESS;
     }
     flags_read(fd, out);
-    return handle_of(fd, &out->handle, err);
+    REPL_TRY(handle_of(fd, &out->handle, err));
+    handle_move(&out->handle, root->snapshot, root->subvolume);
+    return REPL_SUCCESS;
 }
 
 /* --- attributes ------------------------------------------------------------------------------ */

@@ -12,10 +12,24 @@ struct repl_tree_root {
     int fd;           /* the top directory, open for reading */
     uint32_t device_major, device_minor;
     struct repl_tree_handle handle;
+    /* Of one in a snapshot (tree_snapshot.h), else 0: handles here are those of the subvolume, and
+     * what they are of is looked for in the snapshot. */
+    uint64_t subvolume, snapshot;
+    int64_t as_of_ns; /* when that was begun to be made (wall clock) */
 };
+
+/* The type of a btrfs' handle that names a file, and not where it lies
+ * (FILEID_BTRFS_WITHOUT_PARENT); what it is made of. */
+#define REPL_TREE_BTRFS_HANDLE 0x4d
+struct repl_tree_btrfs_handle {
+    uint64_t inode, subvolume;
+    uint32_t generation;
+} __attribute__((packed));
 
 REPL_RESULT repl_tree_root_open(const char *path, struct repl_tree_root *out,
                                 struct repl_error *err);
+/* The same of a directory that fd has open, which is not closed. */
+REPL_RESULT repl_tree_root_take(int fd, struct repl_tree_root *out, struct repl_error *err);
 void repl_tree_root_close(struct repl_tree_root *root);
 
 /* What a stat of a name says, cheaply: enough to tell whether anything has changed. */

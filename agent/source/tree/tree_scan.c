@@ -67,7 +67,7 @@ static bool pop(struct repl_tree_scan *s, uint64_t *directory)
 
 /* --- one name -------------------------------------------------------------------------------- */
 
-static bool is_same(const struct repl_tree_object *o, const struct repl_tree_glance *now)
+bool repl_tree_is_as_known(const struct repl_tree_object *o, const struct repl_tree_glance *now)
 {
     return !o->racy && o->inode == now->inode && o->ctime_ns == now->ctime_ns &&
            o->mount == now->mount && (o->node.kind != REPL_NODE_FILE || o->node.size == now->size);
@@ -87,6 +87,8 @@ static repl_result name_follow(struct repl_tree_scan *s, uint64_t directory, int
 {
     uint64_t before = object->object;
     int path_fd;
+    s->changes.directory = directory;
+    s->changes.hash = repl_xxh3(name, strlen(name));
     REPL_TRY(repl_tree_object_open(fd, name, &path_fd, err));
     repl_result result = repl_tree_object_follow(&s->changes, path_fd, object, err);
     close(path_fd);
@@ -116,7 +118,9 @@ repl_result repl_tree_scan_name(struct repl_tree_scan *s, uint64_t directory, in
         REPL_TRY(repl_tree_object_get(&s->changes.txn, object.object, &object, &known, err));
     bool again = known && s->found != NULL && !s->options->watched &&
                  has_to_be_read_again(&object, s->begin_ns);
-    if (!known || again || !is_same(&object, &now)) {
+    /* of a subvolume in this one, a snapshot tells only that it is there */
+    bool stands_in = known && object.mount && now.mount && s->options->root->snapshot != 0;
+    if (!known || again || (!stands_in && !repl_tree_is_as_known(&object, &now))) {
         if (!differs(s))
             return REPL_SUCCESS;
         REPL_TRY(name_follow(s, directory, fd, name, &object, err));
@@ -270,7 +274,7 @@ static repl_result root_look(struct repl_tree_scan *s, struct repl_error *err)
     REPL_TRY(repl_tree_glance(root, root->fd, "", &now, err));
     now.mount = false; /* the top may well be one */
     REPL_TRY(repl_tree_object_get(&s->changes.txn, REPL_OBJECT_ROOT, &object, &found, err));
-    if (found && is_same(&object, &now))
+    if (found && repl_tree_is_as_known(&object, &now))
         return REPL_SUCCESS;
     return differs(s) ? repl_tree_object_follow(&s->changes, root->fd, &object, err) : REPL_SUCCESS;
 }

@@ -23,6 +23,8 @@ REPL_RESULT repl_tree_scan_begin(struct repl_tree_scan *s,
                                  const struct repl_tree_scan_options *options,
                                  struct repl_tree_found *found, struct repl_error *err);
 void repl_tree_scan_fini(struct repl_tree_scan *s);
+/* As far as a stat tells. */
+bool repl_tree_is_as_known(const struct repl_tree_object *o, const struct repl_tree_glance *now);
 /* Looks at a name of the directory that fd has open; *there: it is one of the tree's. A directory
  * to be entered goes onto the stack. REPL_E_MISSING: there is no such name. */
 REPL_RESULT repl_tree_scan_name(struct repl_tree_scan *s, uint64_t directory, int fd,

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "source/tree/tree_marks.h"
 
 /* Since Linux 5.17; the headers may be older. */
 #ifndef FAN_REPORT_TARGET_FID
@@ -99,6 +100,31 @@ static void name_add(struct repl_tree_heard *heard, const struct repl_tree_handl
     memcpy(to + sizeof entry, name, entry.size);
 }
 
+const struct repl_tree_heard_name *repl_tree_heard_name_next(const struct repl_tree_heard *heard,
+                                                             size_t *at)
+{
+    if (*at >= heard->names.size)
+        return NULL;
+    const struct repl_tree_heard_name *name = (const void *)(heard->names.data + *at);
+    *at += sizeof *name + (name->size + 8u) / 8 * 8;
+    return name;
+}
+
+void repl_tree_heard_add(struct repl_tree_heard *heard, const struct repl_tree_heard *other)
+{
+    const struct repl_tree_handle *object = (const void *)other->objects.data;
+    const struct repl_tree_heard_name *name;
+    for (size_t at = 0; (name = repl_tree_heard_name_next(other, &at)) != NULL;)
+        name_add(heard, &name->directory, (const char *)(name + 1));
+    for (size_t i = 0; i < other->objects.size / sizeof *object; i++)
+        object_add(heard, &object[i]);
+    if (other->marks.size > 0 &&
+        !repl_ok(repl_buffer_append(&heard->marks, other->marks.data, other->marks.size, NULL)))
+        heard->lost = true;
+    repl_tree_marks_sort(&heard->marks);
+    heard->lost |= other->lost;
+}
+
 /* --- fanotify -------------------------------------------------------------------------------- */
 
 /* One piece of information of an event. */
@@ -178,14 +204,15 @@ repl_result repl_tree_watch_drain(struct repl_tree_watch *w, struct repl_tree_he
     }
 }
 
-static repl_result fanotify_open(const struct repl_tree_root *root, struct repl_tree_watch *w,
-                                 struct repl_error *err)
+static repl_result fanotify_open(const struct repl_tree_root *root, int directory_fd,
+                                 struct repl_tree_watch *w, struct repl_error *err)
 {
     w->fan_fd = fanotify_init(INIT_FLAGS, O_RDONLY);
     if (w->fan_fd < 0)
         return repl_fail_errno(err, errno == EPERM ? REPL_E_REFUSED : REPL_E_IO, errno,
                                "fanotify; root and a kernel of 5.17 or newer are needed");
-    if (fanotify_mark(w->fan_fd, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, EVENTS, root->fd, NULL) != 0)
+    if (fanotify_mark(w->fan_fd, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, EVENTS, directory_fd, NULL) !=
+        0)
         return repl_fail_errno(err, REPL_E_REFUSED, errno, "fanotify of the filesystem of %s",
                                root->path);
     w->events = malloc(READ_SIZE);
@@ -194,14 +221,14 @@ static repl_result fanotify_open(const struct repl_tree_root *root, struct repl_
 
 /* --- all of it ------------------------------------------------------------------------------- */
 
-repl_result repl_tree_watch_open(const struct repl_tree_root *root, struct repl_tree_watch **out,
-                                 struct repl_error *err)
+repl_result repl_tree_watch_open(const struct repl_tree_root *root, int directory_fd,
+                                 struct repl_tree_watch **out, struct repl_error *err)
 {
     struct repl_tree_watch *w = calloc(1, sizeof *w);
     if (w == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for watching a tree");
     w->fan_fd = -1;
-    repl_result result = fanotify_open(root, w, err);
+    repl_result result = fanotify_open(root, directory_fd, w, err);
     if (!repl_ok(result)) {
         repl_tree_watch_close(w);
         return result;

@@ -33,12 +33,18 @@ struct repl_tree_heard_name {
     uint32_t size; /* of the name, which follows, with a NUL, padded to 8 bytes */
 };
 void repl_tree_heard_fini(struct repl_tree_heard *heard);
+/* Adds what the other one has. */
+void repl_tree_heard_add(struct repl_tree_heard *heard, const struct repl_tree_heard *other);
+/* The name at *at (of names), which moves on to the next; NULL: there is none left. */
+const struct repl_tree_heard_name *repl_tree_heard_name_next(const struct repl_tree_heard *heard,
+                                                             size_t *at);
 
 struct repl_tree_watch;
 
-/* Watches from now on. What it cannot do is said: then each round has to scan. */
-REPL_RESULT repl_tree_watch_open(const struct repl_tree_root *root, struct repl_tree_watch **out,
-                                 struct repl_error *err);
+/* Watches from now on, through a directory somewhere on the filesystem; of btrfs it takes one that
+ * is in no subvolume. What it cannot do is said: then each round has to scan. */
+REPL_RESULT repl_tree_watch_open(const struct repl_tree_root *root, int directory_fd,
+                                 struct repl_tree_watch **out, struct repl_error *err);
 /* NULL does nothing. */
 void repl_tree_watch_close(struct repl_tree_watch *watch);
 /* Readable when fanotify has something to tell. */

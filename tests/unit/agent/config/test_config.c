@@ -141,7 +141,7 @@ static void test_quiesce_refused(void **state)
     (void)state;
     expect_error("[volume a]\nquiesce = thaw\n", REPL_ROLE_AGENT,
                  "f.conf:2: [volume a] quiesce: \"thaw\" is no way to quiesce: write window, "
-                 "window-else-freeze, freeze or command");
+                 "window-else-freeze, freeze, command, window-else-snapshot or snapshot");
     expect_error("[volume a]\nfreeze_budget = 49ms\n", REPL_ROLE_AGENT,
                  "f.conf:2: [volume a] freeze_budget: \"49ms\" is out of range: write a time from "
                  "50ms to 10s");
@@ -298,6 +298,33 @@ static void test_volume_kinds(void **state)
                  "for: remove it, or write kind = tree");
     expect_error(REMOTE "[volume a]\nkind = files\n", REPL_ROLE_AGENT,
                  "f.conf:5: [volume a] kind: \"files\" is neither: write block or tree");
+}
+
+static void test_snapshot(void **state)
+{
+    struct repl_config *config;
+    struct repl_error err;
+    (void)state;
+    static const char tree[] =
+        REMOTE "[volume a]\nkind = tree\npath = /srv/a\nquiesce = snapshot\n";
+    assert_true(repl_ok(
+        repl_config_parse(tree, sizeof tree - 1, "f.conf", REPL_ROLE_AGENT, &config, &err)));
+    assert_int_equal(config->volumes[0].quiesce, REPL_QUIESCE_SNAPSHOT);
+    repl_config_free(config);
+    expect_error(REMOTE "[volume a]\ndevice = /dev/vdb\nquiesce = window-else-snapshot\n",
+                 REPL_ROLE_AGENT,
+                 "f.conf:4: [volume a] has a quiesce with snapshots, which are for directory "
+                 "trees on btrfs: write another quiesce, or kind = tree");
+    expect_error(REMOTE "[volume a]\nkind = tree\npath = /srv\ngroup = g\nquiesce = snapshot\n",
+                 REPL_ROLE_AGENT,
+                 "f.conf:4: [volume a] has a quiesce with snapshots, which are for directory "
+                 "trees on btrfs that are in no group: remove group, or write another quiesce");
+    expect_error(
+        REMOTE "[volume a]\nkind = tree\npath = /srv\nquiesce = snapshot\n"
+               "post_command = true\n",
+        REPL_ROLE_AGENT,
+        "f.conf:4: [volume a] has a command that a quiesce with snapshots never runs: write "
+        "quiesce = command, or freeze, or remove it");
 }
 
 static void test_required_missing(void **state)
@@ -750,6 +777,7 @@ int main(void)
         cmocka_unit_test(test_agent_all_options),
         cmocka_unit_test(test_quiesce),
         cmocka_unit_test(test_quiesce_refused),
+        cmocka_unit_test(test_snapshot),
         cmocka_unit_test(test_site_defaults),
         cmocka_unit_test(test_site_peers),
         cmocka_unit_test(test_long_names),

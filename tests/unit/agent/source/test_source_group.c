@@ -125,6 +125,17 @@ dev_t repl_tree_device(const struct repl_tree *tree)
     return 0;
 }
 
+/* A volume of a group is read from no snapshot. */
+void volume_snapshot_begin(struct repl_source_volume *v)
+{
+    fail_msg("a snapshot of %s", volume_name(v));
+}
+
+void volume_snapshot_end(struct repl_source_volume *v)
+{
+    fail_msg("a snapshot of %s", volume_name(v));
+}
+
 /* --- the group ------------------------------------------------------------------------------- */
 
 static int set_up(void **state)

@@ -51,6 +51,7 @@ struct rig {
     char top[300], outside[300], index[300];
     struct repl_tree *tree;
     bool unwatched;                /* wanted */
+    bool snapshots;                /* wanted */
     bool full_wanted, full_marked; /* as the pipeline has them */
     struct repl_bitmap dirty;
     struct repl_buffer read; /* struct page_image each: for the next segment */
@@ -91,6 +92,7 @@ static inline bool rig_try(struct rig *rig)
         .index_path = rig->index,
         .volume = {{7}},
         .next_seq = rig->next_seq,
+        .snapshots = rig->snapshots,
     };
     may_watch(!rig->unwatched);
     repl_result result = repl_tree_open(&options, &rig->tree, &rig->err);
@@ -121,13 +123,14 @@ static inline void rig_close(struct rig *rig)
 }
 
 /* NULL: there is nothing to test here, and why has been said. */
-static inline struct rig *rig_new(bool unwatched)
+static inline struct rig *rig_new_with(bool unwatched, bool snapshots)
 {
     struct rig *rig = calloc(1, sizeof *rig);
     struct file_handle handle = {.handle_bytes = 0};
     int mount;
     assert_non_null(rig);
     rig->unwatched = unwatched;
+    rig->snapshots = snapshots;
     rig->next_seq = 1;
     if (getenv("TMPDIR") == NULL)
         setenv("TMPDIR", "/var/tmp", 1);
@@ -157,6 +160,11 @@ static inline struct rig *rig_new(bool unwatched)
     temporary_remove(&rig->at);
     free(rig);
     return NULL;
+}
+
+static inline struct rig *rig_new(bool unwatched)
+{
+    return rig_new_with(unwatched, false);
 }
 
 static inline void piece_free(struct piece *piece)
