@@ -13,6 +13,12 @@
 #define TRIES_MAX  4000
 #define VAIN_SHARE 4
 
+/* Files are read again until so many rounds were cut per file, or at least so many and one part in
+ * so many of an interval has passed since the first. */
+#define FILES_ROUNDS_MAX   16
+#define FILES_ROUNDS_LEAST 4
+#define FILES_SHARE        4
+
 /* Rounds that found more than three quarters of what the one before found: the writers are as fast
  * as the reading. */
 #define STALLS_MAX 4
@@ -39,6 +45,9 @@ static void rest(struct repl_epoch *epoch, int64_t due_ns)
     epoch->state = REPL_EPOCH_REST;
     epoch->due_ns = due_ns;
     epoch->quiesced = epoch->no_quiesce = false;
+    epoch->files = epoch->per_file = false;
+    epoch->files_rounds = 0;
+    epoch->files_begin_ns = epoch->files_closed_ns = 0;
     epoch->tries_ns = 0;
     epoch->tries = epoch->stalls = 0;
     epoch->found = 0;
@@ -123,6 +132,8 @@ void repl_epoch_opened(struct repl_epoch *epoch, int64_t now_ns,
     ensure(epoch->state == REPL_EPOCH_TRYING);
     epoch->round_begin = *counters;
     epoch->round_begin_ns = not_before_last(epoch, now_ns);
+    if (epoch->files && epoch->files_begin_ns == 0)
+        epoch->files_begin_ns = epoch->round_begin_ns;
     if (epoch->first_torn_ns == 0)
         epoch->first_torn_ns = now_ns;
     epoch->stalls += epoch->found > 0 && pages > epoch->found / 4 * 3;
@@ -213,6 +224,35 @@ bool repl_epoch_gives_up(const struct repl_epoch *epoch, int64_t now_ns)
     return wants_quiesce(epoch) || stands_still(epoch) || tries_are_over(epoch, now_ns);
 }
 
+/* --- per file -------------------------------------------------------------------------------- */
+
+static enum repl_epoch_verdict files_begin(struct repl_epoch *epoch)
+{
+    epoch->files = true;
+    return REPL_EPOCH_AGAIN;
+}
+
+static enum repl_epoch_verdict files_closed(struct repl_epoch *epoch, int64_t now_ns,
+                                            uint64_t unstable)
+{
+    if (epoch->files_rounds++ == 0)
+        epoch->files_closed_ns = now_ns;
+    bool known = unstable != REPL_UNSTABLE_UNKNOWN;
+    bool late = now_ns - epoch->files_closed_ns >= epoch->interval_ns / FILES_SHARE;
+    bool over = epoch->files_rounds >= (known && late ? FILES_ROUNDS_LEAST : FILES_ROUNDS_MAX);
+    if (unstable != 0 && !over)
+        return REPL_EPOCH_AGAIN;
+    if (!known) {
+        epoch->torn++;
+        return vain(epoch, now_ns);
+    }
+    epoch->per_file = true;
+    epoch->unstable = unstable;
+    return REPL_EPOCH_WHOLE;
+}
+
+/* --- torn ------------------------------------------------------------------------------------ */
+
 /* A round of few pages that was torn. */
 static enum repl_epoch_verdict small_torn(struct repl_epoch *epoch, int64_t now_ns, bool give_up)
 {
@@ -225,6 +265,8 @@ static enum repl_epoch_verdict small_torn(struct repl_epoch *epoch, int64_t now_
     }
     if (is_last_resort(epoch) && !epoch->quiesced)
         return quiesce(epoch);
+    if (epoch->quiesce == REPL_QUIESCE_WINDOW_ELSE_FILES)
+        return files_begin(epoch);
     return vain(epoch, now_ns);
 }
 
@@ -245,6 +287,8 @@ enum repl_epoch_verdict repl_epoch_closed(struct repl_epoch *epoch, int64_t now_
         epoch->torn++;
         return vain(epoch, now_ns);
     }
+    if (epoch->files)
+        return files_closed(epoch, now_ns, counters->unstable);
     if (is_try || stands_still(epoch))
         return wants_quiesce(epoch) ? quiesce(epoch) : small_torn(epoch, now_ns, give_up);
     epoch->first_torn_ns = now_ns; /* so far it was the reading that took the time */
@@ -257,7 +301,8 @@ enum repl_epoch_verdict repl_epoch_closed(struct repl_epoch *epoch, int64_t now_
     if (epoch->stalls < STALLS_MAX)
         return REPL_EPOCH_AGAIN;
     epoch->torn++;
-    return vain(epoch, now_ns);
+    return epoch->quiesce == REPL_QUIESCE_WINDOW_ELSE_FILES ? files_begin(epoch)
+                                                            : vain(epoch, now_ns);
 }
 
 enum repl_epoch_verdict repl_epoch_spoilt(struct repl_epoch *epoch, int64_t now_ns)
@@ -271,6 +316,8 @@ enum repl_epoch_verdict repl_epoch_spoilt(struct repl_epoch *epoch, int64_t now_
 
 static enum repl_cut cut_of(const struct repl_epoch *epoch)
 {
+    if (epoch->per_file)
+        return REPL_CUT_FILES;
     if (!epoch->quiesced)
         return epoch->tracked ? REPL_CUT_WINDOW : REPL_CUT_QUIET;
     if (epoch->quiesce == REPL_QUIESCE_COMMAND)
@@ -283,25 +330,28 @@ void repl_epoch_point(const struct repl_epoch *epoch, uint64_t changed_bytes,
 {
     ensure(epoch->state == REPL_EPOCH_TRYING);
     enum repl_cut cut = cut_of(epoch);
-    int64_t begin_ns = epoch->round_begin_ns, end_ns = epoch->round_end_ns;
-    *out = (struct repl_point){.seq = epoch->next_seq,
-                               .begin_ns = begin_ns < end_ns ? begin_ns : end_ns,
-                               .end_ns = end_ns,
-                               .consistency = cut == REPL_CUT_COMMAND ? REPL_CONSISTENCY_APPLICATION
-                                              : cut == REPL_CUT_FREEZE ? REPL_CONSISTENCY_FILESYSTEM
-                                                                       : REPL_CONSISTENCY_CRASH,
-                               .cut = cut,
-                               .flags = epoch->resync ? REPL_POINT_RESYNC : 0,
-                               .attempts = epoch->attempts,
-                               .changed_bytes = changed_bytes};
+    int64_t begin_ns = epoch->per_file ? epoch->files_begin_ns : epoch->round_begin_ns;
+    int64_t end_ns = epoch->round_end_ns;
+    *out =
+        (struct repl_point){.seq = epoch->next_seq,
+                            .begin_ns = begin_ns < end_ns ? begin_ns : end_ns,
+                            .end_ns = end_ns,
+                            .consistency = epoch->per_file           ? REPL_CONSISTENCY_PER_FILE
+                                           : cut == REPL_CUT_COMMAND ? REPL_CONSISTENCY_APPLICATION
+                                           : cut == REPL_CUT_FREEZE  ? REPL_CONSISTENCY_FILESYSTEM
+                                                                     : REPL_CONSISTENCY_CRASH,
+                            .cut = cut,
+                            .flags = epoch->resync ? REPL_POINT_RESYNC : 0,
+                            .attempts = epoch->attempts,
+                            .changed_bytes = changed_bytes};
 }
 
 /* The present content is that of the last point, as far as the counters of the round's begin say
- * so. */
+ * so. But one that was cut per file is of no single moment. */
 static void point_reached(struct repl_epoch *epoch, int64_t now_ns)
 {
     ensure(epoch->state == REPL_EPOCH_TRYING);
-    epoch->at_point = true;
+    epoch->at_point = !epoch->per_file;
     epoch->at_cut = epoch->round_begin;
     epoch->attempts = epoch->torn = 0;
     epoch->first_torn_ns = epoch->pause_ns = 0;

@@ -26,6 +26,12 @@
  * live migration, and the next one finds less to do. It is opened AGAIN at once
  * for a share of the interval; then the filesystem is frozen, where that is
  * allowed, or the volume rests and has no point.
+ *
+ * Or the point of a tree is cut per file, where that is allowed: a round looks at
+ * all that has changed, and the next ones only at those files that changed while
+ * they were read, until none did, or the time for it is over; then they are taken
+ * as they were read last, and counted (unstable). It begins with the first of
+ * these rounds and ends with the last.
  */
 #ifndef REPL_EPOCH_H
 #define REPL_EPOCH_H
@@ -44,6 +50,7 @@ enum repl_quiesce {
     /* of a tree: */
     REPL_QUIESCE_WINDOW_ELSE_SNAPSHOT, /* read from a snapshot where no window is found */
     REPL_QUIESCE_SNAPSHOT,             /* always read from a snapshot */
+    REPL_QUIESCE_WINDOW_ELSE_FILES,    /* of a tree: per file where no window is found */
 };
 
 static inline bool repl_quiesce_has_snapshots(enum repl_quiesce quiesce)
@@ -62,7 +69,11 @@ struct repl_write_counters {
     uint64_t fua_writes; /* of the whole disk */
     uint64_t marks;      /* pages of the device, and ranges that could not be marked */
     bool write_back;     /* the disk's cache: false means that each completed write is durable */
+    /* At the end of a round of a tree that is cut per file: files that were read in it and have
+     * changed since, or are none of one moment. */
+    uint64_t unstable;
 };
+#define REPL_UNSTABLE_UNKNOWN UINT64_MAX /* of unstable: some may have been overlooked */
 
 enum repl_epoch_state {
     REPL_EPOCH_REST,
@@ -98,6 +109,11 @@ struct repl_epoch {
     uint32_t tries;        /* small rounds torn */
     uint32_t stalls;       /* rounds that found hardly less than the one before */
     uint64_t found;        /* pages, by the last round */
+    bool files;            /* no window was found: rounds are cut per file */
+    uint32_t files_rounds; /* such rounds closed */
+    int64_t files_begin_ns, files_closed_ns; /* of the first of them; 0: there was none */
+    bool per_file;                           /* the one that was closed last is such a point, */
+    uint64_t unstable;                       /* with so many files that were written to all along */
     int64_t first_torn_ns; /* when trying began that has not led to a point yet; 0: not trying */
     uint32_t attempts;     /* rounds since the last point */
     uint32_t torn;         /* of these, torn ones that count for people */

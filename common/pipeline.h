@@ -224,6 +224,7 @@ struct repl_pipeline {
 
     /* for people */
     struct repl_point point;      /* the last one cut */
+    uint64_t unstable_files;      /* in it, if it was cut per file (epoch.h) */
     struct repl_point site_point; /* the last one known to be the site's; seq 0: not known; one of
                                      before a restart has only its times */
     int64_t unchanged_until_ns;   /* the volume is known to equal it until then */

@@ -628,14 +628,17 @@ static void point_reached(struct repl_pipeline *p, const struct repl_point *poin
         settle(p, REPL_SETTLE_REST);
 }
 
-/* The round is whole and proven: a point, unless the last one says it all. */
+/* The round is whole and proven: a point, unless the last one says it all. That everything is of
+ * one moment, one that was cut per file did not say. */
 static void point_cut(struct repl_pipeline *p, int64_t now_ns)
 {
     struct repl_head tail = repl_ship_tail(&p->ship);
     struct repl_error err = {0};
     struct repl_point point;
     repl_epoch_point(&p->epoch, p->point_changed_bytes, &point);
-    if (p->builder == NULL && tail.has_point && !p->grouped && !repl_pipeline_has_records(p)) {
+    bool says_more = p->point.consistency == REPL_CONSISTENCY_PER_FILE && !p->epoch.per_file;
+    if (p->builder == NULL && tail.has_point && !p->grouped && !says_more &&
+        !repl_pipeline_has_records(p)) {
         repl_epoch_cut_empty(&p->epoch, now_ns);
         repl_pipeline_resync_end(p);
         point_reached(p, &point);
@@ -653,6 +656,7 @@ static void point_cut(struct repl_pipeline *p, int64_t now_ns)
         return;
     }
     p->point = point;
+    p->unstable_files = p->epoch.per_file ? p->epoch.unstable : 0;
     p->point_changed_bytes = 0;
     p->point_count++;
     repl_epoch_cut_done(&p->epoch, now_ns);

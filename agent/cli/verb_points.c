@@ -277,8 +277,9 @@ const struct repl_verb repl_verb_points = {
         "instant. cut: \"quiet\" while nothing was written, \"window\" between two write barriers, "
         "or of a directory tree while nothing in it changed, \"freeze\" under a frozen filesystem, "
         "\"command\" between the configured commands, \"files\" by reading each file until it was "
-        "stable, \"snapshot\" by a snapshot of the filesystem. \"resync\": found by comparison, "
-        "after changes may have been missed. \"group\": cut in one window, or under one freeze, "
+        "stable, or to the last try, \"snapshot\" by a snapshot of the filesystem. \"resync\": "
+        "found by comparison, after changes may have been missed. \"group\": cut in one window, or "
+        "under one freeze, "
         "with the other volumes of its group, at the same time.\n"
         "\n"
         "From a store directory, changes of the source's state are shown too, by the site's clock.",

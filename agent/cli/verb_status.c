@@ -189,6 +189,11 @@ static void print_notes(const struct repl_status *status, const struct repl_volu
         printf("    copied:  %s of %s (%.0f %%)\n", done, total,
                100.0 * (double)volume->done_bytes / (double)volume->total_bytes);
     }
+    if (volume->unstable_files > 0)
+        printf("    files:   %" PRIu64
+               " in the last point changed whenever they were read, and are "
+               "as they were read last\n",
+               volume->unstable_files);
     if (volume->backlog_bytes > 0 && volume->catch_up_ms >= 0) {
         duration_format(volume->catch_up_ms, time);
         printf("    backlog: gone in about %s\n", time);

@@ -155,13 +155,16 @@ static repl_result check_volume_commands(const struct config_parser *parser)
                          "%s:%u: [volume %s] has quiesce = command and no pre_command: add one",
                          parser->path, parser->section_line, volume->name);
     bool snapshots = repl_quiesce_has_snapshots(volume->quiesce);
+    bool files = volume->quiesce == REPL_QUIESCE_WINDOW_ELSE_FILES;
     if (config->role == REPL_ROLE_AGENT && commands &&
-        (snapshots || volume->quiesce == REPL_QUIESCE_WINDOW))
+        (snapshots || files || volume->quiesce == REPL_QUIESCE_WINDOW))
         return repl_fail(parser->err, REPL_E_USAGE,
                          "%s:%u: [volume %s] has a command that %s never runs: "
                          "write quiesce = command, or freeze, or remove it",
                          parser->path, parser->section_line, volume->name,
-                         snapshots ? "a quiesce with snapshots" : "quiesce = window");
+                         snapshots ? "a quiesce with snapshots"
+                         : files   ? "quiesce = window-else-files"
+                                   : "quiesce = window");
     return REPL_SUCCESS;
 }
 
@@ -205,6 +208,18 @@ static repl_result check_volume_kind(const struct config_parser *parser)
                          : volume->path != NULL ? "a path"
                                                 : "an exclude",
                          tree ? "tree" : "block", tree ? "block" : "tree");
+    if (!tree && volume->quiesce == REPL_QUIESCE_WINDOW_ELSE_FILES)
+        return repl_fail(
+            parser->err, REPL_E_USAGE,
+            "%s:%u: [volume %s] has quiesce = window-else-files, which is for the files "
+            "of a volume of kind tree: write window-else-freeze, or another one",
+            parser->path, parser->section_line, volume->name);
+    if (volume->group != NULL && volume->quiesce == REPL_QUIESCE_WINDOW_ELSE_FILES)
+        return repl_fail(parser->err, REPL_E_USAGE,
+                         "%s:%u: [volume %s] has quiesce = window-else-files, and is cut together "
+                         "with others, which is one moment: write window-else-freeze, or remove "
+                         "group",
+                         parser->path, parser->section_line, volume->name);
     return REPL_SUCCESS;
 }
 

@@ -143,6 +143,7 @@ static repl_result store_quiesce(enum repl_quiesce *field, const char *value,
         [REPL_QUIESCE_COMMAND] = "command",
         [REPL_QUIESCE_WINDOW_ELSE_SNAPSHOT] = "window-else-snapshot",
         [REPL_QUIESCE_SNAPSHOT] = "snapshot",
+        [REPL_QUIESCE_WINDOW_ELSE_FILES] = "window-else-files",
     };
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         if (strcmp(value, words[i]) == 0) {
@@ -152,7 +153,7 @@ static repl_result store_quiesce(enum repl_quiesce *field, const char *value,
     }
     return repl_fail(err, REPL_E_USAGE,
                      "\"%s\" is no way to quiesce: write window, window-else-freeze, freeze, "
-                     "command, window-else-snapshot or snapshot",
+                     "command, window-else-snapshot, snapshot or window-else-files",
                      value);
 }
 

@@ -143,7 +143,13 @@ const struct repl_config_option repl_config_options[] = {
      "pre_command, finds a window and runs post_command. \"snapshot\", of a tree on btrfs, reads each "
      "point from a snapshot, which is removed when that is done: no writer waits, and there are "
      "points however busy the tree is; \"window-else-snapshot\" does so only where no window was "
-     "found, which spares what a snapshot costs where a tree often rests."},
+     "found, which spares what a snapshot costs where a tree often rests. "
+
+     "\"window-else-files\", for volumes of kind "
+     "tree: where no window was found, each file is read until it does not change meanwhile. Each "
+     "is then one of its own states since the begin of the point, and so is each name, but not all of "
+     "them are of one moment. What is written to without a pause (a database) is taken in the "
+     "end as it was read last, which \"repl status\" says."},
     {REPL_CONFIG_VOLUME, "freeze_budget", REPL_ROLE_AGENT, REPL_CONFIG_DURATION,
      IN_VOLUME(freeze_budget_ms), "250ms", 50, 10 * SECOND_MS,
      "How long writers may wait for a freeze, counted from its begin. When it is over the "

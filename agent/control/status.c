@@ -77,6 +77,7 @@ static const struct field volume_fields[] = {
     FIELD(repl_volume_status, repairs, FIELD_UNSIGNED),
     FIELD(repl_volume_status, degradations, FIELD_UNSIGNED),
     FIELD(repl_volume_status, stall_max_ms, FIELD_SIGNED),
+    FIELD(repl_volume_status, unstable_files, FIELD_UNSIGNED),
     END,
 };
 

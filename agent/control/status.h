@@ -52,7 +52,8 @@ struct repl_volume_status {
     uint64_t shortfalls; /* audits that found writes overlooked */
     uint64_t repairs;    /* of these, mended without a comparison */
     uint64_t degradations;
-    int64_t stall_max_ms; /* the longest that writers waited for a freeze */
+    uint64_t unstable_files; /* of a tree: in the last point, as they were read (epoch.h) */
+    int64_t stall_max_ms;    /* the longest that writers waited for a freeze */
 };
 
 struct repl_status {

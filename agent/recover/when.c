@@ -388,7 +388,7 @@ static const char *cut_sentence(const struct repl_point *point)
     case REPL_CUT_COMMAND:
         return "between the configured commands";
     case REPL_CUT_FILES:
-        return "by reading each file until it was stable";
+        return "by reading each file until it was stable, or to the last try";
     case REPL_CUT_SNAPSHOT:
         return "by a snapshot of the filesystem";
     }

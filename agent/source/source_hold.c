@@ -96,7 +96,8 @@ static void volume_followed(void *context, const struct repl_hold_event *event)
 repl_result volume_hold_new(struct repl_source_volume *v, struct repl_error *err)
 {
     enum repl_quiesce quiesce = v->options.volume->quiesce;
-    if (quiesce == REPL_QUIESCE_WINDOW || repl_quiesce_has_snapshots(quiesce))
+    if (quiesce == REPL_QUIESCE_WINDOW || quiesce == REPL_QUIESCE_WINDOW_ELSE_FILES ||
+        repl_quiesce_has_snapshots(quiesce))
         return REPL_SUCCESS;
     return repl_hold_new(v->options.loop, v->options.config->guard, volume_followed, v, &v->hold,
                          err);

@@ -531,6 +531,7 @@ void volume_report(struct repl_timer *timer)
     repl_pipeline_report(&v->pipeline, v->report_sent_ns, &report);
     state_log(v, &report);
     lost_log(v);
+    volume_tree_log(v);
     enum repl_ship_state link = v->pipeline.ship.state;
     if (v->report_out || (link != REPL_SHIP_READY && link != REPL_SHIP_SENDING))
         return;

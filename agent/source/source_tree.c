@@ -2,7 +2,8 @@
  * A round of a directory tree: it is opened by looking for what has changed
  * (source/tree/tree_scan.h), its pages are read from the files they belong to,
  * and it is closed by looking once more: if nothing has changed in between, the
- * copy is of the tree as it was all that time.
+ * copy is of the tree as it was all that time. Or it is cut per file: then the
+ * next round is about those files that have changed (source/tree/tree_files.c).
  */
 #include <limits.h>
 #include <poll.h>
@@ -105,9 +106,12 @@ void volume_tree_start(struct repl_source_volume *v)
         listen_again(&v->tree_timer);
     else
         repl_log(LOG_WARNING,
-                 "volume %s: changes are not heard of, each round looks at every "
-                 "name: %s",
-                 volume_name(v), repl_tree_unwatched(v->tree));
+                 "volume %s: changes are not heard of, each round looks at every name%s: %s",
+                 volume_name(v),
+                 v->options.volume->quiesce == REPL_QUIESCE_WINDOW_ELSE_FILES
+                     ? ", and no point is cut per file"
+                     : "",
+                 repl_tree_unwatched(v->tree));
 }
 
 void volume_tree_cancel(struct repl_source_volume *v)
@@ -243,11 +247,21 @@ static void gather_work(struct repl_job *job)
     v->tree_result = repl_tree_gather(v->tree, &v->tree_found, &v->tree_err);
 }
 
+static void gather_begin(struct repl_source_volume *v, enum repl_tree_look look);
+
 static void gather_done(struct repl_job *job)
 {
     struct repl_source_volume *v = job->context;
+    struct repl_error err;
     if (!job_over(v))
         return;
+    if (repl_tree_hides(v->tree)) {
+        if (!repl_ok(hear(v, &err)))
+            volume_fail(v, &err);
+        else
+            gather_begin(v, REPL_TREE_LOOK_AGAIN);
+        return;
+    }
     v->tree_gathered = true;
     volume_tree_follow(v);
     volume_pump(v);
@@ -260,12 +274,27 @@ static void job_start(struct repl_source_volume *v, repl_job_fn *work, repl_job_
     repl_loop_work(v->options.loop, &v->tree_job);
 }
 
+static void gather_begin(struct repl_source_volume *v, enum repl_tree_look look)
+{
+    repl_tree_gather_begin(v->tree, repl_pipeline_is_full(&v->pipeline), look);
+    job_start(v, gather_work, gather_done);
+}
+
+static enum repl_tree_look look_now(const struct repl_source_volume *v)
+{
+    const struct repl_epoch *epoch = &v->pipeline.epoch;
+    return !epoch->files              ? REPL_TREE_LOOK
+           : epoch->files_rounds == 0 ? REPL_TREE_LOOK_FILES
+                                      : REPL_TREE_LOOK_AGAIN;
+}
+
 /* Looks at everything, besides where something was heard of: then there is nothing to be found. Not
- * while writers wait for the end of the round. */
+ * while writers wait for the end of the round, nor where some files are looked at again. */
 static bool audit_is_due(const struct repl_source_volume *v)
 {
     bool held = v->pipeline.hold != REPL_HOLD_NONE;
-    return !held && repl_now_mono_ns() - v->tree_scan_ns >= REPL_TREE_AUDIT_NS;
+    return !held && look_now(v) != REPL_TREE_LOOK_AGAIN &&
+           repl_now_mono_ns() - v->tree_scan_ns >= REPL_TREE_AUDIT_NS;
 }
 
 static void gather_start(struct repl_source_volume *v)
@@ -279,14 +308,16 @@ static void gather_start(struct repl_source_volume *v)
                              v->tree_begin_ns);
     if (unsure || audit)
         v->tree_scan_ns = repl_now_mono_ns();
-    repl_tree_gather_begin(v->tree, repl_pipeline_is_full(&v->pipeline));
-    job_start(v, gather_work, gather_done);
+    gather_begin(v, look_now(v));
 }
 
 static void same_work(struct repl_job *job)
 {
     struct repl_source_volume *v = job->context;
-    v->tree_result = repl_tree_is_same(v->tree, &v->tree_same, &v->tree_err);
+    v->tree_unstable = 0;
+    v->tree_result =
+        v->tree_files ? repl_tree_unstable(v->tree, &v->tree_same, &v->tree_unstable, &v->tree_err)
+                      : repl_tree_is_same(v->tree, &v->tree_same, &v->tree_err);
 }
 
 /* What was heard is about something else, and all there is to do is to note what the site has; or a
@@ -322,8 +353,8 @@ void volume_tree_look(struct repl_source_volume *v)
         volume_fail(v, &err);
         return;
     }
-    if (!snapshot && !audit_is_due(v) && repl_tree_is_idle(v->tree) &&
-        !repl_pipeline_is_full(&v->pipeline))
+    if (!snapshot && !audit_is_due(v) && look_now(v) == REPL_TREE_LOOK &&
+        repl_tree_is_idle(v->tree) && !repl_pipeline_is_full(&v->pipeline))
         return;
     if (is_for_snapshot(v)) {
         v->tree_comparing = true;
@@ -355,8 +386,9 @@ static void same_done(struct repl_job *job)
         return;
     v->tree_changes += !v->tree_same;
     if (v->tree_alone) {
-        const struct repl_write_counters counters = volume_tree_counters(v);
+        struct repl_write_counters counters = volume_tree_counters(v);
         int64_t end_ns = repl_tree_is_snapshot(v->tree) ? v->snapshot_end_ns : repl_now_wall_ns();
+        counters.unstable = v->tree_unstable;
         repl_pipeline_closed(&v->pipeline, end_ns, &counters, NULL);
     }
     volume_pump(v);
@@ -370,6 +402,7 @@ void volume_tree_compare(struct repl_source_volume *v)
         return;
     }
     v->tree_comparing = true;
+    v->tree_files = v->pipeline.epoch.files;
     job_start(v, same_work, same_done);
 }
 
@@ -377,6 +410,25 @@ void volume_tree_round_close(struct repl_source_volume *v)
 {
     v->tree_alone = true;
     volume_tree_compare(v);
+}
+
+void volume_tree_log(struct repl_source_volume *v)
+{
+    const struct repl_pipeline *p = &v->pipeline;
+    bool files = p->point.consistency == REPL_CONSISTENCY_PER_FILE;
+    if (files != v->files_logged)
+        repl_log(LOG_NOTICE, "volume %s: %s", volume_name(v),
+                 files ? "no moment without a change was found: points are cut per file"
+                       : "points are of one moment again");
+    bool unstable = p->unstable_files > 0;
+    if (unstable && !v->unstable_logged)
+        repl_log(LOG_WARNING,
+                 "volume %s: %llu files changed whenever they were read: in point %llu they are as "
+                 "they were read last, and may be of no single moment",
+                 volume_name(v), (unsigned long long)p->unstable_files,
+                 (unsigned long long)p->point.seq);
+    v->files_logged = files;
+    v->unstable_logged = files && (v->unstable_logged || unstable);
 }
 
 /* --- batches --------------------------------------------------------------------------------- */

@@ -602,6 +602,7 @@ static void open_done(struct repl_job *job)
     v->coalesce_due.type = REPL_PIPELINE_WAIT;
     v->space_known = false;
     v->lost_logged = 0;
+    v->files_logged = v->unstable_logged = false;
     repl_dedup_start(v->dedup);
     v->why = (struct repl_error){0};
     v->logged = REPL_STATE_COUNT;
@@ -701,10 +702,13 @@ void repl_source_volume_free(struct repl_source_volume *v)
 
 /* --- status ---------------------------------------------------------------------------------- */
 
-static const char *remedy_of(enum repl_state state, bool tracked)
+static const char *remedy_of(enum repl_state state, bool tracked, bool heard)
 {
     switch (state) {
     case REPL_STATE_NO_WINDOW:
+        if (heard) /* of a tree */
+            return "allow points that are cut per file (quiesce = window-else-files) or a freeze "
+                   "(window-else-freeze), or a longer rpo";
         return tracked ? "allow a freeze (quiesce = window-else-freeze), or a longer rpo"
                        : "the volume is written to all the time: a point comes as soon as it rests "
                          "for the time of one comparison";
@@ -779,6 +783,7 @@ static void pipeline_status(const struct repl_source_volume *v, struct repl_volu
     out->shortfalls = p->audit.shortfalls;
     out->repairs = p->audit.repairs;
     out->degradations = p->degradations;
+    out->unstable_files = p->unstable_files;
     out->stall_max_ms = v->stall_max_ns / 1000000;
 }
 
@@ -810,5 +815,6 @@ void repl_source_volume_status(const struct repl_source_volume *v, struct repl_v
         out->state = REPL_STATE_FAILED;
         snprintf(out->cause, sizeof out->cause, "%.*s", (int)REPL_WIRE_TEXT_MAX, v->why.text);
     }
-    snprintf(out->remedy, sizeof out->remedy, "%s", remedy_of(out->state, out->tracked));
+    bool heard = v->tree != NULL && repl_tree_is_watched(v->tree);
+    snprintf(out->remedy, sizeof out->remedy, "%s", remedy_of(out->state, out->tracked, heard));
 }

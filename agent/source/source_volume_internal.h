@@ -118,13 +118,16 @@ struct repl_source_volume {
     bool tree_gathered; /* and what it found waits for the checkpoint that is under way */
     bool tree_alone;    /* what that leads to is this volume's alone: no group waits for it */
     struct repl_tree_found tree_found;
+    bool tree_files; /* the round is cut per file */
     bool tree_same;
-    bool tree_comparing; /* what has been heard is being looked through: not added to */
+    uint64_t tree_unstable; /* files, where it is not (struct repl_write_counters) */
+    bool tree_comparing;    /* what has been heard is being looked through: not added to */
     struct repl_poll tree_poll;
     struct repl_timer tree_timer; /* until when it is not listened: many events become one */
     int64_t tree_begin_ns;
-    int64_t tree_scan_ns;    /* when it was last looked at everywhere (the loop's clock) */
-    uint64_t tree_mounts;    /* directories that were left out, as it was last said */
+    int64_t tree_scan_ns; /* when it was last looked at everywhere (the loop's clock) */
+    bool files_logged, unstable_logged; /* of what volume_tree_log says */
+    uint64_t tree_mounts;               /* directories that were left out, as it was last said */
     uint64_t tree_changes;   /* seen since it was opened: what its rounds are compared by */
     uint32_t tree_reads_out; /* batches that are being read */
     repl_result tree_result;
@@ -237,6 +240,8 @@ struct repl_write_counters volume_tree_counters(const struct repl_source_volume 
 /* Begins to listen; ends. */
 void volume_tree_start(struct repl_source_volume *v);
 void volume_tree_cancel(struct repl_source_volume *v);
+/* Says when points begin to be cut per file, and end to be. */
+void volume_tree_log(struct repl_source_volume *v);
 /* A checkpoint is over: what was found may be taken over now. */
 void volume_tree_follow(struct repl_source_volume *v);
 /* Reads a batch; done goes on with it on the loop's thread. */

@@ -112,7 +112,8 @@ enum repl_cut {
     REPL_CUT_FREEZE = 3,  /* under a frozen filesystem */
     REPL_CUT_COMMAND = 4, /* between the user's commands */
     /* of trees alone */
-    REPL_CUT_FILES = 5,    /* each file was read until it was stable: PER_FILE, and only that */
+    REPL_CUT_FILES = 5,    /* each file was read until it was stable, if it ever was: PER_FILE, and
+                              only that */
     REPL_CUT_SNAPSHOT = 6, /* read from a snapshot that the filesystem made */
 };
 

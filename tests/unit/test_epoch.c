@@ -682,6 +682,109 @@ static void rounds_that_find_no_less_are_vain(void **state)
     }
 }
 
+/* --- per file -------------------------------------------------------------------------------- */
+
+/* A round that is cut per file, in which so many files were written to while they were read. */
+static enum repl_epoch_verdict unstable(struct repl_epoch *epoch, int64_t now_ns, uint64_t files)
+{
+    struct repl_write_counters end = back;
+    end.flushes++;
+    end.marks++;
+    end.unstable = files;
+    repl_epoch_opened(epoch, now_ns, &back, 4);
+    return repl_epoch_closed(epoch, now_ns + MS, &end, true, NULL);
+}
+
+/* Up to where the rounds are cut per file. */
+static struct repl_epoch epoch_without_window(void)
+{
+    struct repl_epoch epoch = epoch_tracked(REPL_QUIESCE_WINDOW_ELSE_FILES);
+    interval_begin(&epoch, START);
+    assert_int_equal(torn(&epoch, START, 4, true), REPL_EPOCH_AGAIN);
+    assert_false(epoch.files);
+    assert_int_equal(torn(&epoch, START + 500 * MS, 4, true), REPL_EPOCH_AGAIN);
+    assert_true(epoch.files);
+    return epoch;
+}
+
+static void an_interval_without_a_window_is_cut_per_file(void **state)
+{
+    (void)state;
+    struct repl_epoch epoch = epoch_without_window();
+    assert_int_equal(unstable(&epoch, START + 600 * MS, 3), REPL_EPOCH_AGAIN);
+    assert_int_equal(unstable(&epoch, START + 610 * MS, 1), REPL_EPOCH_AGAIN);
+    assert_int_equal(unstable(&epoch, START + 620 * MS, 0), REPL_EPOCH_WHOLE);
+    struct repl_point point = point_of(&epoch);
+    assert_int_equal(point.consistency, REPL_CONSISTENCY_PER_FILE);
+    assert_int_equal(point.cut, REPL_CUT_FILES);
+    assert_true(point.begin_ns == START + 600 * MS && point.end_ns == START + 621 * MS);
+    assert_int_equal(point.attempts, 5);
+    assert_int_equal(epoch.unstable, 0);
+    repl_epoch_cut_done(&epoch, START + 630 * MS);
+    /* the next interval begins with windows again, and nothing is known to be as it was */
+    interval_begin(&epoch, START + SECOND);
+    assert_false(repl_epoch_is_unchanged(&epoch, &back, 0));
+    assert_int_equal(whole(&epoch, START + SECOND, 0, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(point_of(&epoch).cut, REPL_CUT_WINDOW);
+    assert_true(point_of(&epoch).begin_ns == START + SECOND);
+}
+
+static void a_round_in_which_nothing_changed_is_a_window_all_the_same(void **state)
+{
+    (void)state;
+    struct repl_epoch epoch = epoch_without_window();
+    assert_int_equal(unstable(&epoch, START + 600 * MS, 3), REPL_EPOCH_AGAIN);
+    assert_int_equal(whole(&epoch, START + 610 * MS, 4, true), REPL_EPOCH_WHOLE);
+    assert_int_equal(point_of(&epoch).cut, REPL_CUT_WINDOW);
+    assert_true(point_of(&epoch).begin_ns == START + 610 * MS);
+}
+
+static void files_that_are_never_stable_are_taken_in_the_end(void **state)
+{
+    (void)state;
+    for (unsigned clock = 0; clock < 2; clock++) {
+        struct repl_epoch epoch = epoch_without_window();
+        enum repl_epoch_verdict verdict = REPL_EPOCH_AGAIN;
+        int64_t now_ns = START + 600 * MS;
+        unsigned rounds = 0;
+        for (; verdict == REPL_EPOCH_AGAIN; now_ns += clock * 50 * MS) {
+            verdict = unstable(&epoch, now_ns, 2);
+            assert_true(++rounds < 100);
+        }
+        assert_int_equal(verdict, REPL_EPOCH_WHOLE);
+        assert_int_equal(rounds, clock ? 6 : 16);
+        assert_int_equal(point_of(&epoch).cut, REPL_CUT_FILES);
+        assert_int_equal(epoch.unstable, 2);
+    }
+}
+
+static void what_may_have_been_overlooked_is_no_point(void **state)
+{
+    (void)state;
+    struct repl_epoch epoch = epoch_without_window();
+    enum repl_epoch_verdict verdict = REPL_EPOCH_AGAIN;
+    for (unsigned rounds = 0; verdict == REPL_EPOCH_AGAIN; rounds++) { /* however late */
+        assert_true(rounds < 16);
+        verdict = unstable(&epoch, START + 600 * MS + rounds * SECOND, REPL_UNSTABLE_UNKNOWN);
+        assert_true(verdict == REPL_EPOCH_AGAIN || rounds == 15);
+    }
+    assert_int_equal(verdict, REPL_EPOCH_VAIN);
+    assert_false(epoch.files);
+}
+
+static void writers_as_fast_as_the_reading_are_cut_per_file(void **state)
+{
+    (void)state;
+    struct repl_epoch epoch = epoch_tracked(REPL_QUIESCE_WINDOW_ELSE_FILES);
+    interval_begin(&epoch, START);
+    for (unsigned i = 0; !epoch.files; i++) {
+        assert_int_equal(torn(&epoch, START + i * SECOND, 9000, false), REPL_EPOCH_AGAIN);
+        assert_true(i < 10);
+    }
+    assert_int_equal(unstable(&epoch, START + 20 * SECOND, 0), REPL_EPOCH_WHOLE);
+    assert_int_equal(point_of(&epoch).cut, REPL_CUT_FILES);
+}
+
 /* --- cadence and clocks ---------------------------------------------------------------------- */
 
 static void intervals_begin_an_interval_apart(void **state)
@@ -884,6 +987,11 @@ int main(void)
         cmocka_unit_test(big_rounds_go_on_while_they_find_less),
         cmocka_unit_test(a_big_round_may_be_whole),
         cmocka_unit_test(rounds_that_find_no_less_are_vain),
+        cmocka_unit_test(an_interval_without_a_window_is_cut_per_file),
+        cmocka_unit_test(a_round_in_which_nothing_changed_is_a_window_all_the_same),
+        cmocka_unit_test(files_that_are_never_stable_are_taken_in_the_end),
+        cmocka_unit_test(what_may_have_been_overlooked_is_no_point),
+        cmocka_unit_test(writers_as_fast_as_the_reading_are_cut_per_file),
         cmocka_unit_test(intervals_begin_an_interval_apart),
         cmocka_unit_test(hurry_ends_the_rest),
         cmocka_unit_test(hurry_does_not_delay),

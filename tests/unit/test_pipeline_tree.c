@@ -34,6 +34,8 @@ static struct rig {
     struct repl_batch batch;
     struct tree tree;
     struct repl_write_counters counters;
+    bool restless;     /* each round ends with a change, */
+    uint64_t unstable; /* and with so many files that changed while they were read */
     int64_t now_ns;
     uint64_t sent, dropped;
     unsigned parts; /* finished since it was looked at */
@@ -124,6 +126,7 @@ static void start(struct rig *rig, bool full_wanted)
 {
     const struct repl_pipeline_options options = {.volume_size = PAGES * REPL_PAGE_SIZE,
                                                   .interval_ns = SECOND,
+                                                  .quiesce = REPL_QUIESCE_WINDOW_ELSE_FILES,
                                                   .parked_pages = PAGES,
                                                   .spool_limit_bytes = 1u << 20,
                                                   .digests = rig->digests,
@@ -187,6 +190,18 @@ static void quiesced(struct rig *rig)
     repl_pipeline_quiesced(&rig->p, result, &err, rig->now_ns);
 }
 
+static void round_close(struct rig *rig)
+{
+    struct repl_write_counters counters = rig->counters;
+    if (rig->restless) {
+        rig->now_ns += SECOND / 100;
+        rig->counters.marks++;
+        counters.marks++;
+        counters.unstable = rig->unstable;
+    }
+    repl_pipeline_closed(&rig->p, rig->now_ns, &counters, NULL);
+}
+
 static void act(struct rig *rig, const struct repl_pipeline_action *action)
 {
     switch (action->type) {
@@ -208,7 +223,7 @@ static void act(struct rig *rig, const struct repl_pipeline_action *action)
             repl_pipeline_opened(&rig->p, rig->now_ns, &rig->counters, false);
         break;
     case REPL_PIPELINE_CLOSE:
-        repl_pipeline_closed(&rig->p, rig->now_ns, &rig->counters, NULL);
+        round_close(rig);
         break;
     case REPL_PIPELINE_COMMIT:
         repl_pipeline_commit(&rig->p, true, rig->now_ns);
@@ -338,6 +353,29 @@ static void nothing_to_be_said_is_no_point(void **state)
     assert_int_equal(rig->p.point_count, 2);
     assert_int_equal(rig->parts, 1);
     assert_int_equal(newest(rig)->from_seq, 1);
+    rig_free(rig);
+}
+
+static void a_point_per_file_is_followed_by_one_of_one_moment(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_seeded();
+    change(rig, 1);
+    rig->restless = true;
+    rig->unstable = 2;
+    later(rig);
+    assert_int_equal(rig->p.point_count, 2);
+    assert_int_equal(rig->p.point.consistency, REPL_CONSISTENCY_PER_FILE);
+    assert_int_equal(rig->p.point.cut, REPL_CUT_FILES);
+    assert_int_equal(rig->p.unstable_files, 2);
+    acknowledge(rig);
+    rig->restless = false;
+    later(rig); /* nothing has changed, which the last point does not say */
+    assert_int_equal(rig->p.point_count, 3);
+    assert_int_equal(rig->p.point.cut, REPL_CUT_WINDOW);
+    assert_int_equal(rig->p.unstable_files, 0);
+    later(rig);
+    assert_int_equal(rig->p.point_count, 3);
     rig_free(rig);
 }
 
@@ -603,6 +641,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_records_go_into_parts),
         cmocka_unit_test(nothing_to_be_said_is_no_point),
+        cmocka_unit_test(a_point_per_file_is_followed_by_one_of_one_moment),
         cmocka_unit_test(what_is_given_up_is_said_again),
         cmocka_unit_test(a_full_that_is_given_up_is_begun_anew),
         cmocka_unit_test(an_adopted_full_that_is_given_up_is_begun_anew),

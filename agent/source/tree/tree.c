@@ -1,4 +1,4 @@
-#include "source/tree/tree.h"
+#include "source/tree/tree_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,6 @@
 #include "loop/loop.h"
 #include "source/tree/tree_dirty.h"
 #include "source/tree/tree_names.h"
-#include "source/tree/tree_records.h"
 #include "source/tree/tree_snapshot.h"
 
 /* Objects are numbered from here on, the higher the later the index was begun: fewer than 2^32
@@ -25,57 +24,7 @@
 
 #define SPACE_SIZE_MIN (UINT64_C(4) << 20)
 
-/* What is heard of segments that were made. */
-struct repl_tree_news {
-    uint64_t settled; /* what was noted up to this stamp is the site's */
-    uint64_t again;   /* what was noted from here on is to be said again; UINT64_MAX: nothing is */
-    bool full;        /* a full is the site's */
-    uint64_t told_size; /* of the space, as the site knows it; 0: nothing new of that */
-};
-
 static const struct repl_tree_news no_news = {.again = UINT64_MAX};
-
-struct repl_tree {
-    struct repl_tree_root root;
-    dev_t device; /* that its filesystem is on */
-    struct repl_tree_exclude exclude;
-    struct repl_tree_index *index;
-    atomic_bool stop;
-    atomic_bool torn; /* something was not there any more when it was read */
-
-    struct repl_tree_news news; /* since the last gather was begun */
-
-    /* the gather's, and the loop's thread's between two of them */
-    struct repl_tree_news heard;
-    bool full; /* the next segment that takes records belongs to a full */
-    struct repl_tree_records records;
-    struct repl_tree_watch *watch; /* both or none; NULL: unwatched says why */
-    struct repl_tree_dirty *dirty;
-    char unwatched[256];
-    struct repl_tree_heard heard_since; /* the last gather was begun */
-    struct repl_tree_heard hearing;     /* what the gather goes by */
-    struct repl_buffer touched;         /* by the last gather: uint64_t each */
-    bool scanned;                       /* all of it, since it is watched */
-    bool marks_hold;                    /* those of hearing are all there are */
-    bool auditing;                      /* the next gather looks besides where all was heard of */
-    uint64_t emitted_size;              /* of the space, with the last stamp that was told */
-    bool pending;                       /* a record is, under the present stamp */
-    bool opened;                        /* and not scanned since */
-    bool content_unsure; /* since the start: what is pending of contents has to be read */
-
-    struct repl_tree_snapshots *snapshots; /* NULL: none are wanted */
-    struct repl_tree_root copy;            /* in the snapshot that is there; fd -1: none is */
-    bool in_copy;                          /* gather and read are of that */
-    struct repl_tree_heard overlap;        /* since it was begun, until the gather is */
-    bool overlapping;                      /* that has not been begun */
-    uint64_t overlooked;                   /* pages, as it was made */
-};
-
-/* What is looked at and read. */
-static const struct repl_tree_root *root_now(const struct repl_tree *tree)
-{
-    return tree->in_copy ? &tree->copy : &tree->root;
-}
 
 /* What has been heard goes there. */
 static struct repl_tree_heard *heard_now(struct repl_tree *tree)
@@ -231,6 +180,10 @@ void repl_tree_close(struct repl_tree *tree)
     repl_tree_heard_fini(&tree->heard_since);
     repl_tree_heard_fini(&tree->hearing);
     repl_tree_heard_fini(&tree->overlap);
+    repl_tree_heard_fini(&tree->later);
+    repl_tree_held_close(&tree->held);
+    repl_buffer_fini(&tree->hidden);
+    repl_buffer_fini(&tree->unstable);
     repl_buffer_fini(&tree->touched);
     repl_tree_root_close(&tree->copy);
     repl_tree_snapshots_close(tree->snapshots);
@@ -291,13 +244,18 @@ void repl_tree_audit(struct repl_tree *tree)
 
 bool repl_tree_is_unsure(const struct repl_tree *tree)
 {
-    return !tree->scanned || tree->heard_since.lost || tree->overlap.lost;
+    return !tree->scanned || tree->heard_since.lost || tree->later.lost || tree->overlap.lost ||
+           (tree->early && tree->hearing.lost);
+}
+
+static bool is_empty(const struct repl_tree_heard *heard)
+{
+    return heard->count == 0 && heard->marks.size == 0 && !heard->lost;
 }
 
 bool repl_tree_is_quiet(const struct repl_tree *tree)
 {
-    const struct repl_tree_heard *heard = &tree->heard_since;
-    return heard->count == 0 && heard->marks.size == 0 && !heard->lost &&
+    return is_empty(&tree->heard_since) && is_empty(&tree->later) && !tree->early &&
            (tree->dirty == NULL || repl_tree_dirty_is_quiet(tree->dirty));
 }
 
@@ -417,18 +375,20 @@ static repl_result pending_look(struct repl_tree *tree, struct repl_tree_found *
     return result;
 }
 
-static struct repl_tree_scan_options scan_options(struct repl_tree *tree)
+struct repl_tree_scan_options repl_tree_scan_options_of(struct repl_tree *tree)
 {
-    return (struct repl_tree_scan_options){.index = tree->index,
-                                           .root = root_now(tree),
-                                           .exclude = &tree->exclude,
-                                           .full = tree->full,
-                                           .watched = tree->watch != NULL,
-                                           .mapped = tree->watch != NULL &&
-                                                     repl_tree_dirty_is_precise(tree->dirty),
-                                           .marks_hold = tree->marks_hold,
-                                           .first = tree->opened,
-                                           .stop = &tree->stop};
+    return (struct repl_tree_scan_options){
+        .index = tree->index,
+        .root = repl_tree_root_now(tree),
+        .exclude = &tree->exclude,
+        .full = tree->full,
+        .watched = tree->watch != NULL,
+        .mapped = tree->watch != NULL && repl_tree_dirty_is_precise(tree->dirty),
+        .marks_hold = tree->marks_hold,
+        .first = tree->opened,
+        .held = tree->look != REPL_TREE_LOOK ? &tree->held : NULL,
+        .hidden = &tree->hidden,
+        .stop = &tree->stop};
 }
 
 /* To what a gather that failed has left. */
@@ -444,16 +404,27 @@ static void news_move(struct repl_tree_news *from, struct repl_tree_news *to)
     *from = no_news;
 }
 
-void repl_tree_gather_begin(struct repl_tree *tree, bool full)
+void repl_tree_gather_begin(struct repl_tree *tree, bool full, enum repl_tree_look look)
 {
     ensure(!tree->records.begun);
-    tree->full = full;
+    bool wide = repl_tree_is_unsure(tree) || tree->news.again != UINT64_MAX || tree->full != full;
+    tree->look = look == REPL_TREE_LOOK_AGAIN && wide ? REPL_TREE_LOOK_FILES : look;
     tree->records.next = 0; /* what is found may be about objects that have been given already */
-    news_move(&tree->news, &tree->heard);
+    repl_tree_early_keep(tree);
     repl_tree_heard_fini(&tree->hearing);
+    if (tree->look == REPL_TREE_LOOK_AGAIN) {
+        tree->hearing = tree->heard_since;
+        tree->heard_since = (struct repl_tree_heard){0};
+        return;
+    }
+    repl_tree_held_close(&tree->held);
+    tree->full = full;
+    news_move(&tree->news, &tree->heard);
+    repl_tree_heard_join(&tree->later, &tree->heard_since);
     if (tree->overlapping)
-        repl_tree_heard_add(&tree->heard_since, &tree->overlap);
-    tree->hearing = tree->heard_since;
+        repl_tree_heard_add(&tree->later, &tree->overlap);
+    tree->hearing = tree->later;
+    tree->later = (struct repl_tree_heard){0};
     tree->heard_since = tree->overlap;
     tree->overlap = (struct repl_tree_heard){0};
     tree->overlapping = false;
@@ -470,9 +441,8 @@ static repl_result marks_add(struct repl_tree *tree, struct repl_tree_heard *hea
     return REPL_SUCCESS;
 }
 
-/* What was written to, and whether that is all. */
-static repl_result marks_take(struct repl_tree *tree, struct repl_tree_found *found,
-                              struct repl_error *err)
+repl_result repl_tree_marks_take(struct repl_tree *tree, struct repl_tree_found *found,
+                                 struct repl_error *err)
 {
     struct repl_tree_heard *heard = &tree->hearing;
     tree->marks_hold = false;
@@ -492,7 +462,7 @@ static repl_result marks_take(struct repl_tree *tree, struct repl_tree_found *fo
 static repl_result changes_find(struct repl_tree *tree, struct repl_tree_found *found,
                                 struct repl_error *err)
 {
-    const struct repl_tree_scan_options options = scan_options(tree);
+    const struct repl_tree_scan_options options = repl_tree_scan_options_of(tree);
     bool scan = tree->hearing.lost, audit = tree->auditing && !scan;
     tree->auditing = false;
     REPL_TRY(repl_tree_follow(&options, &tree->hearing, found, err));
@@ -504,28 +474,36 @@ static repl_result changes_find(struct repl_tree *tree, struct repl_tree_found *
     return REPL_SUCCESS;
 }
 
+static repl_result gather_all(struct repl_tree *tree, struct repl_tree_found *found,
+                              struct repl_error *err)
+{
+    REPL_TRY(news_follow(tree, err));
+    tree->heard = no_news;
+    REPL_TRY(repl_tree_marks_take(tree, found, err));
+    REPL_TRY(changes_find(tree, found, err));
+    if (tree->in_copy)
+        REPL_TRY(repl_tree_snapshot_check(&tree->copy, err));
+    tree->opened = false;
+    tree->scanned = tree->watch != NULL;
+    repl_buffer_fini(&tree->touched);
+    repl_buffer_fini(&tree->unstable);
+    return REPL_SUCCESS;
+}
+
 repl_result repl_tree_gather(struct repl_tree *tree, struct repl_tree_found *found,
                              struct repl_error *err)
 {
     atomic_store(&tree->torn, false);
     REPL_TRY(root_check(tree, err));
-    REPL_TRY(news_follow(tree, err));
-    tree->heard = no_news;
-    REPL_TRY(marks_take(tree, found, err));
-    REPL_TRY(changes_find(tree, found, err));
-    if (tree->in_copy)
-        REPL_TRY(repl_tree_snapshot_check(&tree->copy, err));
-    tree->opened = false;
+    REPL_TRY(tree->look == REPL_TREE_LOOK_AGAIN ? repl_tree_gather_again(tree, found, err)
+                                                : gather_all(tree, found, err));
     REPL_TRY(pending_look(tree, found, err));
-    repl_buffer_fini(&tree->touched);
-    tree->touched = found->touched;
-    found->touched = (struct repl_buffer){0};
-    tree->scanned = tree->watch != NULL;
+    REPL_TRY(repl_buffer_append(&tree->touched, found->touched.data, found->touched.size, err));
+    found->touched.size = 0;
     return REPL_SUCCESS;
 }
 
-/* What was written to since, and whether anything went unnoticed. */
-static repl_result marks_hear(struct repl_tree *tree, struct repl_error *err)
+repl_result repl_tree_marks_hear(struct repl_tree *tree, struct repl_error *err)
 {
     struct repl_tree_heard *heard = &tree->heard_since;
     uint64_t overlooked;
@@ -536,7 +514,7 @@ static repl_result marks_hear(struct repl_tree *tree, struct repl_error *err)
 
 repl_result repl_tree_is_same(struct repl_tree *tree, bool *same, struct repl_error *err)
 {
-    const struct repl_tree_scan_options options = scan_options(tree);
+    const struct repl_tree_scan_options options = repl_tree_scan_options_of(tree);
     *same = false;
     if (atomic_load(&tree->torn))
         return REPL_SUCCESS;
@@ -545,7 +523,7 @@ repl_result repl_tree_is_same(struct repl_tree *tree, bool *same, struct repl_er
         return repl_tree_snapshot_check(&tree->copy, err);
     if (tree->watch == NULL)
         return repl_tree_scan_is_same(&options, same, err);
-    REPL_TRY(marks_hear(tree, err));
+    REPL_TRY(repl_tree_marks_hear(tree, err));
     REPL_TRY(repl_tree_follow_is_same(&options, &tree->heard_since, &tree->touched, same, err));
     if (*same) /* it was about something else */
         repl_tree_heard_fini(&tree->heard_since);
@@ -598,131 +576,6 @@ void repl_tree_snapshot_release(struct repl_tree *tree)
 repl_result repl_tree_snapshot_drop(struct repl_tree *tree, struct repl_error *err)
 {
     return repl_tree_snapshot_remove(tree->snapshots, &tree->copy, err);
-}
-
-/* --- reading --------------------------------------------------------------------------------- */
-
-struct file {
-    uint64_t object; /* 0: none */
-    int fd;          /* -1: it is gone */
-};
-
-static void file_close(struct file *file)
-{
-    if (file->object != 0 && file->fd >= 0)
-        close(file->fd);
-    file->object = 0;
-}
-
-static repl_result file_open(struct repl_tree *tree, struct repl_tree_txn *txn, uint64_t object,
-                             struct file *file, struct repl_error *err)
-{
-    struct repl_tree_object o;
-    bool found;
-    if (file->object == object)
-        return REPL_SUCCESS;
-    file_close(file);
-    REPL_TRY(repl_tree_object_get(txn, object, &o, &found, err));
-    repl_result result = {REPL_E_MISSING};
-    if (found)
-        result = repl_tree_handle_open(root_now(tree), &o.handle, 0, &file->fd, err);
-    if (!repl_ok(result) && result.code != REPL_E_MISSING)
-        return result;
-    if (!repl_ok(result)) {
-        if (tree->in_copy) /* a file that is there, and nowhere to be read, is not zeros */
-            REPL_TRY(repl_tree_snapshot_check(&tree->copy, err));
-        file->fd = -1;
-        atomic_store(&tree->torn, true);
-    }
-    file->object = object;
-    return REPL_SUCCESS;
-}
-
-/* All of it; behind the file's end zeros. */
-static repl_result file_read(struct repl_tree *tree, const struct file *file, uint64_t offset,
-                             uint8_t *to, size_t size, struct repl_error *err)
-{
-    size_t done = 0;
-    while (file->fd >= 0 && done < size) {
-        ssize_t got = pread(file->fd, to + done, size - done, (off_t)(offset + done));
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return repl_fail_errno(err, REPL_E_IO, errno,
-                                   "%s: reading a file in it; look for the disk's errors in the "
-                                   "kernel log",
-                                   tree->root.path);
-        if (got == 0)
-            break;
-        done += (size_t)got;
-    }
-    memset(to + done, 0, size - done);
-    return REPL_SUCCESS;
-}
-
-static repl_result value_read(struct repl_tree_txn *txn, const struct repl_tree_block *block,
-                              uint64_t offset, uint8_t *to, size_t size, struct repl_error *err)
-{
-    struct repl_tree_attribute attribute;
-    struct repl_tree_key key = {0};
-    MDB_val value;
-    bool found;
-    memset(to, 0, size);
-    repl_tree_key_u64(&key, block->object);
-    REPL_TRY(repl_tree_get(txn, REPL_TREE_ATTRIBUTE, &key, &value, &found, err));
-    for (size_t at = 0;
-         found && repl_tree_attribute_next(value.mv_data, value.mv_size, &at, &attribute);) {
-        if (attribute.place != block->place || attribute.value_size <= REPL_XATTR_INLINE_MAX ||
-            attribute.value_size <= offset)
-            continue;
-        size_t left = attribute.value_size - (size_t)offset;
-        memcpy(to, attribute.value + offset, left < size ? left : size);
-        break;
-    }
-    return REPL_SUCCESS;
-}
-
-/* One piece's part of what is wanted; *done: so many bytes. */
-static repl_result piece_read(struct repl_tree *tree, struct repl_tree_txn *txn, uint64_t place,
-                              uint8_t *to, size_t size, struct file *file, size_t *done,
-                              struct repl_error *err)
-{
-    struct repl_tree_block block;
-    bool found;
-    *done = size;
-    REPL_TRY(repl_tree_place_find(txn, place, &block, &found, err));
-    if (!found || block.place >= place + size) {
-        memset(to, 0, size);
-        return REPL_SUCCESS;
-    }
-    if (block.place > place) {
-        *done = (size_t)(block.place - place);
-        memset(to, 0, *done);
-        return REPL_SUCCESS;
-    }
-    uint64_t within = place - block.place;
-    if (block.size - within < size)
-        *done = (size_t)(block.size - within);
-    if (block.is_value != 0)
-        return value_read(txn, &block, within, to, *done, err);
-    REPL_TRY(file_open(tree, txn, block.object, file, err));
-    return file_read(tree, file, block.offset + within, to, *done, err);
-}
-
-repl_result repl_tree_read(struct repl_tree *tree, uint64_t page, uint32_t count, uint8_t *to,
-                           struct repl_error *err)
-{
-    struct repl_tree_txn txn;
-    struct file file = {0};
-    uint64_t place = page * REPL_PAGE_SIZE;
-    size_t size = (size_t)count * REPL_PAGE_SIZE, done;
-    REPL_TRY(repl_tree_begin(tree->index, false, &txn, err));
-    repl_result result = REPL_SUCCESS;
-    for (size_t at = 0; repl_ok(result) && at < size; at += done)
-        result = piece_read(tree, &txn, place + at, to + at, size - at, &file, &done, err);
-    file_close(&file);
-    repl_tree_abort(&txn);
-    return result;
 }
 
 /* --- records --------------------------------------------------------------------------------- */

@@ -65,11 +65,24 @@ bool repl_tree_is_unsure(const struct repl_tree *tree);
 
 /* --- a round: on a worker, one call at a time ------------------------------------------------ */
 
+enum repl_tree_look {
+    REPL_TREE_LOOK,       /* for a point of one moment */
+    REPL_TREE_LOOK_FILES, /* for one that is cut per file (tree_files.c) */
+    REPL_TREE_LOOK_AGAIN, /* for the same: at what is unstable or hidden; or at all, if need be */
+};
 /* First, on the loop's thread. full: the next segment that takes records belongs to a full. */
-void repl_tree_gather_begin(struct repl_tree *tree, bool full);
+void repl_tree_gather_begin(struct repl_tree *tree, bool full, enum repl_tree_look look);
 /* Looks for what has changed: where something was heard of, or everywhere. */
 REPL_RESULT repl_tree_gather(struct repl_tree *tree, struct repl_tree_found *found,
                              struct repl_error *err);
+/* Of a gather with LOOK_FILES: something is not where it was, and not found elsewhere: another one,
+ * with LOOK_AGAIN, has to follow before anything is read. */
+bool repl_tree_hides(const struct repl_tree *tree);
+/* Of a round that is cut per file: *count of the files that were read in it may be none of one
+ * moment, which the next LOOK_AGAIN is about; REPL_UNSTABLE_UNKNOWN: there may be others. *same: as
+ * below. */
+REPL_RESULT repl_tree_unstable(struct repl_tree *tree, bool *same, uint64_t *count,
+                               struct repl_error *err);
 /* Whether nothing has changed since, and all that was read in between is of one state. */
 REPL_RESULT repl_tree_is_same(struct repl_tree *tree, bool *same, struct repl_error *err);
 /* Reads pages of the space, as the files have them now; what belongs to no file, or is behind one's

@@ -12,29 +12,22 @@
 #include "source/tree/tree_dirty.h"
 #include "source/tree/tree_scan_internal.h"
 
-/* The directory that was looked at last. */
-struct directory {
-    uint64_t object; /* 0: none */
-    int fd;          /* -1: it is gone */
-    char *path;
-};
-
-static void directory_close(struct directory *d)
+void repl_tree_directory_close(struct repl_tree_directory *d)
 {
     if (d->object != 0 && d->fd >= 0)
         close(d->fd);
     free(d->path);
-    *d = (struct directory){.fd = -1};
+    *d = (struct repl_tree_directory){.fd = -1};
 }
 
-static repl_result directory_open(struct repl_tree_scan *s, uint64_t object, struct directory *d,
-                                  struct repl_error *err)
+repl_result repl_tree_directory_open(struct repl_tree_scan *s, uint64_t object,
+                                     struct repl_tree_directory *d, struct repl_error *err)
 {
     struct repl_tree_object o;
     bool found;
     if (d->object == object)
         return REPL_SUCCESS;
-    directory_close(d);
+    repl_tree_directory_close(d);
     d->object = object;
     REPL_TRY(repl_tree_path_of(&s->changes.txn, object, &d->path, err));
     REPL_TRY(repl_tree_object_get(&s->changes.txn, object, &o, &found, err));
@@ -49,19 +42,20 @@ static repl_result directory_open(struct repl_tree_scan *s, uint64_t object, str
 
 /* The directory in the index, if the name is one of the tree's; else 0. */
 static repl_result name_directory(struct repl_tree_scan *s, const struct repl_tree_heard_name *name,
-                                  struct directory *d, uint64_t *object, struct repl_error *err)
+                                  struct repl_tree_directory *d, uint64_t *object,
+                                  struct repl_error *err)
 {
     REPL_TRY(repl_tree_object_find(&s->changes.txn, &name->directory, object, err));
     if (*object == 0)
         return REPL_SUCCESS;
-    REPL_TRY(directory_open(s, *object, d, err));
+    REPL_TRY(repl_tree_directory_open(s, *object, d, err));
     if (repl_tree_is_excluded(s->options->exclude, d->path, (const char *)(name + 1)))
         *object = 0;
     return REPL_SUCCESS;
 }
 
 static repl_result name_follow(struct repl_tree_scan *s, const struct repl_tree_heard_name *name,
-                               struct directory *d, struct repl_error *err)
+                               struct repl_tree_directory *d, struct repl_error *err)
 {
     const char *text = (const char *)(name + 1);
     uint64_t object;
@@ -77,10 +71,10 @@ static repl_result name_follow(struct repl_tree_scan *s, const struct repl_tree_
     return repl_tree_name_set(&s->changes, object, text, name->size, 0, err);
 }
 
-static repl_result names_follow(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
-                                struct repl_error *err)
+repl_result repl_tree_follow_names(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
+                                   struct repl_error *err)
 {
-    struct directory d = {.fd = -1};
+    struct repl_tree_directory d = {.fd = -1};
     const struct repl_tree_heard_name *name;
     repl_result result = REPL_SUCCESS;
     for (size_t at = 0;
@@ -92,7 +86,7 @@ static repl_result names_follow(struct repl_tree_scan *s, const struct repl_tree
         if (repl_ok(result))
             result = repl_tree_scan_commit_some(s, err);
     }
-    directory_close(&d);
+    repl_tree_directory_close(&d);
     return result;
 }
 
@@ -112,12 +106,13 @@ static repl_result object_follow(struct repl_tree_scan *s, uint64_t object, stru
     REPL_TRY(result);
     result = repl_tree_object_follow(
         &s->changes, object == REPL_OBJECT_ROOT ? s->options->root->fd : fd, &o, err);
+    if (repl_ok(result))
+        result = repl_tree_scan_touch(s, &o, fd, err);
     close(fd);
     if (result.code == REPL_E_MISSING)
         return REPL_SUCCESS;
     REPL_TRY(repl_forward(result, err, "%s: object %llu", s->options->root->path,
                           (unsigned long long)object));
-    REPL_TRY(repl_buffer_append(&s->found->touched, &object, sizeof object, err));
     return repl_tree_scan_commit_some(s, err);
 }
 
@@ -149,9 +144,8 @@ static repl_result is_of_another(struct repl_tree_scan *s, uint64_t object, bool
     return result.code == REPL_E_MISSING ? REPL_SUCCESS : result;
 }
 
-/* The tree's among what was heard of, in the order of their numbers. */
-static repl_result objects_find(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
-                                struct repl_buffer *objects, struct repl_error *err)
+repl_result repl_tree_heard_objects(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
+                                    struct repl_buffer *objects, struct repl_error *err)
 {
     const struct repl_tree_handle *handle = (const void *)heard->objects.data;
     const struct repl_tree_mark *mark = (const void *)heard->marks.data;
@@ -182,7 +176,7 @@ static repl_result objects_follow(struct repl_tree_scan *s, const struct repl_tr
 {
     struct repl_buffer objects = {0};
     uint64_t object, before = 0;
-    repl_result result = objects_find(s, heard, &objects, err);
+    repl_result result = repl_tree_heard_objects(s, heard, &objects, err);
     for (size_t at = 0; repl_ok(result) && at < objects.size; at += sizeof object) {
         memcpy(&object, objects.data + at, sizeof object);
         if (object != before)
@@ -199,9 +193,32 @@ static repl_result heard_follow(struct repl_tree_scan *s, const struct repl_tree
                                 struct repl_error *err)
 {
     if (!heard->lost)
-        REPL_TRY(names_follow(s, heard, err));
+        REPL_TRY(repl_tree_follow_names(s, heard, err));
     REPL_TRY(objects_follow(s, heard, err));
-    return repl_tree_nameless_drop(&s->changes, err);
+    return repl_tree_scan_settle(s, err);
+}
+
+repl_result repl_tree_follow_begin(struct repl_tree_scan *s,
+                                   const struct repl_tree_scan_options *options,
+                                   const struct repl_tree_heard *heard,
+                                   struct repl_tree_found *found, struct repl_error *err)
+{
+    REPL_TRY(repl_tree_scan_begin(s, options, found, err));
+    s->heard = true;
+    s->changes.settle = false;
+    s->changes.marks = options->marks_hold ? &heard->marks : NULL;
+    s->first_new = repl_tree_meta(options->index)->next_object;
+    return REPL_SUCCESS;
+}
+
+repl_result repl_tree_follow_end(struct repl_tree_scan *s, repl_result result,
+                                 struct repl_error *err)
+{
+    if (repl_ok(result))
+        result = repl_tree_commit(&s->changes.txn, err);
+    s->found->changes += s->changes.count;
+    repl_tree_scan_fini(s);
+    return result;
 }
 
 repl_result repl_tree_follow(const struct repl_tree_scan_options *options,
@@ -209,17 +226,8 @@ repl_result repl_tree_follow(const struct repl_tree_scan_options *options,
                              struct repl_error *err)
 {
     struct repl_tree_scan s;
-    REPL_TRY(repl_tree_scan_begin(&s, options, found, err));
-    s.heard = true;
-    s.changes.settle = false;
-    s.changes.marks = options->marks_hold ? &heard->marks : NULL;
-    s.first_new = repl_tree_meta(options->index)->next_object;
-    repl_result result = heard_follow(&s, heard, err);
-    if (repl_ok(result))
-        result = repl_tree_commit(&s.changes.txn, err);
-    found->changes += s.changes.count;
-    repl_tree_scan_fini(&s);
-    return result;
+    REPL_TRY(repl_tree_follow_begin(&s, options, heard, found, err));
+    return repl_tree_follow_end(&s, heard_follow(&s, heard, err), err);
 }
 
 /* --- whether it matters ---------------------------------------------------------------------- */
@@ -227,11 +235,11 @@ repl_result repl_tree_follow(const struct repl_tree_scan_options *options,
 static repl_result concerns(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
                             bool *any, struct repl_error *err)
 {
-    struct directory d = {.fd = -1};
+    struct repl_tree_directory d = {.fd = -1};
     struct repl_buffer objects = {0};
     const struct repl_tree_heard_name *name;
     uint64_t object;
-    repl_result result = objects_find(s, heard, &objects, err);
+    repl_result result = repl_tree_heard_objects(s, heard, &objects, err);
     *any = objects.size > 0;
     repl_buffer_fini(&objects);
     for (size_t at = 0;
@@ -239,7 +247,7 @@ static repl_result concerns(struct repl_tree_scan *s, const struct repl_tree_hea
         result = name_directory(s, name, &d, &object, err);
         *any = object != 0;
     }
-    directory_close(&d);
+    repl_tree_directory_close(&d);
     return result;
 }
 

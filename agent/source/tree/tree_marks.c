@@ -49,26 +49,41 @@ static repl_result bits_note(const struct repl_tree_mark *mark, struct repl_buff
     return REPL_SUCCESS;
 }
 
-repl_result repl_tree_marks_find(const struct repl_buffer *marks, uint64_t inode,
-                                 struct repl_buffer *pages, bool *any, bool *whole,
-                                 struct repl_error *err)
+/* The first one that is not before the file's; of sorted ones. */
+static size_t mark_first(const struct repl_buffer *marks, uint64_t inode)
 {
     const struct repl_tree_mark *mark = (const void *)marks->data;
-    size_t low = 0, count = marks->size / sizeof *mark, high = count;
-    *any = *whole = false;
-    while (low < high) { /* the first one that is not before it */
+    size_t low = 0, high = marks->size / sizeof *mark;
+    while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (mark[middle].key.inode < inode)
             low = middle + 1;
         else
             high = middle;
     }
-    for (; low < count && mark[low].key.inode == inode; low++) {
+    return low;
+}
+
+bool repl_tree_marks_any(const struct repl_buffer *marks, uint64_t inode)
+{
+    const struct repl_tree_mark *mark = (const void *)marks->data;
+    size_t first = mark_first(marks, inode);
+    return first < marks->size / sizeof *mark && mark[first].key.inode == inode;
+}
+
+repl_result repl_tree_marks_find(const struct repl_buffer *marks, uint64_t inode,
+                                 struct repl_buffer *pages, bool *any, bool *whole,
+                                 struct repl_error *err)
+{
+    const struct repl_tree_mark *mark = (const void *)marks->data;
+    size_t count = marks->size / sizeof *mark;
+    *any = *whole = false;
+    for (size_t i = mark_first(marks, inode); i < count && mark[i].key.inode == inode; i++) {
         *any = true;
-        if (mark[low].key.block == REPL_TREE_WHOLE)
+        if (mark[i].key.block == REPL_TREE_WHOLE)
             *whole = true;
         else
-            REPL_TRY(bits_note(&mark[low], pages, err));
+            REPL_TRY(bits_note(&mark[i], pages, err));
     }
     return REPL_SUCCESS;
 }

@@ -20,6 +20,8 @@ REPL_RESULT repl_tree_marks_add(struct repl_buffer *marks, uint64_t inode, uint6
                                 uint64_t last, struct repl_error *err);
 /* By inode and block. */
 void repl_tree_marks_sort(struct repl_buffer *marks);
+/* Whether sorted ones have any of the file. */
+bool repl_tree_marks_any(const struct repl_buffer *marks, uint64_t inode);
 /* A file's, of sorted ones: appends struct repl_tree_pages each, in pages of the file. *any: there
  * are some; *whole: all of it may have changed. */
 REPL_RESULT repl_tree_marks_find(const struct repl_buffer *marks, uint64_t inode,

@@ -12,7 +12,8 @@
 #include "source/tree/tree_dirty.h"
 #include "source/tree/tree_mapping.h"
 
-#define DEPTH_MAX 65536 /* of a path that is put together: an index with a circle ends it */
+/* An object that changes while it is looked at is looked at so often. */
+#define STATE_TRIES 8
 
 static repl_result note(struct repl_tree_changes *c, uint64_t object, enum repl_tree_pending what,
                         const char *name, size_t size, struct repl_error *err)
@@ -117,13 +118,32 @@ static void stand_in_identify(const struct repl_tree_changes *c, struct repl_tre
     memcpy(object->handle.bytes + 8, &c->hash, 8);
 }
 
+/* What it is, and its attributes. Where nobody looks whether they are of one moment (files), here.
+ */
+static repl_result state_read(struct repl_tree_changes *c, int fd, struct repl_tree_object *object,
+                              struct repl_error *err)
+{
+    struct repl_tree_glance now;
+    for (unsigned tries = c->files ? STATE_TRIES : 1; tries > 0; tries--) {
+        *object = (struct repl_tree_object){0};
+        REPL_TRY(repl_tree_object_read(c->root, fd, c->settle, object, err));
+        if (object->mount)
+            return REPL_SUCCESS;
+        REPL_TRY(repl_tree_attributes_read(fd, &c->attributes, err));
+        if (tries > 1)
+            REPL_TRY(repl_tree_glance(c->root, fd, "", &now, err));
+        if (tries > 1 && now.ctime_ns == object->ctime_ns)
+            break;
+    }
+    return REPL_SUCCESS;
+}
+
 repl_result repl_tree_object_follow(struct repl_tree_changes *c, int fd,
                                     struct repl_tree_object *object, struct repl_error *err)
 {
     struct repl_tree_object before;
     bool attributes_changed = false;
-    *object = (struct repl_tree_object){0};
-    REPL_TRY(repl_tree_object_read(c->root, fd, c->settle, object, err));
+    REPL_TRY(state_read(c, fd, object, err));
     stand_in_identify(c, object);
     REPL_TRY(number_find(c, object, &before, err));
     bool is_new = before.node.kind == REPL_NODE_GONE;
@@ -132,11 +152,9 @@ repl_result repl_tree_object_follow(struct repl_tree_changes *c, int fd,
         object->parent = before.parent;
         object->hash = before.hash;
     }
-    if (!object->mount) {
-        REPL_TRY(repl_tree_attributes_read(fd, &c->attributes, err));
+    if (!object->mount)
         REPL_TRY(repl_tree_attributes_follow(&c->txn, object->object, &c->attributes, c->pages,
                                              &attributes_changed, err));
-    }
     if (is_new || attributes_changed || !nodes_equal(&before.node, &object->node))
         REPL_TRY(note(c, object->object, REPL_TREE_PENDING_NODE, NULL, 0, err));
     if (object->node.kind == REPL_NODE_FILE && !object->mount)
@@ -173,12 +191,13 @@ static repl_result link_give(struct repl_tree_changes *c, uint64_t object, uint6
     o.links++;
     o.parent = directory;
     o.hash = repl_xxh3(name, size);
+    if (c->files && o.node.kind == REPL_NODE_DIRECTORY)
+        REPL_TRY(repl_buffer_append(&c->moved, &object, sizeof object, err));
     return repl_tree_object_put(&c->txn, &o, err);
 }
 
-/* The name that the object is known to have; *size: 0 if it has none. */
-static repl_result name_of(struct repl_tree_txn *txn, const struct repl_tree_object *o,
-                           char name[REPL_NAME_MAX], size_t *size, struct repl_error *err)
+repl_result repl_tree_name_of(struct repl_tree_txn *txn, const struct repl_tree_object *o,
+                              char name[REPL_NAME_MAX], size_t *size, struct repl_error *err)
 {
     struct repl_tree_key key = {0};
     struct repl_tree_walk walk;
@@ -197,7 +216,7 @@ static repl_result name_of(struct repl_tree_txn *txn, const struct repl_tree_obj
     return result;
 }
 
-/* A directory has one name: the one it was found under last. */
+/* Of a directory, which has one name: the one it was found under last. */
 static repl_result other_name_drop(struct repl_tree_changes *c, uint64_t object,
                                    struct repl_error *err)
 {
@@ -208,7 +227,7 @@ static repl_result other_name_drop(struct repl_tree_changes *c, uint64_t object,
     REPL_TRY(repl_tree_object_get(&c->txn, object, &o, &found, err));
     if (!found || o.links == 0 || o.node.kind != REPL_NODE_DIRECTORY)
         return REPL_SUCCESS;
-    REPL_TRY(name_of(&c->txn, &o, name, &size, err));
+    REPL_TRY(repl_tree_name_of(&c->txn, &o, name, &size, err));
     return size > 0 ? repl_tree_name_set(c, o.parent, name, size, 0, err) : REPL_SUCCESS;
 }
 
@@ -237,10 +256,10 @@ repl_result repl_tree_name_set(struct repl_tree_changes *c, uint64_t directory, 
 
 /* --- what has no name ------------------------------------------------------------------------ */
 
-static uint64_t nameless_at(const struct repl_tree_changes *c, size_t i)
+static uint64_t object_at(const struct repl_buffer *objects, size_t i)
 {
     uint64_t object;
-    memcpy(&object, c->nameless.data + i * sizeof object, sizeof object);
+    memcpy(&object, objects->data + i * sizeof object, sizeof object);
     return object;
 }
 
@@ -251,6 +270,22 @@ static bool has_links(int fd)
     return fstat(fd, &status) == 0 && status.st_nlink > 0;
 }
 
+static repl_result is_there(const struct repl_tree_changes *c, const struct repl_tree_object *o,
+                            bool *there, struct repl_error *err)
+{
+    int fd;
+    *there = false;
+    if (o->mount)
+        return REPL_SUCCESS;
+    repl_result result = repl_tree_handle_open(c->root, &o->handle, O_PATH, &fd, err);
+    if (result.code == REPL_E_MISSING)
+        return REPL_SUCCESS;
+    REPL_TRY(result);
+    *there = has_links(fd);
+    close(fd);
+    return REPL_SUCCESS;
+}
+
 repl_result repl_tree_nameless_look(struct repl_tree_changes *c, bool *hidden,
                                     struct repl_error *err)
 {
@@ -258,16 +293,9 @@ repl_result repl_tree_nameless_look(struct repl_tree_changes *c, bool *hidden,
     for (size_t i = 0; i < c->nameless.size / sizeof(uint64_t) && !*hidden; i++) {
         struct repl_tree_object o;
         bool found;
-        int fd;
-        REPL_TRY(repl_tree_object_get(&c->txn, nameless_at(c, i), &o, &found, err));
-        if (!found || o.links > 0 || o.mount)
-            continue;
-        repl_result result = repl_tree_handle_open(c->root, &o.handle, O_PATH, &fd, err);
-        *hidden = repl_ok(result) && has_links(fd);
-        if (repl_ok(result))
-            close(fd);
-        else if (result.code != REPL_E_MISSING)
-            return result;
+        REPL_TRY(repl_tree_object_get(&c->txn, object_at(&c->nameless, i), &o, &found, err));
+        if (found && o.links == 0)
+            REPL_TRY(is_there(c, &o, hidden, err));
     }
     return REPL_SUCCESS;
 }
@@ -307,17 +335,91 @@ static repl_result object_drop(struct repl_tree_changes *c, const struct repl_tr
     return note(c, o->object, REPL_TREE_PENDING_NODE, NULL, 0, err);
 }
 
+/* *kept: it is there all the same, and is looked for once more. */
+static repl_result nameless_keep(struct repl_tree_changes *c, const struct repl_tree_object *o,
+                                 bool *kept, struct repl_error *err)
+{
+    *kept = false;
+    if (c->hidden == NULL)
+        return REPL_SUCCESS;
+    REPL_TRY(is_there(c, o, kept, err));
+    return *kept ? repl_buffer_append(c->hidden, &o->object, sizeof o->object, err) : REPL_SUCCESS;
+}
+
 repl_result repl_tree_nameless_drop(struct repl_tree_changes *c, struct repl_error *err)
 {
     /* what was below is found nameless in turn */
     for (size_t i = 0; i < c->nameless.size / sizeof(uint64_t); i++) {
         struct repl_tree_object o;
-        bool found;
-        REPL_TRY(repl_tree_object_get(&c->txn, nameless_at(c, i), &o, &found, err));
-        if (found && o.links == 0 && o.object != REPL_OBJECT_ROOT)
+        bool found, kept;
+        REPL_TRY(repl_tree_object_get(&c->txn, object_at(&c->nameless, i), &o, &found, err));
+        if (!found || o.links > 0 || o.object == REPL_OBJECT_ROOT)
+            continue;
+        REPL_TRY(nameless_keep(c, &o, &kept, err));
+        if (!kept)
             REPL_TRY(object_drop(c, &o, err));
     }
     c->nameless.size = 0;
+    return REPL_SUCCESS;
+}
+
+/* --- up to the top ------------------------------------------------------------------------------
+ */
+
+/* From a directory to those above it. Within a round there may be a circle of them: one of every so
+ * many steps, ever more of them (Brent), is remembered, and come by again. */
+struct climb {
+    uint64_t at, mark;
+    unsigned steps, limit;
+};
+
+/* False: it has been there. */
+static bool climb_to(struct climb *climb, uint64_t above)
+{
+    if (climb->steps == climb->limit) {
+        climb->mark = climb->at;
+        climb->steps = 0;
+        climb->limit = 2 * climb->limit + 1;
+    }
+    climb->steps++;
+    climb->at = above;
+    return above != climb->mark;
+}
+
+/* --- circles --------------------------------------------------------------------------------- */
+
+static repl_result circle_find(struct repl_tree_txn *txn, uint64_t directory, bool *circle,
+                               struct repl_error *err)
+{
+    struct climb climb = {.at = directory};
+    *circle = false;
+    while (!*circle && climb.at != REPL_OBJECT_ROOT) {
+        struct repl_tree_object o;
+        bool found;
+        REPL_TRY(repl_tree_object_get(txn, climb.at, &o, &found, err));
+        if (!found || o.links == 0)
+            break; /* it is dropped with all below it */
+        bool goes_on = climb_to(&climb, o.parent);
+        *circle = climb.at == directory;
+        if (!goes_on)
+            break; /* others' circle */
+    }
+    return REPL_SUCCESS;
+}
+
+/* Names are looked at one after the other. A directory may be found in one that was below it
+ * before, and is known there still: that one was moved out of it after what is followed here was
+ * heard, so where it is now will be heard of, or has been since. */
+repl_result repl_tree_circles_break(struct repl_tree_changes *c, struct repl_error *err)
+{
+    for (size_t i = 0; i < c->moved.size / sizeof(uint64_t); i++) {
+        bool circle;
+        uint64_t directory = object_at(&c->moved, i);
+        REPL_TRY(circle_find(&c->txn, directory, &circle, err));
+        if (circle)
+            REPL_TRY(other_name_drop(c, directory, err));
+    }
+    c->moved.size = 0;
     return REPL_SUCCESS;
 }
 
@@ -341,7 +443,7 @@ static repl_result name_prepend(struct repl_tree_txn *txn, const struct repl_tre
 {
     char name[REPL_NAME_MAX];
     size_t size;
-    REPL_TRY(name_of(txn, o, name, &size, err));
+    REPL_TRY(repl_tree_name_of(txn, o, name, &size, err));
     return size > 0 ? path_prepend(path, name, size, err) : REPL_SUCCESS;
 }
 
@@ -349,17 +451,18 @@ repl_result repl_tree_path_of(struct repl_tree_txn *txn, uint64_t directory, cha
                               struct repl_error *err)
 {
     struct repl_buffer text = {0};
+    struct climb climb = {.at = directory};
     repl_result result = REPL_SUCCESS;
     *path = NULL;
-    for (int depth = 0; repl_ok(result) && directory != REPL_OBJECT_ROOT && depth < DEPTH_MAX;
-         depth++) {
+    while (repl_ok(result) && climb.at != REPL_OBJECT_ROOT) {
         struct repl_tree_object o;
         bool found;
-        result = repl_tree_object_get(txn, directory, &o, &found, err);
+        result = repl_tree_object_get(txn, climb.at, &o, &found, err);
         if (!repl_ok(result) || !found || o.links == 0)
             break;
         result = name_prepend(txn, &o, &text, err);
-        directory = o.parent;
+        if (!climb_to(&climb, o.parent))
+            break;
     }
     if (repl_ok(result))
         result = repl_buffer_append(&text, "", 1, err);

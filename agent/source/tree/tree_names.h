@@ -23,6 +23,10 @@ struct repl_tree_changes {
     bool mapped;
     struct repl_buffer *pages;
     struct repl_buffer nameless; /* uint64_t: have lost a name, their last one perhaps */
+    bool files;                  /* a circle of directories is not left to the next look: */
+    struct repl_buffer moved;    /* uint64_t: directories that were given a name */
+    struct repl_buffer
+        *hidden; /* where what still exists without a name is put; NULL: it is gone */
     struct repl_buffer attributes, data, wanted; /* scratch */
     uint64_t count;                              /* of changes that are to be told */
     uint64_t writes;                             /* to the index, about */
@@ -39,6 +43,12 @@ REPL_RESULT repl_tree_name_set(struct repl_tree_changes *c, uint64_t directory, 
  * been moved to where the scan had been already. */
 REPL_RESULT repl_tree_nameless_look(struct repl_tree_changes *c, bool *hidden,
                                     struct repl_error *err);
+/* Takes the name from a directory that was moved and has come to lie within itself, as others were
+ * moved meanwhile. */
+REPL_RESULT repl_tree_circles_break(struct repl_tree_changes *c, struct repl_error *err);
+/* The name that the object is known to have; *size: 0 if it has none. */
+REPL_RESULT repl_tree_name_of(struct repl_tree_txn *txn, const struct repl_tree_object *o,
+                              char name[REPL_NAME_MAX], size_t *size, struct repl_error *err);
 /* What has no name left is gone, and what was below it. */
 REPL_RESULT repl_tree_nameless_drop(struct repl_tree_changes *c, struct repl_error *err);
 

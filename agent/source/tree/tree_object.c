@@ -173,6 +173,8 @@ repl_result repl_tree_glance(const struct repl_tree_root *root, int fd, const ch
     *out = (struct repl_tree_glance){.inode = status.stx_ino,
                                      .size = status.stx_size,
                                      .ctime_ns = time_ns(&status.stx_ctime),
+                                     .mtime_ns = time_ns(&status.stx_mtime),
+                                     .links = status.stx_nlink,
                                      .type = status.stx_mode & S_IFMT,
                                      .mount = is_mount(root, &status)};
     return REPL_SUCCESS;

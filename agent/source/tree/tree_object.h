@@ -35,7 +35,8 @@ void repl_tree_root_close(struct repl_tree_root *root);
 /* What a stat of a name says, cheaply: enough to tell whether anything has changed. */
 struct repl_tree_glance {
     uint64_t inode, size;
-    int64_t ctime_ns;
+    int64_t ctime_ns, mtime_ns;
+    uint32_t links;
     uint16_t type; /* S_IFMT */
     bool mount;    /* the root of another mount */
 };

@@ -80,6 +80,14 @@ static bool has_to_be_read_again(const struct repl_tree_object *o, int64_t now_n
            now >= REREAD_FACTOR * then;
 }
 
+repl_result repl_tree_scan_touch(struct repl_tree_scan *s, const struct repl_tree_object *object,
+                                 int path_fd, struct repl_error *err)
+{
+    if (s->options->held != NULL)
+        repl_tree_hold(s->options->held, object, path_fd);
+    return repl_buffer_append(&s->found->touched, &object->object, sizeof object->object, err);
+}
+
 /* Another one than was known, or another state of it. */
 static repl_result name_follow(struct repl_tree_scan *s, uint64_t directory, int fd,
                                const char *name, struct repl_tree_object *object,
@@ -91,6 +99,8 @@ static repl_result name_follow(struct repl_tree_scan *s, uint64_t directory, int
     s->changes.hash = repl_xxh3(name, strlen(name));
     REPL_TRY(repl_tree_object_open(fd, name, &path_fd, err));
     repl_result result = repl_tree_object_follow(&s->changes, path_fd, object, err);
+    if (repl_ok(result) && s->options->held != NULL)
+        result = repl_tree_scan_touch(s, object, path_fd, err);
     close(path_fd);
     REPL_TRY(result);
     /* what is left out below a directory depends on its path */
@@ -331,6 +341,13 @@ static repl_result passes(struct repl_tree_scan *s, struct repl_error *err)
         REPL_TRY(pass(s, err));
         REPL_TRY(repl_tree_nameless_look(&s->changes, &hidden, err));
     }
+    return repl_tree_scan_settle(s, err);
+}
+
+repl_result repl_tree_scan_settle(struct repl_tree_scan *s, struct repl_error *err)
+{
+    if (s->options->held != NULL)
+        REPL_TRY(repl_tree_circles_break(&s->changes, err));
     return repl_tree_nameless_drop(&s->changes, err);
 }
 
@@ -340,9 +357,23 @@ void repl_tree_scan_fini(struct repl_tree_scan *s)
     repl_buffer_fini(&s->stack);
     repl_buffer_fini(&s->listed);
     repl_buffer_fini(&s->changes.nameless);
+    repl_buffer_fini(&s->changes.moved);
     repl_buffer_fini(&s->changes.attributes);
     repl_buffer_fini(&s->changes.data);
     repl_buffer_fini(&s->changes.wanted);
+}
+
+static void changes_begin(struct repl_tree_scan *s, const struct repl_tree_scan_options *options,
+                          struct repl_tree_found *found)
+{
+    struct repl_tree_changes *c = &s->changes;
+    c->pages = &found->pages;
+    c->files = options->held != NULL;
+    c->hidden = c->files && options->hidden->size == 0 ? options->hidden : NULL;
+    if (c->hidden == NULL) { /* whether they have been moved */
+        c->nameless = *options->hidden;
+        *options->hidden = (struct repl_buffer){0};
+    }
 }
 
 repl_result repl_tree_scan_begin(struct repl_tree_scan *s,
@@ -357,7 +388,7 @@ repl_result repl_tree_scan_begin(struct repl_tree_scan *s,
                                              .settle = true,
                                              .mapped = options->mapped}};
     if (found != NULL)
-        s->changes.pages = &found->pages;
+        changes_begin(s, options, found);
     return repl_tree_begin(options->index, found != NULL, &s->changes.txn, err);
 }
 

@@ -22,6 +22,7 @@
 #include <stdatomic.h>
 
 #include "source/tree/tree_exclude.h"
+#include "source/tree/tree_held.h"
 #include "source/tree/tree_object.h"
 #include "source/tree/tree_watch.h"
 
@@ -31,11 +32,17 @@ struct repl_tree_scan_options {
     const struct repl_tree_exclude *exclude;
     /* The next segment is a full, which says everything there is: nothing is noted as pending. */
     bool full;
-    bool watched;            /* changes are heard of too, since before the scan began */
-    bool mapped;             /* and mappings of files are kept (tree_mapping.h) */
-    bool marks_hold;         /* what is heard has all marks there are */
-    bool first;              /* since the index was opened: an earlier scan may have been cut off */
-    const atomic_bool *stop; /* set to end it soon: REPL_E_RETRY */
+    bool watched;    /* changes are heard of too, since before the scan began */
+    bool mapped;     /* and mappings of files are kept (tree_mapping.h) */
+    bool marks_hold; /* what is heard has all marks there are */
+    bool first;      /* since the index was opened: an earlier scan may have been cut off */
+    /* NULL but for a point that is cut per file: the names make up a tree, touched has all that was
+     * looked at, and its files are held. What has no name left and still exists, as it may have
+     * been moved to where nothing has been heard of yet, is put into *hidden, if that is empty;
+     * what is in there is looked for once more. */
+    struct repl_tree_held *held;
+    struct repl_buffer *hidden; /* uint64_t: objects */
+    const atomic_bool *stop;    /* set to end it soon: REPL_E_RETRY */
 };
 
 struct repl_tree_found {

@@ -125,6 +125,18 @@ void repl_tree_heard_add(struct repl_tree_heard *heard, const struct repl_tree_h
     heard->lost |= other->lost;
 }
 
+void repl_tree_heard_join(struct repl_tree_heard *heard, struct repl_tree_heard *more)
+{
+    if (heard->count == 0 && heard->marks.size == 0 && !heard->lost) {
+        repl_tree_heard_fini(heard);
+        *heard = *more;
+        *more = (struct repl_tree_heard){0};
+        return;
+    }
+    repl_tree_heard_add(heard, more);
+    repl_tree_heard_fini(more);
+}
+
 /* --- fanotify -------------------------------------------------------------------------------- */
 
 /* One piece of information of an event. */

@@ -35,6 +35,8 @@ struct repl_tree_heard_name {
 void repl_tree_heard_fini(struct repl_tree_heard *heard);
 /* Adds what the other one has. */
 void repl_tree_heard_add(struct repl_tree_heard *heard, const struct repl_tree_heard *other);
+/* The same, and that one is empty then. */
+void repl_tree_heard_join(struct repl_tree_heard *heard, struct repl_tree_heard *more);
 /* The name at *at (of names), which moves on to the next; NULL: there is none left. */
 const struct repl_tree_heard_name *repl_tree_heard_name_next(const struct repl_tree_heard *heard,
                                                              size_t *at);

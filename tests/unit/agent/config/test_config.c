@@ -141,7 +141,8 @@ static void test_quiesce_refused(void **state)
     (void)state;
     expect_error("[volume a]\nquiesce = thaw\n", REPL_ROLE_AGENT,
                  "f.conf:2: [volume a] quiesce: \"thaw\" is no way to quiesce: write window, "
-                 "window-else-freeze, freeze, command, window-else-snapshot or snapshot");
+                 "window-else-freeze, freeze, command, window-else-snapshot, snapshot or "
+                 "window-else-files");
     expect_error("[volume a]\nfreeze_budget = 49ms\n", REPL_ROLE_AGENT,
                  "f.conf:2: [volume a] freeze_budget: \"49ms\" is out of range: write a time from "
                  "50ms to 10s");
@@ -296,6 +297,21 @@ static void test_volume_kinds(void **state)
     expect_error(REMOTE "[volume a]\ndevice = /dev/vdb\nexclude = x\n", REPL_ROLE_AGENT,
                  "f.conf:4: [volume a] has an exclude, which a volume of kind block has no use "
                  "for: remove it, or write kind = tree");
+    expect_error(REMOTE
+                 "[volume a]\nkind = tree\npath = /d\ngroup = g\nquiesce = window-else-files\n",
+                 REPL_ROLE_AGENT,
+                 "f.conf:4: [volume a] has quiesce = window-else-files, and is cut together with "
+                 "others, which "
+                 "is one moment: write window-else-freeze, or remove group");
+    expect_error(
+        REMOTE "[volume a]\ndevice = /d\nquiesce = window-else-files\n", REPL_ROLE_AGENT,
+        "f.conf:4: [volume a] has quiesce = window-else-files, which is for the files of a "
+        "volume of kind tree: write window-else-freeze, or another one");
+    expect_error(REMOTE "[volume a]\nkind = tree\npath = /d\nquiesce = window-else-files\n"
+                        "pre_command = true\n",
+                 REPL_ROLE_AGENT,
+                 "f.conf:4: [volume a] has a command that quiesce = window-else-files never runs: "
+                 "write quiesce = command, or freeze, or remove it");
     expect_error(REMOTE "[volume a]\nkind = files\n", REPL_ROLE_AGENT,
                  "f.conf:5: [volume a] kind: \"files\" is neither: write block or tree");
 }

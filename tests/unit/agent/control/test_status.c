@@ -50,6 +50,7 @@ static void fill(struct repl_status *status, struct repl_volume_status volumes[2
         .bytes_changed = 2,
         .bytes_sent = 3,
         .rounds_torn = 4,
+        .unstable_files = 5,
     };
     volumes[1] = (struct repl_volume_status){.name = "empty", .lag_ms = -1, .catch_up_ms = -1};
     *status = (struct repl_status){.site = true,

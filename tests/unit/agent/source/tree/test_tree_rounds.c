@@ -397,7 +397,7 @@ static void what_was_given_up_is_not_forgotten_by_a_round_that_fails(void **stat
     root[strlen(root) - 1] = '\0';
     snprintf(away, sizeof away, "%.390s.away", root);
     assert_int_equal(rename(root, away), 0);
-    repl_tree_gather_begin(rig->tree, false);
+    repl_tree_gather_begin(rig->tree, false, REPL_TREE_LOOK);
     assert_false(repl_ok(repl_tree_gather(rig->tree, &rig->found, &rig->err)));
     assert_int_equal(rename(away, root), 0);
     assert_true(point(rig));

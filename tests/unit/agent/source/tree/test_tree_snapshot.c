@@ -376,7 +376,7 @@ static void a_snapshot_that_somebody_removes_is_no_point(void **state)
     take(rig);
     subvolume_ioctl(place, name, false);
     OK(rig, repl_tree_hear(rig->tree, &rig->err));
-    repl_tree_gather_begin(rig->tree, false);
+    repl_tree_gather_begin(rig->tree, false, REPL_TREE_LOOK);
     struct repl_tree_found found = {0};
     assert_int_equal(repl_tree_gather(rig->tree, &found, &rig->err).code, REPL_E_IO);
     assert_non_null(strstr(rig->err.text, "was removed by somebody else"));

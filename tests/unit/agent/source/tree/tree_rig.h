@@ -29,7 +29,9 @@
 #include "unit/temporary.h"
 
 #define SEGMENTS_MAX 400u
-#define EXCLUDED     "*.tmp /d0/cache"
+#ifndef EXCLUDED
+#define EXCLUDED "*.tmp /d0/cache"
+#endif
 
 struct page_image {
     uint64_t page;
@@ -193,10 +195,10 @@ static inline bool rig_is_full(const struct rig *rig)
     return rig->full_wanted || rig->count == 0;
 }
 
-static inline void gather(struct rig *rig)
+static inline void gather_as(struct rig *rig, enum repl_tree_look look)
 {
     OK(rig, repl_tree_hear(rig->tree, &rig->err));
-    repl_tree_gather_begin(rig->tree, rig_is_full(rig));
+    repl_tree_gather_begin(rig->tree, rig_is_full(rig), look);
     repl_tree_found_fini(&rig->found);
     OK(rig, repl_tree_gather(rig->tree, &rig->found, &rig->err));
     uint64_t pages = repl_tree_space_size(rig->tree) / REPL_PAGE_SIZE;
@@ -209,6 +211,11 @@ static inline void gather(struct rig *rig)
         repl_bitmap_set(&rig->dirty, 0, rig->dirty.bit_count);
         rig->full_marked = true;
     }
+}
+
+static inline void gather(struct rig *rig)
+{
+    gather_as(rig, REPL_TREE_LOOK);
 }
 
 static inline bool is_same(struct rig *rig)
