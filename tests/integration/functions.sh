@@ -22,7 +22,17 @@ fail() { # also of what is redirected, as in: run ... >file
     for log in "$workdir"/*.log; do
         [ -f "$log" ] && { echo "--- ${log##*/}"; tail -n 40 "$log"; }
     done
+    doing agent "${agent_pid:-}"
+    doing site "${site_pid:-}"
     exit 1
+}
+doing() { # NAME PID: what it says of itself, and where its threads are
+    kill -0 "${2:-none}" 2>/dev/null || return
+    echo "--- the $1, which runs"
+    timeout 5 "$REPL" status --json --socket "$workdir/$1.sock" 2>&1
+    for thread in "/proc/$2/task"/*; do
+        echo "$(cat "$thread/comm" 2>/dev/null): $(tr '\n' ' ' <"$thread/stack" 2>/dev/null)"
+    done
 }
 skip() { echo "skipped: $*"; exit 77; }
 run() { "$@" || fail "$* (exit $?)"; }
