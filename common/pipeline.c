@@ -550,11 +550,12 @@ static enum repl_state pipeline_state(const struct repl_pipeline *p, int64_t now
         return link == REPL_SHIP_HALTED ? REPL_STATE_REFUSED : REPL_STATE_LINK_DOWN;
     }
     if (stuck_ns > STUCK_INTERVALS * p->epoch.interval_ns) {
-        snprintf(cause, REPL_WIRE_TEXT_MAX + 1,
-                 p->epoch.tracked ? "for %lld s no moment between two write barriers was long "
-                                    "enough, %u tries"
-                                  : "for %lld s each comparison had a write fall into it, %u tries",
-                 (long long)(stuck_ns / 1000000000), p->epoch.torn);
+        const char *why = !p->epoch.tracked ? "each comparison had a write fall into it"
+                          : p->options.records != NULL
+                              ? "something had changed whenever what had changed was read"
+                              : "no moment between two write barriers was long enough";
+        snprintf(cause, REPL_WIRE_TEXT_MAX + 1, "for %lld s %s, %u tries",
+                 (long long)(stuck_ns / 1000000000), why, p->epoch.torn);
         return REPL_STATE_NO_WINDOW;
     }
     if (p->ship.point_seq == 0)

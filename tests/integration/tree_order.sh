@@ -61,7 +61,7 @@ renamer() { # DIRECTORY
         mv "$1/f/$((i - 1))" "$1/f/$i"
     done
 }
-if [ "$CUT" = snapshot ]; then
+if [ "$synced" = sync ]; then # and for window-else-snapshot a restless one
     renamer "$root/names" &
     test_pids+=($!)
 fi
@@ -69,7 +69,12 @@ writer "$workdir/mnt/elsewhere/w" 0 & # which is none of the tree's business
 test_pids+=($!)
 
 points() { site_value data .point.seq; }
-enough() { [ "$(points)" -ge "${POINTS:-8}" ]; }
+resorted=no # to a snapshot
+enough() {
+    [ "$(agent_value data .point.cut)" = snapshot ] && resorted=yes
+    [ "$(points)" -ge "${POINTS:-8}" ] 2>/dev/null &&
+        { [ "$CUT" != window-else-snapshot ] || [ "$resorted" = yes ]; }
+}
 wait_for 60 "${POINTS:-8} points" enough
 touch "$workdir/enough"
 wait_replicated data 30
