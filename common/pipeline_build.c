@@ -384,7 +384,8 @@ static repl_result batch_build(struct repl_pipeline *p, const struct repl_batch 
 bool repl_pipeline_spool_is_full(const struct repl_pipeline *p)
 {
     uint64_t building = p->builder != NULL ? repl_segment_builder_size(p->builder) : 0;
-    uint64_t digests = repl_pipeline_is_full(p) ? REPL_FULL_DIGESTS_MAX : REPL_VOLUME_DIGESTS_MAX;
+    bool full_of_tree = p->options.records != NULL && repl_pipeline_is_full(p);
+    uint64_t digests = full_of_tree ? REPL_FULL_DIGESTS_MAX : REPL_VOLUME_DIGESTS_MAX;
     return p->spool_bytes + p->kept_bytes + building > p->options.spool_limit_bytes ||
            p->digest_bytes > digests || p->disk_full;
 }

@@ -31,8 +31,8 @@
 #define REPL_SENT_PAGES_MAX (1u << 18)
 
 /* Digests of pages kept until their segment is acknowledged, 24 bytes each: a part ends with so
- * many bytes of them, and reading stops at the second limit, or at the third while a full is made,
- * when no point is lost by waiting. Zeros cost a segment nothing, but these. */
+ * many bytes of them, and reading stops at the second limit, or at the third while a full of a tree
+ * is made, when no point is lost by waiting. Zeros cost a segment nothing, but these. */
 #define REPL_PART_DIGESTS_MAX   (8u << 20)
 #define REPL_VOLUME_DIGESTS_MAX (48u << 20)
 #define REPL_FULL_DIGESTS_MAX   (12u << 20)

@@ -42,6 +42,7 @@ struct repl_tree_dirty {
     uint64_t marks, lost; /* of state, at the last take */
     struct repl_tree_late late;
     bool precise;
+    bool tells_ends; /* the kernel, of direct writes */
     int refresh_fd, vmstat_fd;
     bool based;
     uint64_t base; /* C - K */
@@ -119,6 +120,7 @@ static const struct needed_program {
 };
 #define NEEDED_PROGRAMS (sizeof needed_programs / sizeof needed_programs[0])
 
+/* Reads all the kernel says of its types. */
 static bool kernel_tells_ends(void)
 {
     return libbpf_find_vmlinux_btf_id("iomap_dio_complete", BPF_TRACE_RAW_TP) > 0;
@@ -140,7 +142,7 @@ static repl_result programs_attach(struct repl_tree_dirty *d, long filesystem,
     unsigned wanted = 0, have = 0;
     for (size_t i = 0; i < NEEDED_PROGRAMS; i++) {
         const struct needed_program *p = &needed_programs[i];
-        if (p->use != USE_ALWAYS && (p->use == USE_ENDS) != kernel_tells_ends())
+        if (p->use != USE_ALWAYS && (p->use == USE_ENDS) != d->tells_ends)
             continue;
         if (!attach(d, p->name))
             return repl_fail_errno(err, REPL_E_IO, errno, "attaching %s to its tracepoint",
@@ -172,10 +174,11 @@ static void choose(struct repl_tree_dirty *d, const char *name, bool wanted)
 /* Only this kernel's, and this filesystem's. */
 static void programs_choose(struct repl_tree_dirty *d, long filesystem)
 {
-    bool ends = kernel_tells_ends();
+    d->tells_ends = kernel_tells_ends();
     for (size_t i = 0; i < NEEDED_PROGRAMS; i++) {
         if (needed_programs[i].use != USE_ALWAYS)
-            choose(d, needed_programs[i].name, (needed_programs[i].use == USE_ENDS) == ends);
+            choose(d, needed_programs[i].name,
+                   (needed_programs[i].use == USE_ENDS) == d->tells_ends);
     }
     for (size_t i = 0; i < REMAP_PROGRAMS; i++)
         choose(d, remap_programs[i].name, remap_programs[i].filesystem == filesystem);

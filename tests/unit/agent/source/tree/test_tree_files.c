@@ -4,6 +4,7 @@
  */
 #define EXCLUDED "*.tmp" /* by no path, for which a directory that was moved is looked through */
 #include "unit/agent/source/tree/tree_compare.h"
+#include "unit/agent/source/tree/tree_files.h"
 
 #include <linux/userfaultfd.h>
 #include <pthread.h>
@@ -15,21 +16,6 @@
 #include "recover/verify_tree.h"
 #include "source/tree/tree_internal.h"
 #include "source/tree/tree_names.h"
-
-static void at(const struct rig *rig, char out[400], const char *name)
-{
-    snprintf(out, 400, "%s/%s", rig->top, name);
-}
-
-static void put(struct rig *rig, const char *name, const char *text)
-{
-    char path[400];
-    at(rig, path, name);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-    close(fd);
-}
 
 static void make_directory(struct rig *rig, const char *name)
 {

@@ -4,6 +4,7 @@
  * heard of.
  */
 #include "unit/agent/source/tree/tree_compare.h"
+#include "unit/agent/source/tree/tree_files.h"
 
 #include <linux/fs.h>
 #include <linux/magic.h>
@@ -16,21 +17,6 @@
 #include "source/tree/tree_names.h"
 
 #define MANY 16500u /* each a node and a name: more than a segment takes */
-
-static void at(const struct rig *rig, char out[400], const char *name)
-{
-    snprintf(out, 400, "%s/%s", rig->top, name);
-}
-
-static void put(struct rig *rig, const char *name, const char *text)
-{
-    char path[400];
-    at(rig, path, name);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-    close(fd);
-}
 
 static void make_many(struct rig *rig)
 {
