@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "source/tree/tree_dirty.h"
@@ -187,6 +188,69 @@ static repl_result objects_follow(struct repl_tree_scan *s, const struct repl_tr
     return result;
 }
 
+/* --- before it ------------------------------------------------------------------------------- */
+
+static void write_out_begin(int path_fd)
+{
+    struct stat now;
+    if (fstat(path_fd, &now) != 0 || !S_ISREG(now.st_mode))
+        return;
+    int fd = repl_tree_object_reopen(path_fd);
+    if (fd < 0)
+        return;
+    sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    close(fd);
+}
+
+static repl_result named_write_out(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
+                                   struct repl_error *err)
+{
+    struct repl_tree_directory d = {.fd = -1};
+    const struct repl_tree_heard_name *name;
+    repl_result result = REPL_SUCCESS;
+    uint64_t object;
+    int fd;
+    for (size_t at = 0;
+         repl_ok(result) && (name = repl_tree_heard_name_next(heard, &at)) != NULL;) {
+        result = name_directory(s, name, &d, &object, err);
+        if (!repl_ok(result) || object == 0 || d.fd < 0 ||
+            !repl_ok(repl_tree_object_open(d.fd, (const char *)(name + 1), &fd, err)))
+            continue;
+        write_out_begin(fd);
+        close(fd);
+    }
+    repl_tree_directory_close(&d);
+    return result;
+}
+
+/* A look waits until what it looks at is written out (repl_tree_data_find). Were that begun only
+ * then, a slow disk would take its time for each file, one after the other. */
+static repl_result heard_write_out(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
+                                   struct repl_error *err)
+{
+    struct repl_buffer objects = {0};
+    struct repl_tree_object o;
+    uint64_t object;
+    bool found;
+    int fd;
+    if (s->options->root->snapshot != 0)
+        return REPL_SUCCESS; /* has been */
+    repl_result result = heard->lost ? REPL_SUCCESS : named_write_out(s, heard, err);
+    if (repl_ok(result))
+        result = repl_tree_heard_objects(s, heard, &objects, err);
+    for (size_t at = 0; repl_ok(result) && at < objects.size; at += sizeof object) {
+        memcpy(&object, objects.data + at, sizeof object);
+        result = repl_tree_object_get(&s->changes.txn, object, &o, &found, err);
+        if (!repl_ok(result) || !found || o.mount || o.node.kind != REPL_NODE_FILE ||
+            !repl_ok(repl_tree_handle_open(s->options->root, &o.handle, O_PATH, &fd, err)))
+            continue;
+        write_out_begin(fd);
+        close(fd);
+    }
+    repl_buffer_fini(&objects);
+    return result;
+}
+
 /* --- all of it ------------------------------------------------------------------------------- */
 
 static repl_result heard_follow(struct repl_tree_scan *s, const struct repl_tree_heard *heard,
@@ -227,7 +291,10 @@ repl_result repl_tree_follow(const struct repl_tree_scan_options *options,
 {
     struct repl_tree_scan s;
     REPL_TRY(repl_tree_follow_begin(&s, options, heard, found, err));
-    return repl_tree_follow_end(&s, heard_follow(&s, heard, err), err);
+    repl_result result = heard_write_out(&s, heard, err);
+    if (repl_ok(result))
+        result = heard_follow(&s, heard, err);
+    return repl_tree_follow_end(&s, result, err);
 }
 
 /* --- whether it matters ---------------------------------------------------------------------- */
