@@ -113,7 +113,7 @@ same_tree() { # POINT DIRECTORY
 }
 # No step before has found anything in it that it did not expect.
 same_replica() { # POINT, the newest
-    wait_for 60 "the replica reaches point $1" replica_reached data
+    wait_for 180 "the replica reaches point $1" replica_reached data
     same_tree "$1" "$workdir/replica/tree"
     ! grep "is compared with the point" "$workdir/site.log" || fail "the replica"
 }
@@ -121,7 +121,7 @@ same_replica() { # POINT, the newest
 points=()
 remember() { # the point of now, and what it has to be
     [ "${SLOW_DIRECT:-no}" = yes ] && sleep 40
-    wait_replicated data 60
+    wait_replicated data 180 # thousands of changed files, on a machine that has other things to do
     local seq
     seq=$(site_value data .point.seq)
     { "$TREE_DUMP" "$tree" >"$workdir/dump.$seq" && "$TREE_DUMP" --data "$tree" >"$workdir/data.$seq"; } ||

@@ -75,7 +75,7 @@ hold() { # NUMBER
 points=()
 remember() { # NUMBER
     hold "$1"
-    wait_replicated data 60
+    wait_replicated data 180 # on a machine that has other things to do
     local seq
     seq=$(site_value data .point.seq)
     "$TREE_DUMP" "$tree" >"$workdir/dump.$seq" || fail "dump"

@@ -66,11 +66,15 @@ static void nothing_changed(struct rig *rig)
     assert_false(tell(rig));
 }
 
-/* Whatever else is written to the filesystem is heard of too. */
+/* Whatever else is written to the filesystem is heard of too: a moment without it is waited for.
+ * Not where nothing is heard: files are read again after a while there. */
 static bool becomes_idle(struct rig *rig)
 {
-    for (int i = 0; i < 100 && !repl_tree_is_idle(rig->tree); i++)
+    time_t deadline = time(NULL) + 60;
+    while (!rig->unwatched && !repl_tree_is_idle(rig->tree) && time(NULL) <= deadline) {
         nothing_changed(rig);
+        usleep(1000);
+    }
     return repl_tree_is_idle(rig->tree);
 }
 
