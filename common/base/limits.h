@@ -27,15 +27,15 @@
 #define REPL_FRAME_STORED_MAX REPL_FRAME_RAW_MAX
 
 /* Pages whose digest is remembered from when they are sent to when they are acknowledged: 32 bytes
- * each, in a table twice as large. */
-#define REPL_SENT_PAGES_MAX (1u << 18)
+ * each, in a table a third larger, so 8 MiB. */
+#define REPL_SENT_PAGES_MAX (3u << 16)
 
 /* Digests of pages kept until their segment is acknowledged, 24 bytes each: a part ends with so
  * many bytes of them, and reading stops at the second limit, or at the third while a full of a tree
  * is made, when no point is lost by waiting. Zeros cost a segment nothing, but these. */
 #define REPL_PART_DIGESTS_MAX   (8u << 20)
 #define REPL_VOLUME_DIGESTS_MAX (48u << 20)
-#define REPL_FULL_DIGESTS_MAX   (12u << 20)
+#define REPL_FULL_DIGESTS_MAX   (8u << 20)
 
 /* A message of the wire protocol, and what may be listed in one. */
 #define REPL_MESSAGE_SIZE_MAX   (1u << 20)

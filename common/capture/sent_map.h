@@ -23,7 +23,7 @@ struct repl_sent_page {
 
 struct repl_sent_map {
     struct repl_sent_page *slots;
-    size_t slot_count; /* 0 or a power of two, at most twice REPL_SENT_PAGES_MAX */
+    size_t slot_count; /* 0 or a power of two, at most a third more than REPL_SENT_PAGES_MAX */
     size_t count;
 };
 

@@ -16,7 +16,7 @@
 #include "loop/loop.h"
 
 /* A transaction keeps what it has changed in memory until it is committed. */
-#define WRITES_PER_COMMIT 32768u
+#define WRITES_PER_COMMIT 16384u
 
 /* Directories that are moved while they are looked for are looked for so often. */
 #define PASSES_MAX 3
