@@ -46,11 +46,12 @@ stop_stressors() {
     tell_stressors KILL
 }
 at_exit stop_stressors
-start_stressors() {
+start_stressors() { # one of them leaves files where it is started
     local i seconds=$((POINTS * (SECONDS_EACH + 120) + 120)) options=()
     for i in "${stressors[@]}"; do options+=("--$i" 1); done
-    setsid stress-ng "${options[@]}" "${bounded[@]}" --temp-path "$tree/stress" --timeout "$seconds" \
-        --oomable --no-rand-seed >"$workdir/stress.log" 2>&1 &
+    (cd "$workdir" && exec setsid stress-ng "${options[@]}" "${bounded[@]}" \
+        --temp-path "$tree/stress" --timeout "$seconds" --oomable --no-rand-seed) \
+        >"$workdir/stress.log" 2>&1 &
     stress_pid=$!
 }
 fio_pass() { # DIRECTORY SEED [options]
