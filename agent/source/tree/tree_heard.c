@@ -190,6 +190,10 @@ static repl_result objects_follow(struct repl_tree_scan *s, const struct repl_tr
 
 /* --- before it ------------------------------------------------------------------------------- */
 
+/* So few are waited for one by one: to open each twice would cost more. */
+#define FEW 16u
+
+/* What fails here fails again in the look, which says so. */
 static void write_out_begin(int path_fd)
 {
     struct stat now;
@@ -235,6 +239,8 @@ static repl_result heard_write_out(struct repl_tree_scan *s, const struct repl_t
     int fd;
     if (s->options->root->snapshot != 0)
         return REPL_SUCCESS; /* has been */
+    if (heard->count + heard->marks.size / sizeof(struct repl_tree_mark) < FEW)
+        return REPL_SUCCESS;
     repl_result result = heard->lost ? REPL_SUCCESS : named_write_out(s, heard, err);
     if (repl_ok(result))
         result = repl_tree_heard_objects(s, heard, &objects, err);

@@ -4,6 +4,7 @@
  * is refused. Runs where temporary files lie, if that is btrfs.
  */
 #include "unit/agent/source/tree/tree_compare.h"
+#include "unit/agent/source/tree/tree_files.h"
 
 #include <linux/btrfs.h>
 #include <linux/magic.h>
@@ -24,26 +25,11 @@ static struct rig *rig_of_snapshots(void)
     return rig_new_with(false, true);
 }
 
-static void at(const struct rig *rig, const char *name, char out[400])
-{
-    snprintf(out, 400, "%s/%s", rig->top, name);
-}
-
-static void put(const struct rig *rig, const char *name, const char *text)
-{
-    char path[400];
-    at(rig, name, path);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-    close(fd);
-}
-
 static void move(const struct rig *rig, const char *from, const char *to)
 {
     char a[400], b[400];
-    at(rig, from, a);
-    at(rig, to, b);
+    at(rig, a, from);
+    at(rig, b, to);
     assert_int_equal(rename(a, b), 0);
 }
 
@@ -106,7 +92,7 @@ static void a_snapshot_is_the_tree(void **state)
         skip();
     char path[400];
     put(rig, "a", "one");
-    at(rig, "d", path);
+    at(rig, path, "d");
     assert_int_equal(mkdir(path, 0755), 0);
     put(rig, "d/b", "two");
     assert_true(snapshot_point(rig));
@@ -163,7 +149,7 @@ static void a_mapping_is_written_out(void **state)
         skip();
     char path[400];
     put(rig, "a", "mapped");
-    at(rig, "a", path);
+    at(rig, path, "a");
     assert_int_equal(truncate(path, 3 * REPL_PAGE_SIZE), 0);
     int fd = open(path, O_RDWR | O_CLOEXEC);
     uint8_t *map = mmap(NULL, 3 * REPL_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -231,7 +217,7 @@ static void what_was_written_before_is_in_it_however_often_that_changes(void **s
         skip();
     char path[400];
     pthread_t writer;
-    at(rig, "busy", path);
+    at(rig, path, "busy");
     busy.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     assert_true(busy.fd >= 0);
     atomic_store(&busy.stop, false);

@@ -10,7 +10,7 @@ static inline void at(const struct rig *rig, char out[400], const char *name)
     snprintf(out, 400, "%s/%s", rig->top, name);
 }
 
-static inline void put(struct rig *rig, const char *name, const char *text)
+static inline void put(const struct rig *rig, const char *name, const char *text)
 {
     char path[400];
     at(rig, path, name);
