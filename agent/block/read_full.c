@@ -18,3 +18,21 @@ ssize_t repl_read_full(int fd, void *out, size_t size, uint64_t offset)
     }
     return (ssize_t)done;
 }
+
+bool repl_write_full(int fd, const void *data, size_t size, uint64_t offset)
+{
+    const uint8_t *bytes = data;
+    while (size > 0) {
+        ssize_t written = pwrite(fd, bytes, size, (off_t)offset);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0) {
+            errno = written < 0 ? errno : ENOSPC;
+            return false;
+        }
+        bytes += written;
+        offset += (uint64_t)written;
+        size -= (size_t)written;
+    }
+    return true;
+}

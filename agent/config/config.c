@@ -682,6 +682,11 @@ void repl_config_free(struct repl_config *config)
     free(config->remote_address);
     free(config->listen);
     free(config->store);
+    free(config->s3_endpoint);
+    free(config->s3_region);
+    free(config->s3_credentials);
+    free(config->s3_profile);
+    free(config->s3_ca);
     for (size_t i = 0; i < config->volume_count; i++) {
         free(config->volumes[i].name);
         free(config->volumes[i].device);
@@ -701,6 +706,23 @@ void repl_config_free(struct repl_config *config)
     }
     free(config->peers);
     free(config);
+}
+
+struct repl_s3_options repl_config_s3(const struct repl_config *config)
+{
+    return (struct repl_s3_options){
+        .endpoint = config->s3_endpoint,
+        .region = config->s3_region,
+        .credentials = config->s3_credentials,
+        .profile = config->s3_profile,
+        .ca = config->s3_ca,
+        .host_style = config->s3_host_style,
+    };
+}
+
+const char *repl_config_site_directory(const struct repl_config *config)
+{
+    return repl_store_is_bucket(config->store) ? config->state : config->store;
 }
 
 const struct repl_config_volume *repl_config_find_volume(const struct repl_config *config,

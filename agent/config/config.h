@@ -16,6 +16,7 @@
 #include "pace.h"
 #include "repl/error.h"
 #include "repl/format.h"
+#include "store/s3.h"
 
 enum repl_role {
     REPL_ROLE_AGENT = 1,
@@ -68,10 +69,10 @@ struct repl_config {
     char *path; /* of the file, for messages */
 
     /* [agent] */
-    char *key;                       /* /etc/repl/agent.key, /etc/repl/site.key */
-    char *state;                     /* /var/lib/repl */
-    char *control;                   /* /run/repl/agent.sock, /run/repl/site.sock */
-    char *guard;                     /* agent only: /run/repl/guard.sock */
+    char *key;     /* /etc/repl/agent.key, /etc/repl/site.key */
+    char *state;   /* /var/lib/repl; of a site whose store is a bucket: /var/lib/repl-site */
+    char *control; /* /run/repl/agent.sock, /run/repl/site.sock */
+    char *guard;   /* agent only: /run/repl/guard.sock */
     uint64_t spool_limit_bytes;      /* 10 GiB; at least 64 MiB */
     struct repl_pace_plan bandwidth; /* default: no limit */
     unsigned compression;            /* zstd's level, 1 to 9; 0 (default): as common/level.h says */
@@ -83,8 +84,10 @@ struct repl_config {
     struct repl_digest remote_fingerprint;
 
     /* [site], site only (and key, control, workers, nice as above) */
-    char *listen;                   /* 0.0.0.0:7420 */
-    char *store;                    /* /var/lib/repl-site */
+    char *listen; /* 0.0.0.0:7420 */
+    char *store;  /* /var/lib/repl-site, or s3://BUCKET/PREFIX */
+    char *s3_endpoint, *s3_region, *s3_credentials, *s3_profile, *s3_ca; /* NULL: s3.h says */
+    bool s3_host_style;
     unsigned connections;           /* in all; 16 to 65536, default 1024 */
     unsigned strangers_per_address; /* connections without a known key; 1 to 4096, default 16 */
 
@@ -101,6 +104,12 @@ REPL_RESULT repl_config_load(const char *path, enum repl_role role, struct repl_
 REPL_RESULT repl_config_parse(const char *text, size_t size, const char *path, enum repl_role role,
                               struct repl_config **out, struct repl_error *err);
 void repl_config_free(struct repl_config *config);
+
+/* How its bucket is reached. Valid as long as the config. */
+struct repl_s3_options repl_config_s3(const struct repl_config *config);
+/* The directory on this machine where the site keeps what is no part of the history: the store
+ * itself, where that is a directory. */
+const char *repl_config_site_directory(const struct repl_config *config);
 
 const struct repl_config_volume *repl_config_find_volume(const struct repl_config *config,
                                                          const char *name);

@@ -11,6 +11,7 @@
 #include "base/ensure.h"
 #include "config/config_table.h"
 #include "link/keys.h"
+#include "store/store.h"
 
 static repl_result out_of_memory(struct repl_error *err)
 {
@@ -46,6 +47,45 @@ static repl_result store_path(const struct repl_config_option *option, char **fi
     if (value[0] != '/')
         return repl_fail(err, REPL_E_USAGE, "\"%s\" is not an absolute path: begin it with /",
                          value);
+    if (strlen(value) > option->max)
+        return out_of_range(option, value, err);
+    return store_text(field, value, err);
+}
+
+static repl_result store_location(const struct repl_config_option *option, char **field,
+                                  const char *value, struct repl_error *err)
+{
+    if (!repl_store_is_bucket(value))
+        return store_path(option, field, value, err);
+    if (strlen(value) > option->max)
+        return out_of_range(option, value, err);
+    return store_text(field, value, err);
+}
+
+static repl_result store_url(const struct repl_config_option *option, char **field,
+                             const char *value, struct repl_error *err)
+{
+    const char *host = strncmp(value, "https://", 8) == 0  ? value + 8
+                       : strncmp(value, "http://", 7) == 0 ? value + 7
+                                                           : "";
+    if (host[strcspn(host, "/?#@ ")] != '\0' || host[0] == '\0')
+        return repl_fail(err, REPL_E_USAGE,
+                         "\"%s\" is not the address of a service: write https://HOST, with :PORT "
+                         "where it needs one, and nothing behind it",
+                         value);
+    if (strlen(value) > option->max)
+        return out_of_range(option, value, err);
+    return store_text(field, value, err);
+}
+
+static repl_result store_word(const struct repl_config_option *option, char **field,
+                              const char *value, struct repl_error *err)
+{
+    for (const char *c = value; *c != '\0'; c++) {
+        if (*c <= ' ' || *c > '~')
+            return repl_fail(err, REPL_E_USAGE, "\"%s\" has a blank or an unprintable byte in it",
+                             value);
+    }
     if (strlen(value) > option->max)
         return out_of_range(option, value, err);
     return store_text(field, value, err);
@@ -228,6 +268,12 @@ repl_result repl_config_store(const struct repl_config_option *option, void *tar
     switch (option->type) {
     case REPL_CONFIG_PATH:
         return store_path(option, field, value, err);
+    case REPL_CONFIG_STORE:
+        return store_location(option, field, value, err);
+    case REPL_CONFIG_URL:
+        return store_url(option, field, value, err);
+    case REPL_CONFIG_TEXT:
+        return store_word(option, field, value, err);
     case REPL_CONFIG_ADDRESS:
         return store_address(option, field, value, err);
     case REPL_CONFIG_FINGERPRINT:

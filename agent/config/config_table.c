@@ -89,9 +89,36 @@ const struct repl_config_option repl_config_options[] = {
      "/etc/repl/site.key", 1, PATH_SIZE_MAX,
      "The site's key file, made with \"repl keygen\". Its fingerprint goes into [remote] at each "
      "host."},
-    {REPL_CONFIG_SITE, "store", REPL_ROLE_SITE, REPL_CONFIG_PATH, IN_CONFIG(store),
+    {REPL_CONFIG_SITE, "store", REPL_ROLE_SITE, REPL_CONFIG_STORE, IN_CONFIG(store),
      "/var/lib/repl-site", 1, PATH_SIZE_MAX,
-     "The directory for the segments, the catalogue and the replicas."},
+     "Where the history lies: a directory, which then has the index and the replicas too, or a "
+     "bucket of object storage, s3://BUCKET/PREFIX. A site alone writes to its bucket below its "
+     "prefix; a point is acknowledged when it is there."},
+    {REPL_CONFIG_SITE, "state", REPL_ROLE_SITE, REPL_CONFIG_PATH, IN_CONFIG(state),
+     "/var/lib/repl-site", 1, PATH_SIZE_MAX,
+     "With a store in a bucket: the directory for what is no part of the history, and is made "
+     "anew where it is lost. Uploads, the index, replicas."},
+    {REPL_CONFIG_SITE, "s3_endpoint", REPL_ROLE_SITE, REPL_CONFIG_URL, IN_CONFIG(s3_endpoint),
+     "", 1, PATH_SIZE_MAX,
+     "The service that has the bucket, https://HOST or http://HOST:PORT. Without it the "
+     "environment's AWS_ENDPOINT_URL, else AWS itself."},
+    {REPL_CONFIG_SITE, "s3_region", REPL_ROLE_SITE, REPL_CONFIG_TEXT, IN_CONFIG(s3_region),
+     "", 1, 64, "Its region. Without it the environment's AWS_REGION, else us-east-1."},
+    {REPL_CONFIG_SITE, "s3_credentials", REPL_ROLE_SITE, REPL_CONFIG_PATH,
+     IN_CONFIG(s3_credentials), "", 1, PATH_SIZE_MAX,
+     "A file with aws_access_key_id and aws_secret_access_key below a line [default], or that of "
+     "s3_profile. It must be readable by the site's user only. Without it the environment's "
+     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."},
+    {REPL_CONFIG_SITE, "s3_profile", REPL_ROLE_SITE, REPL_CONFIG_TEXT, IN_CONFIG(s3_profile),
+     "", 1, 64, "Which section of that file. Without it the environment's AWS_PROFILE, else default."},
+    {REPL_CONFIG_SITE, "s3_ca", REPL_ROLE_SITE, REPL_CONFIG_PATH, IN_CONFIG(s3_ca),
+     "", 1, PATH_SIZE_MAX,
+     "A file of certificates (PEM) to trust instead of the system's, for a service with one of "
+     "its own."},
+    {REPL_CONFIG_SITE, "s3_host_style", REPL_ROLE_SITE, REPL_CONFIG_YES_NO,
+     IN_CONFIG(s3_host_style), "no", 0, 0,
+     "Whether the bucket is part of the host's name (BUCKET.HOST/KEY), as AWS prefers, or of the "
+     "path (HOST/BUCKET/KEY), as most others do."},
     {REPL_CONFIG_SITE, "control", REPL_ROLE_SITE, REPL_CONFIG_PATH, IN_CONFIG(control),
      "/run/repl/site.sock", 1, SOCKET_PATH_SIZE_MAX, HELP_CONTROL},
     {REPL_CONFIG_SITE, "connections", REPL_ROLE_SITE, REPL_CONFIG_COUNT, IN_CONFIG(connections),
@@ -241,6 +268,15 @@ void repl_config_print_range(FILE *out, const struct repl_config_option *option)
         fputs("an absolute path", out);
         if (option->max < PATH_SIZE_MAX)
             fprintf(out, " of at most %" PRIu64 " bytes", option->max);
+        break;
+    case REPL_CONFIG_STORE:
+        fputs("an absolute path, or s3://BUCKET/PREFIX", out);
+        break;
+    case REPL_CONFIG_URL:
+        fputs("https://HOST or http://HOST:PORT", out);
+        break;
+    case REPL_CONFIG_TEXT:
+        fprintf(out, "a word of at most %" PRIu64 " bytes", option->max);
         break;
     case REPL_CONFIG_ADDRESS:
         fputs("host:port", out);

@@ -27,7 +27,7 @@ static repl_result check_options(const struct repl_origin_options *options, cons
     if (options->store != NULL &&
         (options->site != NULL || options->fingerprint != NULL || options->key != NULL))
         return repl_fail(err, REPL_E_USAGE,
-                         "--store reads a directory, --site, --fingerprint and --key are for a "
+                         "--store reads a store itself, --site, --fingerprint and --key are for a "
                          "site: give one or the other");
     if ((options->site == NULL) != (options->fingerprint == NULL))
         return repl_fail(err, REPL_E_USAGE,
@@ -56,12 +56,29 @@ static repl_result open_site(const struct repl_origin_options *options,
     return repl_origin_open_site(&client, volume, out, err);
 }
 
+/* How a bucket is reached says --config, where it is a site's; else the environment. */
+static repl_result open_store(const struct repl_origin_options *options, const char *volume,
+                              struct repl_origin **out, struct repl_error *err)
+{
+    struct repl_store_options store = {.location = options->store};
+    struct repl_config *config = NULL;
+    struct repl_s3_options s3;
+    if (repl_store_is_bucket(options->store) && options->config != NULL) {
+        REPL_TRY(repl_config_load(options->config, REPL_ROLE_SITE, &config, err));
+        s3 = repl_config_s3(config);
+        store.s3 = &s3;
+    }
+    repl_result result = repl_origin_open_store(&store, volume, out, err);
+    repl_config_free(config);
+    return result;
+}
+
 repl_result repl_origin_open(const struct repl_origin_options *options, const char *volume,
                              struct repl_origin **out, struct repl_error *err)
 {
     REPL_TRY(check_options(options, volume, err));
     if (options->store != NULL)
-        return repl_origin_open_store(options->store, volume, out, err);
+        return open_store(options, volume, out, err);
     struct repl_config *config = NULL;
     if (options->site == NULL || options->key == NULL) {
         const char *path = options->config != NULL ? options->config : REPL_AGENT_CONFIG_PATH;

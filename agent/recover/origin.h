@@ -63,8 +63,11 @@ struct repl_origin {
     char directory[4096]; /* of the volume, where the origin is a store; else "" */
 };
 
-REPL_RESULT repl_origin_open_store(const char *store, const char *volume, struct repl_origin **out,
-                                   struct repl_error *err);
+REPL_RESULT repl_origin_open_store(const struct repl_store_options *options, const char *volume,
+                                   struct repl_origin **out, struct repl_error *err);
+/* The same of a store that is open and stays so for longer than the origin. */
+REPL_RESULT repl_origin_of_store(struct repl_store *store, const char *volume,
+                                 struct repl_origin **out, struct repl_error *err);
 REPL_RESULT repl_origin_open_site(const struct repl_client_options *options, const char *volume,
                                   struct repl_origin **out, struct repl_error *err);
 
@@ -80,8 +83,10 @@ REPL_RESULT repl_origin_open(const struct repl_origin_options *options, const ch
 
 /* The rows of a verb's option table that fill a struct repl_origin_options with static storage. */
 #define REPL_ORIGIN_OPTION_ROWS(where)                                                             \
-    {"store", "DIR", REPL_OPTION_TEXT, &(where).store,                                             \
-     "Reads this store directory itself, for when its site is not running."},                      \
+    {"store", "DIR|s3://BUCKET/PREFIX", REPL_OPTION_TEXT, &(where).store,                          \
+     "Reads this store itself, for when its site is not running. A bucket is reached as the "      \
+     "environment says (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and so on), or the site's "            \
+     "configuration that --config names."},                                                        \
         {"site", "HOST:PORT", REPL_OPTION_TEXT, &(where).site,                                     \
          "Asks the site there, instead of the one in the configuration's [remote] section."},      \
         {"fingerprint", "SHA256:...", REPL_OPTION_TEXT, &(where).fingerprint,                      \

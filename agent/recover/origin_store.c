@@ -1,5 +1,5 @@
 /*
- * A store directory as an origin, without its site: the volume's log, folded as
+ * A store as an origin, without its site: the volume's log, folded as
  * the site itself folds it, says what is committed. The site's index is not
  * needed, and nothing is written, so this works beside a running site, on a
  * read-only mount and on a copy.
@@ -36,6 +36,7 @@ struct pooled_file {
 struct store_origin {
     struct repl_origin base;
     struct repl_store *store;
+    bool borrowed;         /* the caller's, not ours to close */
     pthread_mutex_t mutex; /* guards the pool */
     uint64_t clock;
     struct pooled_file pool[POOL_SIZE];
@@ -287,8 +288,8 @@ static repl_result store_fold(struct store_origin *origin, struct fold *fold,
         result = store->ops->log_read(store, volume, log, err);
     if (repl_ok(result) && log->size == 0)
         return repl_fail(err, REPL_E_MISSING,
-                         "there is no volume %s in %s: \"ls\" of its directory volumes/ shows "
-                         "which there are",
+                         "there is no volume %s in %s: look below volumes/ there for which there "
+                         "are",
                          volume, origin->base.label);
     REPL_TRY(result);
     REPL_TRY(log_fold(fold, log, err));
@@ -335,13 +336,13 @@ static struct pooled_file *pool_find(struct store_origin *origin, const struct r
 }
 
 static repl_result pool_take(struct store_origin *origin, const struct repl_segment_id *id,
-                             struct pooled_file **out, struct repl_error *err)
+                             uint64_t size, struct pooled_file **out, struct repl_error *err)
 {
     repl_result result = REPL_SUCCESS;
     pthread_mutex_lock(&origin->mutex);
     struct pooled_file *entry = pool_find(origin, id);
     if (entry->file == NULL)
-        result = origin->store->ops->segment_open(origin->store, origin->base.volume, id,
+        result = origin->store->ops->segment_open(origin->store, origin->base.volume, id, size,
                                                   &entry->file, err);
     if (repl_ok(result)) {
         entry->id = *id;
@@ -365,7 +366,7 @@ static repl_result store_size(struct repl_origin *base, const struct repl_segmen
 {
     struct store_origin *origin = (struct store_origin *)base;
     struct pooled_file *entry;
-    REPL_TRY(pool_take(origin, id, &entry, err));
+    REPL_TRY(pool_take(origin, id, 0, &entry, err));
     *size = entry->file->size;
     pool_give(origin, entry);
     return REPL_SUCCESS;
@@ -377,8 +378,7 @@ static repl_result store_read_at(struct repl_origin *base, const struct repl_seg
 {
     struct store_origin *origin = (struct store_origin *)base;
     struct pooled_file *entry;
-    (void)file_size;
-    REPL_TRY(pool_take(origin, id, &entry, err));
+    REPL_TRY(pool_take(origin, id, file_size, &entry, err));
     repl_result result = entry->file->read_at(entry->file, offset, out, size, err);
     pool_give(origin, entry);
     return result;
@@ -396,7 +396,7 @@ static void store_close(struct repl_origin *base)
         if (origin->pool[i].file != NULL)
             origin->pool[i].file->close(origin->pool[i].file);
     }
-    if (origin->store != NULL)
+    if (origin->store != NULL && !origin->borrowed)
         origin->store->ops->close(origin->store);
     pthread_mutex_destroy(&origin->mutex);
     free(origin);
@@ -410,24 +410,45 @@ static const struct repl_origin_ops store_origin_ops = {
     .stop = store_stop,
 };
 
-repl_result repl_origin_open_store(const char *store, const char *volume, struct repl_origin **out,
-                                   struct repl_error *err)
+static struct store_origin *origin_new(const char *volume)
 {
     struct store_origin *origin = calloc(1, sizeof *origin);
     if (origin == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for the store %s", store);
+        return NULL;
     origin->base.ops = &store_origin_ops;
     snprintf(origin->base.volume, sizeof origin->base.volume, "%s", volume);
-    snprintf(origin->base.label, sizeof origin->base.label, "the store %s", store);
     pthread_mutex_init(&origin->mutex, NULL);
-    repl_result result = repl_posix_store_open(store, false, false, &origin->store, err);
-    if (repl_ok(result))
-        result = repl_posix_store_volume_path(origin->store, volume, origin->base.directory,
-                                              sizeof origin->base.directory, err);
+    return origin;
+}
+
+repl_result repl_origin_open_store(const struct repl_store_options *options, const char *volume,
+                                   struct repl_origin **out, struct repl_error *err)
+{
+    struct store_origin *origin = origin_new(volume);
+    if (origin == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the store %s", options->location);
+    snprintf(origin->base.label, sizeof origin->base.label, "the store %s", options->location);
+    repl_result result = repl_store_open(options, &origin->store, err);
+    if (repl_ok(result) && !repl_store_is_bucket(options->location))
+        result = origin->store->ops->volume_directory(origin->store, volume, origin->base.directory,
+                                                      sizeof origin->base.directory, err);
     if (!repl_ok(result)) {
         store_close(&origin->base);
         return result;
     }
+    *out = &origin->base;
+    return REPL_SUCCESS;
+}
+
+repl_result repl_origin_of_store(struct repl_store *store, const char *volume,
+                                 struct repl_origin **out, struct repl_error *err)
+{
+    struct store_origin *origin = origin_new(volume);
+    if (origin == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for volume %s", volume);
+    snprintf(origin->base.label, sizeof origin->base.label, "the site's store");
+    origin->store = store;
+    origin->borrowed = true;
     *out = &origin->base;
     return REPL_SUCCESS;
 }

@@ -221,13 +221,27 @@ static repl_result volume_found(void *context, const char *name, struct repl_err
     return REPL_SUCCESS;
 }
 
+static repl_result store_open(struct repl_site *site, struct repl_error *err)
+{
+    const struct repl_config *config = site->config;
+    const struct repl_s3_options s3 = repl_config_s3(config);
+    const struct repl_store_options options = {
+        .location = config->store,
+        .writable = true,
+        .create = true,
+        .local = repl_config_site_directory(config),
+        .s3 = &s3,
+    };
+    return repl_store_open(&options, &site->store, err);
+}
+
 static repl_result index_open(struct repl_site *site, struct repl_error *err)
 {
     char path[PATH_MAX];
-    int size = snprintf(path, sizeof path, "%s/index.lmdb", site->config->store);
+    const char *directory = repl_config_site_directory(site->config);
+    int size = snprintf(path, sizeof path, "%s/index.lmdb", directory);
     if (size < 0 || (size_t)size >= sizeof path)
-        return repl_fail(err, REPL_E_USAGE, "the path of the store %s is too long: move it",
-                         site->config->store);
+        return repl_fail(err, REPL_E_USAGE, "the path %s is too long: move it", directory);
     /* all of it is read */
     repl_notify("EXTEND_TIMEOUT_USEC=600000000\nSTATUS=reading the index");
     return repl_index_open(path, true, &site->index, err);
@@ -239,7 +253,7 @@ static repl_result site_open(struct repl_site *site, struct repl_error *err)
     int nice = (int)config->nice + REPLICA_NICE;
     REPL_TRY(repl_pool_new(site->loop, REPLICA_THREADS, nice < 19 ? nice : 19, "repl-replica",
                            &site->replica_pool, err));
-    REPL_TRY(repl_posix_store_open(config->store, true, true, &site->store, err));
+    REPL_TRY(store_open(site, err));
     REPL_TRY(index_open(site, err));
     REPL_TRY(site->store->ops->volumes(site->store, volume_found, site, err));
     for (struct site_volume *v = site->volumes; v != NULL; v = v->next) {
@@ -299,10 +313,25 @@ static bool volumes_differ(const struct repl_config *a, const struct repl_config
     return false;
 }
 
+static bool texts_differ(const char *a, const char *b)
+{
+    return strcmp(a != NULL ? a : "", b != NULL ? b : "") != 0;
+}
+
+static bool stores_differ(const struct repl_config *a, const struct repl_config *b)
+{
+    return texts_differ(a->store, b->store) || texts_differ(a->state, b->state) ||
+           texts_differ(a->s3_endpoint, b->s3_endpoint) ||
+           texts_differ(a->s3_region, b->s3_region) ||
+           texts_differ(a->s3_credentials, b->s3_credentials) ||
+           texts_differ(a->s3_profile, b->s3_profile) || texts_differ(a->s3_ca, b->s3_ca) ||
+           a->s3_host_style != b->s3_host_style;
+}
+
 void repl_site_reload(struct repl_site *site, struct repl_config *config, bool *restart)
 {
     struct repl_config *old = site->config;
-    *restart = strcmp(old->listen, config->listen) != 0 || strcmp(old->store, config->store) != 0 ||
+    *restart = strcmp(old->listen, config->listen) != 0 || stores_differ(old, config) ||
                strcmp(old->key, config->key) != 0 || strcmp(old->control, config->control) != 0 ||
                old->connections != config->connections ||
                old->strangers_per_address != config->strangers_per_address ||

@@ -31,8 +31,8 @@ repl_result site_intake_create(struct site_intake *intake, const struct site_vol
 {
     char directory[PATH_MAX];
     ensure(intake->fd < 0);
-    REPL_TRY(repl_posix_store_staging(volume->site->store, volume->name, directory,
-                                      sizeof directory, err));
+    REPL_TRY(
+        repl_store_staging(volume->site->store, volume->name, directory, sizeof directory, err));
     int size = snprintf(intake->path, sizeof intake->path, "%s/%s", directory, name);
     if (size < 0 || (size_t)size >= sizeof intake->path)
         return repl_fail(err, REPL_E_USAGE, "the store's path is too long: move the store");
@@ -71,19 +71,8 @@ repl_result site_intake_resume(struct site_intake *intake, uint64_t size, struct
 
 static repl_result buffer_write(struct site_intake *intake, struct repl_error *err)
 {
-    const uint8_t *bytes = intake->writing.data;
-    size_t left = intake->writing.size;
-    uint64_t offset = intake->written;
-    while (left > 0) {
-        ssize_t written = pwrite(intake->fd, bytes, left, (off_t)offset);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written <= 0)
-            return intake_fail(intake, written < 0 ? errno : ENOSPC, "write", err);
-        bytes += written;
-        offset += (uint64_t)written;
-        left -= (size_t)written;
-    }
+    if (!repl_write_full(intake->fd, intake->writing.data, intake->writing.size, intake->written))
+        return intake_fail(intake, errno, "write", err);
     /* The disk begins with a large upload while it comes. Whether it goes well, the sync of the
      * commit says. */
     if (intake->writing.size >= BUFFER_SIZE)

@@ -267,7 +267,8 @@ static repl_result index_segment(struct repl_site *site, const char *name,
 {
     struct repl_stored_segment *file;
     struct repl_segment *segment = NULL;
-    REPL_TRY(site->store->ops->segment_open(site->store, name, id, &file, err));
+    REPL_TRY(site->store->ops->segment_open(
+        site->store, name, id, record != NULL ? record->commit.file_size : 0, &file, err));
     repl_result result = repl_forward(
         repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err), err, "%s",
         file->label);
@@ -472,8 +473,7 @@ static void staging_load(struct site_volume *v)
 {
     char directory[PATH_MAX], path[PATH_MAX];
     DIR *listing = NULL;
-    if (repl_ok(
-            repl_posix_store_staging(v->site->store, v->name, directory, sizeof directory, NULL)))
+    if (repl_ok(repl_store_staging(v->site->store, v->name, directory, sizeof directory, NULL)))
         listing = opendir(directory);
     if (listing == NULL)
         return;

@@ -4,6 +4,7 @@
  * Each is one job on a worker, as index and store may wait for a disk. Only what
  * is committed is shown; supplies are, as soon as they are stored.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,10 +12,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "block/read_full.h"
 #include "site/site_volume.h"
 
 #define RANGE_SIZE      64
 #define READ_AHEAD_SIZE (1 << 20)
+#define FETCH_SIZE      (1u << 20)
 
 struct site_read {
     struct repl_job job;
@@ -63,20 +66,52 @@ static repl_result segments_read(struct site_read *read, struct repl_error *err)
     return result;
 }
 
+/* Out of a store without files: the bytes asked for, in a file without a name. */
+static repl_result range_fetch(struct site_read *read, struct repl_stored_segment *file,
+                               struct repl_error *err)
+{
+    const struct site_request *request = read->request;
+    const struct repl_store *store = request->site->store;
+    char directory[PATH_MAX];
+    REPL_TRY(repl_store_staging(store, request->ask.name, directory, sizeof directory, err));
+    read->fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    uint8_t *piece = read->fd < 0 || read->range_bad ? NULL : malloc(FETCH_SIZE);
+    repl_result result = REPL_SUCCESS;
+    for (uint64_t done = 0; piece != NULL && repl_ok(result) && done < read->size;) {
+        size_t size = read->size - done < FETCH_SIZE ? (size_t)(read->size - done) : FETCH_SIZE;
+        result = file->read_at(file, read->offset + done, piece, size, err);
+        if (repl_ok(result) && !repl_write_full(read->fd, piece, size, read->offset + done))
+            result = repl_fail_errno(err, REPL_E_RETRY, errno, "cannot keep bytes of %s in %s",
+                                     file->label, directory);
+        done += size;
+    }
+    free(piece);
+    if (!repl_ok(result)) {
+        close(read->fd);
+        read->fd = -1;
+    }
+    return result;
+}
+
 static repl_result segment_read(struct site_read *read, struct repl_error *err)
 {
     const struct site_request *request = read->request;
     struct repl_store *store = request->site->store;
     struct repl_stored_segment *file;
-    REPL_TRY(store->ops->segment_open(store, request->ask.name, &request->ask.id, &file, err));
+    REPL_TRY(store->ops->segment_open(store, request->ask.name, &request->ask.id, 0, &file, err));
     read->total = read->size = file->size;
     read->range_bad = read->range[0] != '\0' &&
                       (read->range_long ||
                        !site_range_parse(read->range, file->size, &read->offset, &read->size));
-    read->fd = file->fd < 0 ? -1 : fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
+    repl_result result = REPL_SUCCESS;
+    if (file->fd >= 0)
+        read->fd = fcntl(file->fd, F_DUPFD_CLOEXEC, 0);
+    else
+        result = range_fetch(read, file, err);
     file->close(file);
-    if (read->fd < 0)
-        return repl_fail(err, REPL_E_RETRY, "no descriptor for a segment just now");
+    if (repl_ok(result) && read->fd < 0)
+        result = repl_fail(err, REPL_E_RETRY, "no descriptor for a segment just now");
+    REPL_TRY(result);
     /* The answer is read on the loop's thread, which should not wait for the disk. */
     posix_fadvise(read->fd, (off_t)read->offset,
                   read->size < READ_AHEAD_SIZE ? (off_t)read->size : READ_AHEAD_SIZE,

@@ -18,8 +18,7 @@
 #include "base/hash.h"
 #include "segment/segment_verify.h"
 #include "site/site_volume.h"
-
-#define SUPPLY_MAX 999u
+#include "store/segment_name.h"
 
 static void supply_moved(struct site_intake *intake)
 {
@@ -93,7 +92,7 @@ static repl_result stored_compare(struct repl_store *store, const char *volume,
 {
     struct repl_stored_segment *file;
     struct repl_segment *segment = NULL;
-    REPL_TRY(store->ops->segment_open(store, volume, id, &file, err));
+    REPL_TRY(store->ops->segment_open(store, volume, id, 0, &file, err));
     /* One that cannot be read is not the same; what the index says of it is not believed either. */
     repl_result result =
         repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err);
@@ -107,7 +106,7 @@ static repl_result stored_compare(struct repl_store *store, const char *volume,
 static repl_result number_find(struct site_volume *v, const struct repl_digest *digest,
                                struct repl_segment_id *id, bool *stored, struct repl_error *err)
 {
-    for (; id->supply <= SUPPLY_MAX; id->supply++) {
+    for (; id->supply <= REPL_SEGMENT_SUPPLY_MAX; id->supply++) {
         repl_result result = stored_compare(v->site->store, v->name, id, digest, stored, err);
         if (result.code == REPL_E_MISSING)
             return REPL_SUCCESS;
@@ -116,7 +115,7 @@ static repl_result number_find(struct site_volume *v, const struct repl_digest *
             return REPL_SUCCESS;
     }
     return repl_fail(err, REPL_E_RETRY, "segment %llu.%u has %u supplies already",
-                     (unsigned long long)id->to_seq, id->part, SUPPLY_MAX);
+                     (unsigned long long)id->to_seq, id->part, REPL_SEGMENT_SUPPLY_MAX);
 }
 
 static repl_result supply_needed(struct site_volume *v, const struct repl_segment *segment,

@@ -168,7 +168,7 @@ static repl_result coverage_add_stored(struct coverage *coverage, struct site_vo
     struct repl_store *store = v->site->store;
     struct repl_stored_segment *file;
     struct repl_segment *segment = NULL;
-    REPL_TRY(store->ops->segment_open(store, v->name, id, &file, err));
+    REPL_TRY(store->ops->segment_open(store, v->name, id, 0, &file, err));
     repl_result result =
         repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err);
     if (repl_ok(result))

@@ -441,13 +441,13 @@ static void replica_make(struct site_volume *v)
     const char *target = config != NULL && config->replica != NULL ? config->replica : "image";
     if (strcmp(target, "none") == 0)
         return;
+    const struct repl_store *store = v->site->store;
     repl_result result =
-        repl_posix_store_volume_path(v->site->store, v->name, directory, sizeof directory, &err);
+        store->ops->volume_directory(store, v->name, directory, sizeof directory, &err);
     struct repl_replica_options options = {.loop = v->site->loop,
                                            .pool = v->site->replica_pool,
                                            .store = v->site->store,
                                            .index = v->site->index,
-                                           .store_path = v->site->config->store,
                                            .volume = v->name,
                                            .uuid = v->journal.create.volume,
                                            .kind = v->journal.create.kind,

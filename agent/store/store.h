@@ -1,6 +1,6 @@
 /*
- * Where segments lie: a table of calls, with a posix directory behind it and,
- * later, object storage. Used by the site and by recovery without a site.
+ * Where segments lie: a table of calls, with a directory behind it or a bucket
+ * of object storage. Used by the site and by recovery without a site.
  *
  * Every call may block and is made from a worker or a program without a loop.
  * What returns success is durable. Names of volumes have been validated by the
@@ -24,9 +24,20 @@ struct repl_segment_id {
 struct repl_stored_segment;
 
 struct repl_store_ops;
+struct repl_s3_options;
 
 struct repl_store {
     const struct repl_store_ops *ops;
+};
+
+struct repl_store_options {
+    const char *location; /* a directory, or s3://BUCKET or s3://BUCKET/PREFIX */
+    bool writable;
+    bool create; /* with writable only */
+    /* Of a bucket: the directory on this machine for what is no part of the history (uploads,
+     * replicas). NULL: the store is only read. */
+    const char *local;
+    const struct repl_s3_options *s3; /* NULL: what the environment says */
 };
 
 typedef repl_result repl_volume_visit_fn(void *context, const char *volume, struct repl_error *err);
@@ -36,26 +47,31 @@ typedef repl_result repl_segment_visit_fn(void *context, const struct repl_segme
 /* clang-format takes REPL_RESULT for the name of a function here. */
 /* clang-format off */
 struct repl_store_ops {
-    const char *name; /* "posix" */
+    const char *name; /* "posix", "s3" */
     void (*close)(struct repl_store *store);
 
     REPL_RESULT (*volumes)(struct repl_store *store, repl_volume_visit_fn *visit, void *context,
                            struct repl_error *err);
     REPL_RESULT (*volume_create)(struct repl_store *store, const char *volume,
                                  struct repl_error *err);
+    /* The directory on this machine for what the site keeps of a volume beside its history: the
+     * replica, and uploads in staging/ below it. volume_create makes both. REPL_E_MISSING where the
+     * store was opened without one. */
+    REPL_RESULT (*volume_directory)(const struct repl_store *store, const char *volume, char *path,
+                                    size_t path_size, struct repl_error *err);
     /* The segments of a volume in no particular order, uncommitted ones included. */
     REPL_RESULT (*segments)(struct repl_store *store, const char *volume,
                             repl_segment_visit_fn *visit, void *context, struct repl_error *err);
 
     /* Takes over the whole file behind fd, whose bytes have been synced already, as the segment;
-     * an older one under that name, never committed, is replaced. staged_path is the file's name,
-     * which is gone afterwards; fd stays the caller's to close. Parts up to 999999 and supplies up
-     * to 999 fit a name. */
+     * an older one under that name, never committed, is replaced. staged_path is the file's name in
+     * the staging directory, which is gone afterwards; fd stays the caller's to close. */
     REPL_RESULT (*segment_publish)(struct repl_store *store, const char *volume,
                                    const struct repl_segment_id *id, int fd,
                                    const char *staged_path, struct repl_error *err);
+    /* size: of the file, where it is known, which saves a store without files a request; else 0. */
     REPL_RESULT (*segment_open)(struct repl_store *store, const char *volume,
-                                const struct repl_segment_id *id,
+                                const struct repl_segment_id *id, uint64_t size,
                                 struct repl_stored_segment **out, struct repl_error *err);
     /* Success if it is not there. */
     REPL_RESULT (*segment_remove)(struct repl_store *store, const char *volume,
@@ -82,17 +98,23 @@ struct repl_store_ops {
 };
 /* clang-format on */
 
-/* Opens STORE, creating it if create is set. One process at a time may open it for writing:
- * REPL_E_LOCKED says which one has it. Readers (writable false) need no lock. */
+/* One process at a time may open a store for writing: REPL_E_LOCKED says which one has it. Readers
+ * need no lock. */
+REPL_RESULT repl_store_open(const struct repl_store_options *options, struct repl_store **out,
+                            struct repl_error *err);
+/* Whether it is the name of a bucket, not of a directory. */
+bool repl_store_is_bucket(const char *location);
+/* Where uploads of a volume are staged. */
+REPL_RESULT repl_store_staging(const struct repl_store *store, const char *volume, char *path,
+                               size_t path_size, struct repl_error *err);
+
+/* The two kinds there are. */
 REPL_RESULT repl_posix_store_open(const char *path, bool writable, bool create,
                                   struct repl_store **out, struct repl_error *err);
-/* Where uploads of a volume may be staged so that publishing is a rename: a directory of a posix
- * store. The text is valid as long as the store. */
-REPL_RESULT repl_posix_store_staging(struct repl_store *store, const char *volume, char *path,
-                                     size_t path_size, struct repl_error *err);
-/* The directory of a volume: the replica's image lies there too. */
-REPL_RESULT repl_posix_store_volume_path(struct repl_store *store, const char *volume, char *path,
-                                         size_t path_size, struct repl_error *err);
+REPL_RESULT repl_s3_store_open(const struct repl_store_options *options, struct repl_store **out,
+                               struct repl_error *err);
+
+#define REPL_STORE_STAGING_NAME "staging"
 
 /* --- an open segment ------------------------------------------------------------------------- */
 

@@ -33,6 +33,7 @@
 
 #include "block/read_full.h"
 #include "control/lock.h"
+#include "store/segment_name.h"
 #include "store/store_posix_internal.h"
 
 #define STORE_VERSION 1u
@@ -42,20 +43,12 @@
 #define LOCK_NAME     "lock"
 #define VOLUMES_NAME  "volumes"
 #define SEGMENTS_NAME "segments"
-#define STAGING_NAME  "staging"
 #define ASIDE_NAME    "aside"
 
 #define OPEN_DIRECTORY (O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
 
-/* What fits the padding of a name; more would not sort. */
-#define PART_MAX   999999u
-#define SUPPLY_MAX 999u
-
 /* Of one name; each was left by a crash of its own. */
 #define ASIDE_MAX 10000u
-
-#define SEGMENT_NAME_SIZE 48u
-#define SEGMENT_TEXT_SIZE 48u
 
 static const struct repl_store_ops posix_ops;
 
@@ -237,7 +230,7 @@ static repl_result posix_volumes(struct repl_store *base, repl_volume_visit_fn *
 static repl_result volume_fill(struct posix_store *store, int directory, const char *volume,
                                struct repl_error *err)
 {
-    static const char *const names[] = {SEGMENTS_NAME, STAGING_NAME};
+    static const char *const names[] = {SEGMENTS_NAME, REPL_STORE_STAGING_NAME};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         int fd;
         REPL_TRY(directory_make(store, directory, names[i], &fd, err));
@@ -263,83 +256,15 @@ static repl_result posix_volume_create(struct repl_store *base, const char *volu
     return sync_directory(store, store->volumes_fd, VOLUMES_NAME, err);
 }
 
-static repl_result volume_path(struct repl_store *base, const char *volume, const char *below,
-                               char *path, size_t path_size, struct repl_error *err)
+static repl_result posix_volume_directory(const struct repl_store *base, const char *volume,
+                                          char *path, size_t path_size, struct repl_error *err)
 {
-    const struct posix_store *store = posix_store_of(base);
+    const struct posix_store *store = (const struct posix_store *)base;
     REPL_TRY(check_volume_name(volume, err));
-    int size = snprintf(path, path_size, "%s/%s/%s%s", store->path, VOLUMES_NAME, volume, below);
+    int size = snprintf(path, path_size, "%s/%s/%s", store->path, VOLUMES_NAME, volume);
     if (size < 0 || (size_t)size >= path_size)
         return repl_fail(err, REPL_E_USAGE, "the path of the store %s is too long: move it",
                          store->path);
-    return REPL_SUCCESS;
-}
-
-repl_result repl_posix_store_staging(struct repl_store *store, const char *volume, char *path,
-                                     size_t path_size, struct repl_error *err)
-{
-    return volume_path(store, volume, "/" STAGING_NAME, path, path_size, err);
-}
-
-repl_result repl_posix_store_volume_path(struct repl_store *store, const char *volume, char *path,
-                                         size_t path_size, struct repl_error *err)
-{
-    return volume_path(store, volume, "", path, path_size, err);
-}
-
-/* --- names of segments ----------------------------------------------------------------------- */
-
-static void segment_name_format(const struct repl_segment_id *id, char name[SEGMENT_NAME_SIZE])
-{
-    if (id->supply == 0)
-        snprintf(name, SEGMENT_NAME_SIZE, "%020" PRIu64 ".%06" PRIu32 ".seg", id->to_seq, id->part);
-    else
-        snprintf(name, SEGMENT_NAME_SIZE, "%020" PRIu64 ".%06" PRIu32 ".%03" PRIu32 ".sup",
-                 id->to_seq, id->part, id->supply);
-}
-
-static bool digits_take(const char **text, size_t count, uint64_t *value)
-{
-    *value = 0;
-    for (size_t i = 0; i < count; i++) {
-        char c = (*text)[i];
-        uint64_t digit = (uint64_t)(c - '0');
-        if (c < '0' || c > '9' || *value > (UINT64_MAX - digit) / 10)
-            return false;
-        *value = *value * 10 + digit;
-    }
-    *text += count;
-    return true;
-}
-
-/* Only a name that segment_name_format would give is one. */
-static bool segment_name_parse(const char *name, struct repl_segment_id *out)
-{
-    uint64_t to_seq, part, supply = 0;
-    if (!digits_take(&name, 20, &to_seq) || *name++ != '.' || !digits_take(&name, 6, &part))
-        return false;
-    if (strcmp(name, ".seg") != 0 && (*name++ != '.' || !digits_take(&name, 3, &supply) ||
-                                      strcmp(name, ".sup") != 0 || supply == 0))
-        return false;
-    *out = (struct repl_segment_id){
-        .to_seq = to_seq, .part = (uint32_t)part, .supply = (uint32_t)supply};
-    return true;
-}
-
-static void segment_text(const struct repl_segment_id *id, char text[SEGMENT_TEXT_SIZE])
-{
-    int size = snprintf(text, SEGMENT_TEXT_SIZE, "%" PRIu64 ".%" PRIu32, id->to_seq, id->part);
-    if (id->supply != 0)
-        snprintf(text + size, SEGMENT_TEXT_SIZE - (size_t)size, ".%" PRIu32, id->supply);
-}
-
-static repl_result check_segment_id(const struct repl_segment_id *id, struct repl_error *err)
-{
-    if (id->part > PART_MAX || id->supply > SUPPLY_MAX)
-        return repl_fail(err, REPL_E_REFUSED,
-                         "segment %" PRIu64 ".%" PRIu32 ", supply %" PRIu32
-                         ": the store holds up to part %u and supply %u",
-                         id->to_seq, id->part, id->supply, PART_MAX, SUPPLY_MAX);
     return REPL_SUCCESS;
 }
 
@@ -356,7 +281,7 @@ static repl_result segment_seen(void *context, int directory, const char *name,
     const struct segment_walk *walk = context;
     struct repl_segment_id id;
     struct stat status;
-    if (!segment_name_parse(name, &id))
+    if (!repl_segment_name_parse(name, &id))
         return REPL_SUCCESS;
     if (fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
         /* Removed since it was listed: it is not there, which is an answer. */
@@ -401,13 +326,13 @@ static repl_result posix_segment_publish(struct repl_store *base, const char *vo
                                          const char *staged_path, struct repl_error *err)
 {
     struct posix_store *store = posix_store_of(base);
-    char name[SEGMENT_NAME_SIZE];
+    char name[REPL_SEGMENT_NAME_SIZE];
     int directory;
     REPL_TRY(repl_posix_need_writable(store, err));
-    REPL_TRY(check_segment_id(id, err));
+    REPL_TRY(repl_segment_id_check(id, err));
     REPL_TRY(check_staged(fd, staged_path, err));
     REPL_TRY(segments_open(store, volume, &directory, err));
-    segment_name_format(id, name);
+    repl_segment_name_format(id, name);
     repl_result result;
     if (renameat(AT_FDCWD, staged_path, directory, name) != 0)
         result = repl_posix_fail(err, errno,
@@ -424,13 +349,13 @@ static repl_result posix_segment_remove(struct repl_store *base, const char *vol
                                         const struct repl_segment_id *id, struct repl_error *err)
 {
     struct posix_store *store = posix_store_of(base);
-    char name[SEGMENT_NAME_SIZE], text[SEGMENT_TEXT_SIZE];
+    char name[REPL_SEGMENT_NAME_SIZE], text[REPL_SEGMENT_ID_TEXT_SIZE];
     int directory;
     REPL_TRY(repl_posix_need_writable(store, err));
-    REPL_TRY(check_segment_id(id, err));
+    REPL_TRY(repl_segment_id_check(id, err));
     REPL_TRY(segments_open(store, volume, &directory, err));
-    segment_name_format(id, name);
-    segment_text(id, text);
+    repl_segment_name_format(id, name);
+    repl_segment_id_text(id, text);
     repl_result result;
     /* Synced though it was not there: an earlier removal may not have come that far. */
     if (unlinkat(directory, name, 0) != 0 && errno != ENOENT)
@@ -445,7 +370,7 @@ static repl_result posix_segment_remove(struct repl_store *base, const char *vol
 static repl_result aside_move(int from, const char *name, int aside, char *out, size_t out_size,
                               struct repl_error *err)
 {
-    char to[SEGMENT_NAME_SIZE + 16];
+    char to[REPL_SEGMENT_NAME_SIZE + 16];
     for (unsigned i = 1; i <= ASIDE_MAX; i++) {
         snprintf(to, sizeof to, "%s.%u", name, i);
         if (renameat2(from, name, aside, to, RENAME_NOREPLACE) == 0) {
@@ -474,13 +399,13 @@ static repl_result posix_segment_set_aside(struct repl_store *base, const char *
                                            size_t name_size, struct repl_error *err)
 {
     struct posix_store *store = posix_store_of(base);
-    char old[SEGMENT_NAME_SIZE];
+    char old[REPL_SEGMENT_NAME_SIZE];
     int directory, segments = -1, aside = -1;
     name[0] = '\0';
     REPL_TRY(repl_posix_need_writable(store, err));
-    REPL_TRY(check_segment_id(id, err));
+    REPL_TRY(repl_segment_id_check(id, err));
     REPL_TRY(repl_posix_volume_open(store, volume, &directory, err));
-    segment_name_format(id, old);
+    repl_segment_name_format(id, old);
     repl_result result = segments_open(store, volume, &segments, err);
     if (repl_ok(result))
         result = directory_make(store, directory, ASIDE_NAME, &aside, err);
@@ -521,18 +446,10 @@ static void posix_segment_close(struct repl_stored_segment *segment)
     free(segment);
 }
 
-repl_result repl_stored_segment_read_at(void *segment, uint64_t offset, void *out, size_t size,
-                                        struct repl_error *err)
-{
-    struct repl_stored_segment *stored = segment;
-    return stored->read_at(stored, offset, out, size, err);
-}
-
 /* The open file of a segment as a struct; closes fd where it fails. */
 static repl_result stored_segment_new(const char *volume, const struct repl_segment_id *id, int fd,
                                       struct repl_stored_segment **out, struct repl_error *err)
 {
-    char text[SEGMENT_TEXT_SIZE];
     struct repl_stored_segment *segment = calloc(1, sizeof *segment);
     repl_result result = segment == NULL
                              ? repl_fail(err, REPL_E_NOMEM, "out of memory for a segment")
@@ -542,12 +459,7 @@ static repl_result stored_segment_new(const char *volume, const struct repl_segm
         close(fd);
         return result;
     }
-    segment_text(id, text);
-    /* Cut at the end where both are as long as they can be: it is only for messages. */
-    int size =
-        snprintf(segment->label, sizeof segment->label, "volume %s, segment %s", volume, text);
-    if (size < 0)
-        segment->label[0] = '\0';
+    repl_stored_segment_label(segment, volume, id);
     segment->fd = fd;
     segment->read_at = posix_read_at;
     segment->close = posix_segment_close;
@@ -556,16 +468,17 @@ static repl_result stored_segment_new(const char *volume, const struct repl_segm
 }
 
 static repl_result posix_segment_open(struct repl_store *base, const char *volume,
-                                      const struct repl_segment_id *id,
+                                      const struct repl_segment_id *id, uint64_t size,
                                       struct repl_stored_segment **out, struct repl_error *err)
 {
     struct posix_store *store = posix_store_of(base);
-    char name[SEGMENT_NAME_SIZE], text[SEGMENT_TEXT_SIZE];
+    (void)size; /* the file says it */
+    char name[REPL_SEGMENT_NAME_SIZE], text[REPL_SEGMENT_ID_TEXT_SIZE];
     int directory;
-    REPL_TRY(check_segment_id(id, err));
+    REPL_TRY(repl_segment_id_check(id, err));
     REPL_TRY(segments_open(store, volume, &directory, err));
-    segment_name_format(id, name);
-    segment_text(id, text);
+    repl_segment_name_format(id, name);
+    repl_segment_id_text(id, text);
     int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     int os_errno = errno;
     close(directory);
@@ -778,6 +691,7 @@ static const struct repl_store_ops posix_ops = {
     .close = posix_close,
     .volumes = posix_volumes,
     .volume_create = posix_volume_create,
+    .volume_directory = posix_volume_directory,
     .segments = posix_segments,
     .segment_publish = posix_segment_publish,
     .segment_open = posix_segment_open,

@@ -266,8 +266,8 @@ static void directory_init(struct repl_replica *r)
     memcpy(t->path, r->target.path, sizeof t->path);
     t->image = r->target.image;
     t->volume = r->state.uuid;
-    t->journal = (struct replica_journal){
-        .store = r->store, .index = r->index, .store_path = r->store_path, .volume = r->volume};
+    t->journal =
+        (struct replica_journal){.store = r->store, .index = r->index, .volume = r->volume};
     t->pulse = (struct replica_pulse){&r->stop, &r->alive_ns};
 }
 
@@ -296,7 +296,6 @@ repl_result repl_replica_new(const struct repl_replica_options *options, struct 
     r->job = (struct repl_job){.work = step_work, .done = step_done, .context = r};
     r->read_job = (struct repl_job){.work = read_work, .done = read_done, .context = r};
     r->retry = (struct repl_timer){.fire = retry_fire, .context = r};
-    snprintf(r->store_path, sizeof r->store_path, "%s", options->store_path);
     if (r->tree)
         directory_init(r);
     /* Shown, not used: may be cut. */

@@ -24,11 +24,10 @@ struct repl_replica_options {
     struct repl_pool *pool; /* whose threads may be held up by a slow disk */
     struct repl_store *store;
     struct repl_index *index;
-    const char *store_path; /* of the store itself */
     const char *volume;
     struct repl_uuid uuid;
     enum repl_volume_kind kind;
-    const char *directory; /* the volume's in the store: state and image lie there */
+    const char *directory; /* the volume's on this machine: state and image lie there */
     const char *target;    /* "image", or the absolute path of a device, file or directory */
 };
 

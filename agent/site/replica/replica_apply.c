@@ -82,7 +82,7 @@ static repl_result segment_get(struct replica_applier *a, const struct repl_segm
             oldest = place;
     }
     segment_close(oldest);
-    REPL_TRY(a->store->ops->segment_open(a->store, a->volume, id, &oldest->file, err));
+    REPL_TRY(a->store->ops->segment_open(a->store, a->volume, id, 0, &oldest->file, err));
     repl_result result = repl_segment_open(repl_stored_segment_read_at, oldest->file,
                                            oldest->file->size, &oldest->segment, err);
     if (!repl_ok(result)) {

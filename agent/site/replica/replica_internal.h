@@ -114,7 +114,6 @@ struct repl_replica {
     struct repl_store *store;
     struct repl_index *index;
     char volume[REPL_VOLUME_NAME_SIZE + 1];
-    char store_path[PATH_MAX];
 
     /* the loop's */
     struct repl_head goal;

@@ -35,8 +35,10 @@ struct replica_bytes {
 
 /* --- segments -------------------------------------------------------------------------------- */
 
+/* size: of the file; 0: not known. */
 static repl_result segment_add(const struct replica_journal *journal, struct opened_list *list,
-                               const struct repl_segment_id *id, struct repl_error *err)
+                               const struct repl_segment_id *id, uint64_t size,
+                               struct repl_error *err)
 {
     if (list->count == list->room) {
         size_t room = list->room == 0 ? 16 : 2 * list->room;
@@ -48,7 +50,8 @@ static repl_result segment_add(const struct replica_journal *journal, struct ope
     }
     struct opened *o = &list->items[list->count];
     *o = (struct opened){.id = *id};
-    REPL_TRY(journal->store->ops->segment_open(journal->store, journal->volume, id, &o->file, err));
+    REPL_TRY(journal->store->ops->segment_open(journal->store, journal->volume, id, size, &o->file,
+                                               err));
     repl_result result =
         repl_segment_open(repl_stored_segment_read_at, o->file, o->file->size, &o->segment, err);
     if (!repl_ok(result)) {
@@ -82,7 +85,7 @@ static repl_result page_add(struct replica_bytes *b, const struct repl_segments_
         const struct repl_segment_id id = {.to_seq = head->to_seq, .part = head->part};
         if (is_behind(head, &b->goal))
             break;
-        REPL_TRY(segment_add(&b->journal, &b->changes, &id, err));
+        REPL_TRY(segment_add(&b->journal, &b->changes, &id, page->entries[i].file_size, err));
         const struct repl_segment *segment = b->changes.items[b->changes.count - 1].segment;
         if (!repl_digest_equal(&segment->footer.digest, &head->digest))
             return repl_fail(err, REPL_E_CORRUPT,
@@ -162,7 +165,7 @@ static repl_result view_chunk(void *context, const struct repl_digest *name,
     if (home == NULL)
         home = home_find(&b->homes, &place.segment);
     if (home == NULL) {
-        REPL_TRY(segment_add(&b->journal, &b->homes, &place.segment, err));
+        REPL_TRY(segment_add(&b->journal, &b->homes, &place.segment, 0, err));
         home = &b->homes.items[b->homes.count - 1];
     }
     if (place.frame >= home->segment->footer.frame_count)
@@ -192,7 +195,7 @@ repl_result replica_history_open(const struct replica_journal *journal,
                                  size_t *point, struct repl_error *err)
 {
     struct repl_origin *origin;
-    REPL_TRY(repl_origin_open_store(journal->store_path, journal->volume, &origin, err));
+    REPL_TRY(repl_origin_of_store(journal->store, journal->volume, &origin, err));
     REPL_TRY(repl_history_open(origin, out, err));
     const struct repl_catalogue *c = repl_history_catalogue(*out);
     for (*point = 0; *point < c->point_count; ++*point) {

@@ -16,7 +16,7 @@
 struct replica_journal {
     struct repl_store *store;
     struct repl_index *index;
-    const char *store_path, *volume;
+    const char *volume;
 };
 
 struct replica_bytes;

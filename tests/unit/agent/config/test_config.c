@@ -162,6 +162,37 @@ static void test_quiesce_refused(void **state)
                  "quiesce = command, or freeze, or remove it");
 }
 
+static void test_site_store(void **state)
+{
+    (void)state;
+    struct repl_config *config = parse_good("[site]\nstore = s3://bucket/a\nstate = /s\n"
+                                            "s3_endpoint = https://h:8443\ns3_host_style = yes\n",
+                                            REPL_ROLE_SITE);
+    assert_string_equal(repl_config_site_directory(config), "/s");
+    assert_string_equal(repl_config_s3(config).endpoint, "https://h:8443");
+    assert_true(repl_config_s3(config).host_style);
+    assert_null(repl_config_s3(config).credentials);
+    repl_config_free(config);
+    config = parse_good("[site]\nstore = /d\nstate = /s\n", REPL_ROLE_SITE);
+    assert_string_equal(repl_config_site_directory(config), "/d");
+    repl_config_free(config);
+    expect_error("[site]\nstore = d\n", REPL_ROLE_SITE,
+                 "f.conf:2: [site] store: \"d\" is not an absolute path: begin it with /");
+    expect_error("[site]\ns3_region = a b\n", REPL_ROLE_SITE,
+                 "f.conf:2: [site] s3_region: \"a b\" has a blank or an unprintable byte in it");
+    static const char *const urls[] = {"h",           "ftp://h",    "https://",
+                                       "https://h/p", "http://u@h", "http://h?q"};
+    for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
+        char text[64], expected[192];
+        snprintf(text, sizeof text, "[site]\ns3_endpoint = %s\n", urls[i]);
+        snprintf(expected, sizeof expected,
+                 "f.conf:2: [site] s3_endpoint: \"%s\" is not the address of a service: write "
+                 "https://HOST, with :PORT where it needs one, and nothing behind it",
+                 urls[i]);
+        expect_error(text, REPL_ROLE_SITE, expected);
+    }
+}
+
 static void test_site_defaults(void **state)
 {
     (void)state;
@@ -173,7 +204,7 @@ static void test_site_defaults(void **state)
     assert_int_equal(config->connections, 1024);
     assert_int_equal(config->strangers_per_address, 16);
     assert_int_equal(config->nice, 10);
-    assert_null(config->state);
+    assert_string_equal(repl_config_site_directory(config), "/var/lib/repl-site");
     assert_null(config->remote_address);
     assert_int_equal(config->volume_count, 0);
     assert_int_equal(config->peer_count, 0);
@@ -795,6 +826,7 @@ int main(void)
         cmocka_unit_test(test_quiesce_refused),
         cmocka_unit_test(test_snapshot),
         cmocka_unit_test(test_site_defaults),
+        cmocka_unit_test(test_site_store),
         cmocka_unit_test(test_site_peers),
         cmocka_unit_test(test_long_names),
         cmocka_unit_test(test_sections_refused),

@@ -88,6 +88,13 @@ static inline void model_init(struct store_model *m)
     model_log(m, &create);
 }
 
+static inline repl_result model_origin_open(const char *path, const char *volume,
+                                            struct repl_origin **out, struct repl_error *err)
+{
+    const struct repl_store_options options = {.location = path};
+    return repl_origin_open_store(&options, volume, out, err);
+}
+
 static inline void model_fini(struct store_model *m)
 {
     repl_segment_builder_free(m->builder);
@@ -115,7 +122,7 @@ static inline void model_file_begin(struct store_model *m)
 {
     char directory[350];
     model_ensure(
-        m, repl_posix_store_staging(m->store, MODEL_VOLUME, directory, sizeof directory, &m->err));
+        m, repl_store_staging(m->store, MODEL_VOLUME, directory, sizeof directory, &m->err));
     snprintf(m->staged, sizeof m->staged, "%s/upload", directory);
     m->fd = open(m->staged, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     ensure(m->fd >= 0);

@@ -31,7 +31,7 @@ static void reopen(struct fixture *f)
     struct repl_origin *origin;
     repl_history_close(f->history);
     f->history = NULL;
-    if (!repl_ok(repl_origin_open_store(f->model.path, MODEL_VOLUME, &origin, &f->err)) ||
+    if (!repl_ok(model_origin_open(f->model.path, MODEL_VOLUME, &origin, &f->err)) ||
         !repl_ok(repl_history_open(origin, &f->history, &f->err)))
         fail_msg("%s", f->err.text);
 }
@@ -107,7 +107,7 @@ static void test_unknown_volume(void **state)
     struct fixture *f = *state;
     struct repl_origin *origin;
     struct repl_history *history;
-    assert_true(repl_ok(repl_origin_open_store(f->model.path, "other", &origin, &f->err)));
+    assert_true(repl_ok(model_origin_open(f->model.path, "other", &origin, &f->err)));
     assert_int_equal(repl_history_open(origin, &history, &f->err).code, REPL_E_MISSING);
     assert_non_null(strstr(f->err.text, "no volume other"));
     struct repl_origin_options options = {.store = f->model.path};

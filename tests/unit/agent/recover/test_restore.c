@@ -34,7 +34,7 @@ static void reopen(struct fixture *f)
     struct repl_origin *origin;
     repl_history_close(f->history);
     f->history = NULL;
-    if (!repl_ok(repl_origin_open_store(f->model.path, MODEL_VOLUME, &origin, &f->err)) ||
+    if (!repl_ok(model_origin_open(f->model.path, MODEL_VOLUME, &origin, &f->err)) ||
         !repl_ok(repl_history_open(origin, &f->history, &f->err)))
         fail_msg("%s", f->err.text);
 }

@@ -168,7 +168,7 @@ static void judge(struct fixture *f)
     struct repl_origin *origin;
     struct repl_history *history;
     f->err.text[0] = '\0';
-    assert_true(repl_ok(repl_origin_open_store(f->model.path, MODEL_VOLUME, &origin, &f->err)));
+    assert_true(repl_ok(model_origin_open(f->model.path, MODEL_VOLUME, &origin, &f->err)));
     if (!repl_ok(repl_history_open(origin, &history, &f->err))) {
         assert_true(f->is_log); /* segments are read only when they are wanted */
         if (strstr(f->err.text, MODEL_VOLUME) == NULL)

@@ -211,7 +211,7 @@ static inline repl_result restore(struct fixture *f, uint64_t seq)
 {
     if (f->history == NULL) {
         struct repl_origin *origin;
-        REPL_TRY(repl_origin_open_store(f->model.path, MODEL_VOLUME, &origin, &f->err));
+        REPL_TRY(model_origin_open(f->model.path, MODEL_VOLUME, &origin, &f->err));
         REPL_TRY(repl_history_open(origin, &f->history, &f->err));
     }
     f->options.history = f->history;

@@ -268,7 +268,7 @@ static void no_link_is_followed(void **state)
     assert_code(f, f->store->ops->log_append(f->store, "data", 0, "x", 1, &f->err), REPL_E_REFUSED);
     path_below(f, "volumes/data/segments/00000000000000000007.000000.seg", path);
     assert_int_equal(symlink(other, path), 0);
-    assert_code(f, f->store->ops->segment_open(f->store, "data", &id, &segment, &f->err),
+    assert_code(f, f->store->ops->segment_open(f->store, "data", &id, 0, &segment, &f->err),
                 REPL_E_REFUSED);
     path_below(f, "volumes/link", path);
     assert_int_equal(symlink("data", path), 0);
@@ -354,16 +354,16 @@ static void paths_of_a_volume(void **state)
 {
     struct fixture *f = *state;
     char path[PATH_SIZE], expected[PATH_SIZE], small[8];
-    assert_code(f, repl_posix_store_staging(f->store, "data", path, sizeof path, &f->err), REPL_OK);
+    assert_code(f, repl_store_staging(f->store, "data", path, sizeof path, &f->err), REPL_OK);
     path_below(f, "volumes/data/staging", expected);
     assert_string_equal(path, expected);
-    assert_code(f, repl_posix_store_volume_path(f->store, "data", path, sizeof path, &f->err),
+    assert_code(f, f->store->ops->volume_directory(f->store, "data", path, sizeof path, &f->err),
                 REPL_OK);
     path_below(f, "volumes/data", expected);
     assert_string_equal(path, expected);
-    assert_code(f, repl_posix_store_staging(f->store, "data", small, sizeof small, &f->err),
+    assert_code(f, repl_store_staging(f->store, "data", small, sizeof small, &f->err),
                 REPL_E_USAGE);
-    assert_code(f, repl_posix_store_staging(f->store, "a/b", path, sizeof path, &f->err),
+    assert_code(f, repl_store_staging(f->store, "a/b", path, sizeof path, &f->err),
                 REPL_E_INTERNAL);
 }
 
@@ -372,8 +372,7 @@ static void paths_of_a_volume(void **state)
 /* A staged file with this content, its descriptor; path gets its name. */
 static int stage(struct fixture *f, const char *text, char path[PATH_SIZE])
 {
-    assert_code(f, repl_posix_store_staging(f->store, "data", path, PATH_SIZE - 16, &f->err),
-                REPL_OK);
+    assert_code(f, repl_store_staging(f->store, "data", path, PATH_SIZE - 16, &f->err), REPL_OK);
     strcat(path, "/upload");
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     assert_true(fd >= 0);
@@ -396,7 +395,8 @@ static void assert_segment(struct fixture *f, const struct repl_segment_id *id, 
 {
     struct repl_stored_segment *segment;
     char bytes[64];
-    assert_code(f, f->store->ops->segment_open(f->store, "data", id, &segment, &f->err), REPL_OK);
+    assert_code(f, f->store->ops->segment_open(f->store, "data", id, 0, &segment, &f->err),
+                REPL_OK);
     assert_int_equal(segment->size, strlen(text));
     assert_code(f, repl_stored_segment_read_at(segment, 0, bytes, segment->size, &f->err), REPL_OK);
     assert_memory_equal(bytes, text, strlen(text));
@@ -410,10 +410,10 @@ static void segments_are_published_read_and_removed(void **state)
     const struct repl_segment_id id = {.to_seq = 12, .part = 3};
     struct repl_stored_segment *segment;
     char bytes[8];
-    assert_code(f, ops->segment_open(f->store, "data", &id, &segment, &f->err), REPL_E_MISSING);
+    assert_code(f, ops->segment_open(f->store, "data", &id, 0, &segment, &f->err), REPL_E_MISSING);
     assert_code(f, publish(f, &id, "0123456789"), REPL_OK);
     assert_true(exists(f, "volumes/data/segments/00000000000000000012.000003.seg"));
-    assert_code(f, ops->segment_open(f->store, "data", &id, &segment, &f->err), REPL_OK);
+    assert_code(f, ops->segment_open(f->store, "data", &id, 0, &segment, &f->err), REPL_OK);
     assert_string_equal(segment->label, "volume data, segment 12.3");
     assert_true(segment->fd >= 0);
     assert_int_equal(segment->size, 10);
@@ -434,8 +434,9 @@ static void segments_are_published_read_and_removed(void **state)
 
     assert_code(f, ops->segment_remove(f->store, "data", &id, &f->err), REPL_OK);
     assert_code(f, ops->segment_remove(f->store, "data", &id, &f->err), REPL_OK);
-    assert_code(f, ops->segment_open(f->store, "data", &id, &segment, &f->err), REPL_E_MISSING);
-    assert_code(f, ops->segment_open(f->store, "nowhere", &id, &segment, &f->err), REPL_E_MISSING);
+    assert_code(f, ops->segment_open(f->store, "data", &id, 0, &segment, &f->err), REPL_E_MISSING);
+    assert_code(f, ops->segment_open(f->store, "nowhere", &id, 0, &segment, &f->err),
+                REPL_E_MISSING);
     assert_code(f, ops->segment_remove(f->store, "nowhere", &id, &f->err), REPL_E_MISSING);
 }
 
@@ -446,7 +447,8 @@ static void a_truncated_segment_is_damage(void **state)
     struct repl_stored_segment *segment;
     char bytes[8], path[PATH_SIZE];
     assert_code(f, publish(f, &id, "01234567"), REPL_OK);
-    assert_code(f, f->store->ops->segment_open(f->store, "data", &id, &segment, &f->err), REPL_OK);
+    assert_code(f, f->store->ops->segment_open(f->store, "data", &id, 0, &segment, &f->err),
+                REPL_OK);
     path_below(f, "volumes/data/segments/00000000000000000005.000000.seg", path);
     assert_int_equal(truncate(path, 3), 0);
     assert_code(f, segment->read_at(segment, 0, bytes, 8, &f->err), REPL_E_CORRUPT);

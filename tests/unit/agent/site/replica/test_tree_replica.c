@@ -41,10 +41,8 @@ static int world_set_up(void **state)
     snprintf(w->tree.path, sizeof w->tree.path, "%s/replica", w->f.model.temporary.path);
     w->tree.image = true;
     w->tree.volume = w->f.model.uuid;
-    w->tree.journal = (struct replica_journal){.store = w->f.model.store,
-                                               .index = w->index,
-                                               .store_path = w->f.model.path,
-                                               .volume = MODEL_VOLUME};
+    w->tree.journal = (struct replica_journal){
+        .store = w->f.model.store, .index = w->index, .volume = MODEL_VOLUME};
     w->tree.pulse = (struct replica_pulse){&w->stop, &w->alive_ns};
     w->tree.top_fd = -1;
     *state = w;
@@ -82,7 +80,7 @@ static void index_follow(struct world *w)
         must(w, repl_log_record_decode(log.data + end, log.size - end, &record, &size, &w->err));
         if (record.type == REPL_LOG_COMMIT) {
             const struct repl_segment_id id = {record.commit.to_seq, record.commit.part, 0};
-            must(w, store->ops->segment_open(store, MODEL_VOLUME, &id, &file, &w->err));
+            must(w, store->ops->segment_open(store, MODEL_VOLUME, &id, 0, &file, &w->err));
             must(w, repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment,
                                       &w->err));
             w->heads[id.to_seq] = (struct repl_head){.from_seq = record.commit.from_seq,
