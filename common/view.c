@@ -39,23 +39,6 @@ static repl_result segment_add(struct repl_view *v, const struct repl_segment *s
     return REPL_SUCCESS;
 }
 
-/* Whether older is what newer says it follows. */
-static repl_result link_check(const struct repl_segment *newer, const struct repl_segment *older,
-                              struct repl_error *err)
-{
-    const struct repl_segment_header *n = &newer->header, *o = &older->header;
-    bool same_group = n->from_seq == o->from_seq && n->to_seq == o->to_seq;
-    bool follows = same_group ? n->part == o->part + 1 && o->part + 1 != 0
-                              : n->part == 0 && n->from_seq == o->to_seq;
-    if (!follows || !repl_digest_equal(&n->prev, &older->footer.digest) ||
-        !repl_uuid_equal(&n->volume, &o->volume))
-        return repl_fail(err, REPL_E_CORRUPT,
-                         "segment %llu.%u does not follow segment %llu.%u: the chain is broken",
-                         (unsigned long long)n->to_seq, n->part, (unsigned long long)o->to_seq,
-                         o->part);
-    return REPL_SUCCESS;
-}
-
 static repl_result record_add(struct repl_view *v, const struct repl_record *record, size_t segment,
                               struct repl_error *err)
 {
@@ -121,16 +104,12 @@ static repl_result segments_walk(struct repl_view *v, repl_view_segment_fn *segm
         REPL_TRY(segment_at(v->context, i, &segment, err));
         if (segment == NULL)
             break;
-        if (i > 0)
-            REPL_TRY(link_check(v->segments[i - 1], segment, err));
-        else if (repl_segment_last_point(segment) == NULL)
+        if (i == 0 && repl_segment_last_point(segment) == NULL)
             return repl_fail(err, REPL_E_CORRUPT, "segment %llu.%u does not end in a point",
                              (unsigned long long)segment->header.to_seq, segment->header.part);
         REPL_TRY(segment_add(v, segment, err));
         REPL_TRY(repl_forward(manifest_add(v, i, coder, err), err, "segment %llu.%u",
                               (unsigned long long)segment->header.to_seq, segment->header.part));
-        if (segment->header.from_seq == 0 && segment->header.part == 0)
-            break;
     }
     if (v->segment_count == 0)
         return repl_fail(err, REPL_E_MISSING, "no segment ends in this point");

@@ -307,16 +307,43 @@ static void print_commit(const struct repl_log_commit *c)
         print_point(&c->point);
 }
 
+static void print_create(const char *what, const struct repl_log_create *create)
+{
+    char uuid[REPL_UUID_TEXT_SIZE];
+    repl_uuid_format(&create->volume, uuid);
+    printf("%s volume %s, %s, lineage %" PRIu64, what, create->name, uuid, create->lineage);
+}
+
+static void print_mark(const struct repl_log_mark *mark)
+{
+    if (mark->kind == REPL_MARK_REMOVED)
+        printf("the mark \"%s\" is removed\n", mark->name);
+    else if (mark->kind == REPL_MARK_PROVEN)
+        printf("point %" PRIu64 " has been restored and found good\n", mark->seq);
+    else
+        printf("point %" PRIu64 " is marked \"%s\"%s\n", mark->seq, mark->name,
+               mark->kind == REPL_MARK_HELD ? " and held" : "");
+}
+
+static void print_piece(const struct repl_log_piece *piece)
+{
+    if (piece->merge != 0)
+        printf("made by merge %" PRIu64 ": ", piece->merge);
+    print_commit(&piece->commit);
+    if (piece->end.object != 0 || piece->end.offset != 0)
+        printf("          of the base, from %" PRIu64 ":%" PRIu64 " to %" PRIu64 ":%" PRIu64 "\n",
+               piece->begin.object, piece->begin.offset, piece->end.object, piece->end.offset);
+}
+
 static void print_log_record(const struct repl_log_record *r)
 {
-    char time[REPL_WORDS_SIZE], other[REPL_WORDS_SIZE], uuid[REPL_UUID_TEXT_SIZE];
+    char time[REPL_WORDS_SIZE], other[REPL_WORDS_SIZE];
     repl_words_utc(r->time_ns, time);
     printf("%8" PRIu64 "  %s  ", r->number, time);
     switch (r->type) {
     case REPL_LOG_CREATE:
-        repl_uuid_format(&r->create.volume, uuid);
-        printf("create volume %s, %s, lineage %" PRIu64 "\n", r->create.name, uuid,
-               r->create.lineage);
+        print_create("create", &r->create);
+        putchar('\n');
         break;
     case REPL_LOG_COMMIT:
         print_commit(&r->commit);
@@ -328,6 +355,24 @@ static void print_log_record(const struct repl_log_record *r)
     case REPL_LOG_STATE:
         printf("state %s%s%s\n", repl_state_name(r->state.state),
                r->state.cause[0] != '\0' ? ": " : "", r->state.cause);
+        break;
+    case REPL_LOG_MERGE:
+        printf("merge of (%" PRIu64 ", %" PRIu64 "]: the next %u records say into what\n",
+               r->merge.from_seq, r->merge.to_seq, r->merge.records);
+        break;
+    case REPL_LOG_PIECE:
+        print_piece(&r->piece);
+        break;
+    case REPL_LOG_GONE:
+        printf("gone from the base: segment %" PRIu64 ".%u, merge %" PRIu64 "\n", r->gone.to_seq,
+               r->gone.part, r->gone.merge);
+        break;
+    case REPL_LOG_CHECKPOINT:
+        print_create("written anew:", &r->checkpoint.create);
+        printf(", %u records\n", r->checkpoint.records);
+        break;
+    case REPL_LOG_MARK:
+        print_mark(&r->mark);
         break;
     }
 }

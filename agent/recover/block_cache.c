@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/ensure.h"
+#include "store/segment_name.h"
 
 enum slot_state { SLOT_EMPTY, SLOT_LOADING, SLOT_READY };
 
@@ -67,8 +68,8 @@ void repl_block_cache_free(struct repl_block_cache *cache)
 
 static bool slot_is(const struct cache_slot *slot, const struct repl_segment_id *id, uint64_t block)
 {
-    return slot->state != SLOT_EMPTY && slot->block == block && slot->id.to_seq == id->to_seq &&
-           slot->id.part == id->part && slot->id.supply == id->supply;
+    return slot->state != SLOT_EMPTY && slot->block == block &&
+           repl_segment_id_order(&slot->id, id) == 0;
 }
 
 /* The block's slot, or the one to load it into. */

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "segment/segment_chain.h"
 
 struct history_slot {
     struct repl_history *history;
@@ -35,7 +36,8 @@ struct chunk_place {
 /* What a view calls back with: kept until the history is closed, for views do not own it. */
 struct view_context {
     struct repl_history *history;
-    size_t newest; /* the slot of the segment that ends in the view's point */
+    size_t newest; /* the slot of the segment that ends in the view's point, */
+    size_t oldest; /* and of the first of the base */
     struct view_context *next;
 };
 
@@ -72,7 +74,8 @@ static repl_result slots_make(struct repl_history *history, struct repl_error *e
             continue;
         }
         slot->id = (struct repl_segment_id){.to_seq = c->segments[i].head.to_seq,
-                                            .part = c->segments[i].head.part};
+                                            .part = c->segments[i].head.part,
+                                            .merge = c->segments[i].merge};
         slot->file_size = c->segments[i].file_size;
     }
     history->chunk_slots_left = history->slot_count;
@@ -139,6 +142,22 @@ static repl_result slot_read_at(void *context, uint64_t offset, void *out, size_
     const struct history_slot *slot = context;
     struct repl_origin *origin = slot->history->origin;
     return origin->ops->read_at(origin, &slot->id, slot->file_size, offset, out, size, err);
+}
+
+/* Whether segment i is of one base with the one before it. */
+static bool continues_base(const struct repl_segments_entry *segments, size_t i)
+{
+    const struct repl_head *head = &segments[i].head;
+    return i > 0 && head->from_seq == 0 && segments[i - 1].head.from_seq == 0 &&
+           !repl_segment_begins(head->from_seq, head->part, segments[i].merge);
+}
+
+bool repl_history_is_linked(const struct repl_history *history, size_t i,
+                            const struct repl_segment *segment)
+{
+    const struct repl_segments_entry *segments = history->catalogue.segments;
+    bool made = segments[i].head.from_seq == 0 && segments[i].merge != 0;
+    return i == 0 || made || repl_digest_equal(&segment->header.prev, &segments[i - 1].link);
 }
 
 /* Whether the file is the one that was committed under this name. */
@@ -256,10 +275,18 @@ size_t repl_history_segment_of(const struct repl_history *history, uint64_t seq)
     return low - 1;
 }
 
-size_t repl_history_full_of(const struct repl_history *history, size_t i)
+bool repl_history_is_base(const struct repl_history *history, size_t i)
 {
     const struct repl_segments_entry *segments = history->catalogue.segments;
-    while (i > 0 && (segments[i].head.from_seq != 0 || segments[i].head.part != 0))
+    return segments[i].head.from_seq == 0 && !continues_base(segments, i);
+}
+
+size_t repl_history_base_of(const struct repl_history *history, size_t i)
+{
+    const struct repl_segments_entry *segments = history->catalogue.segments;
+    while (i > 0 && segments[i].head.from_seq != 0)
+        i--;
+    while (continues_base(segments, i))
         i--;
     return i;
 }
@@ -387,9 +414,15 @@ static repl_result view_segment(void *context, size_t i, const struct repl_segme
 {
     const struct view_context *view = context;
     *out = NULL;
-    if (i > view->newest)
+    if (i > view->newest - view->oldest)
         return REPL_SUCCESS;
-    return slot_get(view->history, view->newest - i, out, err);
+    size_t slot = view->newest - i;
+    REPL_TRY(slot_get(view->history, slot, out, err));
+    if (i == view->newest - view->oldest || repl_history_is_linked(view->history, slot, *out))
+        return REPL_SUCCESS;
+    return repl_fail(err, REPL_E_CORRUPT,
+                     "segment %llu.%u does not follow the one before it: the chain is broken",
+                     (unsigned long long)(*out)->header.to_seq, (*out)->header.part);
 }
 
 static repl_result view_chunk(void *context, const struct repl_digest *name,
@@ -417,7 +450,8 @@ repl_result repl_history_view(struct repl_history *history, size_t point, struct
     if (context == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a view");
     pthread_mutex_lock(&history->mutex);
-    *context = (struct view_context){history, newest, history->views};
+    *context = (struct view_context){history, newest, repl_history_base_of(history, newest),
+                                     history->views};
     history->views = context;
     pthread_mutex_unlock(&history->mutex);
     return repl_forward(repl_view_open(view_segment, view_chunk, context, out, err), err,

@@ -32,7 +32,12 @@ REPL_RESULT repl_history_supply(struct repl_history *history, size_t i,
 /* Where in the catalogue the segment stands that ends in a point; SIZE_MAX: nowhere. */
 size_t repl_history_segment_of(const struct repl_history *history, uint64_t seq);
 /* Where the segments begin that a view of the point which segment i ends in is made of. */
-size_t repl_history_full_of(const struct repl_history *history, size_t i);
+size_t repl_history_base_of(const struct repl_history *history, size_t i);
+/* Whether they begin with segment i. */
+bool repl_history_is_base(const struct repl_history *history, size_t i);
+/* Whether segment, the i-th, names the one before it as such. */
+bool repl_history_is_linked(const struct repl_history *history, size_t i,
+                            const struct repl_segment *segment);
 
 /* The volume as it was at the i-th point of the catalogue. */
 REPL_RESULT repl_history_view(struct repl_history *history, size_t point, struct repl_view **out,

@@ -14,6 +14,7 @@ void repl_catalogue_fini(struct repl_catalogue *catalogue)
     free(catalogue->segments);
     free(catalogue->supplies);
     free(catalogue->states);
+    free(catalogue->marks);
     *catalogue = (struct repl_catalogue){0};
 }
 

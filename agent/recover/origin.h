@@ -27,6 +27,8 @@ struct repl_catalogue {
     size_t supply_count;
     struct repl_state_change *states;
     size_t state_count;
+    struct repl_log_mark *marks; /* names of points */
+    size_t mark_count;
     bool damaged; /* the log is not whole: committed history may be missing from this list */
     char note[REPL_ERROR_TEXT_SIZE]; /* what the reader should know of it; "" if nothing */
 };

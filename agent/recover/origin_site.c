@@ -22,6 +22,7 @@
 #include "format/segment_format.h"
 #include "recover/block_cache.h"
 #include "recover/origin.h"
+#include "store/segment_name.h"
 
 #define FETCHERS_MAX 8u
 #define CACHE_BLOCKS 128u
@@ -214,19 +215,6 @@ static repl_result segments_page(struct site_origin *origin, struct repl_catalog
     return result;
 }
 
-/* "12.0.1" */
-static bool supply_parse(const char *text, struct repl_segment_id *out)
-{
-    unsigned long long to_seq;
-    int end = 0;
-    *out = (struct repl_segment_id){0};
-    if (sscanf(text, "%20llu.%9u.%9u%n", &to_seq, &out->part, &out->supply, &end) != 3 ||
-        text[end] != '\0' || out->supply == 0)
-        return false;
-    out->to_seq = to_seq;
-    return true;
-}
-
 static repl_result supplies_list(struct site_origin *origin, struct repl_catalogue *out,
                                  struct repl_error *err)
 {
@@ -244,7 +232,7 @@ static repl_result supplies_list(struct site_origin *origin, struct repl_catalog
     for (size_t i = 0; repl_ok(result) && i < json_array_size(list); i++) {
         const char *text = json_string_value(json_array_get(list, i));
         struct repl_segment_id id;
-        if (text == NULL || !supply_parse(text, &id))
+        if (text == NULL || !repl_segment_id_parse(text, &id) || id.supply == 0)
             result = repl_fail(err, REPL_E_CORRUPT, "%s: its list of supplies has no id at %zu",
                                origin->base.label, i);
         else
@@ -272,10 +260,9 @@ static repl_result site_catalogue(struct repl_origin *base, struct repl_catalogu
 static void segment_path(const struct site_origin *origin, const struct repl_segment_id *id,
                          char path[512])
 {
-    int size = snprintf(path, 512, "/v1/volumes/%s/segments/%llu.%u", origin->base.volume,
-                        (unsigned long long)id->to_seq, id->part);
-    if (id->supply != 0)
-        snprintf(path + size, 512 - (size_t)size, ".%u", id->supply);
+    char text[REPL_SEGMENT_ID_TEXT_SIZE];
+    repl_segment_id_text(id, text);
+    snprintf(path, 512, "/v1/volumes/%s/segments/%s", origin->base.volume, text);
 }
 
 /* Only supplies are asked for: the catalogue has the sizes of segments. A file's footer says how

@@ -22,7 +22,9 @@
 #include <string.h>
 
 #include "base/ensure.h"
-#include "journal.h"
+#include "journal/chain.h"
+#include "journal/journal.h"
+#include "store/segment_name.h"
 
 #define POOL_SIZE 128u /* above the number of reading threads, below any limit of open files */
 
@@ -53,8 +55,9 @@ struct listing {
 struct fold {
     struct repl_catalogue *catalogue;
     struct repl_journal journal;
+    struct repl_chain chain;
     struct listing before, after; /* as they lay before, and after, the log was read */
-    size_t point_room, segment_room, state_room, supply_room;
+    size_t state_room, supply_room;
 };
 
 /* Makes room for one more element of an array that grows by doubling. */
@@ -77,37 +80,12 @@ static void *grown(void *array, size_t count, size_t *room, size_t element_size)
         (array) = larger_;                                                                         \
     } while (0)
 
-static repl_result fold_commit(struct fold *fold, const struct repl_log_commit *commit,
-                               struct repl_error *err)
-{
-    struct repl_catalogue *c = fold->catalogue;
-    GROW(c->segments, c->segment_count, &fold->segment_room, err);
-    c->segments[c->segment_count++] =
-        (struct repl_segments_entry){.head = {.from_seq = commit->from_seq,
-                                              .to_seq = commit->to_seq,
-                                              .part = commit->part,
-                                              .has_point = commit->has_point,
-                                              .digest = commit->digest},
-                                     .file_size = commit->file_size};
-    if (!commit->has_point)
-        return REPL_SUCCESS;
-    GROW(c->points, c->point_count, &fold->point_room, err);
-    c->points[c->point_count++] =
-        (struct repl_points_entry){.point = commit->point,
-                                   .unchanged_until_ns = commit->point.end_ns,
-                                   .volume_size = commit->volume_size};
-    return REPL_SUCCESS;
-}
-
 static repl_result fold_record(struct fold *fold, const struct repl_log_record *record,
                                struct repl_error *err)
 {
     struct repl_catalogue *c = fold->catalogue;
     REPL_TRY(repl_journal_apply(&fold->journal, record, err));
-    if (record->type == REPL_LOG_COMMIT)
-        return fold_commit(fold, &record->commit, err);
-    if (record->type == REPL_LOG_IDLE && c->point_count > 0)
-        c->points[c->point_count - 1].unchanged_until_ns = fold->journal.unchanged_until_ns;
+    REPL_TRY(repl_chain_apply(&fold->chain, record, err));
     if (record->type == REPL_LOG_STATE) {
         GROW(c->states, c->state_count, &fold->state_room, err);
         struct repl_state_change *change = &c->states[c->state_count++];
@@ -147,32 +125,87 @@ static bool record_behind(const struct repl_buffer *log, size_t offset, uint64_t
     return false;
 }
 
+static void fold_restart(struct fold *fold)
+{
+    repl_chain_fini(&fold->chain);
+    repl_journal_init(&fold->journal);
+    fold->catalogue->state_count = 0;
+}
+
+/* The records of the first size bytes. *whole: behind the last of them with which none is left
+ * unfinished. */
+static repl_result records_fold(struct fold *fold, const struct repl_buffer *log, size_t end,
+                                size_t *whole, struct repl_error *err)
+{
+    struct repl_catalogue *c = fold->catalogue;
+    fold_restart(fold);
+    *whole = 0;
+    for (size_t offset = 0, size = 0; offset < end; offset += size) {
+        struct repl_log_record record;
+        repl_result result =
+            repl_log_record_decode(log->data + offset, end - offset, &record, &size, err);
+        bool decoded = repl_ok(result);
+        if (decoded)
+            result = fold_record(fold, &record, err);
+        if (result.code == REPL_E_NOMEM || result.code == REPL_E_VERSION)
+            return result;
+        if (!repl_ok(result)) {
+            c->damaged = decoded || record_behind(log, offset, fold->journal.record_number);
+            break;
+        }
+        if (fold->chain.group_left == 0)
+            *whole = offset + size;
+    }
+    return REPL_SUCCESS;
+}
+
 static repl_result log_fold(struct fold *fold, const struct repl_buffer *log,
                             struct repl_error *err)
 {
     struct repl_catalogue *c = fold->catalogue;
-    repl_journal_init(&fold->journal);
-    for (size_t offset = 0, size = 0; offset < log->size; offset += size) {
-        struct repl_log_record record;
-        repl_result result =
-            repl_log_record_decode(log->data + offset, log->size - offset, &record, &size, err);
-        bool whole = repl_ok(result);
-        if (whole)
-            result = fold_record(fold, &record, err);
-        if (result.code == REPL_E_NOMEM || result.code == REPL_E_VERSION)
-            return result;
-        if (repl_ok(result))
-            continue;
-        c->damaged = whole || record_behind(log, offset, fold->journal.record_number);
+    size_t whole, again;
+    REPL_TRY(records_fold(fold, log, log->size, &whole, err));
+    if (whole < log->size)
         note_add(c,
                  c->damaged
                      ? "the log is damaged at byte %zu of %zu: what was committed behind it is not "
                        "listed; \"repl inspect\" shows the rest"
                      : "the log ends in a torn record at byte %zu of %zu, which is left out: a "
                        "commit that was under way cannot be told from damage here",
-                 offset, log->size);
-        break;
+                 whole, log->size);
+    /* The beginning of a group that has no end is no part of it. */
+    return fold->chain.group_left > 0 ? records_fold(fold, log, whole, &again, err) : REPL_SUCCESS;
+}
+
+static repl_result segments_list(struct repl_catalogue *c, const struct repl_chain *chain,
+                                 struct repl_error *err)
+{
+    c->segments = calloc(chain->count + 1, sizeof *c->segments);
+    c->points = calloc(chain->count + 1, sizeof *c->points);
+    c->marks = calloc(chain->mark_count + 1, sizeof *c->marks);
+    if (c->segments == NULL || c->points == NULL || c->marks == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the list of a volume");
+    for (size_t i = 0; i < chain->count; i++) {
+        const struct repl_log_piece *entry = &chain->entries[i];
+        const struct repl_log_commit *commit = &entry->commit;
+        c->segments[c->segment_count++] =
+            (struct repl_segments_entry){.head = {.from_seq = commit->from_seq,
+                                                  .to_seq = commit->to_seq,
+                                                  .part = commit->part,
+                                                  .has_point = commit->has_point,
+                                                  .digest = commit->digest},
+                                         .file_size = commit->file_size,
+                                         .merge = entry->merge,
+                                         .link = entry->link};
+        if (!repl_chain_has_point(chain, i))
+            continue;
+        c->points[c->point_count++] =
+            (struct repl_points_entry){.point = commit->point,
+                                       .unchanged_until_ns = entry->unchanged_until_ns,
+                                       .volume_size = commit->volume_size};
     }
+    for (size_t i = 0; i < chain->mark_count; i++)
+        c->marks[c->mark_count++] = chain->marks[i];
     return REPL_SUCCESS;
 }
 
@@ -207,10 +240,7 @@ static repl_result seen_after(void *context, const struct repl_segment_id *id, u
 
 static int id_order(const void *a, const void *b)
 {
-    const struct repl_segment_id *x = a, *y = b;
-    if (x->to_seq != y->to_seq)
-        return x->to_seq < y->to_seq ? -1 : 1;
-    return (x->part > y->part) - (x->part < y->part);
+    return repl_segment_id_order(a, b);
 }
 
 static void listing_sort(struct listing *listing)
@@ -219,9 +249,9 @@ static void listing_sort(struct listing *listing)
         qsort(listing->ids, listing->count, sizeof *listing->ids, id_order);
 }
 
-/* How many of a are not in b, both sorted; the last of them goes to *last, the first to *first. */
+/* How many of a are not in b, both sorted; the first of them goes to *first. */
 static size_t listing_lack(const struct listing *a, const struct listing *b,
-                           struct repl_segment_id *first, struct repl_segment_id *last)
+                           struct repl_segment_id *first)
 {
     size_t count = 0;
     for (size_t i = 0, k = 0; i < a->count; i++) {
@@ -229,11 +259,31 @@ static size_t listing_lack(const struct listing *a, const struct listing *b,
             k++;
         if (k < b->count && id_order(&b->ids[k], &a->ids[i]) == 0)
             continue;
-        *last = a->ids[i];
         if (count++ == 0)
-            *first = *last;
+            *first = a->ids[i];
     }
     return count;
+}
+
+/* Of what lies there and is not in the log: what a later record would have committed. The rest was
+ * merged into others, or is of a merge that was cut short. */
+static bool is_behind_head(const struct fold *fold, const struct repl_segment_id *id)
+{
+    const struct repl_head *head = &fold->journal.head;
+    return id->merge == 0 && (!fold->journal.has_head || id->to_seq > head->to_seq ||
+                              (id->to_seq == head->to_seq && id->part > head->part));
+}
+
+static repl_result listing_of(const struct repl_catalogue *c, struct listing *out,
+                              struct repl_error *err)
+{
+    for (size_t i = 0; i < c->segment_count; i++) {
+        const struct repl_segments_entry *entry = &c->segments[i];
+        const struct repl_segment_id id = {
+            .to_seq = entry->head.to_seq, .part = entry->head.part, .merge = entry->merge};
+        REPL_TRY(listing_add(out, &id, err));
+    }
+    return REPL_SUCCESS;
 }
 
 /* What the store holds against what the log says. */
@@ -242,19 +292,20 @@ static repl_result listings_compare(struct fold *fold, struct repl_error *err)
     struct repl_catalogue *c = fold->catalogue;
     struct listing logged = {0};
     struct repl_segment_id first = {0}, last = {0};
-    for (size_t i = 0; i < c->segment_count; i++) {
-        const struct repl_head *head = &c->segments[i].head;
-        repl_result result = listing_add(
-            &logged, &(struct repl_segment_id){.to_seq = head->to_seq, .part = head->part}, err);
-        if (!repl_ok(result)) {
-            free(logged.ids);
-            return result;
-        }
+    repl_result result = listing_of(c, &logged, err);
+    if (!repl_ok(result)) {
+        free(logged.ids);
+        return result;
+    }
+    size_t unlogged = 0;
+    for (size_t i = 0; i < fold->before.count; i++) {
+        if (!is_behind_head(fold, &fold->before.ids[i]))
+            continue;
+        if (unlogged++ == 0 || repl_segment_id_order(&fold->before.ids[i], &last) > 0)
+            last = fold->before.ids[i];
     }
     listing_sort(&logged);
-    listing_sort(&fold->before);
     listing_sort(&fold->after);
-    size_t unlogged = listing_lack(&fold->before, &logged, &first, &last);
     if (unlogged > 1) {
         c->damaged = true;
         note_add(c,
@@ -267,7 +318,7 @@ static repl_result listings_compare(struct fold *fold, struct repl_error *err)
                  "that was under way cannot be told from damage here",
                  (unsigned long long)last.to_seq, (unsigned)last.part);
     }
-    size_t missing = listing_lack(&logged, &fold->after, &first, &last);
+    size_t missing = listing_lack(&logged, &fold->after, &first);
     if (missing > 0) {
         c->damaged = true;
         note_add(c, "%zu committed segments, the first %llu.%u, are missing from the store",
@@ -293,6 +344,7 @@ static repl_result store_fold(struct store_origin *origin, struct fold *fold,
                          volume, origin->base.label);
     REPL_TRY(result);
     REPL_TRY(log_fold(fold, log, err));
+    REPL_TRY(segments_list(fold->catalogue, &fold->chain, err));
     REPL_TRY(store->ops->segments(store, volume, seen_after, fold, err));
     return listings_compare(fold, err);
 }
@@ -303,6 +355,7 @@ static repl_result store_catalogue(struct repl_origin *base, struct repl_catalog
     struct fold fold = {.catalogue = out};
     struct repl_buffer log = {0};
     repl_result result = store_fold((struct store_origin *)base, &fold, &log, err);
+    repl_chain_fini(&fold.chain);
     free(fold.before.ids);
     free(fold.after.ids);
     repl_buffer_fini(&log);
@@ -311,18 +364,13 @@ static repl_result store_catalogue(struct repl_origin *base, struct repl_catalog
 
 /* --- files ----------------------------------------------------------------------------------- */
 
-static bool id_equal(const struct repl_segment_id *a, const struct repl_segment_id *b)
-{
-    return a->to_seq == b->to_seq && a->part == b->part && a->supply == b->supply;
-}
-
 /* The entry of the file if it is in the pool; else one that may be filled with it. */
 static struct pooled_file *pool_find(struct store_origin *origin, const struct repl_segment_id *id)
 {
     struct pooled_file *victim = NULL;
     for (size_t i = 0; i < POOL_SIZE; i++) {
         struct pooled_file *entry = &origin->pool[i];
-        if (entry->file != NULL && id_equal(&entry->id, id))
+        if (entry->file != NULL && repl_segment_id_order(&entry->id, id) == 0)
             return entry;
         if (entry->users == 0 && (victim == NULL || entry->used < victim->used))
             victim = entry;

@@ -391,7 +391,7 @@ static repl_result segments_open(const struct repl_tree_options *options,
     const struct repl_catalogue *c = repl_history_catalogue(options->history);
     size_t last = repl_history_segment_of(options->history, c->points[options->point].point.seq);
     ensure(last != SIZE_MAX); /* a view has been made of it */
-    size_t first = repl_history_full_of(options->history, last);
+    size_t first = repl_history_base_of(options->history, last);
     *count = last - first + 1;
     const struct repl_segment **segments = calloc(*count, sizeof *segments);
     if (segments == NULL)

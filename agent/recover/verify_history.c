@@ -247,11 +247,16 @@ static void coder_end(void *of_thread)
 
 /* --- the chain ------------------------------------------------------------------------------- */
 
-static bool head_follows(const struct repl_head *before, const struct repl_head *head)
+/* Segments of a base that merges have made stand one beside the other, not one behind the other. */
+static bool entry_follows(const struct repl_segments_entry *before,
+                          const struct repl_segments_entry *entry)
 {
+    const struct repl_head *head = &entry->head;
     if (before == NULL)
-        return head->from_seq == 0 && head->part == 0;
-    return repl_segment_follows(before, head->from_seq, head->to_seq, head->part);
+        return head->from_seq == 0;
+    if (head->from_seq == 0 && before->head.from_seq == 0 && entry->merge != 0)
+        return true;
+    return repl_segment_follows(&before->head, head->from_seq, head->to_seq, head->part);
 }
 
 /* A segment that cannot be opened is damaged, and has been named for it. */
@@ -260,13 +265,12 @@ static void chain_check(struct segments_check *check)
     const struct repl_catalogue *c = check->catalogue;
     for (size_t i = 0; i < c->segment_count; i++) {
         const struct repl_head *head = &c->segments[i].head;
-        const struct repl_head *before = i > 0 ? &c->segments[i - 1].head : NULL;
-        const struct repl_digest none = {{0}};
+        const struct repl_segments_entry *before = i > 0 ? &c->segments[i - 1] : NULL;
         const struct repl_segment *segment;
         char text[160];
-        bool linked = true, follows = head_follows(before, head);
+        bool linked = true, follows = entry_follows(before, &c->segments[i]);
         if (repl_ok(repl_history_segment(check->options->history, i, &segment, NULL)))
-            linked = repl_digest_equal(&segment->header.prev, before ? &before->digest : &none);
+            linked = repl_history_is_linked(check->options->history, i, segment);
         if (linked && follows)
             continue;
         check->out->broken_links++;
@@ -334,7 +338,7 @@ static repl_result trees_check(struct segments_check *check, struct repl_error *
             segment->header.volume_kind == REPL_VOLUME_TREE;
     for (size_t i = 0; i < c->segment_count && check->out->tree; i++) {
         const struct repl_head *head = &c->segments[i].head;
-        if (head->from_seq == 0 && head->part == 0) {
+        if (repl_history_is_base(check->options->history, i)) {
             REPL_TRY(run_check(check, first, end, err));
             first = end = i;
         }
@@ -374,7 +378,7 @@ static repl_result points_check(struct segments_check *check, struct repl_error 
     size_t point = 0;
     for (size_t i = 0; i < c->segment_count; i++) {
         const struct repl_head *head = &c->segments[i].head;
-        if (head->from_seq == 0 && head->part == 0)
+        if (repl_history_is_base(check->options->history, i))
             since_full = false;
         since_full = since_full || unsound[i] || check->senseless[i];
         while (point < c->point_count && c->points[point].point.seq < head->to_seq)

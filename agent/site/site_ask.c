@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "config/config.h"
+#include "store/segment_name.h"
 
 #define PARTS_MAX 7
 
@@ -60,25 +61,10 @@ static bool number_parse(const char *text, size_t size, uint64_t *out)
     return size > 0;
 }
 
-/* "TO.PART" or "TO.PART.N", N from 1 on. */
-static bool id_parse(const char *text, struct repl_segment_id *out)
+/* "TO.PART": of a segment as it is sent. */
+static bool place_parse(const char *text, struct repl_segment_id *out)
 {
-    uint64_t numbers[3] = {0};
-    size_t count = 0;
-    for (; count < 3; text++, count++) {
-        size_t size = strcspn(text, ".");
-        if (!number_parse(text, size, &numbers[count]))
-            return false;
-        text += size;
-        if (*text == '\0')
-            break;
-    }
-    if (*text != '\0' || count == 0 || count == 3 || numbers[1] > UINT32_MAX ||
-        numbers[2] > UINT32_MAX || (count == 2 && numbers[2] == 0))
-        return false;
-    *out = (struct repl_segment_id){
-        .to_seq = numbers[0], .part = (uint32_t)numbers[1], .supply = (uint32_t)numbers[2]};
-    return true;
+    return repl_segment_id_parse(text, out) && out->supply == 0 && out->merge == 0;
 }
 
 /* "FIRST.COUNT" */
@@ -126,17 +112,17 @@ static bool volume_path_parse(const struct path *path, const char *method, struc
     } else if (path->count == 5 && strcmp(word, "ahead") == 0) {
         *wanted = "PUT";
         out->kind = SITE_REQUEST_AHEAD;
-        return id_parse(path->parts[4], &out->id) && out->id.supply == 0;
+        return place_parse(path->parts[4], &out->id);
     } else if (path->count == 5 && strcmp(word, "replica") == 0) {
         out->kind = SITE_REQUEST_DIGESTS;
         return pages_parse(path->parts[4], out);
     } else if (path->count == 6 && strcmp(word, "segments") == 0 &&
                strcmp(path->parts[4], "after") == 0) {
         out->kind = SITE_REQUEST_SEGMENTS;
-        return id_parse(path->parts[5], &out->id) && out->id.supply == 0;
+        return place_parse(path->parts[5], &out->id);
     } else if (path->count == 5 && strcmp(word, "segments") == 0) {
         *wanted = put ? "PUT" : "GET";
-        if (!id_parse(path->parts[4], &out->id))
+        if (!repl_segment_id_parse(path->parts[4], &out->id) || (put && out->id.merge != 0))
             return false;
         out->kind = !put                  ? SITE_REQUEST_SEGMENT
                     : out->id.supply != 0 ? SITE_REQUEST_SUPPLY

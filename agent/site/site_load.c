@@ -33,6 +33,7 @@
 
 #include "format/segment_format.h"
 #include "site/site_volume.h"
+#include "store/segment_name.h"
 
 #define BATCH_RECORDS 4096u
 
@@ -159,18 +160,10 @@ static repl_result stored_note(void *context, const struct repl_segment_id *id, 
     return repl_buffer_append(&l->stored, &stored, sizeof stored, err);
 }
 
-static int id_order(const struct repl_segment_id *x, const struct repl_segment_id *y)
-{
-    if (x->to_seq != y->to_seq)
-        return x->to_seq < y->to_seq ? -1 : 1;
-    if (x->part != y->part)
-        return x->part < y->part ? -1 : 1;
-    return x->supply < y->supply ? -1 : x->supply > y->supply;
-}
-
 static int stored_order(const void *a, const void *b)
 {
-    return id_order(&((const struct stored_id *)a)->id, &((const struct stored_id *)b)->id);
+    return repl_segment_id_order(&((const struct stored_id *)a)->id,
+                                 &((const struct stored_id *)b)->id);
 }
 
 static size_t stored_count(const struct repl_buffer *ids)
@@ -194,7 +187,7 @@ static void stored_compare(struct loader *l, size_t *unknown, struct repl_segmen
         if (stored->id.supply != 0)
             continue;
         const struct stored_id *commit = c < commits ? stored_at(&l->commits, c) : NULL;
-        int order = commit == NULL ? 1 : id_order(&commit->id, &stored->id);
+        int order = commit == NULL ? 1 : repl_segment_id_order(&commit->id, &stored->id);
         if (order > 0) {
             *unknown += 1;
             *last = stored->id;
@@ -399,7 +392,7 @@ static void index_supplies(struct loader *l)
     for (size_t i = 0; i < stored_count(&l->stored); i++) {
         struct repl_segment_id id = stored_at(&l->stored, i)->id;
         struct repl_segment_id of = {.to_seq = id.to_seq, .part = id.part};
-        if (id.supply == 0 || id_order(&of, &head) <= 0)
+        if (id.supply == 0 || repl_segment_id_order(&of, &head) <= 0)
             continue;
         if (!repl_ok(index_segment(v->site, v->name, &id, NULL, 0, &err)))
             say_left_out(v, &err);

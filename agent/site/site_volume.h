@@ -18,7 +18,7 @@
 #include <limits.h>
 
 #include "base/limits.h"
-#include "journal.h"
+#include "journal/journal.h"
 #include "segment/segment_verify.h"
 #include "site/replica/replica.h"
 #include "site/site_internal.h"

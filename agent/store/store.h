@@ -13,11 +13,13 @@
 #include "repl/error.h"
 #include "repl/format.h"
 
-/* A segment's name within its volume: TO.PART, and a number for a supply to it. */
+/* A segment's name within its volume: TO.PART, and a number for a supply to it, or which merge has
+ * made it. */
 struct repl_segment_id {
     uint64_t to_seq;
     uint32_t part;
     uint32_t supply; /* 0: the segment itself; 1, 2, ...: chunks it was found to lack */
+    uint64_t merge;  /* 0: as it was received */
 };
 
 /* A segment open for reading. read_at may be called from several threads at once. */

@@ -43,26 +43,52 @@ void repl_words_encode(struct repl_writer *writer, const char *words)
     }
 }
 
+static void create_encode(struct repl_writer *w, const struct repl_log_create *create)
+{
+    repl_write_text(w, create->name);
+    repl_write_uuid(w, &create->volume);
+    repl_write_u8(w, (uint8_t)create->kind);
+    repl_write_u64(w, create->lineage);
+}
+
+static void commit_encode(struct repl_writer *w, const struct repl_log_commit *commit)
+{
+    repl_write_u64(w, commit->from_seq);
+    repl_write_u64(w, commit->to_seq);
+    repl_write_u32(w, commit->part);
+    repl_write_u64(w, commit->lineage);
+    repl_write_u64(w, commit->file_size);
+    repl_write_u64(w, commit->volume_size);
+    repl_write_digest(w, &commit->digest);
+    repl_write_u8(w, commit->has_point);
+    if (commit->has_point)
+        repl_point_encode(w, &commit->point);
+}
+
+static void place_encode(struct repl_writer *w, const struct repl_record_place *place)
+{
+    repl_write_u64(w, place->object);
+    repl_write_u64(w, place->offset);
+}
+
+static void piece_encode(struct repl_writer *w, const struct repl_log_piece *piece)
+{
+    repl_write_u64(w, piece->merge);
+    repl_write_digest(w, &piece->link);
+    repl_write_i64(w, piece->unchanged_until_ns);
+    place_encode(w, &piece->begin);
+    place_encode(w, &piece->end);
+    commit_encode(w, &piece->commit);
+}
+
 static void payload_encode(struct repl_writer *w, const struct repl_log_record *record)
 {
     switch (record->type) {
     case REPL_LOG_CREATE:
-        repl_write_text(w, record->create.name);
-        repl_write_uuid(w, &record->create.volume);
-        repl_write_u8(w, (uint8_t)record->create.kind);
-        repl_write_u64(w, record->create.lineage);
+        create_encode(w, &record->create);
         break;
     case REPL_LOG_COMMIT:
-        repl_write_u64(w, record->commit.from_seq);
-        repl_write_u64(w, record->commit.to_seq);
-        repl_write_u32(w, record->commit.part);
-        repl_write_u64(w, record->commit.lineage);
-        repl_write_u64(w, record->commit.file_size);
-        repl_write_u64(w, record->commit.volume_size);
-        repl_write_digest(w, &record->commit.digest);
-        repl_write_u8(w, record->commit.has_point);
-        if (record->commit.has_point)
-            repl_point_encode(w, &record->commit.point);
+        commit_encode(w, &record->commit);
         break;
     case REPL_LOG_IDLE:
         repl_write_u64(w, record->idle.seq);
@@ -72,12 +98,40 @@ static void payload_encode(struct repl_writer *w, const struct repl_log_record *
         repl_write_u8(w, (uint8_t)record->state.state);
         repl_words_encode(w, record->state.cause);
         break;
+    case REPL_LOG_MERGE:
+        repl_write_u64(w, record->merge.from_seq);
+        repl_write_u64(w, record->merge.to_seq);
+        repl_write_u32(w, record->merge.records);
+        break;
+    case REPL_LOG_PIECE:
+        piece_encode(w, &record->piece);
+        break;
+    case REPL_LOG_GONE:
+        repl_write_u64(w, record->gone.to_seq);
+        repl_write_u32(w, record->gone.part);
+        repl_write_u64(w, record->gone.merge);
+        break;
+    case REPL_LOG_CHECKPOINT:
+        create_encode(w, &record->checkpoint.create);
+        repl_write_u64(w, record->checkpoint.lineage);
+        repl_write_u32(w, record->checkpoint.records);
+        repl_write_i64(w, record->checkpoint.heard_ns);
+        repl_write_i64(w, record->checkpoint.created_ns);
+        break;
+    case REPL_LOG_MARK:
+        repl_write_u8(w, (uint8_t)record->mark.kind);
+        repl_write_u64(w, record->mark.seq);
+        repl_write_text(w, record->mark.name);
+        break;
     }
 }
 
-/* A release that knows no trees is to tell a tree's log from a damaged one by its first record. */
+/* A release that knows no trees is to tell a tree's log from a damaged one by its first record, and
+ * one that knows no merges by the first of them. */
 static uint8_t version_of(const struct repl_log_record *record)
 {
+    if (record->type >= REPL_LOG_MERGE)
+        return REPL_LOG_VERSION_MERGE;
     bool tree = record->type == REPL_LOG_CREATE && record->create.kind == REPL_VOLUME_TREE;
     return tree ? REPL_LOG_VERSION_TREE : REPL_LOG_VERSION;
 }
@@ -120,17 +174,73 @@ static void commit_decode(struct repl_reader *r, struct repl_log_commit *out)
         r->failed = true;
 }
 
+static void create_decode(struct repl_reader *r, struct repl_log_create *out)
+{
+    repl_read_text(r, out->name, REPL_VOLUME_NAME_SIZE);
+    repl_read_uuid(r, &out->volume);
+    out->kind = repl_read_u8(r);
+    out->lineage = repl_read_u64(r);
+    if (out->kind < REPL_VOLUME_BLOCK || out->kind > REPL_VOLUME_TREE || out->name[0] == '\0')
+        r->failed = true;
+}
+
+static void place_decode(struct repl_reader *r, struct repl_record_place *out)
+{
+    out->object = repl_read_u64(r);
+    out->offset = repl_read_u64(r);
+}
+
+static bool place_is_zero(const struct repl_record_place *place)
+{
+    return place->object == 0 && place->offset == 0;
+}
+
+bool repl_record_place_before(const struct repl_record_place *a, const struct repl_record_place *b)
+{
+    return a->object != b->object ? a->object < b->object : a->offset < b->offset;
+}
+
+static void piece_decode(struct repl_reader *r, struct repl_log_piece *out)
+{
+    out->merge = repl_read_u64(r);
+    repl_read_digest(r, &out->link);
+    out->unchanged_until_ns = repl_read_i64(r);
+    place_decode(r, &out->begin);
+    place_decode(r, &out->end);
+    commit_decode(r, &out->commit);
+    bool base = !place_is_zero(&out->end);
+    if (base ? out->commit.from_seq != 0 || !repl_record_place_before(&out->begin, &out->end)
+             : !place_is_zero(&out->begin))
+        r->failed = true;
+    if (out->commit.has_point ? out->unchanged_until_ns < out->commit.point.begin_ns
+                              : out->unchanged_until_ns != 0)
+        r->failed = true;
+}
+
+static void merge_decode(struct repl_reader *r, struct repl_log_merge *out)
+{
+    out->from_seq = repl_read_u64(r);
+    out->to_seq = repl_read_u64(r);
+    out->records = repl_read_u32(r);
+    if (out->from_seq >= out->to_seq || out->records == 0)
+        r->failed = true;
+}
+
+static void mark_decode(struct repl_reader *r, struct repl_log_mark *out)
+{
+    out->kind = repl_read_u8(r);
+    out->seq = repl_read_u64(r);
+    repl_read_text(r, out->name, REPL_MARK_NAME_SIZE);
+    if (out->kind > REPL_MARK_PROVEN || (out->seq == 0) != (out->kind == REPL_MARK_REMOVED) ||
+        (out->name[0] == '\0') != (out->kind == REPL_MARK_PROVEN))
+        r->failed = true;
+}
+
 static void payload_decode(struct repl_reader *r, struct repl_log_record *out)
 {
     switch (out->type) {
     case REPL_LOG_CREATE:
-        repl_read_text(r, out->create.name, REPL_VOLUME_NAME_SIZE);
-        repl_read_uuid(r, &out->create.volume);
-        out->create.kind = repl_read_u8(r);
-        out->create.lineage = repl_read_u64(r);
-        if (out->create.kind < REPL_VOLUME_BLOCK || out->create.kind > REPL_VOLUME_TREE ||
-            out->create.name[0] == '\0')
-            r->failed = true;
+        create_decode(r, &out->create);
         return;
     case REPL_LOG_COMMIT:
         commit_decode(r, &out->commit);
@@ -146,6 +256,27 @@ static void payload_decode(struct repl_reader *r, struct repl_log_record *out)
         repl_read_text(r, out->state.cause, REPL_WIRE_TEXT_MAX);
         if (out->state.state >= REPL_STATE_COUNT)
             r->failed = true;
+        return;
+    case REPL_LOG_MERGE:
+        merge_decode(r, &out->merge);
+        return;
+    case REPL_LOG_PIECE:
+        piece_decode(r, &out->piece);
+        return;
+    case REPL_LOG_GONE:
+        out->gone.to_seq = repl_read_u64(r);
+        out->gone.part = repl_read_u32(r);
+        out->gone.merge = repl_read_u64(r);
+        return;
+    case REPL_LOG_CHECKPOINT:
+        create_decode(r, &out->checkpoint.create);
+        out->checkpoint.lineage = repl_read_u64(r);
+        out->checkpoint.records = repl_read_u32(r);
+        out->checkpoint.heard_ns = repl_read_i64(r);
+        out->checkpoint.created_ns = repl_read_i64(r);
+        return;
+    case REPL_LOG_MARK:
+        mark_decode(r, &out->mark);
         return;
     }
     r->failed = true;
@@ -170,11 +301,13 @@ repl_result repl_log_record_decode(const uint8_t *data, size_t available,
     struct repl_reader tail = repl_reader_of(data + *size - LOG_TAIL_SIZE, LOG_TAIL_SIZE);
     if (repl_read_u64(&tail) != repl_xxh3(data, *size - LOG_TAIL_SIZE))
         return repl_fail(err, REPL_E_CORRUPT, "log record: checksum does not match");
-    if (version != REPL_LOG_VERSION &&
-        (version != REPL_LOG_VERSION_TREE || out->type != REPL_LOG_CREATE))
+    if (version == 0 || version > REPL_LOG_VERSION_MERGE ||
+        (version == REPL_LOG_VERSION_TREE && out->type != REPL_LOG_CREATE) ||
+        (version == REPL_LOG_VERSION_MERGE && out->type < REPL_LOG_MERGE))
         return repl_fail(err, REPL_E_VERSION,
-                         "log record of version %u, and this version of repl reads %u", version,
-                         REPL_LOG_VERSION);
+                         "log record of type %u and version %u, which this version of repl does "
+                         "not read",
+                         (unsigned)out->type, version);
     r.size = *size - LOG_TAIL_SIZE;
     out->number = repl_read_u64(&r);
     out->time_ns = repl_read_i64(&r);

@@ -1,8 +1,9 @@
 /*
  * The log beside a volume's journal at the site: append-only, one record after
  * the other, and the only thing that says what is committed. A segment belongs
- * to the history from the moment its COMMIT record is durable; the catalogue
- * is computed from this log. docs/formats/log.md is the specification.
+ * to the history from the moment its COMMIT record is durable, and no longer
+ * from the moment a MERGE has put others in its place; the catalogue is computed
+ * from this log (journal/chain.h). docs/formats/log.md is the specification.
  */
 #ifndef REPL_LOG_RECORD_H
 #define REPL_LOG_RECORD_H
@@ -14,13 +15,19 @@
 
 #define REPL_LOG_VERSION         1u
 #define REPL_LOG_VERSION_TREE    2u /* a tree's CREATE has it, and no other record */
+#define REPL_LOG_VERSION_MERGE   3u /* of the types from MERGE on */
 #define REPL_LOG_RECORD_SIZE_MAX 1024u
 
 enum repl_log_type {
-    REPL_LOG_CREATE = 1, /* the volume's first record */
-    REPL_LOG_COMMIT = 2, /* a segment is durable and part of the history */
-    REPL_LOG_IDLE = 3,   /* the volume did not change between its last point and a time */
-    REPL_LOG_STATE = 4,  /* the source's state changed: a gap begins or ends */
+    REPL_LOG_CREATE = 1,     /* the volume's first record */
+    REPL_LOG_COMMIT = 2,     /* a segment is durable and part of the history */
+    REPL_LOG_IDLE = 3,       /* the volume did not change between its last point and a time */
+    REPL_LOG_STATE = 4,      /* the source's state changed: a gap begins or ends */
+    REPL_LOG_MERGE = 5,      /* the records behind it say what has taken the place of a run */
+    REPL_LOG_PIECE = 6,      /* a segment that is there since, or since the checkpoint */
+    REPL_LOG_GONE = 7,       /* a segment of the base that is not there any more */
+    REPL_LOG_CHECKPOINT = 8, /* first of a log written anew: the records behind it say all */
+    REPL_LOG_MARK = 9,       /* a point has been given a name, or has lost it */
 };
 
 /* How a volume fares, as its source says it. Ordered: worse is greater. */
@@ -67,6 +74,59 @@ struct repl_log_state {
     char cause[REPL_WIRE_TEXT_MAX + 1];
 };
 
+/* What was committed of (from, to] is now what the next `records` records say. from 0: the base has
+ * been brought forward to point `to`. Of it stays what no GONE names; of all else nothing. */
+struct repl_log_merge {
+    uint64_t from_seq, to_seq;
+    uint32_t records; /* PIECE and GONE, 1 or more */
+};
+
+/* A place in the order of the manifest. */
+struct repl_record_place {
+    uint64_t object, offset;
+};
+
+struct repl_log_piece {
+    struct repl_log_commit commit;
+    uint64_t merge; /* which merge has made it; 0: as it was received */
+    /* What the segment after it names as the one before it: the digest of what it stands for. */
+    struct repl_digest link;
+    int64_t unchanged_until_ns; /* of its point, as IDLE said last */
+    /* Of the base: it alone speaks of what lies in [begin, end). Else zeros. */
+    struct repl_record_place begin, end;
+};
+
+struct repl_log_gone {
+    uint64_t to_seq;
+    uint32_t part;
+    uint64_t merge;
+};
+
+/* Behind it: PIECE for every segment there is, in order, then MARK for every name. */
+struct repl_log_checkpoint {
+    struct repl_log_create create;
+    uint64_t lineage;
+    uint32_t records;
+    /* What COMMIT, IDLE and STATE had last said. */
+    int64_t heard_ns;
+    int64_t created_ns; /* when the CREATE was written */
+};
+
+#define REPL_MARK_NAME_SIZE 64u
+
+enum repl_mark_kind {
+    REPL_MARK_REMOVED = 0,
+    REPL_MARK_NAME = 1,   /* by a host or the operator: the point stays as long as it has a name */
+    REPL_MARK_HELD = 2,   /* by the operator of the site alone */
+    REPL_MARK_PROVEN = 3, /* restored and found good; the last of them counts, its name is empty */
+};
+
+struct repl_log_mark {
+    enum repl_mark_kind kind;
+    uint64_t seq;
+    char name[REPL_MARK_NAME_SIZE + 1];
+};
+
 struct repl_log_record {
     enum repl_log_type type;
     uint64_t number; /* 1, 2, ...: no gaps */
@@ -76,6 +136,11 @@ struct repl_log_record {
         struct repl_log_commit commit;
         struct repl_log_idle idle;
         struct repl_log_state state;
+        struct repl_log_merge merge;
+        struct repl_log_piece piece;
+        struct repl_log_gone gone;
+        struct repl_log_checkpoint checkpoint;
+        struct repl_log_mark mark;
     };
 };
 
@@ -83,6 +148,9 @@ struct repl_log_record {
  * of text refuses, such as the newline in a strange path, as '?': one such cause would make its
  * record, and with it the log behind it, unreadable. */
 void repl_words_encode(struct repl_writer *writer, const char *words);
+
+/* Whether a stands before b in the order of a manifest. */
+bool repl_record_place_before(const struct repl_record_place *a, const struct repl_record_place *b);
 
 /* Writes one record; *size is its length. out has room for REPL_LOG_RECORD_SIZE_MAX. */
 void repl_log_record_encode(const struct repl_log_record *record, uint8_t *out, size_t *size);

@@ -21,7 +21,7 @@ static const char *const type_names[] = {
     [REPL_WIRE_ACK] = "ack",         [REPL_WIRE_REFUSAL] = "refusal",
     [REPL_WIRE_MISSING] = "missing", [REPL_WIRE_REPORT] = "report",
     [REPL_WIRE_POINTS] = "points",   [REPL_WIRE_SEGMENTS] = "segments",
-    [REPL_WIRE_DIGESTS] = "digests",
+    [REPL_WIRE_DIGESTS] = "digests", [REPL_WIRE_MERGED_SEGMENTS] = "merged segments",
 };
 
 enum repl_wire_type repl_wire_type_of(const void *data, size_t size)
@@ -32,7 +32,7 @@ enum repl_wire_type repl_wire_type_of(const void *data, size_t size)
     repl_read_zeros(&r, 2);
     uint32_t whole = repl_read_u32(&r);
     bool valid = !r.failed && magic == WIRE_MAGIC && whole == size && type >= REPL_WIRE_HELLO &&
-                 type <= REPL_WIRE_DIGESTS;
+                 type <= REPL_WIRE_MERGED_SEGMENTS;
     return valid ? (enum repl_wire_type)type : (enum repl_wire_type)0;
 }
 
@@ -372,6 +372,7 @@ repl_result repl_report_decode(const void *data, size_t size, struct repl_report
 
 #define POINTS_ENTRY_SIZE   (REPL_POINT_SIZE + 16u)
 #define SEGMENTS_ENTRY_SIZE (HEAD_SIZE + 8u)
+#define MERGED_ENTRY_SIZE   (SEGMENTS_ENTRY_SIZE + 40u)
 
 _Static_assert(20 + REPL_LIST_ENTRIES_MAX * POINTS_ENTRY_SIZE < REPL_MESSAGE_SIZE_MAX, "it fits");
 
@@ -438,20 +439,37 @@ void repl_points_page_fini(struct repl_points_page *page)
     *page = (struct repl_points_page){0};
 }
 
+static bool is_merged(const struct repl_segments_page *m)
+{
+    for (uint32_t i = 0; i < m->count; i++) {
+        if (m->entries[i].merge != 0)
+            return true;
+    }
+    return false;
+}
+
+/* As it always was where nothing has been merged. */
 repl_result repl_segments_page_encode(const struct repl_segments_page *m, struct repl_buffer *out,
                                       struct repl_error *err)
 {
     struct repl_writer w;
-    REPL_TRY(list_open(out, REPL_WIRE_SEGMENTS, m->count, REPL_LIST_ENTRIES_MAX,
-                       8 + (size_t)m->count * SEGMENTS_ENTRY_SIZE, &w, err));
+    bool merged = is_merged(m);
+    enum repl_wire_type type = merged ? REPL_WIRE_MERGED_SEGMENTS : REPL_WIRE_SEGMENTS;
+    size_t entry_size = merged ? MERGED_ENTRY_SIZE : SEGMENTS_ENTRY_SIZE;
+    REPL_TRY(list_open(out, type, m->count, REPL_LIST_ENTRIES_MAX,
+                       8 + (size_t)m->count * entry_size, &w, err));
     repl_write_u32(&w, m->count);
     repl_write_u8(&w, m->more);
     repl_write_zeros(&w, 3);
     for (uint32_t i = 0; i < m->count; i++) {
         head_encode(&w, &m->entries[i].head);
         repl_write_u64(&w, m->entries[i].file_size);
+        if (!merged)
+            continue;
+        repl_write_u64(&w, m->entries[i].merge);
+        repl_write_digest(&w, &m->entries[i].link);
     }
-    return message_close(out, REPL_WIRE_SEGMENTS, &w, err);
+    return message_close(out, type, &w, err);
 }
 
 static bool segments_entry_valid(const struct repl_segments_entry *entries, uint32_t i)
@@ -472,23 +490,31 @@ repl_result repl_segments_page_decode(const void *data, size_t size, struct repl
     struct repl_reader r;
     void *entries;
     *out = (struct repl_segments_page){0};
-    REPL_TRY(message_enter(data, size, REPL_WIRE_SEGMENTS, &r, err));
+    bool merged = repl_wire_type_of(data, size) == REPL_WIRE_MERGED_SEGMENTS;
+    enum repl_wire_type type = merged ? REPL_WIRE_MERGED_SEGMENTS : REPL_WIRE_SEGMENTS;
+    REPL_TRY(message_enter(data, size, type, &r, err));
     uint32_t count = repl_read_u32(&r);
     out->more = read_bool(&r);
     repl_read_zeros(&r, 3);
-    REPL_TRY(list_allocate(&r, count, REPL_LIST_ENTRIES_MAX, SEGMENTS_ENTRY_SIZE,
-                           sizeof out->entries[0], &entries, err));
+    REPL_TRY(list_allocate(&r, count, REPL_LIST_ENTRIES_MAX,
+                           merged ? MERGED_ENTRY_SIZE : SEGMENTS_ENTRY_SIZE, sizeof out->entries[0],
+                           &entries, err));
     out->entries = entries;
     out->count = count;
     for (uint32_t i = 0; i < count; i++) {
         head_decode(&r, &out->entries[i].head);
         out->entries[i].file_size = repl_read_u64(&r);
+        out->entries[i].link = out->entries[i].head.digest;
+        if (merged) {
+            out->entries[i].merge = repl_read_u64(&r);
+            repl_read_digest(&r, &out->entries[i].link);
+        }
         if (!segments_entry_valid(out->entries, i))
             r.failed = true;
     }
-    if (out->more && count == 0)
+    if ((out->more && count == 0) || (merged && !is_merged(out)))
         r.failed = true;
-    repl_result result = message_leave(&r, REPL_WIRE_SEGMENTS, err);
+    repl_result result = message_leave(&r, type, err);
     if (!repl_ok(result))
         repl_segments_page_fini(out);
     return result;

@@ -25,6 +25,7 @@ enum repl_wire_type {
     REPL_WIRE_POINTS = 7,
     REPL_WIRE_SEGMENTS = 8,
     REPL_WIRE_DIGESTS = 9,
+    REPL_WIRE_MERGED_SEGMENTS = 10, /* SEGMENTS where one of them was made by a merge */
 };
 
 /* Source to site, first after each loss of contact: who I am and where I stand. */
@@ -122,6 +123,8 @@ void repl_points_page_fini(struct repl_points_page *page);
 struct repl_segments_entry {
     struct repl_head head;
     uint64_t file_size;
+    uint64_t merge;          /* which merge has made it; 0: as it was received */
+    struct repl_digest link; /* what the segment after it names as the one before it */
 };
 struct repl_segments_page {
     uint32_t count;

@@ -3,8 +3,10 @@
  *
  * Source: the merge of sorted runs of a log-structured store (O'Neil et al.,
  * "The log-structured merge-tree", 1996), read from the newest run to the
- * oldest; an extent map remembers what newer runs have already said, so no
- * segment older than the last full is looked at, nor any once all is covered.
+ * oldest; an extent map remembers what newer runs have already said.
+ *
+ * Which segments these are, and that each follows the one before it, is the
+ * caller's to know (journal/chain.h).
  */
 #ifndef REPL_VIEW_H
 #define REPL_VIEW_H
@@ -19,7 +21,8 @@ struct repl_segment;
 struct repl_view;
 
 /* Opens the i-th segment, counted from the newest, 0 being the one that ends in the wanted point.
- * NULL in *out: there are no more. Segments stay the caller's and must outlive the view. */
+ * NULL in *out: there are no more, as behind the base (or the last full). Segments stay the
+ * caller's and must outlive the view. */
 typedef repl_result repl_view_segment_fn(void *context, size_t i, const struct repl_segment **out,
                                          struct repl_error *err);
 
@@ -29,8 +32,8 @@ typedef repl_result repl_view_chunk_fn(void *context, const struct repl_digest *
                                        const struct repl_segment **segment, uint32_t *frame,
                                        uint32_t *frame_offset, struct repl_error *err);
 
-/* Walks manifests until the whole volume is covered: REPL_E_MISSING names the first byte that no
- * segment carries, REPL_E_CORRUPT a chain whose links or numbers do not fit. */
+/* Walks the manifests of all of them: REPL_E_MISSING names the first byte that no segment
+ * carries. */
 REPL_RESULT repl_view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
                            void *context, struct repl_view **out, struct repl_error *err);
 /* The same of some segments alone, up to where segment_at gives no more: what they do not speak of

@@ -65,7 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *framed = malloc(size);
     ensure(framed != NULL);
     memcpy(framed, data, size);
-    for (uint16_t type = REPL_WIRE_HELLO; type <= REPL_WIRE_DIGESTS; type++) {
+    for (uint16_t type = REPL_WIRE_HELLO; type <= REPL_WIRE_MERGED_SEGMENTS; type++) {
         struct repl_writer w = repl_writer_of(framed, HEADER_SIZE);
         repl_write_bytes(&w, "REPL", 4);
         repl_write_u16(&w, type);

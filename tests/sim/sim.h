@@ -29,7 +29,7 @@
 
 #include "base/cursor.h"
 #include "base/ensure.h"
-#include "journal.h"
+#include "journal/journal.h"
 #include "pipeline.h"
 #include "segment/segment_reader.h"
 #include "unit/random.h"

@@ -17,6 +17,7 @@
 #include "base/limits.h"
 #include "segment/segment_reader.h"
 #include "site/replica/replica_internal.h"
+#include "store/segment_name.h"
 
 #define FRAMES_KEPT   8
 #define SEGMENTS_KEPT 16
@@ -51,11 +52,6 @@ struct replica_applier {
     uint64_t clock; /* counts uses */
 };
 
-static bool same_id(const struct repl_segment_id *a, const struct repl_segment_id *b)
-{
-    return a->to_seq == b->to_seq && a->part == b->part && a->supply == b->supply;
-}
-
 /* --- what is kept ---------------------------------------------------------------------------- */
 
 static void segment_close(struct open_segment *place)
@@ -72,7 +68,7 @@ static repl_result segment_get(struct replica_applier *a, const struct repl_segm
     struct open_segment *oldest = &a->segments[0];
     for (size_t i = 0; i < SEGMENTS_KEPT; i++) {
         struct open_segment *place = &a->segments[i];
-        if (place->file != NULL && same_id(&place->id, id)) {
+        if (place->file != NULL && repl_segment_id_order(&place->id, id) == 0) {
             if (place->used != UINT64_MAX) /* being walked: stays so */
                 place->used = ++a->clock;
             *out = place->segment;
@@ -125,7 +121,8 @@ static repl_result frame_get(struct replica_applier *a, const struct repl_segmen
     struct decoded_frame *found = NULL, *oldest = &a->frames[0];
     for (size_t i = 0; i < FRAMES_KEPT && found == NULL; i++) {
         struct decoded_frame *place = &a->frames[i];
-        if (place->raw != NULL && place->frame == frame && same_id(&place->id, id))
+        if (place->raw != NULL && place->frame == frame &&
+            repl_segment_id_order(&place->id, id) == 0)
             found = place;
         else if (place->used < oldest->used)
             oldest = place;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "store/segment_name.h"
 
 #define CACHED_FRAMES 32u /* MiB, as files are taken by their numbers, not by place */
 /* Other segments whose chunks were asked for are kept open, up to so many. */
@@ -140,8 +141,7 @@ static const struct opened *home_find(const struct opened_list *list,
                                       const struct repl_segment_id *id)
 {
     for (size_t i = 0; i < list->count; i++) {
-        const struct repl_segment_id *has = &list->items[i].id;
-        if (has->to_seq == id->to_seq && has->part == id->part && has->supply == id->supply)
+        if (repl_segment_id_order(&list->items[i].id, id) == 0)
             return &list->items[i];
     }
     return NULL;

@@ -441,7 +441,7 @@ static repl_result map_fill(struct replica_tree *t, struct repl_history *history
                             const struct repl_head *goal, size_t point, struct repl_error *err)
 {
     size_t last = repl_history_segment_of(history, goal->to_seq);
-    size_t first = repl_history_full_of(history, last), count = last - first + 1;
+    size_t first = repl_history_base_of(history, last), count = last - first + 1;
     const struct repl_segment **segments = calloc(count, sizeof *segments);
     if (segments == NULL)
         return repl_fail(err, REPL_E_NOMEM, "no memory for %zu segments", count);

@@ -55,15 +55,32 @@ static void say_commit(struct text *text, const struct repl_log_commit *c)
             c->point.attempts, c->point.changed_bytes);
 }
 
-static void say_record(struct text *text, const struct repl_log_record *r)
+static void say_create(struct text *text, const struct repl_log_create *create)
 {
     char uuid[REPL_UUID_TEXT_SIZE];
+    repl_uuid_format(&create->volume, uuid);
+    say(text, "name=%s volume=%s kind=%d lineage=%" PRIu64, create->name, uuid, create->kind,
+        create->lineage);
+}
+
+static void say_piece(struct text *text, const struct repl_log_piece *piece)
+{
+    char link[REPL_DIGEST_TEXT_SIZE];
+    repl_digest_format(&piece->link, link);
+    say(text, "piece merge=%" PRIu64 " link=%s unchanged_until=%" PRId64, piece->merge, link,
+        piece->unchanged_until_ns);
+    say(text, " begin=%" PRIu64 ":%" PRIu64 " end=%" PRIu64 ":%" PRIu64 " ", piece->begin.object,
+        piece->begin.offset, piece->end.object, piece->end.offset);
+    say_commit(text, &piece->commit);
+}
+
+static void say_record(struct text *text, const struct repl_log_record *r)
+{
     say(text, "%" PRIu64 " time=%" PRId64 " ", r->number, r->time_ns);
     switch (r->type) {
     case REPL_LOG_CREATE:
-        repl_uuid_format(&r->create.volume, uuid);
-        say(text, "create name=%s volume=%s kind=%d lineage=%" PRIu64, r->create.name, uuid,
-            r->create.kind, r->create.lineage);
+        say(text, "create ");
+        say_create(text, &r->create);
         break;
     case REPL_LOG_COMMIT:
         say_commit(text, &r->commit);
@@ -73,6 +90,27 @@ static void say_record(struct text *text, const struct repl_log_record *r)
         break;
     case REPL_LOG_STATE:
         say(text, "state %s cause=%s", repl_state_name(r->state.state), r->state.cause);
+        break;
+    case REPL_LOG_MERGE:
+        say(text, "merge from=%" PRIu64 " to=%" PRIu64 " records=%" PRIu32, r->merge.from_seq,
+            r->merge.to_seq, r->merge.records);
+        break;
+    case REPL_LOG_PIECE:
+        say_piece(text, &r->piece);
+        break;
+    case REPL_LOG_GONE:
+        say(text, "gone to=%" PRIu64 " part=%" PRIu32 " merge=%" PRIu64, r->gone.to_seq,
+            r->gone.part, r->gone.merge);
+        break;
+    case REPL_LOG_CHECKPOINT:
+        say(text, "checkpoint ");
+        say_create(text, &r->checkpoint.create);
+        say(text, " now=%" PRIu64 " records=%" PRIu32 " heard=%" PRId64 " created=%" PRId64,
+            r->checkpoint.lineage, r->checkpoint.records, r->checkpoint.heard_ns,
+            r->checkpoint.created_ns);
+        break;
+    case REPL_LOG_MARK:
+        say(text, "mark kind=%d seq=%" PRIu64 " name=%s", r->mark.kind, r->mark.seq, r->mark.name);
         break;
     }
     say(text, "\n");
@@ -143,7 +181,7 @@ static void golden_logs_are_read_as_they_were_written(void **state)
         count++;
     }
     closedir(listing);
-    assert_int_equal(count, 5);
+    assert_int_equal(count, 7);
 }
 
 /* --- writing --------------------------------------------------------------------------------- */
@@ -238,6 +276,73 @@ static void write_log(const char *directory, const char *name, const struct log 
     write_new(directory, name, ".txt", text.bytes, text.size);
 }
 
+static struct repl_log_record piece_record(uint64_t from, uint64_t to, uint32_t part, bool point,
+                                           uint64_t merge, uint8_t link)
+{
+    struct repl_log_record record = commit_record(from, to, part, point, 0);
+    struct repl_log_piece piece = {.commit = record.commit, .merge = merge};
+    memset(piece.link.bytes, link, sizeof piece.link.bytes);
+    if (merge != 0)
+        memset(piece.commit.digest.bytes, (int)(0xa0 + merge), sizeof piece.commit.digest.bytes);
+    if (point)
+        piece.unchanged_until_ns = piece.commit.point.end_ns + SECOND;
+    if (from == 0 && merge != 0) {
+        piece.begin = (struct repl_record_place){1, UINT64_C(1) << 30};
+        piece.end = (struct repl_record_place){2, 0};
+    }
+    record = (struct repl_log_record){.type = REPL_LOG_PIECE, .piece = piece};
+    return record;
+}
+
+/* Increments that became two pieces, a base of which one of two parts was made anew; and the same
+ * log written anew. */
+static void write_merged(const char *directory)
+{
+    static struct log log;
+    struct repl_log_record record;
+    log = (struct log){.size = 0};
+    add(&log, create_record());
+    add(&log, commit_record(0, 1, 0, false, 0));
+    add(&log, commit_record(0, 1, 1, true, 0));
+    for (uint64_t seq = 2; seq <= 6; seq++)
+        add(&log, commit_record(seq - 1, seq, 0, true, 0));
+    record = (struct repl_log_record){.type = REPL_LOG_MARK};
+    record.mark = (struct repl_log_mark){REPL_MARK_NAME, 5, "before upgrade"};
+    add(&log, record);
+    record = (struct repl_log_record){.type = REPL_LOG_MERGE, .merge = {2, 5, 2}};
+    add(&log, record);
+    add(&log, piece_record(2, 5, 0, false, 10, 0xaa));
+    add(&log, piece_record(2, 5, 1, true, 10, 0xd5));
+    record = (struct repl_log_record){.type = REPL_LOG_MERGE, .merge = {0, 2, 2}};
+    add(&log, record);
+    add(&log, piece_record(0, 2, 0, true, 13, 0xd2));
+    record = (struct repl_log_record){.type = REPL_LOG_GONE, .gone = {1, 1, 0}};
+    add(&log, record);
+    write_log(directory, "merged", &log);
+
+    uint64_t number = log.number;
+    log = (struct log){.number = number};
+    record = (struct repl_log_record){.type = REPL_LOG_CHECKPOINT};
+    record.checkpoint.create = create_record().create;
+    record.checkpoint.lineage = record.checkpoint.create.lineage + 1;
+    record.checkpoint.records = 6;
+    record.checkpoint.heard_ns = START_NS + 8 * SECOND;
+    record.checkpoint.created_ns = START_NS + SECOND;
+    add(&log, record);
+    add(&log, piece_record(0, 1, 0, false, 0, 0xd1));
+    add(&log, piece_record(0, 2, 0, true, 13, 0xd2));
+    add(&log, piece_record(2, 5, 0, false, 10, 0xaa));
+    add(&log, piece_record(2, 5, 1, true, 10, 0xd5));
+    add(&log, piece_record(5, 6, 0, true, 0, 0xd6));
+    record = (struct repl_log_record){.type = REPL_LOG_MARK};
+    record.mark = (struct repl_log_mark){REPL_MARK_HELD, 5, "before upgrade"};
+    add(&log, record);
+    record = (struct repl_log_record){.type = REPL_LOG_MARK};
+    record.mark.name[0] = 'x';
+    add(&log, record);
+    write_log(directory, "checkpoint", &log);
+}
+
 static int write_all(const char *directory)
 {
     static struct log log;
@@ -274,7 +379,7 @@ static int write_all(const char *directory)
     add(&log, create_record());
     good = log.size;
     add(&log, idle_record(1, START_NS));
-    log.data[good + 6] = REPL_LOG_VERSION + 1;
+    log.data[good + 6] = 2;
     struct repl_writer tail = repl_writer_of(log.data + log.size - 8, 8);
     repl_write_u64(&tail, repl_xxh3(log.data + good, log.size - good - 8));
     write_log(directory, "later_version", &log);
@@ -288,6 +393,7 @@ static int write_all(const char *directory)
     record.commit.point.cut = REPL_CUT_FILES;
     add(&log, record);
     write_log(directory, "tree", &log);
+    write_merged(directory);
     return 0;
 }
 

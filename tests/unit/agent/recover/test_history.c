@@ -73,8 +73,8 @@ static void test_catalogue(void **state)
     assert_int_equal(repl_history_segment_of(f->history, 1), 1);
     assert_int_equal(repl_history_segment_of(f->history, 4), 4);
     assert_int_equal(repl_history_segment_of(f->history, 5), SIZE_MAX);
-    assert_int_equal(repl_history_full_of(f->history, 3), 0);
-    assert_int_equal(repl_history_full_of(f->history, 4), 4);
+    assert_int_equal(repl_history_base_of(f->history, 3), 0);
+    assert_int_equal(repl_history_base_of(f->history, 4), 4);
 }
 
 static repl_result read_point(struct fixture *f, size_t point, uint8_t *out)

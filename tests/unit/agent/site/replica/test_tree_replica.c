@@ -79,7 +79,8 @@ static void index_follow(struct world *w)
         size_t size;
         must(w, repl_log_record_decode(log.data + end, log.size - end, &record, &size, &w->err));
         if (record.type == REPL_LOG_COMMIT) {
-            const struct repl_segment_id id = {record.commit.to_seq, record.commit.part, 0};
+            const struct repl_segment_id id = {.to_seq = record.commit.to_seq,
+                                               .part = record.commit.part};
             must(w, store->ops->segment_open(store, MODEL_VOLUME, &id, 0, &file, &w->err));
             must(w, repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment,
                                       &w->err));

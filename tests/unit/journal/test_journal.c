@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "journal.h"
+#include "journal/journal.h"
 #include "unit/expect_abort.h"
 
 #define SECOND INT64_C(1000000000)

@@ -41,6 +41,8 @@ struct repl_journal {
     struct repl_log_create create;
     uint64_t lineage;
     uint64_t record_number; /* of the last record */
+    uint32_t group_left;    /* records to come of a MERGE or CHECKPOINT: it counts when they have */
+    bool in_checkpoint;
     bool has_head;
     struct repl_head head;
     struct repl_point point; /* the last; seq 0: none yet */

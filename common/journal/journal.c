@@ -1,4 +1,4 @@
-#include "journal.h"
+#include "journal/journal.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -72,16 +72,74 @@ static void commit_apply(struct repl_journal *j, const struct repl_log_commit *c
     }
 }
 
+static void checkpoint_apply(struct repl_journal *j, const struct repl_log_checkpoint *checkpoint)
+{
+    j->exists = true;
+    j->create = checkpoint->create;
+    j->lineage = checkpoint->lineage;
+    j->heard_ns = checkpoint->heard_ns;
+    j->group_left = checkpoint->records;
+    j->in_checkpoint = true;
+}
+
+/* A segment that was there when the log was written anew: the last one is the head. */
+static void checkpoint_piece(struct repl_journal *j, const struct repl_log_piece *piece)
+{
+    int64_t heard_ns = j->heard_ns;
+    uint64_t lineage = j->lineage;
+    commit_apply(j, &piece->commit, 0);
+    j->lineage = lineage;
+    j->head.digest = piece->link;
+    if (piece->commit.has_point && piece->unchanged_until_ns > piece->commit.point.end_ns)
+        j->unchanged_until_ns = piece->unchanged_until_ns;
+    j->heard_ns = heard_ns;
+}
+
+/* Records that belong to the MERGE or CHECKPOINT before them. */
+static repl_result group_apply(struct repl_journal *j, const struct repl_log_record *record,
+                               struct repl_error *err)
+{
+    bool fits = record->type == REPL_LOG_PIECE ||
+                record->type == (j->in_checkpoint ? REPL_LOG_MARK : REPL_LOG_GONE);
+    if (!fits)
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "log record %llu comes while %u more are to come of a group",
+                         (unsigned long long)record->number, (unsigned)j->group_left);
+    if (j->in_checkpoint && record->type == REPL_LOG_PIECE)
+        checkpoint_piece(j, &record->piece);
+    j->group_left--;
+    return REPL_SUCCESS;
+}
+
+/* Whether a record may come here at all. */
+static repl_result record_check(const struct repl_journal *j, const struct repl_log_record *record,
+                                struct repl_error *err)
+{
+    unsigned long long number = record->number;
+    bool anew = record->type == REPL_LOG_CHECKPOINT && j->record_number == 0;
+    if (!anew && record->number != j->record_number + 1)
+        return repl_fail(err, REPL_E_CORRUPT, "log record %llu follows record %llu", number,
+                         (unsigned long long)j->record_number);
+    bool first = record->type == REPL_LOG_CREATE || record->type == REPL_LOG_CHECKPOINT;
+    if (first == j->exists)
+        return repl_fail(err, REPL_E_CORRUPT, "log record %llu: the volume is %s", number,
+                         j->exists ? "created twice" : "not created");
+    if (j->group_left == 0 && (record->type == REPL_LOG_PIECE || record->type == REPL_LOG_GONE))
+        return repl_fail(err, REPL_E_CORRUPT, "log record %llu belongs to nothing before it",
+                         number);
+    return REPL_SUCCESS;
+}
+
 repl_result repl_journal_apply(struct repl_journal *j, const struct repl_log_record *record,
                                struct repl_error *err)
 {
     unsigned long long number = record->number;
-    if (record->number != j->record_number + 1)
-        return repl_fail(err, REPL_E_CORRUPT, "log record %llu follows record %llu", number,
-                         (unsigned long long)j->record_number);
-    if ((record->type == REPL_LOG_CREATE) == j->exists)
-        return repl_fail(err, REPL_E_CORRUPT, "log record %llu: the volume is %s", number,
-                         j->exists ? "created twice" : "not created");
+    REPL_TRY(record_check(j, record, err));
+    if (j->group_left > 0) {
+        REPL_TRY(group_apply(j, record, err));
+        j->record_number = record->number;
+        return REPL_SUCCESS;
+    }
     switch (record->type) {
     case REPL_LOG_CREATE:
         j->exists = true;
@@ -108,6 +166,20 @@ repl_result repl_journal_apply(struct repl_journal *j, const struct repl_log_rec
     case REPL_LOG_STATE:
         j->state = record->state.state;
         j->state_logged_ns = record->time_ns;
+        break;
+    case REPL_LOG_MERGE: /* never of the last segment: the head stays */
+        if (record->merge.to_seq >= j->head.to_seq)
+            return repl_fail(err, REPL_E_CORRUPT, "log record %llu merges the newest segment",
+                             number);
+        j->group_left = record->merge.records;
+        j->in_checkpoint = false;
+        break;
+    case REPL_LOG_CHECKPOINT:
+        checkpoint_apply(j, &record->checkpoint);
+        break;
+    case REPL_LOG_MARK: /* the list of segments has the names (chain.h) */
+    case REPL_LOG_PIECE:
+    case REPL_LOG_GONE:
         break;
     }
     j->record_number = record->number;
