@@ -418,7 +418,10 @@ static repl_result plan_fill(struct repl_tree_run *run, struct repl_error *err)
     REPL_TRY(segments_open(run->options, &segments, &count, err));
     repl_result result = repl_frame_coder_new(&coder, err);
     if (repl_ok(result))
-        result = repl_tree_merge_new(segments, count, true, coder, &merge, err);
+        result = repl_tree_merge_new(&(struct repl_tree_merge_options){.segments = segments,
+                                                                       .segment_count = count,
+                                                                       .full = true},
+                                     coder, &merge, err);
     if (repl_ok(result))
         result = repl_tree_plan_load(run->plan, merge, repl_view_size(run->view), err);
     repl_tree_merge_free(merge);

@@ -100,7 +100,10 @@ static repl_result segments_take(struct tree_check *c, const struct repl_segment
     struct repl_record_order order = {0};
     struct repl_tree_merge *merge;
     REPL_TRY(space_read(segments[count - 1], coder, &order, err));
-    REPL_TRY(repl_tree_merge_new(segments, count, true, coder, &merge, err));
+    REPL_TRY(repl_tree_merge_new(&(struct repl_tree_merge_options){.segments = segments,
+                                                                   .segment_count = count,
+                                                                   .full = true},
+                                 coder, &merge, err));
     repl_result result = records_take(c, merge, &order, err);
     repl_tree_merge_free(merge);
     return result;

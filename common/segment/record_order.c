@@ -129,10 +129,20 @@ static void record_take(struct repl_record_order *order, const struct repl_recor
     }
 }
 
+void repl_record_order_skip(struct repl_record_order *order, uint64_t object)
+{
+    *order = (struct repl_record_order){.space_size = order->space_size,
+                                        .object = object,
+                                        .type = REPL_RECORD_OBJECT,
+                                        .partial = object != REPL_OBJECT_DEVICE};
+}
+
 repl_result repl_record_order_next(struct repl_record_order *order,
                                    const struct repl_record *record, struct repl_error *err)
 {
     bool first = order->object == 0;
+    if (order->partial && record->object == order->object)
+        return REPL_SUCCESS;
     if (first != (record->type == REPL_RECORD_OBJECT))
         return repl_fail(err, REPL_E_CORRUPT, "the object's record does not come first");
     if (record->object < order->object)

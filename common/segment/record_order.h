@@ -23,11 +23,14 @@ struct repl_record_order {
     uint64_t size;
     char name[REPL_NAME_MAX];
     uint32_t name_size;
+    bool partial; /* of this object some records were passed over */
 };
 
 /* The order of names, as bytes: less than, equal to or greater than 0. */
 int repl_name_compare(const char *a, size_t a_size, const char *b, size_t b_size);
 
+/* Records are passed over, up to some of this object. */
+void repl_record_order_skip(struct repl_record_order *order, uint64_t object);
 /* The next one, which a decoder has taken; REPL_E_CORRUPT. Starts with a zeroed order. */
 REPL_RESULT repl_record_order_next(struct repl_record_order *order,
                                    const struct repl_record *record, struct repl_error *err);

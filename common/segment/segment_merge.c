@@ -36,6 +36,8 @@ struct merge {
     struct repl_segment_builder *builder;
     struct repl_tree_merge *tree; /* NULL: it is none */
 
+    struct repl_merge_range range;
+    bool whole;     /* the run has all there is: it begins with a full, or is of the base */
     size_t first;   /* of the run: a full, or its beginning */
     uint64_t limit; /* what lies behind it in the segments still to be walked is gone */
     struct repl_extent_map extents;
@@ -89,10 +91,32 @@ static repl_result links_check(const struct repl_merge_options *o, struct repl_e
     return REPL_SUCCESS;
 }
 
+/* The base is many segments side by side: only those that are given are looked at. */
+static repl_result base_check(const struct repl_merge_options *o, struct repl_error *err)
+{
+    const struct repl_segment *last = o->segments[o->segment_count - 1];
+    uint64_t to = 0;
+    if (o->segments[0]->header.from_seq != 0 || repl_segment_last_point(last) == NULL)
+        return repl_fail(err, REPL_E_REFUSED,
+                         "the run does not lead from the base to a point: it is none of the base");
+    for (size_t i = 0; i < o->segment_count; i++) {
+        const struct repl_segment_header *h = &o->segments[i]->header;
+        if (h->kind != REPL_SEGMENT_CHANGES || h->to_seq < to ||
+            !repl_uuid_equal(&h->volume, &last->header.volume) ||
+            h->volume_kind != last->header.volume_kind)
+            return repl_fail(err, REPL_E_CORRUPT, "segment %llu.%u is not of that run",
+                             (unsigned long long)h->to_seq, h->part);
+        to = h->to_seq;
+    }
+    return REPL_SUCCESS;
+}
+
 static repl_result run_check(const struct repl_merge_options *o, struct repl_error *err)
 {
     const struct repl_segment *first = o->segments[0], *last = o->segments[o->segment_count - 1];
     const struct repl_segment_header *a = &first->header, *z = &last->header;
+    if (o->piece != NULL && o->piece->base)
+        return base_check(o, err);
     if (a->kind != REPL_SEGMENT_CHANGES)
         return repl_fail(err, REPL_E_REFUSED, "a segment that carries only chunks is not merged");
     REPL_TRY(links_check(o, err));
@@ -165,6 +189,25 @@ static repl_result points_gather(struct merge *m, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
+/* Of pieces the last one has the run's last point; those before it are not to be had any more. */
+static repl_result piece_point(struct merge *m, struct repl_error *err)
+{
+    const struct repl_merge_options *o = m->options;
+    const struct repl_point *last = repl_segment_last_point(o->segments[o->segment_count - 1]);
+    uint64_t changed = 0;
+    if (last == NULL || !o->piece->last)
+        return REPL_SUCCESS;
+    struct repl_point point = *last;
+    for (size_t i = 0; i < o->segment_count; i++) {
+        const struct repl_point *of = repl_segment_last_point(o->segments[i]);
+        if (of != NULL && o->segments[i]->header.from_seq != 0)
+            changed = sum(changed, of->changed_bytes);
+    }
+    if (changed > 0) /* else it is the full's own */
+        point.changed_bytes = changed;
+    return repl_buffer_append(&m->points, &point, sizeof point, err);
+}
+
 /* --- the manifests --------------------------------------------------------------------------- */
 
 /* The first byte in [offset, end) of which no segment walked so far speaks; end: there is none. */
@@ -183,14 +226,25 @@ static bool ends_in_point(const struct merge *m)
     return repl_segment_last_point(o->segments[o->segment_count - 1]) != NULL;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t greatest(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* What lies behind the end of a segment's volume is not in it nor in any older one, whatever they
  * say: newer ones must have spoken of it. */
 static repl_result size_add(struct merge *m, uint64_t size, struct repl_error *err)
 {
     if (size >= m->limit)
         return REPL_SUCCESS;
-    uint64_t gap = first_gap(m, size, m->limit);
-    if (gap < m->limit)
+    uint64_t end = least(m->limit, m->range.end);
+    uint64_t gap = first_gap(m, greatest(size, m->range.begin), end);
+    if (gap < end)
         return repl_fail(err, ends_in_point(m) ? REPL_E_CORRUPT : REPL_E_REFUSED,
                          "the volume has %llu bytes and is larger later, but no segment of the run "
                          "after it carries the bytes from offset %llu",
@@ -202,21 +256,35 @@ static repl_result size_add(struct merge *m, uint64_t size, struct repl_error *e
 static repl_result record_add(struct merge *m, size_t i, const struct repl_record *record,
                               struct repl_error *err)
 {
-    struct repl_extent extent = {
-        .offset = record->offset, .length = record->length, .type = record->type};
-    if (record->offset >= m->limit)
+    uint64_t begin = greatest(record->offset, m->range.begin);
+    uint64_t end = least(record->offset + record->length, least(m->limit, m->range.end));
+    if (begin >= end)
         return REPL_SUCCESS;
-    if (record->length > m->limit - record->offset)
-        extent.length = m->limit - record->offset;
+    uint32_t cut = (uint32_t)(begin - record->offset); /* 0 where it could be more: ZERO */
+    struct repl_extent extent = {.offset = begin, .length = end - begin, .type = record->type};
     if (record->type == REPL_RECORD_DATA) {
         extent.source = (uint64_t)i << 32 | record->frame;
-        extent.source_offset = record->frame_offset;
+        extent.source_offset = record->frame_offset + cut;
     } else if (record->type == REPL_RECORD_CHUNK) {
         extent.source = COUNT(m->names, struct repl_digest);
-        extent.source_offset = record->chunk_offset;
+        extent.source_offset = record->chunk_offset + cut;
         REPL_TRY(repl_buffer_append(&m->names, &record->chunk, sizeof record->chunk, err));
     }
     return repl_extent_map_fill(&m->extents, &extent, err);
+}
+
+static repl_result too_large(struct merge *m, struct repl_error *err)
+{
+    m->report->too_large = true;
+    return repl_fail(err, REPL_E_REFUSED, "the stretch from offset %llu is too much for a piece",
+                     (unsigned long long)m->range.begin);
+}
+
+static repl_result extents_check(struct merge *m, struct repl_error *err)
+{
+    const struct repl_merge_piece *piece = m->options->piece;
+    return piece != NULL && m->extents.extent_count > piece->extents_max ? too_large(m, err)
+                                                                         : REPL_SUCCESS;
 }
 
 static repl_result manifest_add(struct merge *m, size_t i, struct repl_error *err)
@@ -227,7 +295,8 @@ static repl_result manifest_add(struct merge *m, size_t i, struct repl_error *er
     for (bool done = false;;) {
         struct repl_record record;
         result = repl_record_walk_next(&walk, &record, &done, err);
-        if (!repl_ok(result) || done || record.object != REPL_OBJECT_DEVICE)
+        if (!repl_ok(result) || done || record.object != REPL_OBJECT_DEVICE ||
+            record.offset >= m->range.end)
             break;
         if (record.type != REPL_RECORD_OBJECT)
             result = record_add(m, i, &record, err);
@@ -235,11 +304,20 @@ static repl_result manifest_add(struct merge *m, size_t i, struct repl_error *er
             m->report->volume_size = m->limit = record.size;
         else
             result = size_add(m, record.size, err);
+        if (repl_ok(result) && record.type == REPL_RECORD_OBJECT)
+            repl_record_walk_seek(&walk, REPL_OBJECT_DEVICE, m->range.begin);
+        if (repl_ok(result))
+            result = extents_check(m, err);
         if (!repl_ok(result))
             break;
     }
     repl_record_walk_end(&walk);
     return result;
+}
+
+static bool is_base(const struct repl_merge_options *o)
+{
+    return o->piece != NULL && o->piece->base;
 }
 
 static repl_result manifests_walk(struct merge *m, struct repl_error *err)
@@ -248,12 +326,14 @@ static repl_result manifests_walk(struct merge *m, struct repl_error *err)
     for (size_t i = o->segment_count; i-- > 0;) {
         m->first = i;
         REPL_TRY(segment_error(m, i, manifest_add(m, i, err), err));
-        if (is_full(o->segments[i]))
+        m->whole = is_full(o->segments[i]) && !is_base(o);
+        if (m->whole)
             break;
     }
-    uint64_t size = m->report->volume_size;
-    uint64_t gap = first_gap(m, 0, size);
-    if (is_full(o->segments[m->first]) && ends_in_point(m) && gap < size)
+    m->whole |= is_base(o);
+    uint64_t size = least(m->report->volume_size, m->range.end);
+    uint64_t gap = first_gap(m, m->range.begin, size);
+    if (m->whole && ends_in_point(m) && gap < size)
         return repl_fail(err, REPL_E_CORRUPT,
                          "the run begins with a full, but no segment carries the bytes from offset "
                          "%llu",
@@ -549,11 +629,18 @@ static repl_result segment_carry(struct merge *m, size_t i, size_t *piece, struc
 static void report_begin(struct merge *m)
 {
     const struct repl_merge_options *o = m->options;
+    const struct repl_segment_header *last = &o->segments[o->segment_count - 1]->header;
     struct repl_segment_header *header = &m->report->header;
     *header = o->segments[0]->header;
-    header->to_seq = o->segments[o->segment_count - 1]->header.to_seq;
+    header->to_seq = last->to_seq;
     if (m->first > 0)
         header->from_seq = 0;
+    if (o->piece != NULL) {
+        header->part = o->piece->part;
+        header->prev = o->piece->prev;
+        header->lineage = last->lineage;
+        header->features |= last->features;
+    }
     for (size_t i = 0; i < o->segment_count; i++) {
         m->report->input_size_bytes += o->segments[i]->footer.file_size;
         m->report->dropped_bytes += o->segments[i]->footer.raw_size;
@@ -573,9 +660,14 @@ static repl_result result_write(struct merge *m, struct repl_error *err)
         REPL_TRY(segment_carry(m, i, &piece, err));
     ensure(piece == COUNT(m->pieces, struct repl_extent));
     REPL_TRY(packed_flush(m, err));
-    if (m->report->header.volume_kind == REPL_VOLUME_TREE) {
-        REPL_TRY(repl_tree_merge_new(o->segments + m->first, o->segment_count - m->first,
-                                     is_full(o->segments[m->first]), m->coder, &m->tree, err));
+    if (m->report->header.volume_kind == REPL_VOLUME_TREE &&
+        m->range.object_begin < m->range.object_end) {
+        const struct repl_tree_merge_options tree = {.segments = o->segments + m->first,
+                                                     .segment_count = o->segment_count - m->first,
+                                                     .full = m->whole,
+                                                     .object_begin = m->range.object_begin,
+                                                     .object_end = m->range.object_end};
+        REPL_TRY(repl_tree_merge_new(&tree, m->coder, &m->tree, err));
         repl_segment_builder_records(m->builder, repl_tree_merge_next, m->tree);
     }
     REPL_TRY(repl_segment_builder_finish(m->builder, TABLE(m->points, struct repl_point),
@@ -585,10 +677,20 @@ static repl_result result_write(struct merge *m, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
+static repl_result raw_size_check(struct merge *m, struct repl_error *err)
+{
+    uint64_t raw_size = 0;
+    for (size_t i = 0; i < COUNT(m->pieces, struct repl_extent); i++)
+        raw_size += TABLE(m->pieces, struct repl_extent)[i].length;
+    return m->options->piece != NULL && raw_size > m->options->piece->raw_size_max
+               ? too_large(m, err)
+               : REPL_SUCCESS;
+}
+
 static repl_result merge(struct merge *m, struct repl_error *err)
 {
     REPL_TRY(run_check(m->options, err));
-    REPL_TRY(points_gather(m, err));
+    REPL_TRY(m->options->piece != NULL ? piece_point(m, err) : points_gather(m, err));
     REPL_TRY(repl_frame_coder_new(&m->coder, err));
     m->raw = malloc(REPL_FRAME_RAW_MAX);
     m->packed = malloc(REPL_FRAME_RAW_MAX);
@@ -596,6 +698,7 @@ static repl_result merge(struct merge *m, struct repl_error *err)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for two frames");
     REPL_TRY(manifests_walk(m, err));
     REPL_TRY(survivors_sort(m, err));
+    REPL_TRY(raw_size_check(m, err));
     report_begin(m);
     return result_write(m, err);
 }
@@ -605,7 +708,13 @@ repl_result repl_segment_merge(const struct repl_merge_options *options,
 {
     ensure(options->segment_count > 0);
     *report = (struct repl_merge_report){0};
-    struct merge m = {.options = options, .report = report};
+    struct merge m = {.options = options,
+                      .report = report,
+                      .range = options->piece != NULL
+                                   ? options->piece->range
+                                   : (struct repl_merge_range){.end = UINT64_MAX,
+                                                               .object_begin = REPL_OBJECT_ROOT,
+                                                               .object_end = UINT64_MAX}};
     repl_extent_map_init(&m.extents);
     repl_result result = merge(&m, err);
     repl_segment_builder_free(m.builder);

@@ -22,6 +22,11 @@
  *
  * All points are kept. All but the last get REPL_POINT_MERGED and their own
  * changed_bytes; the last one's are the sum of all.
+ *
+ * Where a run is too much for one segment, or is to be kept by stretches of the
+ * volume, it is merged into several: pieces, each of which has what the run says
+ * of one stretch of the manifest's order, and which together say what the run
+ * says. They have the last point only. Several may be made at once.
  */
 #ifndef REPL_SEGMENT_MERGE_H
 #define REPL_SEGMENT_MERGE_H
@@ -32,7 +37,28 @@
 /* Whether somebody outside the run may refer to a chunk by this name. */
 typedef bool repl_merge_chunk_fn(void *context, const struct repl_digest *name);
 
+/* A stretch of the manifest's order. */
+struct repl_merge_range {
+    uint64_t begin, end;               /* of the space, bytes; multiples of a page */
+    uint64_t object_begin, object_end; /* of a tree's other objects, by number */
+};
+
+struct repl_merge_piece {
+    struct repl_merge_range range;
+    uint32_t part;           /* of the result */
+    struct repl_digest prev; /* what it names as the segment before it */
+    bool last;               /* it ends in the run's last point */
+    /* The run is segments of the base (one that a merge has made, or all of a full as it was
+     * received) and the increments behind it: in the order of the chain, though not each next to
+     * the one before it. The result is of the base. */
+    bool base;
+    /* More than that is not begun: REPL_E_REFUSED and report->too_large, with nothing written. A
+     * piece takes some 100 bytes of memory an extent. */
+    uint64_t extents_max, raw_size_max;
+};
+
 struct repl_merge_options {
+    const struct repl_merge_piece *piece;       /* NULL: all of the run */
     const struct repl_segment *const *segments; /* oldest first */
     size_t segment_count;                       /* 1 or more */
     /* What the segment after each names as prev; NULL: each one's own digest. */
@@ -52,6 +78,7 @@ struct repl_merge_report {
     uint64_t input_size_bytes; /* of the segments as files */
     uint64_t dropped_bytes;    /* raw data that was superseded */
     uint64_t dropped_chunks;   /* listed in the run, not in the result */
+    bool too_large;            /* for one piece */
     uint32_t copied_frames;    /* as they lay */
     uint32_t packed_frames;    /* made of what survived of others */
 };

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "base/ensure.h"
 #include "base/hash.h"
 #include "base/limits.h"
 #include "format/segment_format.h"
@@ -253,7 +254,7 @@ repl_result repl_record_walk_next(struct repl_record_walk *walk, struct repl_rec
     *done = false;
     if (repl_reader_left(&walk->reader) == 0) {
         if (walk->next_block == footer->block_count) {
-            if (walk->record_count != footer->record_count)
+            if (walk->record_count != footer->record_count && !walk->sought)
                 return repl_fail(err, REPL_E_CORRUPT, "%llu records instead of %llu",
                                  (unsigned long long)walk->record_count,
                                  (unsigned long long)footer->record_count);
@@ -273,4 +274,31 @@ repl_result repl_record_walk_next(struct repl_record_walk *walk, struct repl_rec
         REPL_TRY(block_key_check(walk, record, err));
     walk->record_count++;
     return REPL_SUCCESS;
+}
+
+static bool block_is_before(const struct repl_block_entry *block, uint64_t object, uint64_t offset)
+{
+    return block->first_object != object ? block->first_object < object
+                                         : block->first_offset < offset;
+}
+
+void repl_record_walk_seek(struct repl_record_walk *walk, uint64_t object, uint64_t offset)
+{
+    const struct repl_segment *s = walk->segment;
+    uint32_t low = 0, high = s->footer.block_count; /* the first that is not before lies there */
+    ensure(walk->record_count > 0);
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (block_is_before(&s->blocks[middle], object, offset))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    /* What reaches there, or belongs to the object, may begin in the block before that. */
+    if (low < 2 || low - 1 < walk->next_block)
+        return;
+    walk->next_block = low - 1;
+    walk->reader = repl_reader_of(NULL, 0);
+    walk->sought = true;
+    repl_record_order_skip(&walk->order, s->blocks[low - 1].first_object);
 }

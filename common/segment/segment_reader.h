@@ -56,6 +56,7 @@ struct repl_record_walk {
     struct repl_reader reader;
     uint32_t next_block;
     uint64_t record_count;
+    bool sought; /* some records were passed over */
     struct repl_record_order order;
 };
 
@@ -65,6 +66,9 @@ void repl_record_walk_begin(struct repl_record_walk *walk, const struct repl_seg
  * stay until the next call. */
 REPL_RESULT repl_record_walk_next(struct repl_record_walk *walk, struct repl_record *record,
                                   bool *done, struct repl_error *err);
+/* Behind the first record at least: passes over blocks whose records all stand before (object,
+ * offset), and do not reach there. What comes next may still stand before it. */
+void repl_record_walk_seek(struct repl_record_walk *walk, uint64_t object, uint64_t offset);
 void repl_record_walk_end(struct repl_record_walk *walk);
 
 #endif

@@ -20,6 +20,7 @@ struct repl_tree_merge {
     struct source *sources; /* oldest first */
     size_t count;
     bool full;
+    uint64_t object_begin, object_end; /* UINT64_MAX: to the end */
     enum phase phase;
     uint64_t object;
     size_t node_source;    /* XATTRS: whose node it is */
@@ -31,11 +32,25 @@ struct repl_tree_merge {
 
 /* --- sources --------------------------------------------------------------------------------- */
 
-static repl_result source_advance(struct source *s, struct repl_error *err)
+static repl_result source_advance(const struct repl_tree_merge *t, struct source *s,
+                                  struct repl_error *err)
 {
     const struct repl_segment_header *header = &s->walk.segment->header;
-    return repl_forward(repl_record_walk_next(&s->walk, &s->record, &s->done, err), err,
-                        "segment %llu.%u", (unsigned long long)header->to_seq, header->part);
+    REPL_TRY(repl_forward(repl_record_walk_next(&s->walk, &s->record, &s->done, err), err,
+                          "segment %llu.%u", (unsigned long long)header->to_seq, header->part));
+    s->done |= s->record.object >= t->object_end;
+    return REPL_SUCCESS;
+}
+
+/* To the first record of the objects that are wanted. */
+static repl_result source_begin(const struct repl_tree_merge *t, struct source *s,
+                                struct repl_error *err)
+{
+    REPL_TRY(source_advance(t, s, err));
+    repl_record_walk_seek(&s->walk, t->object_begin, 0);
+    while (!s->done && s->record.object < t->object_begin)
+        REPL_TRY(source_advance(t, s, err));
+    return REPL_SUCCESS;
 }
 
 static bool source_is_at(const struct source *s, uint64_t object)
@@ -48,26 +63,28 @@ static bool source_has(const struct source *s, uint64_t object, enum repl_record
     return source_is_at(s, object) && s->record.type == type;
 }
 
-repl_result repl_tree_merge_new(const struct repl_segment *const *segments, size_t count, bool full,
+repl_result repl_tree_merge_new(const struct repl_tree_merge_options *options,
                                 struct repl_frame_coder *coder, struct repl_tree_merge **out,
                                 struct repl_error *err)
 {
     struct repl_tree_merge *t = calloc(1, sizeof *t);
     if (t != NULL)
-        t->sources = calloc(count, sizeof *t->sources);
+        t->sources = calloc(options->segment_count, sizeof *t->sources);
     if (t == NULL || t->sources == NULL) {
         free(t);
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for the records of %zu segments", count);
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the records of %zu segments",
+                         options->segment_count);
     }
-    t->full = full;
+    t->full = options->full;
+    t->object_begin =
+        options->object_begin > REPL_OBJECT_ROOT ? options->object_begin : REPL_OBJECT_ROOT;
+    t->object_end = options->object_end != 0 ? options->object_end : UINT64_MAX;
     repl_extent_map_init(&t->runs);
     repl_result result = REPL_SUCCESS;
-    for (; t->count < count && repl_ok(result); t->count++) {
+    for (; t->count < options->segment_count && repl_ok(result); t->count++) {
         struct source *s = &t->sources[t->count];
-        repl_record_walk_begin(&s->walk, segments[t->count], coder);
-        do {
-            result = source_advance(s, err);
-        } while (repl_ok(result) && source_is_at(s, REPL_OBJECT_DEVICE));
+        repl_record_walk_begin(&s->walk, options->segments[t->count], coder);
+        result = source_begin(t, s, err);
     }
     if (!repl_ok(result)) {
         repl_tree_merge_free(t);
@@ -124,7 +141,7 @@ static repl_result object_skip(struct repl_tree_merge *t, struct repl_error *err
 {
     for (size_t i = 0; i < t->count; i++) {
         while (source_is_at(&t->sources[i], t->object))
-            REPL_TRY(source_advance(&t->sources[i], err));
+            REPL_TRY(source_advance(t, &t->sources[i], err));
     }
     return REPL_SUCCESS;
 }
@@ -145,7 +162,7 @@ static repl_result nodes_skip(struct repl_tree_merge *t, bool *found, struct rep
             continue;
         }
         do {
-            REPL_TRY(source_advance(s, err));
+            REPL_TRY(source_advance(t, s, err));
         } while (source_has(s, t->object, REPL_RECORD_XATTR));
     }
     return REPL_SUCCESS;
@@ -192,9 +209,9 @@ static repl_result names_pass(struct repl_tree_merge *t, struct repl_error *err)
         struct source *s = &t->sources[i];
         if (s != winner && source_has(s, t->object, REPL_RECORD_NAME) &&
             names_compare(&s->record, &winner->record) == 0)
-            REPL_TRY(source_advance(s, err));
+            REPL_TRY(source_advance(t, s, err));
     }
-    return source_advance(winner, err);
+    return source_advance(t, winner, err);
 }
 
 /* The least name; of several that are the same, the newest. NULL: there is none left. */
@@ -257,7 +274,7 @@ static repl_result source_runs_add(struct repl_tree_merge *t, struct source *s, 
             return repl_fail(err, REPL_E_CORRUPT,
                              "object %llu is a directory in one segment and a file in another",
                              (unsigned long long)t->object);
-        REPL_TRY(source_advance(s, err));
+        REPL_TRY(source_advance(t, s, err));
     }
     return REPL_SUCCESS;
 }
@@ -313,7 +330,7 @@ static repl_result step(struct repl_tree_merge *t, struct repl_record *record, b
         return *done ? REPL_SUCCESS : object_begin(t, record, given, err);
     case PHASE_XATTRS:
         s = &t->sources[t->node_source];
-        REPL_TRY(source_advance(s, err));
+        REPL_TRY(source_advance(t, s, err));
         *given = source_has(s, t->object, REPL_RECORD_XATTR);
         if (*given)
             *record = s->record;

@@ -15,9 +15,13 @@
 
 struct repl_tree_merge;
 
-/* segments: oldest first, of one tree, and in the order of its chain; they outlive the merge. full:
- * the first is a full. */
-REPL_RESULT repl_tree_merge_new(const struct repl_segment *const *segments, size_t count, bool full,
+struct repl_tree_merge_options {
+    const struct repl_segment *const *segments; /* oldest first, of one tree, in the order of its */
+    size_t segment_count;                       /* chain; they outlive the merge */
+    bool full;                                  /* the first is a full, or all of the base */
+    uint64_t object_begin, object_end;          /* only objects in between; 0, 0: all */
+};
+REPL_RESULT repl_tree_merge_new(const struct repl_tree_merge_options *options,
                                 struct repl_frame_coder *coder, struct repl_tree_merge **out,
                                 struct repl_error *err);
 void repl_tree_merge_free(struct repl_tree_merge *merge);

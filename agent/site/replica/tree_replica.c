@@ -313,7 +313,10 @@ static repl_result records_load(struct replica_tree *t, const struct repl_segmen
     struct repl_tree_merge *merge = NULL;
     repl_result result = repl_frame_coder_new(&coder, err);
     if (repl_ok(result))
-        result = repl_tree_merge_new(segments, count, full, coder, &merge, err);
+        result = repl_tree_merge_new(&(struct repl_tree_merge_options){.segments = segments,
+                                                                       .segment_count = count,
+                                                                       .full = full},
+                                     coder, &merge, err);
     if (repl_ok(result))
         result = replica_change_records(&t->map, merge, space_size, !full, &t->pulse, err);
     repl_tree_merge_free(merge);

@@ -193,8 +193,12 @@ static void expect_only_name(struct world *w, const struct history *h, const cha
     struct repl_tree_merge *merge;
     struct repl_error err = {0};
     unsigned names = 0;
-    must(repl_tree_merge_new((const struct repl_segment *const *)h->segments, h->count, true,
-                             w->coder, &merge, &err),
+    must(repl_tree_merge_new(
+             &(struct repl_tree_merge_options){.segments =
+                                                   (const struct repl_segment *const *)h->segments,
+                                               .segment_count = h->count,
+                                               .full = true},
+             w->coder, &merge, &err),
          &err);
     for (bool done = false; !done;) {
         struct repl_record record;

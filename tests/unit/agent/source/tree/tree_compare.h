@@ -74,7 +74,10 @@ static inline void copy_make(struct rig *rig, struct copy *copy)
         for (size_t p = 0; p < rig->pieces[i].pages.size / sizeof *images; p++)
             memcpy(copy->space + images[p].page * REPL_PAGE_SIZE, images[p].bytes, REPL_PAGE_SIZE);
     }
-    OK(rig, repl_tree_merge_new(segments, count, true, rig->coder, &merge, &rig->err));
+    OK(rig, repl_tree_merge_new(&(struct repl_tree_merge_options){.segments = segments,
+                                                                  .segment_count = count,
+                                                                  .full = true},
+                                rig->coder, &merge, &rig->err));
     for (bool done = false; !done;) {
         struct repl_record record;
         OK(rig, repl_tree_merge_next(merge, &record, &done, &rig->err));
