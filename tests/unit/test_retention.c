@@ -308,6 +308,21 @@ static void begun_in_the_middle(void **state)
     }
 }
 
+/* A schedule of the points that are kept, as after a restart. */
+static void schedule_again(const struct history *h, struct repl_retention_schedule *schedule,
+                           const bool *keep, size_t count, bool *over)
+{
+    struct repl_error err;
+    repl_retention_schedule_fini(schedule);
+    repl_retention_schedule_init(schedule, &h->policy);
+    for (size_t i = 0; i < count; i++) {
+        over[i] = !keep[i];
+        if (keep[i])
+            assert_true(
+                repl_ok(repl_retention_schedule_add(schedule, i + 1, h->points[i].time_ns, &err)));
+    }
+}
+
 /* The points whose time is over by the schedule, less those that are protected, are those that a
  * pass does not keep. */
 static void a_schedule_agrees(void **state)
@@ -339,6 +354,8 @@ static void a_schedule_agrees(void **state)
             repl_retention_pass(&h.policy, all, i + 1, 0, now_ns, keep);
             for (size_t k = 0; k <= i; k++)
                 assert_true(keep[k] == (!over[k] || all[k].protect != 0));
+            if (random_below(&random, 100) == 0)
+                schedule_again(&h, &schedule, keep, i + 1, over);
         }
         repl_retention_schedule_fini(&schedule);
     }
