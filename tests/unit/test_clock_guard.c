@@ -124,8 +124,8 @@ static void set_right_after_the_start(void **state)
     (void)state;
     struct site s = site_started(-2000 * DAY);
     assert_state(&s, REPL_CLOCK_JUMPED_BACK, "2000 days behind");
-    site_runs(&s, MINUTE);
-    site_is_set(&s, 2000 * DAY + MINUTE);
+    site_runs(&s, HOUR);
+    site_is_set(&s, 2000 * DAY);
     assert_state(&s, REPL_CLOCK_TRUSTED, "");
 }
 
@@ -204,6 +204,20 @@ static void old_words_do_not_count(void **state)
     source.heard_ns = s.monotonic_ns - SECOND;
     repl_clock_guard_ask(&s.guard, &source, 1);
     assert_state(&s, REPL_CLOCK_TRUSTED, "");
+}
+
+/* A clock that has been confirmed where it is runs evenly from then on only. */
+static void nor_do_those_of_before_it_was_confirmed(void **state)
+{
+    (void)state;
+    struct site s = site_started(0);
+    struct repl_clock_source source = {.ahead_ns = 0, .heard_ns = s.monotonic_ns};
+    site_runs(&s, REPL_CLOCK_SETTLE_NS);
+    site_is_set(&s, -20 * SECOND);
+    repl_clock_guard_confirm(&s.guard);
+    site_is_set(&s, 40 * SECOND);
+    repl_clock_guard_ask(&s.guard, &source, 1);
+    assert_state(&s, REPL_CLOCK_JUMPED_AHEAD, "0 of 0");
 }
 
 /* Set again, the clock has to run evenly for the whole time again. */
@@ -324,6 +338,7 @@ int main(void)
         cmocka_unit_test(a_person_ends_the_doubt),
         cmocka_unit_test(a_clock_that_is_set),
         cmocka_unit_test(old_words_do_not_count),
+        cmocka_unit_test(nor_do_those_of_before_it_was_confirmed),
         cmocka_unit_test(doubt_begins_anew),
         cmocka_unit_test(many_small_steps),
         cmocka_unit_test(a_long_time_between_readings),

@@ -139,6 +139,26 @@ static void what_is_protected_is_kept(void **state)
     assert_true(keep[0]);
 }
 
+static void a_point_is_due_right_behind_its_last_moment(void **state)
+{
+    (void)state;
+    const struct repl_retention policy = policy_of("1m:1h 1d:forever");
+    const int64_t until_ns = (120 + 3600) * SECOND;
+    struct repl_retention_schedule schedule;
+    struct repl_error err;
+    uint64_t seq;
+    repl_retention_schedule_init(&schedule, &policy);
+    assert_true(repl_ok(repl_retention_schedule_add(&schedule, 5, 0, &err)));
+    assert_true(repl_retention_schedule_next_ns(&schedule) == REPL_RETENTION_FOREVER);
+    assert_true(repl_ok(repl_retention_schedule_add(&schedule, 7, 60 * SECOND, &err)));
+    assert_true(repl_retention_schedule_next_ns(&schedule) == until_ns + 1);
+    assert_false(repl_retention_schedule_take(&schedule, until_ns, &seq));
+    assert_true(repl_retention_schedule_take(&schedule, until_ns + 1, &seq));
+    assert_int_equal(seq, 7);
+    assert_false(repl_retention_schedule_take(&schedule, INT64_MAX, &seq));
+    repl_retention_schedule_fini(&schedule);
+}
+
 /* --- any history ----------------------------------------------------------------------------- */
 
 #define POINTS 600
@@ -419,6 +439,7 @@ int main(void)
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(until_when_a_point_is_kept),
         cmocka_unit_test(what_is_protected_is_kept),
+        cmocka_unit_test(a_point_is_due_right_behind_its_last_moment),
         cmocka_unit_test(thinned_bit_by_bit),
         cmocka_unit_test(begun_in_the_middle),
         cmocka_unit_test(a_schedule_agrees),
