@@ -19,7 +19,6 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "segment/segment_chain.h"
 
 struct history_slot {
     struct repl_history *history;
@@ -149,7 +148,7 @@ static bool continues_base(const struct repl_segments_entry *segments, size_t i)
 {
     const struct repl_head *head = &segments[i].head;
     return i > 0 && head->from_seq == 0 && segments[i - 1].head.from_seq == 0 &&
-           !repl_segment_begins(head->from_seq, head->part, segments[i].merge);
+           !segments[i].begins;
 }
 
 bool repl_history_is_linked(const struct repl_history *history, size_t i,

@@ -196,6 +196,7 @@ static repl_result segments_list(struct repl_catalogue *c, const struct repl_cha
                                                   .digest = commit->digest},
                                          .file_size = commit->file_size,
                                          .merge = entry->merge,
+                                         .begins = entry->begins,
                                          .link = entry->link};
         if (!repl_chain_has_point(chain, i))
             continue;

@@ -74,6 +74,7 @@ static void place_encode(struct repl_writer *w, const struct repl_record_place *
 static void piece_encode(struct repl_writer *w, const struct repl_log_piece *piece)
 {
     repl_write_u64(w, piece->merge);
+    repl_write_u8(w, piece->begins);
     repl_write_digest(w, &piece->link);
     repl_write_i64(w, piece->unchanged_until_ns);
     place_encode(w, &piece->begin);
@@ -203,11 +204,15 @@ bool repl_record_place_before(const struct repl_record_place *a, const struct re
 static void piece_decode(struct repl_reader *r, struct repl_log_piece *out)
 {
     out->merge = repl_read_u64(r);
+    uint8_t begins = repl_read_u8(r);
+    out->begins = begins == 1;
     repl_read_digest(r, &out->link);
     out->unchanged_until_ns = repl_read_i64(r);
     place_decode(r, &out->begin);
     place_decode(r, &out->end);
     commit_decode(r, &out->commit);
+    if (begins > 1 || (out->begins && (out->commit.from_seq != 0 || out->commit.part != 0)))
+        r->failed = true;
     bool base = !place_is_zero(&out->end);
     if (base ? out->commit.from_seq != 0 || !repl_record_place_before(&out->begin, &out->end)
              : !place_is_zero(&out->begin))

@@ -74,8 +74,9 @@ struct repl_log_state {
     char cause[REPL_WIRE_TEXT_MAX + 1];
 };
 
-/* What was committed of (from, to] is now what the next `records` records say. from 0: the base has
- * been brought forward to point `to`. Of it stays what no GONE names; of all else nothing. */
+/* What was committed of (from, to] is now what the next `records` records say: a segment of (from,
+ * to], or, where there is a full in it, of (0, to], in pieces. from 0: the base has been brought
+ * forward to point `to`. Of it stays what no GONE names; of all else nothing. */
 struct repl_log_merge {
     uint64_t from_seq, to_seq;
     uint32_t records; /* PIECE and GONE, 1 or more */
@@ -89,6 +90,7 @@ struct repl_record_place {
 struct repl_log_piece {
     struct repl_log_commit commit;
     uint64_t merge; /* which merge has made it; 0: as it was received */
+    bool begins;    /* a full: what is behind it looks at nothing before it */
     /* What the segment after it names as the one before it: the digest of what it stands for. */
     struct repl_digest link;
     int64_t unchanged_until_ns; /* of its point, as IDLE said last */

@@ -372,7 +372,7 @@ repl_result repl_report_decode(const void *data, size_t size, struct repl_report
 
 #define POINTS_ENTRY_SIZE   (REPL_POINT_SIZE + 16u)
 #define SEGMENTS_ENTRY_SIZE (HEAD_SIZE + 8u)
-#define MERGED_ENTRY_SIZE   (SEGMENTS_ENTRY_SIZE + 40u)
+#define MERGED_ENTRY_SIZE   (SEGMENTS_ENTRY_SIZE + 41u)
 
 _Static_assert(20 + REPL_LIST_ENTRIES_MAX * POINTS_ENTRY_SIZE < REPL_MESSAGE_SIZE_MAX, "it fits");
 
@@ -467,6 +467,7 @@ repl_result repl_segments_page_encode(const struct repl_segments_page *m, struct
         if (!merged)
             continue;
         repl_write_u64(&w, m->entries[i].merge);
+        repl_write_u8(&w, m->entries[i].begins);
         repl_write_digest(&w, &m->entries[i].link);
     }
     return message_close(out, type, &w, err);
@@ -475,7 +476,8 @@ repl_result repl_segments_page_encode(const struct repl_segments_page *m, struct
 static bool segments_entry_valid(const struct repl_segments_entry *entries, uint32_t i)
 {
     const struct repl_head *head = &entries[i].head;
-    if (entries[i].file_size > REPL_SEGMENT_HARD_LIMIT)
+    if (entries[i].file_size > REPL_SEGMENT_HARD_LIMIT ||
+        (entries[i].begins && (head->from_seq != 0 || head->part != 0)))
         return false;
     if (i == 0)
         return true;
@@ -505,8 +507,11 @@ repl_result repl_segments_page_decode(const void *data, size_t size, struct repl
         head_decode(&r, &out->entries[i].head);
         out->entries[i].file_size = repl_read_u64(&r);
         out->entries[i].link = out->entries[i].head.digest;
+        out->entries[i].begins =
+            out->entries[i].head.from_seq == 0 && out->entries[i].head.part == 0;
         if (merged) {
             out->entries[i].merge = repl_read_u64(&r);
+            out->entries[i].begins = read_bool(&r);
             repl_read_digest(&r, &out->entries[i].link);
         }
         if (!segments_entry_valid(out->entries, i))

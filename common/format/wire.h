@@ -124,6 +124,7 @@ struct repl_segments_entry {
     struct repl_head head;
     uint64_t file_size;
     uint64_t merge;          /* which merge has made it; 0: as it was received */
+    bool begins;             /* a full: what is behind it looks at nothing before it */
     struct repl_digest link; /* what the segment after it names as the one before it */
 };
 struct repl_segments_page {

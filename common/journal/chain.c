@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "segment/segment_chain.h"
 
 void repl_chain_init(struct repl_chain *chain)
 {
@@ -54,15 +53,10 @@ static repl_result entry_add(struct repl_chain *c, const struct repl_log_piece *
 
 /* --- what it says ---------------------------------------------------------------------------- */
 
-static bool begins(const struct repl_log_piece *entry)
-{
-    return repl_segment_begins(entry->commit.from_seq, entry->commit.part, entry->merge);
-}
-
 /* Whether entry i is of one base with the one before it. */
 static bool continues_base(const struct repl_chain *c, size_t i)
 {
-    return i > 0 && c->entries[i].commit.from_seq == 0 && !begins(&c->entries[i]) &&
+    return i > 0 && c->entries[i].commit.from_seq == 0 && !c->entries[i].begins &&
            c->entries[i - 1].commit.from_seq == 0;
 }
 
@@ -136,7 +130,7 @@ static int entry_order(const void *a, const void *b)
 }
 
 /* The last entry that goes is what what follows was built on. */
-static repl_result added_check(struct repl_chain *c, const struct repl_log_piece *last,
+static repl_result added_check(struct repl_chain *c, const struct repl_log_piece *last, bool full,
                                struct repl_error *err)
 {
     const struct repl_log_piece *z = c->added_count > 0 ? &c->added[c->added_count - 1] : NULL;
@@ -144,8 +138,10 @@ static repl_result added_check(struct repl_chain *c, const struct repl_log_piece
         return unfit(c, "nothing has come in their place", err);
     for (size_t i = 0; i < c->added_count; i++) {
         const struct repl_log_commit *commit = &c->added[i].commit;
-        if (commit->from_seq != c->merge.from_seq || commit->to_seq != c->merge.to_seq ||
-            commit->part != i || commit->has_point != (i + 1 == c->added_count))
+        if (commit->from_seq != (full ? 0 : c->merge.from_seq) ||
+            commit->to_seq != c->merge.to_seq || commit->part != i ||
+            commit->has_point != (i + 1 == c->added_count) ||
+            c->added[i].begins != (i == 0 && full && c->merge.from_seq > 0))
             return unfit(c, "a piece of it is out of its place", err);
     }
     if (!repl_digest_equal(&z->link, &last->link) || z->commit.lineage != last->commit.lineage)
@@ -156,22 +152,9 @@ static repl_result added_check(struct repl_chain *c, const struct repl_log_piece
     return REPL_SUCCESS;
 }
 
-/* From a point to a point, and no full among what goes. */
-static repl_result increments_check(const struct repl_chain *c, size_t first, size_t count,
-                                    struct repl_error *err)
-{
-    for (size_t i = first; i < first + count; i++) {
-        if (c->entries[i].commit.from_seq == 0)
-            return unfit(c, "there is a full in it", err);
-    }
-    if (c->entries[first].commit.from_seq != c->merge.from_seq || c->entries[first].commit.part > 0)
-        return unfit(c, "it does not begin with a point", err);
-    return REPL_SUCCESS;
-}
-
 static repl_result merge_apply(struct repl_chain *c, struct repl_error *err)
 {
-    size_t first = SIZE_MAX, last = SIZE_MAX, replaced = 0, gone = 0;
+    size_t first = SIZE_MAX, last = SIZE_MAX, replaced = 0, fulls = 0;
     for (size_t i = 0; i < c->count; i++) {
         if (c->entries[i].commit.to_seq <= c->merge.to_seq)
             last = i;
@@ -179,18 +162,20 @@ static repl_result merge_apply(struct repl_chain *c, struct repl_error *err)
             continue;
         first = first == SIZE_MAX ? i : first;
         replaced++;
-        gone += c->merge.from_seq == 0 && c->entries[i].commit.from_seq == 0;
+        fulls += c->entries[i].commit.from_seq == 0;
     }
     if (replaced == 0 || last == SIZE_MAX || c->entries[last].commit.to_seq != c->merge.to_seq ||
         !c->entries[last].commit.has_point || !is_replaced(c, &c->entries[last]))
         return unfit(c, "no segment of it ends there", err);
-    if (gone != c->gone_count)
+    if (c->gone_count != (c->merge.from_seq > 0 ? 0 : fulls))
         return unfit(c, "it names a segment that is not of the base", err);
-    if (c->merge.from_seq > 0)
-        REPL_TRY(increments_check(c, first, replaced, err));
+    const struct repl_log_commit *begin = &c->entries[first].commit;
+    if (c->merge.from_seq > 0 &&
+        (begin->part > 0 || (begin->from_seq != 0 && begin->from_seq != c->merge.from_seq)))
+        return unfit(c, "it does not begin behind a point", err);
     if (c->added_count > 1)
         qsort(c->added, c->added_count, sizeof *c->added, entry_order);
-    REPL_TRY(added_check(c, &c->entries[last], err));
+    REPL_TRY(added_check(c, &c->entries[last], fulls > 0 || c->merge.from_seq == 0, err));
     /* What stays, what has come, what is behind it: in order already. */
     size_t kept = 0;
     struct repl_log_piece *behind = &c->entries[last + 1];
@@ -272,6 +257,7 @@ static repl_result commit_apply(struct repl_chain *c, const struct repl_log_comm
                                 struct repl_error *err)
 {
     struct repl_log_piece entry = {.commit = *commit, .link = commit->digest};
+    entry.begins = commit->from_seq == 0 && commit->part == 0;
     if (commit->has_point)
         entry.unchanged_until_ns = commit->point.end_ns;
     return entry_add(c, &entry, err);

@@ -11,11 +11,6 @@ bool repl_segment_follows(const struct repl_head *older, uint64_t from, uint64_t
     return from == older->from_seq && to == older->to_seq && part > 0 && part - 1 == older->part;
 }
 
-bool repl_segment_begins(uint64_t from, uint32_t part, uint64_t merge)
-{
-    return from == 0 && part == 0 && merge == 0;
-}
-
 repl_result repl_segment_chain_check(const struct repl_segment_link *older,
                                      const struct repl_segment_header *newer,
                                      struct repl_error *err)

@@ -18,9 +18,6 @@ struct repl_segment_link {
 /* Whether segment (from, to].part may come right after older: the next part, the part 0 of what
  * comes after a point, or that of a new full, which leaves parts without an end behind. */
 bool repl_segment_follows(const struct repl_head *older, uint64_t from, uint64_t to, uint32_t part);
-/* Whether it is a full as it was received: what is behind it looks at nothing before it. (A segment
- * of a full that a merge has made is one of several that are the base together.) */
-bool repl_segment_begins(uint64_t from, uint32_t part, uint64_t merge);
 /* REPL_E_CORRUPT says in which way newer does not come right after older. */
 REPL_RESULT repl_segment_chain_check(const struct repl_segment_link *older,
                                      const struct repl_segment_header *newer,

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/ensure.h"
-#include "retention.h"
+#include "journal/retention.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

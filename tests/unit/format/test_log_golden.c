@@ -67,8 +67,8 @@ static void say_piece(struct text *text, const struct repl_log_piece *piece)
 {
     char link[REPL_DIGEST_TEXT_SIZE];
     repl_digest_format(&piece->link, link);
-    say(text, "piece merge=%" PRIu64 " link=%s unchanged_until=%" PRId64, piece->merge, link,
-        piece->unchanged_until_ns);
+    say(text, "piece merge=%" PRIu64 " begins=%d link=%s unchanged_until=%" PRId64, piece->merge,
+        piece->begins, link, piece->unchanged_until_ns);
     say(text, " begin=%" PRIu64 ":%" PRIu64 " end=%" PRIu64 ":%" PRIu64 " ", piece->begin.object,
         piece->begin.offset, piece->end.object, piece->end.offset);
     say_commit(text, &piece->commit);
@@ -329,7 +329,9 @@ static void write_merged(const char *directory)
     record.checkpoint.heard_ns = START_NS + 8 * SECOND;
     record.checkpoint.created_ns = START_NS + SECOND;
     add(&log, record);
-    add(&log, piece_record(0, 1, 0, false, 0, 0xd1));
+    record = piece_record(0, 1, 0, false, 0, 0xd1);
+    record.piece.begins = true;
+    add(&log, record);
     add(&log, piece_record(0, 2, 0, true, 13, 0xd2));
     add(&log, piece_record(2, 5, 0, false, 10, 0xaa));
     add(&log, piece_record(2, 5, 1, true, 10, 0xd5));

@@ -71,6 +71,8 @@ static void random_piece(struct random *random, struct repl_log_piece *piece)
 {
     random_commit(random, &piece->commit);
     piece->merge = random_next(random);
+    if (piece->commit.from_seq == 0 && piece->commit.part == 0)
+        piece->begins = random_below(random, 2);
     random_fill(random, piece->link.bytes, sizeof piece->link.bytes);
     if (piece->commit.has_point)
         piece->unchanged_until_ns =
@@ -156,7 +158,7 @@ static bool place_same(const struct repl_record_place *a, const struct repl_reco
 
 static bool piece_same(const struct repl_log_piece *a, const struct repl_log_piece *b)
 {
-    return commit_same(&a->commit, &b->commit) && a->merge == b->merge &&
+    return commit_same(&a->commit, &b->commit) && a->merge == b->merge && a->begins == b->begins &&
            repl_digest_equal(&a->link, &b->link) &&
            a->unchanged_until_ns == b->unchanged_until_ns && place_same(&a->begin, &b->begin) &&
            place_same(&a->end, &b->end);
@@ -329,9 +331,9 @@ static void bytes_lie_where_the_specification_says(void **state)
     record.piece.end = (struct repl_record_place){3, 4};
     record.piece.commit.to_seq = 2;
     repl_log_record_encode(&record, data, &size);
-    assert_int_equal(size, HEADER_SIZE + 80 + 77 + TAIL_SIZE);
-    assert_memory_equal(data + HEADER_SIZE, "\4\0\0\0\0\0\0\0ll", 10);
-    assert_memory_equal(data + HEADER_SIZE + 48,
+    assert_int_equal(size, HEADER_SIZE + 81 + 77 + TAIL_SIZE);
+    assert_memory_equal(data + HEADER_SIZE, "\4\0\0\0\0\0\0\0\0l", 10);
+    assert_memory_equal(data + HEADER_SIZE + 49,
                         "\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0", 32);
 
     record = (struct repl_log_record){.type = REPL_LOG_MARK, .number = 1};
@@ -453,6 +455,8 @@ static void fields_are_held_to_their_bounds(void **state)
     REFUSED(record.piece.unchanged_until_ns = 1);
     REFUSED(record.piece.begin.object = 1);
     REFUSED(record.piece.end.object = 0; record.piece.begin.offset = 1);
+    good.piece.commit.part = 1;
+    REFUSED(record.piece.begins = true);
     good.piece.commit.to_seq = 9;
     REFUSED(record.piece.commit.from_seq = 8);
     good = (struct repl_log_record){.type = REPL_LOG_MARK, .number = 1};

@@ -249,11 +249,20 @@ static void a_full_begins_anew(void **state)
     assert_int_equal(repl_chain_find_point(&w->chain, 20), SIZE_MAX);
     assert_int_equal(repl_chain_find_point(&w->chain, 12), 9);
     assert_int_equal(repl_chain_find_point(&w->chain, 21), w->chain.count - 2);
-    struct repl_log_record merge = merge_of(11, 21, 1);
-    struct repl_log_record piece = piece_of(w, 11, 21, 0, true);
+    /* with what was before it, which is superseded, it stays a full */
+    struct repl_log_record merge = merge_of(11, 21, 2);
+    w->merges = 1;
+    struct repl_log_record first = piece_of(w, 0, 21, 0, false),
+                           piece = piece_of(w, 0, 21, 1, true);
     must(w, put(w, &merge));
-    assert_int_equal(put(w, &piece).code, REPL_E_CORRUPT);
-    assert_non_null(strstr(w->err.text, "there is a full in it"));
+    first.piece.begins = true;
+    must(w, put(w, &first));
+    must(w, put(w, &piece));
+    expect(w, 8, 10, 11, 0, 0);
+    expect(w, 9, 0, 21, 0, 1);
+    expect(w, 10, 0, 21, 1, 1);
+    assert_int_equal(repl_chain_base_of(&w->chain, w->chain.count - 1), 9);
+    assert_int_equal(repl_chain_find_point(&w->chain, 11), 8);
     repl_chain_fini(&w->chain);
     free(w);
 }

@@ -18,8 +18,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "merge_plan.h"
-#include "retention_schedule.h"
+#include "journal/merge_plan.h"
+#include "journal/retention_schedule.h"
 
 #define SECOND      INT64_C(1000000000)
 #define DAY_S       86400u

@@ -1,4 +1,4 @@
-#include "clock_guard.h"
+#include "journal/clock_guard.h"
 
 #include <stdio.h>
 

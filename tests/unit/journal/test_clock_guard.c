@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "clock_guard.h"
+#include "journal/clock_guard.h"
 #include "unit/expect_abort.h"
 #include "unit/random.h"
 

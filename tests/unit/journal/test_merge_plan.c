@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "merge_plan.h"
+#include "journal/merge_plan.h"
 #include "unit/random.h"
 
 #define SECOND INT64_C(1000000000)

@@ -11,8 +11,8 @@
 
 #include <cmocka.h>
 
-#include "retention.h"
-#include "retention_schedule.h"
+#include "journal/retention.h"
+#include "journal/retention_schedule.h"
 #include "unit/random.h"
 
 #define SECOND       INT64_C(1000000000)

@@ -1,4 +1,4 @@
-#include "retention.h"
+#include "journal/retention.h"
 
 #include <stdio.h>
 #include <string.h>

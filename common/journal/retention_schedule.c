@@ -1,4 +1,4 @@
-#include "retention_schedule.h"
+#include "journal/retention_schedule.h"
 
 #include <stdlib.h>
 

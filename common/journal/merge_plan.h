@@ -14,8 +14,8 @@
  *
  * Under "1s:1h 1m:1d 1h:30d 1d:1y" each minute is merged once, then each hour, then each day: what
  * comes is written again three times at most, less what is superseded, and there are about as many
- * segments as kept points. Of 400 days at a point a second (tests/unit/test_merge_year.c; 22 GB a
- * day, volume of 64 GiB):
+ * segments as kept points. Of 400 days at a point a second (tests/unit/journal/test_merge_year.c;
+ * 22 GB a day, volume of 64 GiB):
  *
  *   pages written     results bounded by   written again, of what came   segments, at most
  *   all alike         nothing                        2.76                6164, 6016 points

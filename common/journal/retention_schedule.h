@@ -14,7 +14,7 @@
 #ifndef REPL_RETENTION_SCHEDULE_H
 #define REPL_RETENTION_SCHEDULE_H
 
-#include "retention.h"
+#include "journal/retention.h"
 
 /* Points in the order in which they are due; a ring. */
 struct repl_retention_queue {

@@ -1,4 +1,4 @@
-#include "merge_plan.h"
+#include "journal/merge_plan.h"
 
 #include <stdlib.h>
 #include <string.h>
