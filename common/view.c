@@ -15,6 +15,7 @@
  */
 struct repl_view {
     uint64_t size;
+    uint64_t begin, end; /* what lies outside is not looked at */
     struct repl_extent_map extents;
     const struct repl_segment **segments;
     size_t segment_count, segment_capacity;
@@ -39,21 +40,27 @@ static repl_result segment_add(struct repl_view *v, const struct repl_segment *s
     return REPL_SUCCESS;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 static repl_result record_add(struct repl_view *v, const struct repl_record *record, size_t segment,
                               struct repl_error *err)
 {
-    struct repl_extent extent = {
-        .offset = record->offset, .length = record->length, .type = record->type};
-    if (record->offset >= v->size) /* the volume was larger then */
+    uint64_t begin = record->offset > v->begin ? record->offset : v->begin;
+    uint64_t end = least(record->offset + record->length, least(v->size, v->end));
+    if (begin >= end) /* or the volume was larger then */
         return REPL_SUCCESS;
-    if (record->length > v->size - record->offset)
-        extent.length = v->size - record->offset;
+    uint32_t cut =
+        (uint32_t)(begin - record->offset); /* too small for ZERO, which has no use of it */
+    struct repl_extent extent = {.offset = begin, .length = end - begin, .type = record->type};
     if (record->type == REPL_RECORD_DATA) {
         extent.source = (uint64_t)segment << 32 | record->frame;
-        extent.source_offset = record->frame_offset;
+        extent.source_offset = record->frame_offset + cut;
     } else if (record->type == REPL_RECORD_CHUNK) {
         extent.source = v->names.size / sizeof record->chunk;
-        extent.source_offset = record->chunk_offset;
+        extent.source_offset = record->chunk_offset + cut;
         REPL_TRY(repl_buffer_append(&v->names, &record->chunk, sizeof record->chunk, err));
     }
     return repl_extent_map_fill(&v->extents, &extent, err);
@@ -68,11 +75,13 @@ static repl_result manifest_add(struct repl_view *v, size_t segment, struct repl
     for (bool done = false;;) {
         struct repl_record record;
         result = repl_record_walk_next(&walk, &record, &done, err);
-        if (!repl_ok(result) || done || record.object != REPL_OBJECT_DEVICE)
+        if (!repl_ok(result) || done || record.object != REPL_OBJECT_DEVICE ||
+            record.offset >= v->end)
             break; /* what comes behind the space is no content */
         if (record.type == REPL_RECORD_OBJECT) {
             if (segment == 0)
                 v->size = record.size;
+            repl_record_walk_seek(&walk, REPL_OBJECT_DEVICE, v->begin);
             continue;
         }
         result = record_add(v, &record, segment, err);
@@ -104,7 +113,7 @@ static repl_result segments_walk(struct repl_view *v, repl_view_segment_fn *segm
         REPL_TRY(segment_at(v->context, i, &segment, err));
         if (segment == NULL)
             break;
-        if (i == 0 && repl_segment_last_point(segment) == NULL)
+        if (whole && i == 0 && repl_segment_last_point(segment) == NULL)
             return repl_fail(err, REPL_E_CORRUPT, "segment %llu.%u does not end in a point",
                              (unsigned long long)segment->header.to_seq, segment->header.part);
         REPL_TRY(segment_add(v, segment, err));
@@ -122,13 +131,15 @@ static repl_result segments_walk(struct repl_view *v, repl_view_segment_fn *segm
 }
 
 static repl_result view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
-                             void *context, bool whole, struct repl_view **out,
-                             struct repl_error *err)
+                             void *context, uint64_t begin, uint64_t end, bool whole,
+                             struct repl_view **out, struct repl_error *err)
 {
     struct repl_view *v = calloc(1, sizeof *v);
     if (v == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a view");
     repl_extent_map_init(&v->extents);
+    v->begin = begin;
+    v->end = end;
     v->find_chunk = find_chunk;
     v->context = context;
     struct repl_frame_coder *coder = NULL;
@@ -147,13 +158,14 @@ static repl_result view_open(repl_view_segment_fn *segment_at, repl_view_chunk_f
 repl_result repl_view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
                            void *context, struct repl_view **out, struct repl_error *err)
 {
-    return view_open(segment_at, find_chunk, context, true, out, err);
+    return view_open(segment_at, find_chunk, context, 0, UINT64_MAX, true, out, err);
 }
 
 repl_result repl_view_open_changes(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
-                                   void *context, struct repl_view **out, struct repl_error *err)
+                                   void *context, uint64_t begin, uint64_t end,
+                                   struct repl_view **out, struct repl_error *err)
 {
-    return view_open(segment_at, find_chunk, context, false, out, err);
+    return view_open(segment_at, find_chunk, context, begin, end, false, out, err);
 }
 
 void repl_view_free(struct repl_view *v)
@@ -357,5 +369,83 @@ repl_result repl_view_read(struct repl_view_reader *reader, uint64_t offset, voi
         offset += piece;
         size -= piece;
     }
+    return REPL_SUCCESS;
+}
+
+/* --- comparing ------------------------------------------------------------------------------- */
+
+#define COMPARE_SIZE 65536u
+
+static repl_result differs(uint64_t offset, const char *how, struct repl_error *err)
+{
+    return repl_fail(err, REPL_E_CORRUPT, "from offset %llu on one %s", (unsigned long long)offset,
+                     how);
+}
+
+static const struct repl_digest *name_of(const struct repl_view *v, const struct repl_extent *e)
+{
+    return &((const struct repl_digest *)(const void *)v->names.data)[e->source];
+}
+
+static repl_result bytes_compare(struct repl_view_reader *a, struct repl_view_reader *b,
+                                 uint64_t offset, uint64_t end, struct repl_error *err)
+{
+    uint8_t *bytes = malloc(2 * (size_t)COMPARE_SIZE);
+    if (bytes == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory to compare");
+    repl_result result = REPL_SUCCESS;
+    while (repl_ok(result) && offset < end) {
+        size_t size = (size_t)least(end - offset, COMPARE_SIZE);
+        result = repl_view_read(a, offset, bytes, size, err);
+        if (repl_ok(result))
+            result = repl_view_read(b, offset, bytes + COMPARE_SIZE, size, err);
+        if (repl_ok(result) && memcmp(bytes, bytes + COMPARE_SIZE, size) != 0)
+            result = differs(offset, "has other bytes than the other", err);
+        offset += size;
+    }
+    free(bytes);
+    return result;
+}
+
+/* What both say of [offset, end), which lies within one extent of each. */
+static repl_result piece_compare(struct repl_view_reader *a, const struct repl_extent *x,
+                                 struct repl_view_reader *b, const struct repl_extent *y,
+                                 uint64_t offset, uint64_t end, struct repl_error *err)
+{
+    if (x->type == REPL_RECORD_ZERO && y->type == REPL_RECORD_ZERO)
+        return REPL_SUCCESS;
+    if (x->type == REPL_RECORD_CHUNK && y->type == REPL_RECORD_CHUNK &&
+        repl_digest_equal(name_of(a->view, x), name_of(b->view, y)) &&
+        x->source_offset + (offset - x->offset) == y->source_offset + (offset - y->offset))
+        return REPL_SUCCESS;
+    return bytes_compare(a, b, offset, end, err);
+}
+
+repl_result repl_view_compare(struct repl_view_reader *a, struct repl_view_reader *b,
+                              struct repl_error *err)
+{
+    struct repl_extent_cursor left = repl_extent_map_seek(&a->view->extents, 0);
+    struct repl_extent_cursor right = repl_extent_map_seek(&b->view->extents, 0);
+    const struct repl_extent *x = repl_extent_cursor_next(&left);
+    const struct repl_extent *y = repl_extent_cursor_next(&right);
+    uint64_t at = 0; /* all below is the same */
+    if (a->view->size != b->view->size)
+        return repl_fail(err, REPL_E_CORRUPT, "one has %llu bytes and the other %llu",
+                         (unsigned long long)a->view->size, (unsigned long long)b->view->size);
+    while (x != NULL && y != NULL) {
+        uint64_t from = x->offset > at ? x->offset : at;
+        if (from != (y->offset > at ? y->offset : at))
+            return differs(from < y->offset ? from : y->offset, "says what the other does not",
+                           err);
+        uint64_t x_end = x->offset + x->length, y_end = y->offset + y->length;
+        at = least(x_end, y_end);
+        REPL_TRY(piece_compare(a, x, b, y, from, at, err));
+        if (x_end == at)
+            x = repl_extent_cursor_next(&left);
+        if (y_end == at)
+            y = repl_extent_cursor_next(&right);
+    }
+    if (x != NULL || y != NULL)
+        return differs(at, "says what the other does not", err);
     return REPL_SUCCESS;
 }

@@ -227,7 +227,7 @@ static void merge_decode(struct repl_reader *r, struct repl_log_merge *out)
     out->from_seq = repl_read_u64(r);
     out->to_seq = repl_read_u64(r);
     out->records = repl_read_u32(r);
-    if (out->from_seq >= out->to_seq || out->records == 0)
+    if (out->from_seq >= out->to_seq)
         r->failed = true;
 }
 

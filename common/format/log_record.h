@@ -79,7 +79,7 @@ struct repl_log_state {
  * forward to point `to`. Of it stays what no GONE names; of all else nothing. */
 struct repl_log_merge {
     uint64_t from_seq, to_seq;
-    uint32_t records; /* PIECE and GONE, 1 or more */
+    uint32_t records; /* PIECE and GONE; without a PIECE it is needless, as a full is behind it */
 };
 
 /* A place in the order of the manifest. */

@@ -129,13 +129,33 @@ static int entry_order(const void *a, const void *b)
     return x->part < y->part ? -1 : x->part > y->part;
 }
 
-/* The last entry that goes is what what follows was built on. */
-static repl_result added_check(struct repl_chain *c, const struct repl_log_piece *last, bool full,
-                               struct repl_error *err)
+/* What the merge takes away: entries [first, last], of which some may stay. */
+struct taken {
+    size_t first, last, count;
+    size_t fulls;
+    size_t of_run; /* entries that the run is made of, taken away or not */
+};
+
+static struct taken taken_find(const struct repl_chain *c)
 {
-    const struct repl_log_piece *z = c->added_count > 0 ? &c->added[c->added_count - 1] : NULL;
-    if (z == NULL)
-        return unfit(c, "nothing has come in their place", err);
+    struct taken t = {.first = SIZE_MAX, .last = SIZE_MAX};
+    for (size_t i = 0; i < c->count && c->entries[i].commit.to_seq <= c->merge.to_seq; i++) {
+        t.last = i;
+        t.of_run += c->entries[i].commit.to_seq > c->merge.from_seq;
+        if (!is_replaced(c, &c->entries[i]))
+            continue;
+        t.first = t.first == SIZE_MAX ? i : t.first;
+        t.count++;
+        t.fulls += c->entries[i].commit.from_seq == 0;
+    }
+    return t;
+}
+
+/* The last entry that goes is what what follows was built on. */
+static repl_result added_check(const struct repl_chain *c, const struct repl_log_piece *last,
+                               bool full, struct repl_error *err)
+{
+    const struct repl_log_piece *z = &c->added[c->added_count - 1];
     for (size_t i = 0; i < c->added_count; i++) {
         const struct repl_log_commit *commit = &c->added[i].commit;
         if (commit->from_seq != (full ? 0 : c->merge.from_seq) ||
@@ -152,52 +172,67 @@ static repl_result added_check(struct repl_chain *c, const struct repl_log_piece
     return REPL_SUCCESS;
 }
 
-static repl_result merge_apply(struct repl_chain *c, struct repl_error *err)
+/* Nothing comes in its place: a full behind it says all. */
+static repl_result needless_check(const struct repl_chain *c, const struct taken *t,
+                                  struct repl_error *err)
 {
-    size_t first = SIZE_MAX, last = SIZE_MAX, replaced = 0, fulls = 0;
-    for (size_t i = 0; i < c->count; i++) {
-        if (c->entries[i].commit.to_seq <= c->merge.to_seq)
-            last = i;
-        if (!is_replaced(c, &c->entries[i]))
-            continue;
-        first = first == SIZE_MAX ? i : first;
-        replaced++;
-        fulls += c->entries[i].commit.from_seq == 0;
-    }
-    if (replaced == 0 || last == SIZE_MAX || c->entries[last].commit.to_seq != c->merge.to_seq ||
-        !c->entries[last].commit.has_point || !is_replaced(c, &c->entries[last]))
-        return unfit(c, "no segment of it ends there", err);
-    if (c->gone_count != (c->merge.from_seq > 0 ? 0 : fulls))
+    if (t->count != t->of_run || t->last + 1 == c->count || !c->entries[t->last + 1].begins)
+        return unfit(c, "nothing has come in its place", err);
+    return REPL_SUCCESS;
+}
+
+static repl_result run_check(const struct repl_chain *c, const struct taken *t,
+                             struct repl_error *err)
+{
+    const struct repl_log_piece *last = &c->entries[t->last];
+    const struct repl_log_commit *begin = &c->entries[t->first].commit;
+    if (c->gone_count != (c->merge.from_seq > 0 ? 0 : t->fulls))
         return unfit(c, "it names a segment that is not of the base", err);
-    const struct repl_log_commit *begin = &c->entries[first].commit;
     if (c->merge.from_seq > 0 &&
         (begin->part > 0 || (begin->from_seq != 0 && begin->from_seq != c->merge.from_seq)))
         return unfit(c, "it does not begin behind a point", err);
-    if (c->added_count > 1)
-        qsort(c->added, c->added_count, sizeof *c->added, entry_order);
-    REPL_TRY(added_check(c, &c->entries[last], fulls > 0 || c->merge.from_seq == 0, err));
-    /* What stays, what has come, what is behind it: in order already. */
-    size_t kept = 0;
-    struct repl_log_piece *behind = &c->entries[last + 1];
-    size_t behind_count = c->count - last - 1;
-    for (size_t i = 0; i <= last; i++) {
-        if (!is_replaced(c, &c->entries[i]))
-            c->entries[kept++] = c->entries[i];
-    }
-    size_t wanted = kept + c->added_count + behind_count;
+    if (c->added_count == 0)
+        return needless_check(c, t, err);
+    if (last->commit.to_seq != c->merge.to_seq || !last->commit.has_point || !is_replaced(c, last))
+        return unfit(c, "no segment of it ends there", err);
+    return added_check(c, last, t->fulls > 0 || c->merge.from_seq == 0, err);
+}
+
+/* What stays, what has come, what is behind it: in order already. */
+static repl_result entries_replace(struct repl_chain *c, const struct taken *t,
+                                   struct repl_error *err)
+{
+    size_t behind_count = c->count - t->last - 1;
+    size_t wanted = c->count - t->count + c->added_count, kept = 0;
     if (wanted > c->room) {
         struct repl_log_piece *larger = realloc(c->entries, wanted * sizeof *larger);
         if (larger == NULL)
             return repl_fail(err, REPL_E_NOMEM, "out of memory for the list of a volume");
         c->entries = larger;
-        behind = &c->entries[last + 1];
         c->room = wanted;
     }
+    for (size_t i = 0; i <= t->last; i++) {
+        if (!is_replaced(c, &c->entries[i]))
+            c->entries[kept++] = c->entries[i];
+    }
     if (behind_count > 0)
-        memmove(&c->entries[kept + c->added_count], behind, behind_count * sizeof *behind);
-    memcpy(&c->entries[kept], c->added, c->added_count * sizeof *c->added);
+        memmove(&c->entries[kept + c->added_count], &c->entries[t->last + 1],
+                behind_count * sizeof *c->entries);
+    if (c->added_count > 0)
+        memcpy(&c->entries[kept], c->added, c->added_count * sizeof *c->added);
     c->count = wanted;
     return REPL_SUCCESS;
+}
+
+static repl_result merge_apply(struct repl_chain *c, struct repl_error *err)
+{
+    struct taken taken = taken_find(c);
+    if (taken.count == 0)
+        return unfit(c, "there is no such run", err);
+    if (c->added_count > 1)
+        qsort(c->added, c->added_count, sizeof *c->added, entry_order);
+    REPL_TRY(run_check(c, &taken, err));
+    return entries_replace(c, &taken, err);
 }
 
 /* --- records --------------------------------------------------------------------------------- */
@@ -284,7 +319,7 @@ repl_result repl_chain_apply(struct repl_chain *c, const struct repl_log_record 
     case REPL_LOG_MERGE:
         c->merge = record->merge;
         group_begin(c, record->merge.records, false);
-        break;
+        return record->merge.records == 0 ? merge_apply(c, err) : REPL_SUCCESS;
     case REPL_LOG_CHECKPOINT:
         c->count = c->mark_count = 0;
         group_begin(c, record->checkpoint.records, true);

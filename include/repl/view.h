@@ -36,10 +36,11 @@ typedef repl_result repl_view_chunk_fn(void *context, const struct repl_digest *
  * carries. */
 REPL_RESULT repl_view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
                            void *context, struct repl_view **out, struct repl_error *err);
-/* The same of some segments alone, up to where segment_at gives no more: what they do not speak of
- * is not in it, and may not be read. */
+/* The same of some segments alone, up to where segment_at gives no more, and of what they say of
+ * [begin, end): the rest is not in it, and may not be read. */
 REPL_RESULT repl_view_open_changes(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
-                                   void *context, struct repl_view **out, struct repl_error *err);
+                                   void *context, uint64_t begin, uint64_t end,
+                                   struct repl_view **out, struct repl_error *err);
 void repl_view_free(struct repl_view *view);
 
 uint64_t repl_view_size(const struct repl_view *view);        /* of the volume, bytes */
@@ -66,5 +67,10 @@ void repl_view_reader_free(struct repl_view_reader *reader);
  * checked against its checksum, every referenced chunk against its name. */
 REPL_RESULT repl_view_read(struct repl_view_reader *reader, uint64_t offset, void *out, size_t size,
                            struct repl_error *err);
+
+/* Whether two views, of which these are readers, say the same of the same bytes: REPL_E_CORRUPT
+ * names the first place where they do not. What both say is a chunk elsewhere is not looked for. */
+REPL_RESULT repl_view_compare(struct repl_view_reader *a, struct repl_view_reader *b,
+                              struct repl_error *err);
 
 #endif

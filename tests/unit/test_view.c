@@ -356,7 +356,8 @@ static void changes_alone(void **state)
     struct repl_view *view;
     struct repl_view_reader *reader;
     uint8_t image[3 * PAGE];
-    assert_true(repl_ok(repl_view_open_changes(segment_at, find_chunk, chain, &view, NULL)));
+    assert_true(
+        repl_ok(repl_view_open_changes(segment_at, find_chunk, chain, 0, UINT64_MAX, &view, NULL)));
     expect_said(view, 0, 8 * PAGE, PAGE, false);
     expect_said(view, PAGE, 8 * PAGE, 3 * PAGE, true);
     expect_said(view, PAGE + 5, 10, 10, true);

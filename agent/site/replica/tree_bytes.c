@@ -266,7 +266,7 @@ repl_result replica_bytes_open(const struct replica_journal *journal, const stru
     b->goal = *goal;
     repl_result result = changes_open(b, from, err);
     if (repl_ok(result))
-        result = repl_view_open_changes(view_segment, view_chunk, b, &b->view, err);
+        result = repl_view_open_changes(view_segment, view_chunk, b, 0, UINT64_MAX, &b->view, err);
     if (repl_ok(result))
         result = repl_view_reader_new(b->view, CACHED_FRAMES, &b->reader, err);
     if (!repl_ok(result)) {

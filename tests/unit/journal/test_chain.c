@@ -267,6 +267,38 @@ static void a_full_begins_anew(void **state)
     free(w);
 }
 
+/* What a full has made needless goes without anything in its place. */
+static void what_is_needless_goes(void **state)
+{
+    struct world *w = malloc(sizeof *w);
+    (void)state;
+    history(w);
+    commit(w, 0, 20, 0, false);
+    commit(w, 0, 21, 0, true);
+    commit(w, 21, 22, 0, true);
+    struct repl_log_record record = merge_of(8, 20, 0);
+    must(w, put(w, &record));
+    assert_int_equal(w->chain.count, 7);
+    expect(w, 4, 7, 8, 0, 0);
+    expect(w, 5, 0, 21, 0, 0);
+    /* and the base before it */
+    record = merge_of(0, 8, 2);
+    must(w, put(w, &record));
+    record = gone_of(&w->chain.entries[0]);
+    must(w, put(w, &record));
+    record = gone_of(&w->chain.entries[1]);
+    must(w, put(w, &record));
+    assert_int_equal(w->chain.count, 2);
+    expect(w, 0, 0, 21, 0, 0);
+    repl_chain_fini(&w->chain);
+    /* not where no full says all */
+    history(w);
+    record = merge_of(7, 9, 0);
+    assert_int_equal(put(w, &record).code, REPL_E_CORRUPT);
+    repl_chain_fini(&w->chain);
+    free(w);
+}
+
 static void expect_unfit(const char *text, uint64_t from, uint64_t to,
                          void (*change)(struct repl_log_piece *))
 {
@@ -524,9 +556,13 @@ static void random_merges(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_run_becomes_pieces), cmocka_unit_test(the_base_goes_forward),
-        cmocka_unit_test(a_full_begins_anew),   cmocka_unit_test(what_does_not_fit_is_refused),
-        cmocka_unit_test(marks_come_and_go),    cmocka_unit_test(random_merges),
+        cmocka_unit_test(a_run_becomes_pieces),
+        cmocka_unit_test(the_base_goes_forward),
+        cmocka_unit_test(a_full_begins_anew),
+        cmocka_unit_test(what_is_needless_goes),
+        cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(marks_come_and_go),
+        cmocka_unit_test(random_merges),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,435 @@
+#include "site/compactor/merge_run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/ensure.h"
+#include "base/hash.h"
+#include "block/read_full.h"
+
+#define RANGES_MAX  128u /* that wait: each halving leaves one behind */
+#define BUFFER_SIZE (1u << 20)
+
+/* A piece on its way into its staged file. */
+struct output {
+    const struct site_merge_options *options;
+    int fd;
+    char path[PATH_MAX];
+    uint64_t written; /* and what lies in the buffer is behind it */
+    struct repl_buffer buffer;
+};
+
+void site_merge_result_fini(struct site_merge_result *result)
+{
+    free(result->pieces);
+    free(result->gone);
+    *result = (struct site_merge_result){0};
+}
+
+/* --- the run's files ------------------------------------------------------------------------- */
+
+static repl_result input_read_at(void *context, uint64_t offset, void *out, size_t size,
+                                 struct repl_error *err)
+{
+    const struct merge_input *input = context;
+    return input->file->read_at(input->file, offset, out, size, err);
+}
+
+static repl_result input_open(struct merge_run *run, size_t i, struct repl_error *err)
+{
+    const struct site_merge_options *o = run->options;
+    const struct repl_log_piece *entry = &o->entries[i];
+    const struct repl_segment_id id = {
+        .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
+    struct merge_input *input = &run->inputs[i];
+    REPL_TRY(o->store->ops->segment_open(o->store, o->volume, &id, entry->commit.file_size,
+                                         &input->file, err));
+    REPL_TRY(repl_forward(
+        repl_segment_open(input_read_at, input, entry->commit.file_size, &input->segment, err), err,
+        "%s", input->file->label));
+    if (!repl_digest_equal(&input->segment->footer.digest, &entry->commit.digest))
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "%s is not the file that was committed: run repl "
+                         "verify",
+                         input->file->label);
+    run->result->read_bytes += entry->commit.file_size;
+    return REPL_SUCCESS;
+}
+
+static void inputs_close(struct merge_run *run)
+{
+    for (size_t i = 0; run->inputs != NULL && i < run->options->entry_count; i++) {
+        repl_segment_free(run->inputs[i].segment);
+        if (run->inputs[i].file != NULL)
+            run->inputs[i].file->close(run->inputs[i].file);
+    }
+    free(run->inputs);
+}
+
+/* --- a piece's file -------------------------------------------------------------------------- */
+
+static repl_result output_fail(const struct output *out, const char *what, struct repl_error *err)
+{
+    bool full = errno == ENOSPC || errno == EDQUOT;
+    return repl_fail_errno(err, full ? REPL_E_NOSPACE : REPL_E_IO, errno, "cannot %s %s", what,
+                           out->path);
+}
+
+static repl_result output_open(struct output *out, struct repl_error *err)
+{
+    char directory[PATH_MAX];
+    const struct site_merge_options *o = out->options;
+    REPL_TRY(repl_store_staging(o->store, o->volume, directory, sizeof directory, err));
+    int size = snprintf(out->path, sizeof out->path, "%s/%" PRIu64 ".merge", directory, o->merge);
+    if (size < 0 || (size_t)size >= sizeof out->path)
+        return repl_fail(err, REPL_E_USAGE, "the path of the store is too long: move it");
+    if (unlink(out->path) != 0 && errno != ENOENT)
+        return output_fail(out, "remove", err);
+    out->fd = open(out->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return out->fd < 0 ? output_fail(out, "make", err) : REPL_SUCCESS;
+}
+
+static repl_result output_flush(struct output *out, struct repl_error *err)
+{
+    if (!repl_write_full(out->fd, out->buffer.data, out->buffer.size, out->written))
+        return output_fail(out, "write", err);
+    out->written += out->buffer.size;
+    if (out->options->pace != NULL)
+        out->options->pace(out->options->pace_context, out->buffer.size);
+    out->buffer.size = 0;
+    return REPL_SUCCESS;
+}
+
+static repl_result output_put(void *context, const void *data, size_t size, struct repl_error *err)
+{
+    struct output *out = context;
+    if (out->options->stop != NULL && atomic_load(out->options->stop))
+        return repl_fail(err, REPL_E_RETRY, "merging was told to stop");
+    REPL_TRY(repl_buffer_append(&out->buffer, data, size, err));
+    return out->buffer.size >= BUFFER_SIZE ? output_flush(out, err) : REPL_SUCCESS;
+}
+
+static void output_close(struct output *out)
+{
+    if (out->fd >= 0) {
+        close(out->fd);
+        unlink(out->path); /* published, it has another name by now */
+    }
+    repl_buffer_fini(&out->buffer);
+}
+
+/* --- pieces ---------------------------------------------------------------------------------- */
+
+struct repl_merge_range site_merge_range_of(const struct repl_log_piece *entry)
+{
+    struct repl_merge_range range = {0};
+    if (entry->begin.object <= REPL_OBJECT_DEVICE) {
+        range.begin = entry->begin.offset;
+        range.end = entry->end.object > REPL_OBJECT_DEVICE ? UINT64_MAX : entry->end.offset;
+    }
+    if (entry->end.object > REPL_OBJECT_ROOT) {
+        range.object_begin =
+            entry->begin.object > REPL_OBJECT_ROOT ? entry->begin.object : REPL_OBJECT_ROOT;
+        range.object_end = entry->end.object;
+    }
+    return range;
+}
+
+void site_merge_range_put(const struct repl_merge_range *range, struct repl_log_piece *entry)
+{
+    bool space = range->begin < range->end, objects = range->object_begin < range->object_end;
+    ensure(space || objects);
+    entry->begin =
+        (struct repl_record_place){.object = space ? REPL_OBJECT_DEVICE : range->object_begin,
+                                   .offset = space ? range->begin : 0};
+    if (objects)
+        entry->end = (struct repl_record_place){.object = range->object_end};
+    else if (range->end == UINT64_MAX)
+        entry->end = (struct repl_record_place){.object = REPL_OBJECT_ROOT};
+    else
+        entry->end = (struct repl_record_place){.object = REPL_OBJECT_DEVICE, .offset = range->end};
+}
+
+/* The second half of a stretch, of which the first one is left; false: it is too small for that.
+ * Objects go apart from the space first; the space is cut where its size is a power of two, so that
+ * tiles keep their places as a volume grows. */
+static bool range_halve(struct repl_merge_range *range, uint64_t size,
+                        struct repl_merge_range *rest)
+{
+    *rest = *range;
+    if (range->begin < range->end && range->object_begin < range->object_end) {
+        rest->begin = rest->end = 0;
+        range->object_begin = range->object_end = 0;
+        return true;
+    }
+    if (range->object_begin < range->object_end) {
+        uint64_t last =
+            range->object_end == UINT64_MAX ? range->object_begin * 2 + 1024 : range->object_end;
+        uint64_t middle = range->object_begin + (last - range->object_begin) / 2;
+        if (middle <= range->object_begin)
+            return false;
+        range->object_end = rest->object_begin = middle;
+        return true;
+    }
+    uint64_t end = range->end < size ? range->end : size, half = SITE_PIECE_SIZE_MIN;
+    if (end <= range->begin || end - range->begin <= SITE_PIECE_SIZE_MIN)
+        return false;
+    while (half * 2 < end - range->begin)
+        half *= 2;
+    range->end = rest->begin = range->begin + half;
+    return true;
+}
+
+static repl_result piece_publish(struct merge_run *run, struct output *out,
+                                 const struct repl_merge_report *report,
+                                 const struct repl_merge_piece *how, struct repl_error *err)
+{
+    const struct site_merge_options *o = run->options;
+    const struct repl_log_piece *last = &o->entries[o->entry_count - 1];
+    struct site_merge_result *result = run->result;
+    REPL_TRY(output_flush(out, err));
+    if (fsync(out->fd) != 0)
+        return output_fail(out, "make durable", err);
+    const struct repl_segment_id id = {
+        .to_seq = report->header.to_seq, .part = how->part, .merge = o->merge};
+    REPL_TRY(o->store->ops->segment_publish(o->store, o->volume, &id, out->fd, out->path, err));
+    struct repl_log_piece *pieces =
+        reallocarray(result->pieces, result->piece_count + 1, sizeof *pieces);
+    if (pieces == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of pieces");
+    result->pieces = pieces;
+    struct repl_log_piece *piece = &pieces[result->piece_count++];
+    *piece = (struct repl_log_piece){.commit = {.from_seq = report->header.from_seq,
+                                                .to_seq = report->header.to_seq,
+                                                .part = how->part,
+                                                .lineage = report->header.lineage,
+                                                .file_size = report->footer.file_size,
+                                                .volume_size = report->volume_size,
+                                                .digest = report->footer.digest,
+                                                .has_point = how->last},
+                                     .merge = o->merge,
+                                     .link = report->footer.digest};
+    if (how->base)
+        site_merge_range_put(&how->range, piece);
+    if (how->last) {
+        piece->link = last->link;
+        piece->unchanged_until_ns = last->unchanged_until_ns;
+    }
+    result->written_bytes += report->footer.file_size;
+    return REPL_SUCCESS;
+}
+
+static repl_result piece_make(struct merge_run *run, const struct repl_segment *const *segments,
+                              const struct repl_digest *links, size_t count,
+                              const struct repl_merge_piece *how, struct repl_merge_report *report,
+                              struct repl_error *err)
+{
+    const struct site_merge_options *o = run->options;
+    struct output out = {.options = o, .fd = -1};
+    struct repl_merge_options merge = {.piece = how,
+                                       .segments = segments,
+                                       .segment_count = count,
+                                       .links = links,
+                                       .chunk_wanted =
+                                           how->last || how->base ? o->chunk_wanted : NULL,
+                                       .chunk_context = o->chunk_context,
+                                       .sink = output_put,
+                                       .sink_context = &out};
+    repl_result result = output_open(&out, err);
+    if (repl_ok(result))
+        result = repl_segment_merge(&merge, report, err);
+    if (repl_ok(result))
+        result = piece_publish(run, &out, report, how, err);
+    output_close(&out);
+    if (repl_ok(result))
+        result = site_merge_check(run, segments, count, how,
+                                  &run->result->pieces[run->result->piece_count - 1], err);
+    return result;
+}
+
+/* The last piece ends where the run does. */
+static repl_result piece_point(struct merge_run *run, struct repl_error *err)
+{
+    const struct site_merge_options *o = run->options;
+    struct repl_log_piece *last = &run->result->pieces[run->result->piece_count - 1];
+    const struct repl_log_commit *of = &o->entries[o->entry_count - 1].commit;
+    if (!of->has_point)
+        return repl_fail(err, REPL_E_INTERNAL, "a run that does not end in a point is merged");
+    last->commit.point = of->point;
+    return REPL_SUCCESS;
+}
+
+/* One stretch into as many pieces as it takes. last: behind it comes no other one. */
+static repl_result stretch_merge(struct merge_run *run, const struct repl_segment *const *segments,
+                                 const struct repl_digest *links, size_t count,
+                                 const struct repl_merge_range *stretch, bool base, bool last,
+                                 struct repl_error *err)
+{
+    const struct site_merge_options *o = run->options;
+    struct repl_merge_range ranges[RANGES_MAX] = {*stretch};
+    size_t waiting = 1;
+    while (waiting > 0) {
+        struct repl_merge_range range = ranges[--waiting];
+        struct repl_merge_report report = {0};
+        const size_t made = run->result->piece_count;
+        struct repl_merge_piece how = {.range = range,
+                                       .part = (uint32_t)made,
+                                       .last = last && waiting == 0,
+                                       .base = base,
+                                       .extents_max = o->extents_max,
+                                       .raw_size_max = o->raw_size_max};
+        if (!base)
+            how.prev =
+                made == 0 ? segments[0]->header.prev : run->result->pieces[made - 1].commit.digest;
+        repl_result result = piece_make(run, segments, links, count, &how, &report, err);
+        if (repl_ok(result))
+            continue;
+        struct repl_merge_range rest;
+        uint64_t size = o->entries[o->entry_count - 1].commit.volume_size;
+        if (!report.too_large || waiting + 2 > RANGES_MAX || !range_halve(&range, size, &rest))
+            return result;
+        ranges[waiting++] = rest;
+        ranges[waiting++] = range;
+    }
+    return REPL_SUCCESS;
+}
+
+/* --- runs ------------------------------------------------------------------------------------ */
+
+static repl_result segments_of(const struct merge_run *run, const struct repl_segment ***out,
+                               struct repl_error *err)
+{
+    size_t count = run->options->entry_count;
+    *out = malloc(count * sizeof **out);
+    if (*out == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", count);
+    for (size_t i = 0; i < count; i++)
+        (*out)[i] = run->inputs[i].segment;
+    return REPL_SUCCESS;
+}
+
+static struct repl_merge_range everything(const struct merge_run *run)
+{
+    bool tree = run->inputs[0].segment->header.volume_kind == REPL_VOLUME_TREE;
+    return (struct repl_merge_range){.end = UINT64_MAX,
+                                     .object_begin = tree ? REPL_OBJECT_ROOT : 0,
+                                     .object_end = tree ? UINT64_MAX : 0};
+}
+
+static repl_result increments_merge(struct merge_run *run,
+                                    const struct repl_segment *const *segments,
+                                    struct repl_error *err)
+{
+    const struct site_merge_options *o = run->options;
+    struct repl_digest *links = malloc(o->entry_count * sizeof *links);
+    if (links == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", o->entry_count);
+    for (size_t i = 0; i < o->entry_count; i++)
+        links[i] = o->entries[i].link;
+    const struct repl_merge_range range = everything(run);
+    bool full = o->entries[0].commit.from_seq == 0;
+    repl_result result =
+        stretch_merge(run, segments, links, o->entry_count, &range, full, true, err);
+    free(links);
+    if (repl_ok(result) && full && !o->base)
+        run->result->pieces[0].begins = true;
+    return result;
+}
+
+static repl_result gone_add(struct merge_run *run, size_t i, struct repl_error *err)
+{
+    const struct repl_log_piece *entry = &run->options->entries[i];
+    struct site_merge_result *result = run->result;
+    struct repl_log_gone *gone = reallocarray(result->gone, result->gone_count + 1, sizeof *gone);
+    if (gone == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of segments");
+    result->gone = gone;
+    result->gone[result->gone_count++] = (struct repl_log_gone){
+        .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
+    return REPL_SUCCESS;
+}
+
+/* Tile i with what follows the base. */
+static repl_result tile_merge(struct merge_run *run, const struct repl_segment **segments,
+                              size_t base_count, size_t i, bool last, struct repl_error *err)
+{
+    size_t count = run->options->entry_count;
+    const struct repl_merge_range range = site_merge_range_of(&run->options->entries[i]);
+    const struct repl_segment *before = segments[base_count - 1];
+    segments[base_count - 1] = run->inputs[i].segment;
+    repl_result result = stretch_merge(run, segments + base_count - 1, NULL, count - base_count + 1,
+                                       &range, true, last, err);
+    segments[base_count - 1] = before;
+    REPL_TRY(result);
+    return gone_add(run, i, err);
+}
+
+static repl_result tiles_merge(struct merge_run *run, const struct repl_segment **segments,
+                               size_t base_count, const bool *touched, struct repl_error *err)
+{
+    size_t last = 0;
+    for (size_t i = 0; i < base_count; i++) {
+        if (touched[i])
+            last = i;
+    }
+    for (size_t i = 0; i <= last; i++) {
+        if (touched[i])
+            REPL_TRY(tile_merge(run, segments, base_count, i, i == last, err));
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result base_merge(struct merge_run *run, const struct repl_segment **segments,
+                              struct repl_error *err)
+{
+    const struct site_merge_options *o = run->options;
+    size_t base_count = 0;
+    while (base_count < o->entry_count && o->entries[base_count].commit.from_seq == 0)
+        base_count++;
+    ensure(base_count > 0);
+    bool *touched;
+    REPL_TRY(site_merge_touched(run, base_count, &touched, err));
+    if (touched != NULL) {
+        repl_result result = tiles_merge(run, segments, base_count, touched, err);
+        free(touched);
+        return result;
+    }
+    const struct repl_merge_range range = everything(run);
+    REPL_TRY(stretch_merge(run, segments, NULL, o->entry_count, &range, true, true, err));
+    for (size_t i = 0; i < base_count; i++)
+        REPL_TRY(gone_add(run, i, err));
+    return REPL_SUCCESS;
+}
+
+repl_result site_merge_run(const struct site_merge_options *options,
+                           struct site_merge_result *result, struct repl_error *err)
+{
+    struct merge_run run = {.options = options, .result = result};
+    const struct repl_segment **segments = NULL;
+    ensure(options->entry_count > 0 && options->merge != 0);
+    *result = (struct site_merge_result){0};
+    run.inputs = calloc(options->entry_count, sizeof *run.inputs);
+    repl_result done = run.inputs == NULL ? repl_fail(err, REPL_E_NOMEM, "out of memory to merge")
+                                          : repl_frame_coder_new(&run.coder, err);
+    for (size_t i = 0; repl_ok(done) && i < options->entry_count; i++)
+        done = input_open(&run, i, err);
+    if (repl_ok(done))
+        done = segments_of(&run, &segments, err);
+    if (repl_ok(done))
+        done =
+            options->base ? base_merge(&run, segments, err) : increments_merge(&run, segments, err);
+    if (repl_ok(done))
+        done = piece_point(&run, err);
+    free(segments);
+    inputs_close(&run);
+    repl_frame_coder_free(run.coder);
+    if (!repl_ok(done))
+        site_merge_result_fini(result);
+    return done;
+}
