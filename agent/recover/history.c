@@ -155,8 +155,8 @@ bool repl_history_is_linked(const struct repl_history *history, size_t i,
                             const struct repl_segment *segment)
 {
     const struct repl_segments_entry *segments = history->catalogue.segments;
-    bool made = segments[i].head.from_seq == 0 && segments[i].merge != 0;
-    return i == 0 || made || repl_digest_equal(&segment->header.prev, &segments[i - 1].link);
+    bool free = segments[i].begins || (segments[i].head.from_seq == 0 && segments[i].merge != 0);
+    return i == 0 || free || repl_digest_equal(&segment->header.prev, &segments[i - 1].link);
 }
 
 /* Whether the file is the one that was committed under this name. */

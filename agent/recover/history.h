@@ -35,7 +35,8 @@ size_t repl_history_segment_of(const struct repl_history *history, uint64_t seq)
 size_t repl_history_base_of(const struct repl_history *history, size_t i);
 /* Whether they begin with segment i. */
 bool repl_history_is_base(const struct repl_history *history, size_t i);
-/* Whether segment, the i-th, names the one before it as such. */
+/* Whether segment, the i-th, names the one before it as such, if it has to: a full may have been
+ * left the first of what there is. */
 bool repl_history_is_linked(const struct repl_history *history, size_t i,
                             const struct repl_segment *segment);
 

@@ -265,36 +265,60 @@ static repl_result piece_point(struct merge_run *run, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
-/* One stretch into as many pieces as it takes. last: behind it comes no other one. */
-static repl_result stretch_merge(struct merge_run *run, const struct repl_segment *const *segments,
-                                 const struct repl_digest *links, size_t count,
-                                 const struct repl_merge_range *stretch, bool base, bool last,
+struct stretch {
+    const struct repl_segment *const *segments;
+    const struct repl_digest *links;
+    size_t count;
+    struct repl_merge_range range;
+    bool base;
+    bool last; /* behind it comes no other one */
+};
+
+static repl_result range_merge(struct merge_run *run, const struct stretch *stretch,
+                               const struct repl_merge_range *range, bool last, bool limited,
+                               bool *too_large, struct repl_error *err)
+{
+    const struct site_merge_options *o = run->options;
+    const size_t made = run->result->piece_count;
+    struct repl_merge_report report = {0};
+    struct repl_merge_piece how = {.range = *range,
+                                   .part = (uint32_t)made,
+                                   .last = last,
+                                   .base = stretch->base,
+                                   .extents_max = limited ? o->extents_max : UINT64_MAX,
+                                   .raw_size_max = limited ? o->raw_size_max : UINT64_MAX};
+    if (!stretch->base)
+        how.prev = made == 0 ? stretch->segments[0]->header.prev
+                             : run->result->pieces[made - 1].commit.digest;
+    repl_result result =
+        piece_make(run, stretch->segments, stretch->links, stretch->count, &how, &report, err);
+    *too_large = report.too_large;
+    return result;
+}
+
+/* One stretch into as many pieces as it takes. */
+static repl_result stretch_merge(struct merge_run *run, const struct stretch *stretch,
                                  struct repl_error *err)
 {
     const struct site_merge_options *o = run->options;
-    struct repl_merge_range ranges[RANGES_MAX] = {*stretch};
+    uint64_t size = o->entries[o->entry_count - 1].commit.volume_size;
+    struct repl_merge_range ranges[RANGES_MAX] = {stretch->range};
     size_t waiting = 1;
+    bool limited = true;
     while (waiting > 0) {
-        struct repl_merge_range range = ranges[--waiting];
-        struct repl_merge_report report = {0};
-        const size_t made = run->result->piece_count;
-        struct repl_merge_piece how = {.range = range,
-                                       .part = (uint32_t)made,
-                                       .last = last && waiting == 0,
-                                       .base = base,
-                                       .extents_max = o->extents_max,
-                                       .raw_size_max = o->raw_size_max};
-        if (!base)
-            how.prev =
-                made == 0 ? segments[0]->header.prev : run->result->pieces[made - 1].commit.digest;
-        repl_result result = piece_make(run, segments, links, count, &how, &report, err);
+        struct repl_merge_range range = ranges[--waiting], rest;
+        bool too_large;
+        repl_result result = range_merge(run, stretch, &range, stretch->last && waiting == 0,
+                                         limited, &too_large, err);
+        if (!repl_ok(result) && !too_large)
+            return result;
+        limited = true;
         if (repl_ok(result))
             continue;
-        struct repl_merge_range rest;
-        uint64_t size = o->entries[o->entry_count - 1].commit.volume_size;
-        if (!report.too_large || waiting + 2 > RANGES_MAX || !range_halve(&range, size, &rest))
-            return result;
-        ranges[waiting++] = rest;
+        if (waiting + 2 <= RANGES_MAX && range_halve(&range, size, &rest))
+            ranges[waiting++] = rest;
+        else
+            limited = false; /* it is as small as it gets: whatever it takes */
         ranges[waiting++] = range;
     }
     return REPL_SUCCESS;
@@ -332,12 +356,15 @@ static repl_result increments_merge(struct merge_run *run,
         return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", o->entry_count);
     for (size_t i = 0; i < o->entry_count; i++)
         links[i] = o->entries[i].link;
-    const struct repl_merge_range range = everything(run);
-    bool full = o->entries[0].commit.from_seq == 0;
-    repl_result result =
-        stretch_merge(run, segments, links, o->entry_count, &range, full, true, err);
+    const struct stretch stretch = {.segments = segments,
+                                    .links = links,
+                                    .count = o->entry_count,
+                                    .range = everything(run),
+                                    .base = o->entries[0].commit.from_seq == 0,
+                                    .last = true};
+    repl_result result = stretch_merge(run, &stretch, err);
     free(links);
-    if (repl_ok(result) && full && !o->base)
+    if (repl_ok(result) && stretch.base)
         run->result->pieces[0].begins = true;
     return result;
 }
@@ -359,12 +386,14 @@ static repl_result gone_add(struct merge_run *run, size_t i, struct repl_error *
 static repl_result tile_merge(struct merge_run *run, const struct repl_segment **segments,
                               size_t base_count, size_t i, bool last, struct repl_error *err)
 {
-    size_t count = run->options->entry_count;
-    const struct repl_merge_range range = site_merge_range_of(&run->options->entries[i]);
     const struct repl_segment *before = segments[base_count - 1];
+    const struct stretch stretch = {.segments = segments + base_count - 1,
+                                    .count = run->options->entry_count - base_count + 1,
+                                    .range = site_merge_range_of(&run->options->entries[i]),
+                                    .base = true,
+                                    .last = last};
     segments[base_count - 1] = run->inputs[i].segment;
-    repl_result result = stretch_merge(run, segments + base_count - 1, NULL, count - base_count + 1,
-                                       &range, true, last, err);
+    repl_result result = stretch_merge(run, &stretch, err);
     segments[base_count - 1] = before;
     REPL_TRY(result);
     return gone_add(run, i, err);
@@ -400,8 +429,12 @@ static repl_result base_merge(struct merge_run *run, const struct repl_segment *
         free(touched);
         return result;
     }
-    const struct repl_merge_range range = everything(run);
-    REPL_TRY(stretch_merge(run, segments, NULL, o->entry_count, &range, true, true, err));
+    const struct stretch stretch = {.segments = segments,
+                                    .count = o->entry_count,
+                                    .range = everything(run),
+                                    .base = true,
+                                    .last = true};
+    REPL_TRY(stretch_merge(run, &stretch, err));
     for (size_t i = 0; i < base_count; i++)
         REPL_TRY(gone_add(run, i, err));
     return REPL_SUCCESS;
@@ -422,8 +455,8 @@ repl_result site_merge_run(const struct site_merge_options *options,
     if (repl_ok(done))
         done = segments_of(&run, &segments, err);
     if (repl_ok(done))
-        done =
-            options->base ? base_merge(&run, segments, err) : increments_merge(&run, segments, err);
+        done = options->after_seq == 0 ? base_merge(&run, segments, err)
+                                       : increments_merge(&run, segments, err);
     if (repl_ok(done))
         done = piece_point(&run, err);
     free(segments);
@@ -432,4 +465,32 @@ repl_result site_merge_run(const struct site_merge_options *options,
     if (!repl_ok(done))
         site_merge_result_fini(result);
     return done;
+}
+
+/* --- the log --------------------------------------------------------------------------------- */
+
+repl_result site_merge_records(const struct site_merge_options *options,
+                               const struct site_merge_result *result, uint64_t first_number,
+                               int64_t time_ns, struct repl_log_record **out, size_t *count,
+                               struct repl_error *err)
+{
+    struct repl_log_record *records, *record;
+    *count = 1 + result->gone_count + result->piece_count;
+    *out = records = record = calloc(*count, sizeof *records);
+    if (records == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu log records", *count);
+    *record++ = (struct repl_log_record){
+        .type = REPL_LOG_MERGE,
+        .merge = {.from_seq = options->after_seq,
+                  .to_seq = options->entries[options->entry_count - 1].commit.to_seq,
+                  .records = (uint32_t)(*count - 1)}};
+    for (size_t i = 0; i < result->gone_count; i++)
+        *record++ = (struct repl_log_record){.type = REPL_LOG_GONE, .gone = result->gone[i]};
+    for (size_t i = 0; i < result->piece_count; i++)
+        *record++ = (struct repl_log_record){.type = REPL_LOG_PIECE, .piece = result->pieces[i]};
+    for (size_t i = 0; i < *count; i++) {
+        records[i].number = first_number + i;
+        records[i].time_ns = time_ns;
+    }
+    return REPL_SUCCESS;
 }

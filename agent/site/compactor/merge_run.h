@@ -29,8 +29,9 @@ struct site_merge_options {
      * or base and what follows it. */
     const struct repl_log_piece *entries;
     size_t entry_count;
-    /* The run begins with the base, of which only what has changed is made anew. */
-    bool base;
+    /* The point that the run begins behind; 0: it begins with the base, of which only what has
+     * changed is made anew. */
+    uint64_t after_seq;
     uint64_t merge; /* the number that the pieces' names have */
     /* Whether somebody else refers to a chunk that the run lists; asked for the last piece, and of
      * the base for each. */
@@ -56,6 +57,13 @@ void site_merge_result_fini(struct site_merge_result *result);
  * of: what a crash leaves as well. */
 REPL_RESULT site_merge_run(const struct site_merge_options *options,
                            struct site_merge_result *result, struct repl_error *err);
+
+/* What the log is told of it, as one group: a MERGE and what belongs to it, numbered from
+ * first_number on. The caller frees *out. */
+REPL_RESULT site_merge_records(const struct site_merge_options *options,
+                               const struct site_merge_result *result, uint64_t first_number,
+                               int64_t time_ns, struct repl_log_record **out, size_t *count,
+                               struct repl_error *err);
 
 /* --- shared by the parts --------------------------------------------------------------------- */
 
