@@ -265,11 +265,13 @@ static repl_result index_segment(struct repl_site *site, const char *name,
     repl_result result = repl_forward(
         repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err), err, "%s",
         file->label);
-    if (repl_ok(result) && record != NULL)
-        result = repl_index_apply(site->index, name, record, log_end, segment->chunks,
-                                  segment->footer.chunk_count, err);
-    else if (repl_ok(result))
-        result = repl_index_add_supply(site->index, name, id, segment->chunks,
+    if (repl_ok(result) && record != NULL) {
+        const struct repl_index_record added = {.record = record,
+                                                .chunks = segment->chunks,
+                                                .chunk_count = segment->footer.chunk_count};
+        result = repl_index_apply(site->index, name, &added, 1, log_end, err);
+    } else if (repl_ok(result))
+        result = repl_index_add_chunks(site->index, name, id, segment->chunks,
                                        segment->footer.chunk_count, err);
     repl_segment_free(segment);
     file->close(file);
@@ -288,7 +290,9 @@ static repl_result index_batch(struct repl_site *site, const char *name, const u
         if (record.type == REPL_LOG_COMMIT)
             REPL_TRY(index_segment(site, name, &id, &record, *at + size, err));
         else
-            REPL_TRY(repl_index_apply(site->index, name, &record, *at + size, NULL, 0, err));
+            REPL_TRY(repl_index_apply(site->index, name,
+                                      &(struct repl_index_record){.record = &record}, 1, *at + size,
+                                      err));
         *at += size;
     }
     return REPL_SUCCESS;

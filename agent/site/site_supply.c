@@ -146,7 +146,7 @@ static repl_result supply_store(struct site_volume *v, struct site_request *requ
         REPL_TRY(store->ops->segment_publish(store, v->name, &id, request->supply->fd,
                                              request->supply->path, err));
     pthread_mutex_lock(&v->site->index_lock);
-    repl_result result = repl_index_add_supply(v->site->index, v->name, &id, segment->chunks,
+    repl_result result = repl_index_add_chunks(v->site->index, v->name, &id, segment->chunks,
                                                segment->footer.chunk_count, err);
     pthread_mutex_unlock(&v->site->index_lock);
     return result;

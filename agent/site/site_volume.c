@@ -110,9 +110,10 @@ static repl_result index_write(struct site_append *a, struct repl_error *err)
 {
     struct repl_site *site = a->volume->site;
     const char *name = a->volume->name;
+    const struct repl_index_record added = {
+        .record = &a->record, .chunks = a->chunks, .chunk_count = a->chunk_count};
     if (!a->index_behind)
-        return repl_index_apply(site->index, name, &a->record, a->log_end, a->chunks,
-                                a->chunk_count, err);
+        return repl_index_apply(site->index, name, &added, 1, a->log_end, err);
     struct repl_buffer log = {0};
     repl_result result = site->store->ops->log_read(site->store, name, &log, err);
     if (repl_ok(result))

@@ -71,7 +71,7 @@ static void place_encode(struct repl_writer *w, const struct repl_record_place *
     repl_write_u64(w, place->offset);
 }
 
-static void piece_encode(struct repl_writer *w, const struct repl_log_piece *piece)
+void repl_log_piece_encode(struct repl_writer *w, const struct repl_log_piece *piece)
 {
     repl_write_u64(w, piece->merge);
     repl_write_u8(w, piece->begins);
@@ -80,6 +80,14 @@ static void piece_encode(struct repl_writer *w, const struct repl_log_piece *pie
     place_encode(w, &piece->begin);
     place_encode(w, &piece->end);
     commit_encode(w, &piece->commit);
+}
+
+void repl_log_piece_of_commit(const struct repl_log_commit *commit, struct repl_log_piece *out)
+{
+    *out = (struct repl_log_piece){.commit = *commit, .link = commit->digest};
+    out->begins = commit->from_seq == 0 && commit->part == 0;
+    if (commit->has_point)
+        out->unchanged_until_ns = commit->point.end_ns;
 }
 
 static void payload_encode(struct repl_writer *w, const struct repl_log_record *record)
@@ -105,7 +113,7 @@ static void payload_encode(struct repl_writer *w, const struct repl_log_record *
         repl_write_u32(w, record->merge.records);
         break;
     case REPL_LOG_PIECE:
-        piece_encode(w, &record->piece);
+        repl_log_piece_encode(w, &record->piece);
         break;
     case REPL_LOG_GONE:
         repl_write_u64(w, record->gone.to_seq);
@@ -201,7 +209,7 @@ bool repl_record_place_before(const struct repl_record_place *a, const struct re
     return a->object != b->object ? a->object < b->object : a->offset < b->offset;
 }
 
-static void piece_decode(struct repl_reader *r, struct repl_log_piece *out)
+void repl_log_piece_decode(struct repl_reader *r, struct repl_log_piece *out)
 {
     out->merge = repl_read_u64(r);
     uint8_t begins = repl_read_u8(r);
@@ -266,7 +274,7 @@ static void payload_decode(struct repl_reader *r, struct repl_log_record *out)
         merge_decode(r, &out->merge);
         return;
     case REPL_LOG_PIECE:
-        piece_decode(r, &out->piece);
+        repl_log_piece_decode(r, &out->piece);
         return;
     case REPL_LOG_GONE:
         out->gone.to_seq = repl_read_u64(r);

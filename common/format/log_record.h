@@ -154,6 +154,15 @@ void repl_words_encode(struct repl_writer *writer, const char *words);
 /* Whether a stands before b in the order of a manifest. */
 bool repl_record_place_before(const struct repl_record_place *a, const struct repl_record_place *b);
 
+/* The fields of a PIECE, for whoever keeps them elsewhere: at most REPL_LOG_PIECE_SIZE_MAX bytes.
+ * A reader has failed where one of them is out of its bounds. */
+#define REPL_LOG_PIECE_SIZE_MAX 222u
+void repl_log_piece_encode(struct repl_writer *writer, const struct repl_log_piece *piece);
+void repl_log_piece_decode(struct repl_reader *reader, struct repl_log_piece *out);
+
+/* A segment as it was received, as a PIECE says it. */
+void repl_log_piece_of_commit(const struct repl_log_commit *commit, struct repl_log_piece *out);
+
 /* Writes one record; *size is its length. out has room for REPL_LOG_RECORD_SIZE_MAX. */
 void repl_log_record_encode(const struct repl_log_record *record, uint8_t *out, size_t *size);
 /* Reads the record that begins at data; *size is its length. A record that is not there whole,

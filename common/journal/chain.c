@@ -291,10 +291,8 @@ static repl_result group_apply(struct repl_chain *c, const struct repl_log_recor
 static repl_result commit_apply(struct repl_chain *c, const struct repl_log_commit *commit,
                                 struct repl_error *err)
 {
-    struct repl_log_piece entry = {.commit = *commit, .link = commit->digest};
-    entry.begins = commit->from_seq == 0 && commit->part == 0;
-    if (commit->has_point)
-        entry.unchanged_until_ns = commit->point.end_ns;
+    struct repl_log_piece entry;
+    repl_log_piece_of_commit(commit, &entry);
     return entry_add(c, &entry, err);
 }
 

@@ -4,8 +4,9 @@
  *   (main)    "repl-index-version" -> u32, "next-volume" -> u32, and the names of those below
  *   volumes   NAME                 -> number of the volume, and how far its log is in here
  *   points    VOLUME SEQ           -> the point, how long it was the present, the volume's size
- *   segments  VOLUME TO PART       -> the rest of struct repl_segments_entry
+ *   segments  VOLUME TO PART       -> struct repl_log_piece
  *   chunks    VOLUME DIGEST        -> the place that was named last
+ *   marks     VOLUME MARK          -> the point that has this name, and what kind of name it is
  *   dropped   VOLUME               -> nothing: its entries are still to be removed
  *
  * Keys are big-endian, so that LMDB's order by bytes is the order by number;
@@ -14,6 +15,10 @@
  * number of 32 bits that is never given twice, so a volume is forgotten in one
  * small transaction, and what it leaves behind is removed in many: an index of
  * a large volume has more entries than one transaction should hold.
+ *
+ * A merge leaves places behind that name a segment which is gone. Finding them
+ * would take its list of chunks; so they stay, and a place counts only while the
+ * segment it names is in the table, made by the same merge.
  */
 #include "site/index/index_internal.h"
 
@@ -71,8 +76,16 @@ struct index_key repl_index_chunk_key(uint32_t number, const struct repl_digest 
     key.size += sizeof name->bytes;
     return key;
 }
-_Static_assert(4 + sizeof(struct repl_digest) == INDEX_KEY_SIZE_MAX,
-               "the longest key is a chunk's");
+_Static_assert(4 + sizeof(struct repl_digest) <= INDEX_KEY_SIZE_MAX, "a chunk's key fits");
+
+struct index_key repl_index_mark_key(uint32_t number, const char *name)
+{
+    struct index_key key = repl_index_volume_key(number);
+    size_t size = strnlen(name, REPL_MARK_NAME_SIZE);
+    memcpy(key.bytes + key.size, name, size);
+    key.size += size;
+    return key;
+}
 
 MDB_val repl_index_text_val(const char *text)
 {
@@ -118,23 +131,81 @@ repl_result repl_index_point_decode(const struct repl_index *index, const MDB_va
     return REPL_SUCCESS;
 }
 
-static repl_result segment_decode(const struct repl_index *index, const MDB_val *key,
-                                  const MDB_val *value, struct repl_segments_entry *out,
-                                  struct repl_error *err)
+repl_result repl_index_piece_decode(const struct repl_index *index, const MDB_val *key,
+                                    const MDB_val *value, struct repl_log_piece *out,
+                                    struct repl_error *err)
 {
     struct repl_reader r = repl_index_reader_of(INDEX_SEGMENTS, key, value);
-    out->head.to_seq = repl_index_key_number(key, 4, 8);
-    out->head.part = (uint32_t)repl_index_key_number(key, 12, 4);
-    out->head.from_seq = repl_read_u64(&r);
-    out->file_size = repl_read_u64(&r);
-    repl_read_digest(&r, &out->head.digest);
-    uint8_t has_point = repl_read_u8(&r);
-    out->head.has_point = has_point == 1;
-    repl_read_zeros(&r, 3);
-    if (!repl_ok(repl_reader_end(&r, NULL, "")) || key->mv_size != 16 || has_point > 1 ||
-        out->head.from_seq >= out->head.to_seq || out->file_size > REPL_SEGMENT_HARD_LIMIT)
+    *out = (struct repl_log_piece){0};
+    repl_log_piece_decode(&r, out);
+    if (!repl_ok(repl_reader_end(&r, NULL, "")) || key->mv_size != 16 ||
+        out->commit.to_seq != repl_index_key_number(key, 4, 8) ||
+        out->commit.part != repl_index_key_number(key, 12, 4))
         return repl_index_damaged(index, INDEX_SEGMENTS, err);
     return REPL_SUCCESS;
+}
+
+static repl_result mark_decode(const struct repl_index *index, const MDB_val *key,
+                               const MDB_val *value, struct repl_log_mark *out,
+                               struct repl_error *err)
+{
+    struct repl_reader r = repl_index_reader_of(INDEX_MARKS, key, value);
+    *out = (struct repl_log_mark){0};
+    out->kind = repl_read_u32(&r);
+    out->seq = repl_read_u64(&r);
+    if (!repl_ok(repl_reader_end(&r, NULL, "")) || key->mv_size > INDEX_KEY_SIZE_MAX)
+        return repl_index_damaged(index, INDEX_MARKS, err);
+    memcpy(out->name, (const char *)key->mv_data + 4, key->mv_size - 4);
+    return REPL_SUCCESS;
+}
+
+static repl_result place_decode(const struct repl_index *index, const MDB_val *key,
+                                const MDB_val *value, struct repl_chunk_place *out,
+                                struct repl_error *err)
+{
+    struct repl_reader r = repl_index_reader_of(INDEX_CHUNKS, key, value);
+    out->segment.to_seq = repl_read_u64(&r);
+    out->segment.part = repl_read_u32(&r);
+    out->segment.supply = repl_read_u32(&r);
+    out->segment.merge = repl_read_u64(&r);
+    out->frame = repl_read_u32(&r);
+    out->frame_offset = repl_read_u32(&r);
+    if (!repl_ok(repl_reader_end(&r, NULL, "")) ||
+        out->frame_offset > REPL_FRAME_RAW_MAX - REPL_CHUNK_SIZE)
+        return repl_index_damaged(index, INDEX_CHUNKS, err);
+    return REPL_SUCCESS;
+}
+
+/* Whether the segment is there, and made by that merge. */
+static repl_result segment_is_there(const struct repl_index *index, MDB_txn *txn, uint32_t volume,
+                                    const struct repl_segment_id *id, bool *there,
+                                    struct repl_error *err)
+{
+    struct index_key key = repl_index_segment_key(volume, id->to_seq, id->part);
+    MDB_val key_value = repl_index_key_val(&key), value;
+    struct repl_log_piece piece;
+    REPL_TRY(repl_index_get(index, txn, INDEX_SEGMENTS, key_value, &value, there, err));
+    if (!*there)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_index_piece_decode(index, &key_value, &value, &piece, err));
+    *there = piece.merge == id->merge;
+    return REPL_SUCCESS;
+}
+
+repl_result repl_index_place_get(const struct repl_index *index, MDB_txn *txn, uint32_t volume,
+                                 const struct repl_digest *name, struct repl_chunk_place *place,
+                                 bool *found, bool *good, struct repl_error *err)
+{
+    struct index_key key = repl_index_chunk_key(volume, name);
+    MDB_val key_value = repl_index_key_val(&key), value;
+    REPL_TRY(repl_index_get(index, txn, INDEX_CHUNKS, key_value, &value, found, err));
+    *good = *found;
+    if (!*found)
+        return REPL_SUCCESS;
+    REPL_TRY(place_decode(index, &key_value, &value, place, err));
+    if (place->segment.supply != 0)
+        return REPL_SUCCESS;
+    return segment_is_there(index, txn, volume, &place->segment, good, err);
 }
 
 /* --- reading --------------------------------------------------------------------------------- */
@@ -160,32 +231,16 @@ repl_result repl_index_chunk(struct repl_index *index, const char *volume,
                              bool *found, struct repl_error *err)
 {
     struct index_volume entry;
-    struct index_key key;
     MDB_txn *txn;
-    MDB_val key_value, value;
+    bool good = false;
     *place = (struct repl_chunk_place){0};
     *found = false;
     REPL_TRY(repl_index_read_begin(index, &txn, err));
     repl_result result = repl_index_volume_get(index, txn, volume, &entry, found, err);
-    if (repl_ok(result) && *found) {
-        key = repl_index_chunk_key(entry.number, name);
-        key_value = repl_index_key_val(&key);
-        result = repl_index_get(index, txn, INDEX_CHUNKS, key_value, &value, found, err);
-    }
-    if (repl_ok(result) && *found) {
-        struct repl_reader r = repl_index_reader_of(INDEX_CHUNKS, &key_value, &value);
-        place->segment.to_seq = repl_read_u64(&r);
-        place->segment.part = repl_read_u32(&r);
-        place->segment.supply = repl_read_u32(&r);
-        place->frame = repl_read_u32(&r);
-        place->frame_offset = repl_read_u32(&r);
-        if (!repl_ok(repl_reader_end(&r, NULL, "")) ||
-            place->frame_offset > REPL_FRAME_RAW_MAX - REPL_CHUNK_SIZE)
-            result = repl_index_damaged(index, INDEX_CHUNKS, err);
-    }
+    if (repl_ok(result) && *found)
+        result = repl_index_place_get(index, txn, entry.number, name, place, found, &good, err);
     repl_index_read_end(index, txn);
-    if (!repl_ok(result))
-        *found = false;
+    *found = repl_ok(result) && good;
     return result;
 }
 
@@ -194,10 +249,10 @@ typedef repl_result entry_fn(const struct repl_index *index, const MDB_val *key,
                              const MDB_val *value, void *page, uint32_t place,
                              struct repl_error *err);
 
-/* Entries of one volume from a key on, as many as a page holds. */
+/* Entries of one volume from a key on, as many as there is room for. */
 static repl_result page_fill(struct repl_index *index, MDB_txn *txn, enum index_table table,
-                             struct index_key *from, entry_fn *entry, void *page, uint32_t *count,
-                             bool *more, struct repl_error *err)
+                             struct index_key *from, entry_fn *entry, void *page, uint32_t room,
+                             uint32_t *count, bool *more, struct repl_error *err)
 {
     MDB_cursor *cursor;
     MDB_val key = repl_index_key_val(from), value;
@@ -207,7 +262,7 @@ static repl_result page_fill(struct repl_index *index, MDB_txn *txn, enum index_
     repl_result result = REPL_SUCCESS;
     error = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
     while (error == 0 && key.mv_size >= 4 && memcmp(key.mv_data, from->bytes, 4) == 0) {
-        *more = *count == REPL_LIST_ENTRIES_MAX;
+        *more = *count == room;
         if (*more)
             break;
         result = entry(index, &key, &value, page, *count, err);
@@ -235,7 +290,28 @@ static repl_result segments_entry(const struct repl_index *index, const MDB_val 
                                   struct repl_error *err)
 {
     struct repl_segments_page *segments = page;
-    return segment_decode(index, key, value, &segments->entries[place], err);
+    struct repl_log_piece piece;
+    REPL_TRY(repl_index_piece_decode(index, key, value, &piece, err));
+    const struct repl_log_commit *commit_record = &piece.commit;
+    segments->entries[place] =
+        (struct repl_segments_entry){.head = {.from_seq = commit_record->from_seq,
+                                              .to_seq = commit_record->to_seq,
+                                              .part = commit_record->part,
+                                              .has_point = commit_record->has_point,
+                                              .digest = commit_record->digest},
+                                     .file_size = commit_record->file_size,
+                                     .merge = piece.merge,
+                                     .begins = piece.begins,
+                                     .link = piece.link};
+    return REPL_SUCCESS;
+}
+
+static repl_result pieces_entry(const struct repl_index *index, const MDB_val *key,
+                                const MDB_val *value, void *page, uint32_t place,
+                                struct repl_error *err)
+{
+    struct repl_log_piece *pieces = page;
+    return repl_index_piece_decode(index, key, value, &pieces[place], err);
 }
 
 repl_result repl_index_points(struct repl_index *index, const char *volume, uint64_t after,
@@ -253,8 +329,8 @@ repl_result repl_index_points(struct repl_index *index, const char *volume, uint
         result = repl_index_volume_get(index, txn, volume, &entry, &found, err);
         if (repl_ok(result) && found && after < UINT64_MAX) {
             struct index_key from = repl_index_point_key(entry.number, after + 1);
-            result = page_fill(index, txn, INDEX_POINTS, &from, points_entry, out, &out->count,
-                               &out->more, err);
+            result = page_fill(index, txn, INDEX_POINTS, &from, points_entry, out,
+                               REPL_LIST_ENTRIES_MAX, &out->count, &out->more, err);
         }
         repl_index_read_end(index, txn);
     }
@@ -263,30 +339,96 @@ repl_result repl_index_points(struct repl_index *index, const char *volume, uint
     return result;
 }
 
+/* Segments behind (after_to, after_part) into a page of either kind. */
+static repl_result segments_fill(struct repl_index *index, const char *volume, uint64_t after_to,
+                                 uint32_t after_part, entry_fn *entry, void *page, uint32_t room,
+                                 uint32_t *count, bool *more, struct repl_error *err)
+{
+    struct index_volume found_volume;
+    MDB_txn *txn;
+    bool found, carry = after_part == UINT32_MAX;
+    *count = 0;
+    *more = false;
+    REPL_TRY(repl_index_read_begin(index, &txn, err));
+    repl_result result = repl_index_volume_get(index, txn, volume, &found_volume, &found, err);
+    if (repl_ok(result) && found && !(carry && after_to == UINT64_MAX)) {
+        struct index_key from =
+            repl_index_segment_key(found_volume.number, after_to + carry, after_part + 1);
+        result = page_fill(index, txn, INDEX_SEGMENTS, &from, entry, page, room, count, more, err);
+    }
+    repl_index_read_end(index, txn);
+    return result;
+}
+
 repl_result repl_index_segments(struct repl_index *index, const char *volume, uint64_t after_to,
                                 uint32_t after_part, struct repl_segments_page *out,
                                 struct repl_error *err)
 {
-    struct index_volume entry;
-    MDB_txn *txn;
-    bool found;
     *out = (struct repl_segments_page){0};
     out->entries = calloc(REPL_LIST_ENTRIES_MAX, sizeof out->entries[0]);
     if (out->entries == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of segments");
-    bool carry = after_part == UINT32_MAX;
-    repl_result result = repl_index_read_begin(index, &txn, err);
-    if (repl_ok(result)) {
-        result = repl_index_volume_get(index, txn, volume, &entry, &found, err);
-        if (repl_ok(result) && found && !(carry && after_to == UINT64_MAX)) {
-            struct index_key from =
-                repl_index_segment_key(entry.number, after_to + carry, after_part + 1);
-            result = page_fill(index, txn, INDEX_SEGMENTS, &from, segments_entry, out, &out->count,
-                               &out->more, err);
-        }
-        repl_index_read_end(index, txn);
-    }
+    repl_result result = segments_fill(index, volume, after_to, after_part, segments_entry, out,
+                                       REPL_LIST_ENTRIES_MAX, &out->count, &out->more, err);
     if (!repl_ok(result))
         repl_segments_page_fini(out);
     return result;
+}
+
+repl_result repl_index_pieces(struct repl_index *index, const char *volume, uint64_t after_to,
+                              uint32_t after_part, struct repl_log_piece *out, uint32_t room,
+                              uint32_t *count, bool *more, struct repl_error *err)
+{
+    return segments_fill(index, volume, after_to, after_part, pieces_entry, out, room, count, more,
+                         err);
+}
+
+/* --- names of points ------------------------------------------------------------------------- */
+
+struct mark_list {
+    struct repl_log_mark *marks;
+    uint32_t room;
+};
+
+static repl_result marks_entry(const struct repl_index *index, const MDB_val *key,
+                               const MDB_val *value, void *page, uint32_t place,
+                               struct repl_error *err)
+{
+    struct mark_list *list = page;
+    if (place == list->room) {
+        uint32_t room = list->room == 0 ? 16 : 2 * list->room;
+        struct repl_log_mark *larger = reallocarray(list->marks, room, sizeof *larger);
+        if (larger == NULL)
+            return repl_fail(err, REPL_E_NOMEM, "out of memory for the names of points");
+        list->marks = larger;
+        list->room = room;
+    }
+    return mark_decode(index, key, value, &list->marks[place], err);
+}
+
+repl_result repl_index_marks(struct repl_index *index, const char *volume,
+                             struct repl_log_mark **out, size_t *count, struct repl_error *err)
+{
+    struct mark_list list = {0};
+    struct index_volume entry;
+    MDB_txn *txn;
+    bool found, more;
+    uint32_t marks = 0;
+    *out = NULL;
+    *count = 0;
+    REPL_TRY(repl_index_read_begin(index, &txn, err));
+    repl_result result = repl_index_volume_get(index, txn, volume, &entry, &found, err);
+    if (repl_ok(result) && found) {
+        struct index_key from = repl_index_volume_key(entry.number);
+        result = page_fill(index, txn, INDEX_MARKS, &from, marks_entry, &list, UINT32_MAX, &marks,
+                           &more, err);
+    }
+    repl_index_read_end(index, txn);
+    if (!repl_ok(result)) {
+        free(list.marks);
+        return result;
+    }
+    *out = list.marks;
+    *count = marks;
+    return REPL_SUCCESS;
 }

@@ -1,6 +1,6 @@
 /*
- * The site's index (LMDB): the catalogue of points and segments, and where each
- * chunk lies. All of it can be computed again from the logs and the segments,
+ * The site's index (LMDB): the catalogue of points, their names and segments, and
+ * where each chunk lies. All of it can be computed again from the logs and the segments,
  * and is, when the file is missing or was left by another version; so nothing
  * is synced at each commit (MDB_NOMETASYNC: after a power cut the index may be
  * some transactions behind its log, never torn, and catches up at start).
@@ -34,33 +34,47 @@ bool repl_index_is_broken(const struct repl_index *index);
 /* An empty one in the place of it; who reads waits meanwhile. It stays broken where that fails. */
 REPL_RESULT repl_index_remake(struct repl_index *index, struct repl_error *err);
 
-/* Where the log of volume goes on that is not yet in here (0: from its beginning), and the number
- * of the last record applied. */
+/* The last record applied, by its number (0: none), and where the log went on behind it. The number
+ * tells how far a log once went: the places of records change when it is written anew. */
 REPL_RESULT repl_index_position(struct repl_index *index, const char *volume, uint64_t *log_end,
                                 uint64_t *record_number, struct repl_error *err);
-/* One record of the log, which ends at log_end there, with the chunks its segment carries (none
- * for other types): one transaction. */
+/* A record of the log. With COMMIT and PIECE come the chunks that the segment lists; none where its
+ * file is not there any more, as a later record merges it into others. */
+struct repl_index_record {
+    const struct repl_log_record *record;
+    const struct repl_chunk_entry *chunks;
+    uint32_t chunk_count;
+};
+/* The next record of the log, or all of a MERGE or CHECKPOINT with what belongs to it: one
+ * transaction. log_end: where the last of them ends. A CHECKPOINT may come whatever was applied
+ * before: what it does not name is forgotten, but for places of chunks (repl_index_chunk says which
+ * are good). */
 REPL_RESULT repl_index_apply(struct repl_index *index, const char *volume,
-                             const struct repl_log_record *record, uint64_t log_end,
-                             const struct repl_chunk_entry *chunks, uint32_t chunk_count,
-                             struct repl_error *err);
+                             const struct repl_index_record *records, size_t count,
+                             uint64_t log_end, struct repl_error *err);
 /* Between begin and end, apply and add_supply share one transaction: for catching up with a long
  * log, where a commit a record costs more than the record. All from one thread; readers see none of
  * it before end. A call that fails in between undoes the batch, which end then reports: go on from
  * repl_index_position. */
 REPL_RESULT repl_index_batch_begin(struct repl_index *index, struct repl_error *err);
 REPL_RESULT repl_index_batch_end(struct repl_index *index, struct repl_error *err);
-/* The chunks of a supply to a segment that is about to be committed. */
-REPL_RESULT repl_index_add_supply(struct repl_index *index, const char *volume,
+/* The chunks of a supply to a segment that is about to be committed; or those of a segment, ahead
+ * of the record that says it is there, where all that a group brings is too much at once. */
+REPL_RESULT repl_index_add_chunks(struct repl_index *index, const char *volume,
                                   const struct repl_segment_id *id,
                                   const struct repl_chunk_entry *chunks, uint32_t chunk_count,
                                   struct repl_error *err);
+/* Removes the places of those of the chunks whose place is not good any more. */
+REPL_RESULT repl_index_forget_chunks(struct repl_index *index, const char *volume,
+                                     const struct repl_digest *names, size_t count,
+                                     struct repl_error *err);
 /* Forgets all of a volume, to compute it anew. Not within a batch. */
 REPL_RESULT repl_index_drop(struct repl_index *index, const char *volume, struct repl_error *err);
 /* Makes durable what was applied; the site calls it when idle and at its end. */
 REPL_RESULT repl_index_sync(struct repl_index *index, struct repl_error *err);
 
-/* Where a chunk lies within the pool, which for now is the volume. *found false: nowhere. */
+/* Where a chunk lies within the pool, which for now is the volume. *found false: nowhere, or where
+ * it was is not part of the history any more (a supply's place is always good). */
 struct repl_chunk_place {
     struct repl_segment_id segment;
     uint32_t frame;
@@ -77,5 +91,12 @@ REPL_RESULT repl_index_points(struct repl_index *index, const char *volume, uint
 REPL_RESULT repl_index_segments(struct repl_index *index, const char *volume, uint64_t after_to,
                                 uint32_t after_part, struct repl_segments_page *out,
                                 struct repl_error *err);
+/* The same, up to room of them, with all that the log says of each. out: the caller's. */
+REPL_RESULT repl_index_pieces(struct repl_index *index, const char *volume, uint64_t after_to,
+                              uint32_t after_part, struct repl_log_piece *out, uint32_t room,
+                              uint32_t *count, bool *more, struct repl_error *err);
+/* The names that points have, by name. *out: heap, freed by the caller; NULL where *count is 0. */
+REPL_RESULT repl_index_marks(struct repl_index *index, const char *volume,
+                             struct repl_log_mark **out, size_t *count, struct repl_error *err);
 
 #endif

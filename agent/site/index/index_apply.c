@@ -1,6 +1,6 @@
 /*
- * What changes the index: records of the log, chunks of supplies, and dropping
- * a volume.
+ * What changes the index: records of the log (index_group.c: those that come
+ * together), chunks of supplies, and dropping a volume.
  *
  * The index believes the log. What relates records to each other (that points
  * ascend, that an IDLE record speaks of the last point) was checked before they
@@ -60,7 +60,7 @@ static repl_result volume_make(struct index_write *write, const char *name,
     return repl_index_put(write, INDEX_MAIN, key, &w, err);
 }
 
-/* --- points, segments, chunks ---------------------------------------------------------------- */
+/* --- points, segments, chunks, names --------------------------------------------------------- */
 
 static repl_result point_put(struct index_write *write, uint32_t volume,
                              const struct repl_points_entry *entry, struct repl_error *err)
@@ -74,27 +74,33 @@ static repl_result point_put(struct index_write *write, uint32_t volume,
     return repl_index_put(write, INDEX_POINTS, repl_index_key_val(&key), &w, err);
 }
 
-static repl_result segment_put(struct index_write *write, uint32_t volume,
-                               const struct repl_log_commit *commit_record, struct repl_error *err)
+repl_result repl_index_point_put(struct index_write *write, uint32_t volume,
+                                 const struct repl_log_piece *piece, struct repl_error *err)
 {
-    uint8_t bytes[INDEX_SEGMENT_SIZE];
-    struct index_key key =
-        repl_index_segment_key(volume, commit_record->to_seq, commit_record->part);
+    const struct repl_log_commit *commit_record = &piece->commit;
+    struct repl_points_entry entry = {.point = commit_record->point,
+                                      .unchanged_until_ns = piece->unchanged_until_ns,
+                                      .volume_size = commit_record->volume_size};
+    if (entry.unchanged_until_ns < entry.point.end_ns)
+        entry.unchanged_until_ns = entry.point.end_ns;
+    return point_put(write, volume, &entry, err);
+}
+
+repl_result repl_index_piece_put(struct index_write *write, uint32_t volume,
+                                 const struct repl_log_piece *piece, struct repl_error *err)
+{
+    uint8_t bytes[REPL_LOG_PIECE_SIZE_MAX];
+    struct index_key key = repl_index_segment_key(volume, piece->commit.to_seq, piece->commit.part);
     struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
-    repl_write_u64(&w, commit_record->from_seq);
-    repl_write_u64(&w, commit_record->file_size);
-    repl_write_digest(&w, &commit_record->digest);
-    repl_write_u8(&w, commit_record->has_point);
-    repl_write_zeros(&w, 3);
+    repl_log_piece_encode(&w, piece);
+    w.size = w.position;
     return repl_index_put(write, INDEX_SEGMENTS, repl_index_key_val(&key), &w, err);
 }
 
-/* --- applying records ------------------------------------------------------------------------ */
-
-static repl_result chunks_put(struct index_write *write, uint32_t volume,
-                              const struct repl_segment_id *id,
-                              const struct repl_chunk_entry *chunks, uint32_t count,
-                              struct repl_error *err)
+repl_result repl_index_chunks_put(struct index_write *write, uint32_t volume,
+                                  const struct repl_segment_id *id,
+                                  const struct repl_chunk_entry *chunks, uint32_t count,
+                                  struct repl_error *err)
 {
     for (uint32_t i = 0; i < count; i++) {
         uint8_t bytes[INDEX_CHUNK_SIZE];
@@ -103,6 +109,7 @@ static repl_result chunks_put(struct index_write *write, uint32_t volume,
         repl_write_u64(&w, id->to_seq);
         repl_write_u32(&w, id->part);
         repl_write_u32(&w, id->supply);
+        repl_write_u64(&w, id->merge);
         repl_write_u32(&w, chunks[i].frame);
         repl_write_u32(&w, chunks[i].frame_offset);
         REPL_TRY(repl_index_put(write, INDEX_CHUNKS, repl_index_key_val(&key), &w, err));
@@ -110,29 +117,71 @@ static repl_result chunks_put(struct index_write *write, uint32_t volume,
     return REPL_SUCCESS;
 }
 
-struct apply {
-    const char *name;
-    const struct repl_log_record *record;
-    uint64_t log_end;
-    struct repl_segment_id id;
-    const struct repl_chunk_entry *chunks;
-    uint32_t chunk_count;
-};
+static repl_result key_remove(struct index_write *write, enum index_table table,
+                              struct index_key *key, struct repl_error *err)
+{
+    MDB_val key_value = repl_index_key_val(key);
+    int error = mdb_del(write->txn, write->index->tables[table], &key_value, NULL);
+    return error == 0 || error == MDB_NOTFOUND ? REPL_SUCCESS
+                                               : repl_index_write_fail(write, error, err);
+}
+
+repl_result repl_index_mark_put(struct index_write *write, uint32_t volume,
+                                const struct repl_log_mark *mark, struct repl_error *err)
+{
+    uint8_t bytes[INDEX_MARK_SIZE];
+    struct index_key key = repl_index_mark_key(volume, mark->name);
+    if (mark->kind == REPL_MARK_REMOVED)
+        return key_remove(write, INDEX_MARKS, &key, err);
+    struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+    repl_write_u32(&w, mark->kind);
+    repl_write_u64(&w, mark->seq);
+    return repl_index_put(write, INDEX_MARKS, repl_index_key_val(&key), &w, err);
+}
+
+/* --- applying records ------------------------------------------------------------------------ */
 
 static repl_result apply_commit(struct index_write *write, struct index_volume *volume,
-                                const struct apply *apply, struct repl_error *err)
+                                const struct repl_index_record *added, struct repl_error *err)
 {
-    const struct repl_log_commit *commit_record = &apply->record->commit;
-    struct repl_segment_id id = {.to_seq = commit_record->to_seq, .part = commit_record->part};
-    REPL_TRY(segment_put(write, volume->number, commit_record, err));
-    REPL_TRY(chunks_put(write, volume->number, &id, apply->chunks, apply->chunk_count, err));
-    if (!commit_record->has_point)
+    struct repl_log_piece piece;
+    repl_log_piece_of_commit(&added->record->commit, &piece);
+    struct repl_segment_id id = {.to_seq = piece.commit.to_seq, .part = piece.commit.part};
+    REPL_TRY(repl_index_piece_put(write, volume->number, &piece, err));
+    REPL_TRY(
+        repl_index_chunks_put(write, volume->number, &id, added->chunks, added->chunk_count, err));
+    if (!piece.commit.has_point)
         return REPL_SUCCESS;
-    struct repl_points_entry entry = {.point = commit_record->point,
-                                      .unchanged_until_ns = commit_record->point.end_ns,
-                                      .volume_size = commit_record->volume_size};
-    volume->point_seq = commit_record->point.seq;
-    return point_put(write, volume->number, &entry, err);
+    volume->point_seq = piece.commit.point.seq;
+    return repl_index_point_put(write, volume->number, &piece, err);
+}
+
+/* The segment that ends in the point, which is the last one of those up to it. */
+static repl_result idle_piece(struct index_write *write, uint32_t volume,
+                              const struct repl_log_idle *idle, struct repl_error *err)
+{
+    struct repl_log_piece piece;
+    struct index_key key = repl_index_segment_key(volume, idle->seq, UINT32_MAX);
+    MDB_val key_value = repl_index_key_val(&key), value;
+    MDB_cursor *cursor;
+    int error = mdb_cursor_open(write->txn, write->index->tables[INDEX_SEGMENTS], &cursor);
+    if (error != 0)
+        return repl_index_write_fail(write, error, err);
+    error = mdb_cursor_get(cursor, &key_value, &value, MDB_SET_RANGE);
+    if (error == MDB_NOTFOUND)
+        error = mdb_cursor_get(cursor, &key_value, &value, MDB_LAST);
+    else if (error == 0 && mdb_cmp(write->txn, write->index->tables[INDEX_SEGMENTS], &key_value,
+                                   &(MDB_val){.mv_size = key.size, .mv_data = key.bytes}) > 0)
+        error = mdb_cursor_get(cursor, &key_value, &value, MDB_PREV);
+    bool found = error == 0 && key_value.mv_size == key.size &&
+                 memcmp(key_value.mv_data, key.bytes, 12) == 0;
+    repl_result result =
+        found ? repl_index_piece_decode(write->index, &key_value, &value, &piece, err)
+              : repl_index_damaged(write->index, INDEX_SEGMENTS, err);
+    mdb_cursor_close(cursor);
+    REPL_TRY(result);
+    piece.unchanged_until_ns = idle->until_ns;
+    return repl_index_piece_put(write, volume, &piece, err);
 }
 
 static repl_result apply_idle(struct index_write *write, const struct index_volume *volume,
@@ -153,59 +202,146 @@ static repl_result apply_idle(struct index_write *write, const struct index_volu
     if (idle->until_ns <= entry.unchanged_until_ns)
         return REPL_SUCCESS;
     entry.unchanged_until_ns = idle->until_ns;
+    REPL_TRY(idle_piece(write, volume->number, idle, err));
     return point_put(write, volume->number, &entry, err);
+}
+
+struct apply {
+    const char *name;
+    const struct repl_index_record *records;
+    size_t count;
+    uint64_t log_end;
+};
+
+/* Whether the records are the next of the log, and no part of a group. */
+static repl_result apply_check(const struct index_write *write, const struct index_volume *volume,
+                               const struct apply *apply, struct repl_error *err)
+{
+    const struct repl_log_record *first = apply->records[0].record;
+    bool anew = first->type == REPL_LOG_CHECKPOINT;
+    size_t count = 1;
+    if (first->type == REPL_LOG_MERGE)
+        count += first->merge.records;
+    else if (anew)
+        count += first->checkpoint.records;
+    bool fits =
+        apply->count == count && first->type != REPL_LOG_PIECE && first->type != REPL_LOG_GONE &&
+        (anew ? first->number > volume->record_number
+              : first->number == volume->record_number + 1 && apply->log_end > volume->log_end);
+    for (size_t i = 1; fits && i < count; i++)
+        fits = apply->records[i].record->number == first->number + i;
+    if (fits)
+        return REPL_SUCCESS;
+    return repl_fail(err, REPL_E_INTERNAL,
+                     "the index %s is at record %" PRIu64 " of volume %s, which ends at byte "
+                     "%" PRIu64 ", and was given %zu from record %" PRIu64
+                     " on, which end at %" PRIu64,
+                     write->index->path, volume->record_number, apply->name, volume->log_end,
+                     apply->count, first->number, apply->log_end);
+}
+
+static repl_result apply_records(struct index_write *write, struct index_volume *volume,
+                                 const struct apply *apply, struct repl_error *err)
+{
+    const struct repl_log_record *first = apply->records[0].record;
+    switch (first->type) {
+    case REPL_LOG_COMMIT:
+        return apply_commit(write, volume, &apply->records[0], err);
+    case REPL_LOG_IDLE:
+        return apply_idle(write, volume, &first->idle, err);
+    case REPL_LOG_MARK:
+        return repl_index_mark_put(write, volume->number, &first->mark, err);
+    case REPL_LOG_MERGE:
+        return repl_index_merge_apply(write, volume, apply->records, apply->count, err);
+    case REPL_LOG_CHECKPOINT:
+        return repl_index_checkpoint_apply(write, volume, apply->records, apply->count, err);
+    case REPL_LOG_CREATE:
+    case REPL_LOG_STATE:
+    case REPL_LOG_PIECE:
+    case REPL_LOG_GONE:
+        break;
+    }
+    return REPL_SUCCESS;
 }
 
 static repl_result apply_work(struct index_write *write, void *context, struct repl_error *err)
 {
     const struct apply *apply = context;
-    const struct repl_log_record *record = apply->record;
     struct index_volume volume;
     REPL_TRY(volume_make(write, apply->name, &volume, err));
-    if (record->number != volume.record_number + 1 || apply->log_end <= volume.log_end)
-        return repl_fail(err, REPL_E_INTERNAL,
-                         "the index %s is at record %" PRIu64 " of volume %s, which ends at byte "
-                         "%" PRIu64 ", and was given record %" PRIu64 ", which ends at %" PRIu64,
-                         write->index->path, volume.record_number, apply->name, volume.log_end,
-                         record->number, apply->log_end);
-    if (record->type == REPL_LOG_COMMIT)
-        REPL_TRY(apply_commit(write, &volume, apply, err));
-    else if (record->type == REPL_LOG_IDLE)
-        REPL_TRY(apply_idle(write, &volume, &record->idle, err));
-    volume.record_number = record->number;
+    REPL_TRY(apply_check(write, &volume, apply, err));
+    REPL_TRY(apply_records(write, &volume, apply, err));
+    volume.record_number = apply->records[apply->count - 1].record->number;
     volume.log_end = apply->log_end;
     return volume_put(write, apply->name, &volume, err);
 }
 
 repl_result repl_index_apply(struct repl_index *index, const char *volume,
-                             const struct repl_log_record *record, uint64_t log_end,
-                             const struct repl_chunk_entry *chunks, uint32_t chunk_count,
-                             struct repl_error *err)
+                             const struct repl_index_record *records, size_t count,
+                             uint64_t log_end, struct repl_error *err)
 {
-    struct apply apply = {.name = volume,
-                          .record = record,
-                          .log_end = log_end,
-                          .chunks = chunks,
-                          .chunk_count = chunk_count};
+    struct apply apply = {.name = volume, .records = records, .count = count, .log_end = log_end};
+    ensure(count > 0);
     return repl_index_write(index, apply_work, &apply, err);
 }
 
-static repl_result supply_work(struct index_write *write, void *context, struct repl_error *err)
+/* --- chunks ---------------------------------------------------------------------------------- */
+
+struct chunks_add {
+    const char *name;
+    struct repl_segment_id id;
+    const struct repl_chunk_entry *chunks;
+    uint32_t count;
+};
+
+static repl_result add_work(struct index_write *write, void *context, struct repl_error *err)
 {
-    const struct apply *apply = context;
+    const struct chunks_add *add = context;
     struct index_volume volume;
-    REPL_TRY(volume_make(write, apply->name, &volume, err));
-    REPL_TRY(chunks_put(write, volume.number, &apply->id, apply->chunks, apply->chunk_count, err));
-    return volume_put(write, apply->name, &volume, err);
+    REPL_TRY(volume_make(write, add->name, &volume, err));
+    REPL_TRY(repl_index_chunks_put(write, volume.number, &add->id, add->chunks, add->count, err));
+    return volume_put(write, add->name, &volume, err);
 }
 
-repl_result repl_index_add_supply(struct repl_index *index, const char *volume,
+repl_result repl_index_add_chunks(struct repl_index *index, const char *volume,
                                   const struct repl_segment_id *id,
                                   const struct repl_chunk_entry *chunks, uint32_t chunk_count,
                                   struct repl_error *err)
 {
-    struct apply apply = {.name = volume, .id = *id, .chunks = chunks, .chunk_count = chunk_count};
-    return repl_index_write(index, supply_work, &apply, err);
+    struct chunks_add add = {.name = volume, .id = *id, .chunks = chunks, .count = chunk_count};
+    return repl_index_write(index, add_work, &add, err);
+}
+
+struct chunks_forget {
+    const char *name;
+    const struct repl_digest *names;
+    size_t count;
+};
+
+static repl_result forget_work(struct index_write *write, void *context, struct repl_error *err)
+{
+    const struct chunks_forget *forget = context;
+    struct index_volume volume;
+    struct repl_chunk_place place;
+    bool found, good;
+    REPL_TRY(repl_index_volume_get(write->index, write->txn, forget->name, &volume, &found, err));
+    for (size_t i = 0; found && i < forget->count; i++) {
+        struct index_key key = repl_index_chunk_key(volume.number, &forget->names[i]);
+        bool there;
+        REPL_TRY(repl_index_place_get(write->index, write->txn, volume.number, &forget->names[i],
+                                      &place, &there, &good, err));
+        if (there && !good)
+            REPL_TRY(key_remove(write, INDEX_CHUNKS, &key, err));
+    }
+    return REPL_SUCCESS;
+}
+
+repl_result repl_index_forget_chunks(struct repl_index *index, const char *volume,
+                                     const struct repl_digest *names, size_t count,
+                                     struct repl_error *err)
+{
+    struct chunks_forget forget = {.name = volume, .names = names, .count = count};
+    return repl_index_write(index, forget_work, &forget, err);
 }
 
 /* --- forgetting a volume --------------------------------------------------------------------- */
@@ -228,9 +364,9 @@ static repl_result drop_work(struct index_write *write, void *context, struct re
     return repl_index_put(write, INDEX_DROPPED, repl_index_key_val(&dropped), &nothing, err);
 }
 
-/* Removes up to *left entries of a table that begin with prefix, and counts *left down. */
-static repl_result purge_table(struct index_write *write, enum index_table table,
-                               struct index_key *prefix, uint32_t *left, struct repl_error *err)
+repl_result repl_index_prefix_remove(struct index_write *write, enum index_table table,
+                                     struct index_key *prefix, uint32_t *left,
+                                     struct repl_error *err)
 {
     MDB_cursor *cursor;
     int error = mdb_cursor_open(write->txn, write->index->tables[table], &cursor);
@@ -256,7 +392,7 @@ static repl_result purge_table(struct index_write *write, enum index_table table
 static repl_result purge_work(struct index_write *write, void *context, struct repl_error *err)
 {
     static const enum index_table tables[] = {INDEX_POINTS, INDEX_SEGMENTS, INDEX_CHUNKS,
-                                              INDEX_DROPPED};
+                                              INDEX_MARKS, INDEX_DROPPED};
     bool *more = context;
     MDB_cursor *cursor;
     MDB_val key, value;
@@ -277,7 +413,7 @@ static repl_result purge_work(struct index_write *write, void *context, struct r
         return repl_index_write_fail(write, error, err);
     uint32_t left = PURGE_BATCH;
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
-        REPL_TRY(purge_table(write, tables[i], &prefix, &left, err));
+        REPL_TRY(repl_index_prefix_remove(write, tables[i], &prefix, &left, err));
     *more = true;
     return REPL_SUCCESS;
 }

@@ -30,13 +30,15 @@
 #define VERSION_KEY "repl-index-version"
 
 #define CHECKSUM_SIZE    8u
-#define ENTRY_KEY_MAX    REPL_VOLUME_NAME_SIZE
-#define ENTRY_FIELDS_MAX INDEX_POINT_SIZE
+#define ENTRY_KEY_MAX    INDEX_KEY_SIZE_MAX
+#define ENTRY_FIELDS_MAX INDEX_FIELDS_MAX
 
 #define ENV_FLAGS (MDB_NOSUBDIR | MDB_NOTLS | MDB_NOMETASYNC | MDB_NORDAHEAD)
 
-static const char *const table_names[INDEX_TABLE_COUNT] = {"keys",     "volumes", "points",
-                                                           "segments", "chunks",  "dropped"};
+static const char *const table_names[INDEX_TABLE_COUNT] = {
+    "keys", "volumes", "points", "segments", "chunks", "marks", "dropped"};
+_Static_assert(ENTRY_KEY_MAX >= REPL_VOLUME_NAME_SIZE, "a volume's key is its name");
+_Static_assert(ENTRY_FIELDS_MAX >= INDEX_POINT_SIZE, "no entry has more than a segment's");
 
 const char *repl_index_table_name(enum index_table table)
 {

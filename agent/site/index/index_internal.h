@@ -1,6 +1,7 @@
 /*
  * What the parts of the index share: index.c (what is in it, and reading it),
- * index_apply.c (what changes it) and index_env.c (the LMDB file under both).
+ * index_apply.c and index_group.c (what changes it) and index_env.c (the LMDB file
+ * under all of it).
  */
 #ifndef REPL_AGENT_INDEX_INTERNAL_H
 #define REPL_AGENT_INDEX_INTERNAL_H
@@ -11,7 +12,7 @@
 #include "base/cursor.h"
 #include "site/index/index.h"
 
-#define REPL_INDEX_VERSION 2u
+#define REPL_INDEX_VERSION 3u
 
 /* Address space, not disk: the file grows with what is in it. */
 #define REPL_INDEX_MAP_SIZE ((size_t)64 << 30)
@@ -22,6 +23,7 @@ enum index_table {
     INDEX_POINTS,
     INDEX_SEGMENTS,
     INDEX_CHUNKS,
+    INDEX_MARKS,
     INDEX_DROPPED,
     INDEX_TABLE_COUNT,
 };
@@ -81,7 +83,7 @@ REPL_RESULT repl_index_examine(const char *path, struct repl_error *err);
 
 /* --- index.c: keys and values ---------------------------------------------------------------- */
 
-#define INDEX_KEY_SIZE_MAX 36u
+#define INDEX_KEY_SIZE_MAX (4u + REPL_MARK_NAME_SIZE)
 
 struct index_key {
     uint8_t bytes[INDEX_KEY_SIZE_MAX];
@@ -92,6 +94,7 @@ struct index_key repl_index_volume_key(uint32_t volume);
 struct index_key repl_index_point_key(uint32_t volume, uint64_t seq);
 struct index_key repl_index_segment_key(uint32_t volume, uint64_t to_seq, uint32_t part);
 struct index_key repl_index_chunk_key(uint32_t volume, const struct repl_digest *name);
+struct index_key repl_index_mark_key(uint32_t volume, const char *name);
 /* The number in size bytes of a key; zeros where the key is too short. */
 uint64_t repl_index_key_number(const MDB_val *key, size_t offset, size_t size);
 
@@ -110,10 +113,11 @@ struct index_volume {
 };
 
 /* Of the fields. */
-#define INDEX_VOLUME_SIZE  28u
-#define INDEX_POINT_SIZE   80u
-#define INDEX_SEGMENT_SIZE 52u
-#define INDEX_CHUNK_SIZE   24u
+#define INDEX_VOLUME_SIZE 28u
+#define INDEX_POINT_SIZE  80u
+#define INDEX_CHUNK_SIZE  32u
+#define INDEX_MARK_SIZE   12u
+#define INDEX_FIELDS_MAX  REPL_LOG_PIECE_SIZE_MAX
 
 REPL_RESULT repl_index_volume_get(struct repl_index *index, MDB_txn *txn, const char *name,
                                   struct index_volume *out, bool *found, struct repl_error *err);
@@ -121,10 +125,43 @@ REPL_RESULT repl_index_point_decode(const struct repl_index *index, const MDB_va
                                     const MDB_val *value, struct repl_points_entry *out,
                                     struct repl_error *err);
 
+REPL_RESULT repl_index_piece_decode(const struct repl_index *index, const MDB_val *key,
+                                    const MDB_val *value, struct repl_log_piece *out,
+                                    struct repl_error *err);
+/* Where a chunk lies, and whether what lies there is still part of the history. */
+REPL_RESULT repl_index_place_get(const struct repl_index *index, MDB_txn *txn, uint32_t volume,
+                                 const struct repl_digest *name, struct repl_chunk_place *place,
+                                 bool *found, bool *good, struct repl_error *err);
+
 /* --- index_apply.c --------------------------------------------------------------------------- */
 
+REPL_RESULT repl_index_piece_put(struct index_write *write, uint32_t volume,
+                                 const struct repl_log_piece *piece, struct repl_error *err);
+/* The point that the piece ends in. */
+REPL_RESULT repl_index_point_put(struct index_write *write, uint32_t volume,
+                                 const struct repl_log_piece *piece, struct repl_error *err);
+REPL_RESULT repl_index_mark_put(struct index_write *write, uint32_t volume,
+                                const struct repl_log_mark *mark, struct repl_error *err);
+REPL_RESULT repl_index_chunks_put(struct index_write *write, uint32_t volume,
+                                  const struct repl_segment_id *id,
+                                  const struct repl_chunk_entry *chunks, uint32_t count,
+                                  struct repl_error *err);
+/* Removes up to *left entries of a table that begin with prefix, and counts *left down. */
+REPL_RESULT repl_index_prefix_remove(struct index_write *write, enum index_table table,
+                                     struct index_key *prefix, uint32_t *left,
+                                     struct repl_error *err);
 /* Removes what dropped volumes have left. */
 REPL_RESULT repl_index_purge(struct repl_index *index, struct repl_error *err);
+
+/* --- index_group.c --------------------------------------------------------------------------- */
+
+/* A MERGE or CHECKPOINT, and what belongs to it. */
+REPL_RESULT repl_index_merge_apply(struct index_write *write, const struct index_volume *volume,
+                                   const struct repl_index_record *records, size_t count,
+                                   struct repl_error *err);
+REPL_RESULT repl_index_checkpoint_apply(struct index_write *write, struct index_volume *volume,
+                                        const struct repl_index_record *records, size_t count,
+                                        struct repl_error *err);
 
 /* --- for tests ------------------------------------------------------------------------------- */
 

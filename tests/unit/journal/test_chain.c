@@ -12,139 +12,7 @@
 #include <cmocka.h>
 
 #include "base/hash.h"
-#include "journal/chain.h"
-#include "journal/journal.h"
-#include "unit/random.h"
-
-struct world {
-    struct repl_chain chain;
-    struct repl_journal journal;
-    struct repl_error err;
-    uint64_t number, merges, last_seq;
-    uint8_t log[1 << 20]; /* what was applied, as it would lie on the disk */
-    size_t log_size;
-};
-
-static void world_begin(struct world *w)
-{
-    memset(w, 0, sizeof *w);
-    repl_chain_init(&w->chain);
-    repl_journal_init(&w->journal);
-}
-
-static repl_result put(struct world *w, struct repl_log_record *record)
-{
-    size_t size;
-    record->number = w->number + 1;
-    REPL_TRY(repl_journal_apply(&w->journal, record, &w->err));
-    REPL_TRY(repl_chain_apply(&w->chain, record, &w->err));
-    w->number++;
-    assert_true(w->log_size + REPL_LOG_RECORD_SIZE_MAX < sizeof w->log);
-    repl_log_record_encode(record, w->log + w->log_size, &size);
-    w->log_size += size;
-    return REPL_SUCCESS;
-}
-
-static void must(struct world *w, repl_result result)
-{
-    if (!repl_ok(result))
-        fail_msg("%s", w->err.text);
-}
-
-static struct repl_digest digest_of(uint64_t to, uint32_t part, uint64_t merge)
-{
-    struct repl_digest digest = {{0}};
-    memcpy(digest.bytes, &to, sizeof to);
-    memcpy(digest.bytes + 8, &part, sizeof part);
-    memcpy(digest.bytes + 16, &merge, sizeof merge);
-    return digest;
-}
-
-static struct repl_log_commit commit_of(uint64_t from, uint64_t to, uint32_t part, bool has_point)
-{
-    struct repl_log_commit commit = {.from_seq = from,
-                                     .to_seq = to,
-                                     .part = part,
-                                     .file_size = 1000,
-                                     .volume_size = 4096,
-                                     .digest = digest_of(to, part, 0),
-                                     .has_point = has_point};
-    if (has_point)
-        commit.point = (struct repl_point){.seq = to,
-                                           .begin_ns = (int64_t)to * 10,
-                                           .end_ns = (int64_t)to * 10 + 1,
-                                           .consistency = REPL_CONSISTENCY_CRASH,
-                                           .cut = REPL_CUT_WINDOW,
-                                           .attempts = 1};
-    return commit;
-}
-
-static void create(struct world *w)
-{
-    struct repl_log_record record = {.type = REPL_LOG_CREATE};
-    strcpy(record.create.name, "data");
-    record.create.kind = REPL_VOLUME_BLOCK;
-    must(w, put(w, &record));
-}
-
-static void commit(struct world *w, uint64_t from, uint64_t to, uint32_t part, bool has_point)
-{
-    struct repl_log_record record = {.type = REPL_LOG_COMMIT,
-                                     .commit = commit_of(from, to, part, has_point)};
-    must(w, put(w, &record));
-    w->last_seq = to;
-}
-
-static struct repl_log_record merge_of(uint64_t from, uint64_t to, uint32_t records)
-{
-    return (struct repl_log_record){.type = REPL_LOG_MERGE, .merge = {from, to, records}};
-}
-
-static struct repl_log_record piece_of(struct world *w, uint64_t from, uint64_t to, uint32_t part,
-                                       bool last)
-{
-    struct repl_log_record record = {.type = REPL_LOG_PIECE};
-    struct repl_log_piece *piece = &record.piece;
-    piece->commit = commit_of(from, to, part, last);
-    piece->merge = w->merges;
-    piece->commit.digest = digest_of(to, part, piece->merge);
-    piece->link = piece->commit.digest;
-    if (last) {
-        size_t i = repl_chain_find_point(&w->chain, to);
-        assert_int_not_equal(i, SIZE_MAX);
-        piece->link = w->chain.entries[i].link;
-        piece->unchanged_until_ns = w->chain.entries[i].unchanged_until_ns;
-    }
-    if (from == 0) {
-        piece->begin = (struct repl_record_place){1, part};
-        piece->end = (struct repl_record_place){1, part + 1};
-    }
-    return record;
-}
-
-static struct repl_log_record gone_of(const struct repl_log_piece *entry)
-{
-    return (struct repl_log_record){
-        .type = REPL_LOG_GONE, .gone = {entry->commit.to_seq, entry->commit.part, entry->merge}};
-}
-
-/* (from, to] as pieces. */
-static void merge_increments(struct world *w, uint64_t from, uint64_t to, uint32_t pieces)
-{
-    struct repl_log_record record = merge_of(from, to, pieces);
-    w->merges++;
-    struct repl_log_record last = piece_of(w, from, to, pieces - 1, true);
-    must(w, put(w, &record));
-    for (uint32_t part = 0; part + 1 < pieces; part++) {
-        record = piece_of(w, from, to, part, false);
-        must(w, put(w, &record));
-    }
-    assert_int_equal(w->chain.group_left, 1);
-    assert_int_equal(w->journal.group_left, 1);
-    must(w, put(w, &last));
-    assert_int_equal(w->chain.group_left, 0);
-    assert_int_equal(w->journal.group_left, 0);
-}
+#include "unit/journal/chain_world.h"
 
 static void expect(const struct world *w, size_t i, uint64_t from, uint64_t to, uint32_t part,
                    uint64_t merge)
@@ -416,27 +284,6 @@ static void marks_come_and_go(void **state)
 
 /* --- written anew ---------------------------------------------------------------------------- */
 
-static void checkpoint(const struct world *w, struct world *to)
-{
-    world_begin(to);
-    to->number = w->number;
-    struct repl_log_record record = {.type = REPL_LOG_CHECKPOINT, .checkpoint = {.heard_ns = 77}};
-    record.checkpoint.create = w->journal.create;
-    record.checkpoint.lineage = w->journal.lineage;
-    record.checkpoint.records = (uint32_t)(w->chain.count + w->chain.mark_count);
-    must(to, put(to, &record));
-    for (size_t i = 0; i < w->chain.count; i++) {
-        record = (struct repl_log_record){.type = REPL_LOG_PIECE, .piece = w->chain.entries[i]};
-        must(to, put(to, &record));
-    }
-    for (size_t i = 0; i < w->chain.mark_count; i++) {
-        record = (struct repl_log_record){.type = REPL_LOG_MARK, .mark = w->chain.marks[i]};
-        must(to, put(to, &record));
-    }
-    assert_int_equal(to->chain.group_left, 0);
-    assert_int_equal(to->journal.group_left, 0);
-}
-
 static void assert_same(const struct world *a, const struct world *b)
 {
     assert_int_equal(a->chain.count, b->chain.count);
@@ -485,67 +332,15 @@ static void random_merges(void **state)
     struct world *w = malloc(sizeof *w), *anew = malloc(sizeof *anew);
     (void)state;
     for (unsigned round = 0; round < 300; round++) {
-        uint64_t kept = 0; /* points that are there, by number */
         world_begin(w);
         create(w);
-        uint32_t parts = 1 + (uint32_t)random_below(&random, 4);
-        for (uint32_t part = 0; part < parts; part++)
-            commit(w, 0, 1, part, part + 1 == parts);
-        kept = 1 << 1;
-        for (unsigned step = 0; step < 80 && w->last_seq < 60; step++) {
-            uint64_t choice = random_below(&random, 4);
-            if (choice < 2) {
-                parts = 1 + (uint32_t)random_below(&random, 3);
-                for (uint32_t part = 0; part < parts; part++)
-                    commit(w, w->journal.point.seq, w->journal.point.seq + 1, part,
-                           part + 1 == parts);
-                kept |= UINT64_C(1) << w->last_seq;
-            } else if (choice == 2) { /* the points between two are dropped */
-                uint64_t from = 1 + random_below(&random, w->last_seq);
-                uint64_t to = from + random_below(&random, w->last_seq - from + 1);
-                if (!(kept >> from & 1) || !(kept >> to & 1) || to <= from || to == w->last_seq)
-                    continue;
-                merge_increments(w, from, to, 1 + (uint32_t)random_below(&random, 3));
-                for (uint64_t seq = from + 1; seq < to; seq++)
-                    kept &= ~(UINT64_C(1) << seq);
-            } else { /* the base goes on */
-                uint64_t to = 2 + random_below(&random, w->last_seq);
-                if (to >= w->last_seq || !(kept >> to & 1) ||
-                    repl_chain_find_point(&w->chain, to) == SIZE_MAX ||
-                    w->chain.entries[repl_chain_find_point(&w->chain, to)].commit.from_seq == 0)
-                    continue;
-                struct repl_log_record gone[64];
-                uint32_t gone_count = 0, pieces = 1 + (uint32_t)random_below(&random, 3);
-                for (size_t i = 0; i < w->chain.count && w->chain.entries[i].commit.from_seq == 0;
-                     i++) {
-                    if (random_below(&random, 2) == 0)
-                        gone[gone_count++] = gone_of(&w->chain.entries[i]);
-                }
-                w->merges++;
-                struct repl_log_record record = merge_of(0, to, gone_count + pieces);
-                struct repl_log_record last = piece_of(w, 0, to, pieces - 1, true);
-                must(w, put(w, &record));
-                for (uint32_t i = 0; i < gone_count; i++)
-                    must(w, put(w, &gone[i]));
-                for (uint32_t part = 0; part + 1 < pieces; part++) {
-                    record = piece_of(w, 0, to, part, false);
-                    must(w, put(w, &record));
-                }
-                must(w, put(w, &last));
-                for (uint64_t seq = 1; seq < to; seq++)
-                    kept &= ~(UINT64_C(1) << seq);
-            }
-            check_cover(w, kept);
-            assert_int_equal(repl_chain_base_of(&w->chain, w->chain.count - 1), 0);
-        }
-        if (random_below(&random, 2) == 0) {
-            struct repl_log_record idle = {.type = REPL_LOG_IDLE,
-                                           .idle = {w->last_seq, (int64_t)w->last_seq * 10 + 500}};
-            must(w, put(w, &idle));
+        for (unsigned step = 0; step < 160 && w->last_seq < WORLD_LAST_SEQ; step++) {
+            random_step(w, &random);
+            check_cover(w, w->kept);
         }
         checkpoint(w, anew);
         assert_same(w, anew);
-        check_cover(anew, kept);
+        check_cover(anew, w->kept);
         repl_chain_fini(&anew->chain);
         repl_chain_fini(&w->chain);
     }

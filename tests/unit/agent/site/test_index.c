@@ -115,11 +115,20 @@ static struct repl_log_record idle_record(uint64_t number, uint64_t seq, int64_t
     return record;
 }
 
+static repl_result apply_at(struct fixture *f, const char *volume,
+                            const struct repl_log_record *record, uint64_t log_end,
+                            const struct repl_chunk_entry *chunks, uint32_t chunk_count)
+{
+    const struct repl_index_record added = {
+        .record = record, .chunks = chunks, .chunk_count = chunk_count};
+    return repl_index_apply(f->index, volume, &added, 1, log_end, &f->err);
+}
+
 /* A log in which every record has 100 bytes. */
 static repl_result apply(struct fixture *f, const char *volume,
                          const struct repl_log_record *record)
 {
-    return repl_index_apply(f->index, volume, record, record->number * 100, NULL, 0, &f->err);
+    return apply_at(f, volume, record, record->number * 100, NULL, 0);
 }
 
 /* CREATE and then points 1 to count. */
@@ -262,8 +271,7 @@ static void no_record_is_left_out_or_applied_twice(void **state)
     struct repl_log_record next = commit_record(5, 4, 0, true);
     assert_code(f, apply(f, "data", &again), REPL_E_INTERNAL);
     assert_code(f, apply(f, "data", &later), REPL_E_INTERNAL);
-    assert_code(f, repl_index_apply(f->index, "data", &next, 400, NULL, 0, &f->err),
-                REPL_E_INTERNAL);
+    assert_code(f, apply_at(f, "data", &next, 400, NULL, 0), REPL_E_INTERNAL);
     assert_position(f, "data", 4);
     assert_int_equal(point_count(f, "data"), 3);
     assert_code(f, apply(f, "data", &next), REPL_OK);
@@ -361,7 +369,7 @@ static void chunks_are_found_where_they_were_put_last(void **state)
     struct repl_log_record record = create_record();
     assert_code(f, apply(f, "data", &record), REPL_OK);
     record = commit_record(2, 1, 0, true);
-    assert_code(f, repl_index_apply(f->index, "data", &record, 200, chunks, 2, &f->err), REPL_OK);
+    assert_code(f, apply_at(f, "data", &record, 200, chunks, 2), REPL_OK);
     assert_chunk(f, "data", 1, &first);
     assert_chunk(f, "data", 2, &second);
     assert_chunk(f, "data", 3, NULL);
@@ -370,11 +378,11 @@ static void chunks_are_found_where_they_were_put_last(void **state)
     /* a supply comes before its segment's record, and may be a volume's first */
     const struct repl_segment_id id = {.to_seq = 2, .part = 4, .supply = 1};
     struct repl_chunk_place supplied = {.segment = id, .frame = 7, .frame_offset = 65536};
-    assert_code(f, repl_index_add_supply(f->index, "data", &id, chunks, 1, &f->err), REPL_OK);
+    assert_code(f, repl_index_add_chunks(f->index, "data", &id, chunks, 1, &f->err), REPL_OK);
     assert_chunk(f, "data", 1, &supplied);
     assert_chunk(f, "data", 2, &second);
     assert_position(f, "data", 2);
-    assert_code(f, repl_index_add_supply(f->index, "web", &id, chunks, 1, &f->err), REPL_OK);
+    assert_code(f, repl_index_add_chunks(f->index, "web", &id, chunks, 1, &f->err), REPL_OK);
     assert_chunk(f, "web", 1, &supplied);
     assert_position(f, "web", 0);
     record = create_record();
@@ -455,7 +463,7 @@ static void a_damaged_entry_is_not_believed(void **state)
     struct repl_chunk_entry chunk = {.name = name};
     const struct repl_segment_id id = {.to_seq = 1};
     apply_points(f, "data", 1);
-    assert_code(f, repl_index_add_supply(f->index, "data", &id, &chunk, 1, &f->err), REPL_OK);
+    assert_code(f, repl_index_add_chunks(f->index, "data", &id, &chunk, 1, &f->err), REPL_OK);
     for (enum index_table table = INDEX_CHUNKS; table >= INDEX_VOLUMES; table--) {
         MDB_txn *txn;
         MDB_cursor *cursor;
@@ -543,7 +551,7 @@ static void every_flip_of_an_entry_is_refused(void **state)
     struct repl_chunk_entry chunk = {.name = digest_of(1)};
     const struct repl_segment_id id = {.to_seq = 1};
     apply_points(f, "data", 1);
-    assert_code(f, repl_index_add_supply(f->index, "data", &id, &chunk, 1, &f->err), REPL_OK);
+    assert_code(f, repl_index_add_chunks(f->index, "data", &id, &chunk, 1, &f->err), REPL_OK);
     assert_int_equal(mdb_env_set_flags(f->index->env, MDB_NOSYNC, 1), 0); /* for speed */
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
         size_t bits = 8 * entry_size(f, tables[i]);
@@ -626,8 +634,8 @@ static void a_flip_of_any_page_is_noticed_or_harmless(void **state)
     for (uint64_t i = 0; i < 300; i++)
         chunks[i] = (struct repl_chunk_entry){.name = digest_of(i)};
     apply_points(f, "data", 399);
-    assert_code(f, repl_index_add_supply(f->index, "data", &id, chunks, 300, &f->err), REPL_OK);
-    assert_code(f, repl_index_apply(f->index, "data", &last, 40100, NULL, 0, &f->err), REPL_OK);
+    assert_code(f, repl_index_add_chunks(f->index, "data", &id, chunks, 300, &f->err), REPL_OK);
+    assert_code(f, apply(f, "data", &last), REPL_OK);
     assert_code(f, repl_index_sync(f->index, &f->err), REPL_OK);
     repl_index_close(f->index);
     f->index = NULL;
@@ -645,12 +653,10 @@ static void a_flip_of_any_page_is_noticed_or_harmless(void **state)
         harmless += number == 401;
         assert_int_equal(anew + behind + harmless, bit / FLIP_STEP + 1);
         if (number == 400)
-            assert_code(f, repl_index_apply(f->index, "data", &last, 40100, NULL, 0, &f->err),
-                        REPL_OK);
+            assert_code(f, apply(f, "data", &last), REPL_OK);
         if (number != 0) {
             assert_points_and_chunks(f, 400, 300);
-            assert_code(f, repl_index_apply(f->index, "data", &next, 40200, NULL, 0, &f->err),
-                        REPL_OK);
+            assert_code(f, apply(f, "data", &next), REPL_OK);
             assert_points_and_chunks(f, 401, 300);
         }
         repl_index_close(f->index);
@@ -694,9 +700,7 @@ static void a_full_map_grows(void **state)
         for (size_t i = 0; i < 64; i++)
             chunks[i] = (struct repl_chunk_entry){.name = digest_of(number++)};
         record = commit_record(seq + 1, seq, 0, true);
-        assert_code(
-            f, repl_index_apply(f->index, "data", &record, (seq + 1) * 100, chunks, 64, &f->err),
-            REPL_OK);
+        assert_code(f, apply_at(f, "data", &record, (seq + 1) * 100, chunks, 64), REPL_OK);
     }
     assert_int_equal(point_count(f, "data"), 200);
     for (uint64_t i = 0; i < number; i++) {
@@ -789,8 +793,8 @@ static void a_dropped_volume_is_computed_anew(void **state)
     const struct repl_segment_id id = {.to_seq = 1};
     struct repl_chunk_entry chunk = {.name = digest_of(1)};
     struct repl_chunk_place place = {.segment = id};
-    assert_code(f, repl_index_add_supply(f->index, "data", &id, &chunk, 1, &f->err), REPL_OK);
-    assert_code(f, repl_index_add_supply(f->index, "web", &id, &chunk, 1, &f->err), REPL_OK);
+    assert_code(f, repl_index_add_chunks(f->index, "data", &id, &chunk, 1, &f->err), REPL_OK);
+    assert_code(f, repl_index_add_chunks(f->index, "web", &id, &chunk, 1, &f->err), REPL_OK);
     assert_code(f, repl_index_drop(f->index, "data", &f->err), REPL_OK);
     assert_int_equal(entry_count(f), 21);
     assert_position(f, "data", 0);

@@ -91,9 +91,11 @@ static void index_follow(struct world *w)
                                                      .digest = record.commit.digest};
         }
         end += size;
-        must(w, repl_index_apply(w->index, MODEL_VOLUME, &record, end,
-                                 segment != NULL ? segment->chunks : NULL,
-                                 segment != NULL ? segment->footer.chunk_count : 0, &w->err));
+        const struct repl_index_record added = {
+            .record = &record,
+            .chunks = segment != NULL ? segment->chunks : NULL,
+            .chunk_count = segment != NULL ? segment->footer.chunk_count : 0};
+        must(w, repl_index_apply(w->index, MODEL_VOLUME, &added, 1, end, &w->err));
         repl_segment_free(segment);
         if (file != NULL)
             file->close(file);

@@ -1,0 +1,501 @@
+/*
+ * The index under merges: random histories, with repl_chain over the same log as the model of what
+ * is in it, and a list of where each chunk was put last as that of where chunks are.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "site/index/index_internal.h"
+#include "store/segment_name.h"
+#include "unit/journal/chain_world.h"
+#include "unit/temporary.h"
+
+#define NAMES           40u /* of chunks: few, so that many segments list the same ones */
+#define CHUNKS_EACH_MAX 3u
+#define GROUP_MAX       512u
+
+struct fixture {
+    struct temporary temporary;
+    char path[512];
+    struct repl_index *index;
+    struct repl_error err;
+    struct world w;
+    size_t applied; /* of the log */
+    struct repl_chunk_place places[NAMES];
+    bool placed[NAMES];
+};
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    *state = f;
+    if (temporary_make(&f->temporary) != 0)
+        return -1;
+    snprintf(f->path, sizeof f->path, "%s/index", f->temporary.path);
+    must(&f->w, repl_index_open(f->path, true, &f->index, &f->w.err));
+    assert_int_equal(mdb_env_set_flags(f->index->env, MDB_NOSYNC, 1), 0); /* for speed */
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+    repl_index_close(f->index);
+    temporary_remove(&f->temporary);
+    free(f);
+    return 0;
+}
+
+static void good(struct fixture *f, repl_result result)
+{
+    if (!repl_ok(result))
+        fail_msg("%s", f->err.text);
+}
+
+/* --- chunks of a segment --------------------------------------------------------------------- */
+
+static struct repl_digest name_of(uint32_t number)
+{
+    return (struct repl_digest){{(uint8_t)number, 1}};
+}
+
+/* Which chunks a segment lists: the same whenever it is asked. */
+static uint32_t chunks_of(const struct repl_segment_id *id,
+                          struct repl_chunk_entry chunks[CHUNKS_EACH_MAX])
+{
+    struct random random = {id->to_seq * 1000003 + id->part * 1009 + id->merge * 7919};
+    uint32_t count = (uint32_t)random_below(&random, CHUNKS_EACH_MAX + 1);
+    for (uint32_t i = 0; i < count; i++)
+        chunks[i] =
+            (struct repl_chunk_entry){.name = name_of((uint32_t)random_below(&random, NAMES)),
+                                      .frame = (uint32_t)random_below(&random, 1000)};
+    return count;
+}
+
+/* Whether the record brings a segment. */
+static bool segment_of(const struct repl_log_record *record, struct repl_segment_id *id)
+{
+    const struct repl_log_commit *commit =
+        record->type == REPL_LOG_PIECE ? &record->piece.commit : &record->commit;
+    *id = (struct repl_segment_id){.to_seq = commit->to_seq, .part = commit->part};
+    if (record->type == REPL_LOG_PIECE)
+        id->merge = record->piece.merge;
+    return record->type == REPL_LOG_COMMIT || record->type == REPL_LOG_PIECE;
+}
+
+static bool is_listed(const struct repl_chain *chain, const struct repl_segment_id *id)
+{
+    for (size_t i = 0; i < chain->count; i++) {
+        const struct repl_log_piece *entry = &chain->entries[i];
+        if (entry->commit.to_seq == id->to_seq && entry->commit.part == id->part)
+            return entry->merge == id->merge;
+    }
+    return false;
+}
+
+/* --- groups of a log ------------------------------------------------------------------------- */
+
+struct group {
+    struct repl_log_record records[GROUP_MAX];
+    struct repl_index_record added[GROUP_MAX];
+    struct repl_chunk_entry chunks[GROUP_MAX][CHUNKS_EACH_MAX];
+    size_t count;
+};
+
+/* The next record, or all of its group. there: the list of segments whose files are there; NULL:
+ * those of the group are. Returns where it ends. */
+static size_t group_read(struct group *group, const struct world *w, size_t at,
+                         const struct repl_chain *there)
+{
+    uint32_t left = 0;
+    group->count = 0;
+    do {
+        struct repl_log_record *record = &group->records[group->count];
+        struct repl_index_record *added = &group->added[group->count];
+        struct repl_chunk_entry *chunks = group->chunks[group->count++];
+        struct repl_segment_id id;
+        struct repl_error err;
+        size_t size;
+        assert_true(group->count < GROUP_MAX);
+        assert_true(
+            repl_ok(repl_log_record_decode(w->log + at, w->log_size - at, record, &size, &err)));
+        *added = (struct repl_index_record){.record = record, .chunks = chunks};
+        if (segment_of(record, &id) && (there == NULL || is_listed(there, &id)))
+            added->chunk_count = chunks_of(&id, chunks);
+        if (left > 0)
+            left--;
+        else if (record->type == REPL_LOG_MERGE)
+            left = record->merge.records;
+        else if (record->type == REPL_LOG_CHECKPOINT)
+            left = record->checkpoint.records;
+        at += size;
+    } while (left > 0);
+    return at;
+}
+
+static void places_note(struct fixture *f, const struct group *group)
+{
+    for (size_t i = 0; i < group->count; i++) {
+        const struct repl_index_record *added = &group->added[i];
+        for (uint32_t k = 0; k < added->chunk_count; k++) {
+            uint32_t number = added->chunks[k].name.bytes[0];
+            f->placed[number] = segment_of(added->record, &f->places[number].segment);
+            f->places[number].frame = added->chunks[k].frame;
+        }
+    }
+}
+
+/* What of the log the volume has not yet. */
+static void follow(struct fixture *f, const char *volume)
+{
+    static struct group group;
+    while (f->applied < f->w.log_size) {
+        f->applied = group_read(&group, &f->w, f->applied, NULL);
+        good(f, repl_index_apply(f->index, volume, group.added, group.count, f->applied, &f->err));
+        places_note(f, &group);
+    }
+}
+
+/* --- the model ------------------------------------------------------------------------------- */
+
+static void assert_piece(const struct repl_log_piece *a, const struct repl_log_piece *b)
+{
+    uint8_t a_bytes[REPL_LOG_PIECE_SIZE_MAX], b_bytes[REPL_LOG_PIECE_SIZE_MAX];
+    struct repl_writer x = repl_writer_of(a_bytes, sizeof a_bytes),
+                       y = repl_writer_of(b_bytes, sizeof b_bytes);
+    repl_log_piece_encode(&x, a);
+    repl_log_piece_encode(&y, b);
+    assert_false(x.failed);
+    assert_int_equal(x.position, y.position);
+    assert_memory_equal(a_bytes, b_bytes, x.position);
+}
+
+static void check_segments(struct fixture *f, const char *volume, struct random *random)
+{
+    const struct repl_chain *chain = &f->w.chain;
+    struct repl_log_piece pieces[8];
+    struct repl_segments_page page;
+    uint64_t after_to = 0;
+    uint32_t after_part = 0;
+    size_t at = 0;
+    bool more;
+    do {
+        uint32_t count, room = 1 + (uint32_t)random_below(random, 8);
+        good(f, repl_index_pieces(f->index, volume, after_to, after_part, pieces, room, &count,
+                                  &more, &f->err));
+        assert_true(at + count <= chain->count && (!more || count == room));
+        for (uint32_t i = 0; i < count; i++) {
+            assert_piece(&pieces[i], &chain->entries[at++]);
+            after_to = pieces[i].commit.to_seq;
+            after_part = pieces[i].commit.part;
+        }
+    } while (more);
+    assert_int_equal(at, chain->count);
+
+    good(f, repl_index_segments(f->index, volume, 0, 0, &page, &f->err));
+    assert_int_equal(page.count, chain->count);
+    for (uint32_t i = 0; i < page.count; i++) {
+        const struct repl_log_piece *entry = &chain->entries[i];
+        assert_int_equal(page.entries[i].head.to_seq, entry->commit.to_seq);
+        assert_int_equal(page.entries[i].head.from_seq, entry->commit.from_seq);
+        assert_int_equal(page.entries[i].head.part, entry->commit.part);
+        assert_int_equal(page.entries[i].head.has_point, entry->commit.has_point);
+        assert_int_equal(page.entries[i].merge, entry->merge);
+        assert_int_equal(page.entries[i].begins, entry->begins);
+        assert_memory_equal(&page.entries[i].link, &entry->link, sizeof entry->link);
+    }
+    repl_segments_page_fini(&page);
+}
+
+static void check_points(struct fixture *f, const char *volume)
+{
+    const struct repl_chain *chain = &f->w.chain;
+    struct repl_points_page page;
+    uint32_t at = 0;
+    good(f, repl_index_points(f->index, volume, 0, &page, &f->err));
+    for (size_t i = 0; i < chain->count; i++) {
+        if (!repl_chain_has_point(chain, i))
+            continue;
+        assert_true(at < page.count);
+        const struct repl_points_entry *entry = &page.entries[at++];
+        assert_memory_equal(&entry->point, &chain->entries[i].commit.point, sizeof entry->point);
+        assert_int_equal(entry->unchanged_until_ns, chain->entries[i].unchanged_until_ns);
+        assert_int_equal(entry->volume_size, chain->entries[i].commit.volume_size);
+    }
+    assert_int_equal(at, page.count);
+    repl_points_page_fini(&page);
+}
+
+static void check_marks(struct fixture *f, const char *volume)
+{
+    struct repl_log_mark *marks;
+    size_t count;
+    good(f, repl_index_marks(f->index, volume, &marks, &count, &f->err));
+    assert_int_equal(count, f->w.chain.mark_count);
+    for (size_t i = 0; i < count; i++) {
+        size_t same = 0;
+        assert_true(i == 0 || strcmp(marks[i - 1].name, marks[i].name) < 0);
+        for (size_t k = 0; k < count; k++) {
+            const struct repl_log_mark *other = &f->w.chain.marks[k];
+            same += strcmp(other->name, marks[i].name) == 0 && other->seq == marks[i].seq &&
+                    other->kind == marks[i].kind;
+        }
+        assert_int_equal(same, 1);
+    }
+    free(marks);
+}
+
+static void check_chunks(struct fixture *f, const char *volume)
+{
+    for (uint32_t i = 0; i < NAMES; i++) {
+        struct repl_digest name = name_of(i);
+        struct repl_chunk_place place;
+        bool found;
+        good(f, repl_index_chunk(f->index, volume, &name, &place, &found, &f->err));
+        assert_int_equal(found, f->placed[i] && is_listed(&f->w.chain, &f->places[i].segment));
+        if (!found)
+            continue;
+        assert_int_equal(repl_segment_id_order(&place.segment, &f->places[i].segment), 0);
+        assert_int_equal(place.frame, f->places[i].frame);
+    }
+}
+
+static void check_lists(struct fixture *f, const char *volume, struct random *random)
+{
+    uint64_t log_end, number;
+    good(f, repl_index_position(f->index, volume, &log_end, &number, &f->err));
+    assert_int_equal(log_end, f->w.log_size);
+    assert_int_equal(number, f->w.number);
+    check_segments(f, volume, random);
+    check_points(f, volume);
+    check_marks(f, volume);
+}
+
+/* --- tests ----------------------------------------------------------------------------------- */
+
+static void history_begin(struct fixture *f)
+{
+    world_begin(&f->w);
+    memset(f->placed, 0, sizeof f->placed);
+    f->applied = 0;
+    create(&f->w);
+}
+
+static void every_change_is_followed(void **state)
+{
+    struct fixture *f = *state;
+    struct random random = random_begin("every_change_is_followed", 11);
+    for (unsigned round = 0; round < 25; round++) {
+        history_begin(f);
+        for (unsigned step = 0; step < 120 && f->w.last_seq < WORLD_LAST_SEQ; step++) {
+            random_step(&f->w, &random);
+            follow(f, "data");
+            check_lists(f, "data", &random);
+            check_chunks(f, "data");
+        }
+        good(f, repl_index_drop(f->index, "data", &f->err));
+        uint64_t count;
+        good(f, repl_index_entry_count(f->index, &count, &f->err));
+        assert_int_equal(count, 0);
+        repl_chain_fini(&f->w.chain);
+    }
+}
+
+/* A place that is found is one where the chunk is; one that is in none of the segments is not. */
+static void check_chunks_made_anew(struct fixture *f, const char *volume)
+{
+    const struct repl_chain *chain = &f->w.chain;
+    bool listed[NAMES] = {false};
+    struct repl_chunk_entry chunks[CHUNKS_EACH_MAX];
+    for (size_t i = 0; i < chain->count; i++) {
+        const struct repl_log_piece *entry = &chain->entries[i];
+        struct repl_segment_id id = {
+            .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
+        uint32_t count = chunks_of(&id, chunks);
+        for (uint32_t k = 0; k < count; k++)
+            listed[chunks[k].name.bytes[0]] = true;
+    }
+    for (uint32_t i = 0; i < NAMES; i++) {
+        struct repl_digest name = name_of(i);
+        struct repl_chunk_place place;
+        bool found, right = false;
+        good(f, repl_index_chunk(f->index, volume, &name, &place, &found, &f->err));
+        assert_int_equal(found, listed[i]);
+        if (!found)
+            continue;
+        uint32_t count = chunks_of(&place.segment, chunks);
+        for (uint32_t k = 0; k < count; k++)
+            right |= chunks[k].name.bytes[0] == i && chunks[k].frame == place.frame;
+        assert_true(right && is_listed(chain, &place.segment));
+    }
+}
+
+/* In batches, from the log as it is in the end: only what is in the list has its chunks. */
+static void catch_up(struct fixture *f, const char *volume, struct random *random)
+{
+    static struct group group;
+    for (size_t at = 0; at < f->w.log_size;) {
+        good(f, repl_index_batch_begin(f->index, &f->err));
+        for (uint64_t left = 1 + random_below(random, 60); left > 0 && at < f->w.log_size; left--) {
+            at = group_read(&group, &f->w, at, &f->w.chain);
+            good(f, repl_index_apply(f->index, volume, group.added, group.count, at, &f->err));
+        }
+        good(f, repl_index_batch_end(f->index, &f->err));
+    }
+}
+
+static void a_log_is_caught_up_with_and_written_anew(void **state)
+{
+    struct fixture *f = *state;
+    static struct world anew;
+    struct random random = random_begin("a_log_is_caught_up_with_and_written_anew", 12);
+    for (unsigned round = 0; round < 25; round++) {
+        history_begin(f);
+        while (f->w.last_seq < WORLD_LAST_SEQ / 2)
+            random_step(&f->w, &random);
+        follow(f, "data"); /* this one lags behind from here on */
+        catch_up(f, "made", &random);
+        check_lists(f, "made", &random);
+        check_chunks_made_anew(f, "made");
+        while (f->w.last_seq < WORLD_LAST_SEQ)
+            random_step(&f->w, &random);
+        f->applied = 0;
+        follow(f, "live");
+
+        checkpoint(&f->w, &anew);
+        anew.merges = f->w.merges;
+        anew.last_seq = f->w.last_seq;
+        anew.kept = f->w.kept;
+        repl_chain_fini(&f->w.chain);
+        f->w = anew;
+        static const char *const volumes[] = {"live", "made", "data", "none"};
+        for (size_t i = 0; i < 4; i++) {
+            catch_up(f, volumes[i], &random);
+            check_lists(f, volumes[i], &random);
+            check_chunks_made_anew(f, volumes[i]);
+        }
+        f->applied = f->w.log_size;
+        for (unsigned step = 0; step < 30; step++)
+            random_step(&f->w, &random);
+        follow(f, "made");
+        check_lists(f, "made", &random);
+        for (size_t i = 0; i < 4; i++)
+            good(f, repl_index_drop(f->index, volumes[i], &f->err));
+        repl_chain_fini(&f->w.chain);
+    }
+}
+
+/* Points 1 to 4, each with a chunk of its own: names 1 to 4. */
+static void points_apply(struct fixture *f)
+{
+    history_begin(f);
+    for (uint64_t seq = 1; seq <= 4; seq++)
+        commit(&f->w, seq - 1, seq, 0, true);
+    for (size_t at = 0; at < f->w.log_size; f->applied = at) {
+        static struct group group;
+        at = group_read(&group, &f->w, at, NULL);
+        struct repl_chunk_entry chunk = {.name = name_of((uint32_t)group.records[0].number - 1)};
+        group.added[0].chunks = &chunk;
+        group.added[0].chunk_count = group.records[0].type == REPL_LOG_COMMIT;
+        good(f, repl_index_apply(f->index, "data", group.added, 1, at, &f->err));
+    }
+}
+
+static bool is_found(struct fixture *f, uint32_t number)
+{
+    struct repl_digest name = name_of(number);
+    struct repl_chunk_place place;
+    bool found;
+    good(f, repl_index_chunk(f->index, "data", &name, &place, &found, &f->err));
+    return found;
+}
+
+static uint64_t entry_count(struct fixture *f)
+{
+    uint64_t count;
+    good(f, repl_index_entry_count(f->index, &count, &f->err));
+    return count;
+}
+
+static void a_place_left_behind_is_no_place(void **state)
+{
+    struct fixture *f = *state;
+    static struct group group;
+    points_apply(f);
+    merge_increments(&f->w, 1, 3, 1);
+    size_t end = group_read(&group, &f->w, f->applied, NULL);
+    struct repl_chunk_entry moved = {.name = name_of(3), .frame = 9};
+    group.added[1].chunks = &moved;
+    group.added[1].chunk_count = 1;
+    /* ahead of the record, in the same batch or before it: not there yet */
+    struct repl_segment_id piece = {.to_seq = 3, .merge = 1};
+    good(f, repl_index_add_chunks(f->index, "data", &piece, &moved, 1, &f->err));
+    assert_false(is_found(f, 3));
+    good(f, repl_index_apply(f->index, "data", group.added, group.count, end, &f->err));
+    assert_true(is_found(f, 1) && is_found(f, 3) && is_found(f, 4));
+    assert_false(is_found(f, 2));
+    uint64_t before = entry_count(f);
+    struct repl_digest names[5];
+    for (uint32_t i = 0; i < 5; i++)
+        names[i] = name_of(i);
+    good(f, repl_index_forget_chunks(f->index, "data", names, 5, &f->err));
+    assert_int_equal(entry_count(f), before - 1);
+    assert_true(is_found(f, 1) && is_found(f, 3) && is_found(f, 4));
+    good(f, repl_index_forget_chunks(f->index, "nothing", names, 5, &f->err));
+    /* a supply's place is good whatever has become of its segment */
+    struct repl_segment_id supply = {.to_seq = 2, .supply = 1};
+    struct repl_chunk_entry supplied = {.name = name_of(2)};
+    good(f, repl_index_add_chunks(f->index, "data", &supply, &supplied, 1, &f->err));
+    good(f, repl_index_forget_chunks(f->index, "data", names, 5, &f->err));
+    assert_true(is_found(f, 2));
+    repl_chain_fini(&f->w.chain);
+}
+
+static void half_a_group_is_not_taken(void **state)
+{
+    struct fixture *f = *state;
+    static struct group group;
+    points_apply(f);
+    uint64_t before = entry_count(f);
+    merge_increments(&f->w, 1, 3, 2);
+    size_t end = group_read(&group, &f->w, f->applied, NULL);
+    assert_int_equal(group.count, 3);
+    for (size_t i = 0; i < 3; i++)
+        group.added[i].chunk_count = 0;
+    for (size_t first = 0; first < 3; first++) {
+        for (size_t count = 1; first + count <= 3; count++) {
+            if (count == 3)
+                continue;
+            assert_int_equal(
+                repl_index_apply(f->index, "data", group.added + first, count, end, &f->err).code,
+                REPL_E_INTERNAL);
+        }
+    }
+    group.records[2].number++;
+    assert_int_equal(repl_index_apply(f->index, "data", group.added, 3, end, &f->err).code,
+                     REPL_E_INTERNAL);
+    group.records[2].number--;
+    assert_int_equal(entry_count(f), before);
+    good(f, repl_index_apply(f->index, "data", group.added, 3, end, &f->err));
+    assert_int_equal(entry_count(f), before - 1); /* a point; two segments became two */
+    repl_chain_fini(&f->w.chain);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(every_change_is_followed),
+        TEST(a_log_is_caught_up_with_and_written_anew),
+        TEST(a_place_left_behind_is_no_place),
+        TEST(half_a_group_is_not_taken),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
