@@ -57,7 +57,7 @@ static void start(struct call *call, const struct build *b, const char *how)
     must(repl_request_start(b->w->clients[KEY_HOST], &call->request, &err), &err);
 }
 
-/* The first bytes of it, or all. */
+/* The first bytes of it, or all; or it is refused before they have left. */
 static void send(struct call *call, const struct build *b, const char *how, size_t size, bool ends)
 {
     struct repl_error err = {0};
@@ -68,7 +68,7 @@ static void send(struct call *call, const struct build *b, const char *how, size
     call->size = size;
     call->ends = ends;
     must(repl_request_start(b->w->clients[KEY_HOST], &call->request, &err), &err);
-    PUMP_UNTIL(b->w, call->sent == size);
+    PUMP_UNTIL(b->w, call->sent == size || call->done);
     for (int i = 0; i < 30; i++)
         turn(b->w);
 }
