@@ -3,10 +3,10 @@
 # with flushes and discards mixed in, and two busy loops that take the processors. At every pause
 # the replica equals the source page for page, and nothing was compared as a whole.
 #
-#   WRITES=100000 PAUSES=4   in all, and how often it is looked at (long: 5000000 and 50)
+#   WRITES=60000 PAUSES=3   in all, and how often it is looked at (long: 5000000 and 50)
 . "${0%/*}/functions.sh"
 requires_tool fio
-: "${WRITES:=100000}" "${PAUSES:=4}"
+: "${WRITES:=60000}" "${PAUSES:=3}"
 
 raw_volume 256M
 start_site

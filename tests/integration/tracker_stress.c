@@ -575,7 +575,7 @@ static const struct scenario {
      .expected = DEGRADED},
     {.name = "completions, repair switched off",
      .fault = COMPLETIONS,
-     .every = 1000,
+     .every = 100, /* so many that later writes cannot cover all of them */
      .no_repair = true,
      .expected = WRONG},
 };
