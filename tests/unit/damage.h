@@ -13,6 +13,18 @@
 
 #include "base/ensure.h"
 
+/* From one place that is damaged to the next. ThreadSanitizer is there for what threads do, which
+ * is the same wherever it is, and some places are enough for it. (Prime to the numbers of bits and
+ * of kinds of damage that take turns.) */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define DAMAGE_STEP 7u
+#endif
+#endif
+#ifndef DAMAGE_STEP
+#define DAMAGE_STEP 1u
+#endif
+
 struct damage {
     char path[400];
     uint8_t *bytes;

@@ -91,12 +91,12 @@ static void every_flip_of_an_upload(void **state)
     for (unsigned i = 0; i < 2; i++) {
         small_build(&b, w);
         uint8_t *bytes = b.file.bytes.data;
-        for (size_t at = 0; at < b.file.bytes.size; at++, count++) {
+        for (size_t at = 0; at < b.file.bytes.size; at += DAMAGE_STEP, count++) {
             bytes[at] ^= (uint8_t)(1u << at % 8);
             put_damaged(&b, b.file.bytes.size);
             bytes[at] ^= (uint8_t)(1u << at % 8);
         }
-        for (size_t size = 0; size < b.file.bytes.size; size += 3, count++)
+        for (size_t size = 0; size < b.file.bytes.size; size += 3 * DAMAGE_STEP, count++)
             put_damaged(&b, size);
         struct repl_welcome welcome = hello(w);
         assert_true(welcome.head.to_seq == i);
@@ -151,7 +151,7 @@ static void every_flip_of_the_log(void **state)
     size_t size = file_size(path);
     int fd = open(path, O_RDWR | O_CLOEXEC);
     assert_true(fd >= 0 && size < sizeof bytes && pread(fd, bytes, size, 0) == (ssize_t)size);
-    for (size_t i = 0; i < size + size / 4; i++) { /* a byte changed, then cut off */
+    for (size_t i = 0; i < size + size / 4; i += DAMAGE_STEP) { /* a byte changed, then cut off */
         if (i < size)
             flip_bits(path, (off_t)i, (uint8_t)(1u << i % 8));
         else
@@ -188,7 +188,7 @@ static void every_flip_of_the_replicas_state(void **state)
     assert_true(fd >= 0 && pread(fd, bytes, sizeof bytes, 0) == (ssize_t)sizeof bytes);
     close(fd);
     /* Of the zeros behind the fields, one byte in 128. */
-    for (size_t at = 0; at < sizeof bytes; at += at % REPL_SLOT_SIZE < 128 ? 1 : 128) {
+    for (size_t at = 0; at < sizeof bytes; at += at % REPL_SLOT_SIZE < 128 ? DAMAGE_STEP : 128) {
         unlink(path);
         fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
         assert_true(fd >= 0 && write(fd, bytes, sizeof bytes) == (ssize_t)sizeof bytes);
