@@ -22,8 +22,6 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +30,7 @@
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
+#include "libcurl_start.h"
 #include "link/pulse.h"
 
 #define CONNECT_TIMEOUT_MS_DEFAULT 10000u
@@ -85,17 +84,6 @@ bad:
 
 /* --- the site -------------------------------------------------------------------------------- */
 
-static pthread_once_t libcurl_once = PTHREAD_ONCE_INIT;
-static CURLcode libcurl_code;
-
-/* SIGPIPE: libcurl would have to switch the process-wide disposition around each of its calls,
- * which two threads cannot do at once. A peer that went away is EPIPE to us, everywhere. */
-static void libcurl_start(void)
-{
-    libcurl_code = curl_global_init(CURL_GLOBAL_DEFAULT);
-    signal(SIGPIPE, SIG_IGN);
-}
-
 static void site_pin(struct link_site *site)
 {
     static const char prefix[] = "sha256//";
@@ -108,10 +96,7 @@ repl_result link_site_init(struct link_site *site, const struct repl_client_opti
                            struct repl_error *err)
 {
     *site = (struct link_site){.fingerprint = options->fingerprint};
-    pthread_once(&libcurl_once, libcurl_start);
-    if (libcurl_code != CURLE_OK)
-        return repl_fail(err, REPL_E_INTERNAL, "libcurl does not start: %s",
-                         curl_easy_strerror(libcurl_code));
+    REPL_TRY(repl_libcurl_start(err));
 
     char host[LINK_HOST_SIZE], port[LINK_PORT_SIZE];
     REPL_TRY(link_address_split(options->address, host, port, err));
