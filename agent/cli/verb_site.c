@@ -22,6 +22,7 @@
 #define OTHER_DESCRIPTORS 256u
 
 static const char *site_config_path = REPL_SITE_CONFIG_PATH;
+static bool site_take_over;
 
 struct site_run {
     struct repl_loop *loop;
@@ -146,6 +147,7 @@ static int site_run(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     if (!repl_ok(repl_config_load(site_config_path, REPL_ROLE_SITE, &config, &err)))
         return repl_verb_fail("site", &err);
+    config->take_over = site_take_over;
     raise_descriptor_limit(config);
     struct repl_loop_options options = {.workers = config->workers,
                                         .worker_nice = (int)config->nice};
@@ -161,12 +163,15 @@ static int site_run(int argc, char **argv)
 static const struct repl_option site_options[] = {
     {"config", "FILE", REPL_OPTION_TEXT, &site_config_path,
      "The configuration; " REPL_SITE_CONFIG_PATH " if none is given."},
+    {"take-over", NULL, REPL_OPTION_FLAG, &site_take_over,
+     "Of a store in a bucket: begins although another site writes to it, which then finds out and "
+     "writes no more. For where that one is lost; it takes 45 s longer to begin."},
     {NULL, NULL, REPL_OPTION_FLAG, NULL, NULL},
 };
 
 const struct repl_verb repl_verb_site = {
     .name = "site",
-    .synopsis = "[--config FILE]",
+    .synopsis = "[--config FILE] [--take-over]",
     .summary = "Runs the site: stores what hosts send, and keeps replicas.",
     .description =
         "Runs in the foreground and logs to standard error, as a service manager wants it "

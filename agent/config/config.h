@@ -88,6 +88,7 @@ struct repl_config {
     char *store;  /* /var/lib/repl-site, or s3://BUCKET/PREFIX */
     char *s3_endpoint, *s3_region, *s3_credentials, *s3_profile, *s3_ca; /* NULL: s3.h says */
     bool s3_host_style;
+    bool take_over;                 /* in no file: the verb's flag (store.h) */
     unsigned connections;           /* in all; 16 to 65536, default 1024 */
     unsigned strangers_per_address; /* connections without a known key; 1 to 4096, default 16 */
 

@@ -435,7 +435,9 @@ static repl_result store_read_at(struct repl_origin *base, const struct repl_seg
 
 static void store_stop(struct repl_origin *base)
 {
-    (void)base; /* nothing here waits for anybody */
+    struct store_origin *origin = (struct store_origin *)base;
+    if (!origin->borrowed)
+        origin->store->ops->stop(origin->store);
 }
 
 static void store_close(struct repl_origin *base)

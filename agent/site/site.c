@@ -229,9 +229,12 @@ static repl_result store_open(struct repl_site *site, struct repl_error *err)
         .location = config->store,
         .writable = true,
         .create = true,
+        .take_over = config->take_over,
         .local = repl_config_site_directory(config),
         .s3 = &s3,
     };
+    /* that of a bucket may have to wait */
+    repl_notify("EXTEND_TIMEOUT_USEC=600000000\nSTATUS=opening the store");
     return repl_store_open(&options, &site->store, err);
 }
 

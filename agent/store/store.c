@@ -3,10 +3,16 @@
  */
 #include "store/store.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#define BUCKET_START "s3://"
+#include "base/limits.h"
+
+#define BUCKET_START  "s3://"
+#define VERSION_START "repl store, version "
+#define STORE_VERSION 1u
 
 bool repl_store_is_bucket(const char *location)
 {
@@ -29,6 +35,48 @@ repl_result repl_store_staging(const struct repl_store *store, const char *volum
     int size = snprintf(path + used, path_size - used, "/" REPL_STORE_STAGING_NAME);
     if (size < 0 || (size_t)size >= path_size - used)
         return repl_fail(err, REPL_E_USAGE, "the path of the store is too long: move it");
+    return REPL_SUCCESS;
+}
+
+repl_result repl_store_version_check(const char *text, size_t size, const char *path,
+                                     struct repl_error *err)
+{
+    unsigned version = 0;
+    int end = 0;
+    if (strlen(text) != size || sscanf(text, VERSION_START "%9u\n%n", &version, &end) != 1 ||
+        (size_t)end != size)
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "%s/%s is not what a store begins with: bring it back from a backup", path,
+                         REPL_STORE_VERSION_NAME);
+    if (version != STORE_VERSION)
+        return repl_fail(err, REPL_E_VERSION,
+                         "the store %s has layout version %u, and this version of repl knows %u: "
+                         "use the release that wrote it, or a later one",
+                         path, version, STORE_VERSION);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_store_check_volume(const char *volume, struct repl_error *err)
+{
+    if (volume[0] == '\0' || volume[0] == '.' || strchr(volume, '/') != NULL ||
+        strlen(volume) > REPL_VOLUME_NAME_SIZE)
+        return repl_fail(err, REPL_E_INTERNAL, "\"%.80s\" is not a name for a volume", volume);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_store_check_staged(int fd, const char *path, struct repl_error *err)
+{
+    struct stat behind, named;
+    if (fstat(fd, &behind) != 0)
+        return repl_fail_errno(err, errno == ENOENT ? REPL_E_MISSING : REPL_E_IO, errno,
+                               "cannot examine the staged segment %s", path);
+    if (lstat(path, &named) != 0)
+        return repl_fail_errno(err, errno == ENOENT ? REPL_E_MISSING : REPL_E_IO, errno,
+                               "cannot examine the staged segment %s", path);
+    if (behind.st_dev != named.st_dev || behind.st_ino != named.st_ino || !S_ISREG(behind.st_mode))
+        return repl_fail(err, REPL_E_REFUSED,
+                         "%s is another file than the one that was received: upload it again",
+                         path);
     return REPL_SUCCESS;
 }
 

@@ -35,7 +35,8 @@ struct repl_store {
 struct repl_store_options {
     const char *location; /* a directory, or s3://BUCKET or s3://BUCKET/PREFIX */
     bool writable;
-    bool create; /* with writable only */
+    bool create;    /* with writable only */
+    bool take_over; /* of a bucket, with writable only: although another site writes to it */
     /* Of a bucket: the directory on this machine for what is no part of the history (uploads,
      * replicas). NULL: the store is only read. */
     const char *local;
@@ -51,6 +52,9 @@ typedef repl_result repl_segment_visit_fn(void *context, const struct repl_segme
 struct repl_store_ops {
     const char *name; /* "posix", "s3" */
     void (*close)(struct repl_store *store);
+    /* Calls in progress give up as soon as they can, and later ones at once, with REPL_E_RETRY, as
+     * far as they wait for something that may take long. From any thread. */
+    void (*stop)(struct repl_store *store);
 
     REPL_RESULT (*volumes)(struct repl_store *store, repl_volume_visit_fn *visit, void *context,
                            struct repl_error *err);
@@ -117,6 +121,17 @@ REPL_RESULT repl_s3_store_open(const struct repl_store_options *options, struct 
                                struct repl_error *err);
 
 #define REPL_STORE_STAGING_NAME "staging"
+
+/* What stores of either kind begin with, and what they check. */
+#define REPL_STORE_VERSION_NAME "repl-store"
+#define REPL_STORE_VERSION_TEXT "repl store, version 1\n"
+/* text: NUL-terminated, size bytes; path: the store, for messages. */
+REPL_RESULT repl_store_version_check(const char *text, size_t size, const char *path,
+                                     struct repl_error *err);
+/* The caller has validated the name; this is the wall behind that. */
+REPL_RESULT repl_store_check_volume(const char *volume, struct repl_error *err);
+/* Is the file called path the one behind fd? Another would be published unsynced and unchecked. */
+REPL_RESULT repl_store_check_staged(int fd, const char *path, struct repl_error *err);
 
 /* --- an open segment ------------------------------------------------------------------------- */
 

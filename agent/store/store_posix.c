@@ -32,15 +32,12 @@
 #include <unistd.h>
 
 #include "block/read_full.h"
-#include "control/lock.h"
 #include "store/segment_name.h"
+#include "store/store_lock.h"
 #include "store/store_posix_internal.h"
 
-#define STORE_VERSION 1u
-#define VERSION_NAME  "repl-store"
+#define VERSION_NAME  REPL_STORE_VERSION_NAME
 #define VERSION_NEW   "repl-store.new"
-#define VERSION_START "repl store, version "
-#define LOCK_NAME     "lock"
 #define VOLUMES_NAME  "volumes"
 #define SEGMENTS_NAME "segments"
 #define ASIDE_NAME    "aside"
@@ -105,19 +102,10 @@ repl_result repl_posix_file_size(int fd, const char *volume, const char *name, u
 
 /* --- directories ----------------------------------------------------------------------------- */
 
-/* The caller has validated the name; this is the wall behind that. */
-static repl_result check_volume_name(const char *volume, struct repl_error *err)
-{
-    if (volume[0] == '\0' || volume[0] == '.' || strchr(volume, '/') != NULL ||
-        strlen(volume) > REPL_VOLUME_NAME_SIZE)
-        return repl_fail(err, REPL_E_INTERNAL, "\"%.80s\" is not a name for a volume", volume);
-    return REPL_SUCCESS;
-}
-
 repl_result repl_posix_volume_open(const struct posix_store *store, const char *volume, int *fd,
                                    struct repl_error *err)
 {
-    REPL_TRY(check_volume_name(volume, err));
+    REPL_TRY(repl_store_check_volume(volume, err));
     *fd = openat(store->volumes_fd, volume, OPEN_DIRECTORY);
     if (*fd < 0 && errno == ENOENT)
         return repl_fail(err, REPL_E_MISSING, "there is no volume %s in the store %s", volume,
@@ -248,7 +236,7 @@ static repl_result posix_volume_create(struct repl_store *base, const char *volu
     struct posix_store *store = posix_store_of(base);
     int directory;
     REPL_TRY(repl_posix_need_writable(store, err));
-    REPL_TRY(check_volume_name(volume, err));
+    REPL_TRY(repl_store_check_volume(volume, err));
     REPL_TRY(directory_make(store, store->volumes_fd, volume, &directory, err));
     repl_result result = volume_fill(store, directory, volume, err);
     close(directory);
@@ -260,7 +248,7 @@ static repl_result posix_volume_directory(const struct repl_store *base, const c
                                           char *path, size_t path_size, struct repl_error *err)
 {
     const struct posix_store *store = (const struct posix_store *)base;
-    REPL_TRY(check_volume_name(volume, err));
+    REPL_TRY(repl_store_check_volume(volume, err));
     int size = snprintf(path, path_size, "%s/%s/%s", store->path, VOLUMES_NAME, volume);
     if (size < 0 || (size_t)size >= path_size)
         return repl_fail(err, REPL_E_USAGE, "the path of the store %s is too long: move it",
@@ -306,21 +294,6 @@ static repl_result posix_segments(struct repl_store *base, const char *volume,
     return result;
 }
 
-/* Is the file called path the one behind fd? Another would be published unsynced and unchecked. */
-static repl_result check_staged(int fd, const char *path, struct repl_error *err)
-{
-    struct stat behind, named;
-    if (fstat(fd, &behind) != 0)
-        return repl_posix_fail(err, errno, "cannot examine the staged segment %s", path);
-    if (lstat(path, &named) != 0)
-        return repl_posix_fail(err, errno, "cannot examine the staged segment %s", path);
-    if (behind.st_dev != named.st_dev || behind.st_ino != named.st_ino || !S_ISREG(behind.st_mode))
-        return repl_fail(err, REPL_E_REFUSED,
-                         "%s is another file than the one that was received: upload it again",
-                         path);
-    return REPL_SUCCESS;
-}
-
 static repl_result posix_segment_publish(struct repl_store *base, const char *volume,
                                          const struct repl_segment_id *id, int fd,
                                          const char *staged_path, struct repl_error *err)
@@ -330,7 +303,7 @@ static repl_result posix_segment_publish(struct repl_store *base, const char *vo
     int directory;
     REPL_TRY(repl_posix_need_writable(store, err));
     REPL_TRY(repl_segment_id_check(id, err));
-    REPL_TRY(check_staged(fd, staged_path, err));
+    REPL_TRY(repl_store_check_staged(fd, staged_path, err));
     REPL_TRY(segments_open(store, volume, &directory, err));
     repl_segment_name_format(id, name);
     repl_result result;
@@ -509,25 +482,14 @@ static repl_result version_check(const struct posix_store *store, bool *found,
     if (size < 0)
         return repl_posix_fail(err, os_errno, "cannot read %s/%s", store->path, VERSION_NAME);
     text[size] = '\0';
-    unsigned version = 0;
-    int end = 0;
-    if (sscanf(text, VERSION_START "%9u\n%n", &version, &end) != 1 || end != size)
-        return repl_fail(err, REPL_E_CORRUPT,
-                         "%s/%s is not what a store begins with: bring it back from a backup",
-                         store->path, VERSION_NAME);
-    if (version != STORE_VERSION)
-        return repl_fail(err, REPL_E_VERSION,
-                         "the store %s has layout version %u, and this version of repl knows %u: "
-                         "use the release that wrote it, or a later one",
-                         store->path, version, STORE_VERSION);
     *found = true;
-    return REPL_SUCCESS;
+    return repl_store_version_check(text, (size_t)size, store->path, err);
 }
 
 static repl_result version_write(const struct posix_store *store, struct repl_error *err)
 {
-    char text[64];
-    int size = snprintf(text, sizeof text, VERSION_START "%u\n", STORE_VERSION);
+    static const char text[] = REPL_STORE_VERSION_TEXT;
+    const ssize_t size = sizeof text - 1;
     int fd = openat(store->root_fd, VERSION_NEW,
                     O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
@@ -547,7 +509,8 @@ static repl_result version_write(const struct posix_store *store, struct repl_er
 static repl_result foreign_seen(void *context, int directory, const char *name,
                                 struct repl_error *err)
 {
-    static const char *const ours[] = {LOCK_NAME, VOLUMES_NAME, VERSION_NEW, "lost+found"};
+    static const char *const ours[] = {REPL_STORE_LOCK_NAME, VOLUMES_NAME, VERSION_NEW,
+                                       "lost+found"};
     const struct posix_store *store = context;
     (void)directory;
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
@@ -567,37 +530,6 @@ static repl_result store_create(struct posix_store *store, struct repl_error *er
     close(volumes);
     REPL_TRY(result);
     return version_write(store, err);
-}
-
-static repl_result locked_by_other(const struct posix_store *store, struct repl_error *err)
-{
-    char owner[32] = "";
-    ssize_t size = pread(store->lock_fd, owner, sizeof owner - 1, 0);
-    owner[size > 0 ? size : 0] = '\0';
-    owner[strspn(owner, "0123456789")] = '\0';
-    return repl_fail(err, REPL_E_LOCKED,
-                     "the store %s is in use by %s%s: stop that one first, or name another store",
-                     store->path, owner[0] != '\0' ? "process " : "another process", owner);
-}
-
-static repl_result store_lock(struct posix_store *store, struct repl_error *err)
-{
-    char owner[32];
-    store->lock_fd =
-        openat(store->root_fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (store->lock_fd < 0)
-        return repl_posix_fail(err, errno, "cannot open %s/%s", store->path, LOCK_NAME);
-    int failed = repl_lock_take(store->lock_fd);
-    if (failed == EWOULDBLOCK)
-        return locked_by_other(store, err);
-    if (failed != 0)
-        return repl_posix_fail(err, failed, "cannot lock %s/%s", store->path, LOCK_NAME);
-    /* The process id is a courtesy to whoever finds the lock taken; a full disk may deny it. */
-    int size = snprintf(owner, sizeof owner, "%ld\n", (long)getpid());
-    bool noted =
-        ftruncate(store->lock_fd, 0) == 0 && pwrite(store->lock_fd, owner, (size_t)size, 0) == size;
-    (void)noted;
-    return REPL_SUCCESS;
 }
 
 static repl_result root_open(struct posix_store *store, const char *path, bool create,
@@ -636,7 +568,7 @@ static repl_result store_open(struct posix_store *store, const char *path, bool 
     if (!found)
         REPL_TRY(directory_walk(store, store->root_fd, foreign_seen, store, err));
     if (store->writable)
-        REPL_TRY(store_lock(store, err));
+        REPL_TRY(repl_store_lock(store->root_fd, store->path, &store->lock_fd, err));
     if (!found) {
         /* Somebody may have made the store while we waited to hold its lock. */
         REPL_TRY(version_check(store, &found, err));
@@ -664,6 +596,12 @@ static void posix_close(struct repl_store *base)
     free(store);
 }
 
+/* Its disk is all that it waits for. */
+static void posix_stop(struct repl_store *base)
+{
+    (void)base;
+}
+
 repl_result repl_posix_store_open(const char *path, bool writable, bool create,
                                   struct repl_store **out, struct repl_error *err)
 {
@@ -689,6 +627,7 @@ repl_result repl_posix_store_open(const char *path, bool writable, bool create,
 static const struct repl_store_ops posix_ops = {
     .name = "posix",
     .close = posix_close,
+    .stop = posix_stop,
     .volumes = posix_volumes,
     .volume_create = posix_volume_create,
     .volume_directory = posix_volume_directory,

@@ -1,0 +1,107 @@
+/*
+ * What the parts of the store in a bucket share: store_s3.c (opening,
+ * volumes), store_s3_segment.c, store_s3_log.c and store_s3_writer.c (who writes).
+ */
+#ifndef REPL_AGENT_STORE_S3_INTERNAL_H
+#define REPL_AGENT_STORE_S3_INTERNAL_H
+
+#include <pthread.h>
+
+#include "base/limits.h"
+#include "store/s3_client.h"
+#include "store/store.h"
+
+/* What tests make shorter. */
+struct s3_store_limits {
+    struct s3_limits client;
+    int64_t claim_fresh_ms; /* what we read of the writer longer ago is read again; */
+    int64_t claim_valid_ms; /* without it, nothing is answered after so long */
+    int64_t take_over_ms;   /* longer than claim_valid_ms and a deletion's short_total_ms */
+    size_t merge_pieces;    /* so many pieces of a log become one */
+    uint64_t merge_size;    /* a merged piece of this size is not merged again */
+};
+
+extern const struct s3_store_limits s3_store_limits_default;
+
+#define S3_WRITER_TEXT_MAX 512u
+
+/* Who writes, as far as we know; see store_s3_writer.c. */
+struct s3_claim {
+    pthread_mutex_t mutex; /* guards what follows, also while it is read again */
+    bool held;
+    char id[33];
+    int64_t confirmed_ns; /* CLOCK_BOOTTIME before the last reading that found it ours */
+    bool fenced;          /* it is another's, for good; */
+    char fenced_by[200];
+};
+
+struct s3_log;
+
+/* Lock order: mutex, then that of a log, then that of the claim. */
+struct s3_store {
+    struct repl_store base;
+    struct s3_client *client;
+    struct s3_store_limits limits;
+    char *location;
+    char *local;  /* absolute; NULL: none */
+    int local_fd; /* -1: none */
+    int lock_fd;  /* -1: a reader */
+    bool writable;
+    struct s3_claim claim;
+    pthread_mutex_t mutex; /* guards the list below; its members live as long as the store */
+    struct s3_log *logs;
+};
+
+static inline struct s3_store *s3_store_of(struct repl_store *store)
+{
+    return (struct s3_store *)store;
+}
+
+REPL_RESULT s3_store_open_with(const struct repl_store_options *options,
+                               const struct s3_store_limits *limits, struct repl_store **out,
+                               struct repl_error *err);
+
+#define S3_VOLUMES_PREFIX "volumes/"
+#define S3_STORE_KEY_SIZE 256u /* of any key below the prefix, with its NUL */
+
+/* Of a few bytes in memory. */
+REPL_RESULT s3_store_put(struct s3_store *store, const char *key, const void *data, size_t size,
+                         bool if_absent, bool *existed, struct repl_error *err);
+
+/* --- store_s3_writer.c ----------------------------------------------------------------------- */
+
+/* Makes the store ours; REPL_E_LOCKED where it is another's. May wait for limits.take_over_ms. */
+REPL_RESULT s3_claim_take(struct s3_store *store, bool take_over, struct repl_error *err);
+/* Before anything is written or removed: the store is open for writing, and still was ours within
+ * claim_fresh_ms. */
+REPL_RESULT s3_claim_begin(struct s3_store *store, struct repl_error *err);
+/* Before success is answered: it was still ours within claim_valid_ms. */
+REPL_RESULT s3_claim_end(struct s3_store *store, struct repl_error *err);
+/* Lets go of it, where it is ours. */
+void s3_claim_release(struct s3_store *store);
+
+/* --- store_s3_segment.c ---------------------------------------------------------------------- */
+
+repl_result s3_segments(struct repl_store *store, const char *volume, repl_segment_visit_fn *visit,
+                        void *context, struct repl_error *err);
+repl_result s3_segment_publish(struct repl_store *store, const char *volume,
+                               const struct repl_segment_id *id, int fd, const char *staged_path,
+                               struct repl_error *err);
+repl_result s3_segment_open(struct repl_store *store, const char *volume,
+                            const struct repl_segment_id *id, uint64_t size,
+                            struct repl_stored_segment **out, struct repl_error *err);
+repl_result s3_segment_remove(struct repl_store *store, const char *volume,
+                              const struct repl_segment_id *id, struct repl_error *err);
+repl_result s3_segment_set_aside(struct repl_store *store, const char *volume,
+                                 const struct repl_segment_id *id, char *name, size_t name_size,
+                                 struct repl_error *err);
+
+/* --- store_s3_log.c -------------------------------------------------------------------------- */
+
+repl_result s3_log_read(struct repl_store *store, const char *volume, struct repl_buffer *out,
+                        struct repl_error *err);
+repl_result s3_log_append(struct repl_store *store, const char *volume, uint64_t end,
+                          const void *data, size_t size, struct repl_error *err);
+void s3_logs_free(struct s3_store *store);
+
+#endif
