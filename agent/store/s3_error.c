@@ -67,7 +67,7 @@ bool s3_answer_is_passing(const struct s3_answer *answer)
 struct place {
     const struct s3_settings *settings;
     const struct s3_answer *answer;
-    char what[200]; /* "cannot write KEY, bucket B at ENDPOINT" */
+    char what[280]; /* "cannot write KEY, bucket B at ENDPOINT" */
 };
 
 static repl_result fail_transport(const struct place *p, struct repl_error *err)
@@ -175,8 +175,8 @@ repl_result s3_answer_fail(const struct s3_settings *settings, const struct s3_r
                            const struct s3_answer *answer, struct repl_error *err)
 {
     struct place p = {.settings = settings, .answer = answer};
-    int size = snprintf(p.what, sizeof p.what, "cannot %s %.110s, bucket %.63s at %.100s",
-                        request->doing, request->key != NULL ? request->key : settings->prefix,
+    int size = snprintf(p.what, sizeof p.what, "cannot %s %.160s%.110s, bucket %.63s at %.100s",
+                        request->doing, settings->prefix, request->key != NULL ? request->key : "",
                         settings->bucket, settings->endpoint);
     if (size < 0)
         p.what[0] = '\0';

@@ -31,6 +31,8 @@ enum key { KEY_HOST, KEY_OTHER, KEY_RECOVERY, KEY_REVOKED, KEY_UNKNOWN, KEY_COUN
 struct world {
     char directory[64];
     char store[96];
+    const char *bucket; /* s3://...: the store is there, and the directory is the site's own */
+    const char *s3_endpoint;
     char control[96];
     char site_key[96];
     char keys[KEY_COUNT][96];
@@ -88,15 +90,18 @@ static inline struct repl_config *config_make(struct world *w)
     struct repl_error err = {0};
     for (int i = 0; i < KEY_COUNT; i++)
         repl_fingerprint_format(&w->fingerprints[i], hex[i]);
-    int size =
-        snprintf(text, sizeof text,
-                 "[site]\nkey = %s\nstore = %s\ncontrol = %s\nlisten = 127.0.0.1:1\n"
-                 "[peer host]\nfingerprint = %s\nvolumes = data spare\nrevoked = %s\n"
-                 "[peer other]\nfingerprint = %s\nvolumes = else\n"
-                 "[peer rescue]\nfingerprint = %s\nrole = recovery\nvolumes = data\n"
-                 "[peer gone]\nfingerprint = %s\nvolumes = data\nrevoked = yes\n",
-                 w->site_key, w->store, w->control, hex[KEY_HOST], w->revoke_host ? "yes" : "no",
-                 hex[KEY_OTHER], hex[KEY_RECOVERY], hex[KEY_REVOKED]);
+    int size = w->bucket == NULL ? snprintf(text, sizeof text, "[site]\nstore = %s\n", w->store)
+                                 : snprintf(text, sizeof text,
+                                            "[site]\nstore = %s\nstate = %s\ns3_endpoint = %s\n",
+                                            w->bucket, w->store, w->s3_endpoint);
+    size += snprintf(text + size, sizeof text - (size_t)size,
+                     "key = %s\ncontrol = %s\nlisten = 127.0.0.1:1\n"
+                     "[peer host]\nfingerprint = %s\nvolumes = data spare\nrevoked = %s\n"
+                     "[peer other]\nfingerprint = %s\nvolumes = else\n"
+                     "[peer rescue]\nfingerprint = %s\nrole = recovery\nvolumes = data\n"
+                     "[peer gone]\nfingerprint = %s\nvolumes = data\nrevoked = yes\n",
+                     w->site_key, w->control, hex[KEY_HOST], w->revoke_host ? "yes" : "no",
+                     hex[KEY_OTHER], hex[KEY_RECOVERY], hex[KEY_REVOKED]);
     if (w->replica != NULL)
         size += snprintf(text + size, sizeof text - (size_t)size, "[volume data]\nreplica = %s\n",
                          w->replica);

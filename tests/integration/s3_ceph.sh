@@ -1,0 +1,129 @@
+#!/bin/bash
+# A site whose store is a bucket of a real service (Ceph's gateway), and a source on a raw device.
+#
+#   s3_ceph.sh          one OSD in memory
+#   s3_ceph.sh --long   three OSDs on disk, of which one is killed; the gateway hangs for 90 s
+#
+# Shown: what is acknowledged is in the bucket, whatever is killed; a service that refuses, hangs or
+# breaks off stops the intake, visibly, and it goes on by itself; with all of the site's own
+# directory lost it begins again from the bucket; a restore needs the bucket and nothing else.
+. "${0%/*}/functions.sh"
+. "${0%/*}/ceph_functions.sh"
+osds=1 kind=memstore hang_s=6
+[ "${1:-}" = --long ] && osds=3 kind=bluestore hang_s=90
+requires_ceph
+raw_volume 24M
+ceph_start "$osds" "$kind"
+note "the gateway runs"
+
+store=s3://replica/site
+secret() { # SECRET
+    rm -f "$workdir/credentials"
+    (umask 077 && printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' \
+        "$s3_key" "$1" >"$workdir/credentials")
+}
+sed -i "s|^store = .*|store = $store\nstate = $workdir/local\ns3_endpoint = $s3_endpoint\ns3_credentials = $workdir/credentials|" \
+    "$workdir/site.conf"
+site_refuses() { # WORDS
+    timeout 20 "$REPL" site --config "$workdir/site.conf" >"$workdir/refused.log" 2>&1 &&
+        fail "the site started"
+    grep -q -- "$1" "$workdir/refused.log" || fail "it does not say \"$1\""
+    grep -q -- "${s3_secret:0:9}" "$workdir/refused.log" && fail "it says the secret"
+}
+same_as_source() { # WHAT [SECONDS]
+    wait_replicated raw "${2:-60}"
+    wait_for 60 "the replica has reached the last point" replica_reached raw
+    same_bytes "$disk" "$workdir/local/volumes/raw/replica.img" || fail "$1: the replica differs"
+    note "$1: the replica equals the source"
+}
+write_some() { # MiB
+    run dd if=/dev/urandom of="$disk" bs=1M count="$1" seek=$((RANDOM % (25 - $1))) oflag=direct conv=notrunc status=none
+}
+# It stays behind for so long, and says why.
+stays_behind() { # SECONDS WHAT
+    local since
+    since=$(date +%s%N)
+    write_some 1
+    sleep "$1"
+    known_since raw "$since" && fail "$2, and it goes on"
+    note "$2: the source is at \"$(agent_value raw .state)\", $(agent_value raw .cause | head -c 100)"
+}
+
+secret wrong
+site_refuses "the secret does not belong to the access key (from $workdir/credentials"
+chmod 644 "$workdir/credentials"
+site_refuses "chmod 600"
+secret "$s3_secret"
+sed -i "s|^store = .*|store = s3://no-such-bucket|" "$workdir/site.conf"
+site_refuses "make it first"
+sed -i "s|^store = .*|store = $store|" "$workdir/site.conf"
+
+start_site
+grep -q "does not honour If-None-Match" "$workdir/site.log" && fail "Ceph honours conditions"
+run dd if=/dev/urandom of="$disk" bs=1M count=20 oflag=direct status=none
+start_agent
+same_as_source "seed"
+
+write_some 6 &
+writer=$!
+sleep 0.$((RANDOM % 9))
+stop_site KILL
+wait "$writer"
+start_site
+same_as_source "the site was killed"
+
+ceph_signal STOP rgw
+stays_behind "$hang_s" "the gateway hangs"
+ceph_signal CONT rgw
+same_as_source "the gateway went on" 120
+
+write_some 8 &
+writer=$!
+sleep 1
+ceph_signal KILL rgw
+wait "$writer"
+stays_behind 3 "the gateway was killed"
+ceph_run rgw
+wait_for 30 "the gateway answers" s3_bucket_there
+same_as_source "the gateway began again" 120
+
+quota() { ceph_quiet timeout 30 radosgw-admin -c "$ceph/ceph.conf" quota "$@" --uid=repl --quota-scope=user; }
+quota set --max-objects=1
+quota enable
+no_space() { agent_value raw '.cause, .remedy' | grep -qi "full\|space\|room"; }
+write_some 1
+wait_for 30 "the source says that the site is full" no_space
+stays_behind 1 "the quota is used up"
+quota disable
+same_as_source "the quota was lifted" 120
+
+if [ "$osds" = 3 ]; then
+    write_some 8 &
+    writer=$!
+    sleep 0.5
+    ceph_signal KILL osd1
+    wait "$writer"
+    same_as_source "an OSD was killed" 180
+fi
+
+stop_site
+rm -rf "$workdir/local"
+start_site
+write_some 2
+same_as_source "all of the site's directory was lost"
+
+mapfile -t points < <("$REPL" points raw --store "$store" --config "$workdir/site.conf" --json |
+    jq -r '.points[].seq' 2>/dev/null)
+note "${#points[@]} points in the bucket"
+stop_agent
+stop_site
+hash=$(device_hash "$disk")
+rm -rf "$workdir/local"
+export AWS_ENDPOINT_URL=$s3_endpoint AWS_ACCESS_KEY_ID=$s3_key AWS_SECRET_ACCESS_KEY=$s3_secret
+run "$REPL" verify raw --store "$store" >"$workdir/verify.log" 2>&1
+run "$REPL" restore raw --store "$store" --to "$workdir/restored" --yes >"$workdir/restore.log" 2>&1
+[ "$(device_hash "$workdir/restored")" = "$hash" ] || fail "what was restored differs"
+note "restored from the bucket alone"
+AWS_SECRET_ACCESS_KEY=wrong "$REPL" restore raw --store "$store" --to "$workdir/none" --yes \
+    >"$workdir/restore.log" 2>&1 && fail "a wrong secret restores"
+grep -q "from the environment" "$workdir/restore.log" || fail "it does not say where the secret is from"

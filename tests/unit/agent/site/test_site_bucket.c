@@ -1,0 +1,188 @@
+/*
+ * A whole site whose store is a bucket, of a service in this process: what is
+ * acknowledged is there, whatever fails, and is all that a site needs to begin.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "fake/fake_s3.h"
+#include "recover/origin.h"
+#include "unit/agent/site/site_fixture.h"
+
+struct bucket_world {
+    struct world w; /* first */
+    struct fake_s3 *fake;
+};
+
+static int set_up(void **state)
+{
+    struct bucket_world *b = calloc(1, sizeof *b);
+    *state = b;
+    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
+    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
+    b->fake = fake_s3_start();
+    if (b->fake == NULL)
+        return -1;
+    world_init(&b->w, NULL);
+    b->w.bucket = "s3://bucket/dc/site";
+    b->w.s3_endpoint = fake_s3_endpoint(b->fake);
+    site_start(&b->w);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct bucket_world *b = *state;
+    fake_s3_release(b->fake);
+    world_fini(&b->w);
+    fake_s3_stop(b->fake);
+    free(b);
+    return 0;
+}
+
+static void directory_lose(struct world *w)
+{
+    assert_int_equal(nftw(w->store, tree_remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+/* The points that a reader of the bucket alone sees. */
+static size_t points_in_bucket(struct bucket_world *b, bool *damaged)
+{
+    const struct repl_s3_options s3 = {.endpoint = fake_s3_endpoint(b->fake)};
+    const struct repl_store_options options = {.location = b->w.bucket, .s3 = &s3};
+    struct repl_origin *origin;
+    struct repl_catalogue catalogue = {0};
+    struct repl_error err = {0};
+    must(repl_origin_open_store(&options, "data", &origin, &err), &err);
+    must(origin->ops->catalogue(origin, &catalogue, &err), &err);
+    size_t count = catalogue.point_count;
+    *damaged = catalogue.damaged;
+    repl_catalogue_fini(&catalogue);
+    origin->ops->close(origin);
+    return count;
+}
+
+static void expect_points(struct bucket_world *b, size_t count)
+{
+    bool damaged;
+    assert_int_equal(points_in_bucket(b, &damaged), count);
+    assert_false(damaged);
+}
+
+static void test_points_come_and_stay(void **state)
+{
+    struct bucket_world *b = *state;
+    struct world *w = &b->w;
+    seed(w);
+    for (int i = 0; i < 5; i++)
+        increment(w);
+    expect_replica(w);
+    expect_points(b, 6);
+    assert_int_equal(fake_s3_count(b->fake, "dc/site/volumes/data/segments/"), 6);
+    site_restart(w);
+    hello(w);
+    increment(w);
+    expect_replica(w);
+    expect_points(b, 7);
+}
+
+static void test_a_directory_that_is_lost(void **state)
+{
+    struct bucket_world *b = *state;
+    struct world *w = &b->w;
+    seed(w);
+    for (int i = 0; i < 3; i++)
+        increment(w);
+    expect_replica(w);
+    site_stop(w);
+    directory_lose(w);
+    site_start(w);
+    expect_replica(w);
+    hello(w);
+    increment(w); /* which names chunks: the index is there again */
+    expect_replica(w);
+    expect_points(b, 5);
+}
+
+static void test_a_full_bucket(void **state)
+{
+    struct bucket_world *b = *state;
+    struct world *w = &b->w;
+    struct build build;
+    seed(w);
+    fake_s3_switch(b->fake, &(struct fake_s3_switches){.quota = 1});
+    build_begin(&build, w, 1, 2, 0);
+    build_data(&build, 0, REPL_PAGE_SIZE);
+    build_end(&build, true);
+    assert_int_not_equal(build_put(&build), 201);
+    assert_int_equal(w->refusal.code, REPL_REFUSAL_NO_SPACE);
+    expect_points(b, 1);
+    fake_s3_switch(b->fake, &(struct fake_s3_switches){0});
+    build_commit(&build);
+    expect_replica(w);
+    expect_points(b, 2);
+}
+
+/* The segment is there and its record is not: it is no part of the history, and makes room. */
+static void test_a_commit_that_is_cut_short(void **state)
+{
+    struct bucket_world *b = *state;
+    struct world *w = &b->w;
+    struct build build;
+    seed(w);
+    for (int restarted = 0; restarted < 2; restarted++) {
+        uint64_t seq = w->head.to_seq;
+        build_begin(&build, w, seq, seq + 1, 0);
+        build_data(&build, 0, REPL_PAGE_SIZE);
+        build_end(&build, true);
+        fake_s3_fault(b->fake, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
+                                                       .method = "PUT",
+                                                       .key = "/log/",
+                                                       .count = 1,
+                                                       .status = 403,
+                                                       .code = "AccessDenied"});
+        assert_int_not_equal(build_put(&build), 201);
+        assert_int_equal(fake_s3_count(b->fake, "dc/site/volumes/data/segments/"), seq + 1);
+        if (restarted != 0)
+            site_restart(w);
+        hello(w);
+        build_commit(&build);
+        expect_replica(w);
+        expect_points(b, seq + 1);
+    }
+    assert_int_equal(fake_s3_count(b->fake, "dc/site/volumes/data/aside/"), 1);
+}
+
+static void test_answers_that_are_lost(void **state)
+{
+    struct bucket_world *b = *state;
+    struct world *w = &b->w;
+    seed(w);
+    for (int i = 0; i < 4; i++) {
+        fake_s3_fault(b->fake, &(struct fake_s3_fault){.kind = i % 2 != 0 ? FAKE_S3_CUT_DONE
+                                                                          : FAKE_S3_CUT_UPLOAD,
+                                                       .method = "PUT",
+                                                       .key = i < 2 ? "/log/" : "/segments/",
+                                                       .count = 1});
+        increment(w);
+    }
+    expect_replica(w);
+    site_restart(w);
+    expect_points(b, 5);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_points_come_and_stay),  TEST(test_a_directory_that_is_lost),
+        TEST(test_a_full_bucket),         TEST(test_a_commit_that_is_cut_short),
+        TEST(test_answers_that_are_lost),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
