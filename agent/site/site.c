@@ -25,7 +25,8 @@
 #define REPLICA_THREADS 4u
 #define REPLICA_NICE    5 /* more than what takes segments in */
 
-#define TICK_NS (INT64_C(5) * 1000000000)
+#define TICK_NS       (INT64_C(5) * 1000000000)
+#define STORE_STOP_NS (INT64_C(20) * 1000000000) /* for what is under way as the site closes */
 
 /* --- jobs and volumes ------------------------------------------------------------------------ */
 
@@ -364,7 +365,10 @@ static bool site_is_busy(const struct repl_site *site)
 static void site_wait(struct repl_site *site)
 {
     struct repl_error err;
+    const int64_t stop_ns = repl_now_mono_ns() + STORE_STOP_NS;
     while (site_is_busy(site)) {
+        if (repl_now_mono_ns() >= stop_ns) /* of no use any more: it does not answer */
+            site->store->ops->stop(site->store);
         /* Without its loop nothing ends any more; the process has to. */
         if (!repl_ok(repl_loop_once(site->loop, 1000, &err))) {
             repl_log(LOG_ERR, "cannot end what is under way: %s", err.text);

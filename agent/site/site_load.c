@@ -527,12 +527,17 @@ repl_result site_volume_load(struct repl_site *site, const char *name, struct si
     *out = NULL;
     REPL_TRY(site_volume_new(site, name, &l.volume, err));
     repl_result result = history_load(&l, err);
-    /* A disk that cannot be read is this volume's trouble alone. */
-    if (!repl_ok(result))
+    /* A disk that cannot be read is this volume's trouble alone; a store that does not answer is
+     * that of all, and the site begins once it does. */
+    if (!repl_ok(result) && result.code != REPL_E_RETRY)
         damage(l.volume, "%.350s", err->text);
     repl_buffer_fini(&l.log);
     repl_buffer_fini(&l.commits);
     repl_buffer_fini(&l.stored);
+    if (result.code == REPL_E_RETRY) {
+        site_volume_free(l.volume);
+        return result;
+    }
     if (!l.volume->journal.exists && !is_damaged(l.volume))
         site_volume_free(l.volume); /* a directory, made by a hello that a crash cut short */
     else

@@ -318,9 +318,10 @@ static enum MHD_Result do_list(struct fake_s3 *fake, struct MHD_Connection *conn
 static enum MHD_Result serve(struct fake_s3 *fake, struct MHD_Connection *connection,
                              const char *method, const struct exchange *x)
 {
-    char path[4096];
-    decode(x->uri, strcspn(x->uri, "?"), path);
-    const char *bucket = "/" FAKE_S3_BUCKET;
+    char path[4096] = "/" FAKE_S3_BUCKET;
+    const char *bucket = "/" FAKE_S3_BUCKET, *host = header(connection, "Host");
+    bool host_style = host != NULL && strncmp(host, FAKE_S3_BUCKET ".", strlen(bucket)) == 0;
+    decode(x->uri, strcspn(x->uri, "?"), path + (host_style ? strlen(bucket) : 0));
     if (strncmp(path, bucket, strlen(bucket)) != 0 ||
         (path[strlen(bucket)] != '\0' && path[strlen(bucket)] != '/'))
         return answer_error(fake, connection, 404, "NoSuchBucket");

@@ -133,8 +133,13 @@ static bool signs_enough(const struct signed_request *r, const char *names)
     snprintf(list, sizeof list, ";%s;", names);
     bool enough = strstr(list, ";host;") != NULL && strstr(list, ";x-amz-date;") != NULL &&
                   strstr(list, ";x-amz-content-sha256;") != NULL;
-    if (header(r, "x-amz-copy-source")[0] != '\0')
-        enough = enough && strstr(list, ";x-amz-copy-source;") != NULL;
+    static const char *const others[] = {"x-amz-copy-source", "x-amz-security-token"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        char name[64];
+        snprintf(name, sizeof name, ";%s;", others[i]);
+        if (header(r, others[i])[0] != '\0')
+            enough = enough && strstr(list, name) != NULL;
+    }
     return enough;
 }
 

@@ -1,18 +1,21 @@
 # Sourced by tests that need a real service of object storage: a Ceph Object Gateway of its own, with
 # one monitor and OSDs, on loopback, below $workdir/ceph. Everything ends with the test.
 #
-#   ceph_start [OSDS [memstore|bluestore]]   sets $s3_endpoint, makes the bucket "replica"
+#   ceph_start [OSDS [memstore|bluestore]]   makes the bucket "replica" at $s3_endpoint, which has a
+#                                            certificate of its own, $s3_ca
 #   ceph_signal SIGNAL NAME                  of mon, rgw or osdN
 #   ceph_run NAME                            starts rgw or osdN again, after a kill
 
 s3_key=REPLTESTKEY s3_secret=repl/test+secret
 s3_base=$((30000 + $$ % 60 * 45)) # the gateway; then the monitor; then those of the OSDs
-s3_endpoint=http://127.0.0.1:$s3_base
+s3_endpoint=https://127.0.0.1:$s3_base
 ceph=$workdir/ceph
+s3_ca=$ceph/tls.pem
 declare -A ceph_pids
 
 requires_ceph() {
     local tool
+    requires_tool openssl
     for tool in ceph-mon ceph-osd radosgw radosgw-admin ceph monmaptool curl; do
         command -v "$tool" >/dev/null && continue
         note "installing Ceph's packages, as $tool is missing"
@@ -83,7 +86,7 @@ osd_class_load_list = *
 osd_class_default_list = *
 [client.rgw]
 rgw_data = $ceph/rgw
-rgw_frontends = beast endpoint=127.0.0.1:$s3_base
+rgw_frontends = beast ssl_endpoint=127.0.0.1:$s3_base ssl_certificate=$s3_ca ssl_private_key=$ceph/tls.key
 rgw_thread_pool_size = 32
 rgw_bucket_quota_ttl = 1
 EOF
@@ -120,7 +123,7 @@ ceph_quiet() { "$@" >>"$ceph/setup.txt" 2>&1 || { tail -n 5 "$ceph/setup.txt"; f
 
 # s3_request METHOD PATH: prints the status. The name of the hash is what libcurl's signing needs.
 s3_request() {
-    curl -s -m 10 -o /dev/null -w '%{http_code}' --aws-sigv4 aws:amz:us-east-1:s3 \
+    curl -s -m 10 --cacert "$s3_ca" -o /dev/null -w '%{http_code}' --aws-sigv4 aws:amz:us-east-1:s3 \
         -u "$s3_key:$s3_secret" -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' -X "$1" "$s3_endpoint/$2"
 }
 s3_bucket_made() { [ "$(s3_request PUT replica)" = 200 ]; }
@@ -129,6 +132,9 @@ s3_bucket_there() { [ "$(s3_request GET 'replica?list-type=2&max-keys=1')" = 200
 ceph_start() { # [OSDS [STORE]]
     local osds=${1:-1} store=${2:-memstore} i id
     mkdir -p "$ceph/rgw"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1 \
+        -addext subjectAltName=IP:127.0.0.1 -keyout "$ceph/tls.key" -out "$s3_ca" 2>/dev/null ||
+        fail "openssl req"
     ceph_config "$osds" "$store"
     at_exit ceph_stop
     ceph_quiet monmaptool --create --fsid "$(sed -n 's/^fsid = //p' "$ceph/ceph.conf")" \

@@ -22,7 +22,7 @@ secret() { # SECRET
     (umask 077 && printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' \
         "$s3_key" "$1" >"$workdir/credentials")
 }
-sed -i "s|^store = .*|store = $store\nstate = $workdir/local\ns3_endpoint = $s3_endpoint\ns3_credentials = $workdir/credentials|" \
+sed -i "s|^store = .*|store = $store\nstate = $workdir/local\ns3_endpoint = $s3_endpoint\ns3_credentials = $workdir/credentials\ns3_ca = $s3_ca|" \
     "$workdir/site.conf"
 site_refuses() { # WORDS
     timeout 20 "$REPL" site --config "$workdir/site.conf" >"$workdir/refused.log" 2>&1 &&
@@ -54,6 +54,9 @@ site_refuses "the secret does not belong to the access key (from $workdir/creden
 chmod 644 "$workdir/credentials"
 site_refuses "chmod 600"
 secret "$s3_secret"
+sed -i "s|^s3_ca = .*|# &|" "$workdir/site.conf"
+site_refuses "certificate is not trusted"
+sed -i "s|^# s3_ca = |s3_ca = |" "$workdir/site.conf"
 sed -i "s|^store = .*|store = s3://no-such-bucket|" "$workdir/site.conf"
 site_refuses "make it first"
 sed -i "s|^store = .*|store = $store|" "$workdir/site.conf"
@@ -112,14 +115,13 @@ start_site
 write_some 2
 same_as_source "all of the site's directory was lost"
 
-mapfile -t points < <("$REPL" points raw --store "$store" --config "$workdir/site.conf" --json |
-    jq -r '.points[].seq' 2>/dev/null)
-note "${#points[@]} points in the bucket"
+note "$("$REPL" points raw --store "$store" --config "$workdir/site.conf" --json |
+    jq '.points | length') points in the bucket"
 stop_agent
 stop_site
 hash=$(device_hash "$disk")
 rm -rf "$workdir/local"
-export AWS_ENDPOINT_URL=$s3_endpoint AWS_ACCESS_KEY_ID=$s3_key AWS_SECRET_ACCESS_KEY=$s3_secret
+export AWS_ENDPOINT_URL=$s3_endpoint AWS_CA_BUNDLE=$s3_ca AWS_ACCESS_KEY_ID=$s3_key AWS_SECRET_ACCESS_KEY=$s3_secret
 run "$REPL" verify raw --store "$store" >"$workdir/verify.log" 2>&1
 run "$REPL" restore raw --store "$store" --to "$workdir/restored" --yes >"$workdir/restore.log" 2>&1
 [ "$(device_hash "$workdir/restored")" = "$hash" ] || fail "what was restored differs"

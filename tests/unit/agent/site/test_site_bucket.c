@@ -175,6 +175,28 @@ static void test_answers_that_are_lost(void **state)
     expect_points(b, 5);
 }
 
+/* One that does not answer makes no volume a damaged one: the site does not begin. */
+static void test_a_log_that_cannot_be_read_now(void **state)
+{
+    struct bucket_world *b = *state;
+    struct world *w = &b->w;
+    struct repl_error err;
+    seed(w);
+    site_stop(w);
+    fake_s3_fault(b->fake, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
+                                                   .method = "GET",
+                                                   .key = "log%2F",
+                                                   .count = 1,
+                                                   .status = 403,
+                                                   .code = "RequestTimeTooSkewed"});
+    assert_int_equal(repl_site_new(w->loop, config_make(w), &w->site, &err).code, REPL_E_RETRY);
+    assert_non_null(strstr(err.text, "clocks"));
+    site_start(w);
+    hello(w);
+    increment(w);
+    expect_points(b, 2);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -182,7 +204,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_points_come_and_stay),  TEST(test_a_directory_that_is_lost),
         TEST(test_a_full_bucket),         TEST(test_a_commit_that_is_cut_short),
-        TEST(test_answers_that_are_lost),
+        TEST(test_answers_that_are_lost), TEST(test_a_log_that_cannot_be_read_now),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

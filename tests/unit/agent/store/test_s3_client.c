@@ -234,6 +234,29 @@ static void objects_are_listed(void **state)
     assert_code(f, s3_list(f->client, "", true, refuse, NULL, &f->err), REPL_E_FORK);
 }
 
+static void the_bucket_may_be_in_the_host(void **state)
+{
+    struct fixture *f = *state;
+    struct s3_settings settings;
+    char endpoint[64], all[64] = "", bytes[4] = "";
+    snprintf(endpoint, sizeof endpoint, "http://localhost%s",
+             strrchr(fake_s3_endpoint(f->fake), ':'));
+    const struct repl_s3_options options = {.endpoint = endpoint, .host_style = true};
+    s3_client_free(f->client);
+    f->client = NULL;
+    setenv("AWS_SESSION_TOKEN", "a/session+token=", 1); /* which is signed as well */
+    assert_code(f, s3_settings_load("s3://bucket/p", &options, &settings, &f->err), REPL_OK);
+    unsetenv("AWS_SESSION_TOKEN");
+    assert_code(f, s3_client_new(&settings, &quick, &f->client, &f->err), REPL_OK);
+    assert_code(f, put(f, "x", "abc", true, NULL), REPL_OK);
+    assert_object(f, "p/x", "abc");
+    assert_code(f, s3_get(f->client, "x", 0, bytes, 3, &f->err), REPL_OK);
+    assert_string_equal(bytes, "abc");
+    assert_code(f, s3_list(f->client, "", true, note, all, &f->err), REPL_OK);
+    assert_string_equal(all, "x:3 ");
+    assert_int_equal(fake_s3_requests(f->fake, NULL, "/bucket"), 0);
+}
+
 /* --- what passes ----------------------------------------------------------------------------- */
 
 static void what_passes_is_tried_again(void **state)
@@ -458,6 +481,7 @@ int main(void)
         TEST(objects_are_written_and_read),
         TEST(a_file_is_sent),
         TEST(objects_are_listed),
+        TEST(the_bucket_may_be_in_the_host),
         TEST(what_passes_is_tried_again),
         TEST(an_answer_that_is_cut_is_asked_for_again),
         TEST(what_was_done_without_an_answer_existed),
