@@ -68,8 +68,7 @@ repl_result repl_store_check_staged(int fd, const char *path, struct repl_error 
 {
     struct stat behind, named;
     if (fstat(fd, &behind) != 0)
-        return repl_fail_errno(err, errno == ENOENT ? REPL_E_MISSING : REPL_E_IO, errno,
-                               "cannot examine the staged segment %s", path);
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot examine the staged segment %s", path);
     if (lstat(path, &named) != 0)
         return repl_fail_errno(err, errno == ENOENT ? REPL_E_MISSING : REPL_E_IO, errno,
                                "cannot examine the staged segment %s", path);

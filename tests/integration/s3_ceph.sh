@@ -80,25 +80,26 @@ stays_behind "$hang_s" "the gateway hangs"
 ceph_signal CONT rgw
 same_as_source "the gateway went on" 120
 
-write_some 8 &
-writer=$!
-sleep 1
-ceph_signal KILL rgw
-wait "$writer"
-stays_behind 3 "the gateway was killed"
-ceph_run rgw
-wait_for 30 "the gateway answers" s3_bucket_there
-same_as_source "the gateway began again" 120
-
-quota() { ceph_quiet timeout 30 radosgw-admin -c "$ceph/ceph.conf" quota "$@" --uid=repl --quota-scope=user; }
+# Before the gateway is killed: radosgw-admin waits for one that is dead.
+quota() { ceph_quiet timeout 30 radosgw-admin -c "$ceph/ceph.conf" quota "$@" --bucket=replica --quota-scope=bucket; }
 quota set --max-objects=1
 quota enable
 no_space() { agent_value raw '.cause, .remedy' | grep -qi "full\|space\|room"; }
 write_some 1
 wait_for 30 "the source says that the site is full" no_space
+note "the bucket is full"
 stays_behind 1 "the quota is used up"
 quota disable
 same_as_source "the quota was lifted" 120
+
+ceph_signal STOP rgw # so that it is killed while it has taken a part of an upload
+write_some 8
+sleep 4
+ceph_signal KILL rgw
+stays_behind 3 "the gateway was killed in an upload"
+ceph_run rgw
+wait_for 30 "the gateway answers" s3_bucket_there
+same_as_source "the gateway began again" 120
 
 if [ "$osds" = 3 ]; then
     write_some 8 &
@@ -116,7 +117,7 @@ write_some 2
 same_as_source "all of the site's directory was lost"
 
 note "$("$REPL" points raw --store "$store" --config "$workdir/site.conf" --json |
-    jq '.points | length') points in the bucket"
+    jq '[.. | objects | select(.type == "point")] | length') points in the bucket"
 stop_agent
 stop_site
 hash=$(device_hash "$disk")

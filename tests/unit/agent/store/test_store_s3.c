@@ -17,6 +17,7 @@
 #include "store/s3.h"
 #include "store/store_s3_internal.h"
 #include "unit/agent/store/store_contract.h"
+#include "unit/random.h"
 
 #define MS INT64_C(1000000)
 
@@ -538,6 +539,90 @@ static void a_cut_may_fail_anywhere(void **state)
     }
 }
 
+/* --- anything ----------------------------------------------------------------------------------
+ */
+
+#define STEPS 400
+
+/* What was acknowledged, and what an append that failed may have left behind it. */
+struct model {
+    struct random random;
+    char text[STEPS * 40];
+    size_t size, size_max;
+    unsigned reads;
+};
+
+static void expect_log(struct fixture *f, struct repl_store *store, struct model *m)
+{
+    struct repl_buffer log = {0};
+    assert_code(&f->c, store->ops->log_read(store, "data", &log, &f->c.err), REPL_OK);
+    assert_true(log.size >= m->size && log.size <= m->size_max);
+    assert_memory_equal(log.data, m->text, log.size);
+    repl_buffer_fini(&log);
+    m->reads++;
+}
+
+static void fault_at_random(struct fixture *f, struct model *m)
+{
+    static const enum fake_s3_fault_kind kinds[] = {FAKE_S3_STATUS, FAKE_S3_CUT_UPLOAD,
+                                                    FAKE_S3_CUT_ANSWER, FAKE_S3_CUT_DONE};
+    static const char *const methods[] = {"GET", "PUT", "DELETE", NULL};
+    fake_s3_release(f->fake);
+    if (random_below(&m->random, 2) == 0)
+        return;
+    fake_s3_fault(f->fake,
+                  &(struct fake_s3_fault){.kind = kinds[random_below(&m->random, 4)],
+                                          .method = methods[random_below(&m->random, 4)],
+                                          .key = random_below(&m->random, 2) == 0 ? "log" : NULL,
+                                          .skip = (unsigned)random_below(&m->random, 8),
+                                          .count = 1 + (unsigned)random_below(&m->random, 9),
+                                          .status = random_below(&m->random, 2) == 0 ? 503 : 403,
+                                          .code = "SlowDown"});
+}
+
+static void append_at_random(struct fixture *f, struct model *m)
+{
+    size_t size = 1 + random_below(&m->random, 39);
+    if (m->size_max > m->size) { /* as a site does after a failure */
+        if (!repl_ok(append(&f->c, m->size, "")))
+            return;
+        m->size_max = m->size;
+    }
+    /* What failed may be read later, so what is tried next is other bytes in part only. */
+    for (size_t i = m->size; i < m->size + size; i++)
+        m->text[i] = (char)('a' + random_below(&m->random, 26));
+    m->size_max = m->size + size;
+    if (repl_ok(f->c.store->ops->log_append(f->c.store, "data", m->size, m->text + m->size, size,
+                                            &f->c.err)))
+        m->size = m->size_max;
+}
+
+static void nothing_acknowledged_is_ever_lost(void **state)
+{
+    struct fixture *f = *state;
+    struct repl_store *reader;
+    struct model m = {.random = random_begin("store", 20261123)};
+    f->limits.client.attempts = 2;
+    f->limits.client.pause_first_ms = f->limits.client.pause_max_ms = 1;
+    reopen(&f->c);
+    assert_code(&f->c, open_at(f, NULL, false, &reader), REPL_OK);
+    for (unsigned i = 0; i < STEPS; i++) {
+        fault_at_random(f, &m);
+        append_at_random(f, &m);
+        if (random_below(&m.random, 4) != 0)
+            continue;
+        fake_s3_release(f->fake);
+        expect_log(f, reader, &m);
+        if (random_below(&m.random, 3) == 0)
+            reopen(&f->c);
+        expect_log(f, f->c.store, &m);
+    }
+    fake_s3_release(f->fake);
+    expect_log(f, reader, &m);
+    reader->ops->close(reader);
+    assert_true(m.size > STEPS * 8 && m.reads > STEPS / 4);
+}
+
 /* --- stopping -------------------------------------------------------------------------------- */
 
 static void a_store_is_stopped(void **state)
@@ -576,6 +661,7 @@ int main(void)
         TEST(an_append_that_had_landed_is_known_again),
         TEST(an_append_that_failed_is_replaced),
         TEST(a_cut_may_fail_anywhere),
+        TEST(nothing_acknowledged_is_ever_lost),
         TEST(a_store_is_stopped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
