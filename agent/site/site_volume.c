@@ -96,24 +96,30 @@ static repl_result log_write(struct site_append *a, struct repl_error *err)
 {
     struct repl_store *store = a->volume->site->store;
     const char *name = a->volume->name;
-    uint8_t bytes[REPL_LOG_RECORD_SIZE_MAX];
-    size_t size;
+    struct repl_buffer bytes = {0};
+    repl_result result = REPL_SUCCESS;
     if (a->create)
         REPL_TRY(store->ops->volume_create(store, name, err));
-    repl_log_record_encode(&a->record, bytes, &size);
-    REPL_TRY(store->ops->log_append(store, name, a->log_end, bytes, size, err));
-    a->log_end += size;
-    return REPL_SUCCESS;
+    for (size_t i = 0; i < a->record_count && repl_ok(result); i++) {
+        uint8_t record[REPL_LOG_RECORD_SIZE_MAX];
+        size_t size;
+        repl_log_record_encode(a->records[i].record, record, &size);
+        result = repl_buffer_append(&bytes, record, size, err);
+    }
+    if (repl_ok(result))
+        result = store->ops->log_append(store, name, a->log_end, bytes.data, bytes.size, err);
+    if (repl_ok(result))
+        a->log_end += bytes.size;
+    repl_buffer_fini(&bytes);
+    return result;
 }
 
 static repl_result index_write(struct site_append *a, struct repl_error *err)
 {
     struct repl_site *site = a->volume->site;
     const char *name = a->volume->name;
-    const struct repl_index_record added = {
-        .record = &a->record, .chunks = a->chunks, .chunk_count = a->chunk_count};
     if (!a->index_behind)
-        return repl_index_apply(site->index, name, &added, 1, a->log_end, err);
+        return repl_index_apply(site->index, name, a->records, a->record_count, a->log_end, err);
     struct repl_buffer log = {0};
     repl_result result = site->store->ops->log_read(site->store, name, &log, err);
     if (repl_ok(result))
@@ -139,7 +145,7 @@ static void append_failed(struct site_volume *v)
     struct site_append *a = &v->append;
     v->unsettled = true;
     repl_log(LOG_ERR, "volume %s: record %llu could not be logged: %s", v->name,
-             (unsigned long long)a->record.number, a->err.text);
+             (unsigned long long)a->records[0].record->number, a->err.text);
 }
 
 /* One line for a cause, however often it is tried again. */
@@ -168,8 +174,9 @@ static void append_applied(struct site_volume *v)
         index_problem_note(v, &a->index_err);
     else if (!v->index_behind)
         v->index_problem[0] = '\0';
-    /* The journal made this record out of the state it is in. */
-    ensure(repl_ok(site_volume_apply(v, &a->record, &err)));
+    /* The journal made these records out of the state it is in. */
+    for (size_t i = 0; i < a->record_count; i++)
+        ensure(repl_ok(site_volume_apply(v, a->records[i].record, &err)));
 }
 
 static void append_done(struct repl_job *job)
@@ -184,23 +191,40 @@ static void append_done(struct repl_job *job)
     a->done(v, a->result, &a->err);
 }
 
+static void append_start(struct site_volume *v)
+{
+    struct site_append *a = &v->append;
+    ensure(v->busy);
+    a->volume = v;
+    a->log_end = v->log_end;
+    a->index_behind = v->index_behind;
+    a->generation = v->site->index_generation;
+    a->job = (struct repl_job){.work = append_work, .done = append_done, .context = a};
+    site_job_start(v->site, &a->job);
+}
+
 void site_volume_append(struct site_volume *v, const struct repl_log_record *record,
                         const struct repl_chunk_entry *chunks, uint32_t chunk_count,
                         void (*done)(struct site_volume *, repl_result, const struct repl_error *))
 {
     struct site_append *a = &v->append;
-    ensure(v->busy);
-    *a = (struct site_append){.volume = v,
-                              .record = *record,
+    *a = (struct site_append){.record = *record,
                               .create = record->type == REPL_LOG_CREATE,
-                              .chunks = chunks,
-                              .chunk_count = chunk_count,
-                              .log_end = v->log_end,
-                              .index_behind = v->index_behind,
-                              .generation = v->site->index_generation,
+                              .record_count = 1,
                               .done = done};
-    a->job = (struct repl_job){.work = append_work, .done = append_done, .context = a};
-    site_job_start(v->site, &a->job);
+    a->one = (struct repl_index_record){
+        .record = &a->record, .chunks = chunks, .chunk_count = chunk_count};
+    a->records = &a->one;
+    append_start(v);
+}
+
+void site_volume_append_group(struct site_volume *v, const struct repl_index_record *records,
+                              size_t count,
+                              void (*done)(struct site_volume *, repl_result,
+                                           const struct repl_error *))
+{
+    v->append = (struct site_append){.records = records, .record_count = count, .done = done};
+    append_start(v);
 }
 
 /* --- hello and report ------------------------------------------------------------------------ */

@@ -86,10 +86,11 @@ struct site_upload {
 struct site_append {
     struct repl_job job;
     struct site_volume *volume;
-    struct repl_log_record record;
-    bool create; /* the volume's directory as well */
-    const struct repl_chunk_entry *chunks;
-    uint32_t chunk_count;
+    const struct repl_index_record *records; /* one, or all of a group */
+    size_t record_count;
+    struct repl_log_record record; /* the one */
+    struct repl_index_record one;
+    bool create;      /* the volume's directory as well */
     uint64_t log_end; /* before; behind the record afterwards */
     bool index_behind;
     uint64_t generation; /* of the index */
@@ -208,6 +209,11 @@ void site_volume_release(struct site_volume *volume);
 void site_volume_append(struct site_volume *volume, const struct repl_log_record *record,
                         const struct repl_chunk_entry *chunks, uint32_t chunk_count,
                         void (*done)(struct site_volume *, repl_result, const struct repl_error *));
+/* The same of a MERGE with what belongs to it; the records are kept until done. */
+void site_volume_append_group(struct site_volume *volume, const struct repl_index_record *records,
+                              size_t count,
+                              void (*done)(struct site_volume *, repl_result,
+                                           const struct repl_error *));
 /* Journal and what is derived from it. */
 REPL_RESULT site_volume_apply(struct site_volume *volume, const struct repl_log_record *record,
                               struct repl_error *err);

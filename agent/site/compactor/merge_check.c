@@ -180,7 +180,8 @@ static repl_result piece_check(struct merge_run *run, const struct repl_segment 
 
 repl_result site_merge_check(struct merge_run *run, const struct repl_segment *const *segments,
                              size_t count, const struct repl_merge_piece *how,
-                             const struct repl_log_piece *piece, struct repl_error *err)
+                             const struct repl_log_piece *piece, struct site_merge_chunks *chunks,
+                             struct repl_error *err)
 {
     const struct site_merge_options *o = run->options;
     const struct repl_segment_id id = {
@@ -195,6 +196,11 @@ repl_result site_merge_check(struct merge_run *run, const struct repl_segment *c
         result = repl_fail(err, REPL_E_CORRUPT, "it is another file than the one that was written");
     if (repl_ok(result))
         result = piece_check(run, segments, count, how, segment, err);
+    if (repl_ok(result)) { /* the list changes hands */
+        chunks->entries = segment->chunks;
+        chunks->count = segment->footer.chunk_count;
+        segment->chunks = NULL;
+    }
     result = repl_forward(result, err, "%s", file->label);
     repl_segment_free(segment);
     file->close(file);

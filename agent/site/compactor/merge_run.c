@@ -27,6 +27,9 @@ struct output {
 
 void site_merge_result_fini(struct site_merge_result *result)
 {
+    for (size_t i = 0; i < result->piece_count; i++)
+        free(result->chunks[i].entries);
+    free(result->chunks);
     free(result->pieces);
     free(result->gone);
     *result = (struct site_merge_result){0};
@@ -186,6 +189,22 @@ static bool range_halve(struct repl_merge_range *range, uint64_t size,
     return true;
 }
 
+/* Room for one more. */
+static repl_result pieces_grow(struct site_merge_result *result, struct repl_error *err)
+{
+    size_t wanted = result->piece_count + 1;
+    struct repl_log_piece *pieces = reallocarray(result->pieces, wanted, sizeof *pieces);
+    if (pieces != NULL)
+        result->pieces = pieces;
+    struct site_merge_chunks *chunks = reallocarray(result->chunks, wanted, sizeof *chunks);
+    if (chunks != NULL)
+        result->chunks = chunks;
+    if (pieces == NULL || chunks == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of pieces");
+    chunks[wanted - 1] = (struct site_merge_chunks){0};
+    return REPL_SUCCESS;
+}
+
 static repl_result piece_publish(struct merge_run *run, struct output *out,
                                  const struct repl_merge_report *report,
                                  const struct repl_merge_piece *how, struct repl_error *err)
@@ -199,12 +218,8 @@ static repl_result piece_publish(struct merge_run *run, struct output *out,
     const struct repl_segment_id id = {
         .to_seq = report->header.to_seq, .part = how->part, .merge = o->merge};
     REPL_TRY(o->store->ops->segment_publish(o->store, o->volume, &id, out->fd, out->path, err));
-    struct repl_log_piece *pieces =
-        reallocarray(result->pieces, result->piece_count + 1, sizeof *pieces);
-    if (pieces == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of pieces");
-    result->pieces = pieces;
-    struct repl_log_piece *piece = &pieces[result->piece_count++];
+    REPL_TRY(pieces_grow(result, err));
+    struct repl_log_piece *piece = &result->pieces[result->piece_count++];
     *piece = (struct repl_log_piece){.commit = {.from_seq = report->header.from_seq,
                                                 .to_seq = report->header.to_seq,
                                                 .part = how->part,
@@ -247,10 +262,11 @@ static repl_result piece_make(struct merge_run *run, const struct repl_segment *
     if (repl_ok(result))
         result = piece_publish(run, &out, report, how, err);
     output_close(&out);
-    if (repl_ok(result))
-        result = site_merge_check(run, segments, count, how,
-                                  &run->result->pieces[run->result->piece_count - 1], err);
-    return result;
+    if (!repl_ok(result))
+        return result;
+    size_t last = run->result->piece_count - 1;
+    return site_merge_check(run, segments, count, how, &run->result->pieces[last],
+                            &run->result->chunks[last], err);
 }
 
 /* The last piece ends where the run does. */

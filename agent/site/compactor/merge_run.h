@@ -46,6 +46,10 @@ struct site_merge_options {
 
 struct site_merge_result {
     struct repl_log_piece *pieces;
+    struct site_merge_chunks {
+        struct repl_chunk_entry *entries;
+        uint32_t count;
+    } * chunks; /* that each of them lists */
     size_t piece_count;
     struct repl_log_gone *gone; /* of the base */
     size_t gone_count;
@@ -86,7 +90,8 @@ REPL_RESULT site_merge_touched(struct merge_run *run, size_t base_count, bool **
 /* A piece as it lies in the store against the segments it was made of: REPL_E_CORRUPT. */
 REPL_RESULT site_merge_check(struct merge_run *run, const struct repl_segment *const *segments,
                              size_t count, const struct repl_merge_piece *how,
-                             const struct repl_log_piece *piece, struct repl_error *err);
+                             const struct repl_log_piece *piece, struct site_merge_chunks *chunks,
+                             struct repl_error *err);
 
 /* The stretch that an entry of the base speaks of, and back. */
 struct repl_merge_range site_merge_range_of(const struct repl_log_piece *entry);

@@ -224,7 +224,8 @@ repl_result replica_apply_segment(struct replica_applier *a,
                                   const struct repl_segments_entry *entry, uint64_t *written,
                                   struct repl_error *err)
 {
-    struct repl_segment_id id = {.to_seq = entry->head.to_seq, .part = entry->head.part};
+    struct repl_segment_id id = {
+        .to_seq = entry->head.to_seq, .part = entry->head.part, .merge = entry->merge};
     const struct repl_segment *segment;
     struct repl_record_walk walk;
     REPL_TRY(segment_get(a, &id, &segment, err));

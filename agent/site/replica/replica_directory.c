@@ -74,7 +74,7 @@ static repl_result goal_find(struct repl_replica *r, struct repl_head *goal, str
 {
     struct repl_head at = r->directory.map.reached;
     uint32_t count = 0;
-    bool more = true;
+    bool more = true, any = false;
     *goal = r->step_goal;
     for (bool found = false; more && (count < SEGMENTS_MAX || !found);) {
         struct repl_segments_page page;
@@ -86,8 +86,11 @@ static repl_result goal_find(struct repl_replica *r, struct repl_head *goal, str
                 more = false;
                 break;
             }
+            /* A base has the point of its last segment; those before it are as of earlier ones. */
+            found |= any && at.from_seq != 0;
             if (at.has_point) {
-                found = true;
+                found |= at.from_seq != 0;
+                any = true;
                 *goal = at;
             }
         }

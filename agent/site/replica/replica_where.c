@@ -42,7 +42,8 @@ repl_result replica_start_find(struct repl_replica *r, struct repl_head *from, b
         for (uint32_t i = 0;
              i < page.count && !replica_is_before(&r->step_goal, &page.entries[i].head); i++) {
             const struct repl_head *head = &page.entries[i].head;
-            if (head->from_seq == 0 && head->part == 0) {
+            /* The history begins with a full, whatever merges have made of it. */
+            if (page.entries[i].begins || (before.to_seq == 0 && head->from_seq == 0)) {
                 *from = before;
                 *full = true;
             }

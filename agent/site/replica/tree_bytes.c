@@ -83,7 +83,8 @@ static repl_result page_add(struct replica_bytes *b, const struct repl_segments_
 {
     for (uint32_t i = 0; i < page->count && !*done; i++) {
         const struct repl_head *head = &page->entries[i].head;
-        const struct repl_segment_id id = {.to_seq = head->to_seq, .part = head->part};
+        const struct repl_segment_id id = {
+            .to_seq = head->to_seq, .part = head->part, .merge = page->entries[i].merge};
         if (is_behind(head, &b->goal))
             break;
         REPL_TRY(segment_add(&b->journal, &b->changes, &id, page->entries[i].file_size, err));
