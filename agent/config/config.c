@@ -682,6 +682,7 @@ void repl_config_free(struct repl_config *config)
     free(config->remote_address);
     free(config->listen);
     free(config->store);
+    free(config->retention);
     free(config->s3_endpoint);
     free(config->s3_region);
     free(config->s3_credentials);
@@ -693,6 +694,7 @@ void repl_config_free(struct repl_config *config)
         free(config->volumes[i].path);
         free(config->volumes[i].exclude);
         free(config->volumes[i].replica);
+        free(config->volumes[i].retention);
         free(config->volumes[i].pre_command);
         free(config->volumes[i].post_command);
         free(config->volumes[i].group);

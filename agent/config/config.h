@@ -51,7 +51,8 @@ struct repl_config_volume {
     int64_t command_timeout_ms; /* of each; 100 ms to 1 h, default 10 s */
     char *group;                /* volumes cut at one common point; NULL: on its own */
     /* site */
-    char *replica; /* "image" (default), "none", or the path of a device, file or directory */
+    char *replica;   /* "image" (default), "none", or the path of a device, file or directory */
+    char *retention; /* journal/retention.h; NULL: as [site] says */
 };
 
 struct repl_config_peer {
@@ -89,6 +90,9 @@ struct repl_config {
     char *s3_endpoint, *s3_region, *s3_credentials, *s3_profile, *s3_ca; /* NULL: s3.h says */
     bool s3_host_style;
     bool take_over;                 /* in no file: the verb's flag (store.h) */
+    char *retention;                /* "1s:1h 1m:1d 1h:30d 1d:1y", or "everything" */
+    int64_t grace_ms;               /* 1 min to 90 days, default 1 day */
+    uint64_t merge_rate_bytes;      /* a second; 0: as fast as it goes; default 64 MiB */
     unsigned connections;           /* in all; 16 to 65536, default 1024 */
     unsigned strangers_per_address; /* connections without a known key; 1 to 4096, default 16 */
 
@@ -105,6 +109,8 @@ REPL_RESULT repl_config_load(const char *path, enum repl_role role, struct repl_
 REPL_RESULT repl_config_parse(const char *text, size_t size, const char *path, enum repl_role role,
                               struct repl_config **out, struct repl_error *err);
 void repl_config_free(struct repl_config *config);
+
+#define REPL_RETENTION_EVERYTHING "everything"
 
 /* How its bucket is reached. Valid as long as the config. */
 struct repl_s3_options repl_config_s3(const struct repl_config *config);

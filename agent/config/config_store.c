@@ -10,6 +10,7 @@
 
 #include "base/ensure.h"
 #include "config/config_table.h"
+#include "journal/retention.h"
 #include "link/keys.h"
 #include "store/store.h"
 
@@ -59,6 +60,14 @@ static repl_result store_location(const struct repl_config_option *option, char 
         return store_path(option, field, value, err);
     if (strlen(value) > option->max)
         return out_of_range(option, value, err);
+    return store_text(field, value, err);
+}
+
+static repl_result store_retention(char **field, const char *value, struct repl_error *err)
+{
+    struct repl_retention policy;
+    if (strcmp(value, REPL_RETENTION_EVERYTHING) != 0)
+        REPL_TRY(repl_retention_parse(value, &policy, err));
     return store_text(field, value, err);
 }
 
@@ -268,6 +277,8 @@ repl_result repl_config_store(const struct repl_config_option *option, void *tar
     switch (option->type) {
     case REPL_CONFIG_PATH:
         return store_path(option, field, value, err);
+    case REPL_CONFIG_RETENTION:
+        return store_retention(field, value, err);
     case REPL_CONFIG_STORE:
         return store_location(option, field, value, err);
     case REPL_CONFIG_URL:

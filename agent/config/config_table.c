@@ -17,6 +17,7 @@
 #define MIB       (UINT64_C(1) << 20)
 #define PIB       (UINT64_C(1) << 50)
 #define SECOND_MS UINT64_C(1000)
+#define MINUTE_MS (60 * SECOND_MS)
 #define HOUR_MS   (3600 * SECOND_MS)
 #define DAY_MS    (86400 * SECOND_MS)
 
@@ -32,6 +33,12 @@
 #define IN_PEER(field)   offsetof(struct repl_config_peer, field)
 
 #define HELP_CONTROL "The socket on which the running program answers \"repl status\" and its like."
+#define HELP_RETENTION                                                                             \
+    "Which points are kept, in pairs: of each EVERY one, for so long. \"1s:1h 1m:1d\" keeps a "    \
+    "point a second of the last hour, and one a minute of the last day. Units are s, m, h, d, w "  \
+    "and y; FOR may be forever. The newest point, those that have a name and the last one that "   \
+    "was proven good are kept whatever it says, and while the clock of this machine is in doubt "  \
+    "none is given up. \"everything\" gives up nothing, ever."
 #define HELP_WORKERS "Threads that hash, compress and decompress. 0 means one for each processor."
 #define HELP_NICE                                                                                  \
     "How far the worker threads step back behind other programs: 0 not at all, 19 furthest."
@@ -119,6 +126,15 @@ const struct repl_config_option repl_config_options[] = {
      IN_CONFIG(s3_host_style), "no", 0, 0,
      "Whether the bucket is part of the host's name (BUCKET.HOST/KEY), as AWS prefers, or of the "
      "path (HOST/BUCKET/KEY), as most others do."},
+    {REPL_CONFIG_SITE, "retention", REPL_ROLE_SITE, REPL_CONFIG_RETENTION, IN_CONFIG(retention),
+     "1s:1h 1m:1d 1h:30d 1d:1y", 0, 0, HELP_RETENTION},
+    {REPL_CONFIG_SITE, "grace", REPL_ROLE_SITE, REPL_CONFIG_DURATION, IN_CONFIG(grace_ms),
+     "1d", MINUTE_MS, 90 * (uint64_t)DAY_MS,
+     "How long the files of points that were given up stay, when others have taken their place: a "
+     "restore that began before that goes on reading them for so long."},
+    {REPL_CONFIG_SITE, "merge_rate", REPL_ROLE_SITE, REPL_CONFIG_SIZE,
+     IN_CONFIG(merge_rate_bytes), "64M", 0, (uint64_t)1 << 40,
+     "How many bytes a second merging may write. 0: as fast as it goes."},
     {REPL_CONFIG_SITE, "control", REPL_ROLE_SITE, REPL_CONFIG_PATH, IN_CONFIG(control),
      "/run/repl/site.sock", 1, SOCKET_PATH_SIZE_MAX, HELP_CONTROL},
     {REPL_CONFIG_SITE, "connections", REPL_ROLE_SITE, REPL_CONFIG_COUNT, IN_CONFIG(connections),
@@ -205,6 +221,8 @@ const struct repl_config_option repl_config_options[] = {
      "of a device or file, which will be overwritten. Of a directory tree it is a directory: "
      "\"image\" for one below the store, or the path of an empty one; the tree is in \"tree\" in "
      "it."},
+    {REPL_CONFIG_VOLUME, "retention", REPL_ROLE_SITE, REPL_CONFIG_RETENTION, IN_VOLUME(retention),
+     "", 0, 0, HELP_RETENTION " Without it, as [site] says."},
 
     {REPL_CONFIG_PEER, "fingerprint", REPL_ROLE_SITE, REPL_CONFIG_FINGERPRINT,
      IN_PEER(fingerprint), NULL, 0, 0,
@@ -268,6 +286,9 @@ void repl_config_print_range(FILE *out, const struct repl_config_option *option)
         fputs("an absolute path", out);
         if (option->max < PATH_SIZE_MAX)
             fprintf(out, " of at most %" PRIu64 " bytes", option->max);
+        break;
+    case REPL_CONFIG_RETENTION:
+        fputs("EVERY:FOR ..., or everything", out);
         break;
     case REPL_CONFIG_STORE:
         fputs("an absolute path, or s3://BUCKET/PREFIX", out);

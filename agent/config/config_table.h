@@ -18,6 +18,7 @@ enum repl_config_section {
 
 enum repl_config_type {
     REPL_CONFIG_PATH,        /* char *, absolute, at most max bytes */
+    REPL_CONFIG_RETENTION,   /* char *, journal/retention.h */
     REPL_CONFIG_STORE,       /* char *, a path, or s3://BUCKET/PREFIX */
     REPL_CONFIG_URL,         /* char *, http:// or https:// and a host */
     REPL_CONFIG_TEXT,        /* char *, printable, without blanks */

@@ -65,6 +65,11 @@ int64_t repl_now_wall_ns(void)
     return clock_ns(CLOCK_REALTIME);
 }
 
+int64_t repl_now_boot_ns(void)
+{
+    return clock_ns(CLOCK_BOOTTIME);
+}
+
 /* --- timers ---------------------------------------------------------------------------------- */
 
 static bool timer_before(const struct repl_timer *a, const struct repl_timer *b)

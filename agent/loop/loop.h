@@ -68,9 +68,11 @@ REPL_RESULT repl_loop_once(struct repl_loop *loop, int timeout_ms, struct repl_e
  */
 void repl_loop_stop(struct repl_loop *loop);
 
-/* CLOCK_MONOTONIC and CLOCK_REALTIME in nanoseconds. */
+/* CLOCK_MONOTONIC, CLOCK_REALTIME, and CLOCK_BOOTTIME, which goes on while the machine is
+ * suspended; in nanoseconds. */
 int64_t repl_now_mono_ns(void);
 int64_t repl_now_wall_ns(void);
+int64_t repl_now_boot_ns(void);
 
 /* --- the worker pool ------------------------------------------------------------------------- */
 

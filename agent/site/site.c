@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/ensure.h"
+#include "site/compactor/compactor.h"
 #include "site/site_volume.h"
 
 /* A disk that hangs holds one of them for good. */
@@ -149,6 +150,7 @@ static void site_tick(struct repl_timer *timer)
         site_volume_pump(v);
     }
     volumes_forget_empty(site);
+    site_compactor_tick(site->compactor);
     refusals_log(site);
     index_sync(site);
     repl_timer_arm(site->loop, &site->tick, repl_now_mono_ns() + TICK_NS);
@@ -264,6 +266,7 @@ static repl_result site_open(struct repl_site *site, struct repl_error *err)
         if (v->damaged[0] == '\0')
             site_volume_follow(v);
     }
+    REPL_TRY(site_compactor_new(site, &site->compactor, err));
     struct repl_listener_options options = {.address = config->listen,
                                             .key_path = config->key,
                                             .connection_limit = config->connections,
@@ -355,6 +358,8 @@ void repl_site_reload(struct repl_site *site, struct repl_config *config, bool *
 
 static bool site_is_busy(const struct repl_site *site)
 {
+    if (site->compactor != NULL && site_compactor_is_busy(site->compactor))
+        return true;
     for (const struct site_volume *v = site->volumes; v != NULL; v = v->next) {
         if (v->replica != NULL && repl_replica_is_busy(v->replica))
             return true;
@@ -379,12 +384,16 @@ static void site_wait(struct repl_site *site)
 
 static void volumes_close(struct repl_site *site)
 {
+    if (site->compactor != NULL)
+        site_compactor_stop(site->compactor);
     for (struct site_volume *v = site->volumes; v != NULL; v = v->next) {
         if (v->replica != NULL)
             repl_replica_stop(v->replica);
         site_volume_pump(v); /* lets go of what waited */
     }
     site_wait(site);
+    site_compactor_free(site->compactor);
+    site->compactor = NULL;
     while (site->volumes != NULL) {
         struct site_volume *v = site->volumes;
         site->volumes = v->next;

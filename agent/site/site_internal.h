@@ -20,6 +20,7 @@
 #include "site/site_ask.h"
 #include "store/store.h"
 
+struct site_compactor;
 struct site_volume;
 struct site_read;
 struct site_digests;
@@ -44,6 +45,7 @@ struct repl_site {
     char index_problem[REPL_WIRE_TEXT_MAX + 1];
     struct repl_listener *listener;
     struct repl_control *control;
+    struct site_compactor *compactor;
     struct repl_pool *replica_pool; /* taking in never waits for a replica */
     struct site_volume *volumes;
     size_t volume_count;

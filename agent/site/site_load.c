@@ -157,6 +157,8 @@ static repl_result stored_note(void *context, const struct repl_segment_id *id, 
 {
     struct loader *l = context;
     struct stored_id stored = {.id = *id, .size = size};
+    if (id->merge > l->volume->last_merge) /* no file of a merge is ever taken for another */
+        l->volume->last_merge = id->merge;
     return repl_buffer_append(&l->stored, &stored, sizeof stored, err);
 }
 

@@ -29,6 +29,7 @@
 #include <syslog.h>
 
 #include "base/ensure.h"
+#include "site/compactor/compactor.h"
 
 /* --- new and free ---------------------------------------------------------------------------- */
 
@@ -85,6 +86,7 @@ repl_result site_volume_apply(struct site_volume *v, const struct repl_log_recor
                               struct repl_error *err)
 {
     REPL_TRY(repl_journal_apply(&v->journal, record, err));
+    v->marks += record->type == REPL_LOG_MARK;
     if (record->type == REPL_LOG_COMMIT && record->commit.has_point) {
         v->point_head = v->journal.head;
         v->point_size = record->commit.volume_size;
@@ -229,6 +231,18 @@ void site_volume_append_group(struct site_volume *v, const struct repl_index_rec
 
 /* --- hello and report ------------------------------------------------------------------------ */
 
+static void clock_hear(struct site_volume *v, const struct site_request *request, int64_t sent_ns)
+{
+    const struct repl_digest *key =
+        request->exchange != NULL ? repl_exchange_peer(request->exchange) : NULL;
+    if (key == NULL)
+        return;
+    v->source_heard = true;
+    v->source_key = *key;
+    v->source_ahead_ns = sent_ns - request->received_ns;
+    v->source_heard_ns = repl_now_boot_ns();
+}
+
 static void hello_answer(struct site_volume *v, struct site_request *request)
 {
     struct repl_welcome welcome;
@@ -269,6 +283,7 @@ static void hello_begin(struct site_volume *v, struct site_request *request)
         site_refuse(request, &refusal);
         return;
     }
+    clock_hear(v, request, hello.sent_ns);
     if (!needs_create) {
         hello_answer(v, request);
         return;
@@ -297,6 +312,7 @@ static void report_begin(struct site_volume *v, struct site_request *request)
         site_refuse_text(request, REPL_REFUSAL_REQUEST, "%.350s", err.text);
         return;
     }
+    clock_hear(v, request, report.sent_ns);
     if (repl_journal_report(&v->journal, &report, request->received_ns, &record, &needs_record,
                             &refusal) == REPL_VERDICT_REFUSE) {
         site_refuse(request, &refusal);
@@ -420,6 +436,8 @@ static void aheads_begin(struct site_volume *v)
 void site_volume_pump(struct site_volume *v)
 {
     refill_if_behind(v);
+    if (!v->busy && v->site->compactor != NULL)
+        site_compactor_pump(v->site->compactor, v);
     while (!v->busy && v->queue != NULL && change_ready(v, v->queue)) {
         struct site_request *request = queue_take(v, NULL);
         v->current = request;

@@ -185,6 +185,17 @@ struct site_volume {
     struct repl_replica *replica; /* NULL: none wanted, no history yet, or */
     char replica_problem[REPL_WIRE_TEXT_MAX + 1];
 
+    /* What the clock of the host said that was heard last, with this key. */
+    bool source_heard;
+    struct repl_digest source_key;
+    int64_t source_ahead_ns, source_heard_ns; /* CLOCK_BOOTTIME */
+
+    uint64_t marks;      /* records of names since the start */
+    uint64_t last_merge; /* the number that was given last */
+    int64_t visited_ns;  /* by the compactor, monotonic; 0: not yet */
+    uint64_t visited_points;
+    bool visit_again; /* there was more to do */
+
     /* since the start */
     uint64_t points, bytes_received;
     uint64_t supplies_begun; /* several may arrive at once: each file has a name of its own */

@@ -77,14 +77,17 @@ void repl_log_piece_encode(struct repl_writer *w, const struct repl_log_piece *p
     repl_write_u8(w, piece->begins);
     repl_write_digest(w, &piece->link);
     repl_write_i64(w, piece->unchanged_until_ns);
+    repl_write_i64(w, piece->committed_ns);
     place_encode(w, &piece->begin);
     place_encode(w, &piece->end);
     commit_encode(w, &piece->commit);
 }
 
-void repl_log_piece_of_commit(const struct repl_log_commit *commit, struct repl_log_piece *out)
+void repl_log_piece_of_commit(const struct repl_log_record *record, struct repl_log_piece *out)
 {
-    *out = (struct repl_log_piece){.commit = *commit, .link = commit->digest};
+    const struct repl_log_commit *commit = &record->commit;
+    *out = (struct repl_log_piece){
+        .commit = *commit, .link = commit->digest, .committed_ns = record->time_ns};
     out->begins = commit->from_seq == 0 && commit->part == 0;
     if (commit->has_point)
         out->unchanged_until_ns = commit->point.end_ns;
@@ -216,6 +219,7 @@ void repl_log_piece_decode(struct repl_reader *r, struct repl_log_piece *out)
     out->begins = begins == 1;
     repl_read_digest(r, &out->link);
     out->unchanged_until_ns = repl_read_i64(r);
+    out->committed_ns = repl_read_i64(r);
     place_decode(r, &out->begin);
     place_decode(r, &out->end);
     commit_decode(r, &out->commit);

@@ -94,6 +94,7 @@ struct repl_log_piece {
     /* What the segment after it names as the one before it: the digest of what it stands for. */
     struct repl_digest link;
     int64_t unchanged_until_ns; /* of its point, as IDLE said last */
+    int64_t committed_ns;       /* when its COMMIT was written; of a merged one, the last of them */
     /* Of the base: it alone speaks of what lies in [begin, end). Else zeros. */
     struct repl_record_place begin, end;
 };
@@ -156,12 +157,12 @@ bool repl_record_place_before(const struct repl_record_place *a, const struct re
 
 /* The fields of a PIECE, for whoever keeps them elsewhere: at most REPL_LOG_PIECE_SIZE_MAX bytes.
  * A reader has failed where one of them is out of its bounds. */
-#define REPL_LOG_PIECE_SIZE_MAX 222u
+#define REPL_LOG_PIECE_SIZE_MAX 230u
 void repl_log_piece_encode(struct repl_writer *writer, const struct repl_log_piece *piece);
 void repl_log_piece_decode(struct repl_reader *reader, struct repl_log_piece *out);
 
-/* A segment as it was received, as a PIECE says it. */
-void repl_log_piece_of_commit(const struct repl_log_commit *commit, struct repl_log_piece *out);
+/* A segment as it was received, by its COMMIT, as a PIECE says it. */
+void repl_log_piece_of_commit(const struct repl_log_record *record, struct repl_log_piece *out);
 
 /* Writes one record; *size is its length. out has room for REPL_LOG_RECORD_SIZE_MAX. */
 void repl_log_record_encode(const struct repl_log_record *record, uint8_t *out, size_t *size);

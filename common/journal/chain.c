@@ -258,6 +258,16 @@ static repl_result mark_apply(struct repl_chain *c, const struct repl_log_mark *
     return REPL_SUCCESS;
 }
 
+repl_result repl_chain_add(struct repl_chain *c, const struct repl_log_piece *piece,
+                           struct repl_error *err)
+{
+    const struct repl_log_piece *before = c->count > 0 ? &c->entries[c->count - 1] : NULL;
+    if (before != NULL && entry_order(before, piece) >= 0)
+        return repl_fail(err, REPL_E_CORRUPT, "segment %llu.%u is out of its order",
+                         (unsigned long long)piece->commit.to_seq, piece->commit.part);
+    return entry_add(c, piece, err);
+}
+
 static void group_begin(struct repl_chain *c, uint32_t records, bool checkpoint)
 {
     c->group_left = records;
@@ -269,13 +279,8 @@ static repl_result group_apply(struct repl_chain *c, const struct repl_log_recor
                                struct repl_error *err)
 {
     c->group_left--;
-    if (record->type == REPL_LOG_PIECE && c->in_checkpoint) {
-        const struct repl_log_piece *before = c->count > 0 ? &c->entries[c->count - 1] : NULL;
-        if (before != NULL && entry_order(before, &record->piece) >= 0)
-            return repl_fail(err, REPL_E_CORRUPT, "log record %llu: a segment out of its order",
-                             (unsigned long long)record->number);
-        return entry_add(c, &record->piece, err);
-    }
+    if (record->type == REPL_LOG_PIECE && c->in_checkpoint)
+        return repl_chain_add(c, &record->piece, err);
     if (record->type == REPL_LOG_MARK)
         return mark_apply(c, &record->mark, err);
     if (record->type == REPL_LOG_PIECE) {
@@ -288,11 +293,11 @@ static repl_result group_apply(struct repl_chain *c, const struct repl_log_recor
     return c->group_left == 0 && !c->in_checkpoint ? merge_apply(c, err) : REPL_SUCCESS;
 }
 
-static repl_result commit_apply(struct repl_chain *c, const struct repl_log_commit *commit,
+static repl_result commit_apply(struct repl_chain *c, const struct repl_log_record *record,
                                 struct repl_error *err)
 {
     struct repl_log_piece entry;
-    repl_log_piece_of_commit(commit, &entry);
+    repl_log_piece_of_commit(record, &entry);
     return entry_add(c, &entry, err);
 }
 
@@ -310,7 +315,7 @@ repl_result repl_chain_apply(struct repl_chain *c, const struct repl_log_record 
         return group_apply(c, record, err);
     switch (record->type) {
     case REPL_LOG_COMMIT:
-        return commit_apply(c, &record->commit, err);
+        return commit_apply(c, record, err);
     case REPL_LOG_IDLE:
         idle_apply(c, &record->idle);
         break;

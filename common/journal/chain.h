@@ -47,6 +47,10 @@ void repl_chain_fini(struct repl_chain *chain);
 REPL_RESULT repl_chain_apply(struct repl_chain *chain, const struct repl_log_record *record,
                              struct repl_error *err);
 
+/* The next entry of a list that somebody else has kept, in order: REPL_E_CORRUPT if it is not. */
+REPL_RESULT repl_chain_add(struct repl_chain *chain, const struct repl_log_piece *piece,
+                           struct repl_error *err);
+
 /* Where the segments begin that make up the volume as entry i leaves it. */
 size_t repl_chain_base_of(const struct repl_chain *chain, size_t i);
 /* Whether entry i ends in a point that can be restored: not so a tile that was made at an earlier

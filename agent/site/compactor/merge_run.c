@@ -229,7 +229,8 @@ static repl_result piece_publish(struct merge_run *run, struct output *out,
                                                 .digest = report->footer.digest,
                                                 .has_point = how->last},
                                      .merge = o->merge,
-                                     .link = report->footer.digest};
+                                     .link = report->footer.digest,
+                                     .committed_ns = last->committed_ns};
     if (how->base)
         site_merge_range_put(&how->range, piece);
     if (how->last) {

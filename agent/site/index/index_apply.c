@@ -145,7 +145,7 @@ static repl_result apply_commit(struct index_write *write, struct index_volume *
                                 const struct repl_index_record *added, struct repl_error *err)
 {
     struct repl_log_piece piece;
-    repl_log_piece_of_commit(&added->record->commit, &piece);
+    repl_log_piece_of_commit(added->record, &piece);
     struct repl_segment_id id = {.to_seq = piece.commit.to_seq, .part = piece.commit.part};
     REPL_TRY(repl_index_piece_put(write, volume->number, &piece, err));
     REPL_TRY(

@@ -67,8 +67,9 @@ static void say_piece(struct text *text, const struct repl_log_piece *piece)
 {
     char link[REPL_DIGEST_TEXT_SIZE];
     repl_digest_format(&piece->link, link);
-    say(text, "piece merge=%" PRIu64 " begins=%d link=%s unchanged_until=%" PRId64, piece->merge,
-        piece->begins, link, piece->unchanged_until_ns);
+    say(text,
+        "piece merge=%" PRIu64 " begins=%d link=%s unchanged_until=%" PRId64 " committed=%" PRId64,
+        piece->merge, piece->begins, link, piece->unchanged_until_ns, piece->committed_ns);
     say(text, " begin=%" PRIu64 ":%" PRIu64 " end=%" PRIu64 ":%" PRIu64 " ", piece->begin.object,
         piece->begin.offset, piece->end.object, piece->end.offset);
     say_commit(text, &piece->commit);
@@ -286,6 +287,7 @@ static struct repl_log_record piece_record(uint64_t from, uint64_t to, uint32_t 
         memset(piece.commit.digest.bytes, (int)(0xa0 + merge), sizeof piece.commit.digest.bytes);
     if (point)
         piece.unchanged_until_ns = piece.commit.point.end_ns + SECOND;
+    piece.committed_ns = START_NS + (int64_t)to * SECOND + SECOND / 2;
     if (from == 0 && merge != 0) {
         piece.begin = (struct repl_record_place){1, UINT64_C(1) << 30};
         piece.end = (struct repl_record_place){2, 0};

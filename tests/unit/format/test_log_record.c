@@ -74,6 +74,7 @@ static void random_piece(struct random *random, struct repl_log_piece *piece)
     if (piece->commit.from_seq == 0 && piece->commit.part == 0)
         piece->begins = random_below(random, 2);
     random_fill(random, piece->link.bytes, sizeof piece->link.bytes);
+    piece->committed_ns = (int64_t)random_next(random);
     if (piece->commit.has_point)
         piece->unchanged_until_ns =
             piece->commit.point.begin_ns + (int64_t)random_below(random, 1000);
@@ -159,7 +160,7 @@ static bool place_same(const struct repl_record_place *a, const struct repl_reco
 static bool piece_same(const struct repl_log_piece *a, const struct repl_log_piece *b)
 {
     return commit_same(&a->commit, &b->commit) && a->merge == b->merge && a->begins == b->begins &&
-           repl_digest_equal(&a->link, &b->link) &&
+           a->committed_ns == b->committed_ns && repl_digest_equal(&a->link, &b->link) &&
            a->unchanged_until_ns == b->unchanged_until_ns && place_same(&a->begin, &b->begin) &&
            place_same(&a->end, &b->end);
 }
@@ -331,9 +332,9 @@ static void bytes_lie_where_the_specification_says(void **state)
     record.piece.end = (struct repl_record_place){3, 4};
     record.piece.commit.to_seq = 2;
     repl_log_record_encode(&record, data, &size);
-    assert_int_equal(size, HEADER_SIZE + 81 + 77 + TAIL_SIZE);
+    assert_int_equal(size, HEADER_SIZE + 89 + 77 + TAIL_SIZE);
     assert_memory_equal(data + HEADER_SIZE, "\4\0\0\0\0\0\0\0\0l", 10);
-    assert_memory_equal(data + HEADER_SIZE + 49,
+    assert_memory_equal(data + HEADER_SIZE + 57,
                         "\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0", 32);
 
     record = (struct repl_log_record){.type = REPL_LOG_MARK, .number = 1};

@@ -37,7 +37,8 @@ struct world {
     char site_key[96];
     char keys[KEY_COUNT][96];
     struct repl_digest site_fingerprint, fingerprints[KEY_COUNT];
-    const char *replica; /* of volume data; NULL: no section */
+    const char *replica;   /* of volume data; NULL: no section */
+    const char *retention; /* NULL: everything is kept */
     bool revoke_host;
     struct repl_loop *loop;
     struct repl_site *site;
@@ -95,13 +96,15 @@ static inline struct repl_config *config_make(struct world *w)
                                             "[site]\nstore = %s\nstate = %s\ns3_endpoint = %s\n",
                                             w->bucket, w->store, w->s3_endpoint);
     size += snprintf(text + size, sizeof text - (size_t)size,
-                     "key = %s\ncontrol = %s\nlisten = 127.0.0.1:1\n"
+                     "key = %s\ncontrol = %s\nlisten = 127.0.0.1:1\nretention = %s\n"
                      "[peer host]\nfingerprint = %s\nvolumes = data spare\nrevoked = %s\n"
                      "[peer other]\nfingerprint = %s\nvolumes = else\n"
                      "[peer rescue]\nfingerprint = %s\nrole = recovery\nvolumes = data\n"
                      "[peer gone]\nfingerprint = %s\nvolumes = data\nrevoked = yes\n",
-                     w->site_key, w->control, hex[KEY_HOST], w->revoke_host ? "yes" : "no",
-                     hex[KEY_OTHER], hex[KEY_RECOVERY], hex[KEY_REVOKED]);
+                     w->site_key, w->control,
+                     w->retention != NULL ? w->retention : REPL_RETENTION_EVERYTHING, hex[KEY_HOST],
+                     w->revoke_host ? "yes" : "no", hex[KEY_OTHER], hex[KEY_RECOVERY],
+                     hex[KEY_REVOKED]);
     if (w->replica != NULL)
         size += snprintf(text + size, sizeof text - (size_t)size, "[volume data]\nreplica = %s\n",
                          w->replica);

@@ -1,0 +1,339 @@
+#include "site/compactor/compactor.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "base/ensure.h"
+#include "site/compactor/compactor_internal.h"
+
+#define NICE_MAX 19
+
+/* Between visits of a volume: where there are new points, and where not. */
+#define VISIT_NS      (INT64_C(60) * 1000000000)
+#define VISIT_IDLE_NS (10 * VISIT_NS)
+
+/* A run that could not be merged is not tried again for so long. */
+#define FAILURE_NS (INT64_C(3600) * 1000000000)
+
+/* Merging waits for a replica that is behind by no more than this. */
+#define REPLICA_BEHIND_MAX_MS (INT64_C(86400) * 1000)
+
+/* --- whose turn it is ------------------------------------------------------------------------ */
+
+static const char *policy_text(const struct repl_site *site, const char *volume)
+{
+    const struct repl_config_volume *config = repl_config_find_volume(site->config, volume);
+    return config != NULL && config->retention != NULL ? config->retention
+                                                       : site->config->retention;
+}
+
+static bool volume_may(const struct site_volume *v)
+{
+    return v->journal.exists && v->damaged[0] == '\0' && v->journal.point.seq != 0 &&
+           !v->index_behind &&
+           strcmp(policy_text(v->site, v->name), REPL_RETENTION_EVERYTHING) != 0;
+}
+
+/* Looking at a volume takes a look at each of its segments: not more often than there is something
+ * new in it. */
+static bool volume_is_due(const struct site_compactor *c, const struct site_volume *v,
+                          int64_t now_ns)
+{
+    bool fresh = v->points - v->visited_points >= REPL_MERGE_DROPPED_MIN;
+    return v->visited_ns == 0 || v->visit_again ||
+           now_ns - v->visited_ns >= (fresh ? c->visit_ns : VISIT_IDLE_NS);
+}
+
+/* The one that has waited longest. */
+static struct site_volume *volume_next(const struct site_compactor *c)
+{
+    struct site_volume *next = NULL;
+    int64_t now_ns = repl_now_mono_ns();
+    for (struct site_volume *v = c->site->volumes; v != NULL; v = v->next) {
+        if (volume_may(v) && volume_is_due(c, v, now_ns) &&
+            (next == NULL || v->visited_ns < next->visited_ns))
+            next = v;
+    }
+    return next;
+}
+
+static uint64_t replica_reached(const struct site_volume *v)
+{
+    struct repl_replica_status status;
+    if (v->replica == NULL)
+        return UINT64_MAX;
+    repl_replica_look(v->replica, &status);
+    return status.behind_ms > REPLICA_BEHIND_MAX_MS ? UINT64_MAX : status.reached.to_seq;
+}
+
+static void failures_list(const struct site_compactor *c, struct compactor_visit *visit)
+{
+    int64_t now_ns = repl_now_mono_ns();
+    for (size_t i = 0; i < COMPACTOR_FAILED_MAX; i++) {
+        const struct compactor_failure *failure = &c->failures[i];
+        if (failure->until_ns > now_ns && strcmp(failure->volume, visit->volume) == 0)
+            visit->skip[visit->skip_count++] = failure->to_seq;
+    }
+}
+
+static void visit_done(struct repl_job *job);
+
+static void visit_begin(struct site_compactor *c, struct site_volume *v)
+{
+    struct compactor_visit *visit = &c->visit;
+    uint64_t number = v->journal.record_number + 1;
+    struct repl_error err;
+    /* A number that was given to a merge that came to nothing may lie in the store yet. */
+    v->last_merge = number > v->last_merge ? number : v->last_merge + 1;
+    *visit = (struct compactor_visit){.now_ns = c->clock.wall_ns,
+                                      .agreed_seq = v->journal.report.seq,
+                                      .reached_seq = replica_reached(v),
+                                      .merge_number = v->last_merge,
+                                      .rate_bytes = c->site->config->merge_rate_bytes,
+                                      .options = {.store = c->site->store, .stop = &c->stop}};
+    snprintf(visit->volume, sizeof visit->volume, "%s", v->name);
+    ensure(repl_ok(repl_retention_parse(policy_text(c->site, v->name), &visit->policy, &err)));
+    repl_chain_init(&visit->chain);
+    failures_list(c, visit);
+    v->visited_ns = repl_now_mono_ns();
+    v->visited_points = v->points;
+    v->visit_again = false;
+    c->marks_seen = v->marks;
+    c->out = true;
+    visit->job = (struct repl_job){.work = compactor_visit_work, .done = visit_done, .context = c};
+    repl_pool_work(c->pool, &visit->job);
+}
+
+/* --- what a visit has brought ---------------------------------------------------------------- */
+
+static void turn_next(struct site_compactor *c);
+
+static void visit_end(struct site_compactor *c)
+{
+    compactor_visit_fini(&c->visit);
+    free(c->records);
+    free(c->indexed);
+    c->records = NULL;
+    c->indexed = NULL;
+    c->waits = NULL;
+    c->logging = false;
+    turn_next(c);
+}
+
+/* Pieces that nothing will refer to. */
+static void pieces_remove(struct site_compactor *c)
+{
+    const struct site_merge_result *result = &c->visit.result;
+    for (size_t i = 0; i < result->piece_count; i++) {
+        const struct repl_log_piece *piece = &result->pieces[i];
+        const struct repl_segment_id id = {
+            .to_seq = piece->commit.to_seq, .part = piece->commit.part, .merge = piece->merge};
+        compactor_remove_later(c, c->visit.volume, &id, 0);
+    }
+}
+
+static void visit_failed(struct site_compactor *c)
+{
+    const struct compactor_visit *visit = &c->visit;
+    if (visit->outcome.code == REPL_E_RETRY && atomic_load(&c->stop))
+        return;
+    repl_log(LOG_ERR, "volume %s: points up to %" PRIu64 " are not merged for now: %s",
+             visit->volume, visit->merge.to_seq, visit->err.text);
+    if (!visit->found)
+        return;
+    struct compactor_failure *failure = &c->failures[c->next_failure++ % COMPACTOR_FAILED_MAX];
+    *failure = (struct compactor_failure){.to_seq = visit->merge.to_seq,
+                                          .until_ns = repl_now_mono_ns() + FAILURE_NS};
+    memcpy(failure->volume, visit->volume, sizeof failure->volume);
+}
+
+static void visit_done(struct repl_job *job)
+{
+    struct site_compactor *c = job->context;
+    struct site_volume *v = site_find_volume(c->site, c->visit.volume);
+    c->out = false;
+    if (!repl_ok(c->visit.outcome)) {
+        visit_failed(c);
+        visit_end(c);
+    } else if (!c->visit.found || v == NULL || atomic_load(&c->stop)) {
+        pieces_remove(c);
+        visit_end(c);
+    } else {
+        c->waits = v;
+        site_volume_pump(v);
+    }
+}
+
+/* --- the log --------------------------------------------------------------------------------- */
+
+/* What stood in the run's place, needless segments too, goes when the grace is over. */
+static void run_remove(struct site_compactor *c)
+{
+    const struct compactor_visit *visit = &c->visit;
+    int64_t due_ns = repl_now_mono_ns() + c->site->config->grace_ms * 1000000;
+    for (size_t i = visit->first; i < visit->end; i++) {
+        const struct repl_log_piece *entry = &visit->chain.entries[i];
+        bool gone = visit->merge.after_seq != 0 || entry->commit.from_seq != 0;
+        for (size_t k = 0; !gone && k < c->record_count; k++) {
+            const struct repl_log_gone *of = &c->records[k].gone;
+            gone = c->records[k].type == REPL_LOG_GONE && of->to_seq == entry->commit.to_seq &&
+                   of->part == entry->commit.part && of->merge == entry->merge;
+        }
+        if (visit->merge.size_bytes == 0 && i >= visit->read_first)
+            gone = false;
+        const struct repl_segment_id id = {
+            .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
+        if (gone)
+            compactor_remove_later(c, visit->volume, &id, due_ns);
+    }
+}
+
+static void merge_logged(struct site_volume *v, repl_result result, const struct repl_error *err)
+{
+    struct site_compactor *c = v->site->compactor;
+    (void)err; /* has been told */
+    if (repl_ok(result)) {
+        run_remove(c);
+        v->visit_again = c->visit.more;
+    }
+    /* After a failed append nobody knows whether the pieces are part of the history. They stay, as
+     * leftovers or as such. */
+    visit_end(c);
+    v->busy = false;
+    site_volume_pump(v);
+}
+
+/* Segments before a full or the base that is read: they are named where they are of an older base.
+ */
+static repl_result needless_add(struct compactor_visit *visit, struct repl_error *err)
+{
+    struct site_merge_result *result = &visit->result;
+    for (size_t i = visit->first; visit->merge.after_seq == 0 && i < visit->read_first; i++) {
+        const struct repl_log_piece *entry = &visit->chain.entries[i];
+        if (entry->commit.from_seq != 0)
+            continue;
+        struct repl_log_gone *gone =
+            reallocarray(result->gone, result->gone_count + 1, sizeof *gone);
+        if (gone == NULL)
+            return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of segments");
+        result->gone = gone;
+        gone[result->gone_count++] = (struct repl_log_gone){
+            .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result records_make(struct site_compactor *c, const struct site_volume *v,
+                                struct repl_error *err)
+{
+    struct compactor_visit *visit = &c->visit;
+    const struct site_merge_result *result = &visit->result;
+    REPL_TRY(needless_add(visit, err));
+    REPL_TRY(site_merge_records(&visit->options, result, v->journal.record_number + 1,
+                                repl_now_wall_ns(), &c->records, &c->record_count, err));
+    if (visit->merge.size_bytes == 0) /* all before what stays */
+        c->records[0].merge.to_seq = visit->chain.entries[visit->read_first - 1].commit.to_seq;
+    c->indexed = calloc(c->record_count, sizeof *c->indexed);
+    if (c->indexed == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu log records", c->record_count);
+    size_t first_piece = c->record_count - result->piece_count;
+    for (size_t i = 0; i < c->record_count; i++) {
+        c->indexed[i].record = &c->records[i];
+        if (i < first_piece)
+            continue;
+        c->indexed[i].chunks = result->chunks[i - first_piece].entries;
+        c->indexed[i].chunk_count = result->chunks[i - first_piece].count;
+    }
+    return REPL_SUCCESS;
+}
+
+void site_compactor_pump(struct site_compactor *c, struct site_volume *v)
+{
+    if (c->waits != v || c->logging)
+        return;
+    /* A name may have been given meanwhile to a point that is about to go. */
+    if (c->marks_seen != v->marks || v->unsettled || v->index_behind || atomic_load(&c->stop)) {
+        pieces_remove(c);
+        v->visit_again = true;
+        visit_end(c);
+        return;
+    }
+    c->visit.outcome = records_make(c, v, &c->visit.err);
+    if (!repl_ok(c->visit.outcome)) {
+        visit_failed(c);
+        pieces_remove(c);
+        visit_end(c);
+        return;
+    }
+    repl_log(LOG_INFO, "volume %s: %zu segments up to point %" PRIu64 " became %zu", v->name,
+             c->visit.end - c->visit.first, c->visit.merge.to_seq, c->visit.result.piece_count);
+    c->logging = true;
+    v->busy = true;
+    site_volume_append_group(v, c->indexed, c->record_count, merge_logged);
+}
+
+/* --- all of it ------------------------------------------------------------------------------- */
+
+static void turn_next(struct site_compactor *c)
+{
+    if (c->out || c->waits != NULL || atomic_load(&c->stop) || !repl_clock_guard_trusts(&c->clock))
+        return;
+    struct site_volume *v = volume_next(c);
+    if (v != NULL)
+        visit_begin(c, v);
+}
+
+void site_compactor_tick(struct site_compactor *c)
+{
+    compactor_clock_tick(c);
+    compactor_remove_due(c);
+    turn_next(c);
+}
+
+repl_result site_compactor_new(struct repl_site *site, struct site_compactor **out,
+                               struct repl_error *err)
+{
+    struct site_compactor *c = calloc(1, sizeof *c);
+    if (c == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "no memory for the compactor");
+    c->site = site;
+    c->visit_ns = VISIT_NS;
+    repl_result result = repl_pool_new(site->loop, 1, NICE_MAX, "repl-merge", &c->pool, err);
+    if (!repl_ok(result)) {
+        free(c);
+        return result;
+    }
+    compactor_clock_begin(c);
+    *out = c;
+    return REPL_SUCCESS;
+}
+
+void site_compactor_stop(struct site_compactor *c)
+{
+    atomic_store(&c->stop, true);
+}
+
+bool site_compactor_is_busy(const struct site_compactor *c)
+{
+    return c->out || c->logging || c->removal_out;
+}
+
+const char *site_compactor_doubt(const struct site_compactor *c)
+{
+    return c->doubt;
+}
+
+void site_compactor_free(struct site_compactor *c)
+{
+    if (c == NULL)
+        return;
+    ensure(!site_compactor_is_busy(c));
+    if (c->waits != NULL)
+        visit_end(c);
+    repl_pool_free(c->pool);
+    free(c->removals.items);
+    free(c);
+}

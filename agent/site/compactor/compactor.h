@@ -1,0 +1,44 @@
+/*
+ * The compactor: gives up points as policy says, merges what lies between those
+ * that are kept, and removes the files that others have taken the place of.
+ *
+ *   compactor.c          its turns, on the loop: whose is it, the log, what is told
+ *   compactor_visit.c    a visit of a volume, on a thread of its own: what is due, one merge
+ *   compactor_remove.c   files that go when their grace is over
+ *   compactor_clock.c    whether the site's clock may be acted on
+ *   merge_run.h          a merge itself
+ *
+ * One merge at a time, of one volume. A visit reads what the index says, decides
+ * by the pure plan (journal/merge_plan.h), and merges at most one run into pieces
+ * that nothing refers to. Back on the loop the pieces take the run's place with
+ * one append to the volume's log, in the order of all changes to it. A crash
+ * leaves the run as it was, or the pieces in its place: what the log does not
+ * name are leftovers, which go after the grace like everything else.
+ */
+#ifndef REPL_AGENT_COMPACTOR_H
+#define REPL_AGENT_COMPACTOR_H
+
+#include "repl/error.h"
+
+struct repl_site;
+struct site_volume;
+struct site_compactor;
+
+REPL_RESULT site_compactor_new(struct repl_site *site, struct site_compactor **out,
+                               struct repl_error *err);
+/* Not while busy. NULL does nothing. */
+void site_compactor_free(struct site_compactor *compactor);
+/* What is under way ends soon, and nothing else begins. */
+void site_compactor_stop(struct site_compactor *compactor);
+bool site_compactor_is_busy(const struct site_compactor *compactor);
+
+/* Every few seconds. */
+void site_compactor_tick(struct site_compactor *compactor);
+/* The volume is not busy: if a merge of it waits for the log, it is its turn. */
+void site_compactor_pump(struct site_compactor *compactor, struct site_volume *volume);
+/* A person says that this machine's clock is right. */
+void site_compactor_confirm_clock(struct site_compactor *compactor);
+/* Why no points are given up; "" if they are. */
+const char *site_compactor_doubt(const struct site_compactor *compactor);
+
+#endif

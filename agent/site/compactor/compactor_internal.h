@@ -1,0 +1,105 @@
+/*
+ * What the parts of the compactor share. Private to compactor/.
+ */
+#ifndef REPL_AGENT_COMPACTOR_INTERNAL_H
+#define REPL_AGENT_COMPACTOR_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "journal/chain.h"
+#include "journal/clock_guard.h"
+#include "journal/merge_plan.h"
+#include "journal/retention.h"
+#include "site/compactor/compactor.h"
+#include "site/compactor/merge_run.h"
+#include "site/site_volume.h"
+
+#define COMPACTOR_FAILED_MAX 32u
+
+/* A run that could not be merged, for the time being. */
+struct compactor_failure {
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    uint64_t to_seq;
+    int64_t until_ns; /* monotonic */
+};
+
+/* A file that nothing refers to any more. */
+struct compactor_removal {
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    struct repl_segment_id id;
+    int64_t due_ns; /* monotonic */
+};
+
+struct compactor_removals {
+    struct compactor_removal *items; /* by due_ns */
+    size_t first, count, room;
+};
+
+/* What a visit finds out and does; the thread's while it is out. */
+struct compactor_visit {
+    struct repl_job job;
+    /* given */
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    bool thin; /* points may be given up by now_ns */
+    struct repl_retention policy;
+    int64_t now_ns;
+    uint64_t agreed_seq;  /* of which the source says that it knows of it */
+    uint64_t reached_seq; /* behind it nothing is merged: the replica is there */
+    uint64_t merge_number;
+    uint64_t skip[COMPACTOR_FAILED_MAX]; /* ends of runs that could not be merged lately */
+    size_t skip_count;
+    /* found */
+    struct repl_chain chain;
+    struct repl_merge merge;
+    bool found;                    /* a merge is due, */
+    bool more;                     /* and it may not be the only one */
+    size_t first, read_first, end; /* of its run, in the chain; what is read of it */
+    struct site_merge_options options;
+    struct site_merge_result result;
+    repl_result outcome;
+    struct repl_error err;
+    /* pacing */
+    uint64_t rate_bytes, paced_bytes;
+    int64_t paced_since_ns;
+};
+
+struct site_compactor {
+    struct repl_site *site;
+    struct repl_pool *pool;
+    atomic_bool stop;
+    struct compactor_visit visit;
+    int64_t visit_ns;          /* between visits of a volume with new points */
+    bool out;                  /* the visit is on its thread */
+    struct site_volume *waits; /* its merge waits for the volume's turn, or is being logged */
+    bool logging;
+    uint64_t marks_seen; /* of the volume, when the visit began */
+    struct repl_log_record *records;
+    struct repl_index_record *indexed;
+    size_t record_count;
+    struct compactor_failure failures[COMPACTOR_FAILED_MAX];
+    size_t next_failure;
+    struct compactor_removals removals;
+    struct repl_job removal_job;
+    struct compactor_removal removing;
+    repl_result removal_result;
+    struct repl_error removal_err;
+    bool removal_out;
+    struct repl_clock_guard clock;
+    int64_t clock_saved_ns; /* monotonic */
+    char doubt[REPL_CLOCK_TEXT_SIZE];
+};
+
+/* compactor_visit.c: on the thread. */
+void compactor_visit_work(struct repl_job *job);
+void compactor_visit_fini(struct compactor_visit *visit);
+
+/* compactor_remove.c: on the loop. */
+void compactor_remove_later(struct site_compactor *c, const char *volume,
+                            const struct repl_segment_id *id, int64_t due_ns);
+void compactor_remove_due(struct site_compactor *c);
+
+/* compactor_clock.c: on the loop. */
+void compactor_clock_begin(struct site_compactor *c);
+void compactor_clock_tick(struct site_compactor *c);
+
+#endif

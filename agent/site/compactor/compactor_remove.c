@@ -1,0 +1,92 @@
+/*
+ * Files that go when their grace is over, one at a time.
+ *
+ * The list is in memory only: after a restart a volume is loaded with what lies in
+ * its store and is not in its log, and that waits for as long again.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "site/compactor/compactor_internal.h"
+
+static bool room_make(struct compactor_removals *r)
+{
+    if (r->first > 0 && r->first + r->count == r->room) {
+        memmove(r->items, r->items + r->first, r->count * sizeof *r->items);
+        r->first = 0;
+    }
+    if (r->first + r->count < r->room)
+        return true;
+    size_t room = r->room == 0 ? 64 : 2 * r->room;
+    struct compactor_removal *items = reallocarray(r->items, room, sizeof *items);
+    if (items == NULL)
+        return false;
+    r->items = items;
+    r->room = room;
+    return true;
+}
+
+void compactor_remove_later(struct site_compactor *c, const char *volume,
+                            const struct repl_segment_id *id, int64_t due_ns)
+{
+    struct compactor_removals *r = &c->removals;
+    if (!room_make(r))
+        return; /* it is a leftover then, which the next start finds */
+    struct compactor_removal *item = &r->items[r->first + r->count++];
+    *item = (struct compactor_removal){.id = *id, .due_ns = due_ns};
+    snprintf(item->volume, sizeof item->volume, "%s", volume);
+}
+
+/* What the history has is not removed, whoever asked for it. */
+static repl_result is_listed(struct site_compactor *c, bool *listed, struct repl_error *err)
+{
+    const struct repl_segment_id *id = &c->removing.id;
+    struct repl_log_piece piece;
+    uint32_t count = 0;
+    bool more;
+    *listed = false;
+    if (id->supply != 0)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_index_pieces(
+        c->site->index, c->removing.volume, id->part > 0 ? id->to_seq : id->to_seq - 1,
+        id->part > 0 ? id->part - 1 : UINT32_MAX, &piece, 1, &count, &more, err));
+    *listed = count > 0 && piece.commit.to_seq == id->to_seq && piece.commit.part == id->part &&
+              piece.merge == id->merge;
+    return REPL_SUCCESS;
+}
+
+static void removal_work(struct repl_job *job)
+{
+    struct site_compactor *c = job->context;
+    struct repl_store *store = c->site->store;
+    bool listed;
+    c->removal_result = is_listed(c, &listed, &c->removal_err);
+    if (repl_ok(c->removal_result) && !listed)
+        c->removal_result =
+            store->ops->segment_remove(store, c->removing.volume, &c->removing.id, &c->removal_err);
+}
+static void removal_done(struct repl_job *job)
+{
+    struct site_compactor *c = job->context;
+    c->removal_out = false;
+    if (!repl_ok(c->removal_result)) {
+        repl_log(LOG_WARNING, "volume %s: a file that others have taken the place of stays: %s",
+                 c->removing.volume, c->removal_err.text);
+        return;
+    }
+    compactor_remove_due(c);
+}
+
+void compactor_remove_due(struct site_compactor *c)
+{
+    struct compactor_removals *r = &c->removals;
+    if (c->removal_out || r->count == 0 || atomic_load(&c->stop) ||
+        r->items[r->first].due_ns > repl_now_mono_ns())
+        return;
+    c->removing = r->items[r->first++];
+    r->count--;
+    c->removal_out = true;
+    c->removal_job = (struct repl_job){.work = removal_work, .done = removal_done, .context = c};
+    repl_pool_work(c->pool, &c->removal_job);
+}
