@@ -337,7 +337,7 @@ static repl_result store_fold(struct store_origin *origin, struct fold *fold,
     const char *volume = origin->base.volume;
     repl_result result = store->ops->segments(store, volume, seen_before, fold, err);
     if (repl_ok(result) || result.code == REPL_E_MISSING)
-        result = store->ops->log_read(store, volume, log, err);
+        result = store->ops->log_read(store, volume, log, NULL, err);
     if (repl_ok(result) && log->size == 0)
         return repl_fail(err, REPL_E_MISSING,
                          "there is no volume %s in %s: look below volumes/ there for which there "

@@ -360,7 +360,7 @@ repl_result site_index_refill(struct site_volume *v, bool supplies, uint64_t log
     if (supplies)
         result = store->ops->segments(store, v->name, supply_refill, v, err);
     if (repl_ok(result))
-        result = store->ops->log_read(store, v->name, &log, err);
+        result = store->ops->log_read(store, v->name, &log, NULL, err);
     if (repl_ok(result) && log.size < log_end)
         result = repl_fail(err, REPL_E_CORRUPT, "the log of volume %s became shorter", v->name);
     if (repl_ok(result))
@@ -500,7 +500,7 @@ static repl_result history_load(struct loader *l, struct repl_error *err)
 {
     struct site_volume *v = l->volume;
     struct repl_site *site = v->site;
-    REPL_TRY(site->store->ops->log_read(site->store, v->name, &l->log, err));
+    REPL_TRY(site->store->ops->log_read(site->store, v->name, &l->log, NULL, err));
     REPL_TRY(repl_index_position(site->index, v->name, &l->index_end, &l->index_record, err));
     repl_result segments = site->store->ops->segments(site->store, v->name, stored_note, l, err);
     if (is_half_made(l, segments))

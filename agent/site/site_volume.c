@@ -123,7 +123,7 @@ static repl_result index_write(struct site_append *a, struct repl_error *err)
     if (!a->index_behind)
         return repl_index_apply(site->index, name, a->records, a->record_count, a->log_end, err);
     struct repl_buffer log = {0};
-    repl_result result = site->store->ops->log_read(site->store, name, &log, err);
+    repl_result result = site->store->ops->log_read(site->store, name, &log, NULL, err);
     if (repl_ok(result))
         result = site_index_catch_up(site, name, log.data, a->log_end, NULL, err);
     repl_buffer_fini(&log);

@@ -92,15 +92,22 @@ struct repl_store_ops {
 
     /* The volume's log, whole, in place of what out held; empty if there is none, or no such
      * volume. In a store open for writing what it returns is durable, whoever wrote it: a process
-     * that was killed before it had synced its last record leaves that to us. */
+     * that was killed before it had synced its last record leaves that to us. *begin: the offset of
+     * its first byte, for those of log_append and log_replace; not 0 where a store keeps counting
+     * when a log is replaced. NULL: not asked for. */
     REPL_RESULT (*log_read)(struct repl_store *store, const char *volume, struct repl_buffer *out,
-                            struct repl_error *err);
+                            uint64_t *begin, struct repl_error *err);
     /* Appends at end, which is where the caller knows the last good record to end: whatever lies
      * behind it is cut off (with size 0, that is all it does). After a failed sync the file is
      * never written again: it is copied up to end into a new one, which takes its place (so a
      * retry of a failed call is safe). */
     REPL_RESULT (*log_append)(struct repl_store *store, const char *volume, uint64_t end,
                               const void *data, size_t size, struct repl_error *err);
+    /* The log is these bytes, and nothing else, from now on; after a crash in between it is the
+     * old one or the new one. *end: as for log_append, and then the offset behind the last byte.
+     * Where it fails, the old log goes on. */
+    REPL_RESULT (*log_replace)(struct repl_store *store, const char *volume, const void *data,
+                               size_t size, uint64_t *end, struct repl_error *err);
 };
 /* clang-format on */
 

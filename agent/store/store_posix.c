@@ -638,4 +638,5 @@ static const struct repl_store_ops posix_ops = {
     .segment_set_aside = posix_segment_set_aside,
     .log_read = repl_posix_log_read,
     .log_append = repl_posix_log_append,
+    .log_replace = repl_posix_log_replace,
 };

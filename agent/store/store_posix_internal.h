@@ -51,9 +51,11 @@ REPL_RESULT repl_posix_file_size(int fd, const char *volume, const char *name, u
                                  struct repl_error *err);
 
 repl_result repl_posix_log_read(struct repl_store *store, const char *volume,
-                                struct repl_buffer *out, struct repl_error *err);
+                                struct repl_buffer *out, uint64_t *begin, struct repl_error *err);
 repl_result repl_posix_log_append(struct repl_store *store, const char *volume, uint64_t end,
                                   const void *data, size_t size, struct repl_error *err);
+repl_result repl_posix_log_replace(struct repl_store *store, const char *volume, const void *data,
+                                   size_t size, uint64_t *end, struct repl_error *err);
 void repl_posix_logs_free(struct posix_store *store);
 
 #endif

@@ -2,7 +2,7 @@
  * The log of a volume in a posix store, and what happens when a sync fails.
  *
  *   log          the records, appended at the end that the caller knows
- *   log.new      a rewrite in progress; one found at a start is leftover
+ *   log.new      a rewrite or replacement in progress; one found at a start is leftover
  *   log.suspect  exists from a failed sync until the rewrite that answers it
  *
  * Invariant: bytes that log_read returned, or that log_append took with
@@ -148,6 +148,7 @@ static repl_result read_all(int fd, const char *volume, uint64_t offset, uint8_t
     return REPL_SUCCESS;
 }
 
+/* The first end bytes of the log into another file. */
 static repl_result copy_to(struct posix_store *store, const struct posix_log *log, int to,
                            uint64_t end, struct repl_error *err)
 {
@@ -164,37 +165,65 @@ static repl_result copy_to(struct posix_store *store, const struct posix_log *lo
         offset += size;
     }
     free(bytes);
-    if (repl_ok(result) && store->calls.fsync(to) != 0)
+    return result;
+}
+
+/* --- another file in its place --------------------------------------------------------------- */
+
+static repl_result new_make(const struct posix_log *log, int directory, int *fd,
+                            struct repl_error *err)
+{
+    /* Not O_TRUNC: a leftover may be a file of which a sync has failed. */
+    if (unlinkat(directory, NEW_NAME, 0) != 0 && errno != ENOENT)
+        return repl_posix_fail(err, errno, "cannot remove log.new of volume %s", log->volume);
+    *fd = openat(directory, NEW_NAME, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (*fd < 0)
+        return repl_posix_fail(err, errno, "cannot make a new log for volume %s", log->volume);
+    return REPL_SUCCESS;
+}
+
+/* What has been written to the new file, well or not, becomes the log of that name; where that
+ * fails, the file is gone. The name is not durable yet. */
+static repl_result new_name(struct posix_store *store, const struct posix_log *log, int directory,
+                            int fd, repl_result written, struct repl_error *err)
+{
+    repl_result result = written;
+    if (repl_ok(result) && store->calls.fsync(fd) != 0)
         result = repl_posix_fail(err, errno, "cannot make the new log of volume %s durable",
                                  log->volume);
+    if (repl_ok(result) && renameat(directory, NEW_NAME, directory, LOG_NAME) != 0)
+        result =
+            repl_posix_fail(err, errno, "cannot put a new log in place for volume %s", log->volume);
+    if (!repl_ok(result)) {
+        close(fd);
+        unlinkat(directory, NEW_NAME, 0);
+    }
     return result;
+}
+
+static void new_take(struct posix_log *log, int fd)
+{
+    close(log->fd);
+    log->fd = fd;
+}
+
+static void suspect_clear(struct posix_log *log, int directory)
+{
+    unlinkat(directory, SUSPECT_NAME, 0);
+    log->suspect = false;
 }
 
 /* Puts a new file with the first end bytes in the place of a suspect one. */
 static repl_result log_rewrite(struct posix_store *store, struct posix_log *log, int directory,
                                uint64_t end, struct repl_error *err)
 {
-    /* Not O_TRUNC: a leftover may be a file of which a sync has failed. */
-    if (unlinkat(directory, NEW_NAME, 0) != 0 && errno != ENOENT)
-        return repl_posix_fail(err, errno, "cannot remove log.new of volume %s", log->volume);
-    int to = openat(directory, NEW_NAME, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (to < 0)
-        return repl_posix_fail(err, errno, "cannot make a new log for volume %s", log->volume);
-    repl_result result = copy_to(store, log, to, end, err);
-    if (repl_ok(result) && renameat(directory, NEW_NAME, directory, LOG_NAME) != 0)
-        result =
-            repl_posix_fail(err, errno, "cannot put a new log in place for volume %s", log->volume);
-    if (!repl_ok(result)) {
-        close(to);
-        unlinkat(directory, NEW_NAME, 0);
-        return result;
-    }
-    close(log->fd);
-    log->fd = to;
+    int to;
+    REPL_TRY(new_make(log, directory, &to, err));
+    REPL_TRY(new_name(store, log, directory, to, copy_to(store, log, to, end, err), err));
+    new_take(log, to);
     if (store->calls.fsync(directory) != 0)
         return log_sync_failed(log, directory, errno, err);
-    unlinkat(directory, SUSPECT_NAME, 0);
-    log->suspect = false;
+    suspect_clear(log, directory);
     return REPL_SUCCESS;
 }
 
@@ -234,23 +263,78 @@ static repl_result log_append_locked(struct posix_store *store, struct posix_log
     return REPL_SUCCESS;
 }
 
+static repl_result log_replace_locked(struct posix_store *store, struct posix_log *log,
+                                      int directory, const void *data, size_t size,
+                                      struct repl_error *err)
+{
+    int to;
+    REPL_TRY(log_open(store, log, directory, true, err));
+    REPL_TRY(new_make(log, directory, &to, err));
+    REPL_TRY(new_name(store, log, directory, to,
+                      write_all(store, to, log->volume, 0, data, size, err), err));
+    if (store->calls.fsync(directory) != 0) {
+        /* The old file goes on, and gets its name again with the rewrite. */
+        int failed = errno;
+        close(to);
+        return log_sync_failed(log, directory, failed, err);
+    }
+    new_take(log, to);
+    suspect_clear(log, directory);
+    return REPL_SUCCESS;
+}
+
+/* The entry of a volume, its mutex held. */
+static repl_result log_hold(struct posix_store *store, const char *volume, struct posix_log **log,
+                            struct repl_error *err)
+{
+    *log = log_of(store, volume);
+    if (*log == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the log of volume %s", volume);
+    pthread_mutex_lock(&(*log)->mutex);
+    return REPL_SUCCESS;
+}
+
+/* The same for a change; the caller closes the volume's directory. */
+static repl_result log_change_begin(struct posix_store *store, const char *volume,
+                                    struct posix_log **log, int *directory, struct repl_error *err)
+{
+    REPL_TRY(repl_posix_need_writable(store, err));
+    REPL_TRY(repl_posix_volume_open(store, volume, directory, err));
+    repl_result result = log_hold(store, volume, log, err);
+    if (!repl_ok(result))
+        close(*directory);
+    return result;
+}
+
+static void log_change_end(struct posix_log *log, int directory)
+{
+    pthread_mutex_unlock(&log->mutex);
+    close(directory);
+}
+
 repl_result repl_posix_log_append(struct repl_store *base, const char *volume, uint64_t end,
                                   const void *data, size_t size, struct repl_error *err)
 {
     struct posix_store *store = posix_store_of(base);
+    struct posix_log *log;
     int directory;
-    REPL_TRY(repl_posix_need_writable(store, err));
-    REPL_TRY(repl_posix_volume_open(store, volume, &directory, err));
-    struct posix_log *log = log_of(store, volume);
-    repl_result result;
-    if (log != NULL) {
-        pthread_mutex_lock(&log->mutex);
-        result = log_append_locked(store, log, directory, end, data, size, err);
-        pthread_mutex_unlock(&log->mutex);
-    } else {
-        result = repl_fail(err, REPL_E_NOMEM, "out of memory for the log of volume %s", volume);
-    }
-    close(directory);
+    REPL_TRY(log_change_begin(store, volume, &log, &directory, err));
+    repl_result result = log_append_locked(store, log, directory, end, data, size, err);
+    log_change_end(log, directory);
+    return result;
+}
+
+repl_result repl_posix_log_replace(struct repl_store *base, const char *volume, const void *data,
+                                   size_t size, uint64_t *end, struct repl_error *err)
+{
+    struct posix_store *store = posix_store_of(base);
+    struct posix_log *log;
+    int directory;
+    REPL_TRY(log_change_begin(store, volume, &log, &directory, err));
+    repl_result result = log_replace_locked(store, log, directory, data, size, err);
+    if (repl_ok(result))
+        *end = size;
+    log_change_end(log, directory);
     return result;
 }
 
@@ -281,6 +365,16 @@ static repl_result log_read_locked(struct posix_store *store, struct posix_log *
     return read_whole(log->fd, log->volume, out, err);
 }
 
+static repl_result log_read_writable(struct posix_store *store, const char *volume, int directory,
+                                     struct repl_buffer *out, struct repl_error *err)
+{
+    struct posix_log *log;
+    REPL_TRY(log_hold(store, volume, &log, err));
+    repl_result result = log_read_locked(store, log, directory, out, err);
+    pthread_mutex_unlock(&log->mutex);
+    return result;
+}
+
 /* A reader takes what is there: durable or not is for the process that writes. */
 static repl_result log_read_unlocked(int directory, const char *volume, struct repl_buffer *out,
                                      struct repl_error *err)
@@ -296,25 +390,19 @@ static repl_result log_read_unlocked(int directory, const char *volume, struct r
 }
 
 repl_result repl_posix_log_read(struct repl_store *base, const char *volume,
-                                struct repl_buffer *out, struct repl_error *err)
+                                struct repl_buffer *out, uint64_t *begin, struct repl_error *err)
 {
     struct posix_store *store = posix_store_of(base);
-    struct posix_log *log = NULL;
     int directory;
     out->size = 0;
+    if (begin != NULL)
+        *begin = 0;
     repl_result result = repl_posix_volume_open(store, volume, &directory, err);
     if (result.code == REPL_E_MISSING)
         return REPL_SUCCESS;
     REPL_TRY(result);
-    if (!store->writable) {
-        result = log_read_unlocked(directory, volume, out, err);
-    } else if ((log = log_of(store, volume)) != NULL) {
-        pthread_mutex_lock(&log->mutex);
-        result = log_read_locked(store, log, directory, out, err);
-        pthread_mutex_unlock(&log->mutex);
-    } else {
-        result = repl_fail(err, REPL_E_NOMEM, "out of memory for the log of volume %s", volume);
-    }
+    result = store->writable ? log_read_writable(store, volume, directory, out, err)
+                             : log_read_unlocked(directory, volume, out, err);
     if (!repl_ok(result))
         out->size = 0;
     close(directory);

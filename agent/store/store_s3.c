@@ -356,4 +356,5 @@ static const struct repl_store_ops s3_ops = {
     .segment_set_aside = s3_segment_set_aside,
     .log_read = s3_log_read,
     .log_append = s3_log_append,
+    .log_replace = s3_log_replace,
 };

@@ -99,7 +99,9 @@ repl_result s3_segment_set_aside(struct repl_store *store, const char *volume,
 /* --- store_s3_log.c -------------------------------------------------------------------------- */
 
 repl_result s3_log_read(struct repl_store *store, const char *volume, struct repl_buffer *out,
-                        struct repl_error *err);
+                        uint64_t *begin, struct repl_error *err);
+repl_result s3_log_replace(struct repl_store *store, const char *volume, const void *data,
+                           size_t size, uint64_t *end, struct repl_error *err);
 repl_result s3_log_append(struct repl_store *store, const char *volume, uint64_t end,
                           const void *data, size_t size, struct repl_error *err);
 void s3_logs_free(struct s3_store *store);

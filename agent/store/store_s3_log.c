@@ -4,17 +4,21 @@
  *
  *   log/START        what one append wrote, from byte START of the log on
  *   log/START-END    the bytes [START, END): of several pieces, which it replaces
+ *   log/START-END.begin   the log begins here: it was written anew
  *
- * with numbers of 20 digits. A reader begins at byte 0 and takes, at each
- * position, the piece that begins there and reaches furthest. What begins before
- * the end that it comes to and is not on this way is leftover: of a merge or a
- * cut that was not finished. What begins behind it is a gap, which is damage.
+ * with numbers of 20 digits. A reader begins at byte 0, or at the last piece that
+ * says that the log begins there, and takes, at each position, the piece that
+ * begins there and reaches furthest. What begins before the end that it comes to
+ * and is not on this way is leftover: of a merge or a cut that was not finished,
+ * or of the log as it was before. What begins behind it is a gap, which is damage.
  *
  * So each of these may be interrupted anywhere:
  *
  * - a merge writes START-END, then removes the pieces it is made of;
  * - a cut to END writes START-END in place of the piece that END falls into,
  *   then removes all that reaches further, from the back;
+ * - a replacement writes one piece behind the end of the old log, from which on
+ *   it is the log, then removes what was before;
  * - an append makes log/END under the condition that there is none. Where there
  *   is one, it is what an append of ours left that had failed: the same bytes are
  *   success, others are removed. A claim that is fresh says that it is ours.
@@ -32,10 +36,12 @@
 #define READ_TRIES    6u /* of a reader, beside a writer that merges */
 #define READ_PAUSE_MS 100
 #define DIGITS        20
+#define BEGIN_SUFFIX  ".begin"
 
 struct piece {
     uint64_t from, to;
-    bool merged;
+    bool merged; /* its name says where it ends */
+    bool begins; /* what lies before it is no part of the log; merged too */
 };
 
 struct pieces {
@@ -63,6 +69,11 @@ static struct piece *piece_at(const struct pieces *p, size_t i)
 static repl_result piece_add(struct pieces *p, const struct piece *piece, struct repl_error *err)
 {
     return repl_buffer_append(&p->of, piece, sizeof *piece, err);
+}
+
+static uint64_t begin_of(const struct pieces *chain)
+{
+    return count_of(chain) > 0 ? piece_at(chain, 0)->from : 0;
 }
 
 static uint64_t end_of(const struct pieces *chain)
@@ -111,8 +122,8 @@ static void directory_key(const char *volume, char key[S3_STORE_KEY_SIZE])
 static void piece_key(const char *volume, const struct piece *piece, char key[S3_STORE_KEY_SIZE])
 {
     if (piece->merged)
-        snprintf(key, S3_STORE_KEY_SIZE, "volumes/%s/log/%020" PRIu64 "-%020" PRIu64, volume,
-                 piece->from, piece->to);
+        snprintf(key, S3_STORE_KEY_SIZE, "volumes/%s/log/%020" PRIu64 "-%020" PRIu64 "%s", volume,
+                 piece->from, piece->to, piece->begins ? BEGIN_SUFFIX : "");
     else
         snprintf(key, S3_STORE_KEY_SIZE, "volumes/%s/log/%020" PRIu64, volume, piece->from);
 }
@@ -141,7 +152,8 @@ static bool piece_parse(const char *name, uint64_t size, struct piece *out)
     uint64_t to = out->to;
     if (out->merged && (name++, !number_take(&name, &to)))
         return false;
-    return *name == '\0' && to == out->to;
+    out->begins = out->merged && strcmp(name, BEGIN_SUFFIX) == 0;
+    return (*name == '\0' || out->begins) && to == out->to;
 }
 
 /* --- listing --------------------------------------------------------------------------------- */
@@ -161,12 +173,14 @@ static repl_result piece_seen(void *context, const char *key, uint64_t size, boo
     return piece_add(listing->pieces, &piece, err);
 }
 
-/* By where they begin; of those, the one that reaches furthest first. */
+/* By where they begin; of those, the one with which the log begins, or that reaches furthest. */
 static int piece_order(const void *a, const void *b)
 {
     const struct piece *x = a, *y = b;
     if (x->from != y->from)
         return x->from < y->from ? -1 : 1;
+    if (x->begins != y->begins)
+        return x->begins ? -1 : 1;
     if (x->to != y->to)
         return x->to > y->to ? -1 : 1;
     return x->merged < y->merged ? 1 : -(x->merged > y->merged);
@@ -191,6 +205,10 @@ static repl_result chain_find(const char *volume, const struct pieces *all, stru
 {
     uint64_t end = 0;
     chain->of.size = leftover->of.size = 0;
+    for (size_t i = 0; i < count_of(all); i++) {
+        if (piece_at(all, i)->begins)
+            end = piece_at(all, i)->from;
+    }
     for (size_t i = 0; i < count_of(all); i++) {
         const struct piece *piece = piece_at(all, i);
         if (piece->from > end)
@@ -296,17 +314,18 @@ static repl_result pieces_fetch(struct s3_store *store, const char *volume,
 /* --- reading --------------------------------------------------------------------------------- */
 
 static repl_result log_read_known(struct s3_store *store, struct s3_log *log,
-                                  struct repl_buffer *out, struct repl_error *err)
+                                  struct repl_buffer *out, uint64_t *begin, struct repl_error *err)
 {
     log->known = false; /* as it is, not as we remember it */
     REPL_TRY(log_know(store, log, err));
+    *begin = begin_of(&log->chain);
     return pieces_fetch(store, log->volume, piece_at(&log->chain, 0), count_of(&log->chain), out,
                         err);
 }
 
 /* A writer beside us may merge between two pages of the listing, and before we come to a piece. */
 static repl_result log_read_beside(struct s3_store *store, const char *volume,
-                                   struct repl_buffer *out, struct repl_error *err)
+                                   struct repl_buffer *out, uint64_t *begin, struct repl_error *err)
 {
     struct pieces chain = {0};
     repl_result result = REPL_SUCCESS;
@@ -314,6 +333,7 @@ static repl_result log_read_beside(struct s3_store *store, const char *volume,
         result = chain_list(store, volume, &chain, err);
         if (repl_ok(result))
             result = pieces_fetch(store, volume, piece_at(&chain, 0), count_of(&chain), out, err);
+        *begin = begin_of(&chain);
         bool moved = result.code == REPL_E_MISSING || result.code == REPL_E_CORRUPT;
         if (!moved || !repl_ok(s3_client_sleep(store->client, READ_PAUSE_MS, NULL)))
             break;
@@ -325,24 +345,27 @@ static repl_result log_read_beside(struct s3_store *store, const char *volume,
 }
 
 repl_result s3_log_read(struct repl_store *base, const char *volume, struct repl_buffer *out,
-                        struct repl_error *err)
+                        uint64_t *begin, struct repl_error *err)
 {
     struct s3_store *store = s3_store_of(base);
     struct s3_log *log = NULL;
+    uint64_t begins = 0;
     repl_result result;
     out->size = 0;
     REPL_TRY(repl_store_check_volume(volume, err));
     if (!store->writable) {
-        result = log_read_beside(store, volume, out, err);
+        result = log_read_beside(store, volume, out, &begins, err);
     } else if ((log = log_of(store, volume)) != NULL) {
         pthread_mutex_lock(&log->mutex);
-        result = log_read_known(store, log, out, err);
+        result = log_read_known(store, log, out, &begins, err);
         pthread_mutex_unlock(&log->mutex);
     } else {
         result = repl_fail(err, REPL_E_NOMEM, "out of memory for the log of volume %s", volume);
     }
     if (!repl_ok(result))
         out->size = 0;
+    else if (begin != NULL)
+        *begin = begins;
     return result;
 }
 
@@ -353,7 +376,7 @@ static repl_result cut_keep(struct s3_store *store, const char *volume, const st
                             uint64_t end, struct repl_error *err)
 {
     struct repl_buffer bytes = {0};
-    struct piece kept = {piece->from, end, true};
+    struct piece kept = {piece->from, end, true, piece->begins};
     char key[S3_STORE_KEY_SIZE];
     bool existed = false;
     repl_result result = pieces_fetch(store, volume, piece, 1, &bytes, err);
@@ -422,7 +445,7 @@ static size_t run_of(const struct s3_store *store, const struct pieces *chain, b
     size_t count = 0;
     for (size_t i = count_of(chain); i-- > 0; count++) {
         const struct piece *piece = piece_at(chain, i);
-        if (piece->merged != merged ||
+        if (piece->merged != merged || piece->begins ||
             (merged && piece->to - piece->from >= store->limits.merge_size))
             break;
     }
@@ -435,7 +458,7 @@ static repl_result chain_merge(struct s3_store *store, struct s3_log *log, size_
 {
     struct pieces *chain = &log->chain;
     size_t first = count_of(chain) - count;
-    struct piece merged = {piece_at(chain, first)->from, end_of(chain), true};
+    struct piece merged = {.from = piece_at(chain, first)->from, .to = end_of(chain), .merged = true};
     struct repl_buffer bytes = {0};
     char key[S3_STORE_KEY_SIZE];
     bool existed = false; /* then by a merge that was interrupted: the name says what is in it */
@@ -513,7 +536,7 @@ static repl_result log_append_locked(struct s3_store *store, struct s3_log *log,
         REPL_TRY(log_cut(store, log, end, err));
     if (size == 0)
         return s3_claim_end(store, err);
-    struct piece piece = {end, end + size, false};
+    struct piece piece = {.from = end, .to = end + size};
     log->known = false; /* until it is known to be there */
     REPL_TRY(piece_put(store, log->volume, &piece, data, err));
     REPL_TRY(s3_claim_end(store, err));
@@ -535,6 +558,44 @@ repl_result s3_log_append(struct repl_store *base, const char *volume, uint64_t 
         return repl_fail(err, REPL_E_REFUSED, "the log of volume %s is too long", volume);
     pthread_mutex_lock(&log->mutex);
     repl_result result = log_append_locked(store, log, end, data, size, err);
+    pthread_mutex_unlock(&log->mutex);
+    return result;
+}
+
+/* --- replacing ------------------------------------------------------------------------------- */
+
+static repl_result log_replace_locked(struct s3_store *store, struct s3_log *log, const void *data,
+                                      size_t size, uint64_t *end, struct repl_error *err)
+{
+    REPL_TRY(s3_claim_begin(store, err));
+    REPL_TRY(log_know(store, log, err));
+    if (end_of(&log->chain) != *end)
+        REPL_TRY(log_cut(store, log, *end, err));
+    const struct piece piece = {
+        .from = *end, .to = *end + size, .merged = true, .begins = true};
+    REPL_TRY(piece_put(store, log->volume, &piece, data, err));
+    log->known = false; /* the log is another one now, whatever happens to what was before */
+    REPL_TRY(s3_claim_end(store, err));
+    *end = piece.to;
+    leftovers_remove(store, log->volume, piece_at(&log->chain, 0), count_of(&log->chain));
+    log->chain.of.size = 0;
+    REPL_TRY(piece_add(&log->chain, &piece, err));
+    log->known = true;
+    return REPL_SUCCESS;
+}
+
+repl_result s3_log_replace(struct repl_store *base, const char *volume, const void *data,
+                           size_t size, uint64_t *end, struct repl_error *err)
+{
+    struct s3_store *store = s3_store_of(base);
+    REPL_TRY(repl_store_check_volume(volume, err));
+    struct s3_log *log = log_of(store, volume);
+    if (log == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the log of volume %s", volume);
+    if (size == 0 || *end > INT64_MAX || size > S3_OBJECT_SIZE_MAX)
+        return repl_fail(err, REPL_E_REFUSED, "the log of volume %s is too long", volume);
+    pthread_mutex_lock(&log->mutex);
+    repl_result result = log_replace_locked(store, log, data, size, end, err);
     pthread_mutex_unlock(&log->mutex);
     return result;
 }

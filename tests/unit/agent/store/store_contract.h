@@ -95,7 +95,7 @@ static inline repl_result append(struct contract *c, uint64_t end, const char *t
 static inline void assert_log_of(struct contract *c, struct repl_store *store, const char *text)
 {
     struct repl_buffer log = {0};
-    assert_code(c, store->ops->log_read(store, "data", &log, &c->err), REPL_OK);
+    assert_code(c, store->ops->log_read(store, "data", &log, NULL, &c->err), REPL_OK);
     assert_int_equal(log.size, strlen(text));
     if (log.size > 0)
         assert_memory_equal(log.data, text, log.size);
@@ -315,13 +315,13 @@ static void a_log_grows_and_its_tail_is_cut(void **state)
     assert_log(c, "anew.");
 
     assert_code(c, c->open(c, false, &reader), REPL_OK);
-    assert_code(c, reader->ops->log_read(reader, "data", &log, &c->err), REPL_OK);
+    assert_code(c, reader->ops->log_read(reader, "data", &log, NULL, &c->err), REPL_OK);
     assert_int_equal(log.size, 5);
     /* what the buffer held is replaced; no such volume, no log */
-    assert_code(c, reader->ops->log_read(reader, "nowhere", &log, &c->err), REPL_OK);
+    assert_code(c, reader->ops->log_read(reader, "nowhere", &log, NULL, &c->err), REPL_OK);
     assert_int_equal(log.size, 0);
     assert_code(c, c->store->ops->volume_create(c->store, "empty", &c->err), REPL_OK);
-    assert_code(c, reader->ops->log_read(reader, "empty", &log, &c->err), REPL_OK);
+    assert_code(c, reader->ops->log_read(reader, "empty", &log, NULL, &c->err), REPL_OK);
     assert_int_equal(log.size, 0);
     reader->ops->close(reader);
     repl_buffer_fini(&log);
@@ -350,7 +350,7 @@ static inline void *contract_work(void *context)
         snprintf(text, sizeof text, "%03u-%03u.", worker->number, i);
         worker->failed = !repl_ok(store->ops->log_append(store, volume, i * 8u, text, 8, &err));
         if (i % 10 == 9 && !worker->failed)
-            worker->failed = !repl_ok(store->ops->log_read(store, volume, &log, &err)) ||
+            worker->failed = !repl_ok(store->ops->log_read(store, volume, &log, NULL, &err)) ||
                              log.size != (i + 1) * 8u || memcmp(log.data + i * 8u, text, 8) != 0;
     }
     repl_buffer_fini(&log);

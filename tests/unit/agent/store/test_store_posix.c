@@ -245,7 +245,7 @@ static void no_link_is_followed(void **state)
     write_file(other, "not ours");
     path_below(f, "volumes/data/log", path);
     assert_int_equal(symlink(other, path), 0);
-    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, &f->c.err),
+    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, NULL, &f->c.err),
                 REPL_E_REFUSED);
     assert_code(&f->c, f->c.store->ops->log_append(f->c.store, "data", 0, "x", 1, &f->c.err),
                 REPL_E_REFUSED);
@@ -256,7 +256,7 @@ static void no_link_is_followed(void **state)
                 REPL_E_REFUSED);
     path_below(f, "volumes/link", path);
     assert_int_equal(symlink("data", path), 0);
-    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "link", &log, &f->c.err), REPL_E_IO);
+    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "link", &log, NULL, &f->c.err), REPL_E_IO);
     assert_code(&f->c, f->c.store->ops->volume_create(f->c.store, "link", &f->c.err), REPL_E_IO);
     path_below(f, "volumes/data/log", path);
     assert_int_equal(unlink(path), 0);
@@ -533,7 +533,7 @@ static void a_sync_may_fail_at_the_cut_and_at_the_start(void **state)
         struct repl_buffer log = {0};
         reopen(&f->c);
         play(f, scripts[i], EIO);
-        assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, &f->c.err),
+        assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, NULL, &f->c.err),
                     REPL_E_IO);
         assert_int_equal(log.size, 0);
         repl_buffer_fini(&log);
@@ -573,7 +573,7 @@ static void a_large_log_is_copied_whole(void **state)
     assert_code(&f->c, append(&f->c, size, "x"), REPL_E_IO);
     play(f, "", 0);
     assert_code(&f->c, append(&f->c, size, "y"), REPL_OK);
-    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, &f->c.err), REPL_OK);
+    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, NULL, &f->c.err), REPL_OK);
     assert_int_equal(log.size, size + 1);
     assert_memory_equal(log.data, bytes, size);
     assert_int_equal(log.data[size], 'y');
@@ -582,6 +582,86 @@ static void a_large_log_is_copied_whole(void **state)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+/* --- a log written anew ---------------------------------------------------------------------- */
+
+static repl_result replace(struct fixture *f, const char *text, uint64_t *end)
+{
+    return f->c.store->ops->log_replace(f->c.store, "data", text, strlen(text), end, &f->c.err);
+}
+
+static void a_log_is_replaced(void **state)
+{
+    struct fixture *f = *state;
+    struct repl_buffer log = {0};
+    uint64_t end = 0, begin = 99;
+    play(f, "", 0);
+    assert_code(&f->c, replace(f, "first.", &end), REPL_OK);
+    assert_string_equal(trace, "dfwff"); /* opening; the new file, then its name */
+    assert_int_equal(end, 6);
+    assert_code(&f->c, append(&f->c, end, "one.two."), REPL_OK);
+    ino_t old = inode_of(f, "volumes/data/log");
+    end = 14;
+    play(f, "", 0);
+    assert_code(&f->c, replace(f, "all.", &end), REPL_OK);
+    assert_string_equal(trace, "wff");
+    assert_int_equal(end, 4);
+    assert_int_not_equal(inode_of(f, "volumes/data/log"), old);
+    assert_false(exists(f, "volumes/data/log.new"));
+    assert_code(&f->c, append(&f->c, 4, "three."), REPL_OK);
+    reopen(f);
+    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, &begin, &f->c.err), REPL_OK);
+    assert_int_equal(begin, 0);
+    assert_int_equal(log.size, 10);
+    assert_memory_equal(log.data, "all.three.", 10);
+    repl_buffer_fini(&log);
+    assert_code(&f->c, f->c.store->ops->log_replace(f->c.store, "nowhere", "x", 1, &end, &f->c.err),
+                REPL_E_MISSING);
+}
+
+/* Whatever fails, who wrote it goes on with the old log, and another process finds one of both. */
+static void a_replacement_may_fail_anywhere(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const scripts[] = {"W", "wF", "wfF"};
+    for (unsigned i = 0; i < 3 * 3; i++) {
+        uint64_t end = 8;
+        bool named = i % 3 == 2;
+        assert_code(&f->c, append(&f->c, 0, "one.two."), REPL_OK);
+        play(f, scripts[i % 3], EIO);
+        assert_code(&f->c, replace(f, "all.", &end), REPL_E_IO);
+        assert_string_equal(trace, scripts[i % 3]);
+        assert_int_equal(end, 8);
+        assert_false(exists(f, "volumes/data/log.new"));
+        assert_int_equal(exists(f, "volumes/data/log.suspect"), named);
+        play(f, "", 0);
+        if (i / 3 == 0) { /* another process */
+            reopen(f);
+            assert_log(&f->c, named ? "all." : "one.two.");
+            assert_code(&f->c, append(&f->c, named ? 4 : 8, "three."), REPL_OK);
+            assert_log(&f->c, named ? "all.three." : "one.two.three.");
+        } else if (i / 3 == 1) {
+            assert_code(&f->c, append(&f->c, 8, "three."), REPL_OK);
+            assert_string_equal(trace, named ? "wffwd" : "wd");
+            reopen(f);
+            assert_log(&f->c, "one.two.three.");
+        } else { /* tried again */
+            assert_log(&f->c, "one.two.");
+            assert_code(&f->c, replace(f, "all.", &end), REPL_OK);
+            assert_log(&f->c, "all.");
+        }
+        assert_false(exists(f, "volumes/data/log.suspect"));
+    }
+    /* a suspect log is not read for it, and not suspect any more */
+    uint64_t end = 4;
+    play(f, "wD", EIO);
+    assert_code(&f->c, append(&f->c, 4, "two."), REPL_E_IO);
+    play(f, "", 0);
+    assert_code(&f->c, replace(f, "anew.", &end), REPL_OK);
+    assert_string_equal(trace, "wff");
+    assert_false(exists(f, "volumes/data/log.suspect"));
+    assert_log(&f->c, "anew.");
+}
 
 int main(void)
 {
@@ -605,6 +685,8 @@ int main(void)
         TEST(a_sync_may_fail_at_the_cut_and_at_the_start),
         TEST(a_full_disk_is_said_and_survived),
         TEST(a_large_log_is_copied_whole),
+        TEST(a_log_is_replaced),
+        TEST(a_replacement_may_fail_anywhere),
         STORE_CONTRACT_TESTS,
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -464,11 +464,11 @@ static void a_gap_is_damage(void **state)
     struct repl_buffer log = {0};
     records_append(f, 0, 3);
     fake_s3_remove(f->fake, LOG_KEY "00000000000000000003");
-    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, &f->c.err),
+    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, NULL, &f->c.err),
                 REPL_E_CORRUPT);
     assert_says(f, "lacks the bytes from 3 to 6");
     assert_code(&f->c, open_at(f, NULL, false, &reader), REPL_OK);
-    assert_code(&f->c, reader->ops->log_read(reader, "data", &log, &f->c.err), REPL_E_CORRUPT);
+    assert_code(&f->c, reader->ops->log_read(reader, "data", &log, NULL, &f->c.err), REPL_E_CORRUPT);
     assert_int_equal(log.size, 0);
     reader->ops->close(reader);
     repl_buffer_fini(&log);
@@ -528,7 +528,7 @@ static void a_cut_may_fail_anywhere(void **state)
         fake_s3_release(f->fake);
         /* what can be read is the old log or a beginning of it, never with a gap */
         records_text(all, 7);
-        assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, &f->c.err), REPL_OK);
+        assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, NULL, &f->c.err), REPL_OK);
         if (!repl_ok(result)) {
             assert_true(log.size >= 7 && log.size <= strlen(all));
             assert_memory_equal(log.data, all, log.size);
@@ -555,7 +555,7 @@ struct model {
 static void expect_log(struct fixture *f, struct repl_store *store, struct model *m)
 {
     struct repl_buffer log = {0};
-    assert_code(&f->c, store->ops->log_read(store, "data", &log, &f->c.err), REPL_OK);
+    assert_code(&f->c, store->ops->log_read(store, "data", &log, NULL, &f->c.err), REPL_OK);
     assert_true(log.size >= m->size && log.size <= m->size_max);
     assert_memory_equal(log.data, m->text, log.size);
     repl_buffer_fini(&log);

@@ -118,7 +118,7 @@ static void chain_read(struct world *w)
     struct repl_buffer log = {0};
     struct repl_store *store = w->model.store;
     repl_chain_fini(&w->chain);
-    must(w, store->ops->log_read(store, MODEL_VOLUME, &log, &w->err));
+    must(w, store->ops->log_read(store, MODEL_VOLUME, &log, NULL, &w->err));
     for (size_t at = 0, size = 0; at < log.size; at += size) {
         struct repl_log_record record;
         must(w, repl_log_record_decode(log.data + at, log.size - at, &record, &size, &w->err));

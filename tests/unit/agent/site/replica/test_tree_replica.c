@@ -70,7 +70,7 @@ static void index_follow(struct world *w)
     struct repl_buffer log = {0};
     uint64_t end, number;
     struct repl_store *store = w->f.model.store;
-    must(w, store->ops->log_read(store, MODEL_VOLUME, &log, &w->err));
+    must(w, store->ops->log_read(store, MODEL_VOLUME, &log, NULL, &w->err));
     must(w, repl_index_position(w->index, MODEL_VOLUME, &end, &number, &w->err));
     while (end < log.size) {
         struct repl_log_record record;
