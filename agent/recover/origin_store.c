@@ -6,8 +6,8 @@
  *
  * A log may end in a torn record, and one segment may lie in the store that the
  * log does not have: a commit that was under way leaves both behind, and both
- * are left out. Damage before the end is told from it by whole records behind
- * it; damage at the end by more unlogged segments than one, since the site
+ * are left out. Damage before the end is told from it by what was appended behind
+ * it (journal/log_tail.h); damage at the end by more unlogged segments than one, since the site
  * publishes the next only once the one before is in the log.
  *
  * A history may have more segments than a process may have open files, so they
@@ -24,6 +24,7 @@
 #include "base/ensure.h"
 #include "journal/chain.h"
 #include "journal/journal.h"
+#include "journal/log_tail.h"
 #include "store/segment_name.h"
 
 #define POOL_SIZE 128u /* above the number of reading threads, below any limit of open files */
@@ -112,19 +113,6 @@ static void note_add(struct repl_catalogue *c, const char *format, ...)
     va_end(arguments);
 }
 
-/* Whether a whole record with a later number lies behind the one at offset. */
-static bool record_behind(const struct repl_buffer *log, size_t offset, uint64_t number)
-{
-    for (size_t at = offset + 1; at < log->size; at++) {
-        struct repl_log_record record;
-        size_t size;
-        if (repl_ok(repl_log_record_decode(log->data + at, log->size - at, &record, &size, NULL)) &&
-            record.number > number)
-            return true;
-    }
-    return false;
-}
-
 static void fold_restart(struct fold *fold)
 {
     repl_chain_fini(&fold->chain);
@@ -150,7 +138,7 @@ static repl_result records_fold(struct fold *fold, const struct repl_buffer *log
         if (result.code == REPL_E_NOMEM || result.code == REPL_E_VERSION)
             return result;
         if (!repl_ok(result)) {
-            c->damaged = decoded || record_behind(log, offset, fold->journal.record_number);
+            c->damaged = decoded || repl_log_goes_on(&fold->journal, log->data, log->size, offset);
             break;
         }
         if (fold->chain.group_left == 0)

@@ -3,11 +3,14 @@
  *
  * The log is read and folded. What can be found, and what is done:
  *
- *   a tail that does not decode, behind all that the index has seen, and nothing
- *   whole behind it        torn: never acknowledged, cut off
- *   anything else that does not decode, or a log shorter than the index knows
- *                          damaged: committed history was lost
- *   one segment the log does not have
+ *   a tail that does not decode, or the beginning of a MERGE without its end,
+ *   behind all that the index has seen, and no later append to be seen behind it
+ *                          torn: never acknowledged, cut off
+ *   anything else that does not decode, or a log that ends before the last record
+ *   that the index knows   damaged: committed history was lost
+ *   segments that were merged into others, or that a merge has made of which the log
+ *   says nothing           left over: noted, for whoever removes them
+ *   one other segment that the log does not have
  *                          a crash between PUBLISH and LOG, or a log that lost its last
  *                          record: set aside, never removed
  *   several of them, or a committed one missing or of another size, or segments
@@ -32,10 +35,10 @@
 #include <unistd.h>
 
 #include "format/segment_format.h"
+#include "journal/chain.h"
+#include "journal/log_tail.h"
 #include "site/site_volume.h"
 #include "store/segment_name.h"
-
-#define BATCH_RECORDS 4096u
 
 struct stored_id {
     struct repl_segment_id id;
@@ -45,10 +48,12 @@ struct stored_id {
 struct loader {
     struct site_volume *volume;
     struct repl_buffer log;
+    uint64_t begin;     /* the offset of its first byte */
     uint64_t index_end; /* of the log, as the index knows it */
     uint64_t index_record;
-    struct repl_buffer commits; /* struct stored_id each: by the log, in order */
-    struct repl_buffer stored;  /* the same: by the store, sorted */
+    uint64_t last_record; /* of what is whole */
+    struct repl_chain chain;
+    struct repl_buffer stored; /* struct stored_id each, sorted */
 };
 
 __attribute__((format(printf, 2, 3))) static void damage(struct site_volume *v, const char *format,
@@ -74,62 +79,76 @@ static bool is_damaged(const struct site_volume *v)
 
 /* --- the log --------------------------------------------------------------------------------- */
 
-/* A whole record with a later number behind the one that does not decode: then it is not the last
- * one, so it was durable once. */
-static bool later_record_follows(const struct loader *l, uint64_t from)
+static void fold_restart(struct loader *l)
 {
-    for (uint64_t at = from + 1; at < l->log.size; at++) {
-        struct repl_log_record record;
-        size_t size;
-        if (repl_ok(
-                repl_log_record_decode(l->log.data + at, l->log.size - at, &record, &size, NULL)) &&
-            record.number > l->volume->journal.record_number)
-            return true;
-    }
-    return false;
+    struct site_volume *v = l->volume;
+    repl_chain_fini(&l->chain);
+    repl_journal_init(&v->journal);
+    v->point_head = (struct repl_head){0};
+    v->point_size = 0;
+    l->last_record = 0;
 }
 
-static repl_result commit_note(struct loader *l, const struct repl_log_record *record,
+static repl_result record_fold(struct loader *l, const struct repl_log_record *record,
                                struct repl_error *err)
 {
-    struct stored_id commit = {.id = {.to_seq = record->commit.to_seq, .part = record->commit.part},
-                               .size = record->commit.file_size};
-    if (record->type != REPL_LOG_COMMIT)
-        return REPL_SUCCESS;
-    return repl_buffer_append(&l->commits, &commit, sizeof commit, err);
+    REPL_TRY(site_volume_apply(l->volume, record, err));
+    return repl_chain_apply(&l->chain, record, err);
+}
+
+/* What a record that does not decode, or cannot follow, is no torn tail for. */
+static bool is_damage(const struct loader *l, size_t at, bool decoded, enum repl_code code)
+{
+    return decoded || code == REPL_E_VERSION || l->last_record < l->index_record ||
+           repl_log_goes_on(&l->volume->journal, l->log.data, l->log.size, at);
+}
+
+/* The records of the first end bytes. *whole: behind the last of them with which no group is left
+ * open. */
+static repl_result records_fold(struct loader *l, size_t end, size_t *whole, struct repl_error *err)
+{
+    fold_restart(l);
+    *whole = 0;
+    for (size_t at = 0, size; at < end; at += size) {
+        struct repl_log_record record;
+        struct repl_error why;
+        repl_result result =
+            repl_log_record_decode(l->log.data + at, end - at, &record, &size, &why);
+        bool decoded = repl_ok(result);
+        if (decoded)
+            result = record_fold(l, &record, &why);
+        if (result.code == REPL_E_NOMEM)
+            return repl_fail(err, REPL_E_NOMEM, "%s", why.text);
+        if (!repl_ok(result)) {
+            if (is_damage(l, at, decoded, result.code))
+                damage(l->volume, "its log at byte %" PRIu64 ": %.250s", l->begin + at, why.text);
+            return REPL_SUCCESS;
+        }
+        if (l->chain.group_left > 0)
+            continue;
+        *whole = at + size;
+        l->last_record = record.number;
+        if (record.number == l->index_record && l->begin + *whole != l->index_end)
+            damage(l->volume, "its log is not the one that the index was made from");
+    }
+    return REPL_SUCCESS;
 }
 
 /* Sets log_end; tells a torn tail from damage. */
 static repl_result log_fold(struct loader *l, struct repl_error *err)
 {
     struct site_volume *v = l->volume;
-    struct repl_error why;
-    bool boundary = l->index_end == 0;
-    while (v->log_end < l->log.size) {
-        struct repl_log_record record;
-        size_t size;
-        repl_result result = repl_log_record_decode(l->log.data + v->log_end,
-                                                    l->log.size - v->log_end, &record, &size, &why);
-        bool decoded = repl_ok(result);
-        if (decoded)
-            result = site_volume_apply(v, &record, &why);
-        if (!repl_ok(result)) {
-            if (decoded || result.code == REPL_E_VERSION || v->log_end < l->index_end ||
-                later_record_follows(l, v->log_end))
-                damage(v, "its log at byte %" PRIu64 ": %.250s", v->log_end, why.text);
-            return REPL_SUCCESS;
-        }
-        REPL_TRY(commit_note(l, &record, err));
-        v->log_end += size;
-        if (v->log_end == l->index_end)
-            boundary = record.number == l->index_record;
-    }
-    if (v->log_end < l->index_end)
-        damage(v, "its log ends at byte %" PRIu64 ", and once went on to byte %" PRIu64, v->log_end,
-               l->index_end);
-    else if (!boundary)
-        damage(v, "its log is not the one that the index was made from");
-    return REPL_SUCCESS;
+    size_t whole, again;
+    REPL_TRY(records_fold(l, l->log.size, &whole, err));
+    v->log_end = l->begin + whole;
+    if (l->chain.group_left > 0 && v->journal.in_checkpoint)
+        damage(v, "the checkpoint that its log begins with has no end");
+    if (l->last_record < l->index_record && l->log.size > 0)
+        damage(v, "its log ends at record %" PRIu64 ", and once went on to record %" PRIu64,
+               l->last_record, l->index_record);
+    /* The beginning of a group that has no end is no part of it. */
+    return l->chain.group_left > 0 && !is_damaged(v) ? records_fold(l, whole, &again, err)
+                                                     : REPL_SUCCESS;
 }
 
 static void log_cut(struct loader *l)
@@ -137,12 +156,13 @@ static void log_cut(struct loader *l)
     struct site_volume *v = l->volume;
     struct repl_store *store = v->site->store;
     struct repl_error err;
-    if (v->log_end == l->log.size)
+    uint64_t end = l->begin + l->log.size;
+    if (v->log_end == end)
         return;
     repl_log(LOG_WARNING,
-             "volume %s: the last %" PRIu64 " bytes of its log are a record that a crash cut "
-             "short, never acknowledged: cut off",
-             v->name, l->log.size - v->log_end);
+             "volume %s: the last %" PRIu64 " bytes of its log are a record, or a merge, that a "
+             "crash cut short, never acknowledged: cut off",
+             v->name, end - v->log_end);
     if (repl_ok(store->ops->log_append(store, v->name, v->log_end, "", 0, &err)))
         return;
     repl_log(LOG_WARNING, "volume %s: cutting off now failed and is done later: %s", v->name,
@@ -178,35 +198,71 @@ static const struct stored_id *stored_at(const struct repl_buffer *ids, size_t i
     return (const struct stored_id *)(const void *)ids->data + i;
 }
 
-/* Both lists are sorted: committed segments that are not whole are damage; *unknown counts those
- * the log does not have, *last is one of them. */
-static void stored_compare(struct loader *l, size_t *unknown, struct repl_segment_id *last)
+/* Committed segments that are not whole are damage. */
+static void committed_check(const struct loader *l)
 {
-    size_t c = 0, commits = stored_count(&l->commits);
+    for (size_t i = 0; i < l->chain.count && !is_damaged(l->volume); i++) {
+        const struct repl_log_piece *entry = &l->chain.entries[i];
+        const struct repl_log_commit *commit = &entry->commit;
+        const struct stored_id key = {
+            .id = {.to_seq = commit->to_seq, .part = commit->part, .merge = entry->merge}};
+        const struct stored_id *stored = NULL;
+        char text[REPL_SEGMENT_ID_TEXT_SIZE];
+        if (l->stored.size > 0)
+            stored =
+                bsearch(&key, l->stored.data, stored_count(&l->stored), sizeof key, stored_order);
+        repl_segment_id_text(&key.id, text);
+        if (stored == NULL)
+            damage(l->volume, "segment %s is missing", text);
+        else if (stored->size != commit->file_size)
+            damage(l->volume, "segment %s has %" PRIu64 " bytes, and %" PRIu64 " were committed",
+                   text, stored->size, commit->file_size);
+    }
+}
+
+/* Whether what a merge has made takes in the changes that a segment of this name had. */
+static bool is_merged(const struct loader *l, const struct repl_segment_id *id)
+{
+    for (size_t i = 0; i < l->chain.count; i++) {
+        const struct repl_log_piece *entry = &l->chain.entries[i];
+        if (entry->merge != 0 && entry->commit.from_seq < id->to_seq &&
+            entry->commit.to_seq >= id->to_seq)
+            return true;
+    }
+    return false;
+}
+
+static repl_result leftover_add(struct site_volume *v, const struct repl_segment_id *id,
+                                struct repl_error *err)
+{
+    struct site_leftover *larger =
+        reallocarray(v->leftovers, v->leftover_count + 1, sizeof *larger);
+    if (larger == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "no memory for what is left over of volume %s",
+                         v->name);
+    v->leftovers = larger;
+    larger[v->leftover_count++] = (struct site_leftover){.id = *id, .since_ns = repl_now_mono_ns()};
+    return REPL_SUCCESS;
+}
+
+/* *unknown counts those that neither log nor merges account for, *last is one of them. */
+static repl_result stored_check(struct loader *l, size_t *unknown, struct repl_segment_id *last,
+                                struct repl_error *err)
+{
     *unknown = 0;
-    for (size_t s = 0; s < stored_count(&l->stored) && !is_damaged(l->volume); s++) {
-        const struct stored_id *stored = stored_at(&l->stored, s);
-        if (stored->id.supply != 0)
+    for (size_t i = 0; i < stored_count(&l->stored); i++) {
+        const struct repl_segment_id *id = &stored_at(&l->stored, i)->id;
+        if (id->supply != 0 ||
+            repl_chain_find(&l->chain, id->to_seq, id->part, id->merge) != SIZE_MAX)
             continue;
-        const struct stored_id *commit = c < commits ? stored_at(&l->commits, c) : NULL;
-        int order = commit == NULL ? 1 : repl_segment_id_order(&commit->id, &stored->id);
-        if (order > 0) {
-            *unknown += 1;
-            *last = stored->id;
-        } else if (order < 0) {
-            break; /* missing: reported below */
-        } else if (commit->size != stored->size) {
-            damage(l->volume,
-                   "segment %" PRIu64 ".%" PRIu32 " has %" PRIu64 " bytes, and %" PRIu64
-                   " were committed",
-                   stored->id.to_seq, stored->id.part, stored->size, commit->size);
+        if (id->merge != 0 || is_merged(l, id)) {
+            REPL_TRY(leftover_add(l->volume, id, err));
         } else {
-            c++;
+            *unknown += 1;
+            *last = *id;
         }
     }
-    if (c < commits)
-        damage(l->volume, "segment %" PRIu64 ".%" PRIu32 " is missing",
-               stored_at(&l->commits, c)->id.to_seq, stored_at(&l->commits, c)->id.part);
+    return REPL_SUCCESS;
 }
 
 repl_result site_found_set_aside(struct site_volume *v, struct repl_error *err)
@@ -227,181 +283,66 @@ repl_result site_found_set_aside(struct site_volume *v, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
-static void segments_check(struct loader *l)
+static repl_result segments_check(struct loader *l, struct repl_error *err)
 {
     struct site_volume *v = l->volume;
     struct repl_segment_id last = {0};
-    struct repl_error err;
     size_t unknown;
-    if (!v->journal.exists && (l->stored.size > 0 || l->index_end > 0)) {
+    if (!v->journal.exists && (l->stored.size > 0 || l->index_record > 0)) {
         damage(v, "its log is missing");
-        return;
+        return REPL_SUCCESS;
     }
-    stored_compare(l, &unknown, &last);
+    committed_check(l);
+    REPL_TRY(stored_check(l, &unknown, &last, err));
     if (unknown > 1)
         damage(v, "%zu segments are there that its log does not have", unknown);
     if (unknown != 1 || is_damaged(v))
-        return;
+        return REPL_SUCCESS;
     v->has_found = true;
     v->found = last;
-    if (l->index_end == 0 && l->commits.size > 0)
+    if (l->index_record == 0 && l->chain.count > 0)
         repl_log(LOG_WARNING,
                  "volume %s: there is no index that could tell how far its log once went", v->name);
-    if (!repl_ok(site_found_set_aside(v, &err)))
+    struct repl_error why;
+    if (!repl_ok(site_found_set_aside(v, &why)))
         repl_log(LOG_WARNING, "volume %s: %s: tried again before the next commit", v->name,
-                 err.text);
+                 why.text);
+    return REPL_SUCCESS;
 }
 
 /* --- the index ------------------------------------------------------------------------------- */
-
-/* The chunks of a segment or a supply into the index. record NULL: a supply. */
-static repl_result index_segment(struct repl_site *site, const char *name,
-                                 const struct repl_segment_id *id,
-                                 const struct repl_log_record *record, uint64_t log_end,
-                                 struct repl_error *err)
-{
-    struct repl_stored_segment *file;
-    struct repl_segment *segment = NULL;
-    REPL_TRY(site->store->ops->segment_open(
-        site->store, name, id, record != NULL ? record->commit.file_size : 0, &file, err));
-    repl_result result = repl_forward(
-        repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err), err, "%s",
-        file->label);
-    if (repl_ok(result) && record != NULL) {
-        const struct repl_index_record added = {.record = record,
-                                                .chunks = segment->chunks,
-                                                .chunk_count = segment->footer.chunk_count};
-        result = repl_index_apply(site->index, name, &added, 1, log_end, err);
-    } else if (repl_ok(result))
-        result = repl_index_add_chunks(site->index, name, id, segment->chunks,
-                                       segment->footer.chunk_count, err);
-    repl_segment_free(segment);
-    file->close(file);
-    return result;
-}
-
-/* Up to BATCH_RECORDS records from *at on. */
-static repl_result index_batch(struct repl_site *site, const char *name, const uint8_t *log,
-                               uint64_t log_end, uint64_t *at, struct repl_error *err)
-{
-    for (unsigned i = 0; i < BATCH_RECORDS && *at < log_end; i++) {
-        struct repl_log_record record;
-        size_t size;
-        REPL_TRY(repl_log_record_decode(log + *at, log_end - *at, &record, &size, err));
-        struct repl_segment_id id = {.to_seq = record.commit.to_seq, .part = record.commit.part};
-        if (record.type == REPL_LOG_COMMIT)
-            REPL_TRY(index_segment(site, name, &id, &record, *at + size, err));
-        else
-            REPL_TRY(repl_index_apply(site->index, name,
-                                      &(struct repl_index_record){.record = &record}, 1, *at + size,
-                                      err));
-        *at += size;
-    }
-    return REPL_SUCCESS;
-}
-
-/* One batch from where the index is; *at: where it is then. */
-static repl_result index_forward(struct repl_site *site, const char *name, const uint8_t *log,
-                                 uint64_t log_end, uint64_t *at, struct repl_error *err)
-{
-    uint64_t record_number;
-    REPL_TRY(repl_index_position(site->index, name, at, &record_number, err));
-    if (*at >= log_end)
-        return REPL_SUCCESS;
-    REPL_TRY(repl_index_batch_begin(site->index, err));
-    repl_result result = index_batch(site, name, log, log_end, at, err);
-    repl_result ended = repl_index_batch_end(site->index, repl_ok(result) ? err : NULL);
-    REPL_TRY(result);
-    return ended;
-}
-
-static void say_left_out(const struct site_volume *v, const struct repl_error *err)
-{
-    repl_log(LOG_WARNING, "volume %s: a supply is left out of the index: %s", v->name, err->text);
-}
-
-repl_result site_index_catch_up(struct repl_site *site, const char *name, const uint8_t *log,
-                                uint64_t log_end, pthread_mutex_t *lock, struct repl_error *err)
-{
-    uint64_t at = 0;
-    repl_result result = REPL_SUCCESS;
-    while (repl_ok(result) && at < log_end) {
-        if (lock != NULL)
-            pthread_mutex_lock(lock);
-        result = index_forward(site, name, log, log_end, &at, err);
-        if (lock != NULL)
-            pthread_mutex_unlock(lock);
-    }
-    return result;
-}
-
-static repl_result supply_refill(void *context, const struct repl_segment_id *id, uint64_t size,
-                                 struct repl_error *err)
-{
-    struct site_volume *v = context;
-    (void)size, (void)err;
-    if (id->supply == 0)
-        return REPL_SUCCESS;
-    struct repl_error why;
-    pthread_mutex_lock(&v->site->index_lock);
-    repl_result result = index_segment(v->site, v->name, id, NULL, 0, &why);
-    pthread_mutex_unlock(&v->site->index_lock);
-    if (!repl_ok(result))
-        say_left_out(v, &why);
-    return REPL_SUCCESS;
-}
-
-repl_result site_index_refill(struct site_volume *v, bool supplies, uint64_t log_end,
-                              struct repl_error *err)
-{
-    struct repl_store *store = v->site->store;
-    struct repl_buffer log = {0};
-    repl_result result = REPL_SUCCESS;
-    if (supplies)
-        result = store->ops->segments(store, v->name, supply_refill, v, err);
-    if (repl_ok(result))
-        result = store->ops->log_read(store, v->name, &log, NULL, err);
-    if (repl_ok(result) && log.size < log_end)
-        result = repl_fail(err, REPL_E_CORRUPT, "the log of volume %s became shorter", v->name);
-    if (repl_ok(result))
-        result =
-            site_index_catch_up(v->site, v->name, log.data, log_end, &v->site->index_lock, err);
-    repl_buffer_fini(&log);
-    return result;
-}
 
 /* The last segment that the index has; zeros: none. */
 static struct repl_segment_id indexed_head(const struct loader *l)
 {
     struct repl_segment_id head = {0};
-    for (uint64_t at = 0; at < l->index_end;) {
-        struct repl_log_record record;
-        size_t size;
+    struct repl_log_record record;
+    for (size_t at = 0, size; at < l->log.size; at += size) {
         if (!repl_ok(
-                repl_log_record_decode(l->log.data + at, l->log.size - at, &record, &size, NULL)))
+                repl_log_record_decode(l->log.data + at, l->log.size - at, &record, &size, NULL)) ||
+            record.number > l->index_record)
             break;
-        if (record.type == REPL_LOG_COMMIT)
-            head = (struct repl_segment_id){.to_seq = record.commit.to_seq,
-                                            .part = record.commit.part};
-        at += size;
+        struct repl_segment_id id = {.to_seq = record.commit.to_seq, .part = record.commit.part};
+        if (record.type == REPL_LOG_PIECE)
+            id = (struct repl_segment_id){.to_seq = record.piece.commit.to_seq,
+                                          .part = record.piece.commit.part};
+        else if (record.type != REPL_LOG_COMMIT)
+            continue;
+        if (repl_segment_id_order(&id, &head) > 0)
+            head = id;
     }
     return head;
 }
 
-/* Supplies come before the commit they are for, and so do their places in the index. One that
- * cannot be read is left out: what nobody finds is asked of the source. */
-static void index_supplies(struct loader *l)
+/* Supplies come before the commit they are for, and so do their places in the index. */
+static void index_supplies(const struct loader *l)
 {
-    struct site_volume *v = l->volume;
     struct repl_segment_id head = indexed_head(l);
-    struct repl_error err;
     for (size_t i = 0; i < stored_count(&l->stored); i++) {
-        struct repl_segment_id id = stored_at(&l->stored, i)->id;
-        struct repl_segment_id of = {.to_seq = id.to_seq, .part = id.part};
-        if (id.supply == 0 || repl_segment_id_order(&of, &head) <= 0)
-            continue;
-        if (!repl_ok(index_segment(v->site, v->name, &id, NULL, 0, &err)))
-            say_left_out(v, &err);
+        const struct stored_id *stored = stored_at(&l->stored, i);
+        struct repl_segment_id of = {.to_seq = stored->id.to_seq, .part = stored->id.part};
+        if (stored->id.supply != 0 && repl_segment_id_order(&of, &head) > 0)
+            site_index_supply(l->volume, &stored->id, stored->size);
     }
 }
 
@@ -409,11 +350,11 @@ static void index_load(struct loader *l)
 {
     struct site_volume *v = l->volume;
     struct repl_error err;
-    if (l->index_end == 0 && l->commits.size > 0)
+    if (l->index_record == 0 && l->chain.count > 0)
         repl_log(LOG_INFO, "volume %s: the index is made anew from %zu segments", v->name,
-                 stored_count(&l->commits));
+                 l->chain.count);
     index_supplies(l);
-    if (repl_ok(site_index_catch_up(v->site, v->name, l->log.data, v->log_end, NULL, &err)))
+    if (repl_ok(site_index_catch_up(v->site, v->name, &l->log, l->begin, v->log_end, NULL, &err)))
         return;
     v->index_behind = true;
     snprintf(v->index_problem, sizeof v->index_problem, "%.350s", err.text);
@@ -493,14 +434,14 @@ static void staging_load(struct site_volume *v)
  * make the volume was cut short, by a crash or a full disk. The next one makes what is missing. */
 static bool is_half_made(const struct loader *l, repl_result segments)
 {
-    return segments.code == REPL_E_MISSING && l->log.size == 0 && l->index_end == 0;
+    return segments.code == REPL_E_MISSING && l->log.size == 0 && l->index_record == 0;
 }
 
 static repl_result history_load(struct loader *l, struct repl_error *err)
 {
     struct site_volume *v = l->volume;
     struct repl_site *site = v->site;
-    REPL_TRY(site->store->ops->log_read(site->store, v->name, &l->log, NULL, err));
+    REPL_TRY(site->store->ops->log_read(site->store, v->name, &l->log, &l->begin, err));
     REPL_TRY(repl_index_position(site->index, v->name, &l->index_end, &l->index_record, err));
     repl_result segments = site->store->ops->segments(site->store, v->name, stored_note, l, err);
     if (is_half_made(l, segments))
@@ -513,7 +454,7 @@ static repl_result history_load(struct loader *l, struct repl_error *err)
         damage(v, "its log is that of volume %s: was the directory renamed?",
                v->journal.create.name);
     if (!is_damaged(v))
-        segments_check(l);
+        REPL_TRY(segments_check(l, err));
     if (is_damaged(v) || !v->journal.exists)
         return REPL_SUCCESS;
     log_cut(l);
@@ -534,7 +475,7 @@ repl_result site_volume_load(struct repl_site *site, const char *name, struct si
     if (!repl_ok(result) && result.code != REPL_E_RETRY)
         damage(l.volume, "%.350s", err->text);
     repl_buffer_fini(&l.log);
-    repl_buffer_fini(&l.commits);
+    repl_chain_fini(&l.chain);
     repl_buffer_fini(&l.stored);
     if (result.code == REPL_E_RETRY) {
         site_volume_free(l.volume);

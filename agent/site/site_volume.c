@@ -67,6 +67,7 @@ void site_volume_free(struct site_volume *v)
 {
     ensure(!v->busy && v->queue == NULL);
     repl_replica_free(v->replica);
+    free(v->leftovers);
     for (size_t i = 0; i < 2; i++) {
         site_intake_fini(&v->uploads[i].intake);
         repl_segment_digest_fini(&v->uploads[i].digest);
@@ -87,9 +88,14 @@ repl_result site_volume_apply(struct site_volume *v, const struct repl_log_recor
 {
     REPL_TRY(repl_journal_apply(&v->journal, record, err));
     v->marks += record->type == REPL_LOG_MARK;
-    if (record->type == REPL_LOG_COMMIT && record->commit.has_point) {
+    const struct repl_log_commit *commit = NULL;
+    if (record->type == REPL_LOG_COMMIT)
+        commit = &record->commit;
+    else if (record->type == REPL_LOG_PIECE && v->journal.in_checkpoint)
+        commit = &record->piece.commit;
+    if (commit != NULL && commit->has_point) {
         v->point_head = v->journal.head;
-        v->point_size = record->commit.volume_size;
+        v->point_size = commit->volume_size;
     }
     return REPL_SUCCESS;
 }
@@ -123,9 +129,10 @@ static repl_result index_write(struct site_append *a, struct repl_error *err)
     if (!a->index_behind)
         return repl_index_apply(site->index, name, a->records, a->record_count, a->log_end, err);
     struct repl_buffer log = {0};
-    repl_result result = site->store->ops->log_read(site->store, name, &log, NULL, err);
+    uint64_t begin;
+    repl_result result = site->store->ops->log_read(site->store, name, &log, &begin, err);
     if (repl_ok(result))
-        result = site_index_catch_up(site, name, log.data, a->log_end, NULL, err);
+        result = site_index_catch_up(site, name, &log, begin, a->log_end, NULL, err);
     repl_buffer_fini(&log);
     return result;
 }

@@ -6,6 +6,7 @@
  *   site_volume.c   the queue of changes, the log, hello and report
  *   site_status.c   how it fares
  *   site_load.c     a volume as it is found at a start
+ *   site_index.c    the index on its way to what the log has
  *   site_intake.c   bytes of a request on their way into a staged file
  *   site_upload.c   a segment's arrival
  *   site_commit.c   the commit sequence
@@ -144,6 +145,11 @@ struct site_refill {
 
 /* --- the volume ------------------------------------------------------------------------------ */
 
+struct site_leftover {
+    struct repl_segment_id id;
+    int64_t since_ns; /* repl_now_mono_ns, when it was found */
+};
+
 struct site_volume {
     struct repl_site *site;
     struct site_volume *next;
@@ -164,6 +170,10 @@ struct site_volume {
      * aside before the next one is published. */
     bool has_found;
     struct repl_segment_id found;
+    /* Found at the start: segments that were merged into others, and those of a merge that was cut
+     * short. Files that the history does not need, and that a reader may still have open. */
+    struct site_leftover *leftovers;
+    size_t leftover_count;
     bool index_behind;                          /* the log has records that the index lacks */
     bool index_lost;                            /* all of them: it has been made anew */
     bool index_vain;                            /* tried since the last tick */
@@ -241,10 +251,15 @@ REPL_RESULT site_volume_load(struct repl_site *site, const char *name, struct si
                              struct repl_error *err);
 /* Moves the segment that the log does not have, if there is one, to where it is kept. Blocks. */
 REPL_RESULT site_found_set_aside(struct site_volume *volume, struct repl_error *err);
-/* Applies to the index what the log has beyond it. On a worker, or at a start. lock: taken for each
- * batch; NULL: held already. */
-REPL_RESULT site_index_catch_up(struct repl_site *site, const char *name, const uint8_t *log,
-                                uint64_t log_end, pthread_mutex_t *lock, struct repl_error *err);
+/* Applies to the index what the log has beyond it. On a worker, or at a start. begin: the offset of
+ * the log's first byte. lock: taken for each batch; NULL: held already. */
+REPL_RESULT site_index_catch_up(struct repl_site *site, const char *name,
+                                const struct repl_buffer *log, uint64_t begin, uint64_t log_end,
+                                pthread_mutex_t *lock, struct repl_error *err);
+/* The chunks of a supply into the index. One that cannot be read is left out, with a line in our
+ * log: what nobody finds is asked of the source. */
+void site_index_supply(const struct site_volume *volume, const struct repl_segment_id *id,
+                       uint64_t size);
 /* The same while the site runs, on a worker. supplies: those as well, where the index has lost
  * everything. */
 REPL_RESULT site_index_refill(struct site_volume *volume, bool supplies, uint64_t log_end,

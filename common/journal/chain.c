@@ -74,19 +74,36 @@ bool repl_chain_has_point(const struct repl_chain *c, size_t i)
     return c->entries[i].commit.has_point && (i + 1 == c->count || !continues_base(c, i + 1));
 }
 
-size_t repl_chain_find_point(const struct repl_chain *c, uint64_t seq)
+/* How many entries lie before (to, part). */
+static size_t count_before(const struct repl_chain *c, uint64_t to_seq, uint32_t part)
 {
-    size_t low = 0, high = c->count; /* the first with to_seq > seq lies in [low, high] */
+    size_t low = 0, high = c->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (c->entries[middle].commit.to_seq <= seq)
+        const struct repl_log_commit *commit = &c->entries[middle].commit;
+        if (commit->to_seq < to_seq || (commit->to_seq == to_seq && commit->part < part))
             low = middle + 1;
         else
             high = middle;
     }
-    if (low == 0 || c->entries[low - 1].commit.to_seq != seq || !repl_chain_has_point(c, low - 1))
+    return low;
+}
+
+size_t repl_chain_find(const struct repl_chain *c, uint64_t to_seq, uint32_t part, uint64_t merge)
+{
+    size_t i = count_before(c, to_seq, part);
+    if (i == c->count || c->entries[i].commit.to_seq != to_seq ||
+        c->entries[i].commit.part != part || c->entries[i].merge != merge)
         return SIZE_MAX;
-    return low - 1;
+    return i;
+}
+
+size_t repl_chain_find_point(const struct repl_chain *c, uint64_t seq)
+{
+    size_t i = seq == UINT64_MAX ? c->count : count_before(c, seq + 1, 0);
+    if (i == 0 || c->entries[i - 1].commit.to_seq != seq || !repl_chain_has_point(c, i - 1))
+        return SIZE_MAX;
+    return i - 1;
 }
 
 /* --- a run makes room for pieces ------------------------------------------------------------- */

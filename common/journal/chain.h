@@ -56,6 +56,9 @@ size_t repl_chain_base_of(const struct repl_chain *chain, size_t i);
 /* Whether entry i ends in a point that can be restored: not so a tile that was made at an earlier
  * point than the base is of now. */
 bool repl_chain_has_point(const struct repl_chain *chain, size_t i);
+/* The entry of that name, made by that merge; SIZE_MAX: there is none. */
+size_t repl_chain_find(const struct repl_chain *chain, uint64_t to_seq, uint32_t part,
+                       uint64_t merge);
 /* The entry that ends in the point; SIZE_MAX: there is none. */
 size_t repl_chain_find_point(const struct repl_chain *chain, uint64_t seq);
 

@@ -1,0 +1,254 @@
+/*
+ * The index on its way to what the log has: at a start, and whenever it has
+ * failed to take a record.
+ *
+ * It goes on behind the last record it has, by number: a log that was written
+ * anew meanwhile has other places for them, and one that begins behind that
+ * record begins with a CHECKPOINT, which says all.
+ *
+ * A log speaks of segments that are not there any more, as later records merge
+ * them into others. So the list of segments is made of all of the log first, and
+ * of those in it alone are the files read for their chunks.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <syslog.h>
+
+#include "base/ensure.h"
+#include "journal/chain.h"
+#include "site/site_volume.h"
+
+#define BATCH_RECORDS 4096u
+
+struct follower {
+    struct repl_site *site;
+    const char *name;
+    const uint8_t *log;
+    uint64_t begin; /* the offset of its first byte */
+    size_t size;
+    size_t at;          /* the index has so much of it, */
+    uint64_t at_record; /* up to this record; at 0: not looked for yet */
+    struct repl_chain chain;
+    /* the record that is next, or all of its group */
+    struct repl_log_record *records;
+    struct repl_index_record *added;
+    size_t count, room;
+};
+
+static repl_result index_segment(struct repl_site *site, const char *name,
+                                 const struct repl_segment_id *id, uint64_t file_size,
+                                 struct repl_error *err)
+{
+    struct repl_stored_segment *file;
+    struct repl_segment *segment = NULL;
+    REPL_TRY(site->store->ops->segment_open(site->store, name, id, file_size, &file, err));
+    repl_result result = repl_forward(
+        repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err), err, "%s",
+        file->label);
+    if (repl_ok(result))
+        result = repl_index_add_chunks(site->index, name, id, segment->chunks,
+                                       segment->footer.chunk_count, err);
+    repl_segment_free(segment);
+    file->close(file);
+    return result;
+}
+
+/* --- groups ---------------------------------------------------------------------------------- */
+
+static repl_result record_decode(const struct follower *f, size_t at,
+                                 struct repl_log_record *record, size_t *size,
+                                 struct repl_error *err)
+{
+    return repl_log_record_decode(f->log + at, f->size - at, record, size, err);
+}
+
+static repl_result group_room(struct follower *f, struct repl_error *err)
+{
+    if (f->count < f->room)
+        return REPL_SUCCESS;
+    size_t room = f->room == 0 ? 64 : 2 * f->room;
+    struct repl_log_record *records = reallocarray(f->records, room, sizeof *records);
+    if (records != NULL)
+        f->records = records;
+    struct repl_index_record *added = reallocarray(f->added, room, sizeof *added);
+    if (added != NULL)
+        f->added = added;
+    if (records == NULL || added == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the log of volume %s", f->name);
+    f->room = room;
+    return REPL_SUCCESS;
+}
+
+/* The record at *at, or all of its group; *at goes behind it. */
+static repl_result group_read(struct follower *f, size_t *at, struct repl_error *err)
+{
+    uint32_t left = 1;
+    f->count = 0;
+    while (left-- > 0) {
+        size_t size;
+        REPL_TRY(group_room(f, err));
+        struct repl_log_record *record = &f->records[f->count];
+        REPL_TRY(record_decode(f, *at, record, &size, err));
+        *at += size;
+        if (f->count++ > 0)
+            continue;
+        if (record->type == REPL_LOG_MERGE)
+            left = record->merge.records;
+        else if (record->type == REPL_LOG_CHECKPOINT)
+            left = record->checkpoint.records;
+    }
+    for (size_t i = 0; i < f->count; i++)
+        f->added[i] = (struct repl_index_record){.record = &f->records[i]};
+    return REPL_SUCCESS;
+}
+
+/* --- one after the other --------------------------------------------------------------------- */
+
+/* The segment that the record brings, if it is still in the list. */
+static bool is_there(const struct follower *f, const struct repl_log_record *record,
+                     struct repl_segment_id *id, uint64_t *file_size)
+{
+    const struct repl_log_commit *commit =
+        record->type == REPL_LOG_PIECE ? &record->piece.commit : &record->commit;
+    if (record->type != REPL_LOG_PIECE && record->type != REPL_LOG_COMMIT)
+        return false;
+    *id = (struct repl_segment_id){.to_seq = commit->to_seq, .part = commit->part};
+    if (record->type == REPL_LOG_PIECE)
+        id->merge = record->piece.merge;
+    *file_size = commit->file_size;
+    return repl_chain_find(&f->chain, id->to_seq, id->part, id->merge) != SIZE_MAX;
+}
+
+static repl_result group_apply(struct follower *f, struct repl_error *err)
+{
+    const struct repl_log_record *first = &f->records[0];
+    /* Written anew, it says nothing that an index which was up with it would not know. */
+    bool known = first->type == REPL_LOG_CHECKPOINT && first->number == f->at_record + 1;
+    for (size_t i = 0; i < f->count && !known; i++) {
+        struct repl_segment_id id;
+        uint64_t file_size;
+        if (is_there(f, &f->records[i], &id, &file_size))
+            REPL_TRY(index_segment(f->site, f->name, &id, file_size, err));
+    }
+    f->at_record = f->records[f->count - 1].number;
+    return repl_index_apply(f->site->index, f->name, f->added, f->count, f->begin + f->at, err);
+}
+
+static repl_result batch_apply(struct follower *f, struct repl_error *err)
+{
+    for (size_t done = 0; done < BATCH_RECORDS && f->at < f->size; done += f->count) {
+        REPL_TRY(group_read(f, &f->at, err));
+        REPL_TRY(group_apply(f, err));
+    }
+    return REPL_SUCCESS;
+}
+
+/* Behind the record of that number; where the log begins behind it, at its beginning. */
+static repl_result position_find(struct follower *f, uint64_t record_number, struct repl_error *err)
+{
+    struct repl_log_record record;
+    size_t size, at = 0;
+    if (f->at > 0 && f->at_record == record_number)
+        return REPL_SUCCESS;
+    for (f->at = 0; at < f->size; f->at = at) {
+        REPL_TRY(record_decode(f, at, &record, &size, err));
+        if (record.number > record_number)
+            break;
+        at += size;
+    }
+    f->at_record = record_number;
+    return REPL_SUCCESS;
+}
+
+/* One batch from where the index is: another one may be in its place since the last. */
+static repl_result index_forward(struct follower *f, struct repl_error *err)
+{
+    uint64_t log_end, record_number;
+    REPL_TRY(repl_index_position(f->site->index, f->name, &log_end, &record_number, err));
+    REPL_TRY(position_find(f, record_number, err));
+    if (f->at >= f->size)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_index_batch_begin(f->site->index, err));
+    repl_result result = batch_apply(f, err);
+    repl_result ended = repl_index_batch_end(f->site->index, repl_ok(result) ? err : NULL);
+    REPL_TRY(result);
+    return ended;
+}
+
+static repl_result chain_fold(struct follower *f, struct repl_error *err)
+{
+    struct repl_log_record record;
+    for (size_t at = 0, size; at < f->size; at += size) {
+        REPL_TRY(record_decode(f, at, &record, &size, err));
+        REPL_TRY(repl_chain_apply(&f->chain, &record, err));
+    }
+    return REPL_SUCCESS;
+}
+
+repl_result site_index_catch_up(struct repl_site *site, const char *name,
+                                const struct repl_buffer *log, uint64_t begin, uint64_t log_end,
+                                pthread_mutex_t *lock, struct repl_error *err)
+{
+    struct follower f = {.site = site,
+                         .name = name,
+                         .log = log->data,
+                         .begin = begin,
+                         .size = (size_t)(log_end - begin)};
+    ensure(log_end >= begin && f.size <= log->size);
+    repl_chain_init(&f.chain);
+    repl_result result = chain_fold(&f, err);
+    while (repl_ok(result) && f.at < f.size) {
+        if (lock != NULL)
+            pthread_mutex_lock(lock);
+        result = index_forward(&f, err);
+        if (lock != NULL)
+            pthread_mutex_unlock(lock);
+    }
+    repl_chain_fini(&f.chain);
+    free(f.records);
+    free(f.added);
+    return result;
+}
+
+/* --- while the site runs --------------------------------------------------------------------- */
+
+static repl_result supply_refill(void *context, const struct repl_segment_id *id, uint64_t size,
+                                 struct repl_error *err)
+{
+    struct site_volume *v = context;
+    (void)err;
+    if (id->supply == 0)
+        return REPL_SUCCESS;
+    pthread_mutex_lock(&v->site->index_lock);
+    site_index_supply(v, id, size);
+    pthread_mutex_unlock(&v->site->index_lock);
+    return REPL_SUCCESS;
+}
+
+void site_index_supply(const struct site_volume *v, const struct repl_segment_id *id, uint64_t size)
+{
+    struct repl_error err;
+    if (!repl_ok(index_segment(v->site, v->name, id, size, &err)))
+        repl_log(LOG_WARNING, "volume %s: a supply is left out of the index: %s", v->name,
+                 err.text);
+}
+
+repl_result site_index_refill(struct site_volume *v, bool supplies, uint64_t log_end,
+                              struct repl_error *err)
+{
+    struct repl_store *store = v->site->store;
+    struct repl_buffer log = {0};
+    repl_result result = REPL_SUCCESS;
+    uint64_t begin;
+    if (supplies)
+        result = store->ops->segments(store, v->name, supply_refill, v, err);
+    if (repl_ok(result))
+        result = store->ops->log_read(store, v->name, &log, &begin, err);
+    if (repl_ok(result) && begin + log.size < log_end)
+        result = repl_fail(err, REPL_E_CORRUPT, "the log of volume %s became shorter", v->name);
+    if (repl_ok(result))
+        result =
+            site_index_catch_up(v->site, v->name, &log, begin, log_end, &v->site->index_lock, err);
+    repl_buffer_fini(&log);
+    return result;
+}
