@@ -458,7 +458,8 @@ static repl_result chain_merge(struct s3_store *store, struct s3_log *log, size_
 {
     struct pieces *chain = &log->chain;
     size_t first = count_of(chain) - count;
-    struct piece merged = {.from = piece_at(chain, first)->from, .to = end_of(chain), .merged = true};
+    struct piece merged = {
+        .from = piece_at(chain, first)->from, .to = end_of(chain), .merged = true};
     struct repl_buffer bytes = {0};
     char key[S3_STORE_KEY_SIZE];
     bool existed = false; /* then by a merge that was interrupted: the name says what is in it */
@@ -571,8 +572,7 @@ static repl_result log_replace_locked(struct s3_store *store, struct s3_log *log
     REPL_TRY(log_know(store, log, err));
     if (end_of(&log->chain) != *end)
         REPL_TRY(log_cut(store, log, *end, err));
-    const struct piece piece = {
-        .from = *end, .to = *end + size, .merged = true, .begins = true};
+    const struct piece piece = {.from = *end, .to = *end + size, .merged = true, .begins = true};
     REPL_TRY(piece_put(store, log->volume, &piece, data, err));
     log->known = false; /* the log is another one now, whatever happens to what was before */
     REPL_TRY(s3_claim_end(store, err));

@@ -293,6 +293,20 @@ void site_compactor_tick(struct site_compactor *c)
     turn_next(c);
 }
 
+/* What lay there at the start without being part of a history waits for as long as what was
+ * replaced. */
+static void leftovers_take(struct site_compactor *c)
+{
+    int64_t due_ns = repl_now_mono_ns() + c->site->config->grace_ms * 1000000;
+    for (struct site_volume *v = c->site->volumes; v != NULL; v = v->next) {
+        for (size_t i = 0; i < v->leftover_count; i++)
+            compactor_remove_later(c, v->name, &v->leftovers[i].id, due_ns);
+        free(v->leftovers);
+        v->leftovers = NULL;
+        v->leftover_count = 0;
+    }
+}
+
 repl_result site_compactor_new(struct repl_site *site, struct site_compactor **out,
                                struct repl_error *err)
 {
@@ -307,6 +321,7 @@ repl_result site_compactor_new(struct repl_site *site, struct site_compactor **o
         return result;
     }
     compactor_clock_begin(c);
+    leftovers_take(c);
     *out = c;
     return REPL_SUCCESS;
 }

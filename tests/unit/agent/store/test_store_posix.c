@@ -256,7 +256,8 @@ static void no_link_is_followed(void **state)
                 REPL_E_REFUSED);
     path_below(f, "volumes/link", path);
     assert_int_equal(symlink("data", path), 0);
-    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "link", &log, NULL, &f->c.err), REPL_E_IO);
+    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "link", &log, NULL, &f->c.err),
+                REPL_E_IO);
     assert_code(&f->c, f->c.store->ops->volume_create(f->c.store, "link", &f->c.err), REPL_E_IO);
     path_below(f, "volumes/data/log", path);
     assert_int_equal(unlink(path), 0);
@@ -573,7 +574,8 @@ static void a_large_log_is_copied_whole(void **state)
     assert_code(&f->c, append(&f->c, size, "x"), REPL_E_IO);
     play(f, "", 0);
     assert_code(&f->c, append(&f->c, size, "y"), REPL_OK);
-    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, NULL, &f->c.err), REPL_OK);
+    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, NULL, &f->c.err),
+                REPL_OK);
     assert_int_equal(log.size, size + 1);
     assert_memory_equal(log.data, bytes, size);
     assert_int_equal(log.data[size], 'y');
@@ -609,8 +611,9 @@ static void a_log_is_replaced(void **state)
     assert_int_not_equal(inode_of(f, "volumes/data/log"), old);
     assert_false(exists(f, "volumes/data/log.new"));
     assert_code(&f->c, append(&f->c, 4, "three."), REPL_OK);
-    reopen(f);
-    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, &begin, &f->c.err), REPL_OK);
+    reopen(&f->c);
+    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, &begin, &f->c.err),
+                REPL_OK);
     assert_int_equal(begin, 0);
     assert_int_equal(log.size, 10);
     assert_memory_equal(log.data, "all.three.", 10);
@@ -636,14 +639,14 @@ static void a_replacement_may_fail_anywhere(void **state)
         assert_int_equal(exists(f, "volumes/data/log.suspect"), named);
         play(f, "", 0);
         if (i / 3 == 0) { /* another process */
-            reopen(f);
+            reopen(&f->c);
             assert_log(&f->c, named ? "all." : "one.two.");
             assert_code(&f->c, append(&f->c, named ? 4 : 8, "three."), REPL_OK);
             assert_log(&f->c, named ? "all.three." : "one.two.three.");
         } else if (i / 3 == 1) {
             assert_code(&f->c, append(&f->c, 8, "three."), REPL_OK);
             assert_string_equal(trace, named ? "wffwd" : "wd");
-            reopen(f);
+            reopen(&f->c);
             assert_log(&f->c, "one.two.three.");
         } else { /* tried again */
             assert_log(&f->c, "one.two.");

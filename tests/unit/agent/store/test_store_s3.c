@@ -468,7 +468,8 @@ static void a_gap_is_damage(void **state)
                 REPL_E_CORRUPT);
     assert_says(f, "lacks the bytes from 3 to 6");
     assert_code(&f->c, open_at(f, NULL, false, &reader), REPL_OK);
-    assert_code(&f->c, reader->ops->log_read(reader, "data", &log, NULL, &f->c.err), REPL_E_CORRUPT);
+    assert_code(&f->c, reader->ops->log_read(reader, "data", &log, NULL, &f->c.err),
+                REPL_E_CORRUPT);
     assert_int_equal(log.size, 0);
     reader->ops->close(reader);
     repl_buffer_fini(&log);
@@ -528,7 +529,8 @@ static void a_cut_may_fail_anywhere(void **state)
         fake_s3_release(f->fake);
         /* what can be read is the old log or a beginning of it, never with a gap */
         records_text(all, 7);
-        assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, NULL, &f->c.err), REPL_OK);
+        assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, NULL, &f->c.err),
+                    REPL_OK);
         if (!repl_ok(result)) {
             assert_true(log.size >= 7 && log.size <= strlen(all));
             assert_memory_equal(log.data, all, log.size);
