@@ -22,6 +22,7 @@ static const char *const type_names[] = {
     [REPL_WIRE_MISSING] = "missing", [REPL_WIRE_REPORT] = "report",
     [REPL_WIRE_POINTS] = "points",   [REPL_WIRE_SEGMENTS] = "segments",
     [REPL_WIRE_DIGESTS] = "digests", [REPL_WIRE_MERGED_SEGMENTS] = "merged segments",
+    [REPL_WIRE_MARK] = "mark",       [REPL_WIRE_MARKS] = "marks",
 };
 
 enum repl_wire_type repl_wire_type_of(const void *data, size_t size)
@@ -32,7 +33,7 @@ enum repl_wire_type repl_wire_type_of(const void *data, size_t size)
     repl_read_zeros(&r, 2);
     uint32_t whole = repl_read_u32(&r);
     bool valid = !r.failed && magic == WIRE_MAGIC && whole == size && type >= REPL_WIRE_HELLO &&
-                 type <= REPL_WIRE_MERGED_SEGMENTS;
+                 type <= REPL_WIRE_LAST;
     return valid ? (enum repl_wire_type)type : (enum repl_wire_type)0;
 }
 
@@ -599,6 +600,89 @@ void repl_digests_fini(struct repl_digests *digests)
 {
     free(digests->pages);
     *digests = (struct repl_digests){0};
+}
+
+/* --- names of points ------------------------------------------------------------------------- */
+
+#define MARK_ENTRY_MAX (1 + 8 + 2 + REPL_MARK_NAME_SIZE)
+
+_Static_assert(12 + 8 + REPL_LIST_ENTRIES_MAX * MARK_ENTRY_MAX < REPL_MESSAGE_SIZE_MAX, "it fits");
+
+repl_result repl_mark_encode(const struct repl_mark *m, struct repl_buffer *out,
+                             struct repl_error *err)
+{
+    struct repl_writer w;
+    REPL_TRY(message_open(out, MARK_ENTRY_MAX, &w, err));
+    repl_write_u64(&w, m->seq);
+    repl_write_text(&w, m->name);
+    return message_close(out, REPL_WIRE_MARK, &w, err);
+}
+
+repl_result repl_mark_decode(const void *data, size_t size, struct repl_mark *out,
+                             struct repl_error *err)
+{
+    struct repl_reader r;
+    *out = (struct repl_mark){0};
+    REPL_TRY(message_enter(data, size, REPL_WIRE_MARK, &r, err));
+    out->seq = repl_read_u64(&r);
+    repl_read_text(&r, out->name, REPL_MARK_NAME_SIZE);
+    if (out->seq == 0 || out->name[0] == '\0')
+        r.failed = true;
+    return message_leave(&r, REPL_WIRE_MARK, err);
+}
+
+repl_result repl_marks_encode(const struct repl_marks *m, struct repl_buffer *out,
+                              struct repl_error *err)
+{
+    struct repl_writer w;
+    REPL_TRY(list_open(out, REPL_WIRE_MARKS, m->count, REPL_LIST_ENTRIES_MAX,
+                       8 + (size_t)m->count * MARK_ENTRY_MAX, &w, err));
+    repl_write_u32(&w, m->count);
+    repl_write_zeros(&w, 4);
+    for (uint32_t i = 0; i < m->count; i++) {
+        repl_write_u8(&w, (uint8_t)m->marks[i].kind);
+        repl_write_u64(&w, m->marks[i].seq);
+        repl_write_text(&w, m->marks[i].name);
+    }
+    return message_close(out, REPL_WIRE_MARKS, &w, err);
+}
+
+static void marks_entry_decode(struct repl_reader *r, struct repl_log_mark *out)
+{
+    out->kind = repl_read_u8(r);
+    out->seq = repl_read_u64(r);
+    repl_read_text(r, out->name, REPL_MARK_NAME_SIZE);
+    if (out->kind < REPL_MARK_NAME || out->kind > REPL_MARK_PROVEN || out->seq == 0 ||
+        (out->name[0] == '\0') != (out->kind == REPL_MARK_PROVEN))
+        r->failed = true;
+}
+
+repl_result repl_marks_decode(const void *data, size_t size, struct repl_marks *out,
+                              struct repl_error *err)
+{
+    struct repl_reader r;
+    *out = (struct repl_marks){0};
+    REPL_TRY(message_enter(data, size, REPL_WIRE_MARKS, &r, err));
+    uint32_t count = repl_read_u32(&r);
+    repl_read_zeros(&r, 4);
+    if (r.failed || count > REPL_LIST_ENTRIES_MAX)
+        return repl_fail(err, REPL_E_CORRUPT, "a list of %u names is too long", count);
+    out->marks = calloc(count + 1, sizeof out->marks[0]);
+    if (out->marks == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of %u names", count);
+    out->count = count;
+    for (uint32_t i = 0; i < count; i++)
+        marks_entry_decode(&r, &out->marks[i]);
+    repl_result result = message_leave(&r, REPL_WIRE_MARKS, err);
+    if (!repl_ok(result))
+        repl_marks_fini(out);
+    return result;
+}
+
+void repl_marks_fini(struct repl_marks *marks)
+{
+    free(marks->marks);
+    *marks = (struct repl_marks){0};
 }
 
 /* --- refusals as errors and statuses --------------------------------------------------------- */

@@ -26,6 +26,9 @@ enum repl_wire_type {
     REPL_WIRE_SEGMENTS = 8,
     REPL_WIRE_DIGESTS = 9,
     REPL_WIRE_MERGED_SEGMENTS = 10, /* SEGMENTS where one of them was made by a merge */
+    REPL_WIRE_MARK = 11,
+    REPL_WIRE_MARKS = 12,
+    REPL_WIRE_LAST = REPL_WIRE_MARKS,
 };
 
 /* Source to site, first after each loss of contact: who I am and where I stand. */
@@ -145,6 +148,20 @@ struct repl_digests {
 };
 void repl_digests_fini(struct repl_digests *digests);
 
+/* Source to site: a name for a point. What a name may be is decided by whoever takes it
+ * (journal/mark.h). */
+struct repl_mark {
+    uint64_t seq; /* not 0 */
+    char name[REPL_MARK_NAME_SIZE + 1];
+};
+
+/* Site to recovery: all names of a volume, oldest first; none REMOVED. */
+struct repl_marks {
+    uint32_t count;              /* at most REPL_LIST_ENTRIES_MAX */
+    struct repl_log_mark *marks; /* decoded: heap, freed by repl_marks_fini */
+};
+void repl_marks_fini(struct repl_marks *marks);
+
 /* Each encode appends to out; each decode wants exactly one message of its type. */
 REPL_RESULT repl_hello_encode(const struct repl_hello *m, struct repl_buffer *out,
                               struct repl_error *err);
@@ -182,6 +199,14 @@ REPL_RESULT repl_digests_encode(const struct repl_digests *m, struct repl_buffer
                                 struct repl_error *err);
 REPL_RESULT repl_digests_decode(const void *data, size_t size, struct repl_digests *out,
                                 struct repl_error *err);
+REPL_RESULT repl_mark_encode(const struct repl_mark *m, struct repl_buffer *out,
+                             struct repl_error *err);
+REPL_RESULT repl_mark_decode(const void *data, size_t size, struct repl_mark *out,
+                             struct repl_error *err);
+REPL_RESULT repl_marks_encode(const struct repl_marks *m, struct repl_buffer *out,
+                              struct repl_error *err);
+REPL_RESULT repl_marks_decode(const void *data, size_t size, struct repl_marks *out,
+                              struct repl_error *err);
 
 /* The type a message announces; 0: not a message. */
 enum repl_wire_type repl_wire_type_of(const void *data, size_t size);

@@ -42,6 +42,8 @@ TRY_TYPE(report, struct repl_report, nothing_to_free)
 TRY_TYPE(points_page, struct repl_points_page, repl_points_page_fini)
 TRY_TYPE(segments_page, struct repl_segments_page, repl_segments_page_fini)
 TRY_TYPE(digests, struct repl_digests, repl_digests_fini)
+TRY_TYPE(mark, struct repl_mark, nothing_to_free)
+TRY_TYPE(marks, struct repl_marks, repl_marks_fini)
 
 static void try_all(const uint8_t *data, size_t size)
 {
@@ -54,6 +56,8 @@ static void try_all(const uint8_t *data, size_t size)
     try_points_page(data, size);
     try_segments_page(data, size);
     try_digests(data, size);
+    try_mark(data, size);
+    try_marks(data, size);
     (void)repl_wire_type_of(data, size);
 }
 
@@ -65,7 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *framed = malloc(size);
     ensure(framed != NULL);
     memcpy(framed, data, size);
-    for (uint16_t type = REPL_WIRE_HELLO; type <= REPL_WIRE_MERGED_SEGMENTS; type++) {
+    for (uint16_t type = REPL_WIRE_HELLO; type <= REPL_WIRE_LAST; type++) {
         struct repl_writer w = repl_writer_of(framed, HEADER_SIZE);
         repl_write_bytes(&w, "REPL", 4);
         repl_write_u16(&w, type);

@@ -28,6 +28,8 @@ union message {
     struct repl_points_page points;
     struct repl_segments_page segments;
     struct repl_digests digests;
+    struct repl_mark mark;
+    struct repl_marks marks;
 };
 
 /* --- random messages, and whether two are the same ------------------------------------------- */
@@ -312,6 +314,53 @@ static void digests_free(union message *m)
     repl_digests_fini(&m->digests);
 }
 
+static void random_name(struct random *random, char *name)
+{
+    size_t size = 1 + random_below(random, REPL_MARK_NAME_SIZE);
+    for (size_t i = 0; i < size; i++)
+        name[i] = (char)(0x20 + random_below(random, 0x5f));
+    name[size] = '\0';
+}
+
+static void mark_make(struct random *random, union message *m)
+{
+    m->mark.seq = random_next(random) | 1;
+    random_name(random, m->mark.name);
+}
+
+static bool mark_same(const union message *a, const union message *b)
+{
+    return a->mark.seq == b->mark.seq && strcmp(a->mark.name, b->mark.name) == 0;
+}
+
+static void marks_make(struct random *random, union message *m)
+{
+    m->marks.count = (uint32_t)random_below(random, 20);
+    m->marks.marks = calloc(m->marks.count + 1, sizeof m->marks.marks[0]);
+    for (uint32_t i = 0; i < m->marks.count; i++) {
+        struct repl_log_mark *mark = &m->marks.marks[i];
+        mark->kind = REPL_MARK_NAME + (enum repl_mark_kind)random_below(random, 3);
+        mark->seq = random_next(random) | 1;
+        if (mark->kind != REPL_MARK_PROVEN)
+            random_name(random, mark->name);
+    }
+}
+
+static bool marks_same(const union message *ma, const union message *mb)
+{
+    const struct repl_marks *a = &ma->marks, *b = &mb->marks;
+    bool same = a->count == b->count;
+    for (uint32_t i = 0; same && i < a->count; i++)
+        same = a->marks[i].kind == b->marks[i].kind && a->marks[i].seq == b->marks[i].seq &&
+               strcmp(a->marks[i].name, b->marks[i].name) == 0;
+    return same;
+}
+
+static void marks_free(union message *m)
+{
+    repl_marks_fini(&m->marks);
+}
+
 /* --- the types, one row each ----------------------------------------------------------------- */
 
 #define DOORS(name, type)                                                                          \
@@ -334,6 +383,8 @@ DOORS(report, report)
 DOORS(points, points_page)
 DOORS(segments, segments_page)
 DOORS(digests, digests)
+DOORS(mark, mark)
+DOORS(marks, marks)
 
 static void nothing_to_free(union message *m)
 {
@@ -357,6 +408,8 @@ static const struct row {
     {REPL_WIRE_POINTS, points_make, points_same, points_out, points_in, points_free},
     {REPL_WIRE_SEGMENTS, segments_make, segments_same, segments_out, segments_in, segments_free},
     {REPL_WIRE_DIGESTS, digests_make, digests_same, digests_out, digests_in, digests_free},
+    {REPL_WIRE_MARK, mark_make, mark_same, mark_out, mark_in, nothing_to_free},
+    {REPL_WIRE_MARKS, marks_make, marks_same, marks_out, marks_in, marks_free},
 };
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
 
@@ -537,6 +590,15 @@ static void bytes_lie_where_the_specification_says(void **state)
                    "\x8\0\0\0\0\0\0\0\1\x30\0\0\0\0\0\0"
                    "pppppppppppppppp",
                    124);
+    m = (union message){.mark = {.seq = 0x0203, .name = "go"}};
+    assert_encodes(&rows[9], &m, "REPL\xb\0\0\0\x18\0\0\0\3\2\0\0\0\0\0\0\2\0go", 24);
+    struct repl_log_mark marks[] = {{REPL_MARK_HELD, 4, "a"}, {REPL_MARK_PROVEN, 5, ""}};
+    m = (union message){.marks = {.count = 2, .marks = marks}};
+    assert_encodes(&rows[10], &m,
+                   "REPL\xc\0\0\0\x2b\0\0\0\2\0\0\0\0\0\0\0"
+                   "\2\4\0\0\0\0\0\0\0\1\0a"
+                   "\3\5\0\0\0\0\0\0\0\0\0",
+                   43);
 }
 
 /* --- bounds ---------------------------------------------------------------------------------- */
@@ -741,6 +803,33 @@ static void lists_are_held_to_their_limits(void **state)
     list_limits(&rows[8], REPL_DIGESTS_MAX, 96, 16);
 }
 
+static void names_are_held_to_their_bounds(void **state)
+{
+    (void)state;
+    union message m = {.mark = {.seq = 1, .name = "a"}};
+    assert_int_equal(there_and_back(&rows[9], &m), REPL_OK);
+    m.mark.seq = 0;
+    assert_int_equal(there_and_back(&rows[9], &m), REPL_E_CORRUPT);
+    m.mark = (struct repl_mark){.seq = 1};
+    assert_int_equal(there_and_back(&rows[9], &m), REPL_E_CORRUPT);
+
+    struct repl_log_mark marks[] = {{REPL_MARK_NAME, 4, "a"}, {REPL_MARK_PROVEN, 4, ""}};
+    m = (union message){.marks = {.count = 2, .marks = marks}};
+    assert_int_equal(there_and_back(&rows[10], &m), REPL_OK);
+    marks[1].kind = REPL_MARK_HELD;
+    assert_int_equal(there_and_back(&rows[10], &m), REPL_E_CORRUPT);
+    marks[1] = (struct repl_log_mark){REPL_MARK_PROVEN, 4, "b"};
+    assert_int_equal(there_and_back(&rows[10], &m), REPL_E_CORRUPT);
+    marks[1] = (struct repl_log_mark){REPL_MARK_REMOVED, 4, "b"};
+    assert_int_equal(there_and_back(&rows[10], &m), REPL_E_CORRUPT);
+    marks[1] = (struct repl_log_mark){REPL_MARK_HELD, 0, "b"};
+    assert_int_equal(there_and_back(&rows[10], &m), REPL_E_CORRUPT);
+    m.marks.count = REPL_LIST_ENTRIES_MAX + 1;
+    struct repl_buffer buffer = {0};
+    struct repl_error err;
+    assert_int_equal(rows[10].encode(&m, &buffer, &err).code, REPL_E_INTERNAL);
+}
+
 static void pages_are_in_order_and_get_on(void **state)
 {
     (void)state;
@@ -823,6 +912,7 @@ int main(void)
         cmocka_unit_test(digests_lie_within_the_volume),
         cmocka_unit_test(words_are_made_fit_to_be_read),
         cmocka_unit_test(lists_are_held_to_their_limits),
+        cmocka_unit_test(names_are_held_to_their_bounds),
         cmocka_unit_test(pages_are_in_order_and_get_on),
         cmocka_unit_test(refusals_are_errors_and_statuses),
     };

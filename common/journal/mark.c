@@ -1,0 +1,198 @@
+#include "journal/mark.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* --- the name -------------------------------------------------------------------------------- */
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+/* In either case of letters. */
+static bool begins_with(const char *text, const char *word)
+{
+    for (; *word != '\0'; text++, word++) {
+        if (lower(*text) != *word)
+            return false;
+    }
+    return true;
+}
+
+/* "d" stands for a digit, all else for itself. */
+static bool begins_like(const char *text, const char *form)
+{
+    for (; *form != '\0'; text++, form++) {
+        if (*form == 'd' ? !is_digit(*text) : *text != *form)
+            return false;
+    }
+    return true;
+}
+
+/* What --at may read as a time, and a little more. */
+static bool is_like_time(const char *name)
+{
+    size_t size = strlen(name);
+    bool ago = size >= 3 && begins_with(name + size - 3, "ago");
+    return (begins_with(name, "latest") && size == 6) || (begins_with(name, "now") && size == 3) ||
+           begins_with(name, "today ") || begins_with(name, "yesterday ") ||
+           begins_like(name, "dddd-dd-ddT") || begins_like(name, "dddd-dd-dd ") ||
+           begins_like(name, "d:dd") || begins_like(name, "dd:dd") || (is_digit(name[0]) && ago);
+}
+
+/* The length of the character of UTF-8 at text; 0: there is none, or none that is shown. */
+static size_t character_size(const unsigned char *text)
+{
+    unsigned char c = text[0];
+    size_t size = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : 4;
+    if (c < 0x20 || c == 0x7f || (c >= 0x80 && c < 0xc2) || c > 0xf4)
+        return 0;
+    uint32_t value = size == 1 ? c : c & (0x7fu >> size);
+    for (size_t i = 1; i < size; i++) {
+        if ((text[i] & 0xc0) != 0x80)
+            return 0;
+        value = value << 6 | (text[i] & 0x3fu);
+    }
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    bool control = value >= 0x80 && value < 0xa0;
+    bool separator = value == 0x2028 || value == 0x2029;
+    /* that turn the direction of what is shown, or are not shown at all */
+    bool hidden = (value >= 0x200b && value <= 0x200f) || (value >= 0x202a && value <= 0x202e) ||
+                  (value >= 0x2060 && value <= 0x206f) || value == 0xfeff;
+    bool none = value < least[size] || value > 0x10ffff || (value >= 0xd800 && value < 0xe000);
+    return control || separator || hidden || none ? 0 : size;
+}
+
+static bool is_shown(const char *name)
+{
+    const unsigned char *text = (const unsigned char *)name;
+    for (size_t size; *text != '\0'; text += size) {
+        size = character_size(text);
+        if (size == 0)
+            return false;
+    }
+    return true;
+}
+
+const char *repl_mark_name_flaw(const char *name)
+{
+    size_t size = strlen(name);
+    if (size == 0 || size > REPL_MARK_NAME_SIZE)
+        return "a name has 1 to 64 bytes";
+    if (!is_shown(name))
+        return "a name is UTF-8 without control characters";
+    if (name[0] == ' ' || name[size - 1] == ' ')
+        return "a name neither begins nor ends with a space";
+    if (strspn(name, "0123456789") == size)
+        return "it would be taken for the number of a point";
+    if (is_like_time(name))
+        return "it would be taken for a time";
+    return NULL;
+}
+
+/* --- the decision ---------------------------------------------------------------------------- */
+
+__attribute__((format(printf, 3, 4))) static enum repl_verdict
+refuse(struct repl_refusal *refusal, enum repl_refusal_code code, const char *format, ...)
+{
+    refusal->code = code;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(refusal->text, sizeof refusal->text, format, args);
+    va_end(args);
+    return REPL_VERDICT_REFUSE;
+}
+
+const struct repl_log_mark *repl_mark_find(const struct repl_log_mark *marks, size_t count,
+                                           const char *name)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (name[0] != '\0' && strcmp(marks[i].name, name) == 0)
+            return &marks[i];
+    }
+    return NULL;
+}
+
+static size_t name_count(const struct repl_chain *chain)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < chain->mark_count; i++)
+        count += chain->marks[i].kind != REPL_MARK_PROVEN;
+    return count;
+}
+
+static enum repl_verdict accept(const struct repl_journal *j, const struct repl_log_mark *mark,
+                                int64_t now_ns, struct repl_log_record *record)
+{
+    *record = (struct repl_log_record){
+        .type = REPL_LOG_MARK, .number = j->record_number + 1, .time_ns = now_ns, .mark = *mark};
+    return REPL_VERDICT_ACCEPT;
+}
+
+static enum repl_verdict remove_decide(const struct repl_journal *j,
+                                       const struct repl_log_mark *there,
+                                       const struct repl_mark_wish *wish, int64_t now_ns,
+                                       struct repl_log_record *record, struct repl_refusal *refusal)
+{
+    if (there == NULL)
+        return refuse(refusal, REPL_REFUSAL_NOT_FOUND, "no point has the name \"%s\"",
+                      wish->mark.name);
+    struct repl_log_mark removed = wish->mark;
+    removed.seq = 0;
+    return accept(j, &removed, now_ns, record);
+}
+
+enum repl_verdict repl_journal_mark(const struct repl_journal *j, const struct repl_chain *chain,
+                                    const struct repl_mark_wish *wish, int64_t now_ns,
+                                    struct repl_log_record *record, struct repl_refusal *refusal)
+{
+    const struct repl_log_mark *mark = &wish->mark;
+    const struct repl_log_mark *there = repl_mark_find(chain->marks, chain->mark_count, mark->name);
+    if (wish->by != REPL_MARK_BY_OPERATOR && mark->kind != REPL_MARK_NAME)
+        return refuse(refusal, REPL_REFUSAL_PERMISSION,
+                      "only the operator of the site holds or removes names, there");
+    if (mark->kind == REPL_MARK_REMOVED) /* also of one that could not be given now */
+        return remove_decide(j, there, wish, now_ns, record, refusal);
+    const char *flaw = repl_mark_name_flaw(mark->name);
+    if (flaw != NULL)
+        return refuse(refusal, REPL_REFUSAL_REQUEST, "not a name for a point: %s", flaw);
+    if (there != NULL && there->seq != mark->seq)
+        return refuse(refusal, REPL_REFUSAL_PERMISSION,
+                      "point %llu has the name \"%s\" already, and a name stays where it is: take "
+                      "another one, or have the operator of the site remove it there",
+                      (unsigned long long)there->seq, mark->name);
+    if (there != NULL && (there->kind == mark->kind || there->kind == REPL_MARK_HELD))
+        return REPL_VERDICT_DUPLICATE;
+    if (repl_chain_find_point(chain, mark->seq) == SIZE_MAX)
+        return refuse(refusal, REPL_REFUSAL_NOT_FOUND,
+                      "there is no point %llu here: \"repl points\" lists those there are",
+                      (unsigned long long)mark->seq);
+    if (there == NULL && name_count(chain) >= REPL_MARKS_MAX)
+        return refuse(refusal, REPL_REFUSAL_PERMISSION,
+                      "the volume has %u names, and cannot have more: have the operator of the "
+                      "site remove some there",
+                      REPL_MARKS_MAX);
+    return accept(j, mark, now_ns, record);
+}
+
+/* --- which point ----------------------------------------------------------------------------- */
+
+size_t repl_mark_choose(const struct repl_points_entry *points, size_t count, int64_t asked_ns,
+                        uint64_t unchanged_seq)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (points[i].point.begin_ns >= asked_ns)
+            return i;
+    }
+    for (size_t i = count; i > 0; i--) {
+        if (points[i - 1].point.seq == unchanged_seq)
+            return i - 1;
+    }
+    return SIZE_MAX;
+}
