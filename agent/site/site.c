@@ -190,6 +190,8 @@ repl_result repl_site_status(const struct repl_site *site, struct repl_status *o
 static json_t *control_answer(void *owner, const char *request, struct repl_error *err)
 {
     struct repl_status status;
+    if (strncmp(request, "mark", 4) == 0)
+        return site_mark_control(owner, request, err);
     if (strcmp(request, "status") != 0) {
         repl_ignore(
             repl_fail(err, REPL_E_USAGE, "the site does not know the request \"%.100s\"", request));

@@ -104,6 +104,11 @@ static bool volume_path_parse(const struct path *path, const char *method, struc
     } else if (path->count == 4 && strcmp(word, "report") == 0) {
         *wanted = "POST";
         out->kind = SITE_REQUEST_REPORT;
+    } else if (path->count == 4 && strcmp(word, "mark") == 0) {
+        *wanted = "POST";
+        out->kind = SITE_REQUEST_MARK;
+    } else if (path->count == 4 && strcmp(word, "marks") == 0) {
+        out->kind = SITE_REQUEST_MARKS;
     } else if (path->count == 4 && strcmp(word, "supplies") == 0) {
         out->kind = SITE_REQUEST_SUPPLIES;
     } else if (path->count == 5 && strcmp(word, "points") == 0) {

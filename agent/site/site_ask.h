@@ -20,6 +20,8 @@ enum site_request_kind {
     SITE_REQUEST_SEGMENT,
     SITE_REQUEST_SUPPLIES,
     SITE_REQUEST_DIGESTS,
+    SITE_REQUEST_MARK,
+    SITE_REQUEST_MARKS,
 };
 
 struct site_ask {

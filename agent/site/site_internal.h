@@ -13,6 +13,7 @@
 #include "config/config.h"
 #include "control/control.h"
 #include "format/wire.h"
+#include "journal/mark.h"
 #include "loop/loop.h"
 #include "site/index/index.h"
 #include "site/listen/listener.h"
@@ -28,6 +29,17 @@ struct site_intake;
 
 #define SITE_VOLUMES_MAX         4096u /* a peer that may write any name cannot make more */
 #define SITE_REFUSALS_LOGGED_MAX 20u
+#define SITE_ORDERS_MAX          16u
+
+/* What the operator wants of a name, over the control socket, where whoever asked asks again until
+ * it is done (site_mark.c). */
+struct site_order {
+    uint64_t ticket; /* 0: none yet */
+    struct repl_mark_wish wish;
+    bool done;
+    repl_result result;
+    struct repl_error err;
+};
 
 struct repl_site {
     struct repl_loop *loop;
@@ -51,8 +63,10 @@ struct repl_site {
     size_t volume_count;
     struct site_digests *digests; /* requests for them under way */
     struct repl_timer tick;
-    unsigned jobs;            /* under way, replicas' not counted */
-    unsigned refusals_logged; /* since the last tick */
+    unsigned jobs;                             /* under way, replicas' not counted */
+    unsigned refusals_logged;                  /* since the last tick */
+    struct site_order orders[SITE_ORDERS_MAX]; /* by their tickets */
+    uint64_t orders_taken;
     int64_t started_ns;
     bool closing;
 };
@@ -75,12 +89,14 @@ enum site_change {
     SITE_CHANGE_AHEAD,  /* the same, ahead of its turn; does not wait for a commit */
     SITE_CHANGE_COMMIT, /* all is received */
     SITE_CHANGE_SUPPLY,
+    SITE_CHANGE_MARK,
 };
 
 /* Lives as long as its exchange or as somebody holds it. */
 struct site_request {
     struct repl_site *site;
-    struct repl_exchange *exchange; /* NULL: the peer is gone */
+    struct repl_exchange *exchange; /* NULL: the peer is gone, or it is the operator's */
+    struct site_order *order;       /* NULL: it is a peer's */
     struct repl_digest key;         /* the peer's */
     struct site_ask ask;
     struct site_volume *volume; /* NULL: not known, or none meant */
@@ -125,6 +141,22 @@ void site_refuse_damaged(struct site_request *request, const struct repl_error *
 
 void site_read_begin(struct site_request *request);
 void site_read_volumes(struct site_request *request);
+
+/* --- names of points (site_mark.c) ------------------------------------------------------------ */
+
+/* As the log says them up to log_end. */
+struct site_marks {
+    struct repl_log_mark *marks; /* heap, freed by site_marks_fini */
+    size_t count;
+    bool point_is_there; /* that was asked for, and can be restored */
+};
+
+/* Blocks. */
+REPL_RESULT site_marks_read(struct repl_site *site, const char *volume, uint64_t log_end,
+                            uint64_t seq, struct site_marks *out, struct repl_error *err);
+void site_marks_fini(struct site_marks *marks);
+/* "mark ...", "marked ..." (control/mark_request.h). As repl_control_fn. */
+json_t *site_mark_control(struct repl_site *site, const char *request, struct repl_error *err);
 
 /* Of the volume's replica (site_digests.c). */
 void site_digests_begin(struct site_request *request);

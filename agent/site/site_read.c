@@ -1,5 +1,5 @@
 /*
- * What may be read of a journal: points, segments, their bytes, supplies.
+ * What may be read of a journal: points, names, segments, their bytes, supplies.
  *
  * Each is one job on a worker, as index and store may wait for a disk. Only what
  * is committed is shown; supplies are, as soon as they are stored.
@@ -24,6 +24,7 @@ struct site_read {
     struct site_request *request;
     struct repl_point last; /* and how long it has been the present, newer than the index has it */
     int64_t unchanged_until_ns;
+    uint64_t log_end;       /* of the last good record */
     char range[RANGE_SIZE]; /* as much of it as fits */
     bool range_long;        /* not all of it does: it may mean something else than its beginning */
     /* the answer */
@@ -158,6 +159,17 @@ static repl_result supplies_read(struct site_read *read, struct repl_error *err)
     return result;
 }
 
+static repl_result marks_read(struct site_read *read, struct repl_error *err)
+{
+    const struct site_request *request = read->request;
+    struct site_marks marks;
+    REPL_TRY(site_marks_read(request->site, request->ask.name, read->log_end, 0, &marks, err));
+    const struct repl_marks message = {.count = (uint32_t)marks.count, .marks = marks.marks};
+    repl_result result = repl_marks_encode(&message, &read->body, err);
+    site_marks_fini(&marks);
+    return result;
+}
+
 static void read_work(struct repl_job *job)
 {
     struct site_read *read = job->context;
@@ -170,6 +182,9 @@ static void read_work(struct repl_job *job)
         return;
     case SITE_REQUEST_SEGMENT:
         read->result = segment_read(read, &read->err);
+        return;
+    case SITE_REQUEST_MARKS:
+        read->result = marks_read(read, &read->err);
         return;
     default:
         read->result = supplies_read(read, &read->err);
@@ -249,6 +264,7 @@ void site_read_begin(struct site_request *request)
     read->fd = -1;
     read->last = v->journal.point;
     read->unchanged_until_ns = v->journal.unchanged_until_ns;
+    read->log_end = v->log_end;
     if (range != NULL)
         read->range_long =
             (size_t)snprintf(read->range, sizeof read->range, "%s", range) >= sizeof read->range;

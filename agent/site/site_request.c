@@ -19,7 +19,7 @@
 
 #include "site/site_volume.h"
 
-#define SMALL_BODY_MAX (16u << 10) /* hello and report are below 1 KiB */
+#define SMALL_BODY_MAX (16u << 10) /* hello, report and mark are below 1 KiB */
 
 /* --- life ------------------------------------------------------------------------------------ */
 
@@ -184,7 +184,8 @@ static const struct repl_config_peer *peer_check(struct site_request *request)
 static bool is_write(enum site_request_kind kind)
 {
     return kind == SITE_REQUEST_HELLO || kind == SITE_REQUEST_REPORT ||
-           kind == SITE_REQUEST_UPLOAD || kind == SITE_REQUEST_AHEAD || kind == SITE_REQUEST_SUPPLY;
+           kind == SITE_REQUEST_UPLOAD || kind == SITE_REQUEST_AHEAD ||
+           kind == SITE_REQUEST_SUPPLY || kind == SITE_REQUEST_MARK;
 }
 
 static bool permission_check(struct site_request *request, const struct repl_config_peer *peer)
@@ -208,6 +209,8 @@ static bool permission_check(struct site_request *request, const struct repl_con
 
 bool site_request_permit(struct site_request *request)
 {
+    if (request->order != NULL) /* who may use the control socket may do this */
+        return true;
     const struct repl_config_peer *peer = peer_check(request);
     return peer != NULL && permission_check(request, peer);
 }
@@ -304,6 +307,7 @@ static void on_body(void *owner, struct repl_exchange *exchange, const void *dat
         return;
     case SITE_REQUEST_HELLO:
     case SITE_REQUEST_REPORT:
+    case SITE_REQUEST_MARK:
         if (request->body.size + size > SMALL_BODY_MAX)
             site_refuse_status(request, 413, REPL_REFUSAL_REQUEST, "the message is too long");
         else if (!repl_ok(repl_buffer_append(&request->body, data, size, &err)))
@@ -345,6 +349,9 @@ static void on_end(void *owner, struct repl_exchange *exchange)
         return;
     case SITE_REQUEST_REPORT:
         site_volume_enqueue(request->volume, request, SITE_CHANGE_REPORT);
+        return;
+    case SITE_REQUEST_MARK:
+        site_volume_enqueue(request->volume, request, SITE_CHANGE_MARK);
         return;
     case SITE_REQUEST_UPLOAD:
     case SITE_REQUEST_AHEAD:

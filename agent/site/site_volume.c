@@ -1,7 +1,7 @@
 /*
  * One volume: the queue of changes, and its log.
  *
- * Whatever may end in a record of the log (hello, report, commit) is a change,
+ * Whatever may end in a record of the log (hello, report, commit, mark) is a change,
  * and changes are made one after the other: the journal decides on the basis of
  * its last record, so the next decision has to wait until that one is durable
  * and applied, or has failed.
@@ -357,6 +357,9 @@ static void change_begin(struct site_volume *v, struct site_request *request)
         break;
     case SITE_CHANGE_SUPPLY:
         site_supply_commit(v, request);
+        break;
+    case SITE_CHANGE_MARK:
+        site_mark_begin(v, request);
         break;
     }
 }

@@ -12,6 +12,7 @@
  *   site_commit.c   the commit sequence
  *   site_verify.c   its longest step: is what has come whole
  *   site_supply.c   chunks that were found missing
+ *   site_mark.c     names of points
  */
 #ifndef REPL_AGENT_SITE_VOLUME_H
 #define REPL_AGENT_SITE_VOLUME_H
@@ -133,6 +134,16 @@ struct site_commit {
     struct repl_error err;
 };
 
+/* A name on its way into the log. */
+struct site_marking {
+    struct repl_job job;
+    struct repl_mark_wish wish;
+    uint64_t log_end;
+    struct site_marks marks;
+    repl_result result;
+    struct repl_error err;
+};
+
 /* The index on its way to what the log has. */
 struct site_refill {
     struct repl_job job;
@@ -191,6 +202,7 @@ struct site_volume {
     struct site_append append;
     struct site_commit commit;
     struct repl_job supply_job;
+    struct site_marking marking;
 
     struct repl_replica *replica; /* NULL: none wanted, no history yet, or */
     char replica_problem[REPL_WIRE_TEXT_MAX + 1];
@@ -288,6 +300,8 @@ void site_commit_begin(struct site_volume *volume, struct site_request *request)
 void site_commit_step_end(struct site_volume *volume);
 /* Opens the staged segment and verifies it; what was found is in commit by the step's end. */
 void site_verify_begin(struct site_volume *volume);
+
+void site_mark_begin(struct site_volume *volume, struct site_request *request);
 
 void site_supply_begin(struct site_volume *volume, struct site_request *request);
 void site_supply_body(struct site_request *request, const void *data, size_t size);

@@ -119,11 +119,11 @@ const struct repl_log_mark *repl_mark_find(const struct repl_log_mark *marks, si
     return NULL;
 }
 
-static size_t name_count(const struct repl_chain *chain)
+static size_t name_count(const struct repl_mark_facts *facts)
 {
     size_t count = 0;
-    for (size_t i = 0; i < chain->mark_count; i++)
-        count += chain->marks[i].kind != REPL_MARK_PROVEN;
+    for (size_t i = 0; i < facts->count; i++)
+        count += facts->marks[i].kind != REPL_MARK_PROVEN;
     return count;
 }
 
@@ -148,12 +148,13 @@ static enum repl_verdict remove_decide(const struct repl_journal *j,
     return accept(j, &removed, now_ns, record);
 }
 
-enum repl_verdict repl_journal_mark(const struct repl_journal *j, const struct repl_chain *chain,
+enum repl_verdict repl_journal_mark(const struct repl_journal *j,
+                                    const struct repl_mark_facts *facts,
                                     const struct repl_mark_wish *wish, int64_t now_ns,
                                     struct repl_log_record *record, struct repl_refusal *refusal)
 {
     const struct repl_log_mark *mark = &wish->mark;
-    const struct repl_log_mark *there = repl_mark_find(chain->marks, chain->mark_count, mark->name);
+    const struct repl_log_mark *there = repl_mark_find(facts->marks, facts->count, mark->name);
     if (wish->by != REPL_MARK_BY_OPERATOR && mark->kind != REPL_MARK_NAME)
         return refuse(refusal, REPL_REFUSAL_PERMISSION,
                       "only the operator of the site holds or removes names, there");
@@ -169,11 +170,11 @@ enum repl_verdict repl_journal_mark(const struct repl_journal *j, const struct r
                       (unsigned long long)there->seq, mark->name);
     if (there != NULL && (there->kind == mark->kind || there->kind == REPL_MARK_HELD))
         return REPL_VERDICT_DUPLICATE;
-    if (repl_chain_find_point(chain, mark->seq) == SIZE_MAX)
+    if (!facts->point_is_there)
         return refuse(refusal, REPL_REFUSAL_NOT_FOUND,
                       "there is no point %llu here: \"repl points\" lists those there are",
                       (unsigned long long)mark->seq);
-    if (there == NULL && name_count(chain) >= REPL_MARKS_MAX)
+    if (there == NULL && name_count(facts) >= REPL_MARKS_MAX)
         return refuse(refusal, REPL_REFUSAL_PERMISSION,
                       "the volume has %u names, and cannot have more: have the operator of the "
                       "site remove some there",

@@ -13,7 +13,6 @@
 #ifndef REPL_MARK_H
 #define REPL_MARK_H
 
-#include "journal/chain.h"
 #include "journal/journal.h"
 
 /* Names of one volume: a host that gives one to each of its points is stopped. */
@@ -31,14 +30,21 @@ struct repl_mark_wish {
     struct repl_log_mark mark;
 };
 
+/* What the volume's log says, up to the journal's last record. */
+struct repl_mark_facts {
+    const struct repl_log_mark *marks; /* none REMOVED */
+    size_t count;
+    bool point_is_there; /* that of the wish, and can be restored */
+};
+
 /* NULL: it may be a name, of 1 to REPL_MARK_NAME_SIZE bytes of UTF-8 without control characters,
  * and without spaces at its ends. Else what stands against it, for people. */
 const char *repl_mark_name_flaw(const char *name);
 
-/* Decides on a wish. chain: of the volume's whole log. ACCEPT: *record is to be made durable and
- * applied; DUPLICATE: it is so already. */
+/* Decides on a wish. ACCEPT: *record is to be made durable and applied; DUPLICATE: it is so
+ * already. */
 enum repl_verdict repl_journal_mark(const struct repl_journal *journal,
-                                    const struct repl_chain *chain,
+                                    const struct repl_mark_facts *facts,
                                     const struct repl_mark_wish *wish, int64_t now_ns,
                                     struct repl_log_record *record, struct repl_refusal *refusal);
 

@@ -61,6 +61,13 @@ static const char *ask_write(const struct site_ask *ask, char path[PATH_SIZE])
     case SITE_REQUEST_POINTS:
         snprintf(rest, sizeof rest, "points/%" PRIu64, ask->after);
         break;
+    case SITE_REQUEST_MARK:
+        method = "POST";
+        snprintf(rest, sizeof rest, "mark");
+        break;
+    case SITE_REQUEST_MARKS:
+        snprintf(rest, sizeof rest, "marks");
+        break;
     case SITE_REQUEST_SUPPLIES:
         snprintf(rest, sizeof rest, "supplies");
         break;

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "journal/chain.h"
 #include "journal/mark.h"
 
 #define SECOND INT64_C(1000000000)
@@ -51,8 +52,12 @@ static enum repl_verdict decide(struct history *h, enum repl_mark_by by, enum re
     struct repl_mark_wish wish = {.by = by, .mark = {.kind = kind, .seq = seq}};
     struct repl_log_record record;
     snprintf(wish.mark.name, sizeof wish.mark.name, "%s", name);
+    struct repl_mark_facts facts = {.marks = h->chain.marks,
+                                    .count = h->chain.mark_count,
+                                    .point_is_there =
+                                        repl_chain_find_point(&h->chain, seq) != SIZE_MAX};
     enum repl_verdict verdict =
-        repl_journal_mark(&h->journal, &h->chain, &wish, 7 * SECOND, &record, refusal);
+        repl_journal_mark(&h->journal, &facts, &wish, 7 * SECOND, &record, refusal);
     if (verdict != REPL_VERDICT_ACCEPT)
         return verdict;
     assert_int_equal(record.type, REPL_LOG_MARK);
