@@ -39,7 +39,16 @@ struct timeline {
 
 /* --- the printers ---------------------------------------------------------------------------- */
 
-static void point_text(const struct repl_points_entry *entry)
+static void names_text(const struct repl_catalogue *c, uint64_t seq)
+{
+    for (size_t i = 0; i < c->mark_count; i++) {
+        const struct repl_log_mark *mark = &c->marks[i];
+        if (mark->seq == seq && mark->kind != REPL_MARK_PROVEN)
+            printf("  \"%s\"%s", mark->name, mark->kind == REPL_MARK_HELD ? " (held)" : "");
+    }
+}
+
+static void point_text(const struct repl_catalogue *c, const struct repl_points_entry *entry)
 {
     const struct repl_point *p = &entry->point;
     char time[REPL_WORDS_SIZE], bytes[REPL_WORDS_SIZE], window[REPL_WORDS_SIZE],
@@ -59,6 +68,7 @@ static void point_text(const struct repl_points_entry *entry)
         repl_words_local(entry->unchanged_until_ns, until);
         printf("  unchanged until %s", until);
     }
+    names_text(c, p->seq);
     putchar('\n');
 }
 
@@ -85,18 +95,31 @@ static json_t *json_time(int64_t time_ns)
     return json_string(text);
 }
 
-static json_t *point_json(const struct repl_points_entry *entry)
+static json_t *names_json(const struct repl_catalogue *c, uint64_t seq)
+{
+    json_t *names = json_array();
+    for (size_t i = 0; i < c->mark_count; i++) {
+        const struct repl_log_mark *mark = &c->marks[i];
+        if (mark->seq == seq && mark->kind != REPL_MARK_PROVEN)
+            json_array_append_new(names, json_pack("{s:s, s:b}", "name", mark->name, "held",
+                                                   mark->kind == REPL_MARK_HELD));
+    }
+    return names;
+}
+
+static json_t *point_json(const struct repl_catalogue *c, const struct repl_points_entry *entry)
 {
     const struct repl_point *p = &entry->point;
-    return json_pack(
-        "{s:s, s:I, s:o, s:I, s:I, s:s, s:s, s:i, s:I, s:b, s:b, s:b, s:I, s:I}", "type", "point",
-        "seq", (json_int_t)p->seq, "time", json_time(p->end_ns), "begin_ns",
-        (json_int_t)p->begin_ns, "end_ns", (json_int_t)p->end_ns, "consistency",
-        repl_words_consistency(p->consistency), "cut", repl_words_cut(p->cut), "attempts",
-        (int)p->attempts, "changed_bytes", (json_int_t)p->changed_bytes, "resync",
-        (p->flags & REPL_POINT_RESYNC) != 0, "merged", (p->flags & REPL_POINT_MERGED) != 0, "group",
-        (p->flags & REPL_POINT_GROUP) != 0, "unchanged_until_ns",
-        (json_int_t)entry->unchanged_until_ns, "volume_bytes", (json_int_t)entry->volume_size);
+    return json_pack("{s:s, s:I, s:o, s:I, s:I, s:s, s:s, s:i, s:I, s:b, s:b, s:b, s:I, s:I, s:o}",
+                     "type", "point", "seq", (json_int_t)p->seq, "time", json_time(p->end_ns),
+                     "begin_ns", (json_int_t)p->begin_ns, "end_ns", (json_int_t)p->end_ns,
+                     "consistency", repl_words_consistency(p->consistency), "cut",
+                     repl_words_cut(p->cut), "attempts", (int)p->attempts, "changed_bytes",
+                     (json_int_t)p->changed_bytes, "resync", (p->flags & REPL_POINT_RESYNC) != 0,
+                     "merged", (p->flags & REPL_POINT_MERGED) != 0, "group",
+                     (p->flags & REPL_POINT_GROUP) != 0, "unchanged_until_ns",
+                     (json_int_t)entry->unchanged_until_ns, "volume_bytes",
+                     (json_int_t)entry->volume_size, "names", names_json(c, p->seq));
 }
 
 static json_t *gap_json(int64_t from_ns, int64_t to_ns)
@@ -117,9 +140,9 @@ static json_t *state_json(const struct repl_state_change *change)
 static void put_point(struct timeline *t, const struct repl_points_entry *entry)
 {
     if (t->list != NULL)
-        json_array_append_new(t->list, point_json(entry));
+        json_array_append_new(t->list, point_json(t->catalogue, entry));
     else
-        point_text(entry);
+        point_text(t->catalogue, entry);
 }
 
 static void put_state(struct timeline *t, const struct repl_state_change *change)
@@ -269,7 +292,9 @@ const struct repl_verb repl_verb_points = {
     .description =
         "Each point with its number, the time by which it was complete, what it guarantees, how it "
         "was cut and within how long a window, and how much had changed. \"unchanged until\" says "
-        "that nothing was written up to then, so the point is as good for any time in between.\n"
+        "that nothing was written up to then, so the point is as good for any time in between. "
+        "Names "
+        "that the point has (\"repl mark\") come last.\n"
         "\n"
         "consistency: \"crash\" is a state a power cut could have left, \"filesystem\" is clean "
         "without journal replay, \"application\" was vouched for by the configured command. "

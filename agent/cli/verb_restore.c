@@ -386,8 +386,10 @@ static int restore_run(int argc, char **argv)
 
 static const struct repl_option restore_options[] = {
     {"at", "WHEN", REPL_OPTION_TEXT, &restore_at,
-     "Which point: its number, or a time, for which the newest point that was complete by then is "
-     "taken. A time is \"10 min ago\", \"yesterday 17:00\", \"2026-05-04 13:37:00\" (local time) "
+     "Which point: its number, its name, or a time, for which the newest point that was complete "
+     "by "
+     "then is taken. A time is \"10 min ago\", \"yesterday 17:00\", \"2026-05-04 13:37:00\" (local "
+     "time) "
      "or 2026-05-04T13:37:00Z. Without --at it is the latest point."},
     {"to", "DEVICE|FILE|DIR", REPL_OPTION_TEXT, &restore_to,
      "Where to: a block device, or a regular file, which is made (sparse). For a volume that is a "

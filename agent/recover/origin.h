@@ -29,7 +29,8 @@ struct repl_catalogue {
     size_t state_count;
     struct repl_log_mark *marks; /* names of points */
     size_t mark_count;
-    bool damaged; /* the log is not whole: committed history may be missing from this list */
+    bool names_unknown; /* they could not be read, or the site is too old for them */
+    bool damaged;       /* the log is not whole: committed history may be missing from this list */
     char note[REPL_ERROR_TEXT_SIZE]; /* what the reader should know of it; "" if nothing */
 };
 void repl_catalogue_fini(struct repl_catalogue *catalogue);
@@ -53,6 +54,10 @@ struct repl_origin_ops {
     REPL_RESULT(*digests)
     (struct repl_origin *origin, uint64_t first_page, uint32_t page_count, struct repl_digests *out,
      struct repl_error *err);
+    /* Gives a point a name. NULL where there is no site to ask. REPL_E_VERSION: it is too old for
+     * it. */
+    REPL_RESULT(*mark)
+    (struct repl_origin *origin, const struct repl_mark *mark, struct repl_error *err);
     /* Makes calls that wait for a site give up. From any thread. */
     void (*stop)(struct repl_origin *origin);
 };

@@ -96,14 +96,17 @@ static repl_result answer_refused(const struct site_origin *origin, const struct
                      origin->base.label, answer->status);
 }
 
-static repl_result fetch_once(struct site_origin *origin, const char *path, const char *range,
-                              size_t limit, struct answer *out, struct repl_error *err)
+/* body: NULL to read, a message to be taken else. */
+static repl_result exchange(struct site_origin *origin, const char *path, const char *range,
+                            const struct repl_buffer *body, size_t limit, struct answer *out,
+                            struct repl_error *err)
 {
     struct repl_fetcher *fetcher;
     *out = (struct answer){0};
     REPL_TRY(fetcher_take(origin, &fetcher, err));
-    repl_result result = repl_fetch(fetcher, "GET", path, range, NULL, 0, limit, &out->status,
-                                    &out->body, &out->size, err);
+    repl_result result = repl_fetch(fetcher, body != NULL ? "POST" : "GET", path, range,
+                                    body != NULL ? body->data : NULL, body != NULL ? body->size : 0,
+                                    limit, &out->status, &out->body, &out->size, err);
     fetcher_give(origin, fetcher);
     if (repl_ok(result) && out->status != 200 && out->status != 206)
         result = answer_refused(origin, out, err);
@@ -112,6 +115,12 @@ static repl_result fetch_once(struct site_origin *origin, const char *path, cons
         out->body = NULL;
     }
     return result;
+}
+
+static repl_result fetch_once(struct site_origin *origin, const char *path, const char *range,
+                              size_t limit, struct answer *out, struct repl_error *err)
+{
+    return exchange(origin, path, range, NULL, limit, out, err);
 }
 
 /* Waits, in short steps, so that stop is heard. False: stopped. */
@@ -242,6 +251,27 @@ static repl_result supplies_list(struct site_origin *origin, struct repl_catalog
     return result;
 }
 
+/* What can be restored does not depend on it: what goes wrong is noted. */
+static void marks_list(struct site_origin *origin, struct repl_catalogue *out)
+{
+    char path[512];
+    struct answer answer;
+    struct repl_marks marks = {0};
+    struct repl_error err;
+    snprintf(path, sizeof path, "/v1/volumes/%s/marks", origin->base.volume);
+    repl_result result = fetch_once(origin, path, NULL, REPL_MESSAGE_SIZE_MAX, &answer, &err);
+    if (repl_ok(result)) {
+        result = repl_marks_decode(answer.body, answer.size, &marks, &err);
+        free(answer.body);
+    }
+    out->names_unknown = !repl_ok(result);
+    if (out->names_unknown && result.code != REPL_E_MISSING) /* else it is of an older release */
+        snprintf(out->note, sizeof out->note, "the names of points could not be read: %.300s",
+                 err.text);
+    out->marks = marks.marks;
+    out->mark_count = marks.count;
+}
+
 static repl_result site_catalogue(struct repl_origin *base, struct repl_catalogue *out,
                                   struct repl_error *err)
 {
@@ -252,7 +282,9 @@ static repl_result site_catalogue(struct repl_origin *base, struct repl_catalogu
      * point, which harms nobody, and not the other way round. */
     for (bool more = true; more;)
         REPL_TRY(segments_page(origin, out, &more, err));
-    return supplies_list(origin, out, err);
+    REPL_TRY(supplies_list(origin, out, err));
+    marks_list(origin, out);
+    return REPL_SUCCESS;
 }
 
 /* --- files ----------------------------------------------------------------------------------- */
@@ -318,19 +350,24 @@ static repl_result site_read_at(struct repl_origin *base, const struct repl_segm
     return repl_block_cache_read(origin->cache, id, file_size, offset, out, size, err);
 }
 
-/* A site that has the volume but not the path. */
-static bool is_too_old(struct site_origin *origin)
+/* Whether there is an answer to that question about the volume. */
+static bool answers(struct site_origin *origin, const char *what)
 {
     char path[512];
     struct answer answer;
     struct repl_error ignored;
-    snprintf(path, sizeof path, "/v1/volumes/%s/points/%llu", origin->base.volume,
-             (unsigned long long)UINT64_MAX);
-    bool has_volume =
+    snprintf(path, sizeof path, "/v1/volumes/%s/%s", origin->base.volume, what);
+    bool answered =
         repl_ok(fetch_once(origin, path, NULL, REPL_MESSAGE_SIZE_MAX, &answer, &ignored));
-    if (has_volume)
+    if (answered)
         free(answer.body);
-    return has_volume;
+    return answered;
+}
+
+/* Of a site that does not know a path: it has the volume. */
+static bool is_too_old(struct site_origin *origin)
+{
+    return answers(origin, "points/18446744073709551615");
 }
 
 static repl_result site_digests(struct repl_origin *base, uint64_t first_page, uint32_t page_count,
@@ -359,6 +396,28 @@ static repl_result site_digests(struct repl_origin *base, uint64_t first_page, u
                      base->label);
 }
 
+static repl_result site_mark(struct repl_origin *base, const struct repl_mark *mark,
+                             struct repl_error *err)
+{
+    struct site_origin *origin = (struct site_origin *)base;
+    struct repl_buffer body = {0};
+    struct answer answer;
+    struct repl_ack ack;
+    char path[512];
+    snprintf(path, sizeof path, "/v1/volumes/%s/mark", base->volume);
+    REPL_TRY(repl_mark_encode(mark, &body, err));
+    repl_result result = exchange(origin, path, NULL, &body, REPL_MESSAGE_SIZE_MAX, &answer, err);
+    repl_buffer_fini(&body);
+    if (result.code == REPL_E_MISSING && !answers(origin, "marks") && is_too_old(origin))
+        return repl_fail(err, REPL_E_VERSION,
+                         "%s is of an older release, which knows no names of points: upgrade it",
+                         base->label);
+    REPL_TRY(result);
+    result = repl_ack_decode(answer.body, answer.size, &ack, err);
+    free(answer.body);
+    return repl_forward(result, err, "%s", base->label);
+}
+
 static void site_stop(struct repl_origin *base)
 {
     struct site_origin *origin = (struct site_origin *)base;
@@ -385,6 +444,7 @@ static const struct repl_origin_ops site_origin_ops = {
     .size = site_size,
     .read_at = site_read_at,
     .digests = site_digests,
+    .mark = site_mark,
     .stop = site_stop,
 };
 

@@ -12,6 +12,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include "journal/mark.h"
 #include "recover/words.h"
 
 #define NS_PER_S INT64_C(1000000000)
@@ -266,29 +267,42 @@ static repl_result parse_ago(const char *text, int64_t now_ns, struct repl_when 
     return REPL_SUCCESS;
 }
 
+static repl_result parse_time(const char *text, int64_t now_ns, struct repl_when *out,
+                              bool *matched, struct repl_error *err)
+{
+    REPL_TRY(parse_seq(text, out, matched, err));
+    if (!*matched)
+        REPL_TRY(parse_date(text, out, matched, err));
+    if (!*matched)
+        REPL_TRY(parse_ago(text, now_ns, out, matched, err));
+    if (!*matched)
+        REPL_TRY(parse_day(text, now_ns, out, matched, err));
+    if (*matched && out->kind == REPL_WHEN_TIME && out->time_ns - out->digit_ns > now_ns)
+        return repl_fail(err, REPL_E_USAGE, "\"%s\" has not been yet: name a time that is past",
+                         text);
+    return REPL_SUCCESS;
+}
+
+#define WHEN_EXAMPLES                                                                              \
+    "write for example \"10 min ago\", \"yesterday 17:00\", \"2026-05-04 13:37\" (local time), "   \
+    "2026-05-04T13:37:00Z, latest, or a number or a name that \"repl points\" shows"
+
 repl_result repl_when_parse(const char *text, int64_t now_ns, struct repl_when *out,
                             struct repl_error *err)
 {
-    bool matched = false;
+    bool matched = strcasecmp(text, "latest") == 0 || strcasecmp(text, "now") == 0;
     *out = (struct repl_when){.kind = REPL_WHEN_LATEST};
-    if (strcasecmp(text, "latest") == 0 || strcasecmp(text, "now") == 0)
+    if (!matched)
+        REPL_TRY(parse_time(text, now_ns, out, &matched, err));
+    if (strlen(text) <= REPL_MARK_NAME_SIZE)
+        strcpy(out->text, text);
+    if (matched)
         return REPL_SUCCESS;
-    REPL_TRY(parse_seq(text, out, &matched, err));
-    if (!matched)
-        REPL_TRY(parse_date(text, out, &matched, err));
-    if (!matched)
-        REPL_TRY(parse_ago(text, now_ns, out, &matched, err));
-    if (!matched)
-        REPL_TRY(parse_day(text, now_ns, out, &matched, err));
-    if (!matched)
-        return repl_fail(err, REPL_E_USAGE,
-                         "\"%s\" is neither a time nor the number of a point: write for example "
-                         "\"10 min ago\", \"yesterday 17:00\", \"2026-05-04 13:37\" (local time), "
-                         "2026-05-04T13:37:00Z, latest, or a number that \"repl points\" shows",
-                         text);
-    if (out->kind == REPL_WHEN_TIME && out->time_ns - out->digit_ns > now_ns)
-        return repl_fail(err, REPL_E_USAGE, "\"%s\" has not been yet: name a time that is past",
-                         text);
+    out->kind = REPL_WHEN_NAME;
+    if (repl_mark_name_flaw(text) != NULL)
+        return repl_fail(
+            err, REPL_E_USAGE,
+            "\"%s\" is neither a time nor the number or name of a point: " WHEN_EXAMPLES, text);
     return REPL_SUCCESS;
 }
 
@@ -315,12 +329,22 @@ static repl_result resolve_seq(uint64_t seq, const struct repl_points_entry *poi
                      seq, before, after);
 }
 
+static repl_result no_such_name(const struct repl_when *when, bool unknown, struct repl_error *err)
+{
+    return repl_fail(
+        err, REPL_E_USAGE, "no point has the name \"%s\"%s, and it is no time: " WHEN_EXAMPLES,
+        when->text,
+        unknown ? " (the names could not be read; a site of an older release has none)" : "");
+}
+
 repl_result repl_when_resolve(const struct repl_when *when, const struct repl_points_entry *points,
                               size_t count, size_t *index, struct repl_error *err)
 {
     if (count == 0)
         return repl_fail(err, REPL_E_MISSING,
                          "the volume has no point yet: its first copy is not complete");
+    if (when->kind == REPL_WHEN_NAME)
+        return no_such_name(when, false, err);
     if (when->kind == REPL_WHEN_SEQ)
         return resolve_seq(when->seq, points, count, index, err);
     for (size_t i = count; i > 0; i--) {
@@ -338,10 +362,31 @@ repl_result repl_when_resolve(const struct repl_when *when, const struct repl_po
                      asked, points[0].point.seq, first, points[0].point.seq);
 }
 
-repl_result repl_when_resolve_in(const struct repl_when *when,
+/* What a name stands for: the number of its point. */
+static repl_result name_follow(const struct repl_when *when, const struct repl_catalogue *c,
+                               struct repl_when *out, struct repl_error *err)
+{
+    const struct repl_log_mark *mark = repl_mark_find(c->marks, c->mark_count, when->text);
+    *out = *when;
+    if (when->kind == REPL_WHEN_NAME && mark == NULL)
+        return no_such_name(when, c->names_unknown, err);
+    if (when->kind != REPL_WHEN_NAME && mark != NULL)
+        return repl_fail(err, REPL_E_USAGE,
+                         "\"%s\" is the name of point %" PRIu64
+                         ", and may be meant for something else: write the number of the point "
+                         "that is meant",
+                         when->text, mark->seq);
+    if (mark != NULL)
+        *out = (struct repl_when){.kind = REPL_WHEN_SEQ, .seq = mark->seq};
+    return REPL_SUCCESS;
+}
+
+repl_result repl_when_resolve_in(const struct repl_when *asked,
                                  const struct repl_catalogue *catalogue, size_t *index,
                                  struct repl_error *err)
 {
+    struct repl_when meant, *when = &meant;
+    REPL_TRY(name_follow(asked, catalogue, when, err));
     repl_result result =
         repl_when_resolve(when, catalogue->points, catalogue->point_count, index, err);
     if (!catalogue->damaged)
@@ -426,6 +471,8 @@ char *repl_when_describe(const struct repl_when *when, const struct repl_points_
     repl_words_utc(point->end_ns, utc);
     repl_words_duration(point->end_ns - point->begin_ns, window);
     fprintf(out, "point %" PRIu64 " of %s (%s)\n", point->seq, local, utc);
+    if (when->kind == REPL_WHEN_NAME)
+        fprintf(out, "  with the name \"%s\"\n", when->text);
     fprintf(out, "  %s, cut %s (within %s)%s%s\n", consistency_sentence(point), cut_sentence(point),
             window, point->flags & REPL_POINT_RESYNC ? ", by comparison (resync)" : "",
             point->flags & REPL_POINT_GROUP ? ", together with its group" : "");

@@ -1,5 +1,5 @@
 /*
- * --at: which point is meant by a time as people write it.
+ * --at: which point is meant by a time as people write it, or by its name.
  */
 #ifndef REPL_AGENT_WHEN_H
 #define REPL_AGENT_WHEN_H
@@ -11,6 +11,7 @@ enum repl_when_kind {
     REPL_WHEN_LATEST, /* the newest point */
     REPL_WHEN_SEQ,    /* the point with that number */
     REPL_WHEN_TIME,   /* the newest point that was complete by then */
+    REPL_WHEN_NAME,   /* the point that has it */
 };
 
 struct repl_when {
@@ -18,20 +19,25 @@ struct repl_when {
     uint64_t seq;
     int64_t time_ns;
     int64_t digit_ns; /* so much of it was added: a fraction's last digit means all of itself */
+    char text[REPL_MARK_NAME_SIZE + 1]; /* as it was written; "" where it is longer */
 };
 
 /* "latest" or "now"; "1234", a point's number; RFC 3339, "2026-05-04T13:37:00Z"; local time,
  * "2026-05-04 13:37[:00]", "17:00", "today 17:00", "yesterday 17:00"; "10 min ago". What words.h
- * prints, which is rounded down, is a time at which what happened then had happened. */
+ * prints, which is rounded down, is a time at which what happened then had happened. Whatever is
+ * none of these and can be a name (journal/mark.h) is one. */
 REPL_RESULT repl_when_parse(const char *text, int64_t now_ns, struct repl_when *out,
                             struct repl_error *err);
 
-/* Which of the points, oldest first, is meant. REPL_E_MISSING says what there is instead. */
+/* Which of the points, oldest first, is meant by a number or a time. REPL_E_MISSING says what there
+ * is instead. */
 REPL_RESULT repl_when_resolve(const struct repl_when *when, const struct repl_points_entry *points,
                               size_t count, size_t *index, struct repl_error *err);
 
-/* The same in a catalogue. Where that is damaged, newer points may be missing from it, so what
- * resolves to its newest only because nothing newer is listed is REPL_E_CORRUPT. */
+/* The same in a catalogue, which has the names too. A name that could also be meant for something
+ * else is refused (no site gives such a name). Where that is damaged, newer points may be missing
+ * from it, so what resolves to its newest only because nothing newer is listed is REPL_E_CORRUPT.
+ */
 REPL_RESULT repl_when_resolve_in(const struct repl_when *when,
                                  const struct repl_catalogue *catalogue, size_t *index,
                                  struct repl_error *err);

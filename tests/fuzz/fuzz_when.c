@@ -1,12 +1,14 @@
 /*
  * The times that people write (--at), on any text. A refusal must have words; what is accepted
- * must resolve in a catalogue, or say why not.
+ * must resolve in a catalogue, or say why not; what is a time or a number can be no name, also one
+ * that would be wrong just now.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/ensure.h"
+#include "journal/mark.h"
 #include "recover/when.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -15,12 +17,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct repl_points_entry points[] = {
+    static struct repl_points_entry points[] = {
         {.point = {.seq = 3, .begin_ns = NOW_NS - 2000, .end_ns = NOW_NS - 1000},
          .unchanged_until_ns = NOW_NS - 500},
         {.point = {.seq = 9, .begin_ns = NOW_NS - 20, .end_ns = NOW_NS - 10},
          .unchanged_until_ns = NOW_NS},
     };
+    static struct repl_log_mark marks[] = {{REPL_MARK_NAME, 3, "v1"}, {REPL_MARK_HELD, 9, "12:00"}};
+    const struct repl_catalogue catalogue = {
+        .points = points, .point_count = 2, .marks = marks, .mark_count = 2};
     char *text = malloc(size + 1);
     struct repl_when when;
     struct repl_error err = {.text = ""};
@@ -28,9 +33,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ensure(text != NULL);
     memcpy(text, data, size);
     text[size] = '\0';
-    if (!repl_ok(repl_when_parse(text, NOW_NS, &when, &err))) {
+    bool parsed = repl_ok(repl_when_parse(text, NOW_NS, &when, &err));
+    ensure((parsed && when.kind == REPL_WHEN_NAME) == (repl_mark_name_flaw(text) == NULL));
+    if (!parsed) {
         ensure(err.text[0] != '\0');
-    } else if (repl_ok(repl_when_resolve(&when, points, 2, &index, &err))) {
+    } else if (repl_ok(repl_when_resolve_in(&when, &catalogue, &index, &err))) {
         ensure(index < 2);
         char *words = repl_when_describe(&when, &points[index]);
         ensure(words != NULL && words[0] != '\0');

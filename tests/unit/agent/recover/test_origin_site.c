@@ -1,6 +1,7 @@
 /*
- * What a site that is asked for its replica's digests may answer, older releases
- * included. The site is a listener in a thread, with answers of the test's own.
+ * What a site that is asked for its replica's digests, or for a name of a point, may
+ * answer, older releases included. The site is a listener in a thread, with answers of the test's
+ * own.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,10 +22,11 @@
 #include "unit/temporary.h"
 
 enum manner {
-    OLDER,      /* knows the volume, not the path */
-    NO_VOLUME,  /* knows neither */
-    ANSWERS,    /* two pages */
-    OTHER_PAGES /* than were asked for */
+    OLDER,       /* knows the volume, not the path */
+    NO_VOLUME,   /* knows neither */
+    ANSWERS,     /* two pages */
+    OTHER_PAGES, /* than were asked for */
+    NO_POINT     /* knows the path, not the point that is to be named */
 };
 
 struct stub {
@@ -34,6 +36,7 @@ struct stub {
     pthread_t thread;
     _Atomic enum manner manner;
     struct repl_origin *origin;
+    struct repl_marks marks; /* that the site has */
 };
 
 static void answer(struct repl_exchange *exchange, int status, repl_result encoded,
@@ -70,10 +73,22 @@ static void on_end(void *owner, struct repl_exchange *exchange)
                .volume_size = 1 << 20},
         .pages = pages};
     struct repl_buffer message = {0};
-    bool points = strstr(repl_exchange_path(exchange), "/points/") != NULL;
+    const char *path = repl_exchange_path(exchange);
     if (manner == NO_VOLUME)
         refuse(exchange, "there is no volume data at this site");
-    else if (points)
+    else if (manner != OLDER && strstr(path, "/marks") != NULL)
+        answer(exchange, 200, repl_marks_encode(&stub->marks, &message, NULL), &message);
+    else if (manner == NO_POINT)
+        refuse(exchange, "there is no point 4 here");
+    else if (manner == ANSWERS && strstr(path, "/mark") != NULL)
+        answer(exchange, 200, repl_ack_encode(&(struct repl_ack){0}, &message, NULL), &message);
+    else if (strstr(path, "/after/") != NULL)
+        answer(exchange, 200,
+               repl_segments_page_encode(&(struct repl_segments_page){0}, &message, NULL),
+               &message);
+    else if (strstr(path, "/supplies") != NULL)
+        repl_exchange_respond(exchange, 200, "application/json", "[]", 2);
+    else if (strstr(path, "/points/") != NULL)
         answer(exchange, 200,
                repl_points_page_encode(&(struct repl_points_page){0}, &message, NULL), &message);
     else if (manner == OLDER)
@@ -170,11 +185,55 @@ static void test_older_site(void **state)
     assert_non_null(strstr(err.text, "no volume data"));
 }
 
+static enum repl_code mark(struct stub *stub, enum manner manner, struct repl_error *err)
+{
+    const struct repl_mark wanted = {.seq = 4, .name = "v1"};
+    atomic_store(&stub->manner, manner);
+    return stub->origin->ops->mark(stub->origin, &wanted, err).code;
+}
+
+static void test_a_name(void **state)
+{
+    struct repl_error err;
+    assert_int_equal(mark(*state, ANSWERS, &err), REPL_OK);
+    assert_int_equal(mark(*state, NO_POINT, &err), REPL_E_MISSING);
+    assert_non_null(strstr(err.text, "no point 4"));
+    assert_int_equal(mark(*state, OLDER, &err), REPL_E_VERSION);
+    assert_non_null(strstr(err.text, "older release"));
+    assert_int_equal(mark(*state, NO_VOLUME, &err), REPL_E_MISSING);
+    assert_non_null(strstr(err.text, "no volume data"));
+}
+
+/* A catalogue is one without the names too. */
+static void test_names(void **state)
+{
+    struct stub *stub = *state;
+    struct repl_log_mark marks[] = {{REPL_MARK_HELD, 4, "v1"}};
+    struct repl_catalogue c = {0};
+    struct repl_error err;
+    stub->marks = (struct repl_marks){.count = 1, .marks = marks};
+    atomic_store(&stub->manner, ANSWERS);
+    assert_true(repl_ok(stub->origin->ops->catalogue(stub->origin, &c, &err)));
+    assert_int_equal(c.mark_count, 1);
+    assert_string_equal(c.marks[0].name, "v1");
+    assert_false(c.names_unknown);
+    repl_catalogue_fini(&c);
+
+    atomic_store(&stub->manner, OLDER);
+    assert_true(repl_ok(stub->origin->ops->catalogue(stub->origin, &c, &err)));
+    assert_true(c.names_unknown);
+    assert_string_equal(c.note, "");
+    assert_int_equal(c.mark_count, 0);
+    repl_catalogue_fini(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_answers, stub_start, stub_end),
         cmocka_unit_test_setup_teardown(test_older_site, stub_start, stub_end),
+        cmocka_unit_test_setup_teardown(test_a_name, stub_start, stub_end),
+        cmocka_unit_test_setup_teardown(test_names, stub_start, stub_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -105,27 +105,21 @@ static void test_refusals(void **state)
     assert_refused("0526-02-04T13:37:00Z", "out of range");
     assert_refused("9999-12-31T23:59:59Z", "out of range");
     assert_refused("0526-02-04 13:37", "out of range");
-    static const char *const not_times[] = {
+    static const char *const neither[] = {
         "",
-        "soon",
-        "10 min",
-        "ago",
         "10 parsecs ago",
-        "-3 min ago",
         "2026-05-04",
-        "2026-5-4 10:00",
         "2026-13-04 10:00",
         "2026-05-04T25:00:00Z",
         "2026-05-04T10:00:00+2",
-        "tomorrow 10:00",
         "12:00 ",
         "99999999999999999999",
-        "10 min ago!",
         "2026-05-04 12:60",
-        "12:",
+        "today noon",
+        "a name that is as long as no name of a point may be, which is 65 b",
     };
-    for (size_t i = 0; i < sizeof not_times / sizeof not_times[0]; i++)
-        assert_refused(not_times[i], "neither a time nor");
+    for (size_t i = 0; i < sizeof neither / sizeof neither[0]; i++)
+        assert_refused(neither[i], "neither a time nor");
     assert_refused("2026-02-30 10:00", "no such day");
     assert_refused("2026-02-30T10:00:00Z", "no such day");
     assert_refused("2026-05-04T10:17:01Z", "has not been yet");
@@ -224,6 +218,58 @@ static void assert_resolved_in(bool damaged, const struct repl_when *when, uint6
         strstr(err.text, "the newest that is listed is point 9: give --at 9 if that is meant"));
 }
 
+/* What is no time may be a name, and only the catalogue can tell. */
+static void test_names(void **state)
+{
+    (void)state;
+    static const char *const names[] = {
+        "soon", "ago", "-3 min ago", "12:", "2026-5-4 10:00", "10 min ago!", "tomorrow 10:00"};
+    struct repl_log_mark marks[] = {{REPL_MARK_NAME, 4, "soon"},
+                                    {REPL_MARK_PROVEN, 3, ""},
+                                    {REPL_MARK_HELD, 9, "Soon"},
+                                    {REPL_MARK_NAME, 5, "lost"},
+                                    {REPL_MARK_NAME, 3, "12:00"}}; /* which no site gives */
+    struct repl_points_entry copy[3];
+    memcpy(copy, points, sizeof copy);
+    struct repl_catalogue c = {.points = copy, .point_count = 3, .marks = marks, .mark_count = 5};
+    struct repl_when when;
+    struct repl_error err;
+    size_t index;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        assert_true(repl_ok(repl_when_parse(names[i], NOW, &when, &err)));
+        assert_int_equal(when.kind, REPL_WHEN_NAME);
+        assert_string_equal(when.text, names[i]);
+    }
+    assert_int_equal(repl_when_resolve_in(&when, &c, &index, &err).code, REPL_E_USAGE);
+    assert_non_null(
+        strstr(err.text, "no point has the name \"tomorrow 10:00\", and it is no time"));
+    assert_int_equal(repl_when_resolve(&when, points, 3, &index, &err).code, REPL_E_USAGE);
+    c.names_unknown = true;
+    assert_int_equal(repl_when_resolve_in(&when, &c, &index, &err).code, REPL_E_USAGE);
+    assert_non_null(strstr(err.text, "older release"));
+
+    assert_true(repl_ok(repl_when_parse("soon", NOW, &when, &err)));
+    assert_true(repl_ok(repl_when_resolve_in(&when, &c, &index, &err)));
+    assert_int_equal(points[index].point.seq, 4);
+    char *text = repl_when_describe(&when, &points[index]);
+    assert_non_null(strstr(text, "with the name \"soon\""));
+    free(text);
+    assert_true(repl_ok(repl_when_parse("Soon", NOW, &when, &err)));
+    assert_true(repl_ok(repl_when_resolve_in(&when, &c, &index, &err)));
+    assert_int_equal(points[index].point.seq, 9);
+    assert_true(repl_ok(repl_when_parse("lost", NOW, &when, &err)));
+    assert_int_equal(repl_when_resolve_in(&when, &c, &index, &err).code, REPL_E_MISSING);
+
+    assert_true(repl_ok(repl_when_parse("12:00", NOW, &when, &err)));
+    assert_int_equal(repl_when_resolve_in(&when, &c, &index, &err).code, REPL_E_USAGE);
+    assert_non_null(strstr(err.text, "the name of point 3"));
+    assert_true(repl_ok(repl_when_parse("4", NOW, &when, &err)));
+    assert_true(repl_ok(repl_when_resolve_in(&when, &c, &index, &err)));
+    assert_true(repl_ok(repl_when_parse("latest", NOW, &when, &err)));
+    assert_true(repl_ok(repl_when_resolve_in(&when, &c, &index, &err)));
+    assert_int_equal(points[index].point.seq, 9);
+}
+
 static void test_damaged(void **state)
 {
     (void)state;
@@ -303,7 +349,8 @@ int main(void)
         cmocka_unit_test(test_forms),    cmocka_unit_test(test_summer_time),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_resolve),
         cmocka_unit_test(test_describe), cmocka_unit_test(test_words),
-        cmocka_unit_test(test_printed),  cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_printed),  cmocka_unit_test(test_names),
+        cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests_name("when", tests, set_up, NULL);
 }
