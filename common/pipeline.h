@@ -387,6 +387,16 @@ void repl_pipeline_lost(struct repl_pipeline *p, const char *cause, int64_t now_
 void repl_pipeline_forget(struct repl_pipeline *p, uint64_t offset, uint64_t length);
 void repl_pipeline_recovered(struct repl_pipeline *p, int64_t now_ns);
 
+/* A point is wanted that has in it all that was written before now: one that begins at this time or
+ * later does. */
+int64_t repl_pipeline_since(const struct repl_pipeline *p, int64_t now_ns);
+/* Whether the site has it; or else, in *unchanged_seq, a point that the volume was seen to equal at
+ * that time or later, which does as well. */
+bool repl_pipeline_has_since(const struct repl_pipeline *p, int64_t since_ns, int64_t now_ns,
+                             uint64_t *unchanged_seq);
+/* It is waited for: the next round is to come soon. */
+void repl_pipeline_want(struct repl_pipeline *p, int64_t now_ns);
+
 /* What to report now: state, cause, claim, backlog, progress. */
 void repl_pipeline_report(const struct repl_pipeline *p, int64_t now_ns, struct repl_report *out);
 

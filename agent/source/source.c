@@ -126,10 +126,28 @@ static json_t *status_answer(struct source *s, struct repl_error *err)
     return json;
 }
 
+/* "NAME", "NAME SINCE" */
+static json_t *point_answer(struct source *s, const char *request, struct repl_error *err)
+{
+    size_t size = strcspn(request, " ");
+    for (size_t i = 0; i < s->volume_count; i++) {
+        const char *name = s->config->volumes[i].name;
+        if (strlen(name) == size && memcmp(name, request, size) == 0)
+            return repl_source_volume_point(s->volumes[i], request + size, err);
+    }
+    repl_ignore(repl_fail(err, REPL_E_MISSING,
+                          "the agent does not protect a volume %.*s: \"repl status\" lists those "
+                          "it does",
+                          (int)size, request));
+    return NULL;
+}
+
 static json_t *control_answer(void *owner, const char *request, struct repl_error *err)
 {
     if (strcmp(request, "status") == 0)
         return status_answer(owner, err);
+    if (strncmp(request, "point ", 6) == 0)
+        return point_answer(owner, request + 6, err);
     repl_ignore(repl_fail(err, REPL_E_USAGE, "the agent does not know the request '%s'", request));
     return NULL;
 }

@@ -44,4 +44,12 @@ void repl_source_volume_flow(const struct repl_source_volume *volume, uint64_t *
 void repl_source_volume_status(const struct repl_source_volume *volume,
                                struct repl_volume_status *out);
 
+/* What the control socket asks about points: "VOLUME" is answered with the time from which on a
+ * point has all that is written now, {"since_ns": N}; "VOLUME N" asks for it again, and hurries it,
+ * until the answer has "there": true, with "unchanged_seq" as in repl_pipeline_has_since; before
+ * that, "state" and "cause" say how the volume fares. As repl_control_fn; of the request, only what
+ * comes behind the volume's name. */
+json_t *repl_source_volume_point(struct repl_source_volume *volume, const char *since,
+                                 struct repl_error *err);
+
 #endif
