@@ -30,21 +30,10 @@ static bool status_watch;
 
 /* --- whom to ask ----------------------------------------------------------------------------- */
 
-/* Both kinds of file share a syntax, but not their options. The error of the kind that the file
- * seems to be is the one to show. */
 static repl_result config_socket(const char *path, char socket[PATH_SIZE], struct repl_error *err)
 {
     struct repl_config *config;
-    struct repl_error site_err;
-    repl_result result = repl_config_load(path, REPL_ROLE_AGENT, &config, err);
-    if (!repl_ok(result)) {
-        result = repl_config_load(path, REPL_ROLE_SITE, &config, &site_err);
-        if (!repl_ok(result)) {
-            bool site = strstr(path, "site") != NULL;
-            *err = site ? site_err : *err;
-            return (repl_result){err->code};
-        }
-    }
+    REPL_TRY(repl_config_load_either(path, &config, err));
     snprintf(socket, PATH_SIZE, "%s", config->control);
     repl_config_free(config);
     return REPL_SUCCESS;

@@ -105,7 +105,11 @@ struct repl_config {
 /* Every error names file, line, and what would be right. */
 REPL_RESULT repl_config_load(const char *path, enum repl_role role, struct repl_config **out,
                              struct repl_error *err);
-/* The same from memory; path is only for messages. The fuzz target's door. */
+/* Of whichever role the file is: both share a syntax, but not their options. If it is of neither,
+ * the error is that of the role that it seems to be of. */
+REPL_RESULT repl_config_load_either(const char *path, struct repl_config **out,
+                                    struct repl_error *err);
+/* repl_config_load from memory; path is only for messages. The fuzz target's door. */
 REPL_RESULT repl_config_parse(const char *text, size_t size, const char *path, enum repl_role role,
                               struct repl_config **out, struct repl_error *err);
 void repl_config_free(struct repl_config *config);

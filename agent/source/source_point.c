@@ -8,7 +8,7 @@ static repl_result since_parse(const char *text, int64_t *since_ns, struct repl_
 {
     size_t digits = text[0] == ' ' ? strspn(text + 1, "0123456789") : 0;
     *since_ns = 0;
-    if (text[0] != '\0' && (digits == 0 || digits > 18 + 1 || text[1 + digits] != '\0'))
+    if (text[0] != '\0' && (digits == 0 || digits > 19 || text[1 + digits] != '\0'))
         return repl_fail(err, REPL_E_USAGE, "\"%.40s\" is not a time", text);
     if (digits > 0)
         *since_ns = strtoll(text + 1, NULL, 10);
