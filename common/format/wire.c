@@ -454,7 +454,7 @@ repl_result repl_segments_page_encode(const struct repl_segments_page *m, struct
                                       struct repl_error *err)
 {
     struct repl_writer w;
-    bool merged = is_merged(m);
+    bool merged = m->count <= REPL_LIST_ENTRIES_MAX && is_merged(m);
     enum repl_wire_type type = merged ? REPL_WIRE_MERGED_SEGMENTS : REPL_WIRE_SEGMENTS;
     size_t entry_size = merged ? MERGED_ENTRY_SIZE : SEGMENTS_ENTRY_SIZE;
     REPL_TRY(list_open(out, type, m->count, REPL_LIST_ENTRIES_MAX,
