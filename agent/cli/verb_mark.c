@@ -68,10 +68,10 @@ static repl_result catalogue_read(struct marking *m, struct repl_error *err)
     if (m->catalogue.note[0] != '\0')
         fprintf(stderr, "repl mark: %s\n", m->catalogue.note);
     if (m->catalogue.names_unknown)
-        return repl_fail(err, REPL_E_VERSION,
-                         "%s did not say which names points have: if it is of an older release, "
-                         "upgrade it",
-                         m->origin->label);
+        return repl_fail(err, m->catalogue.note[0] == '\0' ? REPL_E_VERSION : REPL_E_RETRY,
+                         "%s did not say which names points have%s", m->origin->label,
+                         m->catalogue.note[0] == '\0' ? ": it is of an older release, upgrade it"
+                                                      : "");
     return REPL_SUCCESS;
 }
 
@@ -189,8 +189,11 @@ static repl_result host_mark(struct marking *m, struct repl_error *err)
     snprintf(mark.name, sizeof mark.name, "%s", m->name);
     for (;;) {
         repl_result result = m->origin->ops->mark(m->origin, &mark, err);
-        if (result.code != REPL_E_RETRY || is_late(m))
+        if (result.code != REPL_E_RETRY)
             return result;
+        if (is_late(m))
+            return repl_forward(result, err,
+                                "it is not known whether the name was given, --list shows it");
         rest();
     }
 }
@@ -249,6 +252,13 @@ static repl_result operator_mark(struct marking *m, struct repl_error *err)
     REPL_TRY(operator_choose(m, err));
     return operator_ask(m, mark_hold ? REPL_MARK_HELD : REPL_MARK_NAME,
                         m->catalogue.points[m->point].point.seq, err);
+}
+
+static repl_result operator_remove(const struct marking *m, struct repl_error *err)
+{
+    REPL_TRY(operator_ask(m, REPL_MARK_REMOVED, 0, err));
+    printf("no point of volume %s has the name \"%s\" any more\n", m->volume, m->name);
+    return REPL_SUCCESS;
 }
 
 /* --- the printers ---------------------------------------------------------------------------- */
@@ -413,7 +423,7 @@ static repl_result mark(struct marking *m, struct repl_error *err)
                          "--config");
     REPL_TRY(origin_open(m, err));
     if (mark_remove)
-        return operator_ask(m, REPL_MARK_REMOVED, 0, err);
+        return operator_remove(m, err);
     REPL_TRY(catalogue_read(m, err));
     if (mark_list)
         return list_print(m, err);
@@ -439,7 +449,7 @@ static const struct repl_option mark_options[] = {
      "for \"repl restore\"."},
     {"timeout", "TIME", REPL_OPTION_TEXT, &mark_timeout,
      "How long to wait for the point and the site, 1 min if not given. When it is over the exit "
-     "code is 2, and nothing has been named."},
+     "code is 2, and the message says whether the name may have been given."},
     {"list", NULL, REPL_OPTION_FLAG, &mark_list, "Lists the names that points have."},
     {"json", NULL, REPL_OPTION_FLAG, &mark_json,
      "Prints JSON, with times in nanoseconds since 1970 UTC."},

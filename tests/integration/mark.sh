@@ -1,12 +1,18 @@
 #!/bin/bash
 # Names of points: a host gives one to what it holds now, while it is written to, and can do nothing
-# else with it; what was synced before is in what is restored by that name; the site's operator
-# holds and removes; both ends are restarted in between.
+# else with it; what was synced before, and of a tree all that was written, is in what is restored by
+# that name; the site's operator holds and removes; both ends are restarted in between.
 . "${0%/*}/functions.sh"
 
 RPO=40s # a point of its own accord each 20 s: one that comes sooner was asked for
 raw_volume 4M
 pages=512
+requires_tool mkfs.ext4
+make_loop "$workdir/tree-disk" 32M
+run mkfs.ext4 -q "$loop"
+make_mount "$loop" "$workdir/tree"
+write_site_config raw home
+write_agent_config "raw=$disk" "home=tree:$workdir/tree"
 start_site
 start_agent
 
@@ -80,6 +86,13 @@ before=$written
 before_seq=$(jq .seq "$workdir/mark.json")
 mark_now after
 after=$written
+
+note "a tree, without a sync"
+for i in $(seq 100); do echo "$i $RANDOM" >"$workdir/tree/$i"; done
+run "$REPL" mark home "a tree" --timeout 15s --config "$workdir/agent.conf" >"$workdir/tree.txt"
+grep -q 'with the name "a tree"' "$workdir/tree.txt" || fail "$(cat "$workdir/tree.txt")"
+cp -a "$workdir/tree" "$workdir/tree-then"
+rm "$workdir"/tree/1*
 refused 2 "no point of volume raw yet.*nothing was named" host late --timeout 1ms
 rm "$workdir/writing"
 wait "$writer" || fail "the writer"
@@ -103,6 +116,9 @@ note "restored by name, from the site and from its store"
 # shellcheck disable=SC2086
 run "$REPL" restore raw --at "before the upgrade" --to "$workdir/restored" $origin --yes 2>/dev/null >&2
 holds "$workdir/restored" "$before" || fail "writes up to $before are not all in what was restored"
+# shellcheck disable=SC2086
+run "$REPL" restore home --at "a tree" --to "$workdir/tree-back" $origin --yes 2>/dev/null >&2
+run diff -r "$workdir/tree-then" "$workdir/tree-back" >&2
 run "$REPL" restore raw --at after --to "$workdir/after" --store "$workdir/store" --yes 2>/dev/null >&2
 holds "$workdir/after" "$after" || fail "writes up to $after are not all in what was restored"
 if holds "$workdir/restored" "$((after + pages))"; then fail "the check finds nothing"; fi
@@ -118,7 +134,7 @@ start_agent
 note "the operator"
 run operator after --hold >/dev/null
 run operator "by hand" --at "before the upgrade" >/dev/null
-run operator "before the upgrade" --remove
+run operator "before the upgrade" --remove >/dev/null
 refused 4 "no point has the name" operator "before the upgrade" --remove
 refused 5 "point .* has the name \"after\" already" host after --at "by hand"
 [ "$(names | tail -n 2 | tr '\n' ' ')" = "after=$(jq .seq "$workdir/mark.json") held by hand=$before_seq " ] ||
