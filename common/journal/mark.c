@@ -141,8 +141,9 @@ static enum repl_verdict remove_decide(const struct repl_journal *j,
                                        struct repl_log_record *record, struct repl_refusal *refusal)
 {
     if (there == NULL)
-        return refuse(refusal, REPL_REFUSAL_NOT_FOUND, "no point has the name \"%s\"",
-                      wish->mark.name);
+        return refuse(refusal, REPL_REFUSAL_NOT_FOUND,
+                      "no point of the volume has that name: \"repl mark\" with --list shows those "
+                      "there are");
     struct repl_log_mark removed = wish->mark;
     removed.seq = 0;
     return accept(j, &removed, now_ns, record);

@@ -135,7 +135,7 @@ note "the operator"
 run operator after --hold >/dev/null
 run operator "by hand" --at "before the upgrade" >/dev/null
 run operator "before the upgrade" --remove >/dev/null
-refused 4 "no point has the name" operator "before the upgrade" --remove
+refused 4 "no point of the volume has that name" operator "before the upgrade" --remove
 refused 5 "point .* has the name \"after\" already" host after --at "by hand"
 [ "$(names | tail -n 2 | tr '\n' ' ')" = "after=$(jq .seq "$workdir/mark.json") held by hand=$before_seq " ] ||
     fail "names: $(names)"

@@ -143,7 +143,7 @@ static void the_operator_holds_and_removes(void **state)
     assert_int_equal(decide(&h, operator, REPL_MARK_REMOVED, 0, "a", &refusal),
                      REPL_VERDICT_ACCEPT);
     assert_null(repl_mark_find(h.chain.marks, h.chain.mark_count, "a"));
-    assert_refused(&h, operator, REPL_MARK_REMOVED, 0, "a", REPL_REFUSAL_NOT_FOUND, "\"a\"");
+    assert_refused(&h, operator, REPL_MARK_REMOVED, 0, "a", REPL_REFUSAL_NOT_FOUND, "that name");
     assert_int_equal(decide(&h, operator, REPL_MARK_HELD, 2, "a", &refusal), REPL_VERDICT_ACCEPT);
     assert_named(&h, "a", REPL_MARK_HELD, 2);
     repl_chain_fini(&h.chain);

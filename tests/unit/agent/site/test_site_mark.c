@@ -193,6 +193,8 @@ static void test_the_operator_holds_and_removes(void **state)
     assert_int_equal(order(w, "data", REPL_MARK_HELD, 2, "v1", &err), REPL_E_REFUSED);
     assert_non_null(strstr(err.text, "point 1"));
     assert_int_equal(order(w, "data", REPL_MARK_REMOVED, 0, "v9", &err), REPL_E_MISSING);
+    assert_int_equal(order(w, "data", REPL_MARK_REMOVED, 0, "\xff", &err), REPL_E_MISSING);
+    assert_int_equal(order(w, "data", REPL_MARK_NAME, 1, "\xff", &err), REPL_E_REFUSED);
     assert_int_equal(order(w, "data", REPL_MARK_HELD, 9, "v9", &err), REPL_E_MISSING);
     assert_int_equal(order(w, "other", REPL_MARK_HELD, 1, "v9", &err), REPL_E_MISSING);
     site_restart(w);
