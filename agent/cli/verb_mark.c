@@ -298,11 +298,22 @@ static repl_result json_print(json_t *json, struct repl_error *err)
     return written ? REPL_SUCCESS : repl_fail(err, REPL_E_NOMEM, "cannot write that as JSON");
 }
 
+/* By point, then by name. */
+static int mark_order(const void *a, const void *b)
+{
+    const struct repl_log_mark *x = a, *y = b;
+    if (x->seq != y->seq)
+        return x->seq < y->seq ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
 static repl_result list_print(const struct marking *m, struct repl_error *err)
 {
     const struct repl_catalogue *c = &m->catalogue;
     json_t *names = json_array();
     size_t count = 0;
+    if (c->mark_count > 0)
+        qsort(c->marks, c->mark_count, sizeof *c->marks, mark_order);
     for (size_t i = 0; i < c->mark_count; i++) {
         const struct repl_log_mark *mark = &c->marks[i];
         size_t point = point_find(c, mark->seq);

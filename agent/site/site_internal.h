@@ -144,7 +144,7 @@ void site_read_volumes(struct site_request *request);
 
 /* --- names of points (site_mark.c) ------------------------------------------------------------ */
 
-/* As the log says them up to log_end. */
+/* As the index has them, which is of use where it is not behind the log. */
 struct site_marks {
     struct repl_log_mark *marks; /* heap, freed by site_marks_fini */
     size_t count;
@@ -152,8 +152,8 @@ struct site_marks {
 };
 
 /* Blocks. */
-REPL_RESULT site_marks_read(struct repl_site *site, const char *volume, uint64_t log_end,
-                            uint64_t seq, struct site_marks *out, struct repl_error *err);
+REPL_RESULT site_marks_read(struct repl_site *site, const char *volume, uint64_t seq,
+                            struct site_marks *out, struct repl_error *err);
 void site_marks_fini(struct site_marks *marks);
 /* "mark ...", "marked ..." (control/mark_request.h). As repl_control_fn. */
 json_t *site_mark_control(struct repl_site *site, const char *request, struct repl_error *err);

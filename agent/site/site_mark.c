@@ -13,44 +13,29 @@
 #include <syslog.h>
 
 #include "control/mark_request.h"
-#include "journal/chain.h"
 #include "site/site_volume.h"
 
 /* --- the names there are --------------------------------------------------------------------- */
 
-static repl_result log_fold(struct repl_chain *chain, const struct repl_buffer *log,
-                            uint64_t log_end, struct repl_error *err)
+static repl_result point_look(struct repl_site *site, const char *volume, uint64_t seq,
+                              bool *is_there, struct repl_error *err)
 {
-    struct repl_log_record record;
-    if (log->size < log_end)
-        return repl_fail(err, REPL_E_CORRUPT, "the log became shorter");
-    for (size_t at = 0, size = 0; at < log_end; at += size) {
-        REPL_TRY(repl_log_record_decode(log->data + at, log_end - at, &record, &size, err));
-        REPL_TRY(repl_chain_apply(chain, &record, err));
-    }
+    struct repl_points_page page;
+    *is_there = false;
+    if (seq == 0)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_index_points(site->index, volume, seq - 1, &page, err));
+    *is_there = page.count > 0 && page.entries[0].point.seq == seq;
+    repl_points_page_fini(&page);
     return REPL_SUCCESS;
 }
 
-repl_result site_marks_read(struct repl_site *site, const char *volume, uint64_t log_end,
-                            uint64_t seq, struct site_marks *out, struct repl_error *err)
+repl_result site_marks_read(struct repl_site *site, const char *volume, uint64_t seq,
+                            struct site_marks *out, struct repl_error *err)
 {
-    struct repl_buffer log = {0};
-    struct repl_chain chain;
     *out = (struct site_marks){0};
-    repl_chain_init(&chain);
-    repl_result result = site->store->ops->log_read(site->store, volume, &log, err);
-    if (repl_ok(result))
-        result = log_fold(&chain, &log, log_end, err);
-    if (repl_ok(result)) {
-        *out =
-            (struct site_marks){.marks = chain.marks,
-                                .count = chain.mark_count,
-                                .point_is_there = repl_chain_find_point(&chain, seq) != SIZE_MAX};
-        chain.marks = NULL;
-    }
-    repl_chain_fini(&chain);
-    repl_buffer_fini(&log);
-    return result;
+    REPL_TRY(point_look(site, volume, seq, &out->point_is_there, err));
+    return repl_index_marks(site->index, volume, &out->marks, &out->count, err);
 }
 
 void site_marks_fini(struct site_marks *marks)
@@ -113,7 +98,7 @@ static void marks_work(struct repl_job *job)
 {
     struct site_volume *v = job->context;
     struct site_marking *m = &v->marking;
-    m->result = site_marks_read(v->site, v->name, m->log_end, m->wish.mark.seq, &m->marks, &m->err);
+    m->result = site_marks_read(v->site, v->name, m->wish.mark.seq, &m->marks, &m->err);
 }
 
 /* The marks go before another change may begin, which has its own. */
@@ -160,7 +145,15 @@ void site_mark_begin(struct site_volume *v, struct site_request *request)
     struct site_marking *m = &v->marking;
     struct repl_mark message;
     struct repl_error err;
-    *m = (struct site_marking){.log_end = v->log_end};
+    *m = (struct site_marking){0};
+    if (v->index_behind) {
+        repl_result behind = repl_fail(&err, REPL_E_RETRY,
+                                       "the index of volume %s is not complete just now: try again "
+                                       "later",
+                                       v->name);
+        finish_failed(request, behind, &err);
+        return;
+    }
     if (request->order != NULL) {
         m->wish = request->order->wish;
     } else if (repl_ok(repl_mark_decode(request->body.data, request->body.size, &message, &err))) {

@@ -24,7 +24,6 @@ struct site_read {
     struct site_request *request;
     struct repl_point last; /* and how long it has been the present, newer than the index has it */
     int64_t unchanged_until_ns;
-    uint64_t log_end;       /* of the last good record */
     char range[RANGE_SIZE]; /* as much of it as fits */
     bool range_long;        /* not all of it does: it may mean something else than its beginning */
     /* the answer */
@@ -163,7 +162,7 @@ static repl_result marks_read(struct site_read *read, struct repl_error *err)
 {
     const struct site_request *request = read->request;
     struct site_marks marks;
-    REPL_TRY(site_marks_read(request->site, request->ask.name, read->log_end, 0, &marks, err));
+    REPL_TRY(site_marks_read(request->site, request->ask.name, 0, &marks, err));
     const struct repl_marks message = {.count = (uint32_t)marks.count, .marks = marks.marks};
     repl_result result = repl_marks_encode(&message, &read->body, err);
     site_marks_fini(&marks);
@@ -249,7 +248,8 @@ void site_read_begin(struct site_request *request)
         return;
     }
     if (v->index_behind && /* a page that lacks acknowledged points would pass for all of them */
-        (request->ask.kind == SITE_REQUEST_POINTS || request->ask.kind == SITE_REQUEST_SEGMENTS)) {
+        (request->ask.kind == SITE_REQUEST_POINTS || request->ask.kind == SITE_REQUEST_SEGMENTS ||
+         request->ask.kind == SITE_REQUEST_MARKS)) {
         site_refuse_text(request, REPL_REFUSAL_BUSY,
                          "the index of volume %s is not complete just now: try again later",
                          v->name);
@@ -264,7 +264,6 @@ void site_read_begin(struct site_request *request)
     read->fd = -1;
     read->last = v->journal.point;
     read->unchanged_until_ns = v->journal.unchanged_until_ns;
-    read->log_end = v->log_end;
     if (range != NULL)
         read->range_long =
             (size_t)snprintf(read->range, sizeof read->range, "%s", range) >= sizeof read->range;

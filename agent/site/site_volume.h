@@ -138,7 +138,6 @@ struct site_commit {
 struct site_marking {
     struct repl_job job;
     struct repl_mark_wish wish;
-    uint64_t log_end;
     struct site_marks marks;
     repl_result result;
     struct repl_error err;

@@ -155,7 +155,7 @@ struct repl_mark {
     char name[REPL_MARK_NAME_SIZE + 1];
 };
 
-/* Site to recovery: all names of a volume, oldest first; none REMOVED. */
+/* Site to recovery: all names of a volume, in no particular order; none REMOVED. */
 struct repl_marks {
     uint32_t count;              /* at most REPL_LIST_ENTRIES_MAX */
     struct repl_log_mark *marks; /* decoded: heap, freed by repl_marks_fini */

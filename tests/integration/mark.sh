@@ -137,7 +137,7 @@ run operator "by hand" --at "before the upgrade" >/dev/null
 run operator "before the upgrade" --remove >/dev/null
 refused 4 "no point of the volume has that name" operator "before the upgrade" --remove
 refused 5 "point .* has the name \"after\" already" host after --at "by hand"
-[ "$(names | tail -n 2 | tr '\n' ' ')" = "after=$(jq .seq "$workdir/mark.json") held by hand=$before_seq " ] ||
+[ "$(names | tail -n 2 | tr '\n' ' ')" = "by hand=$before_seq after=$(jq .seq "$workdir/mark.json") held " ] ||
     fail "names: $(names)"
 "$REPL" points raw --json --store "$workdir/store" |
     jq -e --argjson seq "$before_seq" '.timeline[] | select(.seq == $seq) | .names == [{"name": "by hand", "held": false}]' \

@@ -51,7 +51,7 @@ static int mark_as(struct world *w, enum key key, const char *volume, uint64_t s
     return status;
 }
 
-/* "v1=1 held:v2=2 ": all there are. */
+/* "v1=1 held:v2=2 ": all there are, by name. */
 static const char *marks_as(struct world *w, enum key key)
 {
     static char text[1024];
@@ -189,7 +189,7 @@ static void test_the_operator_holds_and_removes(void **state)
     assert_int_equal(mark_as(w, KEY_HOST, "data", 1, "v1"), 200);
     assert_int_equal(order(w, "data", REPL_MARK_HELD, 1, "v1", &err), REPL_OK);
     assert_int_equal(order(w, "data", REPL_MARK_NAME, 2, "r\xc3\xa9union", &err), REPL_OK);
-    assert_string_equal(marks_as(w, KEY_HOST), "held:v1=1 r\xc3\xa9union=2 ");
+    assert_string_equal(marks_as(w, KEY_HOST), "r\xc3\xa9union=2 held:v1=1 ");
     assert_int_equal(order(w, "data", REPL_MARK_HELD, 2, "v1", &err), REPL_E_REFUSED);
     assert_non_null(strstr(err.text, "point 1"));
     assert_int_equal(order(w, "data", REPL_MARK_REMOVED, 0, "v9", &err), REPL_E_MISSING);
@@ -212,6 +212,25 @@ static void test_the_operator_holds_and_removes(void **state)
     struct repl_mark_request old = {.ticket = 1};
     assert_null(ask(w, &old, &err));
     assert_int_equal(err.code, REPL_E_MISSING);
+}
+
+/* They are the log's: an index that is lost is made anew with them. */
+static void test_without_an_index(void **state)
+{
+    struct world *w = *state;
+    char path[128];
+    struct repl_error err;
+    assert_int_equal(mark_as(w, KEY_HOST, "data", 2, "a"), 200);
+    assert_int_equal(mark_as(w, KEY_HOST, "data", 1, "b"), 200);
+    assert_int_equal(order(w, "data", REPL_MARK_HELD, 1, "b", &err), REPL_OK);
+    assert_int_equal(order(w, "data", REPL_MARK_REMOVED, 0, "a", &err), REPL_OK);
+    site_stop(w);
+    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
+    assert_int_equal(unlink(path), 0);
+    site_start(w);
+    assert_string_equal(marks_as(w, KEY_HOST), "held:b=1 ");
+    mark_as(w, KEY_HOST, "data", 2, "b");
+    expect_refusal(w, 403, REPL_REFUSAL_PERMISSION, "point 1 has the name \"b\" already");
 }
 
 /* Names come between segments, which one connection brings while another names points. */
@@ -253,6 +272,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_other_keys_may_not, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_no_mark, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_operator_holds_and_removes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_without_an_index, setup, teardown),
         cmocka_unit_test_setup_teardown(test_names_while_segments_come, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
