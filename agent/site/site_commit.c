@@ -214,7 +214,7 @@ void site_commit_begin(struct site_volume *v, struct site_request *request)
     if (v->upload->intake.feeder != request) /* somebody else took over while it waited */
         return;
     v->upload->intake.feeder = NULL;
-    v->busy = true;
+    site_volume_hold(v);
     v->journal.upload.committing = true;
     *c =
         (struct site_commit){.request = request,

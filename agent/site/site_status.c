@@ -13,6 +13,9 @@
 /* Not sooner after a start is a silent source worth a line. */
 #define SILENCE_LOGGED_NS (INT64_C(30) * 1000000000)
 
+/* No commit takes so long in a store that answers. */
+#define STORE_SLOW_NS (INT64_C(5) * 1000000000)
+
 static const char *state_remedy(enum repl_state state)
 {
     switch (state) {
@@ -77,6 +80,22 @@ static void index_status(const struct site_volume *v, struct repl_volume_status 
         "up by itself. History is taken in meanwhile, and points are listed afterwards");
 }
 
+/* The source is silent then as its reports wait behind what is under way. */
+static void store_status(const struct site_volume *v, struct repl_volume_status *out)
+{
+    int64_t waits_ns = v->change_ns != 0 ? repl_now_mono_ns() - v->change_ns : 0;
+    if (waits_ns < STORE_SLOW_NS)
+        return;
+    if (out->state < REPL_STATE_DEGRADED)
+        out->state = REPL_STATE_DEGRADED;
+    snprintf(out->cause, sizeof out->cause,
+             "the store has been at work for %lld s on what the source sent last",
+             (long long)(waits_ns / NS_PER_MS / 1000));
+    snprintf(out->remedy, sizeof out->remedy,
+             "see that the store answers: the disk it lies on, or the service and the line to it. "
+             "Nothing is lost, and the source goes on by itself");
+}
+
 static void damaged_status(const struct site_volume *v, struct repl_volume_status *out)
 {
     out->state = REPL_STATE_FAILED;
@@ -111,6 +130,7 @@ void site_volume_status(const struct site_volume *v, int64_t now_ns, struct repl
     out->total_bytes = j->report.total_bytes;
     out->clock_known = j->clock_known;
     out->clock_offset_ms = j->clock_offset_ns / NS_PER_MS;
+    store_status(v, out);
     clock_status(v, now_ns, out);
     index_status(v, out);
     replica_status(v, out);

@@ -234,7 +234,7 @@ void site_supply_commit(struct site_volume *v, struct site_request *request)
         site_answer_ack(request, v, 201);
         return;
     }
-    v->busy = true;
+    site_volume_hold(v);
     v->supply_job = (struct repl_job){.work = supply_work, .done = supply_done, .context = v};
     site_job_start(v->site, &v->supply_job);
 }

@@ -295,7 +295,7 @@ static void hello_begin(struct site_volume *v, struct site_request *request)
         hello_answer(v, request);
         return;
     }
-    v->busy = true;
+    site_volume_hold(v);
     site_volume_append(v, &create, NULL, 0, hello_created);
 }
 
@@ -324,7 +324,7 @@ static void report_begin(struct site_volume *v, struct site_request *request)
                             &refusal) == REPL_VERDICT_REFUSE) {
         site_refuse(request, &refusal);
     } else if (needs_record) {
-        v->busy = true;
+        site_volume_hold(v);
         site_volume_append(v, &record, NULL, 0, report_logged);
     } else {
         site_answer_ack(request, v, 200);
@@ -475,10 +475,17 @@ void site_volume_enqueue(struct site_volume *v, struct site_request *request,
     site_volume_pump(v);
 }
 
+void site_volume_hold(struct site_volume *v)
+{
+    v->busy = true;
+    v->change_ns = repl_now_mono_ns();
+}
+
 void site_volume_release(struct site_volume *v)
 {
     struct site_request *request = v->current;
     v->busy = false;
+    v->change_ns = 0;
     v->current = NULL;
     site_request_unhold(request);
     site_volume_pump(v);

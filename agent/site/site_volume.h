@@ -192,6 +192,7 @@ struct site_volume {
 
     /* One change at a time: requests that make one wait here. */
     bool busy;
+    int64_t change_ns; /* on the monotonic clock: since when one is under way; 0: none is */
     struct site_request *queue, *queue_last;
     struct site_request *current; /* being made: held */
 
@@ -235,6 +236,8 @@ bool site_volume_is_idle(const struct site_volume *volume);
 void site_volume_enqueue(struct site_volume *volume, struct site_request *request,
                          enum site_change change);
 void site_volume_pump(struct site_volume *volume);
+/* The present change takes a while, until it is released. */
+void site_volume_hold(struct site_volume *volume);
 /* The present change is made. */
 void site_volume_release(struct site_volume *volume);
 /* Appends a record, applies it to journal and index, then calls done. */

@@ -2,7 +2,8 @@
 # A site whose store is a bucket of a real service (Ceph's gateway), and a source on a raw device.
 #
 #   s3_ceph.sh          one OSD in memory
-#   s3_ceph.sh --long   three OSDs on disk, of which one is killed; the gateway hangs for 90 s
+#   s3_ceph.sh --long   three OSDs on disk, of which one is killed; the gateway hangs for 90 s; another
+#                       site takes over
 #
 # Shown: what is acknowledged is in the bucket, whatever is killed; a service that refuses, hangs or
 # breaks off stops the intake, visibly, and it goes on by itself; with all of the site's own
@@ -77,6 +78,8 @@ same_as_source "the site was killed"
 
 ceph_signal STOP rgw
 stays_behind "$hang_s" "the gateway hangs"
+store_hangs() { site_value raw .cause | grep -q "the store has been at work for"; }
+wait_for 20 "the site says that its store hangs" store_hangs
 ceph_signal CONT rgw
 same_as_source "the gateway went on" 120
 
@@ -110,6 +113,22 @@ if [ "$osds" = 3 ]; then
     same_as_source "an OSD was killed" 180
 fi
 
+# Lost together with its site, it takes a decision; else the site that ended has let go of the bucket.
+stop_site KILL
+mv "$workdir/local" "$workdir/kept"
+site_refuses 'start this one with "repl site --take-over"'
+if [ "${1:-}" = --long ]; then
+    "$REPL" site --config "$workdir/site.conf" --take-over >>"$workdir/site.log" 2>&1 &
+    site_pid=$!
+    test_pids[0]=$site_pid
+    wait_for 90 "the site has taken over" site_answers
+    same_as_source "another site took over"
+    rm -rf "$workdir/kept"
+else
+    rm -rf "$workdir/local"
+    mv "$workdir/kept" "$workdir/local"
+    start_site
+fi
 stop_site
 rm -rf "$workdir/local"
 start_site

@@ -197,6 +197,36 @@ static void test_a_log_that_cannot_be_read_now(void **state)
     expect_points(b, 2);
 }
 
+/* It is said, with the store as the cause, and not that the source is silent; then it goes on. */
+static void test_a_store_that_hangs(void **state)
+{
+    struct bucket_world *b = *state;
+    struct world *w = &b->w;
+    struct build build;
+    struct call call;
+    struct repl_error err = {0};
+    seed(w);
+    fake_s3_fault(b->fake, &(struct fake_s3_fault){
+                               .kind = FAKE_S3_HANG, .method = "PUT", .key = "/log/", .count = 1});
+    build_begin(&build, w, 1, 2, 0);
+    build_data(&build, 0, REPL_PAGE_SIZE);
+    build_end(&build, true);
+    call_init(&call, w, "PUT", "/v1/volumes/data/segments/2.0");
+    call.request.body = build.file.bytes.data;
+    call.request.body_size = build.file.bytes.size;
+    must(repl_request_start(w->clients[KEY_HOST], &call.request, &err), &err);
+    PUMP_UNTIL(w, volume_status(w, "data").state == REPL_STATE_DEGRADED);
+    assert_non_null(strstr(volume_status(w, "data").cause, "the store has been at work for 5 s"));
+    assert_false(call.done);
+    fake_s3_release(b->fake);
+    PUMP_UNTIL(w, call.done);
+    assert_int_equal(w->status, 201);
+    assert_int_not_equal(volume_status(w, "data").state, REPL_STATE_DEGRADED);
+    build_taken(&build);
+    build_fini(&build);
+    expect_points(b, 2);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -205,6 +235,7 @@ int main(void)
         TEST(test_points_come_and_stay),  TEST(test_a_directory_that_is_lost),
         TEST(test_a_full_bucket),         TEST(test_a_commit_that_is_cut_short),
         TEST(test_answers_that_are_lost), TEST(test_a_log_that_cannot_be_read_now),
+        TEST(test_a_store_that_hangs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
