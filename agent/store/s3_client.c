@@ -194,14 +194,16 @@ static char *url_of(const struct s3_settings *s, const struct s3_request *reques
 repl_result s3_header_add(struct s3_request *request, struct repl_error *err, const char *format,
                           ...)
 {
-    char line[S3_KEY_MAX * 3 + 128];
+    char *line = NULL;
     va_list args;
     va_start(args, format);
-    int size = vsnprintf(line, sizeof line, format, args);
+    int size = vasprintf(&line, format, args);
     va_end(args);
-    struct curl_slist *longer = NULL;
-    if (size > 0 && (size_t)size < sizeof line)
-        longer = curl_slist_append(request->headers, line);
+    struct curl_slist *longer = size < 0 ? NULL : curl_slist_append(request->headers, line);
+    if (size >= 0) {
+        explicit_bzero(line, (size_t)size); /* it may be a session's token */
+        free(line);
+    }
     if (longer == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a request to the bucket");
     request->headers = longer;
@@ -473,7 +475,6 @@ repl_result s3_request_run(struct s3_client *client, const struct s3_request *as
                                         : headers_complete(client, &request, err);
     if (repl_ok(result))
         result = attempts_run(client, &request, url, answer, err);
-    /* one of them may be a session's token */
     for (struct curl_slist *header = request.headers; header != NULL; header = header->next)
         explicit_bzero(header->data, strlen(header->data));
     curl_slist_free_all(request.headers);

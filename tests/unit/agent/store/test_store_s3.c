@@ -625,6 +625,62 @@ static void nothing_acknowledged_is_ever_lost(void **state)
     assert_true(m.size > STEPS * 8 && m.reads > STEPS / 4);
 }
 
+/* --- a reader beside the writer -------------------------------------------------------------- */
+
+#define BESIDE_RECORDS 150u
+
+struct beside {
+    struct fixture *f;
+    struct repl_error err;
+    bool failed;
+    _Atomic bool ended;
+};
+
+static void *append_all(void *context)
+{
+    struct beside *b = context;
+    struct repl_store *store = b->f->c.store;
+    for (unsigned i = 0; i < BESIDE_RECORDS && !b->failed; i++) {
+        char text[16];
+        snprintf(text, sizeof text, "%03u.", i);
+        b->failed = !repl_ok(store->ops->log_append(store, "data", i * 4u, text, 4, &b->err));
+    }
+    b->ended = true;
+    return NULL;
+}
+
+/* Pages of three entries, so that pieces are merged between any two of them. */
+static void a_reader_sees_a_log_without_gaps(void **state)
+{
+    struct fixture *f = *state;
+    struct repl_store *reader;
+    struct beside b = {.f = f};
+    struct repl_buffer log = {0};
+    pthread_t thread;
+    size_t size = 0;
+    unsigned reads = 0;
+    fake_s3_switch(f->fake, &(struct fake_s3_switches){.page_size = 3});
+    assert_code(&f->c, open_at(f, NULL, false, &reader), REPL_OK);
+    assert_int_equal(pthread_create(&thread, NULL, append_all, &b), 0);
+    for (bool ended = false; !ended; reads++) {
+        ended = b.ended; /* before the last look */
+        assert_code(&f->c, reader->ops->log_read(reader, "data", &log, &f->c.err), REPL_OK);
+        assert_true(log.size >= size && log.size % 4 == 0);
+        size = log.size;
+        for (unsigned i = 0; i < size / 4; i++) {
+            char text[16];
+            snprintf(text, sizeof text, "%03u.", i);
+            assert_memory_equal(log.data + i * 4u, text, 4);
+        }
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_false(b.failed);
+    assert_int_equal(size, BESIDE_RECORDS * 4);
+    assert_true(reads > 3);
+    reader->ops->close(reader);
+    repl_buffer_fini(&log);
+}
+
 /* --- stopping -------------------------------------------------------------------------------- */
 
 static void a_store_is_stopped(void **state)
@@ -664,6 +720,7 @@ int main(void)
         TEST(an_append_that_failed_is_replaced),
         TEST(a_cut_may_fail_anywhere),
         TEST(nothing_acknowledged_is_ever_lost),
+        TEST(a_reader_sees_a_log_without_gaps),
         TEST(a_store_is_stopped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
