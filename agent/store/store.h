@@ -145,7 +145,7 @@ REPL_RESULT repl_store_check_staged(int fd, const char *path, struct repl_error 
 /* clang-format off */
 struct repl_stored_segment {
     uint64_t size;
-    int fd; /* -1 where the store has no files */
+    int fd; /* -1 where there is no file behind it */
     REPL_RESULT (*read_at)(struct repl_stored_segment *segment, uint64_t offset, void *out,
                            size_t size, struct repl_error *err);
     void (*close)(struct repl_stored_segment *segment);

@@ -300,6 +300,7 @@ static void s3_close(struct repl_store *base)
     struct s3_store *store = s3_store_of(base);
     s3_claim_release(store);
     s3_logs_free(store);
+    s3_recent_fini(&store->recent);
     s3_client_free(store->client);
     if (store->lock_fd >= 0)
         close(store->lock_fd); /* which releases the lock */
@@ -327,6 +328,7 @@ repl_result s3_store_open_with(const struct repl_store_options *options,
     store->writable = options->writable;
     pthread_mutex_init(&store->mutex, NULL);
     pthread_mutex_init(&store->claim.mutex, NULL);
+    s3_recent_init(&store->recent);
     repl_result result = store_open(store, options, err);
     if (!repl_ok(result)) {
         s3_close(&store->base);

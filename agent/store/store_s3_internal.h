@@ -1,6 +1,7 @@
 /*
  * What the parts of the store in a bucket share: store_s3.c (opening,
- * volumes), store_s3_segment.c, store_s3_log.c and store_s3_writer.c (who writes).
+ * volumes), store_s3_segment.c, store_s3_recent.c, store_s3_log.c and store_s3_writer.c (who
+ * writes).
  */
 #ifndef REPL_AGENT_STORE_S3_INTERNAL_H
 #define REPL_AGENT_STORE_S3_INTERNAL_H
@@ -35,6 +36,24 @@ struct s3_claim {
     char fenced_by[200];
 };
 
+/* store_s3_recent.c */
+#define S3_RECENT_MAX      16u
+#define S3_RECENT_SIZE_MAX (UINT64_C(256) << 20) /* of all together, on the site's disk */
+#define S3_STORE_KEY_SIZE  256u                  /* of any key below the prefix, with its NUL */
+
+struct s3_recent_entry {
+    int fd; /* -1: none */
+    uint64_t size;
+    char key[S3_STORE_KEY_SIZE];
+};
+
+struct s3_recent {
+    pthread_mutex_t mutex; /* guards what follows; the last of all locks */
+    struct s3_recent_entry entries[S3_RECENT_MAX];
+    size_t next;   /* entry to be filled */
+    uint64_t size; /* of all */
+};
+
 struct s3_log;
 
 /* Lock order: mutex, then that of a log, then that of the claim. */
@@ -48,6 +67,7 @@ struct s3_store {
     int lock_fd;  /* -1: a reader */
     bool writable;
     struct s3_claim claim;
+    struct s3_recent recent;
     pthread_mutex_t mutex; /* guards the list below; its members live as long as the store */
     struct s3_log *logs;
 };
@@ -62,7 +82,6 @@ REPL_RESULT s3_store_open_with(const struct repl_store_options *options,
                                struct repl_error *err);
 
 #define S3_VOLUMES_PREFIX "volumes/"
-#define S3_STORE_KEY_SIZE 256u /* of any key below the prefix, with its NUL */
 
 /* Of a few bytes in memory. */
 REPL_RESULT s3_store_put(struct s3_store *store, const char *key, const void *data, size_t size,
@@ -95,6 +114,16 @@ repl_result s3_segment_remove(struct repl_store *store, const char *volume,
 repl_result s3_segment_set_aside(struct repl_store *store, const char *volume,
                                  const struct repl_segment_id *id, char *name, size_t name_size,
                                  struct repl_error *err);
+
+/* --- store_s3_recent.c ----------------------------------------------------------------------- */
+
+void s3_recent_init(struct s3_recent *recent);
+void s3_recent_fini(struct s3_recent *recent);
+/* The whole file behind fd, which stays the caller's, under a key that is not among them. */
+void s3_recent_add(struct s3_recent *recent, const char *key, int fd, uint64_t size);
+void s3_recent_remove(struct s3_recent *recent, const char *key);
+/* A descriptor for the caller to close; -1: it is not among them. */
+int s3_recent_open(struct s3_recent *recent, const char *key, uint64_t *size);
 
 /* --- store_s3_log.c -------------------------------------------------------------------------- */
 

@@ -5,7 +5,7 @@
  *
  * Of an open segment the last bytes are kept in memory once anything in them has
  * been asked for: a small one is read by one request, and footer and index of a
- * large one by another.
+ * large one by another. One that was published lately is read from its file.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -134,11 +134,13 @@ repl_result s3_segment_publish(struct repl_store *base, const char *volume,
     REPL_TRY(segment_key(volume, "segments", id, key, err));
     REPL_TRY(s3_claim_begin(store, err));
     REPL_TRY(repl_store_check_staged(fd, staged_path, err));
+    s3_recent_remove(&store->recent, key);
     REPL_TRY(file_examine(fd, staged_path, &put.size, &sha256, err));
     REPL_TRY(segment_put(store, &put, err));
     REPL_TRY(s3_claim_end(store, err));
     if (unlink(staged_path) != 0 && errno != ENOENT)
         return repl_fail_errno(err, REPL_E_IO, errno, "cannot remove %s", staged_path);
+    s3_recent_add(&store->recent, key, fd, put.size);
     return REPL_SUCCESS;
 }
 
@@ -149,6 +151,7 @@ repl_result s3_segment_remove(struct repl_store *base, const char *volume,
     char key[S3_STORE_KEY_SIZE];
     REPL_TRY(segment_key(volume, "segments", id, key, err));
     REPL_TRY(s3_claim_begin(store, err));
+    s3_recent_remove(&store->recent, key);
     return s3_delete(store->client, key, err);
 }
 
@@ -183,6 +186,7 @@ repl_result s3_segment_set_aside(struct repl_store *base, const char *volume,
     REPL_TRY(segment_key(volume, "segments", id, from, err));
     REPL_TRY(segment_key(volume, "aside", id, to, err));
     REPL_TRY(s3_claim_begin(store, err));
+    s3_recent_remove(&store->recent, from);
     strcat(to, ".");
     walk.prefix_size = strlen(to);
     REPL_TRY(s3_list(store->client, to, true, aside_seen, &walk, err));
@@ -239,6 +243,18 @@ static repl_result tail_read(struct s3_segment *segment, size_t offset, void *ou
     return result;
 }
 
+static repl_result file_read(const struct s3_segment *segment, uint64_t offset, void *out,
+                             size_t size, struct repl_error *err)
+{
+    ssize_t got = repl_read_full(segment->base.fd, out, size, offset);
+    if (got < 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot read its file at byte %" PRIu64,
+                               offset);
+    if ((size_t)got < size)
+        return repl_fail(err, REPL_E_CORRUPT, "its file became shorter");
+    return REPL_SUCCESS;
+}
+
 static repl_result s3_read_at(struct repl_stored_segment *base, uint64_t offset, void *out,
                               size_t size, struct repl_error *err)
 {
@@ -247,6 +263,8 @@ static repl_result s3_read_at(struct repl_stored_segment *base, uint64_t offset,
         return repl_fail(err, REPL_E_CORRUPT,
                          "%s has %" PRIu64 " bytes, and %zu from byte %" PRIu64 " were asked for",
                          base->label, base->size, size, offset);
+    if (base->fd >= 0)
+        return repl_forward(file_read(segment, offset, out, size, err), err, "%s", base->label);
     uint64_t tail_from = base->size - segment->tail_size;
     size_t before = offset >= tail_from         ? 0
                     : size < tail_from - offset ? size
@@ -263,6 +281,8 @@ static repl_result s3_read_at(struct repl_stored_segment *base, uint64_t offset,
 static void s3_segment_close(struct repl_stored_segment *base)
 {
     struct s3_segment *segment = (struct s3_segment *)base;
+    if (base->fd >= 0)
+        close(base->fd);
     pthread_mutex_destroy(&segment->mutex);
     free(segment->tail);
     free(segment);
@@ -276,13 +296,17 @@ repl_result s3_segment_open(struct repl_store *base, const char *volume,
     struct s3_head head = {.size = size};
     char key[S3_STORE_KEY_SIZE];
     REPL_TRY(segment_key(volume, "segments", id, key, err));
-    if (size == 0)
+    int fd = s3_recent_open(&store->recent, key, &head.size);
+    if (fd < 0 && size == 0)
         REPL_TRY(s3_head(store->client, key, &head, err));
     struct s3_segment *segment = calloc(1, sizeof *segment);
-    if (segment == NULL)
+    if (segment == NULL) {
+        if (fd >= 0)
+            close(fd);
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a segment");
+    }
     segment->base = (struct repl_stored_segment){
-        .size = head.size, .fd = -1, .read_at = s3_read_at, .close = s3_segment_close};
+        .size = head.size, .fd = fd, .read_at = s3_read_at, .close = s3_segment_close};
     repl_stored_segment_label(&segment->base, volume, id);
     segment->client = store->client;
     memcpy(segment->key, key, sizeof key);

@@ -330,6 +330,50 @@ static void a_segment_is_read_by_few_requests(void **state)
     free(back);
 }
 
+static void what_was_published_lately_is_not_fetched_back(void **state)
+{
+    struct fixture *f = *state;
+    const struct repl_store_ops *ops = f->c.store->ops;
+    struct repl_segment_id id = {.to_seq = 1};
+    struct repl_stored_segment *segment;
+    char text[16], bytes[16], name[64];
+    unsigned before = fake_s3_requests(f->fake, NULL, "/segments/");
+    for (; id.to_seq <= S3_RECENT_MAX + 2; id.to_seq++) {
+        snprintf(text, sizeof text, "segment %d", (int)id.to_seq);
+        assert_code(&f->c, publish(&f->c, &id, text), REPL_OK);
+        assert_segment(&f->c, &id, text);
+    }
+    assert_int_equal(fake_s3_requests(f->fake, NULL, "/segments/") - before, S3_RECENT_MAX + 2);
+    /* the first two have made room */
+    id.to_seq = 3;
+    assert_segment(&f->c, &id, "segment 3");
+    assert_int_equal(fake_s3_requests(f->fake, "GET", "/segments/"), 0);
+    id.to_seq = 2;
+    assert_segment(&f->c, &id, "segment 2");
+    assert_int_equal(fake_s3_requests(f->fake, "GET", "/segments/"), 1);
+    /* who has one open keeps it; what is removed, set aside or replaced is not found */
+    id.to_seq = 7;
+    assert_code(&f->c, ops->segment_open(f->c.store, "data", &id, 0, &segment, &f->c.err), REPL_OK);
+    assert_code(&f->c, publish(&f->c, &id, "replaced"), REPL_OK);
+    assert_segment(&f->c, &id, "replaced");
+    assert_code(&f->c, ops->segment_remove(f->c.store, "data", &id, &f->c.err), REPL_OK);
+    assert_code(&f->c, repl_stored_segment_read_at(segment, 0, bytes, 9, &f->c.err), REPL_OK);
+    assert_memory_equal(bytes, "segment 7", 9);
+    segment->close(segment);
+    assert_code(&f->c, ops->segment_open(f->c.store, "data", &id, 0, &segment, &f->c.err),
+                REPL_E_MISSING);
+    id.to_seq = 8;
+    assert_code(&f->c,
+                ops->segment_set_aside(f->c.store, "data", &id, name, sizeof name, &f->c.err),
+                REPL_OK);
+    assert_code(&f->c, ops->segment_open(f->c.store, "data", &id, 0, &segment, &f->c.err),
+                REPL_E_MISSING);
+    reopen(&f->c);
+    id.to_seq = 9;
+    assert_segment(&f->c, &id, "segment 9");
+    assert_int_equal(fake_s3_requests(f->fake, "GET", "/segments/"), 2);
+}
+
 static void a_segment_that_had_come_is_known_again(void **state)
 {
     struct fixture *f = *state;
@@ -710,6 +754,7 @@ int main(void)
         TEST(nothing_is_answered_on_an_old_claim),
         TEST(a_writer_that_vanished_is_a_fence),
         TEST(a_segment_is_read_by_few_requests),
+        TEST(what_was_published_lately_is_not_fetched_back),
         TEST(a_segment_that_had_come_is_known_again),
         TEST(a_full_bucket_is_said),
         TEST(pieces_are_merged),
