@@ -140,6 +140,7 @@ static repl_result log_fold(struct loader *l, struct repl_error *err)
     struct site_volume *v = l->volume;
     size_t whole, again;
     REPL_TRY(records_fold(l, l->log.size, &whole, err));
+    v->log_begin = l->begin;
     v->log_end = l->begin + whole;
     if (l->chain.group_left > 0 && v->journal.in_checkpoint)
         damage(v, "the checkpoint that its log begins with has no end");

@@ -169,6 +169,7 @@ struct site_volume {
     struct repl_journal journal;
     struct repl_head point_head; /* the segment that ends in the last point */
     uint64_t point_size;         /* of the volume, then */
+    uint64_t log_begin;          /* an offset, as is what follows */
     uint64_t log_end;            /* of the last good record */
     /* An append failed: what lies behind log_end may be there after a crash or not. It is cut off
      * before anything is published. */
@@ -216,7 +217,8 @@ struct site_volume {
     uint64_t last_merge; /* the number that was given last */
     int64_t visited_ns;  /* by the compactor, monotonic; 0: not yet */
     uint64_t visited_points;
-    bool visit_again; /* there was more to do */
+    bool visit_again;    /* there was more to do */
+    bool checkpoint_due; /* its log has become long for what it says */
 
     /* since the start */
     uint64_t points, bytes_received;

@@ -15,6 +15,8 @@
 #define VISIT_NS      (INT64_C(60) * 1000000000)
 #define VISIT_IDLE_NS (10 * VISIT_NS)
 
+#define LOG_SIZE_MIN (UINT64_C(1) << 20)
+
 /* A run that could not be merged is not tried again for so long. */
 #define FAILURE_NS (INT64_C(3600) * 1000000000)
 
@@ -196,8 +198,11 @@ static void merge_logged(struct site_volume *v, repl_result result, const struct
     struct site_compactor *c = v->site->compactor;
     (void)err; /* has been told */
     if (repl_ok(result)) {
+        size_t segments =
+            c->visit.chain.count - (c->visit.end - c->visit.first) + c->visit.result.piece_count;
         run_remove(c);
         v->visit_again = c->visit.more;
+        v->checkpoint_due = compactor_checkpoint_is_due(c, v, segments);
     }
     /* After a failed append nobody knows whether the pieces are part of the history. They stay, as
      * leftovers or as such. */
@@ -252,6 +257,11 @@ static repl_result records_make(struct site_compactor *c, const struct site_volu
 
 void site_compactor_pump(struct site_compactor *c, struct site_volume *v)
 {
+    if (v->checkpoint_due && !v->unsettled && !v->index_behind && !atomic_load(&c->stop)) {
+        v->checkpoint_due = false;
+        compactor_checkpoint_begin(v);
+        return;
+    }
     if (c->waits != v || c->logging)
         return;
     /* A name may have been given meanwhile to a point that is about to go. */
@@ -315,6 +325,7 @@ repl_result site_compactor_new(struct repl_site *site, struct site_compactor **o
         return repl_fail(err, REPL_E_NOMEM, "no memory for the compactor");
     c->site = site;
     c->visit_ns = VISIT_NS;
+    c->log_size_min = LOG_SIZE_MIN;
     repl_result result = repl_pool_new(site->loop, 1, NICE_MAX, "repl-merge", &c->pool, err);
     if (!repl_ok(result)) {
         free(c);

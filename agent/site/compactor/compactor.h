@@ -6,6 +6,7 @@
  *   compactor_visit.c    a visit of a volume, on a thread of its own: what is due, one merge
  *   compactor_remove.c   files that go when their grace is over
  *   compactor_clock.c    whether the site's clock may be acted on
+ *   checkpoint.c         a log that is written anew when most of it is of the past
  *   merge_run.h          a merge itself
  *
  * One merge at a time, of one volume. A visit reads what the index says, decides

@@ -69,6 +69,7 @@ struct site_compactor {
     atomic_bool stop;
     struct compactor_visit visit;
     int64_t visit_ns;          /* between visits of a volume with new points */
+    uint64_t log_size_min;     /* below that a log is not written anew */
     bool out;                  /* the visit is on its thread */
     struct site_volume *waits; /* its merge waits for the volume's turn, or is being logged */
     bool logging;
@@ -97,6 +98,11 @@ void compactor_visit_fini(struct compactor_visit *visit);
 void compactor_remove_later(struct site_compactor *c, const char *volume,
                             const struct repl_segment_id *id, int64_t due_ns);
 void compactor_remove_due(struct site_compactor *c);
+
+/* checkpoint.c: on the loop. segments: that the volume has now. */
+bool compactor_checkpoint_is_due(const struct site_compactor *c, const struct site_volume *volume,
+                                 size_t segments);
+void compactor_checkpoint_begin(struct site_volume *volume);
 
 /* compactor_clock.c: on the loop. */
 void compactor_clock_begin(struct site_compactor *c);

@@ -47,6 +47,7 @@ static void hurry(void)
 {
     site_compactor_confirm_clock(w.site->compactor);
     w.site->compactor->visit_ns = 1;
+    w.site->compactor->log_size_min = 20000;
 }
 
 static void begin(const char *retention)
@@ -109,6 +110,15 @@ static size_t points_check(size_t *segments)
     return count;
 }
 
+static uint64_t log_size(void)
+{
+    struct stat status;
+    char path[256];
+    file_path(&w, path, "log");
+    assert_int_equal(stat(path, &status), 0);
+    return (uint64_t)status.st_size;
+}
+
 static size_t files_count(void)
 {
     char path[256];
@@ -147,6 +157,7 @@ static void points_are_given_up(void **state)
     size_t left = points_check(&segments);
     print_message("181 points came, %zu are left in %zu segments\n", left, segments);
     assert_true(left < 120 && segments < 120);
+    assert_true(log_size() < 181 * 150); /* of what came */
     site_restart(&w);
     assert_int_equal(points_check(&segments), left);
     points_make(2);
