@@ -182,7 +182,9 @@ struct site_volume {
     bool has_found;
     struct repl_segment_id found;
     /* Found at the start: segments that were merged into others, and those of a merge that was cut
-     * short. Files that the history does not need, and that a reader may still have open. */
+     * short. Files that the history did not need then, and that a reader may still have open.
+     * Whoever removes one looks first whether it is needed by now: a merge may have made it again.
+     */
     struct site_leftover *leftovers;
     size_t leftover_count;
     bool index_behind;                          /* the log has records that the index lacks */
