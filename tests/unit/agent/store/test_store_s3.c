@@ -164,10 +164,16 @@ static void nothing_is_answered_on_an_old_claim(void **state)
     pause_ms(f->limits.claim_fresh_ms + 50);
     assert_code(&f->c, append(&f->c, 8, "three."), REPL_OK);
     assert_int_equal(fake_s3_requests(f->fake, "GET", "one/writer"), before + 1);
-    /* fresh as it begins, too old when the object has been written */
-    fault(f, FAKE_S3_HANG, "PUT", LOG_KEY, 1);
+    /* fresh as it begins, too old when the object has been written at last */
+    f->limits.claim_valid_ms = f->limits.claim_fresh_ms;
+    f->limits.client.pause_first_ms = f->limits.client.pause_max_ms = 500;
+    reopen(&f->c);
+    assert_log(&f->c, "one.two.three.");
+    fault(f, FAKE_S3_STATUS, "PUT", LOG_KEY, 2);
     fault(f, FAKE_S3_STATUS, "GET", "one/writer", 99);
     assert_code(&f->c, append(&f->c, 14, "four."), REPL_E_RETRY);
+    assert_says(f, "cannot read site/one/writer");
+    assert_true(fake_s3_exists(f->fake, LOG_KEY "00000000000000000014"));
     fake_s3_release(f->fake);
     assert_code(&f->c, append(&f->c, 14, "4."), REPL_OK);
     assert_log(&f->c, "one.two.three.4.");

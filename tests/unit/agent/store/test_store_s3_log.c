@@ -156,6 +156,13 @@ static void an_append_that_failed_is_replaced(void **state)
     fake_s3_put(f->fake, LOG_KEY "00000000000000000008", "late", 4);
     assert_code(&f->c, append(&f->c, 8, "new."), REPL_OK);
     assert_log(&f->c, "one.new.new.");
+    /* it had landed, and is cut off */
+    fault(f, FAKE_S3_CUT_DONE, "PUT", LOG_KEY, 9);
+    assert_code(&f->c, append(&f->c, 12, "lost."), REPL_E_RETRY);
+    fake_s3_release(f->fake);
+    assert_true(fake_s3_exists(f->fake, LOG_KEY "00000000000000000012"));
+    assert_code(&f->c, append(&f->c, 12, ""), REPL_OK);
+    assert_log(&f->c, "one.new.new.");
 }
 
 static void a_cut_may_fail_anywhere(void **state)
