@@ -22,6 +22,7 @@
 #define OTHER_DESCRIPTORS 256u
 
 static const char *site_config_path = REPL_SITE_CONFIG_PATH;
+static bool site_clock_is_right;
 static bool site_take_over;
 
 struct site_run {
@@ -138,9 +139,28 @@ static void raise_descriptor_limit(const struct repl_config *config)
             (unsigned long long)limit.rlim_max, (unsigned long long)wanted, config->connections);
 }
 
+/* Asks the one that runs. */
+static int clock_confirm(void)
+{
+    struct repl_config *config = NULL;
+    struct repl_error err;
+    json_t *answer = NULL;
+    repl_result result = repl_config_load(site_config_path, REPL_ROLE_SITE, &config, &err);
+    if (repl_ok(result))
+        result = repl_control_ask(config->control, "confirm-clock", &answer, &err);
+    repl_config_free(config);
+    if (!repl_ok(result))
+        return repl_verb_fail("site", &err);
+    json_decref(answer);
+    printf("the site trusts its clock: points are given up as policy says\n");
+    return REPL_EXIT_OK;
+}
+
 static int site_run(int argc, char **argv)
 {
     (void)argc, (void)argv;
+    if (site_clock_is_right)
+        return clock_confirm();
     struct site_run run = {0};
     struct repl_config *config;
     struct repl_error err;
@@ -166,6 +186,11 @@ static const struct repl_option site_options[] = {
     {"take-over", NULL, REPL_OPTION_FLAG, &site_take_over,
      "Of a store in a bucket: begins although another site writes to it, which then finds out and "
      "writes no more. For where that one is lost; it takes 45 s longer to begin."},
+    {"clock-is-right", NULL, REPL_OPTION_FLAG, &site_clock_is_right,
+     "Tells the site that runs, whose clock has jumped or is not known yet, that it is right. "
+     "Until "
+     "then it gives up no points. Look at the clock first: what is given up by a clock that is "
+     "ahead is gone."},
     {NULL, NULL, REPL_OPTION_FLAG, NULL, NULL},
 };
 

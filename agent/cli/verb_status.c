@@ -222,6 +222,8 @@ static void print_host(const struct repl_status *status)
         size_format(status->bandwidth_bytes_per_s, bandwidth);
         printf("bandwidth: %s a second at most\n", bandwidth);
     }
+    if (status->clock_doubt[0] != '\0')
+        printf("retention: %s\n", status->clock_doubt);
     if (status->compression_level > 1)
         printf("compression: level %" PRIu64 "\n", status->compression_level);
     printf("\n");

@@ -41,6 +41,7 @@ static const struct field status_fields[] = {
     FIELD(repl_status, io, FIELD_TEXT),
     FIELD(repl_status, time_ns, FIELD_SIGNED),
     FIELD(repl_status, bandwidth_bytes_per_s, FIELD_UNSIGNED),
+    FIELD(repl_status, clock_doubt, FIELD_TEXT),
     FIELD(repl_status, compression_level, FIELD_UNSIGNED),
     END,
 };

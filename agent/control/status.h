@@ -62,6 +62,7 @@ struct repl_status {
     char name[256]; /* of the host */
     char io[16];    /* the loop's backend */
     int64_t time_ns;
+    char clock_doubt[512];          /* site: why no points are given up; "": they are */
     uint64_t bandwidth_bytes_per_s; /* agent: that segments may take now; 0: no limit */
     uint64_t compression_level;     /* agent: of what is compressed now; 0: not known */
     size_t volume_count;

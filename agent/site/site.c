@@ -174,6 +174,8 @@ repl_result repl_site_status(const struct repl_site *site, struct repl_status *o
     *out = (struct repl_status){.site = true, .time_ns = now_ns};
     snprintf(out->version, sizeof out->version, "%s", REPL_VERSION);
     snprintf(out->io, sizeof out->io, "%s", repl_loop_backend_name(site->loop));
+    snprintf(out->clock_doubt, sizeof out->clock_doubt, "%s",
+             site_compactor_doubt(site->compactor));
     if (gethostname(out->name, sizeof out->name - 1) != 0)
         snprintf(out->name, sizeof out->name, "?");
     out->volumes = calloc(site->volume_count + 1, sizeof *out->volumes);
@@ -187,11 +189,23 @@ repl_result repl_site_status(const struct repl_site *site, struct repl_status *o
     return REPL_SUCCESS;
 }
 
+static json_t *clock_confirm(struct repl_site *site, struct repl_error *err)
+{
+    site_compactor_confirm_clock(site->compactor);
+    repl_log(LOG_INFO, "somebody says that the clock of this machine is right");
+    json_t *json = json_pack("{s:s}", "doubt", site_compactor_doubt(site->compactor));
+    if (json == NULL)
+        repl_ignore(repl_fail(err, REPL_E_NOMEM, "no memory for an answer"));
+    return json;
+}
+
 static json_t *control_answer(void *owner, const char *request, struct repl_error *err)
 {
     struct repl_status status;
     if (strncmp(request, "mark", 4) == 0)
         return site_mark_control(owner, request, err);
+    if (strcmp(request, "confirm-clock") == 0)
+        return clock_confirm(owner, err);
     if (strcmp(request, "status") != 0) {
         repl_ignore(
             repl_fail(err, REPL_E_USAGE, "the site does not know the request \"%.100s\"", request));

@@ -190,7 +190,7 @@ void repl_clock_guard_describe(const struct repl_clock_guard *guard,
     snprintf(text, REPL_CLOCK_TEXT_SIZE,
              "%s. No point is given up until it is right again, or has run evenly for %s and most "
              "hosts agree with it within %s (so far %u of %u heard since): see to the site's time "
-             "service, or confirm the clock",
+             "service, or say that it is right (repl site --clock-is-right)",
              cause, span(REPL_CLOCK_SETTLE_NS, settle), span(REPL_CLOCK_AGREE_NS, agree),
              guard->agreed, guard->heard);
 }

@@ -21,9 +21,9 @@
 #include "journal/chain.h"
 #include "journal/journal.h"
 #include "journal/merge_plan.h"
-#include "journal/retention_schedule.h"
 #include "repl/view.h"
 #include "segment/segment_merge.h"
+#include "unit/journal/retention_schedule.h"
 #include "unit/random.h"
 #include "unit/segment/segment_fixture.h"
 

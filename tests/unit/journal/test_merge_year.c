@@ -19,7 +19,7 @@
 #include <stdlib.h>
 
 #include "journal/merge_plan.h"
-#include "journal/retention_schedule.h"
+#include "unit/journal/retention_schedule.h"
 
 #define SECOND      INT64_C(1000000000)
 #define DAY_S       86400u

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "journal/retention.h"
-#include "journal/retention_schedule.h"
+#include "unit/journal/retention_schedule.h"
 #include "unit/random.h"
 
 #define SECOND       INT64_C(1000000000)

@@ -1,15 +1,44 @@
-#include "journal/retention_schedule.h"
+/*
+ * When which point is given up, without a walk through the history for each: a
+ * queue for each rule, as what a rule keeps it gives up in the order in which it
+ * came. The site walks, as it looks only now and then (journal/retention.h); this
+ * is for tests with millions of points, and to hold the walk against.
+ *
+ * What is due is handed out once. Protection is the caller's to see to.
+ */
+#ifndef TESTS_UNIT_RETENTION_SCHEDULE_H
+#define TESTS_UNIT_RETENTION_SCHEDULE_H
 
 #include <stdlib.h>
 
+#include "journal/retention.h"
+
+/* Points in the order in which they are due; a ring. */
+struct repl_retention_queue {
+    struct repl_retention_due {
+        uint64_t seq;
+        int64_t until_ns;
+    } * entries;
+    size_t first, count, capacity; /* capacity: 0 or a power of two */
+};
+
+struct repl_retention_schedule {
+    struct repl_retention policy;
+    bool begun;
+    int64_t last_ns; /* the time of the point added last */
+    /* by the rule that keeps a point longest, and what none keeps */
+    struct repl_retention_queue queues[REPL_RETENTION_RULES_MAX + 1];
+};
+
 #define QUEUE_SIZE_MIN 64u
 
-static struct repl_retention_due *queue_at(const struct repl_retention_queue *queue, size_t i)
+static inline struct repl_retention_due *queue_at(const struct repl_retention_queue *queue,
+                                                  size_t i)
 {
     return &queue->entries[(queue->first + i) & (queue->capacity - 1)];
 }
 
-static bool queue_grow(struct repl_retention_queue *queue)
+static inline bool queue_grow(struct repl_retention_queue *queue)
 {
     size_t capacity = queue->capacity == 0 ? QUEUE_SIZE_MIN : queue->capacity * 2;
     struct repl_retention_due *entries = calloc(capacity, sizeof *entries);
@@ -24,21 +53,22 @@ static bool queue_grow(struct repl_retention_queue *queue)
     return true;
 }
 
-void repl_retention_schedule_init(struct repl_retention_schedule *schedule,
-                                  const struct repl_retention *policy)
+static inline void repl_retention_schedule_init(struct repl_retention_schedule *schedule,
+                                                const struct repl_retention *policy)
 {
     *schedule = (struct repl_retention_schedule){.policy = *policy};
 }
 
-void repl_retention_schedule_fini(struct repl_retention_schedule *schedule)
+static inline void repl_retention_schedule_fini(struct repl_retention_schedule *schedule)
 {
     for (unsigned i = 0; i <= REPL_RETENTION_RULES_MAX; i++)
         free(schedule->queues[i].entries);
     *schedule = (struct repl_retention_schedule){0};
 }
 
-repl_result repl_retention_schedule_add(struct repl_retention_schedule *schedule, uint64_t seq,
-                                        int64_t time_ns, struct repl_error *err)
+static inline repl_result repl_retention_schedule_add(struct repl_retention_schedule *schedule,
+                                                      uint64_t seq, int64_t time_ns,
+                                                      struct repl_error *err)
 {
     unsigned rule;
     int64_t until_ns = repl_retention_until(
@@ -55,8 +85,8 @@ repl_result repl_retention_schedule_add(struct repl_retention_schedule *schedule
     return REPL_SUCCESS;
 }
 
-bool repl_retention_schedule_take(struct repl_retention_schedule *schedule, int64_t now_ns,
-                                  uint64_t *seq)
+static inline bool repl_retention_schedule_take(struct repl_retention_schedule *schedule,
+                                                int64_t now_ns, uint64_t *seq)
 {
     for (unsigned i = 0; i <= schedule->policy.count; i++) {
         struct repl_retention_queue *queue = &schedule->queues[i];
@@ -70,7 +100,8 @@ bool repl_retention_schedule_take(struct repl_retention_schedule *schedule, int6
     return false;
 }
 
-int64_t repl_retention_schedule_next_ns(const struct repl_retention_schedule *schedule)
+static inline int64_t
+repl_retention_schedule_next_ns(const struct repl_retention_schedule *schedule)
 {
     int64_t next_ns = REPL_RETENTION_FOREVER;
     for (unsigned i = 0; i <= schedule->policy.count; i++) {
@@ -80,3 +111,5 @@ int64_t repl_retention_schedule_next_ns(const struct repl_retention_schedule *sc
     }
     return next_ns;
 }
+
+#endif
