@@ -253,6 +253,7 @@ static inline void model_end(struct store_model *m, bool has_point)
         return;
     uint64_t seq = m->header.to_seq;
     ensure(seq < MODEL_POINTS_MAX);
+    free(m->points[seq]);
     m->points[seq] = malloc(MODEL_SIZE);
     ensure(m->points[seq] != NULL);
     memcpy(m->points[seq], m->now, MODEL_SIZE);
