@@ -121,8 +121,8 @@ static inline repl_result model_sink(void *context, const void *data, size_t siz
 static inline void model_file_begin(struct store_model *m)
 {
     char directory[350];
-    model_ensure(
-        m, repl_store_staging(m->store, MODEL_VOLUME, directory, sizeof directory, &m->err));
+    model_ensure(m,
+                 repl_store_staging(m->store, MODEL_VOLUME, directory, sizeof directory, &m->err));
     snprintf(m->staged, sizeof m->staged, "%s/upload", directory);
     m->fd = open(m->staged, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     ensure(m->fd >= 0);

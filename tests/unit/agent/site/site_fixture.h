@@ -39,6 +39,7 @@ struct world {
     struct repl_digest site_fingerprint, fingerprints[KEY_COUNT];
     const char *replica;   /* of volume data; NULL: no section */
     const char *retention; /* NULL: everything is kept */
+    bool site_may_die;     /* a call that breaks off has status 0 */
     bool revoke_host;
     struct repl_loop *loop;
     struct repl_site *site;
@@ -214,8 +215,11 @@ static inline void call_done(struct repl_request *request, repl_result result,
     struct call *call = request->context;
     struct world *w = call->w;
     struct repl_error ignored;
-    must(result, err);
     call->done = true;
+    w->status = 0;
+    if (w->site_may_die && !repl_ok(result))
+        return;
+    must(result, err);
     w->status = request->status;
     w->response.size = 0;
     must(repl_buffer_append(&w->response, request->response, request->response_size, &ignored),

@@ -1,0 +1,115 @@
+/*
+ * A site that gives up points, and what each of them held: for the tests of the compactor.
+ */
+#ifndef TESTS_UNIT_COMPACTOR_WORLD_H
+#define TESTS_UNIT_COMPACTOR_WORLD_H
+
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/hash.h"
+#include "recover/history.h"
+#include "recover/verify_history.h"
+#include "site/compactor/compactor_internal.h"
+#include "site/site_internal.h"
+#include "store/segment_name.h"
+#include "unit/agent/site/site_fixture.h"
+
+#define POINTS_MAX 200000u
+#define LIMIT_NS   (INT64_C(90) * 1000000000)
+
+static struct world w;
+static uint64_t points[POINTS_MAX]; /* XXH3 of what the volume held, by seq */
+
+static inline void point_keep(void)
+{
+    uint64_t seq = w.head.to_seq;
+    assert_true(seq < POINTS_MAX);
+    points[seq] = repl_xxh3(w.model, w.size);
+}
+
+/* The clock is right, and visits come one after the other. */
+static inline void hurry(void)
+{
+    site_compactor_confirm_clock(w.site->compactor);
+    w.site->compactor->visit_ns = 1;
+    w.site->compactor->log_size_min = 20000;
+}
+
+static inline void finding(void *context, const char *text)
+{
+    (void)context;
+    fail_msg("%s", text);
+}
+
+/* Every point that is listed; how many. */
+static inline size_t points_check(size_t *segments)
+{
+    struct repl_origin *origin;
+    struct repl_history *history;
+    struct repl_error err;
+    const struct repl_store_options options = {.location = w.store};
+    must(repl_origin_open_store(&options, "data", &origin, &err), &err);
+    must(repl_history_open(origin, &history, &err), &err);
+    const struct repl_catalogue *c = repl_history_catalogue(history);
+    assert_string_equal(c->note, "");
+    size_t count = c->point_count;
+    *segments = c->segment_count;
+    uint8_t *bytes = malloc(MODEL_MAX);
+    for (size_t i = 0; i < count; i++) {
+        struct repl_view *view;
+        struct repl_view_reader *reader;
+        must(repl_history_view(history, i, &view, &err), &err);
+        must(repl_view_reader_new(view, 8, &reader, &err), &err);
+        must(repl_view_read(reader, 0, bytes, c->points[i].volume_size, &err), &err);
+        assert_true(repl_xxh3(bytes, c->points[i].volume_size) == points[c->points[i].point.seq]);
+        repl_view_reader_free(reader);
+        repl_view_free(view);
+    }
+    free(bytes);
+    struct repl_verify_options verify = {.history = history, .finding = finding};
+    struct repl_verify_result result;
+    must(repl_verify_history(&verify, &result, &err), &err);
+    assert_int_equal(result.damaged_count + result.broken_links + result.affected_count, 0);
+    repl_verify_result_fini(&result);
+    repl_history_close(history);
+    return count;
+}
+
+static inline uint64_t log_size(void)
+{
+    struct stat status;
+    char path[256];
+    file_path(&w, path, "log");
+    assert_int_equal(stat(path, &status), 0);
+    return (uint64_t)status.st_size;
+}
+
+static inline size_t files_count(void)
+{
+    char path[256];
+    size_t count = 0;
+    file_path(&w, path, "segments");
+    DIR *listing = opendir(path);
+    assert_non_null(listing);
+    for (struct dirent *entry; (entry = readdir(listing)) != NULL;)
+        count += entry->d_name[0] != '.';
+    closedir(listing);
+    return count;
+}
+
+static inline void turns(unsigned ms)
+{
+    int64_t until_ns = repl_now_mono_ns() + (int64_t)ms * 1000000;
+    while (repl_now_mono_ns() < until_ns)
+        turn(&w);
+}
+
+#endif

@@ -1,0 +1,191 @@
+/*
+ * A site that is killed again and again (SIGKILL) while points arrive, are given up and merged, and
+ * while its store is read: what was acknowledged is there, every point that is listed restores as
+ * it was, and in the end nothing is left lying about.
+ *
+ *   KILLS=200 test_compactor_kills     the long form
+ */
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include "unit/agent/site/compactor/compactor_world.h"
+
+#define KILLS 12u
+
+struct victim {
+    pid_t pid;
+    unsigned port;
+};
+
+/* --- the site, in a process of its own ------------------------------------------------------- */
+
+__attribute__((noreturn)) static void site_live(int port_fd, int64_t grace_ms)
+{
+    struct repl_error err = {0};
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    must(repl_loop_new(&(struct repl_loop_options){.workers = 2}, &w.loop, &err), &err);
+    struct repl_config *config = config_make(&w);
+    config->grace_ms = grace_ms;
+    must(repl_site_new(w.loop, config, &w.site, &err), &err);
+    hurry();
+    unsigned port = repl_site_port(w.site);
+    if (write(port_fd, &port, sizeof port) != sizeof port)
+        _exit(1);
+    for (;;) {
+        turn(&w);
+        site_compactor_tick(w.site->compactor);
+    }
+}
+
+static struct victim site_spawn(int64_t grace_ms)
+{
+    struct victim victim;
+    int fds[2];
+    assert_int_equal(pipe(fds), 0);
+    fflush(NULL);
+    victim.pid = fork();
+    assert_true(victim.pid >= 0);
+    if (victim.pid == 0)
+        site_live(fds[1], grace_ms);
+    close(fds[1]);
+    assert_int_equal(read(fds[0], &victim.port, sizeof victim.port), sizeof victim.port);
+    close(fds[0]);
+    return victim;
+}
+
+static void site_kill(struct victim *victim)
+{
+    int status;
+    kill(victim->pid, SIGKILL);
+    assert_int_equal(waitpid(victim->pid, &status, 0), victim->pid);
+    assert_true(WIFSIGNALED(status));
+}
+
+static void connect_to(const struct victim *victim)
+{
+    struct repl_error err = {0};
+    char address[32];
+    snprintf(address, sizeof address, "127.0.0.1:%u", victim->port);
+    repl_client_free(w.clients[KEY_HOST]);
+    struct repl_client_options options = {
+        .address = address, .key_path = w.keys[KEY_HOST], .fingerprint = w.site_fingerprint};
+    must(repl_client_new(w.loop, &options, &w.clients[KEY_HOST], &err), &err);
+}
+
+/* --- the source ------------------------------------------------------------------------------ */
+
+struct source {
+    struct build build; /* the segment on its way */
+    bool pending;
+};
+
+static void segment_make(struct source *s)
+{
+    uint64_t seq = w.head.to_seq;
+    build_begin(&s->build, &w, seq, seq + 1, 0);
+    build_data(&s->build, random_below(&w.random, 80) * REPL_CHUNK_SIZE, 3 * REPL_PAGE_SIZE);
+    build_zero(&s->build, random_below(&w.random, 80) * REPL_CHUNK_SIZE, REPL_PAGE_SIZE);
+    build_end(&s->build, true);
+    s->pending = true;
+    assert_true(seq + 1 < POINTS_MAX);
+    points[seq + 1] = repl_xxh3(w.model, w.size);
+}
+
+static void segment_taken(struct source *s)
+{
+    build_taken(&s->build);
+    build_fini(&s->build);
+    s->pending = false;
+}
+
+/* Where the site stands: what was acknowledged it has, and what was on its way it may have. */
+static bool source_greet(struct source *s)
+{
+    struct repl_hello message = hello_of(&w);
+    struct repl_welcome welcome;
+    struct repl_error err = {0};
+    if (hello_as(&w, KEY_HOST, "data", &message) != 200)
+        return false;
+    must(repl_welcome_decode(w.response.data, w.response.size, &welcome, &err), &err);
+    if (s->pending && repl_digest_equal(&welcome.head.digest, &s->build.footer.digest))
+        segment_taken(s);
+    assert_true(repl_digest_equal(&welcome.head.digest, &w.head.digest));
+    return true;
+}
+
+/* Points, until something breaks or the time is over. */
+static void source_run(struct source *s, int64_t until_ns)
+{
+    while (repl_now_mono_ns() < until_ns) {
+        if (!s->pending)
+            segment_make(s);
+        if (build_put(&s->build) != 201)
+            return;
+        segment_taken(s);
+    }
+}
+
+/* --- the test -------------------------------------------------------------------------------- */
+
+static size_t listed_check(void)
+{
+    size_t segments;
+    size_t left = points_check(&segments);
+    assert_true(left > 0 && left <= w.head.to_seq + 1);
+    return left;
+}
+
+static void kills(void **state)
+{
+    const char *wanted = getenv("KILLS");
+    unsigned count = wanted != NULL ? (unsigned)strtoul(wanted, NULL, 10) : KILLS;
+    struct source source = {0};
+    size_t segments;
+    (void)state;
+    world_init(&w, NULL);
+    w.retention = "1s:1h 1h:1d";
+    w.site_may_die = true;
+    struct victim victim = site_spawn(60000);
+    connect_to(&victim);
+    seed(&w);
+    points[1] = repl_xxh3(w.model, w.size);
+    for (unsigned i = 0; i < count; i++) {
+        int64_t until_ns = repl_now_mono_ns() + (int64_t)random_below(&w.random, 900) * 1000000;
+        assert_true(source_greet(&source));
+        source_run(&source, until_ns);
+        if (i % 4 == 3)
+            listed_check(); /* beside the site, which merges */
+        site_kill(&victim);
+        listed_check();
+        victim = site_spawn(60000);
+        connect_to(&victim);
+    }
+    /* what others have taken the place of goes */
+    site_kill(&victim);
+    victim = site_spawn(1);
+    connect_to(&victim);
+    assert_true(source_greet(&source));
+    int64_t until_ns = repl_now_mono_ns() + LIMIT_NS;
+    do {
+        turns(50);
+        assert_true(repl_now_mono_ns() < until_ns);
+        points_check(&segments);
+    } while (files_count() != segments);
+    size_t left = listed_check();
+    print_message("%llu points came over %u kills, %zu are left in %zu segments\n",
+                  (unsigned long long)w.head.to_seq, count, left, segments);
+    site_kill(&victim);
+    if (source.pending)
+        build_fini(&source.build);
+    repl_client_free(w.clients[KEY_HOST]);
+    world_fini(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(kills),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
