@@ -221,14 +221,21 @@ static void committed_check(const struct loader *l)
     }
 }
 
-/* Whether what a merge has made takes in the changes that a segment of this name had. */
+/* Whether a merge accounts for a segment that the log does not name any more: what it has made
+ * takes in the changes that the segment had, or they were needless, as the next there is is a full.
+ */
 static bool is_merged(const struct loader *l, const struct repl_segment_id *id)
 {
+    bool next = true; /* of those in the list, the first behind the segment */
     for (size_t i = 0; i < l->chain.count; i++) {
         const struct repl_log_piece *entry = &l->chain.entries[i];
-        if (entry->merge != 0 && entry->commit.from_seq < id->to_seq &&
-            entry->commit.to_seq >= id->to_seq)
+        if (entry->commit.to_seq < id->to_seq)
+            continue;
+        if (entry->merge != 0 && entry->commit.from_seq < id->to_seq)
             return true;
+        if (next && entry->begins && entry->commit.to_seq > id->to_seq)
+            return true;
+        next = false;
     }
     return false;
 }

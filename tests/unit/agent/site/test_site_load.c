@@ -350,6 +350,29 @@ static void a_merge_is_cut_at_every_byte(void **state)
     tear(w, before, "2.0.m2 3.0 4.0 5.0 ", "1.0 2.0 3.0 4.0 5.0 ");
 }
 
+/* A full behind it says all: nothing comes in its place. */
+static void what_is_needless_goes(void **state)
+{
+    struct world *w = *state;
+    history(w);
+    point_put(w, 0, 7, 0, false);
+    point_put(w, 0, 7, 1, true);
+    point_put(w, 7, 8, 0, true);
+    chain_make(w);
+    load(w);
+    expect_good(w);
+    size_t before = log_size(w);
+    group_begin(w, 2, 6);
+    group_end(w);
+    tear(w, before, "", "3.0 4.0 5.0 6.0 ");
+    before = log_size(w);
+    group_begin(w, 0, 2);
+    group_gone(w, 1, 0, 0);
+    group_gone(w, 1, 1, 0);
+    group_end(w);
+    tear(w, before, "3.0 4.0 5.0 6.0 ", "1.0 1.1 2.0 3.0 4.0 5.0 6.0 ");
+}
+
 /* A power cut may have kept the end of what was written at once and not its middle. */
 static void a_merge_is_torn_in_its_middle(void **state)
 {
@@ -554,9 +577,9 @@ static void a_log_written_anew(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_merge_is_cut_at_every_byte), TEST(a_merge_is_torn_in_its_middle),
-        TEST(a_lost_index_is_made_again),   TEST(what_no_merge_accounts_for),
-        TEST(a_log_written_anew),
+        TEST(a_merge_is_cut_at_every_byte),  TEST(what_is_needless_goes),
+        TEST(a_merge_is_torn_in_its_middle), TEST(a_lost_index_is_made_again),
+        TEST(what_no_merge_accounts_for),    TEST(a_log_written_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
