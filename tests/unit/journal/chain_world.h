@@ -241,6 +241,32 @@ static inline void random_base(struct world *w, struct random *random)
     points_drop(w, 0, to);
 }
 
+/* All from a point on up to a full, or from the beginning, goes without anything in its place. */
+static inline void random_needless(struct world *w, struct random *random)
+{
+    size_t full = 1 + (size_t)random_below(random, w->chain.count);
+    while (full < w->chain.count && !w->chain.entries[full].begins)
+        full++;
+    if (full >= w->chain.count)
+        return;
+    uint64_t to = w->chain.entries[full - 1].commit.to_seq;
+    uint64_t from = random_below(random, 4) == 0 ? 0 : random_below(random, to);
+    if (from != 0 && !is_kept(w, from))
+        return;
+    struct repl_log_record gone[3 * WORLD_LAST_SEQ], record;
+    uint32_t gone_count = 0;
+    for (size_t i = 0; from == 0 && i < full; i++) {
+        if (w->chain.entries[i].commit.from_seq == 0)
+            gone[gone_count++] = gone_of(&w->chain.entries[i]);
+    }
+    w->merges++;
+    record = merge_of(from, to, gone_count);
+    must(w, put(w, &record));
+    for (uint32_t i = 0; i < gone_count; i++)
+        must(w, put(w, &gone[i]));
+    points_drop(w, from, to + 1);
+}
+
 static inline void random_mark(struct world *w, struct random *random)
 {
     struct repl_log_record record = {.type = REPL_LOG_MARK};
@@ -256,21 +282,24 @@ static inline void random_idle(struct world *w, struct random *random)
 {
     struct repl_log_record record = {.type = REPL_LOG_IDLE};
     record.idle.seq = w->last_seq;
-    record.idle.until_ns = (int64_t)w->last_seq * 10 + (int64_t)random_below(random, 500);
+    /* later than the point's end: a checkpoint does not tell earlier ones apart */
+    record.idle.until_ns = (int64_t)w->last_seq * 10 + 2 + (int64_t)random_below(random, 500);
     must(w, put(w, &record));
 }
 
 /* One change, of at most WORLD_LAST_SEQ points; now and then none. */
 static inline void random_step(struct world *w, struct random *random)
 {
-    uint64_t choice = random_below(random, 10);
+    uint64_t choice = random_below(random, 12);
     if (w->last_seq == 0 || (choice < 4 && w->last_seq < WORLD_LAST_SEQ))
         random_commit(w, random);
     else if (choice < 6)
         random_run(w, random);
     else if (choice < 8)
         random_base(w, random);
-    else if (choice == 8)
+    else if (choice < 10)
+        random_needless(w, random);
+    else if (choice == 10)
         random_mark(w, random);
     else
         random_idle(w, random);
