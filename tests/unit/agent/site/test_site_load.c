@@ -24,8 +24,16 @@
 #define GROUP_MAX 32u
 #define SEQ_MAX   16u
 
+/* A store whose log keeps counting when it is replaced, as in a bucket. */
+struct counting_store {
+    struct repl_store base;
+    struct repl_store *inner; /* the model's */
+    uint64_t begin;
+};
+
 struct world {
     struct store_model m;
+    struct counting_store counting;
     char path[400]; /* of the index */
     struct repl_site site;
     struct site_volume *volume; /* as loaded last */
@@ -74,6 +82,72 @@ static void load(struct world *w)
         site_volume_free(w->volume);
     good(w, site_volume_load(&w->site, MODEL_VOLUME, &w->volume, &w->m.err));
 }
+
+/* --- a store that keeps counting ------------------------------------------------------------- */
+
+static repl_result counting_segments(struct repl_store *store, const char *volume,
+                                     repl_segment_visit_fn *visit, void *context,
+                                     struct repl_error *err)
+{
+    struct repl_store *inner = ((struct counting_store *)store)->inner;
+    return inner->ops->segments(inner, volume, visit, context, err);
+}
+
+static repl_result counting_segment_open(struct repl_store *store, const char *volume,
+                                         const struct repl_segment_id *id, uint64_t size,
+                                         struct repl_stored_segment **out, struct repl_error *err)
+{
+    struct repl_store *inner = ((struct counting_store *)store)->inner;
+    return inner->ops->segment_open(inner, volume, id, size, out, err);
+}
+
+static repl_result counting_volume_directory(const struct repl_store *store, const char *volume,
+                                             char *path, size_t path_size, struct repl_error *err)
+{
+    const struct repl_store *inner = ((const struct counting_store *)store)->inner;
+    return inner->ops->volume_directory(inner, volume, path, path_size, err);
+}
+
+static repl_result counting_log_read(struct repl_store *store, const char *volume,
+                                     struct repl_buffer *out, uint64_t *begin,
+                                     struct repl_error *err)
+{
+    struct counting_store *counting = (struct counting_store *)store;
+    if (begin != NULL)
+        *begin = counting->begin;
+    return counting->inner->ops->log_read(counting->inner, volume, out, NULL, err);
+}
+
+static repl_result counting_log_append(struct repl_store *store, const char *volume, uint64_t end,
+                                       const void *data, size_t size, struct repl_error *err)
+{
+    struct counting_store *counting = (struct counting_store *)store;
+    assert_true(end >= counting->begin);
+    return counting->inner->ops->log_append(counting->inner, volume, end - counting->begin, data,
+                                            size, err);
+}
+
+static repl_result counting_log_replace(struct repl_store *store, const char *volume,
+                                        const void *data, size_t size, uint64_t *end,
+                                        struct repl_error *err)
+{
+    struct counting_store *counting = (struct counting_store *)store;
+    uint64_t old_end = *end;
+    REPL_TRY(counting->inner->ops->log_replace(counting->inner, volume, data, size, end, err));
+    counting->begin = old_end;
+    *end = old_end + size;
+    return REPL_SUCCESS;
+}
+
+static const struct repl_store_ops counting_ops = {
+    .name = "counting",
+    .volume_directory = counting_volume_directory,
+    .segments = counting_segments,
+    .segment_open = counting_segment_open,
+    .log_read = counting_log_read,
+    .log_append = counting_log_append,
+    .log_replace = counting_log_replace,
+};
 
 /* --- the log --------------------------------------------------------------------------------- */
 
@@ -269,7 +343,7 @@ static void expect_good(struct world *w)
     assert_true(repl_digest_equal(&v->point_head.digest, &last->link));
     assert_int_equal(v->point_size, MODEL_SIZE);
     assert_int_equal(v->journal.group_left, 0);
-    assert_int_equal(v->log_end, log_size(w)); /* cut */
+    assert_int_equal(v->log_end, w->counting.begin + log_size(w)); /* cut */
     assert_false(v->has_found || v->index_behind || v->unsettled);
     expect_index(w);
 }
@@ -490,8 +564,9 @@ static void checkpoint(struct world *w)
         repl_log_record_encode(&record, record_bytes, &size);
         good(w, repl_buffer_append(&bytes, record_bytes, size, &m->err));
     }
-    good(w, m->store->ops->log_replace(m->store, MODEL_VOLUME, bytes.data, bytes.size, &m->log_end,
-                                       &m->err));
+    struct repl_store *store = w->site.store;
+    good(w, store->ops->log_replace(store, MODEL_VOLUME, bytes.data, bytes.size, &m->log_end,
+                                    &m->err));
     repl_buffer_fini(&bytes);
     chain_make(w);
 }
@@ -572,6 +647,56 @@ static void a_log_written_anew(void **state)
     repl_buffer_fini(&anew);
 }
 
+/* A point behind a log that does not begin at 0, as the store that has it counts. */
+static void counting_point(struct world *w, uint64_t seq)
+{
+    w->m.log_end -= w->counting.begin;
+    point_put(w, seq - 1, seq, 0, true);
+    w->m.log_end += w->counting.begin;
+    chain_make(w);
+}
+
+static void a_log_that_keeps_counting(void **state)
+{
+    struct world *w = *state;
+    struct repl_buffer log = {0};
+    w->counting = (struct counting_store){.base = {.ops = &counting_ops}, .inner = w->m.store};
+    w->site.store = &w->counting.base;
+    history(w);
+    merge_run(w);
+    load(w);
+    expect_good(w);
+    for (uint64_t seq = 7; seq <= 9; seq++) {
+        checkpoint(w);
+        assert_true(w->counting.begin > 0);
+        counting_point(w, seq);
+        /* the index is behind the checkpoint, at its end, lost */
+        for (unsigned i = 0; i < 3; i++) {
+            if (i == 2)
+                index_lose(w);
+            load(w);
+            expect_good(w);
+            expect_position(w);
+        }
+        /* a torn record, which is cut off where the store counts it to be */
+        size_t before = log_size(w);
+        log_take(w, &log);
+        good(w, repl_buffer_append(&log, "RLOG", 4, &w->m.err));
+        log_put(w, &log, log.size);
+        load(w);
+        expect_good(w);
+        assert_int_equal(log_size(w), before);
+        /* the last one is missing, and the index knows of it */
+        log_put(w, &log, before - 10);
+        load(w);
+        expect_damaged(w, "its log at byte");
+        log_put(w, &log, before);
+        load(w);
+        expect_good(w);
+    }
+    repl_buffer_fini(&log);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -580,6 +705,7 @@ int main(void)
         TEST(a_merge_is_cut_at_every_byte),  TEST(what_is_needless_goes),
         TEST(a_merge_is_torn_in_its_middle), TEST(a_lost_index_is_made_again),
         TEST(what_no_merge_accounts_for),    TEST(a_log_written_anew),
+        TEST(a_log_that_keeps_counting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
