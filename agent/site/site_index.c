@@ -123,7 +123,8 @@ static repl_result group_apply(struct follower *f, struct repl_error *err)
 {
     const struct repl_log_record *first = &f->records[0];
     /* Written anew, it says nothing that an index which was up with it would not know. */
-    bool known = first->type == REPL_LOG_CHECKPOINT && first->number == f->at_record + 1;
+    bool known =
+        first->type == REPL_LOG_CHECKPOINT && f->at_record > 0 && first->number == f->at_record + 1;
     for (size_t i = 0; i < f->count && !known; i++) {
         struct repl_segment_id id;
         uint64_t file_size;
