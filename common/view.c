@@ -76,7 +76,7 @@ static repl_result manifest_add(struct repl_view *v, size_t segment, struct repl
         struct repl_record record;
         result = repl_record_walk_next(&walk, &record, &done, err);
         if (!repl_ok(result) || done || record.object != REPL_OBJECT_DEVICE ||
-            record.offset >= v->end)
+            (record.type != REPL_RECORD_OBJECT && record.offset >= v->end))
             break; /* what comes behind the space is no content */
         if (record.type == REPL_RECORD_OBJECT) {
             if (segment == 0)

@@ -35,6 +35,7 @@ struct merge {
     struct repl_frame_coder *coder;
     struct repl_segment_builder *builder;
     struct repl_tree_merge *tree; /* NULL: it is none */
+    uint64_t record_count;        /* that have come out of it */
 
     struct repl_merge_range range;
     bool whole;     /* the run has all there is: it begins with a full, or is of the base */
@@ -296,7 +297,7 @@ static repl_result manifest_add(struct merge *m, size_t i, struct repl_error *er
         struct repl_record record;
         result = repl_record_walk_next(&walk, &record, &done, err);
         if (!repl_ok(result) || done || record.object != REPL_OBJECT_DEVICE ||
-            record.offset >= m->range.end)
+            (record.type != REPL_RECORD_OBJECT && record.offset >= m->range.end))
             break;
         if (record.type != REPL_RECORD_OBJECT)
             result = record_add(m, i, &record, err);
@@ -648,6 +649,19 @@ static void report_begin(struct merge *m)
     }
 }
 
+static repl_result tree_record_next(void *context, struct repl_record *record, bool *done,
+                                    struct repl_error *err)
+{
+    struct merge *m = context;
+    REPL_TRY(repl_tree_merge_next(m->tree, record, done, err));
+    if (m->options->piece != NULL && !*done && ++m->record_count > m->options->piece->records_max) {
+        m->report->too_large = true;
+        return repl_fail(err, REPL_E_REFUSED, "the objects from %llu on are too many for a piece",
+                         (unsigned long long)m->range.object_begin);
+    }
+    return REPL_SUCCESS;
+}
+
 /* A full hides the data of what lies before it, not the chunks that others may want. */
 static repl_result result_write(struct merge *m, struct repl_error *err)
 {
@@ -668,7 +682,7 @@ static repl_result result_write(struct merge *m, struct repl_error *err)
                                                      .object_begin = m->range.object_begin,
                                                      .object_end = m->range.object_end};
         REPL_TRY(repl_tree_merge_new(&tree, m->coder, &m->tree, err));
-        repl_segment_builder_records(m->builder, repl_tree_merge_next, m->tree);
+        repl_segment_builder_records(m->builder, tree_record_next, m);
     }
     REPL_TRY(repl_segment_builder_finish(m->builder, TABLE(m->points, struct repl_point),
                                          COUNT(m->points, struct repl_point), &m->report->footer,

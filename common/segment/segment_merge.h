@@ -52,9 +52,10 @@ struct repl_merge_piece {
      * received) and the increments behind it: in the order of the chain, though not each next to
      * the one before it. The result is of the base. */
     bool base;
-    /* More than that is not begun: REPL_E_REFUSED and report->too_large, with nothing written. A
-     * piece takes some 100 bytes of memory an extent. */
-    uint64_t extents_max, raw_size_max;
+    /* More than that is REPL_E_REFUSED and report->too_large: of extents and bytes before anything
+     * is written, of records of a tree's objects on the way. A piece takes some 100 bytes of memory
+     * an extent. */
+    uint64_t extents_max, raw_size_max, records_max;
 };
 
 struct repl_merge_options {

@@ -367,7 +367,8 @@ static void increments_merge(struct year *y, const struct repl_merge *merge, siz
                                    .prev = segments[0]->header.prev,
                                    .last = true,
                                    .extents_max = UINT64_MAX,
-                                   .raw_size_max = UINT64_MAX};
+                                   .raw_size_max = UINT64_MAX,
+                                   .records_max = UINT64_MAX};
     struct stored *s = piece_make(y, segments, links, count, &how);
     log_put(y, &record);
     record = piece_record(y, s, &last, &how);
@@ -431,7 +432,8 @@ static void base_merge(struct year *y, const struct repl_merge *merge, size_t en
             .last = i + 1 == count,
             .base = true,
             .extents_max = UINT64_MAX,
-            .raw_size_max = UINT64_MAX};
+            .raw_size_max = UINT64_MAX,
+            .records_max = UINT64_MAX};
         segments[0] = y->stored[entries[i]]->segment;
         come[i] = piece_make(y, segments, NULL, 1 + end - base_count, &how);
         pieces[i] = piece_record(y, come[i], &last, &how);

@@ -195,6 +195,7 @@ static repl_result run_merge(struct compactor_visit *visit, struct repl_error *e
     o->chunk_wanted = wanted;
     o->extents_max = SITE_PIECE_EXTENTS_MAX;
     o->raw_size_max = SITE_PIECE_RAW_SIZE_MAX;
+    o->records_max = SITE_PIECE_RECORDS_MAX;
     o->pace = visit_pace;
     o->pace_context = visit;
     visit->paced_bytes = 0;

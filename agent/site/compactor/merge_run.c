@@ -303,7 +303,8 @@ static repl_result range_merge(struct merge_run *run, const struct stretch *stre
                                    .last = last,
                                    .base = stretch->base,
                                    .extents_max = limited ? o->extents_max : UINT64_MAX,
-                                   .raw_size_max = limited ? o->raw_size_max : UINT64_MAX};
+                                   .raw_size_max = limited ? o->raw_size_max : UINT64_MAX,
+                                   .records_max = limited ? o->records_max : UINT64_MAX};
     if (!stretch->base)
         how.prev = made == 0 ? stretch->segments[0]->header.prev
                              : run->result->pieces[made - 1].commit.digest;

@@ -19,6 +19,7 @@
 /* What a piece holds at most: some 100 MiB of memory, and files of a few hundred. */
 #define SITE_PIECE_EXTENTS_MAX  (UINT64_C(1) << 20)
 #define SITE_PIECE_RAW_SIZE_MAX (UINT64_C(512) << 20)
+#define SITE_PIECE_RECORDS_MAX  (UINT64_C(4) << 20) /* of a tree's objects */
 /* Stretches of the space are halved to this, and no further. */
 #define SITE_PIECE_SIZE_MIN (UINT64_C(1) << 20)
 
@@ -37,7 +38,7 @@ struct site_merge_options {
      * the base for each. */
     repl_merge_chunk_fn *chunk_wanted;
     void *chunk_context;
-    uint64_t extents_max, raw_size_max;
+    uint64_t extents_max, raw_size_max, records_max;
     /* Called as bytes are read and written, to hold back; NULL: full speed. */
     void (*pace)(void *context, uint64_t bytes);
     void *pace_context;

@@ -60,7 +60,8 @@ static struct repl_merge_piece piece_of(uint64_t begin, uint64_t end, uint32_t p
                                      .part = part,
                                      .last = last,
                                      .extents_max = UINT64_MAX,
-                                     .raw_size_max = UINT64_MAX};
+                                     .raw_size_max = UINT64_MAX,
+                                     .records_max = UINT64_MAX};
 }
 
 static bool has_point(size_t i)
