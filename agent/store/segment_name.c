@@ -67,9 +67,10 @@ bool repl_segment_name_parse(const char *name, struct repl_segment_id *out)
         return false;
     if (strcmp(name, ".seg") == 0)
         return true;
-    size_t digits = strcspn(name + 1, ".");
-    if (*name++ != '.' || (digits != 3 && digits != 20) || !number_take(&name, digits, &number) ||
-        number == 0)
+    if (*name++ != '.')
+        return false;
+    size_t digits = strcspn(name, ".");
+    if ((digits != 3 && digits != 20) || !number_take(&name, digits, &number) || number == 0)
         return false;
     if (digits == 3)
         out->supply = (uint32_t)number;
