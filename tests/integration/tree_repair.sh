@@ -45,7 +45,8 @@ restored_equal() { # WHAT
 }
 doubts() { agent_value data .degradations; }
 overflow() { # as many names as the queue has room for, which are gone again
-    mkdir "$workdir/mnt/many" && (cd "$workdir/mnt/many" && seq $(($(cat "$queue") + 1000)) | xargs touch)
+    run mkdir "$workdir/mnt/many"
+    (cd "$workdir/mnt/many" && seq $(($(cat "$queue") + 1000)) | xargs touch) || fail "many names"
     run rm -r "$workdir/mnt/many"
 }
 churn() { # NAME: about 1,000 names
