@@ -4,21 +4,26 @@
  *
  *   log/START        what one append wrote, from byte START of the log on
  *   log/START-END    the bytes [START, END): of several pieces, which it replaces
- *   log/START-END.begin   the log begins here: it was written anew
+ *   log/START-END.begin   the same, of a log that was written anew and begins here,
+ *                    once log/START is there and has no bytes
  *
- * with numbers of 20 digits. A reader begins at byte 0, or at the last piece that
- * says that the log begins there, and takes, at each position, the piece that
- * begins there and reaches furthest. What begins before the end that it comes to
- * and is not on this way is leftover: of a merge or a cut that was not finished,
- * or of the log as it was before. What begins behind it is a gap, which is damage.
+ * with numbers of 20 digits. A reader begins at byte 0, or at the last START at
+ * which a log that was written anew begins, and takes, at each position, the piece
+ * that begins there and reaches furthest. What begins before the end that it comes
+ * to and is not on this way is leftover: of a merge, a cut or a replacement that
+ * was not finished, or of the log as it was before. What begins behind it is a gap,
+ * which is damage.
  *
  * So each of these may be interrupted anywhere:
  *
  * - a merge writes START-END, then removes the pieces it is made of;
  * - a cut to END writes START-END in place of the piece that END falls into,
  *   then removes all that reaches further, from the back;
- * - a replacement writes one piece behind the end of the old log, from which on
- *   it is the log, then removes what was before;
+ * - a replacement writes START-END.begin behind the end of the old log, then the
+ *   empty log/START, which is what makes it the log, then removes what was before.
+ *   That has the name of what an append to the old log would make, so of the two
+ *   only one can be there, however late a request arrives. A writer goes on with
+ *   the log that it knows, whatever a replacement that failed has left;
  * - an append makes log/END under the condition that there is none. Where there
  *   is one, it is what an append of ours left that had failed: the same bytes are
  *   success, others are removed. A claim that is fresh says that it is ours.
@@ -41,7 +46,7 @@
 struct piece {
     uint64_t from, to;
     bool merged; /* its name says where it ends */
-    bool begins; /* what lies before it is no part of the log; merged too */
+    bool begins; /* of a log that was written anew; merged too */
 };
 
 struct pieces {
@@ -53,6 +58,8 @@ struct s3_log {
     char volume[REPL_VOLUME_NAME_SIZE + 1];
     pthread_mutex_t mutex; /* guards what follows, for the length of a whole call */
     bool known;            /* chain is what the bucket has */
+    bool begin_known;      /* set for good by the first reading: begin is where the log begins */
+    uint64_t begin;
     struct pieces chain;
 };
 
@@ -145,10 +152,12 @@ static bool number_take(const char **text, uint64_t *value)
 /* False: it is no piece. */
 static bool piece_parse(const char *name, uint64_t size, struct piece *out)
 {
-    if (!number_take(&name, &out->from) || size == 0 || size > (uint64_t)INT64_MAX - out->from)
+    if (!number_take(&name, &out->from) || size > (uint64_t)INT64_MAX - out->from)
         return false;
     out->to = out->from + size;
     out->merged = *name == '-';
+    if (out->merged && size == 0)
+        return false;
     uint64_t to = out->to;
     if (out->merged && (name++, !number_take(&name, &to)))
         return false;
@@ -173,14 +182,12 @@ static repl_result piece_seen(void *context, const char *key, uint64_t size, boo
     return piece_add(listing->pieces, &piece, err);
 }
 
-/* By where they begin; of those, the one with which the log begins, or that reaches furthest. */
+/* By where they begin; of those, the one that reaches furthest first. */
 static int piece_order(const void *a, const void *b)
 {
     const struct piece *x = a, *y = b;
     if (x->from != y->from)
         return x->from < y->from ? -1 : 1;
-    if (x->begins != y->begins)
-        return x->begins ? -1 : 1;
     if (x->to != y->to)
         return x->to > y->to ? -1 : 1;
     return x->merged < y->merged ? 1 : -(x->merged > y->merged);
@@ -199,25 +206,40 @@ static repl_result pieces_list(struct s3_store *store, const char *volume, struc
     return REPL_SUCCESS;
 }
 
-/* Sorts what was listed into the chain and leftovers. */
-static repl_result chain_find(const char *volume, const struct pieces *all, struct pieces *chain,
-                              struct pieces *leftover, struct repl_error *err)
+/* Where the log begins: a commit has been made of a piece that begins one. */
+static uint64_t begin_find(const struct pieces *all)
 {
-    uint64_t end = 0;
-    chain->of.size = leftover->of.size = 0;
-    for (size_t i = 0; i < count_of(all); i++) {
-        if (piece_at(all, i)->begins)
-            end = piece_at(all, i)->from;
-    }
+    uint64_t begin = 0, written = UINT64_MAX;
     for (size_t i = 0; i < count_of(all); i++) {
         const struct piece *piece = piece_at(all, i);
-        if (piece->from > end)
+        if (piece->begins)
+            written = piece->from;
+        else if (piece->from == piece->to && piece->from == written)
+            begin = written; /* which comes behind all others of that beginning */
+    }
+    return begin;
+}
+
+/* Sorts what was listed into the chain from begin on and leftovers. */
+static repl_result chain_find(const char *volume, const struct pieces *all, uint64_t begin,
+                              struct pieces *chain, struct pieces *leftover, struct repl_error *err)
+{
+    uint64_t end = begin;
+    chain->of.size = leftover->of.size = 0;
+    for (size_t i = 0; i < count_of(all); i++) {
+        const struct piece *piece = piece_at(all, i);
+        if (piece->from == piece->to && piece->from == begin && begin > 0)
+            continue; /* what says that it begins there */
+        bool elsewhere = piece->begins ? piece->from != begin : piece->from == piece->to;
+        bool instead = piece->from == begin && begin > 0 && !piece->begins;
+        if (!elsewhere && !instead && piece->from > end)
             return repl_fail(err, REPL_E_CORRUPT,
                              "the log of volume %s lacks the bytes from %" PRIu64 " to %" PRIu64
                              ": objects were removed from the bucket by others",
                              volume, end, piece->from);
-        REPL_TRY(piece_add(piece->from == end ? chain : leftover, piece, err));
-        if (piece->from == end)
+        bool next = !elsewhere && !instead && piece->from == end;
+        REPL_TRY(piece_add(next ? chain : leftover, piece, err));
+        if (next)
             end = piece->to;
     }
     return REPL_SUCCESS;
@@ -253,13 +275,15 @@ static void leftovers_remove(struct s3_store *store, const char *volume, const s
 
 /* --- the chain ------------------------------------------------------------------------------- */
 
-static repl_result chain_list(struct s3_store *store, const char *volume, struct pieces *chain,
-                              struct repl_error *err)
+/* begin: where it is known to begin; NULL: where the bucket says. */
+static repl_result chain_list(struct s3_store *store, const char *volume, const uint64_t *begin,
+                              struct pieces *chain, struct repl_error *err)
 {
     struct pieces all = {0}, leftover = {0};
     repl_result result = pieces_list(store, volume, &all, err);
     if (repl_ok(result))
-        result = chain_find(volume, &all, chain, &leftover, err);
+        result = chain_find(volume, &all, begin != NULL ? *begin : begin_find(&all), chain,
+                            &leftover, err);
     if (repl_ok(result) && store->writable)
         leftovers_remove(store, volume, piece_at(&leftover, 0), count_of(&leftover));
     repl_buffer_fini(&all.of);
@@ -270,8 +294,11 @@ static repl_result chain_list(struct s3_store *store, const char *volume, struct
 static repl_result log_know(struct s3_store *store, struct s3_log *log, struct repl_error *err)
 {
     if (!log->known)
-        REPL_TRY(chain_list(store, log->volume, &log->chain, err));
-    log->known = true;
+        REPL_TRY(chain_list(store, log->volume, log->begin_known ? &log->begin : NULL, &log->chain,
+                            err));
+    if (!log->begin_known)
+        log->begin = begin_of(&log->chain);
+    log->known = log->begin_known = true;
     return REPL_SUCCESS;
 }
 
@@ -330,7 +357,7 @@ static repl_result log_read_beside(struct s3_store *store, const char *volume,
     struct pieces chain = {0};
     repl_result result = REPL_SUCCESS;
     for (unsigned i = 0; i < READ_TRIES; i++) {
-        result = chain_list(store, volume, &chain, err);
+        result = chain_list(store, volume, NULL, &chain, err);
         if (repl_ok(result))
             result = pieces_fetch(store, volume, piece_at(&chain, 0), count_of(&chain), out, err);
         *begin = begin_of(&chain);
@@ -394,17 +421,18 @@ static repl_result cut_remove(struct s3_store *store, const char *volume, const 
 {
     struct removal removal = {store, volume, piece_at(all, 0)};
     for (size_t i = count_of(all); i-- > 0;) {
-        if (piece_at(all, i)->to > end)
+        const struct piece *piece = piece_at(all, i);
+        if (piece->to > end || (piece->from == piece->to && piece->from == end))
             REPL_TRY(piece_remove(&removal, i, err));
     }
     return REPL_SUCCESS;
 }
 
 static repl_result cut_listed(struct s3_store *store, const char *volume, const struct pieces *all,
-                              uint64_t end, struct repl_error *err)
+                              uint64_t begin, uint64_t end, struct repl_error *err)
 {
     struct pieces chain = {0}, leftover = {0};
-    repl_result result = chain_find(volume, all, &chain, &leftover, err);
+    repl_result result = chain_find(volume, all, begin, &chain, &leftover, err);
     if (repl_ok(result) && end_of(&chain) < end)
         result = repl_fail(err, REPL_E_CORRUPT,
                            "the log of volume %s has %" PRIu64 " bytes where %" PRIu64
@@ -431,7 +459,7 @@ static repl_result log_cut(struct s3_store *store, struct s3_log *log, uint64_t 
     log->known = false;
     repl_result result = pieces_list(store, log->volume, &all, err);
     if (repl_ok(result))
-        result = cut_listed(store, log->volume, &all, end, err);
+        result = cut_listed(store, log->volume, &all, log->begin, end, err);
     repl_buffer_fini(&all.of);
     REPL_TRY(result);
     return log_know(store, log, err);
@@ -500,7 +528,8 @@ static repl_result object_compare(struct s3_store *store, const char *key, const
 {
     struct repl_buffer bytes = {0};
     repl_result result = s3_get_all(store->client, key, size, &bytes, err);
-    *same = repl_ok(result) && bytes.size == size && memcmp(bytes.data, data, size) == 0;
+    *same =
+        repl_ok(result) && bytes.size == size && (size == 0 || memcmp(bytes.data, data, size) == 0);
     repl_buffer_fini(&bytes);
     bool differs = result.code == REPL_E_CORRUPT || result.code == REPL_E_MISSING;
     return differs ? REPL_SUCCESS : result;
@@ -568,19 +597,22 @@ repl_result s3_log_append(struct repl_store *base, const char *volume, uint64_t 
 static repl_result log_replace_locked(struct s3_store *store, struct s3_log *log, const void *data,
                                       size_t size, uint64_t *end, struct repl_error *err)
 {
+    const struct piece piece = {.from = *end, .to = *end + size, .merged = true, .begins = true};
+    const struct piece commit = {.from = *end, .to = *end};
     REPL_TRY(s3_claim_begin(store, err));
     REPL_TRY(log_know(store, log, err));
-    if (end_of(&log->chain) != *end)
-        REPL_TRY(log_cut(store, log, *end, err));
-    const struct piece piece = {.from = *end, .to = *end + size, .merged = true, .begins = true};
+    /* Also where it ends there: what an earlier attempt has left is to be gone. */
+    REPL_TRY(log_cut(store, log, *end, err));
+    log->known = false;
     REPL_TRY(piece_put(store, log->volume, &piece, data, err));
-    log->known = false; /* the log is another one now, whatever happens to what was before */
+    REPL_TRY(piece_put(store, log->volume, &commit, "", err));
     REPL_TRY(s3_claim_end(store, err));
+    log->begin = *end;
     *end = piece.to;
-    leftovers_remove(store, log->volume, piece_at(&log->chain, 0), count_of(&log->chain));
-    log->chain.of.size = 0;
-    REPL_TRY(piece_add(&log->chain, &piece, err));
-    log->known = true;
+    struct repl_error later; /* it is done; what was before goes now, or with the next listing */
+    if (!repl_ok(log_know(store, log, &later)))
+        repl_log(LOG_INFO, "volume %s: old pieces of its log stay for now: %s", log->volume,
+                 later.text);
     return REPL_SUCCESS;
 }
 

@@ -198,6 +198,117 @@ static void a_cut_may_fail_anywhere(void **state)
     }
 }
 
+/* --- a log that is written anew -------------------------------------------------------------- */
+
+static repl_result replace(struct fixture *f, uint64_t *end, const char *text)
+{
+    return f->c.store->ops->log_replace(f->c.store, "data", text, strlen(text), end, &f->c.err);
+}
+
+static void assert_begins(struct fixture *f, struct repl_store *store, uint64_t begin)
+{
+    struct repl_buffer log = {0};
+    uint64_t found;
+    assert_code(&f->c, store->ops->log_read(store, "data", &log, &found, &f->c.err), REPL_OK);
+    assert_int_equal(found, begin);
+    repl_buffer_fini(&log);
+}
+
+static void a_log_written_anew_begins_behind_the_old_one(void **state)
+{
+    struct fixture *f = *state;
+    struct repl_store *reader;
+    uint64_t end = 27;
+    assert_code(&f->c, open_at(f, NULL, false, &reader), REPL_OK);
+    records_append(f, 0, 9);
+    assert_code(&f->c, replace(f, &end, "all."), REPL_OK);
+    assert_int_equal(end, 31);
+    assert_int_equal(fake_s3_count(f->fake, LOG_KEY), 2);
+    for (int again = 0; again < 2; again++) {
+        assert_begins(f, reader, 27);
+        assert_begins(f, f->c.store, 27);
+        assert_log_of(&f->c, reader, "all.");
+        reopen(&f->c);
+    }
+    assert_code(&f->c, append(&f->c, 31, "one."), REPL_OK);
+    assert_code(&f->c, append(&f->c, 35, "two."), REPL_OK);
+    assert_code(&f->c, append(&f->c, 36, "2."), REPL_OK); /* cut within what came behind */
+    assert_log_of(&f->c, reader, "all.one.t2.");
+    end = 38;
+    assert_code(&f->c, replace(f, &end, "more."), REPL_OK);
+    assert_code(&f->c, append(&f->c, 41, "."), REPL_OK); /* within what was written anew */
+    assert_begins(f, reader, 38);
+    assert_log_of(&f->c, reader, "mor.");
+    reopen(&f->c);
+    assert_log(&f->c, "mor.");
+    /* the piece of the new log, as it is now, what says so, and the record behind */
+    assert_int_equal(fake_s3_count(f->fake, LOG_KEY), 3);
+    reader->ops->close(reader);
+}
+
+/* One that was not finished, or of which the writer does not know that it was: the old log goes
+ * on, and a crash in between leaves either of the two. */
+static void a_replacement_may_fail_anywhere(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        enum fake_s3_fault_kind kind;
+        const char *method, *key;
+        bool is_new; /* for who comes from outside */
+    } places[] = {{FAKE_S3_STATUS, "GET", NULL, false},
+                  {FAKE_S3_STATUS, "PUT", ".begin", false},
+                  {FAKE_S3_CUT_DONE, "PUT", ".begin", false},
+                  {FAKE_S3_STATUS, "PUT", "00000000000000000006", false},
+                  {FAKE_S3_CUT_DONE, "PUT", "00000000000000000006", true}};
+    struct repl_store *reader;
+    assert_code(&f->c, open_at(f, NULL, false, &reader), REPL_OK);
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        for (int crash = 0; crash < 2; crash++) {
+            uint64_t end = 6;
+            assert_code(&f->c, append(&f->c, 0, ""), REPL_OK);
+            records_append(f, 0, 2);
+            fake_s3_fault(f->fake, &(struct fake_s3_fault){.kind = places[i].kind,
+                                                           .method = places[i].method,
+                                                           .key = places[i].key,
+                                                           .skip = i >= 3 ? 1 : 0,
+                                                           .count = 9,
+                                                           .status = 503,
+                                                           .code = "SlowDown"});
+            assert_code(&f->c, replace(f, &end, "anew."), REPL_E_RETRY);
+            fake_s3_release(f->fake);
+            assert_int_equal(end, 6);
+            assert_log_of(&f->c, reader, places[i].is_new ? "anew." : "00.01.");
+            if (crash != 0)
+                reopen(&f->c);
+            assert_log(&f->c, crash != 0 && places[i].is_new ? "anew." : "00.01.");
+            if (crash != 0)
+                continue;
+            assert_code(&f->c, append(&f->c, 6, "02."), REPL_OK);
+            assert_log_of(&f->c, reader, "00.01.02.");
+        }
+    }
+    reader->ops->close(reader);
+}
+
+/* What a request that was given up leaves late is no part of what was acknowledged meanwhile. */
+static void a_replacement_that_lands_late_is_passed_over(void **state)
+{
+    struct fixture *f = *state;
+    records_append(f, 0, 2);
+    fake_s3_put(f->fake, LOG_KEY "00000000000000000006-00000000000000000011.begin", "anew.", 5);
+    assert_log(&f->c, "00.01.");
+    assert_code(&f->c, append(&f->c, 6, "02."), REPL_OK);
+    fake_s3_put(f->fake, LOG_KEY "00000000000000000006-00000000000000000011.begin", "anew.", 5);
+    reopen(&f->c);
+    assert_log(&f->c, "00.01.02.");
+    /* its commit, where we know that nothing is: the name is that of the next record */
+    fake_s3_put(f->fake, LOG_KEY "00000000000000000009-00000000000000000014.begin", "anew.", 5);
+    fake_s3_put(f->fake, LOG_KEY "00000000000000000009", "", 0);
+    assert_code(&f->c, append(&f->c, 9, "03."), REPL_OK);
+    reopen(&f->c);
+    assert_log(&f->c, "00.01.02.03.");
+}
+
 /* --- anything ----------------------------------------------------------------------------------
  */
 
@@ -207,18 +318,46 @@ static void a_cut_may_fail_anywhere(void **state)
 struct model {
     struct random random;
     char text[STEPS * 40];
-    size_t size, size_max;
-    unsigned reads;
+    size_t begin, size, size_max;
+    char anew[40];
+    size_t anew_size; /* not 0: a replacement that failed may be the log from size on */
+    unsigned reads, replaced;
 };
 
-static void expect_log(struct fixture *f, struct repl_store *store, struct model *m)
+/* A replacement that failed is none for the writer that made it; any other may find it made. */
+static void expect_log(struct fixture *f, struct repl_store *store, struct model *m, bool is_other)
 {
     struct repl_buffer log = {0};
-    assert_code(&f->c, store->ops->log_read(store, "data", &log, NULL, &f->c.err), REPL_OK);
-    assert_true(log.size >= m->size && log.size <= m->size_max);
-    assert_memory_equal(log.data, m->text, log.size);
+    uint64_t begin;
+    assert_code(&f->c, store->ops->log_read(store, "data", &log, &begin, &f->c.err), REPL_OK);
+    if (is_other && m->anew_size > 0 && begin == m->size) {
+        assert_int_equal(log.size, m->anew_size);
+        assert_memory_equal(log.data, m->anew, log.size);
+    } else {
+        assert_int_equal(begin, m->begin);
+        assert_true(begin + log.size >= m->size && begin + log.size <= m->size_max);
+        assert_memory_equal(log.data, m->text + begin, log.size);
+    }
     repl_buffer_fini(&log);
     m->reads++;
+}
+
+/* As a site that is started: what it finds is the log. */
+static void reopen_at_random(struct fixture *f, struct model *m)
+{
+    struct repl_buffer log = {0};
+    uint64_t begin;
+    reopen(&f->c);
+    expect_log(f, f->c.store, m, true);
+    assert_code(&f->c, f->c.store->ops->log_read(f->c.store, "data", &log, &begin, &f->c.err),
+                REPL_OK);
+    if (begin != m->begin) {
+        m->begin = begin;
+        memcpy(m->text + begin, m->anew, m->anew_size);
+        m->size = m->size_max = begin + m->anew_size;
+    }
+    m->anew_size = 0;
+    repl_buffer_fini(&log);
 }
 
 static void fault_at_random(struct fixture *f, struct model *m)
@@ -239,6 +378,23 @@ static void fault_at_random(struct fixture *f, struct model *m)
                                           .code = "SlowDown"});
 }
 
+static void replace_at_random(struct fixture *f, struct model *m)
+{
+    uint64_t end = m->size;
+    m->anew_size = 1 + random_below(&m->random, sizeof m->anew);
+    for (size_t i = 0; i < m->anew_size; i++)
+        m->anew[i] = (char)('A' + random_below(&m->random, 26));
+    if (!repl_ok(f->c.store->ops->log_replace(f->c.store, "data", m->anew, m->anew_size, &end,
+                                              &f->c.err)))
+        return;
+    m->begin = m->size;
+    memcpy(m->text + m->begin, m->anew, m->anew_size);
+    m->size = m->size_max = m->begin + m->anew_size;
+    assert_int_equal(end, m->size);
+    m->anew_size = 0;
+    m->replaced++;
+}
+
 static void append_at_random(struct fixture *f, struct model *m)
 {
     size_t size = 1 + random_below(&m->random, 39);
@@ -247,20 +403,26 @@ static void append_at_random(struct fixture *f, struct model *m)
             return;
         m->size_max = m->size;
     }
+    if (m->size > 0 && m->anew_size == 0 && random_below(&m->random, 8) == 0) {
+        replace_at_random(f, m);
+        return;
+    }
     /* What failed may be read later, so what is tried next is other bytes in part only. */
     for (size_t i = m->size; i < m->size + size; i++)
         m->text[i] = (char)('a' + random_below(&m->random, 26));
     m->size_max = m->size + size;
     if (repl_ok(f->c.store->ops->log_append(f->c.store, "data", m->size, m->text + m->size, size,
-                                            &f->c.err)))
+                                            &f->c.err))) {
         m->size = m->size_max;
+        m->anew_size = 0;
+    }
 }
 
 static void nothing_acknowledged_is_ever_lost(void **state)
 {
     struct fixture *f = *state;
     struct repl_store *reader;
-    struct model m = {.random = random_begin("store", 20261123)};
+    struct model m = {.random = random_begin("store", 20261128)};
     f->limits.client.attempts = 2;
     f->limits.client.pause_first_ms = f->limits.client.pause_max_ms = 1;
     reopen(&f->c);
@@ -271,15 +433,15 @@ static void nothing_acknowledged_is_ever_lost(void **state)
         if (random_below(&m.random, 4) != 0)
             continue;
         fake_s3_release(f->fake);
-        expect_log(f, reader, &m);
+        expect_log(f, reader, &m, true);
         if (random_below(&m.random, 3) == 0)
-            reopen(&f->c);
-        expect_log(f, f->c.store, &m);
+            reopen_at_random(f, &m);
+        expect_log(f, f->c.store, &m, false);
     }
     fake_s3_release(f->fake);
-    expect_log(f, reader, &m);
+    expect_log(f, reader, &m, true);
     reader->ops->close(reader);
-    assert_true(m.size > STEPS * 8 && m.reads > STEPS / 4);
+    assert_true(m.size > STEPS * 8 && m.reads > STEPS / 4 && m.replaced > STEPS / 40);
 }
 
 /* --- a reader beside the writer -------------------------------------------------------------- */
@@ -348,6 +510,9 @@ int main(void)
         TEST(an_append_that_had_landed_is_known_again),
         TEST(an_append_that_failed_is_replaced),
         TEST(a_cut_may_fail_anywhere),
+        TEST(a_log_written_anew_begins_behind_the_old_one),
+        TEST(a_replacement_may_fail_anywhere),
+        TEST(a_replacement_that_lands_late_is_passed_over),
         TEST(nothing_acknowledged_is_ever_lost),
         TEST(a_reader_sees_a_log_without_gaps),
     };
