@@ -73,6 +73,7 @@ static void commit_end(struct site_volume *v)
     struct site_commit *c = &v->commit;
     repl_segment_free(c->segment);
     repl_missing_fini(&c->missing);
+    repl_buffer_fini(&c->refs);
     *c = (struct site_commit){0};
     v->journal.upload.committing = false;
     site_volume_release(v);
@@ -196,8 +197,14 @@ static void commit_run(struct site_volume *v)
         work = publish_work;
         break;
     case REPL_COMMIT_LOG:
-        site_volume_append(v, &c->record, c->segment->chunks, c->segment->footer.chunk_count,
-                           commit_logged);
+        site_volume_append(
+            v,
+            &(struct repl_index_record){.record = &c->record,
+                                        .chunks = c->segment->chunks,
+                                        .chunk_count = c->segment->footer.chunk_count,
+                                        .refs = (const struct repl_digest *)(void *)c->refs.data,
+                                        .ref_count = c->ref_count},
+            commit_logged);
         return;
     case REPL_COMMIT_DONE:
     case REPL_COMMIT_FAILED:

@@ -16,6 +16,7 @@
 
 #include "base/ensure.h"
 #include "journal/chain.h"
+#include "segment/segment_references.h"
 #include "site/site_volume.h"
 
 #define BATCH_RECORDS 4096u
@@ -35,6 +36,23 @@ struct follower {
     size_t count, room;
 };
 
+static repl_result index_references(struct repl_site *site, const char *name,
+                                    const struct repl_segment_id *id,
+                                    const struct repl_segment *segment, struct repl_error *err)
+{
+    struct repl_frame_coder *coder;
+    struct repl_digest *names = NULL;
+    uint32_t count;
+    REPL_TRY(repl_frame_coder_new(&coder, err));
+    repl_result result = repl_segment_references(segment, coder, &names, &count, err);
+    if (repl_ok(result) && count > 0)
+        result = repl_index_add_references(site->index, name, id, names, count, err);
+    free(names);
+    repl_frame_coder_free(coder);
+    return result;
+}
+
+/* The chunks of a segment or a supply, and what a segment refers to. */
 static repl_result index_segment(struct repl_site *site, const char *name,
                                  const struct repl_segment_id *id, uint64_t file_size,
                                  struct repl_error *err)
@@ -48,6 +66,8 @@ static repl_result index_segment(struct repl_site *site, const char *name,
     if (repl_ok(result))
         result = repl_index_add_chunks(site->index, name, id, segment->chunks,
                                        segment->footer.chunk_count, err);
+    if (repl_ok(result) && id->supply == 0)
+        result = index_references(site, name, id, segment, err);
     repl_segment_free(segment);
     file->close(file);
     return result;

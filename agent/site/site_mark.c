@@ -128,7 +128,7 @@ static void marks_done(struct repl_job *job)
     }
     switch (mark_decide(v, &record, &refusal)) {
     case REPL_VERDICT_ACCEPT:
-        site_volume_append(v, &record, NULL, 0, mark_logged);
+        site_volume_append(v, &(struct repl_index_record){.record = &record}, mark_logged);
         return;
     case REPL_VERDICT_DUPLICATE:
         finish_well(v, v->current);

@@ -31,12 +31,8 @@ struct chunk_search {
     struct repl_digest last; /* found last: extents of one chunk stand together */
     bool has_last;
     struct repl_missing *missing;
+    struct repl_buffer *refs; /* struct repl_digest: all names that are referred to */
 };
-
-static int digest_order(const void *a, const void *b)
-{
-    return memcmp(a, b, sizeof(struct repl_digest));
-}
 
 static repl_result own_chunks(const struct repl_segment *segment, struct chunk_search *search,
                               struct repl_error *err)
@@ -47,7 +43,7 @@ static repl_result own_chunks(const struct repl_segment *segment, struct chunk_s
         return repl_fail(err, REPL_E_NOMEM, "no memory for the chunks of a segment");
     for (size_t i = 0; i < search->own_count; i++)
         search->own[i] = segment->chunks[i].name;
-    qsort(search->own, search->own_count, sizeof *search->own, digest_order);
+    qsort(search->own, search->own_count, sizeof *search->own, repl_digest_order);
     return REPL_SUCCESS;
 }
 
@@ -71,23 +67,11 @@ static repl_result chunk_find(struct chunk_search *search, const struct repl_dig
         return REPL_SUCCESS;
     search->last = *name;
     search->has_last = true;
-    if (bsearch(name, search->own, search->own_count, sizeof *name, digest_order) != NULL)
+    REPL_TRY(repl_buffer_append(search->refs, name, sizeof *name, err));
+    if (bsearch(name, search->own, search->own_count, sizeof *name, repl_digest_order) != NULL)
         return REPL_SUCCESS;
     REPL_TRY(repl_index_chunk(search->index, search->volume, name, &place, &found, err));
     return found ? REPL_SUCCESS : missing_add(search->missing, name, err);
-}
-
-/* The list's order means nothing; each name stands in it once. */
-static void missing_unique(struct repl_missing *missing)
-{
-    uint32_t kept = 0;
-    if (missing->count > 0)
-        qsort(missing->names, missing->count, sizeof *missing->names, digest_order);
-    for (uint32_t i = 0; i < missing->count; i++) {
-        if (kept == 0 || !repl_digest_equal(&missing->names[kept - 1], &missing->names[i]))
-            missing->names[kept++] = missing->names[i];
-    }
-    missing->count = kept;
 }
 
 static repl_result references_walk(struct site_commit *c, struct chunk_search *search,
@@ -108,7 +92,9 @@ static repl_result references_walk(struct site_commit *c, struct chunk_search *s
             result = repl_record_walk_next(&walk, &record, &done, err);
     }
     repl_record_walk_end(&walk);
-    missing_unique(&c->missing);
+    c->missing.count = (uint32_t)repl_digests_unique(c->missing.names, c->missing.count);
+    c->ref_count = (uint32_t)repl_digests_unique((struct repl_digest *)(void *)c->refs.data,
+                                                 c->refs.size / sizeof(struct repl_digest));
     return result;
 }
 
@@ -243,7 +229,7 @@ static repl_result rest_verify(struct site_volume *v, struct site_commit *c,
                                struct repl_frame_coder *coder, struct repl_error *err)
 {
     struct chunk_search search = {
-        .index = v->site->index, .volume = v->name, .missing = &c->missing};
+        .index = v->site->index, .volume = v->name, .missing = &c->missing, .refs = &c->refs};
     REPL_TRY(repl_segment_verify_digest(c->segment, &v->upload->digest, err));
     REPL_TRY(repl_segment_verify_records(c->segment, coder, err));
     repl_result result = own_chunks(c->segment, &search, err);

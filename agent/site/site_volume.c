@@ -212,17 +212,16 @@ static void append_start(struct site_volume *v)
     site_job_start(v->site, &a->job);
 }
 
-void site_volume_append(struct site_volume *v, const struct repl_log_record *record,
-                        const struct repl_chunk_entry *chunks, uint32_t chunk_count,
+void site_volume_append(struct site_volume *v, const struct repl_index_record *added,
                         void (*done)(struct site_volume *, repl_result, const struct repl_error *))
 {
     struct site_append *a = &v->append;
-    *a = (struct site_append){.record = *record,
-                              .create = record->type == REPL_LOG_CREATE,
+    *a = (struct site_append){.record = *added->record,
+                              .create = added->record->type == REPL_LOG_CREATE,
                               .record_count = 1,
                               .done = done};
-    a->one = (struct repl_index_record){
-        .record = &a->record, .chunks = chunks, .chunk_count = chunk_count};
+    a->one = *added;
+    a->one.record = &a->record;
     a->records = &a->one;
     append_start(v);
 }
@@ -296,7 +295,7 @@ static void hello_begin(struct site_volume *v, struct site_request *request)
         return;
     }
     site_volume_hold(v);
-    site_volume_append(v, &create, NULL, 0, hello_created);
+    site_volume_append(v, &(struct repl_index_record){.record = &create}, hello_created);
 }
 
 static void report_logged(struct site_volume *v, repl_result result, const struct repl_error *err)
@@ -325,7 +324,7 @@ static void report_begin(struct site_volume *v, struct site_request *request)
         site_refuse(request, &refusal);
     } else if (needs_record) {
         site_volume_hold(v);
-        site_volume_append(v, &record, NULL, 0, report_logged);
+        site_volume_append(v, &(struct repl_index_record){.record = &record}, report_logged);
     } else {
         site_answer_ack(request, v, 200);
     }

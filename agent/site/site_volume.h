@@ -129,6 +129,8 @@ struct site_commit {
     uint64_t volume_size;
     uint64_t point_size; /* of the volume, as of the last point */
     struct repl_missing missing;
+    struct repl_buffer refs; /* struct repl_digest: the names the segment refers to, each once */
+    uint32_t ref_count;
     struct repl_log_record record;
     repl_result result;
     struct repl_error err;
@@ -244,11 +246,11 @@ void site_volume_pump(struct site_volume *volume);
 void site_volume_hold(struct site_volume *volume);
 /* The present change is made. */
 void site_volume_release(struct site_volume *volume);
-/* Appends a record, applies it to journal and index, then calls done. */
-void site_volume_append(struct site_volume *volume, const struct repl_log_record *record,
-                        const struct repl_chunk_entry *chunks, uint32_t chunk_count,
+/* Appends a record, with what the index is told of its segment, applies it to journal and index,
+ * then calls done. The record is copied, the rest is kept until done. */
+void site_volume_append(struct site_volume *volume, const struct repl_index_record *added,
                         void (*done)(struct site_volume *, repl_result, const struct repl_error *));
-/* The same of a MERGE with what belongs to it; the records are kept until done. */
+/* The same of a MERGE with what belongs to it; the records are kept too. */
 void site_volume_append_group(struct site_volume *volume, const struct repl_index_record *records,
                               size_t count,
                               void (*done)(struct site_volume *, repl_result,

@@ -89,6 +89,23 @@ bool repl_digest_equal(const struct repl_digest *a, const struct repl_digest *b)
     return memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
 }
 
+int repl_digest_order(const void *a, const void *b)
+{
+    return memcmp(a, b, sizeof(struct repl_digest));
+}
+
+size_t repl_digests_unique(struct repl_digest *digests, size_t count)
+{
+    size_t kept = 0;
+    if (count > 1)
+        qsort(digests, count, sizeof *digests, repl_digest_order);
+    for (size_t i = 0; i < count; i++) {
+        if (kept == 0 || !repl_digest_equal(&digests[kept - 1], &digests[i]))
+            digests[kept++] = digests[i];
+    }
+    return kept;
+}
+
 bool repl_digest_is_zero(const struct repl_digest *digest)
 {
     static const struct repl_digest zero;

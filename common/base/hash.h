@@ -34,6 +34,10 @@ void repl_chunk_name(struct repl_sha256 *sha, const struct repl_digest pages[REP
                      struct repl_digest *out);
 
 bool repl_digest_equal(const struct repl_digest *a, const struct repl_digest *b);
+/* As memcmp has it: for qsort and bsearch. */
+int repl_digest_order(const void *a, const void *b);
+/* Sorts them and leaves each once; returns how many are left. */
+size_t repl_digests_unique(struct repl_digest *digests, size_t count);
 bool repl_digest_is_zero(const struct repl_digest *digest);
 bool repl_page_digest_equal(const struct repl_page_digest *a, const struct repl_page_digest *b);
 bool repl_uuid_equal(const struct repl_uuid *a, const struct repl_uuid *b);

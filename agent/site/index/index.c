@@ -6,6 +6,8 @@
  *   points    VOLUME SEQ           -> the point, how long it was the present, the volume's size
  *   segments  VOLUME TO PART       -> struct repl_log_piece
  *   chunks    VOLUME DIGEST        -> the place that was named last
+ *   references VOLUME DIGEST TO PART MERGE
+ *                              -> nothing: that segment refers to the chunk
  *   marks     VOLUME MARK          -> the point that has this name, and what kind of name it is
  *   dropped   VOLUME               -> nothing: its entries are still to be removed
  *
@@ -18,7 +20,8 @@
  *
  * A merge leaves places behind that name a segment which is gone. Finding them
  * would take its list of chunks; so they stay, and a place counts only while the
- * segment it names is in the table, made by the same merge.
+ * segment it names is in the table, made by the same merge. References are the
+ * same (index_references.c).
  */
 #include "site/index/index_internal.h"
 
@@ -77,6 +80,17 @@ struct index_key repl_index_chunk_key(uint32_t number, const struct repl_digest 
     return key;
 }
 _Static_assert(4 + sizeof(struct repl_digest) <= INDEX_KEY_SIZE_MAX, "a chunk's key fits");
+
+struct index_key repl_index_reference_key(uint32_t number, const struct repl_digest *name,
+                                          const struct repl_segment_id *id)
+{
+    struct index_key key = repl_index_chunk_key(number, name);
+    key_add(&key, id->to_seq, 8);
+    key_add(&key, id->part, 4);
+    key_add(&key, id->merge, 8);
+    return key;
+}
+_Static_assert(4 + sizeof(struct repl_digest) + 20 <= INDEX_KEY_SIZE_MAX, "a reference's key fits");
 
 struct index_key repl_index_mark_key(uint32_t number, const char *name)
 {
@@ -176,10 +190,9 @@ static repl_result place_decode(const struct repl_index *index, const MDB_val *k
     return REPL_SUCCESS;
 }
 
-/* Whether the segment is there, and made by that merge. */
-static repl_result segment_is_there(const struct repl_index *index, MDB_txn *txn, uint32_t volume,
-                                    const struct repl_segment_id *id, bool *there,
-                                    struct repl_error *err)
+repl_result repl_index_segment_is_there(const struct repl_index *index, MDB_txn *txn,
+                                        uint32_t volume, const struct repl_segment_id *id,
+                                        bool *there, struct repl_error *err)
 {
     struct index_key key = repl_index_segment_key(volume, id->to_seq, id->part);
     MDB_val key_value = repl_index_key_val(&key), value;
@@ -205,7 +218,7 @@ repl_result repl_index_place_get(const struct repl_index *index, MDB_txn *txn, u
     REPL_TRY(place_decode(index, &key_value, &value, place, err));
     if (place->segment.supply != 0)
         return REPL_SUCCESS;
-    return segment_is_there(index, txn, volume, &place->segment, good, err);
+    return repl_index_segment_is_there(index, txn, volume, &place->segment, good, err);
 }
 
 /* --- reading --------------------------------------------------------------------------------- */

@@ -38,17 +38,19 @@ REPL_RESULT repl_index_remake(struct repl_index *index, struct repl_error *err);
  * tells how far a log once went: the places of records change when it is written anew. */
 REPL_RESULT repl_index_position(struct repl_index *index, const char *volume, uint64_t *log_end,
                                 uint64_t *record_number, struct repl_error *err);
-/* A record of the log. With COMMIT and PIECE come the chunks that the segment lists; none where its
- * file is not there any more, as a later record merges it into others. */
+/* A record of the log. With COMMIT and PIECE come the chunks that the segment lists, and the names
+ * that it refers to, each once; none where its file is not there any more, as a later record merges
+ * it into others. */
 struct repl_index_record {
     const struct repl_log_record *record;
     const struct repl_chunk_entry *chunks;
-    uint32_t chunk_count;
+    const struct repl_digest *refs;
+    uint32_t chunk_count, ref_count;
 };
 /* The next record of the log, or all of a MERGE or CHECKPOINT with what belongs to it: one
  * transaction. log_end: where the last of them ends. A CHECKPOINT may come whatever was applied
- * before: what it does not name is forgotten, but for places of chunks (repl_index_chunk says which
- * are good). */
+ * before: what it does not name is forgotten, but for places of chunks and references
+ * (repl_index_chunk and repl_index_references say which are good). */
 REPL_RESULT repl_index_apply(struct repl_index *index, const char *volume,
                              const struct repl_index_record *records, size_t count,
                              uint64_t log_end, struct repl_error *err);
@@ -64,7 +66,13 @@ REPL_RESULT repl_index_add_chunks(struct repl_index *index, const char *volume,
                                   const struct repl_segment_id *id,
                                   const struct repl_chunk_entry *chunks, uint32_t chunk_count,
                                   struct repl_error *err);
-/* Removes the places of those of the chunks whose place is not good any more. */
+/* The names that a segment refers to, each once, ahead of its record like its chunks. */
+REPL_RESULT repl_index_add_references(struct repl_index *index, const char *volume,
+                                      const struct repl_segment_id *id,
+                                      const struct repl_digest *names, uint32_t count,
+                                      struct repl_error *err);
+/* Removes the places of those of the chunks whose place is not good any more, and what segments
+ * that are gone have left of references to them. */
 REPL_RESULT repl_index_forget_chunks(struct repl_index *index, const char *volume,
                                      const struct repl_digest *names, size_t count,
                                      struct repl_error *err);
@@ -83,6 +91,16 @@ struct repl_chunk_place {
 REPL_RESULT repl_index_chunk(struct repl_index *index, const char *volume,
                              const struct repl_digest *name, struct repl_chunk_place *place,
                              bool *found, struct repl_error *err);
+
+/* How many segments of the history refer to the chunk, each once however often it does. */
+REPL_RESULT repl_index_references(struct repl_index *index, const char *volume,
+                                  const struct repl_digest *name, uint64_t *count,
+                                  struct repl_error *err);
+/* Whether one does that is none of these, which are in order (repl_segment_id_order). */
+REPL_RESULT repl_index_is_referred(struct repl_index *index, const char *volume,
+                                   const struct repl_digest *name,
+                                   const struct repl_segment_id *without, size_t without_count,
+                                   bool *referred, struct repl_error *err);
 
 /* Up to REPL_LIST_ENTRIES_MAX points with seq > after, oldest first. */
 REPL_RESULT repl_index_points(struct repl_index *index, const char *volume, uint64_t after,

@@ -150,6 +150,8 @@ static repl_result apply_commit(struct index_write *write, struct index_volume *
     REPL_TRY(repl_index_piece_put(write, volume->number, &piece, err));
     REPL_TRY(
         repl_index_chunks_put(write, volume->number, &id, added->chunks, added->chunk_count, err));
+    REPL_TRY(repl_index_references_put(write, volume->number, piece.commit.from_seq, &id,
+                                       added->refs, added->ref_count, err));
     if (!piece.commit.has_point)
         return REPL_SUCCESS;
     volume->point_seq = piece.commit.point.seq;
@@ -287,19 +289,23 @@ repl_result repl_index_apply(struct repl_index *index, const char *volume,
 
 /* --- chunks ---------------------------------------------------------------------------------- */
 
-struct chunks_add {
+struct segment_add {
     const char *name;
     struct repl_segment_id id;
     const struct repl_chunk_entry *chunks;
     uint32_t count;
+    const struct repl_digest *refs;
+    uint32_t ref_count;
 };
 
 static repl_result add_work(struct index_write *write, void *context, struct repl_error *err)
 {
-    const struct chunks_add *add = context;
+    const struct segment_add *add = context;
     struct index_volume volume;
     REPL_TRY(volume_make(write, add->name, &volume, err));
     REPL_TRY(repl_index_chunks_put(write, volume.number, &add->id, add->chunks, add->count, err));
+    REPL_TRY(repl_index_references_put(write, volume.number, add->id.to_seq, &add->id, add->refs,
+                                       add->ref_count, err));
     return volume_put(write, add->name, &volume, err);
 }
 
@@ -308,7 +314,16 @@ repl_result repl_index_add_chunks(struct repl_index *index, const char *volume,
                                   const struct repl_chunk_entry *chunks, uint32_t chunk_count,
                                   struct repl_error *err)
 {
-    struct chunks_add add = {.name = volume, .id = *id, .chunks = chunks, .count = chunk_count};
+    struct segment_add add = {.name = volume, .id = *id, .chunks = chunks, .count = chunk_count};
+    return repl_index_write(index, add_work, &add, err);
+}
+
+repl_result repl_index_add_references(struct repl_index *index, const char *volume,
+                                      const struct repl_segment_id *id,
+                                      const struct repl_digest *names, uint32_t count,
+                                      struct repl_error *err)
+{
+    struct segment_add add = {.name = volume, .id = *id, .refs = names, .ref_count = count};
     return repl_index_write(index, add_work, &add, err);
 }
 
@@ -332,6 +347,8 @@ static repl_result forget_work(struct index_write *write, void *context, struct 
                                       &place, &there, &good, err));
         if (there && !good)
             REPL_TRY(key_remove(write, INDEX_CHUNKS, &key, err));
+        REPL_TRY(repl_index_references_sweep(write, volume.number, &forget->names[i], 0, UINT64_MAX,
+                                             err));
     }
     return REPL_SUCCESS;
 }
@@ -391,8 +408,8 @@ repl_result repl_index_prefix_remove(struct index_write *write, enum index_table
 /* One transaction's worth of what a dropped volume left. *context: whether there may be more. */
 static repl_result purge_work(struct index_write *write, void *context, struct repl_error *err)
 {
-    static const enum index_table tables[] = {INDEX_POINTS, INDEX_SEGMENTS, INDEX_CHUNKS,
-                                              INDEX_MARKS, INDEX_DROPPED};
+    static const enum index_table tables[] = {INDEX_POINTS,     INDEX_SEGMENTS, INDEX_CHUNKS,
+                                              INDEX_REFERENCES, INDEX_MARKS,    INDEX_DROPPED};
     bool *more = context;
     MDB_cursor *cursor;
     MDB_val key, value;

@@ -36,7 +36,7 @@
 #define ENV_FLAGS (MDB_NOSUBDIR | MDB_NOTLS | MDB_NOMETASYNC | MDB_NORDAHEAD)
 
 static const char *const table_names[INDEX_TABLE_COUNT] = {
-    "keys", "volumes", "points", "segments", "chunks", "marks", "dropped"};
+    "keys", "volumes", "points", "segments", "chunks", "references", "marks", "dropped"};
 _Static_assert(ENTRY_KEY_MAX >= REPL_VOLUME_NAME_SIZE, "a volume's key is its name");
 _Static_assert(ENTRY_FIELDS_MAX >= INDEX_POINT_SIZE, "no entry has more than a segment's");
 

@@ -148,7 +148,9 @@ static repl_result piece_add(struct index_write *write, uint32_t volume,
     struct repl_segment_id id = {
         .to_seq = piece->commit.to_seq, .part = piece->commit.part, .merge = piece->merge};
     REPL_TRY(repl_index_piece_put(write, volume, piece, err));
-    return repl_index_chunks_put(write, volume, &id, added->chunks, added->chunk_count, err);
+    REPL_TRY(repl_index_chunks_put(write, volume, &id, added->chunks, added->chunk_count, err));
+    return repl_index_references_put(write, volume, piece->commit.from_seq, &id, added->refs,
+                                     added->ref_count, err);
 }
 
 repl_result repl_index_merge_apply(struct index_write *write, const struct index_volume *volume,

@@ -1,7 +1,7 @@
 /*
  * What the parts of the index share: index.c (what is in it, and reading it),
- * index_apply.c and index_group.c (what changes it) and index_env.c (the LMDB file
- * under all of it).
+ * index_apply.c and index_group.c (what changes it), index_references.c (who refers
+ * to a chunk) and index_env.c (the LMDB file under all of it).
  */
 #ifndef REPL_AGENT_INDEX_INTERNAL_H
 #define REPL_AGENT_INDEX_INTERNAL_H
@@ -12,7 +12,7 @@
 #include "base/cursor.h"
 #include "site/index/index.h"
 
-#define REPL_INDEX_VERSION 3u
+#define REPL_INDEX_VERSION 4u
 
 /* Address space, not disk: the file grows with what is in it. */
 #define REPL_INDEX_MAP_SIZE ((size_t)64 << 30)
@@ -23,6 +23,7 @@ enum index_table {
     INDEX_POINTS,
     INDEX_SEGMENTS,
     INDEX_CHUNKS,
+    INDEX_REFERENCES,
     INDEX_MARKS,
     INDEX_DROPPED,
     INDEX_TABLE_COUNT,
@@ -94,6 +95,8 @@ struct index_key repl_index_volume_key(uint32_t volume);
 struct index_key repl_index_point_key(uint32_t volume, uint64_t seq);
 struct index_key repl_index_segment_key(uint32_t volume, uint64_t to_seq, uint32_t part);
 struct index_key repl_index_chunk_key(uint32_t volume, const struct repl_digest *name);
+struct index_key repl_index_reference_key(uint32_t volume, const struct repl_digest *name,
+                                          const struct repl_segment_id *id);
 struct index_key repl_index_mark_key(uint32_t volume, const char *name);
 /* The number in size bytes of a key; zeros where the key is too short. */
 uint64_t repl_index_key_number(const MDB_val *key, size_t offset, size_t size);
@@ -128,6 +131,10 @@ REPL_RESULT repl_index_point_decode(const struct repl_index *index, const MDB_va
 REPL_RESULT repl_index_piece_decode(const struct repl_index *index, const MDB_val *key,
                                     const MDB_val *value, struct repl_log_piece *out,
                                     struct repl_error *err);
+/* Whether the segment is there, and made by that merge. */
+REPL_RESULT repl_index_segment_is_there(const struct repl_index *index, MDB_txn *txn,
+                                        uint32_t volume, const struct repl_segment_id *id,
+                                        bool *there, struct repl_error *err);
 /* Where a chunk lies, and whether what lies there is still part of the history. */
 REPL_RESULT repl_index_place_get(const struct repl_index *index, MDB_txn *txn, uint32_t volume,
                                  const struct repl_digest *name, struct repl_chunk_place *place,
@@ -152,6 +159,20 @@ REPL_RESULT repl_index_prefix_remove(struct index_write *write, enum index_table
                                      struct repl_error *err);
 /* Removes what dropped volumes have left. */
 REPL_RESULT repl_index_purge(struct repl_index *index, struct repl_error *err);
+
+/* --- index_references.c ----------------------------------------------------------------------- */
+
+/* The segment refers to the names. What segments that are gone have left of references to them is
+ * removed where a merge has put it in the place of what follows from_seq. Of a segment that is not
+ * in the table yet from_seq is its own to_seq: so may others be that are to come with it. */
+REPL_RESULT repl_index_references_put(struct index_write *write, uint32_t volume, uint64_t from_seq,
+                                      const struct repl_segment_id *id,
+                                      const struct repl_digest *names, uint32_t count,
+                                      struct repl_error *err);
+/* Removes references to a chunk by segments with from_seq < to_seq <= last_seq that are gone. */
+REPL_RESULT repl_index_references_sweep(struct index_write *write, uint32_t volume,
+                                        const struct repl_digest *name, uint64_t from_seq,
+                                        uint64_t last_seq, struct repl_error *err);
 
 /* --- index_group.c --------------------------------------------------------------------------- */
 

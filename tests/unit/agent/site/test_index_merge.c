@@ -1,6 +1,7 @@
 /*
  * The index under merges: random histories, with repl_chain over the same log as the model of what
- * is in it, and a list of where each chunk was put last as that of where chunks are.
+ * is in it, a list of where each chunk was put last as that of where chunks are, and the segments
+ * of the chain, asked one by one, as that of who refers to which.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +19,7 @@
 
 #define NAMES           40u /* of chunks: few, so that many segments list the same ones */
 #define CHUNKS_EACH_MAX 3u
+#define REFS_EACH_MAX   5u
 #define GROUP_MAX       512u
 
 struct fixture {
@@ -78,6 +80,26 @@ static uint32_t chunks_of(const struct repl_segment_id *id,
     return count;
 }
 
+static int name_order(const void *a, const void *b)
+{
+    return memcmp(a, b, sizeof(struct repl_digest));
+}
+
+/* The names a segment refers to, each once: the same whenever it is asked. */
+static uint32_t refs_of(const struct repl_segment_id *id, struct repl_digest refs[REFS_EACH_MAX])
+{
+    struct random random = {id->to_seq * 1000033 + id->part * 1013 + id->merge * 7933};
+    uint32_t count = (uint32_t)random_below(&random, REFS_EACH_MAX + 1), kept = 0;
+    for (uint32_t i = 0; i < count; i++)
+        refs[i] = name_of((uint32_t)random_below(&random, NAMES));
+    qsort(refs, count, sizeof *refs, name_order);
+    for (uint32_t i = 0; i < count; i++) {
+        if (kept == 0 || name_order(&refs[kept - 1], &refs[i]) != 0)
+            refs[kept++] = refs[i];
+    }
+    return kept;
+}
+
 /* Whether the record brings a segment. */
 static bool segment_of(const struct repl_log_record *record, struct repl_segment_id *id)
 {
@@ -105,6 +127,7 @@ struct group {
     struct repl_log_record records[GROUP_MAX];
     struct repl_index_record added[GROUP_MAX];
     struct repl_chunk_entry chunks[GROUP_MAX][CHUNKS_EACH_MAX];
+    struct repl_digest refs[GROUP_MAX][REFS_EACH_MAX];
     size_t count;
 };
 
@@ -118,6 +141,7 @@ static size_t group_read(struct group *group, const struct world *w, size_t at,
     do {
         struct repl_log_record *record = &group->records[group->count];
         struct repl_index_record *added = &group->added[group->count];
+        struct repl_digest *refs = group->refs[group->count];
         struct repl_chunk_entry *chunks = group->chunks[group->count++];
         struct repl_segment_id id;
         struct repl_error err;
@@ -125,9 +149,11 @@ static size_t group_read(struct group *group, const struct world *w, size_t at,
         assert_true(group->count < GROUP_MAX);
         assert_true(
             repl_ok(repl_log_record_decode(w->log + at, w->log_size - at, record, &size, &err)));
-        *added = (struct repl_index_record){.record = record, .chunks = chunks};
-        if (segment_of(record, &id) && (there == NULL || is_listed(there, &id)))
+        *added = (struct repl_index_record){.record = record, .chunks = chunks, .refs = refs};
+        if (segment_of(record, &id) && (there == NULL || is_listed(there, &id))) {
             added->chunk_count = chunks_of(&id, chunks);
+            added->ref_count = refs_of(&id, refs);
+        }
         if (left > 0)
             left--;
         else if (record->type == REPL_LOG_MERGE)
@@ -266,6 +292,47 @@ static void check_chunks(struct fixture *f, const char *volume)
     }
 }
 
+static struct repl_segment_id id_of(const struct repl_log_piece *entry)
+{
+    return (struct repl_segment_id){
+        .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
+}
+
+/* Of all names how many segments refer to them, and of one whether any does but a stretch of the
+ * chain. */
+static void check_references(struct fixture *f, const char *volume, struct random *random)
+{
+    const struct repl_chain *chain = &f->w.chain;
+    struct repl_digest refs[REFS_EACH_MAX];
+    uint64_t counts[NAMES] = {0}, inside = 0;
+    size_t first = random_below(random, chain->count + 1);
+    size_t end = first + random_below(random, chain->count - first + 1);
+    struct repl_segment_id *without = calloc(chain->count + 1, sizeof *without);
+    uint32_t which = (uint32_t)random_below(random, NAMES);
+    for (size_t i = 0; i < chain->count; i++) {
+        struct repl_segment_id id = id_of(&chain->entries[i]);
+        uint32_t count = refs_of(&id, refs);
+        if (i >= first && i < end)
+            without[i - first] = id;
+        for (uint32_t k = 0; k < count; k++) {
+            counts[refs[k].bytes[0]]++;
+            inside += i >= first && i < end && refs[k].bytes[0] == which;
+        }
+    }
+    for (uint32_t i = 0; i < NAMES; i++) {
+        struct repl_digest name = name_of(i);
+        uint64_t count;
+        good(f, repl_index_references(f->index, volume, &name, &count, &f->err));
+        assert_int_equal(count, counts[i]);
+    }
+    struct repl_digest name = name_of(which);
+    bool referred;
+    good(f,
+         repl_index_is_referred(f->index, volume, &name, without, end - first, &referred, &f->err));
+    assert_int_equal(referred, counts[which] > inside);
+    free(without);
+}
+
 static void check_lists(struct fixture *f, const char *volume, struct random *random)
 {
     uint64_t log_end, number;
@@ -275,6 +342,7 @@ static void check_lists(struct fixture *f, const char *volume, struct random *ra
     check_segments(f, volume, random);
     check_points(f, volume);
     check_marks(f, volume);
+    check_references(f, volume, random);
 }
 
 /* --- tests ----------------------------------------------------------------------------------- */
@@ -391,6 +459,44 @@ static void a_log_is_caught_up_with_and_written_anew(void **state)
     }
 }
 
+/* Entries of references, those of segments that are gone among them. */
+static uint64_t reference_entries(struct fixture *f)
+{
+    MDB_txn *txn;
+    MDB_stat stat;
+    good(f, repl_index_read_begin(f->index, &txn, &f->err));
+    assert_int_equal(mdb_stat(txn, f->index->tables[INDEX_REFERENCES], &stat), 0);
+    repl_index_read_end(f->index, txn);
+    return stat.ms_entries;
+}
+
+/* What is gone leaves references behind, but not for good. */
+static void references_left_behind_go(void **state)
+{
+    struct fixture *f = *state;
+    struct random random = random_begin("references_left_behind_go", 13);
+    struct repl_digest names[NAMES];
+    uint64_t there = 0, most = 0;
+    history_begin(f);
+    while (f->w.last_seq < WORLD_LAST_SEQ) {
+        random_step(&f->w, &random);
+        follow(f, "data");
+        most = reference_entries(f) > most ? reference_entries(f) : most;
+    }
+    for (uint32_t i = 0; i < NAMES; i++) {
+        uint64_t count;
+        names[i] = name_of(i);
+        good(f, repl_index_references(f->index, "data", &names[i], &count, &f->err));
+        there += count;
+    }
+    print_message("%d references, %d entries, %d at most\n", (int)there, (int)reference_entries(f),
+                  (int)most);
+    good(f, repl_index_forget_chunks(f->index, "data", names, NAMES, &f->err));
+    assert_int_equal(reference_entries(f), there);
+    check_references(f, "data", &random);
+    repl_chain_fini(&f->w.chain);
+}
+
 /* Points 1 to 4, each with a chunk of its own: names 1 to 4. */
 static void points_apply(struct fixture *f)
 {
@@ -403,6 +509,7 @@ static void points_apply(struct fixture *f)
         struct repl_chunk_entry chunk = {.name = name_of((uint32_t)group.records[0].number - 1)};
         group.added[0].chunks = &chunk;
         group.added[0].chunk_count = group.records[0].type == REPL_LOG_COMMIT;
+        group.added[0].ref_count = 0;
         good(f, repl_index_apply(f->index, "data", group.added, 1, at, &f->err));
     }
 }
@@ -433,6 +540,7 @@ static void a_place_left_behind_is_no_place(void **state)
     struct repl_chunk_entry moved = {.name = name_of(3), .frame = 9};
     group.added[1].chunks = &moved;
     group.added[1].chunk_count = 1;
+    group.added[1].ref_count = 0;
     /* ahead of the record, in the same batch or before it: not there yet */
     struct repl_segment_id piece = {.to_seq = 3, .merge = 1};
     good(f, repl_index_add_chunks(f->index, "data", &piece, &moved, 1, &f->err));
@@ -467,7 +575,7 @@ static void half_a_group_is_not_taken(void **state)
     size_t end = group_read(&group, &f->w, f->applied, NULL);
     assert_int_equal(group.count, 3);
     for (size_t i = 0; i < 3; i++)
-        group.added[i].chunk_count = 0;
+        group.added[i].chunk_count = group.added[i].ref_count = 0;
     for (size_t first = 0; first < 3; first++) {
         for (size_t count = 1; first + count <= 3; count++) {
             if (count == 3)
@@ -492,9 +600,8 @@ static void half_a_group_is_not_taken(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(every_change_is_followed),
-        TEST(a_log_is_caught_up_with_and_written_anew),
-        TEST(a_place_left_behind_is_no_place),
+        TEST(every_change_is_followed),  TEST(a_log_is_caught_up_with_and_written_anew),
+        TEST(references_left_behind_go), TEST(a_place_left_behind_is_no_place),
         TEST(half_a_group_is_not_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
