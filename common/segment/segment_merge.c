@@ -478,13 +478,14 @@ static int range_order(const void *a, const void *b)
 /* Whether a chunk must be kept even where nothing else of its frame is. */
 static bool chunk_wanted(struct merge *m, const struct repl_digest *name)
 {
+    const struct repl_merge_options *o = m->options;
     struct reference *reference = reference_find(m, name);
-    if (reference != NULL && !reference->listed) {
-        reference->listed = true;
-        return true;
-    }
-    return m->options->chunk_wanted != NULL &&
-           m->options->chunk_wanted(m->options->chunk_context, name);
+    bool referred = reference != NULL && !reference->listed;
+    bool wanted =
+        o->chunk_wanted != NULL ? o->chunk_wanted(o->chunk_context, name, referred) : referred;
+    if (reference != NULL)
+        reference->listed |= wanted;
+    return wanted;
 }
 
 static repl_result range_add(struct merge *m, uint32_t begin, uint64_t length,
@@ -594,10 +595,10 @@ static int chunk_order(const void *a, const void *b)
     return x->frame_offset < y->frame_offset ? -1 : x->frame_offset > y->frame_offset;
 }
 
-/* The frames of segment i, of which pieces from *piece on lie in it. */
-static repl_result segment_carry(struct merge *m, size_t i, size_t *piece, struct repl_error *err)
+/* The frames of a segment, the i-th of the run, of which pieces from *piece on lie in it. */
+static repl_result segment_carry(struct merge *m, const struct repl_segment *segment, uint64_t i,
+                                 size_t *piece, struct repl_error *err)
 {
-    const struct repl_segment *segment = m->options->segments[i];
     size_t chunk_count = segment->footer.chunk_count, chunk = 0;
     size_t piece_count = COUNT(m->pieces, struct repl_extent);
     m->chunks.size = 0;
@@ -609,7 +610,7 @@ static repl_result segment_carry(struct merge *m, size_t i, size_t *piece, struc
     const struct repl_extent *pieces = TABLE(m->pieces, struct repl_extent);
     for (uint32_t frame = 0; frame < segment->footer.frame_count; frame++) {
         size_t first_piece = *piece, first_chunk = chunk;
-        while (*piece < piece_count && pieces[*piece].source == ((uint64_t)i << 32 | frame))
+        while (*piece < piece_count && pieces[*piece].source == (i << 32 | frame))
             ++*piece;
         while (chunk < chunk_count && chunks[chunk].frame == frame)
             chunk++;
@@ -627,6 +628,13 @@ static repl_result segment_carry(struct merge *m, size_t i, size_t *piece, struc
     return REPL_SUCCESS;
 }
 
+static void report_input(struct repl_merge_report *report, const struct repl_segment *segment)
+{
+    report->input_size_bytes += segment->footer.file_size;
+    report->dropped_bytes += segment->footer.raw_size;
+    report->dropped_chunks += segment->footer.chunk_count;
+}
+
 static void report_begin(struct merge *m)
 {
     const struct repl_merge_options *o = m->options;
@@ -642,11 +650,10 @@ static void report_begin(struct merge *m)
         header->lineage = last->lineage;
         header->features |= last->features;
     }
-    for (size_t i = 0; i < o->segment_count; i++) {
-        m->report->input_size_bytes += o->segments[i]->footer.file_size;
-        m->report->dropped_bytes += o->segments[i]->footer.raw_size;
-        m->report->dropped_chunks += o->segments[i]->footer.chunk_count;
-    }
+    for (size_t i = 0; i < o->segment_count; i++)
+        report_input(m->report, o->segments[i]);
+    for (size_t i = 0; i < o->donor_count; i++)
+        report_input(m->report, o->donors[i]);
 }
 
 static repl_result tree_record_next(void *context, struct repl_record *record, bool *done,
@@ -671,7 +678,9 @@ static repl_result result_write(struct merge *m, struct repl_error *err)
                                       o->sink_context, &m->builder, err));
     REPL_TRY(extents_write(m, err));
     for (size_t i = 0; i < o->segment_count; i++)
-        REPL_TRY(segment_carry(m, i, &piece, err));
+        REPL_TRY(segment_carry(m, o->segments[i], i, &piece, err));
+    for (size_t i = 0; i < o->donor_count; i++)
+        REPL_TRY(segment_carry(m, o->donors[i], UINT32_MAX, &piece, err));
     ensure(piece == COUNT(m->pieces, struct repl_extent));
     REPL_TRY(packed_flush(m, err));
     if (m->report->header.volume_kind == REPL_VOLUME_TREE &&

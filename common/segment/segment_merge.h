@@ -34,8 +34,9 @@
 #include "segment/segment_builder.h"
 #include "segment/segment_reader.h"
 
-/* Whether somebody outside the run may refer to a chunk by this name. */
-typedef bool repl_merge_chunk_fn(void *context, const struct repl_digest *name);
+/* Whether a chunk that the run lists is kept where its bytes do not survive. referred: the result
+ * refers to it, and does not have it so far. */
+typedef bool repl_merge_chunk_fn(void *context, const struct repl_digest *name, bool referred);
 
 /* A stretch of the manifest's order. */
 struct repl_merge_range {
@@ -64,10 +65,13 @@ struct repl_merge_options {
     size_t segment_count;                       /* 1 or more */
     /* What the segment after each names as prev; NULL: each one's own digest. */
     const struct repl_digest *links;
-    /* A chunk the run lists is kept if its bytes survive, if the result refers to it, or if this
-     * says so; NULL: it says no. */
+    /* A chunk the run lists is kept if its bytes survive, or if this says so; NULL: it says so once
+     * of what the result refers to. */
     repl_merge_chunk_fn *chunk_wanted;
     void *chunk_context;
+    /* Segments of which nothing is read but chunks that are wanted. */
+    const struct repl_segment *const *donors;
+    size_t donor_count;
     repl_sink_fn *sink;
     void *sink_context;
 };
@@ -76,7 +80,7 @@ struct repl_merge_report {
     struct repl_segment_header header; /* of the result */
     struct repl_segment_footer footer;
     uint64_t volume_size;
-    uint64_t input_size_bytes; /* of the segments as files */
+    uint64_t input_size_bytes; /* of the segments as files, donors too */
     uint64_t dropped_bytes;    /* raw data that was superseded */
     uint64_t dropped_chunks;   /* listed in the run, not in the result */
     bool too_large;            /* for one piece */

@@ -263,10 +263,10 @@ static void point_make(struct year *y)
 
 /* --- merging --------------------------------------------------------------------------------- */
 
-static bool wanted_never(void *context, const struct repl_digest *name)
+static bool wanted_referred(void *context, const struct repl_digest *name, bool referred)
 {
     (void)context, (void)name;
-    return false;
+    return referred;
 }
 
 static struct stored *piece_make(struct year *y, const struct repl_segment *const *segments,
@@ -279,7 +279,7 @@ static struct stored *piece_make(struct year *y, const struct repl_segment *cons
                                          .segments = segments,
                                          .segment_count = count,
                                          .links = links,
-                                         .chunk_wanted = wanted_never,
+                                         .chunk_wanted = wanted_referred,
                                          .sink = memory_sink,
                                          .sink_context = &s->file};
     must(y, repl_segment_merge(&options, &report, &y->err));

@@ -90,7 +90,8 @@ static void visit_begin(struct site_compactor *c, struct site_volume *v)
     struct repl_error err;
     /* A number that was given to a merge that came to nothing may lie in the store yet. */
     v->last_merge = number > v->last_merge ? number : v->last_merge + 1;
-    *visit = (struct compactor_visit){.now_ns = c->clock.wall_ns,
+    *visit = (struct compactor_visit){.index = c->site->index,
+                                      .now_ns = c->clock.wall_ns,
                                       .agreed_seq = v->journal.report.seq,
                                       .reached_seq = replica_reached(v),
                                       .merge_number = v->last_merge,
@@ -171,26 +172,13 @@ static void visit_done(struct repl_job *job)
 
 /* --- the log --------------------------------------------------------------------------------- */
 
-/* What stood in the run's place, needless segments too, goes when the grace is over. */
+/* What stood in the pieces' place, needless segments too, goes when the grace is over. */
 static void run_remove(struct site_compactor *c)
 {
-    const struct compactor_visit *visit = &c->visit;
+    const struct site_merge_result *result = &c->visit.result;
     int64_t due_ns = repl_now_mono_ns() + c->site->config->grace_ms * 1000000;
-    for (size_t i = visit->first; i < visit->end; i++) {
-        const struct repl_log_piece *entry = &visit->chain.entries[i];
-        bool gone = visit->merge.after_seq != 0 || entry->commit.from_seq != 0;
-        for (size_t k = 0; !gone && k < c->record_count; k++) {
-            const struct repl_log_gone *of = &c->records[k].gone;
-            gone = c->records[k].type == REPL_LOG_GONE && of->to_seq == entry->commit.to_seq &&
-                   of->part == entry->commit.part && of->merge == entry->merge;
-        }
-        if (visit->merge.size_bytes == 0 && i >= visit->read_first)
-            gone = false;
-        const struct repl_segment_id id = {
-            .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
-        if (gone)
-            compactor_remove_later(c, visit->volume, &id, due_ns);
-    }
+    for (size_t i = 0; i < result->going_count; i++)
+        compactor_remove_later(c, c->visit.volume, &result->going[i], due_ns);
 }
 
 static void merge_logged(struct site_volume *v, repl_result result, const struct repl_error *err)
@@ -203,32 +191,14 @@ static void merge_logged(struct site_volume *v, repl_result result, const struct
         run_remove(c);
         v->visit_again = c->visit.more;
         v->checkpoint_due = compactor_checkpoint_is_due(c, v, segments);
+        compactor_dropped_forget(c, visit_end);
+    } else {
+        /* Nobody knows whether the pieces are part of the history now. They stay, as leftovers or
+         * as such. */
+        visit_end(c);
     }
-    /* After a failed append nobody knows whether the pieces are part of the history. They stay, as
-     * leftovers or as such. */
-    visit_end(c);
     v->busy = false;
     site_volume_pump(v);
-}
-
-/* Segments before a full or the base that is read: they are named where they are of an older base.
- */
-static repl_result needless_add(struct compactor_visit *visit, struct repl_error *err)
-{
-    struct site_merge_result *result = &visit->result;
-    for (size_t i = visit->first; visit->merge.after_seq == 0 && i < visit->read_first; i++) {
-        const struct repl_log_piece *entry = &visit->chain.entries[i];
-        if (entry->commit.from_seq != 0)
-            continue;
-        struct repl_log_gone *gone =
-            reallocarray(result->gone, result->gone_count + 1, sizeof *gone);
-        if (gone == NULL)
-            return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of segments");
-        result->gone = gone;
-        gone[result->gone_count++] = (struct repl_log_gone){
-            .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
-    }
-    return REPL_SUCCESS;
 }
 
 static repl_result records_make(struct site_compactor *c, const struct site_volume *v,
@@ -236,10 +206,9 @@ static repl_result records_make(struct site_compactor *c, const struct site_volu
 {
     struct compactor_visit *visit = &c->visit;
     const struct site_merge_result *result = &visit->result;
-    REPL_TRY(needless_add(visit, err));
     REPL_TRY(site_merge_records(&visit->options, result, v->journal.record_number + 1,
                                 repl_now_wall_ns(), &c->records, &c->record_count, err));
-    if (visit->merge.size_bytes == 0) /* all before what stays */
+    if (!visit->reads) /* all before what stays */
         c->records[0].merge.to_seq = visit->chain.entries[visit->read_first - 1].commit.to_seq;
     c->indexed = calloc(c->record_count, sizeof *c->indexed);
     if (c->indexed == NULL)
@@ -249,10 +218,54 @@ static repl_result records_make(struct site_compactor *c, const struct site_volu
         c->indexed[i].record = &c->records[i];
         if (i < first_piece)
             continue;
-        c->indexed[i].chunks = result->chunks[i - first_piece].entries;
-        c->indexed[i].chunk_count = result->chunks[i - first_piece].count;
+        const struct site_merge_chunks *chunks = &result->chunks[i - first_piece];
+        c->indexed[i] = (struct repl_index_record){.record = &c->records[i],
+                                                   .chunks = chunks->entries,
+                                                   .chunk_count = chunks->count,
+                                                   .refs = chunks->refs,
+                                                   .ref_count = chunks->ref_count};
     }
     return REPL_SUCCESS;
+}
+
+/* To be made again of what there is then. */
+static void merge_discard(struct site_compactor *c, struct site_volume *v)
+{
+    pieces_remove(c);
+    v->busy = false;
+    v->visit_again = true;
+    visit_end(c);
+}
+
+static void merge_fail(struct site_compactor *c, struct site_volume *v, repl_result result)
+{
+    c->visit.outcome = result;
+    visit_failed(c);
+    pieces_remove(c);
+    v->busy = false;
+    visit_end(c);
+}
+
+static void merge_log(struct site_compactor *c)
+{
+    struct site_volume *v = c->waits;
+    if (!repl_ok(c->dropped.result)) {
+        c->visit.err = c->dropped.err;
+        merge_fail(c, v, c->dropped.result);
+        return;
+    }
+    if (c->dropped.referred || atomic_load(&c->stop)) {
+        merge_discard(c, v);
+        return;
+    }
+    repl_result result = records_make(c, v, &c->visit.err);
+    if (!repl_ok(result)) {
+        merge_fail(c, v, result);
+        return;
+    }
+    repl_log(LOG_INFO, "volume %s: %zu segments up to point %" PRIu64 " became %zu", v->name,
+             c->visit.end - c->visit.first, c->visit.merge.to_seq, c->visit.result.piece_count);
+    site_volume_append_group(v, c->indexed, c->record_count, merge_logged);
 }
 
 void site_compactor_pump(struct site_compactor *c, struct site_volume *v)
@@ -266,23 +279,12 @@ void site_compactor_pump(struct site_compactor *c, struct site_volume *v)
         return;
     /* A name may have been given meanwhile to a point that is about to go. */
     if (c->marks_seen != v->marks || v->unsettled || v->index_behind || atomic_load(&c->stop)) {
-        pieces_remove(c);
-        v->visit_again = true;
-        visit_end(c);
+        merge_discard(c, v);
         return;
     }
-    c->visit.outcome = records_make(c, v, &c->visit.err);
-    if (!repl_ok(c->visit.outcome)) {
-        visit_failed(c);
-        pieces_remove(c);
-        visit_end(c);
-        return;
-    }
-    repl_log(LOG_INFO, "volume %s: %zu segments up to point %" PRIu64 " became %zu", v->name,
-             c->visit.end - c->visit.first, c->visit.merge.to_seq, c->visit.result.piece_count);
     c->logging = true;
     v->busy = true;
-    site_volume_append_group(v, c->indexed, c->record_count, merge_logged);
+    compactor_dropped_look(c, merge_log);
 }
 
 /* --- all of it ------------------------------------------------------------------------------- */

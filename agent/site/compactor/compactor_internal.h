@@ -39,6 +39,7 @@ struct compactor_removals {
 struct compactor_visit {
     struct repl_job job;
     /* given */
+    struct repl_index *index;
     char volume[REPL_VOLUME_NAME_SIZE + 1];
     bool thin; /* points may be given up by now_ns */
     struct repl_retention policy;
@@ -53,7 +54,8 @@ struct compactor_visit {
     struct repl_merge merge;
     bool found;                    /* a merge is due, */
     bool more;                     /* and it may not be the only one */
-    size_t first, read_first, end; /* of its run, in the chain; what is read of it */
+    size_t first, read_first, end; /* of its run, in the chain; what is read of it, */
+    bool reads;                    /* if anything is */
     struct site_merge_options options;
     struct site_merge_result result;
     repl_result outcome;
@@ -61,6 +63,15 @@ struct compactor_visit {
     /* pacing */
     uint64_t rate_bytes, paced_bytes;
     int64_t paced_since_ns;
+};
+
+/* Of a merge's dropped chunks: whether they may be, or that they are. */
+struct compactor_dropped {
+    struct repl_job job;
+    void (*done)(struct site_compactor *c);
+    bool referred; /* one is by now */
+    repl_result result;
+    struct repl_error err;
 };
 
 struct site_compactor {
@@ -73,6 +84,7 @@ struct site_compactor {
     bool out;                  /* the visit is on its thread */
     struct site_volume *waits; /* its merge waits for the volume's turn, or is being logged */
     bool logging;
+    struct compactor_dropped dropped;
     uint64_t marks_seen; /* of the volume, when the visit began */
     struct repl_log_record *records;
     struct repl_index_record *indexed;
@@ -93,6 +105,11 @@ struct site_compactor {
 /* compactor_visit.c: on the thread. */
 void compactor_visit_work(struct repl_job *job);
 void compactor_visit_fini(struct compactor_visit *visit);
+
+/* compactor_dropped.c: on the loop, in the volume's turn. done: at once if nothing was dropped. */
+void compactor_dropped_look(struct site_compactor *c, void (*done)(struct site_compactor *c));
+/* The merge is in the log. */
+void compactor_dropped_forget(struct site_compactor *c, void (*done)(struct site_compactor *c));
 
 /* compactor_remove.c: on the loop. */
 void compactor_remove_later(struct site_compactor *c, const char *volume,

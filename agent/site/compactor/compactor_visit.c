@@ -31,8 +31,7 @@ void compactor_visit_fini(struct compactor_visit *visit)
 
 /* --- what there is --------------------------------------------------------------------------- */
 
-static repl_result pieces_read(struct repl_index *index, struct compactor_visit *visit,
-                               struct repl_error *err)
+static repl_result pieces_read(struct compactor_visit *visit, struct repl_error *err)
 {
     struct repl_log_piece *page = malloc(PAGE_PIECES * sizeof *page);
     struct repl_log_commit at = {0};
@@ -40,8 +39,8 @@ static repl_result pieces_read(struct repl_index *index, struct compactor_visit 
         page == NULL ? repl_fail(err, REPL_E_NOMEM, "out of memory to merge") : REPL_SUCCESS;
     for (bool more = true; more && repl_ok(result);) {
         uint32_t count = 0;
-        result = repl_index_pieces(index, visit->volume, at.to_seq, at.part, page, PAGE_PIECES,
-                                   &count, &more, err);
+        result = repl_index_pieces(visit->index, visit->volume, at.to_seq, at.part, page,
+                                   PAGE_PIECES, &count, &more, err);
         for (uint32_t i = 0; i < count && repl_ok(result); i++)
             result = repl_chain_add(&visit->chain, &page[i], err);
         if (count > 0)
@@ -51,12 +50,11 @@ static repl_result pieces_read(struct repl_index *index, struct compactor_visit 
     return result;
 }
 
-static repl_result marks_read(struct repl_index *index, struct compactor_visit *visit,
-                              struct repl_error *err)
+static repl_result marks_read(struct compactor_visit *visit, struct repl_error *err)
 {
     struct repl_log_mark *marks;
     size_t count;
-    REPL_TRY(repl_index_marks(index, visit->volume, &marks, &count, err));
+    REPL_TRY(repl_index_marks(visit->index, visit->volume, &marks, &count, err));
     free(visit->chain.marks);
     visit->chain.marks = marks;
     visit->chain.mark_count = count;
@@ -162,10 +160,12 @@ static void run_find(struct compactor_visit *visit)
     visit->read_first = base > visit->first ? base : visit->first;
 }
 
-static bool wanted(void *context, const struct repl_digest *name)
+static repl_result referred(void *context, const struct repl_digest *name,
+                            const struct repl_segment_id *without, size_t count, bool *out,
+                            struct repl_error *err)
 {
-    (void)context, (void)name;
-    return true;
+    const struct compactor_visit *visit = context;
+    return repl_index_is_referred(visit->index, visit->volume, name, without, count, out, err);
 }
 
 static void visit_pace(void *context, uint64_t bytes)
@@ -192,7 +192,9 @@ static repl_result run_merge(struct compactor_visit *visit, struct repl_error *e
     o->entry_count = visit->end - visit->read_first;
     o->after_seq = visit->merge.after_seq;
     o->merge = visit->merge_number;
-    o->chunk_wanted = wanted;
+    o->needless_count = visit->read_first - visit->first;
+    o->referred = referred;
+    o->referred_context = visit;
     o->extents_max = SITE_PIECE_EXTENTS_MAX;
     o->raw_size_max = SITE_PIECE_RAW_SIZE_MAX;
     o->records_max = SITE_PIECE_RECORDS_MAX;
@@ -200,8 +202,12 @@ static repl_result run_merge(struct compactor_visit *visit, struct repl_error *e
     o->pace_context = visit;
     visit->paced_bytes = 0;
     visit->paced_since_ns = repl_now_mono_ns();
-    if (visit->merge.size_bytes == 0) /* only what is needless goes */
-        return REPL_SUCCESS;
+    if (visit->merge.size_bytes == 0) { /* only what is needless goes */
+        REPL_TRY(site_merge_needless(o, &visit->result, &visit->reads, err));
+        if (!visit->reads)
+            return REPL_SUCCESS;
+    }
+    visit->reads = true;
     return site_merge_run(o, &visit->result, err);
 }
 
@@ -219,13 +225,12 @@ static bool merge_next(const struct compactor_visit *visit, struct repl_merge_pl
     return false;
 }
 
-static repl_result visit_do(struct repl_index *index, struct compactor_visit *visit,
-                            struct repl_error *err)
+static repl_result visit_do(struct compactor_visit *visit, struct repl_error *err)
 {
     struct repl_merge_plan plan;
     struct repl_merge next;
-    REPL_TRY(pieces_read(index, visit, err));
-    REPL_TRY(marks_read(index, visit, err));
+    REPL_TRY(pieces_read(visit, err));
+    REPL_TRY(marks_read(visit, err));
     repl_merge_plan_init(&plan, RUN_BYTES_MAX);
     repl_result result = plan_fill(visit, &plan, err);
     if (repl_ok(result)) {
@@ -242,5 +247,5 @@ void compactor_visit_work(struct repl_job *job)
 {
     struct site_compactor *c = job->context;
     struct compactor_visit *visit = &c->visit;
-    visit->outcome = visit_do(c->site->index, visit, &visit->err);
+    visit->outcome = visit_do(visit, &visit->err);
 }

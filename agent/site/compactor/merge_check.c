@@ -10,6 +10,7 @@
 
 #include "base/hash.h"
 #include "repl/view.h"
+#include "segment/segment_references.h"
 #include "segment/segment_verify.h"
 #include "segment/tree_merge.h"
 #include "site/compactor/merge_run.h"
@@ -196,6 +197,9 @@ repl_result site_merge_check(struct merge_run *run, const struct repl_segment *c
         result = repl_fail(err, REPL_E_CORRUPT, "it is another file than the one that was written");
     if (repl_ok(result))
         result = piece_check(run, segments, count, how, segment, err);
+    if (repl_ok(result))
+        result =
+            repl_segment_references(segment, run->coder, &chunks->refs, &chunks->ref_count, err);
     if (repl_ok(result)) { /* the list changes hands */
         chunks->entries = segment->chunks;
         chunks->count = segment->footer.chunk_count;

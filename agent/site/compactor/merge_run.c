@@ -25,13 +25,21 @@ struct output {
     struct repl_buffer buffer;
 };
 
+static void merge_chunks_free(struct site_merge_chunks *chunks)
+{
+    free(chunks->entries);
+    free(chunks->refs);
+}
+
 void site_merge_result_fini(struct site_merge_result *result)
 {
     for (size_t i = 0; i < result->piece_count; i++)
-        free(result->chunks[i].entries);
+        merge_chunks_free(&result->chunks[i]);
     free(result->chunks);
     free(result->pieces);
     free(result->gone);
+    free(result->going);
+    free(result->dropped);
     *result = (struct site_merge_result){0};
 }
 
@@ -44,13 +52,13 @@ static repl_result input_read_at(void *context, uint64_t offset, void *out, size
     return input->file->read_at(input->file, offset, out, size, err);
 }
 
-static repl_result input_open(struct merge_run *run, size_t i, struct repl_error *err)
+repl_result site_merge_input_open(struct merge_run *run, ptrdiff_t i, struct merge_input *input,
+                                  struct repl_error *err)
 {
     const struct site_merge_options *o = run->options;
     const struct repl_log_piece *entry = &o->entries[i];
     const struct repl_segment_id id = {
         .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
-    struct merge_input *input = &run->inputs[i];
     REPL_TRY(o->store->ops->segment_open(o->store, o->volume, &id, entry->commit.file_size,
                                          &input->file, err));
     REPL_TRY(repl_forward(
@@ -65,13 +73,18 @@ static repl_result input_open(struct merge_run *run, size_t i, struct repl_error
     return REPL_SUCCESS;
 }
 
+void site_merge_input_close(struct merge_input *input)
+{
+    repl_segment_free(input->segment);
+    if (input->file != NULL)
+        input->file->close(input->file);
+    *input = (struct merge_input){0};
+}
+
 static void inputs_close(struct merge_run *run)
 {
-    for (size_t i = 0; run->inputs != NULL && i < run->options->entry_count; i++) {
-        repl_segment_free(run->inputs[i].segment);
-        if (run->inputs[i].file != NULL)
-            run->inputs[i].file->close(run->inputs[i].file);
-    }
+    for (size_t i = 0; run->inputs != NULL && i < run->options->entry_count; i++)
+        site_merge_input_close(&run->inputs[i]);
     free(run->inputs);
 }
 
@@ -252,11 +265,9 @@ static repl_result piece_make(struct merge_run *run, const struct repl_segment *
                                        .segments = segments,
                                        .segment_count = count,
                                        .links = links,
-                                       .chunk_wanted =
-                                           how->last || how->base ? o->chunk_wanted : NULL,
-                                       .chunk_context = o->chunk_context,
                                        .sink = output_put,
                                        .sink_context = &out};
+    site_merge_chunks_ask(run, &merge, how->last);
     repl_result result = output_open(&out, err);
     if (repl_ok(result))
         result = repl_segment_merge(&merge, report, err);
@@ -266,8 +277,9 @@ static repl_result piece_make(struct merge_run *run, const struct repl_segment *
     if (!repl_ok(result))
         return result;
     size_t last = run->result->piece_count - 1;
-    return site_merge_check(run, segments, count, how, &run->result->pieces[last],
-                            &run->result->chunks[last], err);
+    struct site_merge_chunks *chunks = &run->result->chunks[last];
+    REPL_TRY(site_merge_check(run, segments, count, how, &run->result->pieces[last], chunks, err));
+    return site_merge_chunks_made(run, chunks, err);
 }
 
 /* The last piece ends where the run does. */
@@ -369,7 +381,11 @@ static repl_result increments_merge(struct merge_run *run,
                                     struct repl_error *err)
 {
     const struct site_merge_options *o = run->options;
-    struct repl_digest *links = malloc(o->entry_count * sizeof *links);
+    struct repl_digest *links;
+    for (size_t i = 0; i < o->entry_count; i++)
+        run->inputs[i].goes = true;
+    REPL_TRY(site_merge_chunks_begin(run, err));
+    links = malloc(o->entry_count * sizeof *links);
     if (links == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", o->entry_count);
     for (size_t i = 0; i < o->entry_count; i++)
@@ -387,19 +403,6 @@ static repl_result increments_merge(struct merge_run *run,
     return result;
 }
 
-static repl_result gone_add(struct merge_run *run, size_t i, struct repl_error *err)
-{
-    const struct repl_log_piece *entry = &run->options->entries[i];
-    struct site_merge_result *result = run->result;
-    struct repl_log_gone *gone = reallocarray(result->gone, result->gone_count + 1, sizeof *gone);
-    if (gone == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of segments");
-    result->gone = gone;
-    result->gone[result->gone_count++] = (struct repl_log_gone){
-        .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
-    return REPL_SUCCESS;
-}
-
 /* Tile i with what follows the base. */
 static repl_result tile_merge(struct merge_run *run, const struct repl_segment **segments,
                               size_t base_count, size_t i, bool last, struct repl_error *err)
@@ -413,8 +416,7 @@ static repl_result tile_merge(struct merge_run *run, const struct repl_segment *
     segments[base_count - 1] = run->inputs[i].segment;
     repl_result result = stretch_merge(run, &stretch, err);
     segments[base_count - 1] = before;
-    REPL_TRY(result);
-    return gone_add(run, i, err);
+    return result;
 }
 
 static repl_result tiles_merge(struct merge_run *run, const struct repl_segment **segments,
@@ -442,20 +444,21 @@ static repl_result base_merge(struct merge_run *run, const struct repl_segment *
     ensure(base_count > 0);
     bool *touched;
     REPL_TRY(site_merge_touched(run, base_count, &touched, err));
-    if (touched != NULL) {
-        repl_result result = tiles_merge(run, segments, base_count, touched, err);
-        free(touched);
+    for (size_t i = 0; i < o->entry_count; i++)
+        run->inputs[i].goes = touched == NULL || i >= base_count || touched[i];
+    repl_result result = site_merge_chunks_begin(run, err);
+    if (repl_ok(result) && touched != NULL)
+        result = tiles_merge(run, segments, base_count, touched, err);
+    bool done = touched != NULL;
+    free(touched);
+    if (!repl_ok(result) || done)
         return result;
-    }
     const struct stretch stretch = {.segments = segments,
                                     .count = o->entry_count,
                                     .range = everything(run),
                                     .base = true,
                                     .last = true};
-    REPL_TRY(stretch_merge(run, &stretch, err));
-    for (size_t i = 0; i < base_count; i++)
-        REPL_TRY(gone_add(run, i, err));
-    return REPL_SUCCESS;
+    return stretch_merge(run, &stretch, err);
 }
 
 repl_result site_merge_run(const struct site_merge_options *options,
@@ -469,7 +472,7 @@ repl_result site_merge_run(const struct site_merge_options *options,
     repl_result done = run.inputs == NULL ? repl_fail(err, REPL_E_NOMEM, "out of memory to merge")
                                           : repl_frame_coder_new(&run.coder, err);
     for (size_t i = 0; repl_ok(done) && i < options->entry_count; i++)
-        done = input_open(&run, i, err);
+        done = site_merge_input_open(&run, (ptrdiff_t)i, &run.inputs[i], err);
     if (repl_ok(done))
         done = segments_of(&run, &segments, err);
     if (repl_ok(done))
@@ -477,7 +480,10 @@ repl_result site_merge_run(const struct site_merge_options *options,
                                        : increments_merge(&run, segments, err);
     if (repl_ok(done))
         done = piece_point(&run, err);
+    if (repl_ok(done))
+        done = site_merge_chunks_end(&run, err);
     free(segments);
+    site_merge_chunks_fini(&run);
     inputs_close(&run);
     repl_frame_coder_free(run.coder);
     if (!repl_ok(done))

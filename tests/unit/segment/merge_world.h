@@ -397,10 +397,10 @@ static inline void expect_image(struct chain *chain, const struct image *image)
     repl_view_free(view);
 }
 
-/* Whether a segment behind the run refers to a chunk. */
-static inline bool wanted_behind(void *context, const struct repl_digest *name)
+/* Whether the result or a segment behind the run refers to a chunk. */
+static inline bool wanted_behind(void *context, const struct repl_digest *name, bool referred)
 {
-    bool found = false;
+    bool found = referred;
     for (size_t i = *(size_t *)context; i < world.count && !found; i++) {
         struct repl_record_walk walk;
         struct repl_record record;

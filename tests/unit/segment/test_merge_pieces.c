@@ -25,9 +25,9 @@ static size_t random_cuts(uint64_t ends[RANGES_MAX])
     return count;
 }
 
-static bool wanted_always(void *context, const struct repl_digest *name)
+static bool wanted_always(void *context, const struct repl_digest *name, bool referred)
 {
-    (void)context, (void)name;
+    (void)context, (void)name, (void)referred;
     return true;
 }
 

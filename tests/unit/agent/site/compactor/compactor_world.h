@@ -35,6 +35,30 @@ static inline void point_keep(void)
     points[seq] = repl_xxh3(w.model, w.size);
 }
 
+static inline void points_make(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        increment(&w);
+        point_keep();
+    }
+}
+
+static inline void begin(const char *retention)
+{
+    world_init(&w, NULL);
+    w.retention = retention;
+    site_restart(&w);
+    seed(&w);
+    point_keep();
+}
+
+static inline void end(void)
+{
+    site_stop(&w);
+    world_fini(&w);
+    memset(points, 0, sizeof points);
+}
+
 /* The clock is right, and visits come one after the other. */
 static inline void hurry(void)
 {

@@ -5,30 +5,6 @@
  */
 #include "unit/agent/site/compactor/compactor_world.h"
 
-static void points_make(unsigned count)
-{
-    for (unsigned i = 0; i < count; i++) {
-        increment(&w);
-        point_keep();
-    }
-}
-
-static void begin(const char *retention)
-{
-    world_init(&w, NULL);
-    w.retention = retention;
-    site_restart(&w);
-    seed(&w);
-    point_keep();
-}
-
-static void end(void)
-{
-    site_stop(&w);
-    world_fini(&w);
-    memset(points, 0, sizeof points);
-}
-
 /* More points, and a turn of the compactor. */
 static void go_on(void)
 {

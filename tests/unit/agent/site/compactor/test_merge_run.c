@@ -15,19 +15,28 @@
 #include "journal/chain.h"
 #include "journal/journal.h"
 #include "recover/verify_history.h"
+#include "segment/segment_references.h"
 #include "site/compactor/merge_run.h"
+#include "store/segment_name.h"
 #include "unit/agent/recover/store_model.h"
 
-#define POINTS 14u
+#define POINTS      14u
+#define NAMES_MAX   24u
+#define ENTRIES_MAX 256u
 
 struct world {
     struct store_model model;
     struct repl_chain chain;
     struct repl_history *history;
-    struct repl_digest names[4];
-    uint8_t chunks[4][REPL_CHUNK_SIZE];
+    struct names {
+        struct repl_digest *names;
+        uint32_t count;
+    } refs[ENTRIES_MAX]; /* of each entry of the chain */
+    struct repl_digest names[NAMES_MAX];
+    uint8_t chunks[NAMES_MAX][REPL_CHUNK_SIZE];
     size_t name_count;
-    unsigned merges, pieces, kept_tiles;
+    bool names_often;
+    unsigned merges, pieces, kept_tiles, dropped, carried;
     struct repl_error err;
 };
 
@@ -49,18 +58,23 @@ static void change(struct world *w)
     struct store_model *m = &w->model;
     uint64_t pages = MODEL_SIZE / REPL_PAGE_SIZE;
     uint64_t offset = below(w, pages) * REPL_PAGE_SIZE, size = (1 + below(w, 8)) * REPL_PAGE_SIZE;
-    uint64_t chunk = below(w, MODEL_SIZE / REPL_CHUNK_SIZE) * REPL_CHUNK_SIZE;
-    switch (below(w, 6)) {
+    uint64_t slots = w->names_often ? 16 : MODEL_SIZE / REPL_CHUNK_SIZE;
+    uint64_t chunk = below(w, slots) * REPL_CHUNK_SIZE;
+    switch (below(w, w->names_often ? 12 : 6)) {
     case 0:
         model_zero(m, offset, size < MODEL_SIZE - offset ? size : MODEL_SIZE - offset);
         break;
     case 1:
-        if (w->name_count == 4)
+    case 6:
+    case 7:
+        if (w->name_count == NAMES_MAX)
             break;
         w->names[w->name_count] = model_chunk(m, chunk);
         memcpy(w->chunks[w->name_count++], m->now + chunk, REPL_CHUNK_SIZE);
         break;
     case 2:
+    case 8:
+    case 9:
         if (w->name_count > 0) {
             size_t which = (size_t)below(w, w->name_count);
             model_refer(m, chunk, &w->names[which], w->chunks[which]);
@@ -101,14 +115,77 @@ static void world_begin(struct world *w, uint64_t seed)
     memset(w, 0, sizeof *w);
     model_init(&w->model);
     w->model.random = random_begin("test_merge_run", seed);
+    w->names_often = seed % 2 == 1;
     history_make(w);
+}
+
+static void refs_forget(struct world *w)
+{
+    for (size_t i = 0; i < ENTRIES_MAX; i++) {
+        free(w->refs[i].names);
+        w->refs[i] = (struct names){0};
+    }
 }
 
 static void world_end(struct world *w)
 {
     repl_history_close(w->history);
     repl_chain_fini(&w->chain);
+    refs_forget(w);
     model_fini(&w->model);
+}
+
+/* --- segments of the store ------------------------------------------------------------------- */
+
+struct opened {
+    struct repl_stored_segment *file;
+    struct repl_segment *segment;
+};
+
+static void entry_open(struct world *w, const struct repl_log_piece *entry, struct opened *out)
+{
+    const struct repl_segment_id id = {
+        .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
+    struct repl_store *store = w->model.store;
+    must(w, store->ops->segment_open(store, MODEL_VOLUME, &id, 0, &out->file, &w->err));
+    must(w, repl_segment_open(repl_stored_segment_read_at, out->file, out->file->size,
+                              &out->segment, &w->err));
+}
+
+static void entry_close(struct opened *opened)
+{
+    repl_segment_free(opened->segment);
+    opened->file->close(opened->file);
+}
+
+static void refs_read(struct world *w)
+{
+    refs_forget(w);
+    assert_true(w->chain.count <= ENTRIES_MAX);
+    for (size_t i = 0; i < w->chain.count; i++) {
+        struct opened opened;
+        entry_open(w, &w->chain.entries[i], &opened);
+        must(w, repl_segment_references(opened.segment, w->model.coder, &w->refs[i].names,
+                                        &w->refs[i].count, &w->err));
+        entry_close(&opened);
+    }
+}
+
+static bool entry_refers(const struct world *w, size_t i, const struct repl_digest *name)
+{
+    for (uint32_t k = 0; k < w->refs[i].count; k++) {
+        if (repl_digest_equal(&w->refs[i].names[k], name))
+            return true;
+    }
+    return false;
+}
+
+static bool is_referred(const struct world *w, const struct repl_digest *name)
+{
+    bool found = false;
+    for (size_t i = 0; i < w->chain.count && !found; i++)
+        found = entry_refers(w, i, name);
+    return found;
 }
 
 /* --- what the store says --------------------------------------------------------------------- */
@@ -126,6 +203,7 @@ static void chain_read(struct world *w)
     }
     assert_int_equal(w->chain.group_left, 0);
     repl_buffer_fini(&log);
+    refs_read(w);
 }
 
 static void finding(void *context, const char *text)
@@ -164,30 +242,120 @@ static void points_check(struct world *w)
 
 /* --- merging --------------------------------------------------------------------------------- */
 
-static bool wanted(void *context, const struct repl_digest *name)
+static bool is_without(const struct repl_log_piece *entry, const struct repl_segment_id *without,
+                       size_t count)
 {
-    (void)context, (void)name;
-    return true;
+    const struct repl_segment_id id = {
+        .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
+    size_t same = 0;
+    for (size_t i = 0; i < count; i++) {
+        same += repl_segment_id_order(&without[i], &id) == 0;
+        assert_true(i == 0 || repl_segment_id_order(&without[i - 1], &without[i]) < 0);
+    }
+    return same > 0;
 }
 
-static struct site_merge_options options_of(struct world *w, size_t first, size_t end)
+static repl_result referred(void *context, const struct repl_digest *name,
+                            const struct repl_segment_id *without, size_t count, bool *out,
+                            struct repl_error *err)
+{
+    struct world *w = context;
+    (void)err;
+    *out = false;
+    for (size_t i = 0; i < w->chain.count && !*out; i++)
+        *out = entry_refers(w, i, name) && !is_without(&w->chain.entries[i], without, count);
+    return REPL_SUCCESS;
+}
+
+static struct site_merge_options options_of(struct world *w, size_t first, size_t end,
+                                            size_t needless)
 {
     return (struct site_merge_options){
         .store = w->model.store,
         .volume = MODEL_VOLUME,
         .entries = &w->chain.entries[first],
         .entry_count = end - first,
-        .after_seq = first == 0 ? 0 : w->chain.entries[first - 1].commit.to_seq,
+        .needless_count = needless,
+        .after_seq = first == needless ? 0 : w->chain.entries[first - needless - 1].commit.to_seq,
         .merge = w->model.record_number + 1,
-        .chunk_wanted = wanted,
+        .referred = referred,
+        .referred_context = w,
         .extents_max = 4 + below(w, 40),
         .raw_size_max = (1 + below(w, 8)) << 18,
     };
 }
 
-static void merge(struct world *w, size_t first, size_t end)
+/* Bytes of a frame that extents of the segment itself have. */
+static void bytes_mark(struct world *w, const struct repl_segment *segment, uint32_t frame,
+                       bool *own)
 {
-    struct site_merge_options options = options_of(w, first, end);
+    struct repl_record_walk walk;
+    struct repl_record record;
+    bool done = false;
+    memset(own, 0, REPL_FRAME_RAW_MAX);
+    repl_record_walk_begin(&walk, segment, w->model.coder);
+    for (;;) {
+        must(w, repl_record_walk_next(&walk, &record, &done, &w->err));
+        if (done)
+            break;
+        if (record.type == REPL_RECORD_DATA && record.frame == frame)
+            memset(own + record.frame_offset, true, record.length);
+    }
+    repl_record_walk_end(&walk);
+}
+
+struct listing {
+    struct repl_digest names[512];
+    size_t count;
+};
+
+/* Each chunk that the entry lists is referred to, and then no other piece of the merge has it, or
+ * its bytes are the segment's own. */
+static void chunks_check(struct world *w, const struct repl_log_piece *entry,
+                         struct listing *carried)
+{
+    static bool own[REPL_FRAME_RAW_MAX];
+    struct opened opened;
+    entry_open(w, entry, &opened);
+    for (uint32_t k = 0; k < opened.segment->footer.chunk_count; k++) {
+        const struct repl_chunk_entry *chunk = &opened.segment->chunks[k];
+        bytes_mark(w, opened.segment, chunk->frame, own);
+        if (memchr(own + chunk->frame_offset, false, REPL_CHUNK_SIZE) == NULL)
+            continue;
+        w->carried++;
+        assert_true(is_referred(w, &chunk->name));
+        for (size_t i = 0; i < carried->count; i++)
+            assert_false(repl_digest_equal(&carried->names[i], &chunk->name));
+        assert_true(carried->count < 512);
+        carried->names[carried->count++] = chunk->name;
+    }
+    entry_close(&opened);
+}
+
+static void pieces_check(struct world *w, uint64_t merge_number)
+{
+    struct listing carried = {.count = 0};
+    for (size_t i = 0; i < w->chain.count; i++) {
+        if (w->chain.entries[i].merge == merge_number)
+            chunks_check(w, &w->chain.entries[i], &carried);
+    }
+}
+
+/* Nobody that stays refers to what was dropped. */
+static void dropped_check(struct world *w, const struct site_merge_result *result)
+{
+    w->dropped += (unsigned)result->dropped_count;
+    for (size_t i = 0; i < result->dropped_count; i++) {
+        bool out;
+        must(w,
+             referred(w, &result->dropped[i], result->going, result->going_count, &out, &w->err));
+        assert_false(out);
+    }
+}
+
+static void merge_do(struct world *w, size_t first, size_t end, size_t needless)
+{
+    struct site_merge_options options = options_of(w, first, end, needless);
     struct site_merge_result result;
     struct repl_log_record *records;
     size_t count, base_count = 0;
@@ -203,8 +371,15 @@ static void merge(struct world *w, size_t first, size_t end)
     if (first == 0)
         w->kept_tiles += (unsigned)(base_count - result.gone_count);
     free(records);
-    site_merge_result_fini(&result);
     chain_read(w);
+    pieces_check(w, options.merge);
+    dropped_check(w, &result);
+    site_merge_result_fini(&result);
+}
+
+static void merge(struct world *w, size_t first, size_t end)
+{
+    merge_do(w, first, end, 0);
 }
 
 /* Behind the point that entry i has, or at the base. */
@@ -238,7 +413,7 @@ static void random_merges(struct world *w)
 static void random_histories(void **state)
 {
     struct world *w = malloc(sizeof *w);
-    unsigned merges = 0, pieces = 0, kept = 0;
+    unsigned merges = 0, pieces = 0, kept = 0, dropped = 0, carried = 0;
     (void)state;
     for (uint64_t seed = 1; seed <= 6; seed++) {
         world_begin(w, seed);
@@ -246,9 +421,13 @@ static void random_histories(void **state)
         merges += w->merges;
         pieces += w->pieces;
         kept += w->kept_tiles;
+        dropped += w->dropped;
+        carried += w->carried;
         world_end(w);
     }
-    print_message("%u merges, %u pieces, %u tiles stayed\n", merges, pieces, kept);
+    print_message("%u merges, %u pieces, %u tiles stayed; chunks: %u carried, %u dropped\n", merges,
+                  pieces, kept, carried, dropped);
+    assert_true(carried > 20 && dropped > 5);
     assert_true(merges > 30 && pieces > 2 * merges && kept > 10);
     free(w);
 }
@@ -280,6 +459,42 @@ static void a_full_in_the_run(void **state)
     free(w);
 }
 
+/* A full that refers to chunks of what it makes needless: they are carried along. */
+static void a_full_refers_to_the_needless(void **state)
+{
+    struct world *w = malloc(sizeof *w);
+    (void)state;
+    world_begin(w, 21);
+    struct store_model *m = &w->model;
+    model_begin(m, 0, 15, 0);
+    model_refer(m, 0, &w->names[0], w->chunks[0]);
+    for (uint64_t at = REPL_CHUNK_SIZE; at < MODEL_SIZE; at += 512u << 10)
+        model_data(m, at, MODEL_SIZE - at < 512u << 10 ? MODEL_SIZE - at : 512u << 10);
+    model_end(m, true);
+    model_begin(m, 15, 16, 0); /* the newest is never merged */
+    model_zero(m, 0, REPL_PAGE_SIZE);
+    model_end(m, false);
+    chain_read(w);
+    size_t full = w->chain.count - 2;
+    for (size_t needless = 1; needless <= full; needless++) {
+        struct site_merge_options options = options_of(w, full, full + 1, needless);
+        struct site_merge_result result;
+        bool wanted;
+        must(w, site_merge_needless(&options, &result, &wanted, &w->err));
+        assert_true(wanted || (result.going_count == needless && result.piece_count == 0));
+        assert_true(wanted == (result.going_count == 0));
+        assert_true(wanted || needless < full);
+        dropped_check(w, &result);
+        site_merge_result_fini(&result);
+    }
+    merge_do(w, full, full + 1, full); /* all before it */
+    points_check(w);
+    assert_int_equal(w->carried, 1);
+    assert_true(repl_chain_find_point(&w->chain, 14) == SIZE_MAX);
+    world_end(w);
+    free(w);
+}
+
 /* --- what it must notice --------------------------------------------------------------------- */
 
 static void damage_is_noticed(void **state)
@@ -291,7 +506,7 @@ static void damage_is_noticed(void **state)
     chain_read(w);
     size_t first = repl_chain_find_point(&w->chain, 5) + 1;
     size_t end = repl_chain_find_point(&w->chain, 9) + 1;
-    struct site_merge_options options = options_of(w, first, end);
+    struct site_merge_options options = options_of(w, first, end, 0);
     struct site_merge_result result;
     model_segment_path(&w->model, 7, 0, path);
     struct damage damage = {0};
@@ -319,7 +534,8 @@ static void it_can_be_stopped(void **state)
     (void)state;
     world_begin(w, 40);
     chain_read(w);
-    struct site_merge_options options = options_of(w, 0, repl_chain_find_point(&w->chain, 9) + 1);
+    struct site_merge_options options =
+        options_of(w, 0, repl_chain_find_point(&w->chain, 9) + 1, 0);
     struct site_merge_result result;
     options.stop = &stop;
     assert_int_equal(site_merge_run(&options, &result, &w->err).code, REPL_E_RETRY);
@@ -333,6 +549,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_histories),
         cmocka_unit_test(a_full_in_the_run),
+        cmocka_unit_test(a_full_refers_to_the_needless),
         cmocka_unit_test(damage_is_noticed),
         cmocka_unit_test(it_can_be_stopped),
     };

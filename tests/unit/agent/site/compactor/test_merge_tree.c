@@ -115,10 +115,13 @@ static size_t points_check(struct fixture *f)
     return count;
 }
 
-static bool wanted(void *context, const struct repl_digest *name)
+static repl_result referred(void *context, const struct repl_digest *name,
+                            const struct repl_segment_id *without, size_t count, bool *out,
+                            struct repl_error *err)
 {
-    (void)context, (void)name;
-    return true;
+    (void)context, (void)name, (void)without, (void)count, (void)err;
+    *out = true;
+    return REPL_SUCCESS;
 }
 
 /* Behind point from (0: the base) up to point to. */
@@ -133,7 +136,7 @@ static void merge(struct fixture *f, uint64_t from, uint64_t to)
                                          .entry_count = end - first,
                                          .after_seq = from,
                                          .merge = f->model.record_number + 1,
-                                         .chunk_wanted = wanted,
+                                         .referred = referred,
                                          .extents_max = 6,
                                          .raw_size_max = 256u << 10,
                                          .records_max = 12};
