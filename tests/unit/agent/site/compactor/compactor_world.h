@@ -43,13 +43,21 @@ static inline void points_make(unsigned count)
     }
 }
 
-static inline void begin(const char *retention)
+/* bucket: NULL for a store in a directory */
+static inline void begin_in_bucket(const char *retention, const char *bucket, const char *endpoint)
 {
     world_init(&w, NULL);
     w.retention = retention;
-    site_restart(&w);
+    w.bucket = bucket;
+    w.s3_endpoint = endpoint;
+    site_start(&w);
     seed(&w);
     point_keep();
+}
+
+static inline void begin(const char *retention)
+{
+    begin_in_bucket(retention, NULL, NULL);
 }
 
 static inline void end(void)
@@ -79,7 +87,9 @@ static inline size_t points_check(size_t *segments)
     struct repl_origin *origin;
     struct repl_history *history;
     struct repl_error err;
-    const struct repl_store_options options = {.location = w.store};
+    const struct repl_s3_options s3 = {.endpoint = w.s3_endpoint};
+    const struct repl_store_options options = {.location = w.bucket != NULL ? w.bucket : w.store,
+                                               .s3 = w.bucket != NULL ? &s3 : NULL};
     must(repl_origin_open_store(&options, "data", &origin, &err), &err);
     must(repl_history_open(origin, &history, &err), &err);
     const struct repl_catalogue *c = repl_history_catalogue(history);
