@@ -70,7 +70,7 @@ static size_t count_of(const struct pieces *p)
 
 static struct piece *piece_at(const struct pieces *p, size_t i)
 {
-    return (struct piece *)(void *)p->of.data + i;
+    return p->of.data == NULL ? NULL : (struct piece *)(void *)p->of.data + i;
 }
 
 static repl_result piece_add(struct pieces *p, const struct piece *piece, struct repl_error *err)

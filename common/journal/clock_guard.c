@@ -181,7 +181,7 @@ static void describe_cause(const struct repl_clock_guard *guard, char *text, siz
 void repl_clock_guard_describe(const struct repl_clock_guard *guard,
                                char text[REPL_CLOCK_TEXT_SIZE])
 {
-    char cause[REPL_CLOCK_TEXT_SIZE / 2], settle[SPAN_SIZE], agree[SPAN_SIZE];
+    char cause[160], settle[SPAN_SIZE], agree[SPAN_SIZE];
     if (guard->state == REPL_CLOCK_TRUSTED) {
         snprintf(text, REPL_CLOCK_TEXT_SIZE, "the site's clock is trusted");
         return;
