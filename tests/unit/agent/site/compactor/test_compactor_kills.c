@@ -20,10 +20,36 @@ struct victim {
 
 /* --- the site, in a process of its own ------------------------------------------------------- */
 
-__attribute__((noreturn)) static void site_live(int port_fd, int64_t grace_ms)
+#define RETENTION "1s:1h 1h:1d"
+
+/* What the site's configuration is made of, out of the parent's world. */
+static void world_take(const char *path)
+{
+    static struct world from;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(read(fd, &from, sizeof from), sizeof from);
+    close(fd);
+    memcpy(w.store, from.store, sizeof w.store);
+    memcpy(w.control, from.control, sizeof w.control);
+    memcpy(w.site_key, from.site_key, sizeof w.site_key);
+    memcpy(w.fingerprints, from.fingerprints, sizeof w.fingerprints);
+    w.retention = RETENTION;
+}
+
+static void world_give(char path[96])
+{
+    snprintf(path, 96, "%s/world", w.directory);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, &w, sizeof w), sizeof w);
+    close(fd);
+}
+
+__attribute__((noreturn)) static void site_live(const char *world, int port_fd, int64_t grace_ms)
 {
     struct repl_error err = {0};
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    world_take(world);
     must(repl_loop_new(&(struct repl_loop_options){.workers = 2}, &w.loop, &err), &err);
     struct repl_config *config = config_make(&w);
     config->grace_ms = grace_ms;
@@ -42,12 +68,18 @@ static struct victim site_spawn(int64_t grace_ms)
 {
     struct victim victim;
     int fds[2];
+    char world[96], fd[16], grace[32];
     assert_int_equal(pipe(fds), 0);
-    fflush(NULL);
+    world_give(world);
+    snprintf(fd, sizeof fd, "%d", fds[1]);
+    snprintf(grace, sizeof grace, "%lld", (long long)grace_ms);
     victim.pid = fork();
     assert_true(victim.pid >= 0);
-    if (victim.pid == 0)
-        site_live(fds[1], grace_ms);
+    if (victim.pid == 0) { /* of a process with threads: nothing but a new program is safe */
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execl("/proc/self/exe", "site", world, fd, grace, (char *)NULL);
+        _exit(127);
+    }
     close(fds[1]);
     assert_int_equal(read(fds[0], &victim.port, sizeof victim.port), sizeof victim.port);
     close(fds[0]);
@@ -144,7 +176,7 @@ static void kills(void **state)
     size_t segments;
     (void)state;
     world_init(&w, NULL);
-    w.retention = "1s:1h 1h:1d";
+    w.retention = RETENTION;
     w.site_may_die = true;
     struct victim victim = site_spawn(60000);
     connect_to(&victim);
@@ -182,8 +214,10 @@ static void kills(void **state)
     world_fini(&w);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 4)
+        site_live(argv[1], atoi(argv[2]), atoll(argv[3]));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kills),
     };
