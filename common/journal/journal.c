@@ -26,8 +26,8 @@ void repl_journal_init(struct repl_journal *journal)
     memset(journal, 0, sizeof *journal);
 }
 
-__attribute__((format(printf, 3, 4))) static enum repl_verdict
-refuse(struct repl_refusal *refusal, enum repl_refusal_code code, const char *format, ...)
+enum repl_verdict repl_refuse(struct repl_refusal *refusal, enum repl_refusal_code code,
+                              const char *format, ...)
 {
     refusal->code = code;
     va_list args;
@@ -219,12 +219,13 @@ enum repl_verdict repl_journal_hello(struct repl_journal *j, const char *name,
 {
     *needs_create = false;
     if (hello->version_min > REPL_PROTOCOL_MAX || hello->version_max < REPL_PROTOCOL_MIN)
-        return refuse(refusal, REPL_REFUSAL_VERSION,
-                      "the source speaks protocol versions %u to %u, this site %u to %u: upgrade "
-                      "the older one",
-                      hello->version_min, hello->version_max, REPL_PROTOCOL_MIN, REPL_PROTOCOL_MAX);
+        return repl_refuse(
+            refusal, REPL_REFUSAL_VERSION,
+            "the source speaks protocol versions %u to %u, this site %u to %u: upgrade "
+            "the older one",
+            hello->version_min, hello->version_max, REPL_PROTOCOL_MIN, REPL_PROTOCOL_MAX);
     if (j->exists && hello->kind != j->create.kind)
-        return refuse(
+        return repl_refuse(
             refusal, REPL_REFUSAL_FORK,
             "volume %s is a %s here, the source's is a %s: a volume stays what it is. The "
             "history is kept; give the new volume another name",
@@ -233,15 +234,16 @@ enum repl_verdict repl_journal_hello(struct repl_journal *j, const char *name,
         char here[REPL_UUID_TEXT_SIZE], there[REPL_UUID_TEXT_SIZE];
         repl_uuid_format(&j->create.volume, here);
         repl_uuid_format(&hello->volume, there);
-        return refuse(refusal, REPL_REFUSAL_FORK,
-                      "volume %s is %s here, the source's is %s: it was set up anew or is another "
-                      "host's. The history is kept; give the new volume another name",
-                      name, here, there);
+        return repl_refuse(
+            refusal, REPL_REFUSAL_FORK,
+            "volume %s is %s here, the source's is %s: it was set up anew or is another "
+            "host's. The history is kept; give the new volume another name",
+            name, here, there);
     }
     if (j->exists && hello->lineage < j->lineage)
-        return refuse(refusal, REPL_REFUSAL_FENCED,
-                      "volume %s belongs to lineage %llu now, the source writes %llu", name,
-                      (unsigned long long)j->lineage, (unsigned long long)hello->lineage);
+        return repl_refuse(refusal, REPL_REFUSAL_FENCED,
+                           "volume %s belongs to lineage %llu now, the source writes %llu", name,
+                           (unsigned long long)j->lineage, (unsigned long long)hello->lineage);
     j->rpo_ms = hello->rpo_ms;
     clock_sample(j, hello->sent_ns, now_ns);
     if (j->reported_ns == 0)
@@ -288,20 +290,21 @@ enum repl_verdict repl_journal_upload_begin(struct repl_journal *j, uint64_t to_
 {
     struct repl_journal_upload *u = &j->upload;
     if (!j->exists)
-        return refuse(refusal, REPL_REFUSAL_GREET, "no hello was said for this volume");
+        return repl_refuse(refusal, REPL_REFUSAL_GREET, "no hello was said for this volume");
     if (is_head(j, to_seq, part))
         return REPL_VERDICT_DUPLICATE;
     if (u->committing)
-        return refuse(refusal, REPL_REFUSAL_BUSY, "the segment before is still being committed");
+        return repl_refuse(refusal, REPL_REFUSAL_BUSY,
+                           "the segment before is still being committed");
     if (offset == 0) {
         repl_journal_upload_drop(j);
         *u = (struct repl_journal_upload){.active = true, .to_seq = to_seq, .part = part};
         return REPL_VERDICT_ACCEPT;
     }
     if (!u->active || u->to_seq != to_seq || u->part != part || u->bytes != offset)
-        return refuse(refusal, REPL_REFUSAL_GREET,
-                      "cannot resume segment %llu.%u at byte %llu: other bytes are held",
-                      (unsigned long long)to_seq, part, (unsigned long long)offset);
+        return repl_refuse(refusal, REPL_REFUSAL_GREET,
+                           "cannot resume segment %llu.%u at byte %llu: other bytes are held",
+                           (unsigned long long)to_seq, part, (unsigned long long)offset);
     return REPL_VERDICT_ACCEPT;
 }
 
@@ -311,16 +314,17 @@ enum repl_verdict repl_journal_ahead_begin(struct repl_journal *j, uint64_t to_s
 {
     const struct repl_journal_upload *u = &j->upload;
     if (!j->exists)
-        return refuse(refusal, REPL_REFUSAL_GREET, "no hello was said for this volume");
+        return repl_refuse(refusal, REPL_REFUSAL_GREET, "no hello was said for this volume");
     if (is_head(j, to_seq, part))
         return REPL_VERDICT_DUPLICATE;
     if (u->active && u->to_seq == to_seq && u->part == part)
-        return refuse(refusal, REPL_REFUSAL_BUSY, "another connection brings this segment");
+        return repl_refuse(refusal, REPL_REFUSAL_BUSY, "another connection brings this segment");
     if (u->active && !(part == 0 && to_seq > u->to_seq) &&
         !(part == u->part + 1 && to_seq == u->to_seq))
-        return refuse(refusal, REPL_REFUSAL_GREET,
-                      "segment %llu.%u cannot follow segment %llu.%u, which is on its way",
-                      (unsigned long long)to_seq, part, (unsigned long long)u->to_seq, u->part);
+        return repl_refuse(refusal, REPL_REFUSAL_GREET,
+                           "segment %llu.%u cannot follow segment %llu.%u, which is on its way",
+                           (unsigned long long)to_seq, part, (unsigned long long)u->to_seq,
+                           u->part);
     *upload = u->active ? &j->ahead : &j->upload;
     **upload = (struct repl_journal_upload){.active = true, .to_seq = to_seq, .part = part};
     return REPL_VERDICT_ACCEPT;
@@ -333,20 +337,20 @@ static enum repl_verdict owner_check(const struct repl_journal *j,
 {
     unsigned long long to = header->to_seq;
     if (header->kind != REPL_SEGMENT_CHANGES)
-        return refuse(refusal, REPL_REFUSAL_REQUEST, "segment %llu.%u carries no changes", to,
-                      header->part);
+        return repl_refuse(refusal, REPL_REFUSAL_REQUEST, "segment %llu.%u carries no changes", to,
+                           header->part);
     if (!repl_uuid_equal(&header->volume, &j->create.volume))
-        return refuse(refusal, REPL_REFUSAL_FORK, "segment %llu.%u is of another volume", to,
-                      header->part);
+        return repl_refuse(refusal, REPL_REFUSAL_FORK, "segment %llu.%u is of another volume", to,
+                           header->part);
     if (header->volume_kind != j->create.kind)
-        return refuse(refusal, REPL_REFUSAL_REQUEST,
-                      "segment %llu.%u is of another kind of volume than the source said", to,
-                      header->part);
+        return repl_refuse(refusal, REPL_REFUSAL_REQUEST,
+                           "segment %llu.%u is of another kind of volume than the source said", to,
+                           header->part);
     if (header->lineage < j->lineage)
-        return refuse(refusal, REPL_REFUSAL_FENCED,
-                      "segment %llu.%u is of lineage %llu, the volume belongs to lineage %llu now",
-                      to, header->part, (unsigned long long)header->lineage,
-                      (unsigned long long)j->lineage);
+        return repl_refuse(
+            refusal, REPL_REFUSAL_FENCED,
+            "segment %llu.%u is of lineage %llu, the volume belongs to lineage %llu now", to,
+            header->part, (unsigned long long)header->lineage, (unsigned long long)j->lineage);
     return REPL_VERDICT_ACCEPT;
 }
 
@@ -359,14 +363,14 @@ static enum repl_verdict header_check(const struct repl_journal *j,
     if (verdict != REPL_VERDICT_ACCEPT)
         return verdict;
     if (!continues(j, header->from_seq, header->to_seq, header->part))
-        return refuse(refusal, REPL_REFUSAL_GREET,
-                      "segment (%llu, %llu].%u does not follow the head %llu.%u", from, to,
-                      header->part, (unsigned long long)j->head.to_seq, j->head.part);
+        return repl_refuse(refusal, REPL_REFUSAL_GREET,
+                           "segment (%llu, %llu].%u does not follow the head %llu.%u", from, to,
+                           header->part, (unsigned long long)j->head.to_seq, j->head.part);
     if (!repl_digest_equal(&header->prev, &j->head.digest))
-        return refuse(refusal, REPL_REFUSAL_FORK,
-                      "segment %llu.%u continues another history than the one held here (the "
-                      "source was cloned or rolled back). The history is kept",
-                      to, header->part);
+        return repl_refuse(refusal, REPL_REFUSAL_FORK,
+                           "segment %llu.%u continues another history than the one held here (the "
+                           "source was cloned or rolled back). The history is kept",
+                           to, header->part);
     return REPL_VERDICT_ACCEPT;
 }
 
@@ -376,10 +380,10 @@ enum repl_verdict repl_journal_upload_header(struct repl_journal *j, struct repl
 {
     ensure(u->active && !u->committing);
     if (header->to_seq != u->to_seq || header->part != u->part)
-        return refuse(refusal, REPL_REFUSAL_REQUEST,
-                      "segment %llu.%u was sent under the name %llu.%u",
-                      (unsigned long long)header->to_seq, header->part,
-                      (unsigned long long)u->to_seq, u->part);
+        return repl_refuse(refusal, REPL_REFUSAL_REQUEST,
+                           "segment %llu.%u was sent under the name %llu.%u",
+                           (unsigned long long)header->to_seq, header->part,
+                           (unsigned long long)u->to_seq, u->part);
     u->header = *header;
     u->header_known = true;
     return u == &j->ahead ? owner_check(j, header, refusal) : header_check(j, header, refusal);
@@ -422,17 +426,18 @@ enum repl_verdict repl_journal_check(struct repl_journal *j,
     if (is_head(j, header->to_seq, header->part))
         return repl_digest_equal(&j->head.digest, &footer->digest)
                    ? REPL_VERDICT_DUPLICATE
-                   : refuse(refusal, REPL_REFUSAL_FORK,
-                            "another segment %llu.%u is part of the history already",
-                            (unsigned long long)header->to_seq, header->part);
+                   : repl_refuse(refusal, REPL_REFUSAL_FORK,
+                                 "another segment %llu.%u is part of the history already",
+                                 (unsigned long long)header->to_seq, header->part);
     enum repl_verdict verdict = header_check(j, header, refusal);
     if (verdict != REPL_VERDICT_ACCEPT)
         return verdict;
     if (point != NULL && point->end_ns < j->point.begin_ns)
-        return refuse(refusal, REPL_REFUSAL_REQUEST,
-                      "point %llu would lie before point %llu in time: the source's clock was set "
-                      "back",
-                      (unsigned long long)point->seq, (unsigned long long)j->point.seq);
+        return repl_refuse(
+            refusal, REPL_REFUSAL_REQUEST,
+            "point %llu would lie before point %llu in time: the source's clock was set "
+            "back",
+            (unsigned long long)point->seq, (unsigned long long)j->point.seq);
     *commit = record_new(j, REPL_LOG_COMMIT, now_ns);
     commit->commit = (struct repl_log_commit){.from_seq = header->from_seq,
                                               .to_seq = header->to_seq,
@@ -483,12 +488,13 @@ enum repl_verdict repl_journal_report(struct repl_journal *j, const struct repl_
 {
     *needs_record = false;
     if (!j->exists)
-        return refuse(refusal, REPL_REFUSAL_GREET, "no hello was said for this volume");
+        return repl_refuse(refusal, REPL_REFUSAL_GREET, "no hello was said for this volume");
     if (report->seq > j->point.seq) /* a source at rest would not find out otherwise */
-        return refuse(refusal, REPL_REFUSAL_GREET,
-                      "point %llu was acknowledged, and the newest here is %llu: this site was put "
-                      "back",
-                      (unsigned long long)report->seq, (unsigned long long)j->point.seq);
+        return repl_refuse(
+            refusal, REPL_REFUSAL_GREET,
+            "point %llu was acknowledged, and the newest here is %llu: this site was put "
+            "back",
+            (unsigned long long)report->seq, (unsigned long long)j->point.seq);
     j->report = *report;
     j->reported_ns = now_ns;
     clock_sample(j, report->sent_ns, now_ns);

@@ -78,6 +78,9 @@ enum repl_verdict {
     REPL_VERDICT_DUPLICATE, /* it is the head already: acknowledge again */
     REPL_VERDICT_REFUSE,    /* with *refusal */
 };
+/* Fills *refusal, whose text is cut off where it is too long, and refuses. */
+enum repl_verdict repl_refuse(struct repl_refusal *refusal, enum repl_refusal_code code,
+                              const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* A source introduces itself. A volume not known yet is accepted and *create filled: the caller
  * makes that CREATE record durable and applies it before it answers. */

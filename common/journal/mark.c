@@ -98,17 +98,6 @@ const char *repl_mark_name_flaw(const char *name)
 
 /* --- the decision ---------------------------------------------------------------------------- */
 
-__attribute__((format(printf, 3, 4))) static enum repl_verdict
-refuse(struct repl_refusal *refusal, enum repl_refusal_code code, const char *format, ...)
-{
-    refusal->code = code;
-    va_list args;
-    va_start(args, format);
-    vsnprintf(refusal->text, sizeof refusal->text, format, args);
-    va_end(args);
-    return REPL_VERDICT_REFUSE;
-}
-
 const struct repl_log_mark *repl_mark_find(const struct repl_log_mark *marks, size_t count,
                                            const char *name)
 {
@@ -141,9 +130,10 @@ static enum repl_verdict remove_decide(const struct repl_journal *j,
                                        struct repl_log_record *record, struct repl_refusal *refusal)
 {
     if (there == NULL)
-        return refuse(refusal, REPL_REFUSAL_NOT_FOUND,
-                      "no point of the volume has that name: \"repl mark\" with --list shows those "
-                      "there are");
+        return repl_refuse(
+            refusal, REPL_REFUSAL_NOT_FOUND,
+            "no point of the volume has that name: \"repl mark\" with --list shows those "
+            "there are");
     struct repl_log_mark removed = wish->mark;
     removed.seq = 0;
     return accept(j, &removed, now_ns, record);
@@ -157,29 +147,31 @@ enum repl_verdict repl_journal_mark(const struct repl_journal *j,
     const struct repl_log_mark *mark = &wish->mark;
     const struct repl_log_mark *there = repl_mark_find(facts->marks, facts->count, mark->name);
     if (wish->by != REPL_MARK_BY_OPERATOR && mark->kind != REPL_MARK_NAME)
-        return refuse(refusal, REPL_REFUSAL_PERMISSION,
-                      "only the operator of the site holds or removes names, there");
+        return repl_refuse(refusal, REPL_REFUSAL_PERMISSION,
+                           "only the operator of the site holds or removes names, there");
     if (mark->kind == REPL_MARK_REMOVED) /* also of one that could not be given now */
         return remove_decide(j, there, wish, now_ns, record, refusal);
     const char *flaw = repl_mark_name_flaw(mark->name);
     if (flaw != NULL)
-        return refuse(refusal, REPL_REFUSAL_REQUEST, "not a name for a point: %s", flaw);
+        return repl_refuse(refusal, REPL_REFUSAL_REQUEST, "not a name for a point: %s", flaw);
     if (there != NULL && there->seq != mark->seq)
-        return refuse(refusal, REPL_REFUSAL_PERMISSION,
-                      "point %llu has the name \"%s\" already, and a name stays where it is: take "
-                      "another one, or have the operator of the site remove it there",
-                      (unsigned long long)there->seq, mark->name);
+        return repl_refuse(
+            refusal, REPL_REFUSAL_PERMISSION,
+            "point %llu has the name \"%s\" already, and a name stays where it is: take "
+            "another one, or have the operator of the site remove it there",
+            (unsigned long long)there->seq, mark->name);
     if (there != NULL && (there->kind == mark->kind || there->kind == REPL_MARK_HELD))
         return REPL_VERDICT_DUPLICATE;
     if (!facts->point_is_there)
-        return refuse(refusal, REPL_REFUSAL_NOT_FOUND,
-                      "there is no point %llu here: \"repl points\" lists those there are",
-                      (unsigned long long)mark->seq);
+        return repl_refuse(refusal, REPL_REFUSAL_NOT_FOUND,
+                           "there is no point %llu here: \"repl points\" lists those there are",
+                           (unsigned long long)mark->seq);
     if (there == NULL && name_count(facts) >= REPL_MARKS_MAX)
-        return refuse(refusal, REPL_REFUSAL_PERMISSION,
-                      "the volume has %u names, and cannot have more: have the operator of the "
-                      "site remove some there",
-                      REPL_MARKS_MAX);
+        return repl_refuse(
+            refusal, REPL_REFUSAL_PERMISSION,
+            "the volume has %u names, and cannot have more: have the operator of the "
+            "site remove some there",
+            REPL_MARKS_MAX);
     return accept(j, mark, now_ns, record);
 }
 
