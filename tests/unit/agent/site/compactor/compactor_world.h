@@ -81,8 +81,7 @@ static inline void finding(void *context, const char *text)
     fail_msg("%s", text);
 }
 
-/* Every point that is listed; how many. */
-static inline size_t points_check(size_t *segments)
+static inline struct repl_history *history_open(void)
 {
     struct repl_origin *origin;
     struct repl_history *history;
@@ -92,21 +91,36 @@ static inline size_t points_check(size_t *segments)
                                                .s3 = w.bucket != NULL ? &s3 : NULL};
     must(repl_origin_open_store(&options, "data", &origin, &err), &err);
     must(repl_history_open(origin, &history, &err), &err);
+    return history;
+}
+
+/* The XXH3 of what a listed point holds. bytes: room for MODEL_MAX. */
+static inline uint64_t point_restore(struct repl_history *history, size_t i, uint8_t *bytes)
+{
+    const struct repl_catalogue *c = repl_history_catalogue(history);
+    struct repl_view *view;
+    struct repl_view_reader *reader;
+    struct repl_error err;
+    must(repl_history_view(history, i, &view, &err), &err);
+    must(repl_view_reader_new(view, 8, &reader, &err), &err);
+    must(repl_view_read(reader, 0, bytes, c->points[i].volume_size, &err), &err);
+    repl_view_reader_free(reader);
+    repl_view_free(view);
+    return repl_xxh3(bytes, c->points[i].volume_size);
+}
+
+/* Every point that is listed; how many. */
+static inline size_t points_check(size_t *segments)
+{
+    struct repl_error err;
+    struct repl_history *history = history_open();
     const struct repl_catalogue *c = repl_history_catalogue(history);
     assert_string_equal(c->note, "");
     size_t count = c->point_count;
     *segments = c->segment_count;
     uint8_t *bytes = malloc(MODEL_MAX);
-    for (size_t i = 0; i < count; i++) {
-        struct repl_view *view;
-        struct repl_view_reader *reader;
-        must(repl_history_view(history, i, &view, &err), &err);
-        must(repl_view_reader_new(view, 8, &reader, &err), &err);
-        must(repl_view_read(reader, 0, bytes, c->points[i].volume_size, &err), &err);
-        assert_true(repl_xxh3(bytes, c->points[i].volume_size) == points[c->points[i].point.seq]);
-        repl_view_reader_free(reader);
-        repl_view_free(view);
-    }
+    for (size_t i = 0; i < count; i++)
+        assert_true(point_restore(history, i, bytes) == points[c->points[i].point.seq]);
     free(bytes);
     struct repl_verify_options verify = {.history = history, .finding = finding};
     struct repl_verify_result result;

@@ -1,7 +1,7 @@
 /*
  * A site that is killed again and again (SIGKILL) while points arrive, are given up and merged, and
- * while its store is read: what was acknowledged is there, every point that is listed restores as
- * it was, and in the end nothing is left lying about.
+ * while another process restores one point after the other: what was acknowledged is there, every
+ * point that is listed restores as it was, and in the end nothing is left lying about.
  *
  *   KILLS=200 test_compactor_kills     the long form
  */
@@ -17,6 +17,10 @@ struct victim {
     pid_t pid;
     unsigned port;
 };
+
+/* By seq what the volume held, written before the site is sent the point; by 0 how many were
+ * restored beside it. */
+static int sums_fd;
 
 /* --- the site, in a process of its own ------------------------------------------------------- */
 
@@ -64,22 +68,29 @@ __attribute__((noreturn)) static void site_live(const char *world, int port_fd, 
     }
 }
 
+/* This program again, as somebody else: of a process with threads, nothing but that is safe. */
+static pid_t self_spawn(const char *as, int fd, int64_t grace_ms)
+{
+    char world[96], fd_text[16], grace[32];
+    world_give(world);
+    snprintf(fd_text, sizeof fd_text, "%d", fd);
+    snprintf(grace, sizeof grace, "%lld", (long long)grace_ms);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execl("/proc/self/exe", as, world, fd_text, grace, (char *)NULL);
+        _exit(127);
+    }
+    return pid;
+}
+
 static struct victim site_spawn(int64_t grace_ms)
 {
     struct victim victim;
     int fds[2];
-    char world[96], fd[16], grace[32];
     assert_int_equal(pipe(fds), 0);
-    world_give(world);
-    snprintf(fd, sizeof fd, "%d", fds[1]);
-    snprintf(grace, sizeof grace, "%lld", (long long)grace_ms);
-    victim.pid = fork();
-    assert_true(victim.pid >= 0);
-    if (victim.pid == 0) { /* of a process with threads: nothing but a new program is safe */
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        execl("/proc/self/exe", "site", world, fd, grace, (char *)NULL);
-        _exit(127);
-    }
+    victim.pid = self_spawn("site", fds[1], grace_ms);
     close(fds[1]);
     assert_int_equal(read(fds[0], &victim.port, sizeof victim.port), sizeof victim.port);
     close(fds[0]);
@@ -105,6 +116,59 @@ static void connect_to(const struct victim *victim)
     must(repl_client_new(w.loop, &options, &w.clients[KEY_HOST], &err), &err);
 }
 
+/* --- who restores, in a process of its own --------------------------------------------------- */
+
+static uint64_t sum_read(uint64_t seq)
+{
+    uint64_t sum;
+    assert_int_equal(pread(sums_fd, &sum, sizeof sum, (off_t)(seq * sizeof sum)), sizeof sum);
+    return sum;
+}
+
+static void sum_write(uint64_t seq, uint64_t sum)
+{
+    assert_int_equal(pwrite(sums_fd, &sum, sizeof sum, (off_t)(seq * sizeof sum)), sizeof sum);
+}
+
+/* A history stays open over a few restores, and so over changes and deaths of the site. */
+__attribute__((noreturn)) static void reader_live(const char *world, int fd)
+{
+    struct random random = random_begin("reader", 1);
+    uint8_t *bytes = malloc(MODEL_MAX);
+    sums_fd = fd;
+    world_take(world);
+    assert_non_null(bytes);
+    for (uint64_t restored = 0;;) {
+        struct repl_history *history = history_open();
+        const struct repl_catalogue *c = repl_history_catalogue(history);
+        for (unsigned k = 0; k < 8; k++) {
+            size_t i = (size_t)random_below(&random, c->point_count);
+            uint64_t seq = c->points[i].point.seq;
+            if (point_restore(history, i, bytes) != sum_read(seq)) {
+                fprintf(stderr, "point %llu is not what it was\n", (unsigned long long)seq);
+                _exit(1);
+            }
+            sum_write(0, ++restored);
+        }
+        repl_history_close(history);
+    }
+}
+
+static pid_t reader_spawn(void)
+{
+    return self_spawn("reader", sums_fd, 0);
+}
+
+/* It goes on until it is told to end. How many points it has restored. */
+static uint64_t reader_end(pid_t reader)
+{
+    int status;
+    kill(reader, SIGKILL);
+    assert_int_equal(waitpid(reader, &status, 0), reader);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    return sum_read(0);
+}
+
 /* --- the source ------------------------------------------------------------------------------ */
 
 struct source {
@@ -122,6 +186,7 @@ static void segment_make(struct source *s)
     s->pending = true;
     assert_true(seq + 1 < POINTS_MAX);
     points[seq + 1] = repl_xxh3(w.model, w.size);
+    sum_write(seq + 1, points[seq + 1]);
 }
 
 static void segment_taken(struct source *s)
@@ -168,20 +233,35 @@ static size_t listed_check(void)
     return left;
 }
 
+/* A volume with its first point, and who restores it. */
+static struct victim kills_begin(pid_t *reader)
+{
+    char path[96];
+    world_init(&w, NULL);
+    w.retention = RETENTION;
+    w.site_may_die = true;
+    snprintf(path, sizeof path, "%s/sums", w.directory);
+    sums_fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600); /* both processes' */
+    assert_true(sums_fd >= 0);
+    struct victim victim = site_spawn(60000);
+    connect_to(&victim);
+    seed(&w);
+    points[1] = repl_xxh3(w.model, w.size);
+    sum_write(0, 0);
+    sum_write(1, points[1]);
+    *reader = reader_spawn();
+    return victim;
+}
+
 static void kills(void **state)
 {
     const char *wanted = getenv("KILLS");
     unsigned count = wanted != NULL ? (unsigned)strtoul(wanted, NULL, 10) : KILLS;
     struct source source = {0};
     size_t segments;
+    pid_t reader;
     (void)state;
-    world_init(&w, NULL);
-    w.retention = RETENTION;
-    w.site_may_die = true;
-    struct victim victim = site_spawn(60000);
-    connect_to(&victim);
-    seed(&w);
-    points[1] = repl_xxh3(w.model, w.size);
+    struct victim victim = kills_begin(&reader);
     for (unsigned i = 0; i < count; i++) {
         int64_t until_ns = repl_now_mono_ns() + (int64_t)random_below(&w.random, 900) * 1000000;
         assert_true(source_greet(&source));
@@ -193,6 +273,8 @@ static void kills(void **state)
         victim = site_spawn(60000);
         connect_to(&victim);
     }
+    uint64_t restored = reader_end(reader);
+    assert_true(restored > 0);
     /* what others have taken the place of goes */
     site_kill(&victim);
     victim = site_spawn(1);
@@ -205,17 +287,22 @@ static void kills(void **state)
         points_check(&segments);
     } while (files_count() != segments);
     size_t left = listed_check();
-    print_message("%llu points came over %u kills, %zu are left in %zu segments\n",
-                  (unsigned long long)w.head.to_seq, count, left, segments);
+    print_message(
+        "%llu points came over %u kills, %zu are left in %zu segments; %llu were restored "
+        "beside that\n",
+        (unsigned long long)w.head.to_seq, count, left, segments, (unsigned long long)restored);
     site_kill(&victim);
     if (source.pending)
         build_fini(&source.build);
+    close(sums_fd);
     repl_client_free(w.clients[KEY_HOST]);
     world_fini(&w);
 }
 
 int main(int argc, char **argv)
 {
+    if (argc == 4 && strcmp(argv[0], "reader") == 0)
+        reader_live(argv[1], atoi(argv[2]));
     if (argc == 4)
         site_live(argv[1], atoi(argv[2]), atoll(argv[3]));
     const struct CMUnitTest tests[] = {
