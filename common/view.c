@@ -322,11 +322,8 @@ static repl_result chunk_read(struct repl_view_reader *reader, const struct repl
     REPL_TRY(frame_get(reader, segment, index, &frame, err));
     if ((uint64_t)offset + REPL_CHUNK_SIZE > frame->size)
         return repl_fail(err, REPL_E_CORRUPT, "a chunk lies outside its frame");
-    struct repl_digest pages[REPL_CHUNK_PAGES], found;
-    for (size_t i = 0; i < REPL_CHUNK_PAGES; i++)
-        repl_page_digest(reader->sha, frame->raw + offset + i * REPL_PAGE_SIZE, REPL_PAGE_SIZE,
-                         &pages[i]);
-    repl_chunk_name(reader->sha, pages, &found);
+    struct repl_digest found;
+    repl_chunk_digest(reader->sha, frame->raw + offset, &found);
     if (!repl_digest_equal(&found, name))
         return repl_fail(err, REPL_E_CORRUPT,
                          "segment %llu.%u: a chunk does not have the content it is named for",

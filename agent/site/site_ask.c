@@ -79,6 +79,20 @@ static bool pages_parse(const char *text, struct site_ask *out)
     return true;
 }
 
+/* 16 digits. */
+static bool prefix_parse(const char *text, uint64_t *out)
+{
+    *out = 0;
+    for (size_t i = 0; i < 16; i++) {
+        const char *digits = "0123456789abcdef";
+        const char *digit = text[i] == '\0' ? NULL : strchr(digits, text[i]);
+        if (digit == NULL)
+            return false;
+        *out = *out << 4 | (uint64_t)(digit - digits);
+    }
+    return text[16] == '\0';
+}
+
 /* --- the path -------------------------------------------------------------------------------- */
 
 /* The version of the protocol is in the path: /v1/. True: it is not one that is foreign here. */
@@ -109,6 +123,12 @@ static bool volume_path_parse(const struct path *path, const char *method, struc
         out->kind = SITE_REQUEST_MARK;
     } else if (path->count == 4 && strcmp(word, "marks") == 0) {
         out->kind = SITE_REQUEST_MARKS;
+    } else if (path->count == 4 && strcmp(word, "chunks") == 0) {
+        *wanted = "POST";
+        out->kind = SITE_REQUEST_CHUNKS;
+    } else if (path->count == 5 && strcmp(word, "pool") == 0) {
+        out->kind = SITE_REQUEST_POOL;
+        return prefix_parse(path->parts[4], &out->after);
     } else if (path->count == 4 && strcmp(word, "supplies") == 0) {
         out->kind = SITE_REQUEST_SUPPLIES;
     } else if (path->count == 5 && strcmp(word, "points") == 0) {

@@ -22,6 +22,8 @@ enum site_request_kind {
     SITE_REQUEST_DIGESTS,
     SITE_REQUEST_MARK,
     SITE_REQUEST_MARKS,
+    SITE_REQUEST_CHUNKS,
+    SITE_REQUEST_POOL,
 };
 
 struct site_ask {
@@ -30,7 +32,7 @@ struct site_ask {
     struct repl_segment_id id;
     uint64_t first_page; /* digests */
     uint32_t page_count;
-    uint64_t after;  /* points */
+    uint64_t after;  /* points, pool */
     uint64_t offset; /* Repl-Offset */
 };
 

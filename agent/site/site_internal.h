@@ -142,6 +142,20 @@ void site_refuse_damaged(struct site_request *request, const struct repl_error *
 void site_read_begin(struct site_request *request);
 void site_read_volumes(struct site_request *request);
 
+/* --- chunks and what the pool holds (site_pool.c): all of them block ---------------------------
+ */
+
+/* The chunks' bytes, one behind the other in the order of the names, into *fd, a file without a
+ * name. REPL_E_MISSING: one of them is not there, or no segment of the volume refers to it. */
+REPL_RESULT site_chunks_read(struct repl_site *site, const char *volume,
+                             const struct repl_missing *wanted, int *fd, struct repl_error *err);
+/* The volume's id is its pool's, where it shares it with none. */
+REPL_RESULT site_pool_read(struct repl_site *site, const char *volume, const struct repl_uuid *id,
+                           uint64_t after, struct repl_buffer *out, struct repl_error *err);
+/* A file without a name on this machine, for bytes of the volume on their way out. */
+REPL_RESULT site_scratch_open(struct repl_site *site, const char *volume, int *fd,
+                              struct repl_error *err);
+
 /* --- names of points (site_mark.c) ------------------------------------------------------------ */
 
 /* As the index has them, which is of use where it is not behind the log. */

@@ -34,6 +34,8 @@ struct site_read {
     int fd; /* >= 0: bytes of a file */
     uint64_t offset, size, total;
     bool range_bad;
+    struct repl_missing wanted;
+    struct repl_uuid pool; /* of the volume, where it shares it with none */
 };
 
 /* --- on a worker ----------------------------------------------------------------------------- */
@@ -71,18 +73,15 @@ static repl_result range_fetch(struct site_read *read, struct repl_stored_segmen
                                struct repl_error *err)
 {
     const struct site_request *request = read->request;
-    const struct repl_store *store = request->site->store;
-    char directory[PATH_MAX];
-    REPL_TRY(repl_store_staging(store, request->ask.name, directory, sizeof directory, err));
-    read->fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    uint8_t *piece = read->fd < 0 || read->range_bad ? NULL : malloc(FETCH_SIZE);
+    REPL_TRY(site_scratch_open(request->site, request->ask.name, &read->fd, err));
+    uint8_t *piece = read->range_bad ? NULL : malloc(FETCH_SIZE);
     repl_result result = REPL_SUCCESS;
     for (uint64_t done = 0; piece != NULL && repl_ok(result) && done < read->size;) {
         size_t size = read->size - done < FETCH_SIZE ? (size_t)(read->size - done) : FETCH_SIZE;
         result = file->read_at(file, read->offset + done, piece, size, err);
         if (repl_ok(result) && !repl_write_full(read->fd, piece, size, read->offset + done))
-            result = repl_fail_errno(err, REPL_E_RETRY, errno, "cannot keep bytes of %s in %s",
-                                     file->label, directory);
+            result =
+                repl_fail_errno(err, REPL_E_RETRY, errno, "cannot keep bytes of %s", file->label);
         done += size;
     }
     free(piece);
@@ -169,9 +168,17 @@ static repl_result marks_read(struct site_read *read, struct repl_error *err)
     return result;
 }
 
+static repl_result chunks_read(struct site_read *read, struct repl_error *err)
+{
+    const struct site_request *request = read->request;
+    read->total = read->size = (uint64_t)read->wanted.count * REPL_CHUNK_SIZE;
+    return site_chunks_read(request->site, request->ask.name, &read->wanted, &read->fd, err);
+}
+
 static void read_work(struct repl_job *job)
 {
     struct site_read *read = job->context;
+    const struct site_request *request = read->request;
     switch (read->request->ask.kind) {
     case SITE_REQUEST_POINTS:
         read->result = points_read(read, &read->err);
@@ -184,6 +191,13 @@ static void read_work(struct repl_job *job)
         return;
     case SITE_REQUEST_MARKS:
         read->result = marks_read(read, &read->err);
+        return;
+    case SITE_REQUEST_CHUNKS:
+        read->result = chunks_read(read, &read->err);
+        return;
+    case SITE_REQUEST_POOL:
+        read->result = site_pool_read(request->site, request->ask.name, &read->pool,
+                                      request->ask.after, &read->body, &read->err);
         return;
     default:
         read->result = supplies_read(read, &read->err);
@@ -219,11 +233,12 @@ static void read_done(struct repl_job *job)
         site_refuse_text(request, REPL_REFUSAL_NOT_FOUND, "%.350s", read->err.text);
     else if (!repl_ok(read->result))
         site_refuse_error(request, &read->err);
-    else if (request->ask.kind == SITE_REQUEST_SEGMENT)
+    else if (read->fd >= 0)
         segment_answer(read);
     else
         site_answer(request, 200, read->content_type, read->body.data, read->body.size);
     repl_buffer_fini(&read->body);
+    repl_missing_fini(&read->wanted);
     request->read = NULL;
     free(read);
     site_request_unhold(request);
@@ -236,32 +251,56 @@ static bool is_committed(const struct site_volume *v, const struct repl_segment_
            (id->to_seq < head->to_seq || (id->to_seq == head->to_seq && id->part <= head->part));
 }
 
-void site_read_begin(struct site_request *request)
+/* What is not complete must not pass for all there is. A pool's names are a guess anyway. */
+static bool needs_index(enum site_request_kind kind)
+{
+    return kind == SITE_REQUEST_POINTS || kind == SITE_REQUEST_SEGMENTS ||
+           kind == SITE_REQUEST_MARKS || kind == SITE_REQUEST_CHUNKS;
+}
+
+/* False: it has been answered. */
+static bool read_check(struct site_request *request)
 {
     const struct site_volume *v = request->volume;
-    const char *range = repl_exchange_header(request->exchange, "Range");
     if (request->ask.kind == SITE_REQUEST_SEGMENT && request->ask.id.supply == 0 &&
         !is_committed(v, &request->ask.id)) {
         site_refuse_text(request, REPL_REFUSAL_NOT_FOUND,
                          "segment %" PRIu64 ".%" PRIu32 " is not part of volume %s's history",
                          request->ask.id.to_seq, request->ask.id.part, v->name);
-        return;
+        return false;
     }
-    if (v->index_behind && /* a page that lacks acknowledged points would pass for all of them */
-        (request->ask.kind == SITE_REQUEST_POINTS || request->ask.kind == SITE_REQUEST_SEGMENTS ||
-         request->ask.kind == SITE_REQUEST_MARKS)) {
+    if (v->index_behind && needs_index(request->ask.kind)) {
         site_refuse_text(request, REPL_REFUSAL_BUSY,
                          "the index of volume %s is not complete just now: try again later",
                          v->name);
+        return false;
+    }
+    return true;
+}
+
+void site_read_begin(struct site_request *request)
+{
+    const struct site_volume *v = request->volume;
+    const char *range = repl_exchange_header(request->exchange, "Range");
+    struct repl_missing wanted = {0};
+    struct repl_error err;
+    if (!read_check(request))
+        return;
+    if (request->ask.kind == SITE_REQUEST_CHUNKS &&
+        !repl_ok(repl_wanted_decode(request->body.data, request->body.size, &wanted, &err))) {
+        site_refuse_text(request, REPL_REFUSAL_REQUEST, "%.350s", err.text);
         return;
     }
     struct site_read *read = calloc(1, sizeof *read);
     if (read == NULL) {
+        repl_missing_fini(&wanted);
         site_refuse_text(request, REPL_REFUSAL_BUSY, "the site is out of memory just now");
         return;
     }
     read->request = request;
     read->fd = -1;
+    read->wanted = wanted;
+    read->pool = v->journal.create.volume;
     read->last = v->journal.point;
     read->unchanged_until_ns = v->journal.unchanged_until_ns;
     if (range != NULL)

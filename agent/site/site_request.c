@@ -19,7 +19,7 @@
 
 #include "site/site_volume.h"
 
-#define SMALL_BODY_MAX (16u << 10) /* hello, report and mark are below 1 KiB */
+#define SMALL_BODY_MAX (16u << 10) /* hello, report and mark are below 1 KiB, wanted below 9 */
 
 /* --- life ------------------------------------------------------------------------------------ */
 
@@ -202,6 +202,12 @@ static bool permission_check(struct site_request *request, const struct repl_con
                          "the key %s (peer %s) is for recovery: it may read volume %s, not write "
                          "it",
                          text, peer->name, request->ask.name);
+    else if (request->ask.kind == SITE_REQUEST_POOL && peer->recovery)
+        site_refuse_text(
+            request, REPL_REFUSAL_PERMISSION,
+            "the key %s (peer %s) is for recovery: what the pool of volume %s holds is "
+            "told to its source",
+            text, peer->name, request->ask.name);
     else
         return true;
     return false;
@@ -308,6 +314,7 @@ static void on_body(void *owner, struct repl_exchange *exchange, const void *dat
     case SITE_REQUEST_HELLO:
     case SITE_REQUEST_REPORT:
     case SITE_REQUEST_MARK:
+    case SITE_REQUEST_CHUNKS:
         if (request->body.size + size > SMALL_BODY_MAX)
             site_refuse_status(request, 413, REPL_REFUSAL_REQUEST, "the message is too long");
         else if (!repl_ok(repl_buffer_append(&request->body, data, size, &err)))

@@ -13,6 +13,7 @@
  *   site_verify.c   its longest step: is what has come whole
  *   site_supply.c   chunks that were found missing
  *   site_mark.c     names of points
+ *   site_pool.c     chunks given out by name
  */
 #ifndef REPL_AGENT_SITE_VOLUME_H
 #define REPL_AGENT_SITE_VOLUME_H

@@ -84,6 +84,15 @@ void repl_chunk_name(struct repl_sha256 *sha, const struct repl_digest pages[REP
     repl_sha256_end(sha, out);
 }
 
+void repl_chunk_digest(struct repl_sha256 *sha, const void *chunk, struct repl_digest *out)
+{
+    struct repl_digest pages[REPL_CHUNK_PAGES];
+    for (size_t i = 0; i < REPL_CHUNK_PAGES; i++)
+        repl_page_digest(sha, (const uint8_t *)chunk + i * REPL_PAGE_SIZE, REPL_PAGE_SIZE,
+                         &pages[i]);
+    repl_chunk_name(sha, pages, out);
+}
+
 bool repl_digest_equal(const struct repl_digest *a, const struct repl_digest *b)
 {
     return memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;

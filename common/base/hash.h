@@ -32,6 +32,8 @@ struct repl_page_digest repl_page_digest_of(const struct repl_digest *digest);
  * bytes cannot be mistaken for each other, so a page digest is never a chunk name. */
 void repl_chunk_name(struct repl_sha256 *sha, const struct repl_digest pages[REPL_CHUNK_PAGES],
                      struct repl_digest *out);
+/* The same of its bytes. */
+void repl_chunk_digest(struct repl_sha256 *sha, const void *chunk, struct repl_digest *out);
 
 bool repl_digest_equal(const struct repl_digest *a, const struct repl_digest *b);
 /* As memcmp has it: for qsort and bsearch. */

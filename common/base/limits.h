@@ -40,9 +40,13 @@
 /* A message of the wire protocol, and what may be listed in one. */
 #define REPL_MESSAGE_SIZE_MAX   (1u << 20)
 #define REPL_MISSING_CHUNKS_MAX 8192u
-#define REPL_VOLUME_NAME_SIZE   64u
-#define REPL_WIRE_TEXT_MAX      400u
-#define REPL_LIST_ENTRIES_MAX   4096u
+/* Chunks that are asked for at once: 16 MiB. */
+#define REPL_WANTED_CHUNKS_MAX 256u
+/* Names of a pool's chunks in one message, 8 bytes each: 4 GiB of chunks. */
+#define REPL_POOL_NAMES_MAX   65536u
+#define REPL_VOLUME_NAME_SIZE 64u
+#define REPL_WIRE_TEXT_MAX    400u
+#define REPL_LIST_ENTRIES_MAX 4096u
 /* Pages of a replica whose digests are asked for at once: 16 MiB, which a disk reads in a fraction
  * of a second. */
 #define REPL_DIGESTS_MAX 4096u

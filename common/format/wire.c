@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "format/segment_format.h"
+#include "format/wire_internal.h"
 
 #define WIRE_MAGIC       0x4c504552u /* "REPL" */
 #define WIRE_HEADER_SIZE 12u
@@ -23,6 +24,7 @@ static const char *const type_names[] = {
     [REPL_WIRE_POINTS] = "points",   [REPL_WIRE_SEGMENTS] = "segments",
     [REPL_WIRE_DIGESTS] = "digests", [REPL_WIRE_MERGED_SEGMENTS] = "merged segments",
     [REPL_WIRE_MARK] = "mark",       [REPL_WIRE_MARKS] = "marks",
+    [REPL_WIRE_WANTED] = "wanted",   [REPL_WIRE_POOL_NAMES] = "pool names",
 };
 
 enum repl_wire_type repl_wire_type_of(const void *data, size_t size)
@@ -39,8 +41,8 @@ enum repl_wire_type repl_wire_type_of(const void *data, size_t size)
 
 /* --- framing: every encoder is open, fields, close; every decoder enter, fields, leave ---- */
 
-static repl_result message_open(struct repl_buffer *out, size_t body_max, struct repl_writer *w,
-                                struct repl_error *err)
+repl_result repl_wire_open(struct repl_buffer *out, size_t body_max, struct repl_writer *w,
+                           struct repl_error *err)
 {
     uint8_t *room = repl_buffer_extend(out, WIRE_HEADER_SIZE + body_max);
     if (room == NULL)
@@ -50,8 +52,8 @@ static repl_result message_open(struct repl_buffer *out, size_t body_max, struct
     return REPL_SUCCESS;
 }
 
-static repl_result message_close(struct repl_buffer *out, enum repl_wire_type type,
-                                 const struct repl_writer *w, struct repl_error *err)
+repl_result repl_wire_close(struct repl_buffer *out, enum repl_wire_type type,
+                            const struct repl_writer *w, struct repl_error *err)
 {
     if (w->failed || w->position > REPL_MESSAGE_SIZE_MAX) {
         out->size -= w->size;
@@ -68,18 +70,18 @@ static repl_result message_close(struct repl_buffer *out, enum repl_wire_type ty
 }
 
 /* A list longer than its reader would take is refused here already. */
-static repl_result list_open(struct repl_buffer *out, enum repl_wire_type type, uint32_t count,
-                             uint32_t limit, size_t body_max, struct repl_writer *w,
-                             struct repl_error *err)
+repl_result repl_wire_list_open(struct repl_buffer *out, enum repl_wire_type type, uint32_t count,
+                                uint32_t limit, size_t body_max, struct repl_writer *w,
+                                struct repl_error *err)
 {
     if (count > limit)
         return repl_fail(err, REPL_E_INTERNAL, "a %s message of %u entries, at most %u may be",
                          type_names[type], count, limit);
-    return message_open(out, body_max, w, err);
+    return repl_wire_open(out, body_max, w, err);
 }
 
-static repl_result message_enter(const void *data, size_t size, enum repl_wire_type type,
-                                 struct repl_reader *r, struct repl_error *err)
+repl_result repl_wire_enter(const void *data, size_t size, enum repl_wire_type type,
+                            struct repl_reader *r, struct repl_error *err)
 {
     if (repl_wire_type_of(data, size) != type)
         return repl_fail(err, REPL_E_CORRUPT, "not a %s message", type_names[type]);
@@ -88,13 +90,27 @@ static repl_result message_enter(const void *data, size_t size, enum repl_wire_t
     return REPL_SUCCESS;
 }
 
-static repl_result message_leave(const struct repl_reader *r, enum repl_wire_type type,
-                                 struct repl_error *err)
+repl_result repl_wire_leave(const struct repl_reader *r, enum repl_wire_type type,
+                            struct repl_error *err)
 {
     return repl_reader_end(r, err, type_names[type]);
 }
 
-static bool read_bool(struct repl_reader *r)
+/* Memory for the entries a list announces, which must be about as long as the list says. */
+repl_result repl_wire_list_allocate(const struct repl_reader *r, uint32_t count, uint32_t limit,
+                                    size_t wire_size, size_t size, void **out,
+                                    struct repl_error *err)
+{
+    if (r->failed || count > limit || repl_reader_left(r) != count * wire_size)
+        return repl_fail(err, REPL_E_CORRUPT, "a list of %u entries does not fit its message",
+                         count);
+    *out = calloc(count + 1, size);
+    if (*out == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of %u entries", count);
+    return REPL_SUCCESS;
+}
+
+bool repl_wire_read_bool(struct repl_reader *r)
 {
     uint8_t value = repl_read_u8(r);
     if (value > 1)
@@ -119,7 +135,7 @@ static void head_decode(struct repl_reader *r, struct repl_head *out)
     out->from_seq = repl_read_u64(r);
     out->to_seq = repl_read_u64(r);
     out->part = repl_read_u32(r);
-    out->has_point = read_bool(r);
+    out->has_point = repl_wire_read_bool(r);
     repl_read_zeros(r, 3);
     repl_read_digest(r, &out->digest);
     if (out->from_seq >= out->to_seq)
@@ -143,7 +159,7 @@ repl_result repl_hello_encode(const struct repl_hello *m, struct repl_buffer *ou
                               struct repl_error *err)
 {
     struct repl_writer w;
-    REPL_TRY(message_open(out, 64, &w, err));
+    REPL_TRY(repl_wire_open(out, 64, &w, err));
     repl_write_u16(&w, m->version_min);
     repl_write_u16(&w, m->version_max);
     repl_write_uuid(&w, &m->volume);
@@ -153,7 +169,7 @@ repl_result repl_hello_encode(const struct repl_hello *m, struct repl_buffer *ou
     repl_write_u64(&w, m->volume_size);
     repl_write_u32(&w, m->rpo_ms);
     repl_write_i64(&w, m->sent_ns);
-    return message_close(out, REPL_WIRE_HELLO, &w, err);
+    return repl_wire_close(out, REPL_WIRE_HELLO, &w, err);
 }
 
 repl_result repl_hello_decode(const void *data, size_t size, struct repl_hello *out,
@@ -161,7 +177,7 @@ repl_result repl_hello_decode(const void *data, size_t size, struct repl_hello *
 {
     struct repl_reader r;
     *out = (struct repl_hello){0};
-    REPL_TRY(message_enter(data, size, REPL_WIRE_HELLO, &r, err));
+    REPL_TRY(repl_wire_enter(data, size, REPL_WIRE_HELLO, &r, err));
     out->version_min = repl_read_u16(&r);
     out->version_max = repl_read_u16(&r);
     /* What follows may differ in a version to come: only its place is known to us. */
@@ -180,14 +196,14 @@ repl_result repl_hello_decode(const void *data, size_t size, struct repl_hello *
     if (out->version_min > out->version_max || out->kind < REPL_VOLUME_BLOCK ||
         out->kind > REPL_VOLUME_TREE || out->volume_size > REPL_VOLUME_SIZE_MAX)
         r.failed = true;
-    return message_leave(&r, REPL_WIRE_HELLO, err);
+    return repl_wire_leave(&r, REPL_WIRE_HELLO, err);
 }
 
 repl_result repl_welcome_encode(const struct repl_welcome *m, struct repl_buffer *out,
                                 struct repl_error *err)
 {
     struct repl_writer w;
-    REPL_TRY(message_open(out, 64 + HEAD_SIZE + 64, &w, err));
+    REPL_TRY(repl_wire_open(out, 64 + HEAD_SIZE + 64, &w, err));
     repl_write_u16(&w, m->version);
     repl_write_u8(&w, m->known);
     repl_write_zeros(&w, 1);
@@ -200,7 +216,7 @@ repl_result repl_welcome_encode(const struct repl_welcome *m, struct repl_buffer
     repl_write_u64(&w, m->staged_bytes);
     repl_write_i64(&w, m->received_ns);
     repl_write_i64(&w, m->replied_ns);
-    return message_close(out, REPL_WIRE_WELCOME, &w, err);
+    return repl_wire_close(out, REPL_WIRE_WELCOME, &w, err);
 }
 
 repl_result repl_welcome_decode(const void *data, size_t size, struct repl_welcome *out,
@@ -208,14 +224,14 @@ repl_result repl_welcome_decode(const void *data, size_t size, struct repl_welco
 {
     struct repl_reader r;
     *out = (struct repl_welcome){0};
-    REPL_TRY(message_enter(data, size, REPL_WIRE_WELCOME, &r, err));
+    REPL_TRY(repl_wire_enter(data, size, REPL_WIRE_WELCOME, &r, err));
     out->version = repl_read_u16(&r);
     if (!r.failed && (out->version < REPL_PROTOCOL_MIN || out->version > REPL_PROTOCOL_MAX))
         return repl_fail(err, REPL_E_VERSION,
                          "the site chose protocol version %u, and this side speaks %u to %u: "
                          "upgrade the older one",
                          out->version, REPL_PROTOCOL_MIN, REPL_PROTOCOL_MAX);
-    out->known = read_bool(&r);
+    out->known = repl_wire_read_bool(&r);
     repl_read_zeros(&r, 1);
     out->lineage = repl_read_u64(&r);
     head_or_none_decode(&r, &out->head);
@@ -229,20 +245,20 @@ repl_result repl_welcome_decode(const void *data, size_t size, struct repl_welco
     if (out->staged_bytes > REPL_SEGMENT_HARD_LIMIT ||
         (out->staged_bytes > 0 && out->staged_to_seq == 0))
         r.failed = true;
-    return message_leave(&r, REPL_WIRE_WELCOME, err);
+    return repl_wire_leave(&r, REPL_WIRE_WELCOME, err);
 }
 
-/* --- ack, refusal, missing ------------------------------------------------------------------- */
+/* --- ack, refusal --------------------------------------------------------------------------- */
 
 repl_result repl_ack_encode(const struct repl_ack *m, struct repl_buffer *out,
                             struct repl_error *err)
 {
     struct repl_writer w;
-    REPL_TRY(message_open(out, HEAD_SIZE + 16, &w, err));
+    REPL_TRY(repl_wire_open(out, HEAD_SIZE + 16, &w, err));
     head_encode(&w, &m->head);
     repl_write_i64(&w, m->received_ns);
     repl_write_i64(&w, m->replied_ns);
-    return message_close(out, REPL_WIRE_ACK, &w, err);
+    return repl_wire_close(out, REPL_WIRE_ACK, &w, err);
 }
 
 repl_result repl_ack_decode(const void *data, size_t size, struct repl_ack *out,
@@ -250,22 +266,22 @@ repl_result repl_ack_decode(const void *data, size_t size, struct repl_ack *out,
 {
     struct repl_reader r;
     *out = (struct repl_ack){0};
-    REPL_TRY(message_enter(data, size, REPL_WIRE_ACK, &r, err));
+    REPL_TRY(repl_wire_enter(data, size, REPL_WIRE_ACK, &r, err));
     head_or_none_decode(&r, &out->head);
     out->received_ns = repl_read_i64(&r);
     out->replied_ns = repl_read_i64(&r);
-    return message_leave(&r, REPL_WIRE_ACK, err);
+    return repl_wire_leave(&r, REPL_WIRE_ACK, err);
 }
 
 repl_result repl_refusal_encode(const struct repl_refusal *m, struct repl_buffer *out,
                                 struct repl_error *err)
 {
     struct repl_writer w;
-    REPL_TRY(message_open(out, 8 + REPL_WIRE_TEXT_MAX, &w, err));
+    REPL_TRY(repl_wire_open(out, 8 + REPL_WIRE_TEXT_MAX, &w, err));
     repl_write_u8(&w, (uint8_t)m->code);
     repl_write_zeros(&w, 3);
     repl_words_encode(&w, m->text);
-    return message_close(out, REPL_WIRE_REFUSAL, &w, err);
+    return repl_wire_close(out, REPL_WIRE_REFUSAL, &w, err);
 }
 
 repl_result repl_refusal_decode(const void *data, size_t size, struct repl_refusal *out,
@@ -273,61 +289,13 @@ repl_result repl_refusal_decode(const void *data, size_t size, struct repl_refus
 {
     struct repl_reader r;
     *out = (struct repl_refusal){0};
-    REPL_TRY(message_enter(data, size, REPL_WIRE_REFUSAL, &r, err));
+    REPL_TRY(repl_wire_enter(data, size, REPL_WIRE_REFUSAL, &r, err));
     out->code = repl_read_u8(&r);
     repl_read_zeros(&r, 3);
     repl_read_text(&r, out->text, REPL_WIRE_TEXT_MAX);
     if (out->code < REPL_REFUSAL_BUSY || out->code > REPL_REFUSAL_INTERNAL)
         r.failed = true;
-    return message_leave(&r, REPL_WIRE_REFUSAL, err);
-}
-
-repl_result repl_missing_encode(const struct repl_missing *m, struct repl_buffer *out,
-                                struct repl_error *err)
-{
-    struct repl_writer w;
-    REPL_TRY(list_open(out, REPL_WIRE_MISSING, m->count, REPL_MISSING_CHUNKS_MAX,
-                       4 + m->count * sizeof m->names[0], &w, err));
-    repl_write_u32(&w, m->count);
-    for (uint32_t i = 0; i < m->count; i++)
-        repl_write_digest(&w, &m->names[i]);
-    return message_close(out, REPL_WIRE_MISSING, &w, err);
-}
-
-/* Memory for the entries a list announces, which must be about as long as the list says. */
-static repl_result list_allocate(const struct repl_reader *r, uint32_t count, uint32_t limit,
-                                 size_t wire_size, size_t size, void **out, struct repl_error *err)
-{
-    if (r->failed || count > limit || repl_reader_left(r) != count * wire_size)
-        return repl_fail(err, REPL_E_CORRUPT, "a list of %u entries does not fit its message",
-                         count);
-    *out = calloc(count + 1, size);
-    if (*out == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of %u entries", count);
-    return REPL_SUCCESS;
-}
-
-repl_result repl_missing_decode(const void *data, size_t size, struct repl_missing *out,
-                                struct repl_error *err)
-{
-    struct repl_reader r;
-    void *names;
-    *out = (struct repl_missing){0};
-    REPL_TRY(message_enter(data, size, REPL_WIRE_MISSING, &r, err));
-    uint32_t count = repl_read_u32(&r);
-    REPL_TRY(list_allocate(&r, count, REPL_MISSING_CHUNKS_MAX, sizeof out->names[0],
-                           sizeof out->names[0], &names, err));
-    out->names = names;
-    out->count = count;
-    for (uint32_t i = 0; i < count; i++)
-        repl_read_digest(&r, &out->names[i]);
-    return message_leave(&r, REPL_WIRE_MISSING, err);
-}
-
-void repl_missing_fini(struct repl_missing *missing)
-{
-    free(missing->names);
-    *missing = (struct repl_missing){0};
+    return repl_wire_leave(&r, REPL_WIRE_REFUSAL, err);
 }
 
 /* --- report ---------------------------------------------------------------------------------- */
@@ -336,7 +304,7 @@ repl_result repl_report_encode(const struct repl_report *m, struct repl_buffer *
                                struct repl_error *err)
 {
     struct repl_writer w;
-    REPL_TRY(message_open(out, 64 + REPL_WIRE_TEXT_MAX, &w, err));
+    REPL_TRY(repl_wire_open(out, 64 + REPL_WIRE_TEXT_MAX, &w, err));
     repl_write_u64(&w, m->seq);
     repl_write_i64(&w, m->unchanged_until_ns);
     repl_write_u8(&w, (uint8_t)m->state);
@@ -346,7 +314,7 @@ repl_result repl_report_encode(const struct repl_report *m, struct repl_buffer *
     repl_write_u64(&w, m->done_bytes);
     repl_write_u64(&w, m->total_bytes);
     repl_write_i64(&w, m->sent_ns);
-    return message_close(out, REPL_WIRE_REPORT, &w, err);
+    return repl_wire_close(out, REPL_WIRE_REPORT, &w, err);
 }
 
 repl_result repl_report_decode(const void *data, size_t size, struct repl_report *out,
@@ -354,7 +322,7 @@ repl_result repl_report_decode(const void *data, size_t size, struct repl_report
 {
     struct repl_reader r;
     *out = (struct repl_report){0};
-    REPL_TRY(message_enter(data, size, REPL_WIRE_REPORT, &r, err));
+    REPL_TRY(repl_wire_enter(data, size, REPL_WIRE_REPORT, &r, err));
     out->seq = repl_read_u64(&r);
     out->unchanged_until_ns = repl_read_i64(&r);
     out->state = repl_read_u8(&r);
@@ -366,7 +334,7 @@ repl_result repl_report_decode(const void *data, size_t size, struct repl_report
     out->sent_ns = repl_read_i64(&r);
     if (out->state >= REPL_STATE_COUNT)
         r.failed = true;
-    return message_leave(&r, REPL_WIRE_REPORT, err);
+    return repl_wire_leave(&r, REPL_WIRE_REPORT, err);
 }
 
 /* --- what recovery reads --------------------------------------------------------------------- */
@@ -397,14 +365,14 @@ repl_result repl_points_page_encode(const struct repl_points_page *m, struct rep
                                     struct repl_error *err)
 {
     struct repl_writer w;
-    REPL_TRY(list_open(out, REPL_WIRE_POINTS, m->count, REPL_LIST_ENTRIES_MAX,
-                       8 + (size_t)m->count * POINTS_ENTRY_SIZE, &w, err));
+    REPL_TRY(repl_wire_list_open(out, REPL_WIRE_POINTS, m->count, REPL_LIST_ENTRIES_MAX,
+                                 8 + (size_t)m->count * POINTS_ENTRY_SIZE, &w, err));
     repl_write_u32(&w, m->count);
     repl_write_u8(&w, m->more);
     repl_write_zeros(&w, 3);
     for (uint32_t i = 0; i < m->count; i++)
         points_entry_encode(&w, &m->entries[i]);
-    return message_close(out, REPL_WIRE_POINTS, &w, err);
+    return repl_wire_close(out, REPL_WIRE_POINTS, &w, err);
 }
 
 repl_result repl_points_page_decode(const void *data, size_t size, struct repl_points_page *out,
@@ -413,12 +381,12 @@ repl_result repl_points_page_decode(const void *data, size_t size, struct repl_p
     struct repl_reader r;
     void *entries;
     *out = (struct repl_points_page){0};
-    REPL_TRY(message_enter(data, size, REPL_WIRE_POINTS, &r, err));
+    REPL_TRY(repl_wire_enter(data, size, REPL_WIRE_POINTS, &r, err));
     uint32_t count = repl_read_u32(&r);
-    out->more = read_bool(&r);
+    out->more = repl_wire_read_bool(&r);
     repl_read_zeros(&r, 3);
-    REPL_TRY(list_allocate(&r, count, REPL_LIST_ENTRIES_MAX, POINTS_ENTRY_SIZE,
-                           sizeof out->entries[0], &entries, err));
+    REPL_TRY(repl_wire_list_allocate(&r, count, REPL_LIST_ENTRIES_MAX, POINTS_ENTRY_SIZE,
+                                     sizeof out->entries[0], &entries, err));
     out->entries = entries;
     out->count = count;
     for (uint32_t i = 0; i < count; i++) {
@@ -428,7 +396,7 @@ repl_result repl_points_page_decode(const void *data, size_t size, struct repl_p
     }
     if (out->more && count == 0)
         r.failed = true;
-    repl_result result = message_leave(&r, REPL_WIRE_POINTS, err);
+    repl_result result = repl_wire_leave(&r, REPL_WIRE_POINTS, err);
     if (!repl_ok(result))
         repl_points_page_fini(out);
     return result;
@@ -457,8 +425,8 @@ repl_result repl_segments_page_encode(const struct repl_segments_page *m, struct
     bool merged = m->count <= REPL_LIST_ENTRIES_MAX && is_merged(m);
     enum repl_wire_type type = merged ? REPL_WIRE_MERGED_SEGMENTS : REPL_WIRE_SEGMENTS;
     size_t entry_size = merged ? MERGED_ENTRY_SIZE : SEGMENTS_ENTRY_SIZE;
-    REPL_TRY(list_open(out, type, m->count, REPL_LIST_ENTRIES_MAX,
-                       8 + (size_t)m->count * entry_size, &w, err));
+    REPL_TRY(repl_wire_list_open(out, type, m->count, REPL_LIST_ENTRIES_MAX,
+                                 8 + (size_t)m->count * entry_size, &w, err));
     repl_write_u32(&w, m->count);
     repl_write_u8(&w, m->more);
     repl_write_zeros(&w, 3);
@@ -471,7 +439,7 @@ repl_result repl_segments_page_encode(const struct repl_segments_page *m, struct
         repl_write_u8(&w, m->entries[i].begins);
         repl_write_digest(&w, &m->entries[i].link);
     }
-    return message_close(out, type, &w, err);
+    return repl_wire_close(out, type, &w, err);
 }
 
 static bool segments_entry_valid(const struct repl_segments_entry *entries, uint32_t i)
@@ -495,13 +463,13 @@ repl_result repl_segments_page_decode(const void *data, size_t size, struct repl
     *out = (struct repl_segments_page){0};
     bool merged = repl_wire_type_of(data, size) == REPL_WIRE_MERGED_SEGMENTS;
     enum repl_wire_type type = merged ? REPL_WIRE_MERGED_SEGMENTS : REPL_WIRE_SEGMENTS;
-    REPL_TRY(message_enter(data, size, type, &r, err));
+    REPL_TRY(repl_wire_enter(data, size, type, &r, err));
     uint32_t count = repl_read_u32(&r);
-    out->more = read_bool(&r);
+    out->more = repl_wire_read_bool(&r);
     repl_read_zeros(&r, 3);
-    REPL_TRY(list_allocate(&r, count, REPL_LIST_ENTRIES_MAX,
-                           merged ? MERGED_ENTRY_SIZE : SEGMENTS_ENTRY_SIZE, sizeof out->entries[0],
-                           &entries, err));
+    REPL_TRY(repl_wire_list_allocate(&r, count, REPL_LIST_ENTRIES_MAX,
+                                     merged ? MERGED_ENTRY_SIZE : SEGMENTS_ENTRY_SIZE,
+                                     sizeof out->entries[0], &entries, err));
     out->entries = entries;
     out->count = count;
     for (uint32_t i = 0; i < count; i++) {
@@ -512,7 +480,7 @@ repl_result repl_segments_page_decode(const void *data, size_t size, struct repl
             out->entries[i].head.from_seq == 0 && out->entries[i].head.part == 0;
         if (merged) {
             out->entries[i].merge = repl_read_u64(&r);
-            out->entries[i].begins = read_bool(&r);
+            out->entries[i].begins = repl_wire_read_bool(&r);
             repl_read_digest(&r, &out->entries[i].link);
         }
         if (!segments_entry_valid(out->entries, i))
@@ -520,7 +488,7 @@ repl_result repl_segments_page_decode(const void *data, size_t size, struct repl
     }
     if ((out->more && count == 0) || (merged && !is_merged(out)))
         r.failed = true;
-    repl_result result = message_leave(&r, type, err);
+    repl_result result = repl_wire_leave(&r, type, err);
     if (!repl_ok(result))
         repl_segments_page_fini(out);
     return result;
@@ -543,8 +511,8 @@ repl_result repl_digests_encode(const struct repl_digests *m, struct repl_buffer
                                 struct repl_error *err)
 {
     struct repl_writer w;
-    REPL_TRY(list_open(out, REPL_WIRE_DIGESTS, m->count, REPL_DIGESTS_MAX,
-                       16 + POINTS_ENTRY_SIZE + m->count * DIGEST_SIZE, &w, err));
+    REPL_TRY(repl_wire_list_open(out, REPL_WIRE_DIGESTS, m->count, REPL_DIGESTS_MAX,
+                                 16 + POINTS_ENTRY_SIZE + m->count * DIGEST_SIZE, &w, err));
     repl_write_u32(&w, m->count);
     repl_write_zeros(&w, 4);
     repl_write_u64(&w, m->first_page);
@@ -553,7 +521,7 @@ repl_result repl_digests_encode(const struct repl_digests *m, struct repl_buffer
     else
         repl_write_zeros(&w, POINTS_ENTRY_SIZE);
     repl_write_bytes(&w, m->pages, m->count * DIGEST_SIZE);
-    return message_close(out, REPL_WIRE_DIGESTS, &w, err);
+    return repl_wire_close(out, REPL_WIRE_DIGESTS, &w, err);
 }
 
 /* The point that a replica stands at, where there is one: zeros else. */
@@ -579,18 +547,19 @@ repl_result repl_digests_decode(const void *data, size_t size, struct repl_diges
     struct repl_reader r;
     void *pages;
     *out = (struct repl_digests){0};
-    REPL_TRY(message_enter(data, size, REPL_WIRE_DIGESTS, &r, err));
+    REPL_TRY(repl_wire_enter(data, size, REPL_WIRE_DIGESTS, &r, err));
     uint32_t count = repl_read_u32(&r);
     repl_read_zeros(&r, 4);
     out->first_page = repl_read_u64(&r);
     points_entry_or_none_decode(&r, &out->at);
-    REPL_TRY(list_allocate(&r, count, REPL_DIGESTS_MAX, DIGEST_SIZE, DIGEST_SIZE, &pages, err));
+    REPL_TRY(repl_wire_list_allocate(&r, count, REPL_DIGESTS_MAX, DIGEST_SIZE, DIGEST_SIZE, &pages,
+                                     err));
     out->pages = pages;
     out->count = count;
     repl_read_bytes(&r, out->pages, count * DIGEST_SIZE);
     if (!digests_lie_within(out))
         r.failed = true;
-    repl_result result = message_leave(&r, REPL_WIRE_DIGESTS, err);
+    repl_result result = repl_wire_leave(&r, REPL_WIRE_DIGESTS, err);
     if (!repl_ok(result))
         repl_digests_fini(out);
     return result;
@@ -612,10 +581,10 @@ repl_result repl_mark_encode(const struct repl_mark *m, struct repl_buffer *out,
                              struct repl_error *err)
 {
     struct repl_writer w;
-    REPL_TRY(message_open(out, MARK_ENTRY_MAX, &w, err));
+    REPL_TRY(repl_wire_open(out, MARK_ENTRY_MAX, &w, err));
     repl_write_u64(&w, m->seq);
     repl_write_text(&w, m->name);
-    return message_close(out, REPL_WIRE_MARK, &w, err);
+    return repl_wire_close(out, REPL_WIRE_MARK, &w, err);
 }
 
 repl_result repl_mark_decode(const void *data, size_t size, struct repl_mark *out,
@@ -623,20 +592,20 @@ repl_result repl_mark_decode(const void *data, size_t size, struct repl_mark *ou
 {
     struct repl_reader r;
     *out = (struct repl_mark){0};
-    REPL_TRY(message_enter(data, size, REPL_WIRE_MARK, &r, err));
+    REPL_TRY(repl_wire_enter(data, size, REPL_WIRE_MARK, &r, err));
     out->seq = repl_read_u64(&r);
     repl_read_text(&r, out->name, REPL_MARK_NAME_SIZE);
     if (out->seq == 0 || out->name[0] == '\0')
         r.failed = true;
-    return message_leave(&r, REPL_WIRE_MARK, err);
+    return repl_wire_leave(&r, REPL_WIRE_MARK, err);
 }
 
 repl_result repl_marks_encode(const struct repl_marks *m, struct repl_buffer *out,
                               struct repl_error *err)
 {
     struct repl_writer w;
-    REPL_TRY(list_open(out, REPL_WIRE_MARKS, m->count, REPL_LIST_ENTRIES_MAX,
-                       8 + (size_t)m->count * MARK_ENTRY_MAX, &w, err));
+    REPL_TRY(repl_wire_list_open(out, REPL_WIRE_MARKS, m->count, REPL_LIST_ENTRIES_MAX,
+                                 8 + (size_t)m->count * MARK_ENTRY_MAX, &w, err));
     repl_write_u32(&w, m->count);
     repl_write_zeros(&w, 4);
     for (uint32_t i = 0; i < m->count; i++) {
@@ -644,7 +613,7 @@ repl_result repl_marks_encode(const struct repl_marks *m, struct repl_buffer *ou
         repl_write_u64(&w, m->marks[i].seq);
         repl_write_text(&w, m->marks[i].name);
     }
-    return message_close(out, REPL_WIRE_MARKS, &w, err);
+    return repl_wire_close(out, REPL_WIRE_MARKS, &w, err);
 }
 
 static void marks_entry_decode(struct repl_reader *r, struct repl_log_mark *out)
@@ -662,7 +631,7 @@ repl_result repl_marks_decode(const void *data, size_t size, struct repl_marks *
 {
     struct repl_reader r;
     *out = (struct repl_marks){0};
-    REPL_TRY(message_enter(data, size, REPL_WIRE_MARKS, &r, err));
+    REPL_TRY(repl_wire_enter(data, size, REPL_WIRE_MARKS, &r, err));
     uint32_t count = repl_read_u32(&r);
     repl_read_zeros(&r, 4);
     if (r.failed || count > REPL_LIST_ENTRIES_MAX)
@@ -673,7 +642,7 @@ repl_result repl_marks_decode(const void *data, size_t size, struct repl_marks *
     out->count = count;
     for (uint32_t i = 0; i < count; i++)
         marks_entry_decode(&r, &out->marks[i]);
-    repl_result result = message_leave(&r, REPL_WIRE_MARKS, err);
+    repl_result result = repl_wire_leave(&r, REPL_WIRE_MARKS, err);
     if (!repl_ok(result))
         repl_marks_fini(out);
     return result;

@@ -28,7 +28,9 @@ enum repl_wire_type {
     REPL_WIRE_MERGED_SEGMENTS = 10, /* SEGMENTS where one of them was made by a merge */
     REPL_WIRE_MARK = 11,
     REPL_WIRE_MARKS = 12,
-    REPL_WIRE_LAST = REPL_WIRE_MARKS,
+    REPL_WIRE_WANTED = 13,
+    REPL_WIRE_POOL_NAMES = 14,
+    REPL_WIRE_LAST = REPL_WIRE_POOL_NAMES,
 };
 
 /* Source to site, first after each loss of contact: who I am and where I stand. */
@@ -91,12 +93,24 @@ struct repl_refusal {
     char text[REPL_WIRE_TEXT_MAX + 1];
 };
 
-/* Site to source: chunks the segment refers to that the site does not have. */
+/* Site to source: chunks the segment refers to that the site does not have. Whoever wants chunks
+ * of the site says so with the same fields (repl_wanted_encode), 1 to REPL_WANTED_CHUNKS_MAX. */
 struct repl_missing {
     uint32_t count;
     struct repl_digest *names; /* decoded: heap, freed by repl_missing_fini */
 };
 void repl_missing_fini(struct repl_missing *missing);
+
+/* Site to source: a page of what the volume's pool holds. A guess: what is in it may be gone. */
+struct repl_pool_names {
+    uint32_t count;        /* at most REPL_POOL_NAMES_MAX */
+    bool more;             /* behind the last one; then count is not 0 */
+    struct repl_uuid pool; /* volumes with the same one share their chunks */
+    uint64_t *prefixes;    /* ascending; decoded: heap, freed by repl_pool_names_fini */
+};
+void repl_pool_names_fini(struct repl_pool_names *names);
+/* The first 8 bytes of a chunk's name, as a number in their order. */
+uint64_t repl_chunk_prefix(const struct repl_digest *name);
 
 /* Source to site, every few seconds: how it fares; and where nothing changed since point seq, that
  * the point is still the present. */
@@ -183,6 +197,14 @@ REPL_RESULT repl_missing_encode(const struct repl_missing *m, struct repl_buffer
                                 struct repl_error *err);
 REPL_RESULT repl_missing_decode(const void *data, size_t size, struct repl_missing *out,
                                 struct repl_error *err);
+REPL_RESULT repl_wanted_encode(const struct repl_missing *m, struct repl_buffer *out,
+                               struct repl_error *err);
+REPL_RESULT repl_wanted_decode(const void *data, size_t size, struct repl_missing *out,
+                               struct repl_error *err);
+REPL_RESULT repl_pool_names_encode(const struct repl_pool_names *m, struct repl_buffer *out,
+                                   struct repl_error *err);
+REPL_RESULT repl_pool_names_decode(const void *data, size_t size, struct repl_pool_names *out,
+                                   struct repl_error *err);
 REPL_RESULT repl_report_encode(const struct repl_report *m, struct repl_buffer *out,
                                struct repl_error *err);
 REPL_RESULT repl_report_decode(const void *data, size_t size, struct repl_report *out,

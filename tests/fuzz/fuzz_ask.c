@@ -68,6 +68,13 @@ static const char *ask_write(const struct site_ask *ask, char path[PATH_SIZE])
     case SITE_REQUEST_MARKS:
         snprintf(rest, sizeof rest, "marks");
         break;
+    case SITE_REQUEST_CHUNKS:
+        method = "POST";
+        snprintf(rest, sizeof rest, "chunks");
+        break;
+    case SITE_REQUEST_POOL:
+        snprintf(rest, sizeof rest, "pool/%016" PRIx64, ask->after);
+        break;
     case SITE_REQUEST_SUPPLIES:
         snprintf(rest, sizeof rest, "supplies");
         break;

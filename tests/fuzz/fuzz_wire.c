@@ -44,6 +44,8 @@ TRY_TYPE(segments_page, struct repl_segments_page, repl_segments_page_fini)
 TRY_TYPE(digests, struct repl_digests, repl_digests_fini)
 TRY_TYPE(mark, struct repl_mark, nothing_to_free)
 TRY_TYPE(marks, struct repl_marks, repl_marks_fini)
+TRY_TYPE(wanted, struct repl_missing, repl_missing_fini)
+TRY_TYPE(pool_names, struct repl_pool_names, repl_pool_names_fini)
 
 static void try_all(const uint8_t *data, size_t size)
 {
@@ -58,6 +60,8 @@ static void try_all(const uint8_t *data, size_t size)
     try_digests(data, size);
     try_mark(data, size);
     try_marks(data, size);
+    try_wanted(data, size);
+    try_pool_names(data, size);
     (void)repl_wire_type_of(data, size);
 }
 

@@ -92,6 +92,13 @@ REPL_RESULT repl_index_chunk(struct repl_index *index, const char *volume,
                              const struct repl_digest *name, struct repl_chunk_place *place,
                              bool *found, struct repl_error *err);
 
+/* The first 8 bytes of the names of the pool's chunks (repl_chunk_prefix) behind after, each once,
+ * ascending, up to room of them; 0: from the first. As far as it has been told where they lie: that
+ * may not be part of the history any more. *more: there are others behind the last one. */
+REPL_RESULT repl_index_prefixes(struct repl_index *index, const char *volume, uint64_t after,
+                                uint64_t *out, uint32_t room, uint32_t *count, bool *more,
+                                struct repl_error *err);
+
 /* How many segments of the history refer to the chunk, each once however often it does. */
 REPL_RESULT repl_index_references(struct repl_index *index, const char *volume,
                                   const struct repl_digest *name, uint64_t *count,

@@ -144,11 +144,9 @@ static repl_result frame_get(struct replica_applier *a, const struct repl_segmen
 static repl_result chunk_check(struct replica_applier *a, const uint8_t *bytes,
                                const struct repl_digest *name, struct repl_error *err)
 {
-    struct repl_digest pages[REPL_CHUNK_PAGES], actual;
+    struct repl_digest actual;
     char text[REPL_DIGEST_TEXT_SIZE];
-    for (size_t i = 0; i < REPL_CHUNK_PAGES; i++)
-        repl_page_digest(a->sha, bytes + i * REPL_PAGE_SIZE, REPL_PAGE_SIZE, &pages[i]);
-    repl_chunk_name(a->sha, pages, &actual);
+    repl_chunk_digest(a->sha, bytes, &actual);
     if (repl_digest_equal(&actual, name))
         return REPL_SUCCESS;
     repl_digest_format(name, text);

@@ -30,6 +30,7 @@ union message {
     struct repl_digests digests;
     struct repl_mark mark;
     struct repl_marks marks;
+    struct repl_pool_names pool;
 };
 
 /* --- random messages, and whether two are the same ------------------------------------------- */
@@ -361,6 +362,41 @@ static void marks_free(union message *m)
     repl_marks_fini(&m->marks);
 }
 
+/* In the place of missing. */
+static void wanted_make(struct random *random, union message *m)
+{
+    missing_make(random, m);
+    while (m->missing.count == 0) {
+        repl_missing_fini(&m->missing);
+        missing_make(random, m);
+    }
+}
+
+static void pool_make(struct random *random, union message *m)
+{
+    uint32_t count = (uint32_t)random_below(random, 20);
+    uint64_t prefix = 0;
+    m->pool = (struct repl_pool_names){.count = count,
+                                       .more = count > 0 && random_below(random, 2),
+                                       .prefixes = calloc(count + 1, sizeof m->pool.prefixes[0])};
+    random_fill(random, m->pool.pool.bytes, sizeof m->pool.pool.bytes);
+    for (uint32_t i = 0; i < count; i++)
+        m->pool.prefixes[i] = prefix += 1 + (random_next(random) >> 8);
+}
+
+static bool pool_same(const union message *ma, const union message *mb)
+{
+    const struct repl_pool_names *a = &ma->pool, *b = &mb->pool;
+    return a->count == b->count && a->more == b->more &&
+           memcmp(&a->pool, &b->pool, sizeof a->pool) == 0 &&
+           memcmp(a->prefixes, b->prefixes, a->count * sizeof a->prefixes[0]) == 0;
+}
+
+static void pool_free(union message *m)
+{
+    repl_pool_names_fini(&m->pool);
+}
+
 /* --- the types, one row each ----------------------------------------------------------------- */
 
 #define DOORS(name, type)                                                                          \
@@ -385,6 +421,19 @@ DOORS(segments, segments_page)
 DOORS(digests, digests)
 DOORS(mark, mark)
 DOORS(marks, marks)
+DOORS(pool, pool_names)
+
+static repl_result wanted_out(const union message *m, struct repl_buffer *out,
+                              struct repl_error *err)
+{
+    return repl_wanted_encode(&m->missing, out, err);
+}
+
+static repl_result wanted_in(const void *data, size_t size, union message *m,
+                             struct repl_error *err)
+{
+    return repl_wanted_decode(data, size, &m->missing, err);
+}
 
 static void nothing_to_free(union message *m)
 {
@@ -410,6 +459,8 @@ static const struct row {
     {REPL_WIRE_DIGESTS, digests_make, digests_same, digests_out, digests_in, digests_free},
     {REPL_WIRE_MARK, mark_make, mark_same, mark_out, mark_in, nothing_to_free},
     {REPL_WIRE_MARKS, marks_make, marks_same, marks_out, marks_in, marks_free},
+    {REPL_WIRE_WANTED, wanted_make, missing_same, wanted_out, wanted_in, missing_free},
+    {REPL_WIRE_POOL_NAMES, pool_make, pool_same, pool_out, pool_in, pool_free},
 };
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
 
@@ -599,6 +650,20 @@ static void bytes_lie_where_the_specification_says(void **state)
                    "\2\4\0\0\0\0\0\0\0\1\0a"
                    "\3\5\0\0\0\0\0\0\0\0\0",
                    43);
+    struct repl_digest name;
+    memset(&name, 'n', sizeof name);
+    m = (union message){.missing = {.count = 1, .names = &name}};
+    assert_encodes(&rows[11], &m, "REPL\xd\0\0\0\x30\0\0\0\1\0\0\0nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn",
+                   48);
+    uint64_t prefixes[] = {0x0102030405060708, 0x0102030405060709};
+    m = (union message){.pool = {.count = 2, .more = true, .prefixes = prefixes}};
+    memset(&m.pool.pool, 'p', sizeof m.pool.pool);
+    assert_encodes(&rows[12], &m,
+                   "REPL\xe\0\0\0\x34\0\0\0\2\0\0\0\1\0\0\0pppppppppppppppp"
+                   "\1\2\3\4\5\6\7\x8\1\2\3\4\5\6\7\t",
+                   52);
+    memcpy(name.bytes, "\1\2\3\4\5\6\7\x8", 8);
+    assert_true(repl_chunk_prefix(&name) == prefixes[0]); /* they are in the order of the names */
 }
 
 /* --- bounds ---------------------------------------------------------------------------------- */
@@ -749,8 +814,12 @@ static void list_limits(const struct row *row, uint32_t limit, size_t head_size,
     union message m = {0}, back;
     m.missing.count = limit; /* the first field of every list */
     void *entries = calloc(limit + 1, 128);
-    if (row->type == REPL_WIRE_MISSING) {
+    if (row->type == REPL_WIRE_MISSING || row->type == REPL_WIRE_WANTED) {
         m.missing.names = entries;
+    } else if (row->type == REPL_WIRE_POOL_NAMES) {
+        m.pool.prefixes = entries;
+        for (uint32_t i = 0; i <= limit; i++)
+            m.pool.prefixes[i] = i;
     } else if (row->type == REPL_WIRE_POINTS) {
         m.points.entries = entries;
         for (uint32_t i = 0; i <= limit; i++)
@@ -801,6 +870,8 @@ static void lists_are_held_to_their_limits(void **state)
     list_limits(&rows[6], REPL_LIST_ENTRIES_MAX, 8, 80);
     list_limits(&rows[7], REPL_LIST_ENTRIES_MAX, 8, 64);
     list_limits(&rows[8], REPL_DIGESTS_MAX, 96, 16);
+    list_limits(&rows[11], REPL_WANTED_CHUNKS_MAX, 4, 32);
+    list_limits(&rows[12], REPL_POOL_NAMES_MAX, 24, 8);
 }
 
 static void names_are_held_to_their_bounds(void **state)
@@ -867,6 +938,16 @@ static void pages_are_in_order_and_get_on(void **state)
     assert_int_equal(there_and_back(&rows[7], &m), REPL_E_CORRUPT);
     m.segments = (struct repl_segments_page){.more = true};
     assert_int_equal(there_and_back(&rows[7], &m), REPL_E_CORRUPT);
+
+    uint64_t prefixes[] = {7, 8};
+    m.pool = (struct repl_pool_names){.count = 2, .prefixes = prefixes};
+    assert_int_equal(there_and_back(&rows[12], &m), REPL_OK);
+    prefixes[1] = 7;
+    assert_int_equal(there_and_back(&rows[12], &m), REPL_E_CORRUPT);
+    m.pool = (struct repl_pool_names){.more = true};
+    assert_int_equal(there_and_back(&rows[12], &m), REPL_E_CORRUPT);
+    m.missing = (struct repl_missing){0}; /* nothing is wanted */
+    assert_int_equal(there_and_back(&rows[11], &m), REPL_E_CORRUPT);
 }
 
 static void refusals_are_errors_and_statuses(void **state)

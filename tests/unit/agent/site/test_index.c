@@ -390,6 +390,39 @@ static void chunks_are_found_where_they_were_put_last(void **state)
     assert_chunk(f, "web", 1, &supplied);
 }
 
+/* Names that agree in their first 8 bytes are one; a page ends where there is no more room. */
+static void prefixes_come_in_pages(void **state)
+{
+    struct fixture *f = *state;
+    static const uint8_t firsts[][2] = {{9, 1}, {2, 1}, {2, 2}, {5, 1}, {0, 1}};
+    struct repl_chunk_entry chunks[5] = {0};
+    const struct repl_segment_id id = {.to_seq = 1};
+    uint64_t out[3];
+    uint32_t count;
+    bool more;
+    for (size_t i = 0; i < 5; i++) {
+        chunks[i].name.bytes[7] = firsts[i][0];
+        chunks[i].name.bytes[8] = firsts[i][1];
+    }
+    assert_code(f, repl_index_add_chunks(f->index, "data", &id, chunks, 5, &f->err), REPL_OK);
+    assert_code(f, repl_index_prefixes(f->index, "data", 0, out, 3, &count, &more, &f->err),
+                REPL_OK);
+    assert_true(count == 3 && more && out[0] == 0 && out[1] == 2 && out[2] == 5);
+    assert_code(f, repl_index_prefixes(f->index, "data", 5, out, 3, &count, &more, &f->err),
+                REPL_OK);
+    assert_true(count == 1 && !more && out[0] == 9);
+    assert_code(f, repl_index_prefixes(f->index, "data", 2, out, 1, &count, &more, &f->err),
+                REPL_OK);
+    assert_true(count == 1 && more && out[0] == 5);
+    assert_code(f,
+                repl_index_prefixes(f->index, "data", UINT64_MAX, out, 3, &count, &more, &f->err),
+                REPL_OK);
+    assert_true(count == 0 && !more);
+    assert_code(f, repl_index_prefixes(f->index, "web", 0, out, 3, &count, &more, &f->err),
+                REPL_OK);
+    assert_true(count == 0 && !more);
+}
+
 /* --- the file -------------------------------------------------------------------------------- */
 
 static void what_was_applied_is_there_after_reopening(void **state)
@@ -914,6 +947,7 @@ int main(void)
         TEST(points_come_in_pages),
         TEST(segments_come_in_pages_across_parts),
         TEST(chunks_are_found_where_they_were_put_last),
+        TEST(prefixes_come_in_pages),
         TEST(what_was_applied_is_there_after_reopening),
         TEST(another_version_or_rubbish_is_made_anew),
         TEST(a_damaged_entry_is_not_believed),
