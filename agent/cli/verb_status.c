@@ -163,6 +163,14 @@ static void print_replica(const struct repl_volume_status *volume)
     printf("\n");
 }
 
+static void print_stored(uint64_t stored_bytes, uint64_t limit_bytes)
+{
+    char stored[CELL_SIZE], limit[CELL_SIZE];
+    size_format(stored_bytes, stored);
+    size_format(limit_bytes, limit);
+    printf("stored:  %s%s%s", stored, limit_bytes > 0 ? " of " : "", limit_bytes > 0 ? limit : "");
+}
+
 static void print_notes(const struct repl_status *status, const struct repl_volume_status *volume)
 {
     char done[CELL_SIZE], total[CELL_SIZE], time[CELL_SIZE];
@@ -187,9 +195,12 @@ static void print_notes(const struct repl_status *status, const struct repl_volu
         duration_format(volume->catch_up_ms, time);
         printf("    backlog: gone in about %s\n", time);
     }
-    if (status->site)
+    if (status->site) {
         print_replica(volume);
-    else if (volume->untracked[0] != '\0')
+        printf("    ");
+        print_stored(volume->stored_bytes, volume->space_limit_bytes);
+        printf("\n");
+    } else if (volume->untracked[0] != '\0')
         printf("    slow:    changes are not tracked, each round looks at all of it: %s\n",
                volume->untracked);
 }
@@ -212,6 +223,15 @@ static void print_volume(const struct repl_status *status, const struct repl_vol
     print_notes(status, volume);
 }
 
+static void print_space(const struct repl_status *status)
+{
+    char left[CELL_SIZE], reserve[CELL_SIZE];
+    size_format(status->free_bytes, left);
+    size_format(status->space_reserve_bytes, reserve);
+    print_stored(status->stored_bytes, status->space_limit_bytes);
+    printf("; %s free, of which %s stay so\n", left, reserve);
+}
+
 static void print_host(const struct repl_status *status)
 {
     char now[CELL_SIZE], bandwidth[CELL_SIZE];
@@ -222,6 +242,8 @@ static void print_host(const struct repl_status *status)
         size_format(status->bandwidth_bytes_per_s, bandwidth);
         printf("bandwidth: %s a second at most\n", bandwidth);
     }
+    if (status->site)
+        print_space(status);
     if (status->clock_doubt[0] != '\0')
         printf("retention: %s\n", status->clock_doubt);
     if (status->compression_level > 1)

@@ -35,6 +35,8 @@ enum repl_role {
 #define REPL_CONFIG_PEERS_MAX     1024u
 #define REPL_CONFIG_NAMES_MAX     1024u /* volumes of one peer */
 
+#define REPL_CONFIG_RESERVE_AUTO UINT64_MAX
+
 struct repl_config_volume {
     char *name;
     /* agent */
@@ -53,6 +55,7 @@ struct repl_config_volume {
     /* site */
     char *replica;   /* "image" (default), "none", or the path of a device, file or directory */
     char *retention; /* journal/retention.h; NULL: as [site] says */
+    uint64_t space_limit_bytes; /* of its history; 0: none */
 };
 
 struct repl_config_peer {
@@ -93,6 +96,8 @@ struct repl_config {
     char *retention;                /* "1s:1h 1m:1d 1h:30d 1d:1y", or "everything" */
     int64_t grace_ms;               /* 1 min to 90 days, default 1 day */
     uint64_t merge_rate_bytes;      /* a second; 0: as fast as it goes; default 64 MiB */
+    uint64_t space_limit_bytes;     /* of all histories; 0: none */
+    uint64_t space_reserve_bytes;   /* of the filesystem; REPL_CONFIG_RESERVE_AUTO (default) */
     unsigned connections;           /* in all; 16 to 65536, default 1024 */
     unsigned strangers_per_address; /* connections without a known key; 1 to 4096, default 16 */
 

@@ -129,6 +129,15 @@ static repl_result store_size(const struct repl_config_option *option, uint64_t 
     return REPL_SUCCESS;
 }
 
+static repl_result store_reserve(const struct repl_config_option *option, uint64_t *field,
+                                 const char *value, struct repl_error *err)
+{
+    if (strcmp(value, "auto") != 0)
+        return store_size(option, field, value, err);
+    *field = REPL_CONFIG_RESERVE_AUTO;
+    return REPL_SUCCESS;
+}
+
 static repl_result store_duration(const struct repl_config_option *option, int64_t *field,
                                   const char *value, struct repl_error *err)
 {
@@ -299,6 +308,8 @@ repl_result repl_config_store(const struct repl_config_option *option, void *tar
         return repl_parse_bandwidth(value, field, err);
     case REPL_CONFIG_COMPRESSION:
         return store_compression(option, field, value, err);
+    case REPL_CONFIG_RESERVE:
+        return store_reserve(option, field, value, err);
     case REPL_CONFIG_YES_NO:
         return store_choice(field, value, "yes", "no", err);
     case REPL_CONFIG_PEER_ROLE:

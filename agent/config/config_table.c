@@ -135,6 +135,19 @@ const struct repl_config_option repl_config_options[] = {
     {REPL_CONFIG_SITE, "merge_rate", REPL_ROLE_SITE, REPL_CONFIG_SIZE,
      IN_CONFIG(merge_rate_bytes), "64M", 0, (uint64_t)1 << 40,
      "How many bytes a second merging may write. 0: as fast as it goes."},
+    {REPL_CONFIG_SITE, "space_limit", REPL_ROLE_SITE, REPL_CONFIG_SIZE,
+     IN_CONFIG(space_limit_bytes), "", MIB, 1024 * PIB,
+     "What the histories of all volumes may hold together: their segments, those included that have "
+     "been merged and wait for the end of their grace, their logs, and uploads under way. Replicas "
+     "and the index do not count. At the limit no segment is taken in: hosts spool, points age, "
+     "\"repl status\" says so, and reading, merging and reports go on. Merging itself is not held "
+     "back, as it is what makes room. When 3 % of the limit are free again, taking in goes on."},
+    {REPL_CONFIG_SITE, "space_reserve", REPL_ROLE_SITE, REPL_CONFIG_RESERVE,
+     IN_CONFIG(space_reserve_bytes), "auto", 0, PIB,
+     "What stays free of the filesystem that has the store (of one in a bucket: state): below it no "
+     "segment is taken in, as at space_limit, so that there is room for the logs, the index, the "
+     "replicas and for merging. \"auto\" is 1 GiB, and of a filesystem below 20 GiB a twentieth. "
+     "0: until the filesystem is full."},
     {REPL_CONFIG_SITE, "control", REPL_ROLE_SITE, REPL_CONFIG_PATH, IN_CONFIG(control),
      "/run/repl/site.sock", 1, SOCKET_PATH_SIZE_MAX, HELP_CONTROL},
     {REPL_CONFIG_SITE, "connections", REPL_ROLE_SITE, REPL_CONFIG_COUNT, IN_CONFIG(connections),
@@ -223,6 +236,9 @@ const struct repl_config_option repl_config_options[] = {
      "it."},
     {REPL_CONFIG_VOLUME, "retention", REPL_ROLE_SITE, REPL_CONFIG_RETENTION, IN_VOLUME(retention),
      "", 0, 0, HELP_RETENTION " Without it, as [site] says."},
+    {REPL_CONFIG_VOLUME, "space_limit", REPL_ROLE_SITE, REPL_CONFIG_SIZE,
+     IN_VOLUME(space_limit_bytes), "", MIB, 1024 * PIB,
+     "What the history of this volume may hold, as space_limit of [site] says for all."},
 
     {REPL_CONFIG_PEER, "fingerprint", REPL_ROLE_SITE, REPL_CONFIG_FINGERPRINT,
      IN_PEER(fingerprint), NULL, 0, 0,
@@ -305,6 +321,9 @@ void repl_config_print_range(FILE *out, const struct repl_config_option *option)
     case REPL_CONFIG_FINGERPRINT:
         fputs("SHA256: and 64 hex digits", out);
         break;
+    case REPL_CONFIG_RESERVE:
+        fputs("auto or ", out);
+        __attribute__((fallthrough));
     case REPL_CONFIG_SIZE:
         fputs("a size from ", out);
         print_size(out, option->min);

@@ -29,6 +29,7 @@ enum repl_config_type {
     REPL_CONFIG_COUNT,       /* unsigned */
     REPL_CONFIG_BANDWIDTH,   /* struct repl_pace_plan */
     REPL_CONFIG_COMPRESSION, /* unsigned: a level, or 0 for "auto" */
+    REPL_CONFIG_RESERVE,     /* uint64_t: bytes, or REPL_CONFIG_RESERVE_AUTO for "auto" */
     REPL_CONFIG_YES_NO,      /* bool */
     REPL_CONFIG_PEER_ROLE,   /* bool: "recovery" is true, "source" false */
     REPL_CONFIG_REPLICA,     /* char *: "image", "none" or a path */

@@ -43,6 +43,10 @@ static const struct field status_fields[] = {
     FIELD(repl_status, bandwidth_bytes_per_s, FIELD_UNSIGNED),
     FIELD(repl_status, clock_doubt, FIELD_TEXT),
     FIELD(repl_status, compression_level, FIELD_UNSIGNED),
+    FIELD(repl_status, stored_bytes, FIELD_UNSIGNED),
+    FIELD(repl_status, space_limit_bytes, FIELD_UNSIGNED),
+    FIELD(repl_status, free_bytes, FIELD_UNSIGNED),
+    FIELD(repl_status, space_reserve_bytes, FIELD_UNSIGNED),
     END,
 };
 
@@ -67,6 +71,8 @@ static const struct field volume_fields[] = {
     FIELD(repl_volume_status, replica_behind_ms, FIELD_SIGNED),
     FIELD(repl_volume_status, replica_on, FIELD_BOOL),
     FIELD(repl_volume_status, tree, FIELD_BOOL),
+    FIELD(repl_volume_status, stored_bytes, FIELD_UNSIGNED),
+    FIELD(repl_volume_status, space_limit_bytes, FIELD_UNSIGNED),
     FIELD(repl_volume_status, points, FIELD_UNSIGNED),
     FIELD(repl_volume_status, bytes_changed, FIELD_UNSIGNED),
     FIELD(repl_volume_status, bytes_sent, FIELD_UNSIGNED),

@@ -38,7 +38,9 @@ struct repl_volume_status {
     bool replica_applying;     /* being brought forward just now */
     int64_t replica_behind_ms; /* since there is something it has not reached; 0: nothing */
     bool replica_on;
-    bool tree; /* the volume is a directory tree, and its replica a directory */
+    bool tree;                  /* the volume is a directory tree, and its replica a directory */
+    uint64_t stored_bytes;      /* its history, and uploads of it */
+    uint64_t space_limit_bytes; /* 0: none */
     /* counters since the process started */
     uint64_t points;        /* cut (agent), committed (site) */
     uint64_t bytes_changed; /* agent: of pages found changed */
@@ -65,6 +67,9 @@ struct repl_status {
     char clock_doubt[512];          /* site: why no points are given up; "": they are */
     uint64_t bandwidth_bytes_per_s; /* agent: that segments may take now; 0: no limit */
     uint64_t compression_level;     /* agent: of what is compressed now; 0: not known */
+    /* site: all histories and uploads, what they may be (0: no limit); of the filesystem, what is
+     * free and what stays so */
+    uint64_t stored_bytes, space_limit_bytes, free_bytes, space_reserve_bytes;
     size_t volume_count;
     struct repl_volume_status *volumes;
 };

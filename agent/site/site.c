@@ -51,11 +51,19 @@ struct site_volume *site_find_volume(const struct repl_site *site, const char *n
     return v;
 }
 
-void site_add_volume(struct repl_site *site, struct site_volume *volume)
+repl_result site_add_volume(struct repl_site *site, struct site_volume *volume,
+                            struct repl_error *err)
 {
+    repl_result result = repl_store_usage_of(site->store, volume->name, &volume->usage, err);
+    if (!repl_ok(result)) {
+        site_volume_free(volume);
+        return result;
+    }
+    site_space_limit_read(volume);
     volume->next = site->volumes;
     site->volumes = volume;
     site->volume_count++;
+    return REPL_SUCCESS;
 }
 
 /* Those of a hello that was refused. */
@@ -145,6 +153,7 @@ static void site_tick(struct repl_timer *timer)
     struct repl_site *site = timer->context;
     int64_t now_ns = repl_now_wall_ns();
     for (struct site_volume *v = site->volumes; v != NULL; v = v->next) {
+        site_space_tick(v);
         site_volume_log_state(v, now_ns);
         v->index_vain = false;
         site_volume_pump(v);
@@ -176,6 +185,7 @@ repl_result repl_site_status(const struct repl_site *site, struct repl_status *o
     snprintf(out->io, sizeof out->io, "%s", repl_loop_backend_name(site->loop));
     snprintf(out->clock_doubt, sizeof out->clock_doubt, "%s",
              site_compactor_doubt(site->compactor));
+    site_space_status(site, out);
     if (gethostname(out->name, sizeof out->name - 1) != 0)
         snprintf(out->name, sizeof out->name, "?");
     out->volumes = calloc(site->volume_count + 1, sizeof *out->volumes);
@@ -235,9 +245,7 @@ static repl_result volume_found(void *context, const char *name, struct repl_err
     snprintf(state, sizeof state, "EXTEND_TIMEOUT_USEC=600000000\nSTATUS=reading volume %s", name);
     repl_notify(state);
     REPL_TRY(site_volume_load(site, name, &v, err));
-    if (v != NULL)
-        site_add_volume(site, v);
-    return REPL_SUCCESS;
+    return v != NULL ? site_add_volume(site, v, err) : REPL_SUCCESS;
 }
 
 static repl_result store_open(struct repl_site *site, struct repl_error *err)
@@ -254,7 +262,9 @@ static repl_result store_open(struct repl_site *site, struct repl_error *err)
     };
     /* that of a bucket may have to wait */
     repl_notify("EXTEND_TIMEOUT_USEC=600000000\nSTATUS=opening the store");
-    return repl_store_open(&options, &site->store, err);
+    struct repl_store *store;
+    REPL_TRY(repl_store_open(&options, &store, err));
+    return repl_store_counted(store, &site->store, err);
 }
 
 static repl_result index_open(struct repl_site *site, struct repl_error *err)
@@ -276,6 +286,7 @@ static repl_result site_open(struct repl_site *site, struct repl_error *err)
     REPL_TRY(repl_pool_new(site->loop, REPLICA_THREADS, nice < 19 ? nice : 19, "repl-replica",
                            &site->replica_pool, err));
     REPL_TRY(store_open(site, err));
+    REPL_TRY(site_space_begin(site, err));
     REPL_TRY(index_open(site, err));
     REPL_TRY(site->store->ops->volumes(site->store, volume_found, site, err));
     for (struct site_volume *v = site->volumes; v != NULL; v = v->next) {
@@ -351,6 +362,20 @@ static bool stores_differ(const struct repl_config *a, const struct repl_config 
            a->s3_host_style != b->s3_host_style;
 }
 
+static void limits_take(struct repl_site *site, const struct repl_config *config)
+{
+    struct repl_config *old = site->config;
+    old->space_limit_bytes = config->space_limit_bytes;
+    old->space_reserve_bytes = config->space_reserve_bytes;
+    for (size_t i = 0; i < old->volume_count; i++) {
+        const struct repl_config_volume *volume =
+            repl_config_find_volume(config, old->volumes[i].name);
+        old->volumes[i].space_limit_bytes = volume != NULL ? volume->space_limit_bytes : 0;
+    }
+    for (struct site_volume *v = site->volumes; v != NULL; v = v->next)
+        site_space_limit_read(v);
+}
+
 void repl_site_reload(struct repl_site *site, struct repl_config *config, bool *restart)
 {
     struct repl_config *old = site->config;
@@ -360,7 +385,8 @@ void repl_site_reload(struct repl_site *site, struct repl_config *config, bool *
                old->strangers_per_address != config->strangers_per_address ||
                old->workers != config->workers || old->nice != config->nice ||
                volumes_differ(old, config);
-    /* Only the peers change hands; the rest goes on as it was begun. */
+    /* Only limits of space and the peers change hands; the rest goes on as it was begun. */
+    limits_take(site, config);
     struct repl_config_peer *peers = old->peers;
     size_t peer_count = old->peer_count;
     old->peers = config->peers;
@@ -424,6 +450,7 @@ void repl_site_free(struct repl_site *site)
         return;
     site->closing = true;
     repl_timer_cancel(&site->tick);
+    site_space_end(site);
     repl_control_free(site->control);
     repl_listener_free(site->listener);
     volumes_close(site);

@@ -19,8 +19,8 @@ REPL_RESULT repl_site_new(struct repl_loop *loop, struct repl_config *config,
 /* Ends what is under way (runs the loop for it; not from a callback) and closes everything. */
 void repl_site_free(struct repl_site *site);
 
-/* Takes over a newly read config: its peers count from the next request on. Everything else needs
- * a restart; *restart says so where it differs. */
+/* Takes over a newly read config: its peers and limits of space count from the next request on.
+ * Everything else needs a restart; *restart says so where it differs. */
 void repl_site_reload(struct repl_site *site, struct repl_config *config, bool *restart);
 
 unsigned repl_site_port(const struct repl_site *site);

@@ -155,6 +155,7 @@ static void commit_logged(struct site_volume *v, repl_result result, const struc
     ensure(repl_commit_next(c->step, true) == REPL_COMMIT_DONE);
     v->bytes_received += v->upload->intake.written;
     v->points += c->record.commit.has_point;
+    site_space_went_well(v, SITE_SPACE_DATA_FULL);
     site_answer_ack(c->request, v, 201);
     site_upload_next(v);
     site_volume_follow(v);

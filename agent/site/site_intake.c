@@ -26,6 +26,12 @@ static repl_result intake_fail(const struct site_intake *intake, int os_errno, c
                            "cannot %s the staged file %s", what, intake->path);
 }
 
+static void written_set(struct site_intake *intake, uint64_t written)
+{
+    site_space_staged(intake->site, (int64_t)(written - intake->written));
+    intake->written = written;
+}
+
 repl_result site_intake_create(struct site_intake *intake, const struct site_volume *volume,
                                const char *name, struct repl_error *err)
 {
@@ -45,7 +51,7 @@ repl_result site_intake_create(struct site_intake *intake, const struct site_vol
     if (intake->digest != NULL)
         repl_segment_digest_restart(intake->digest);
     intake->site = volume->site;
-    intake->written = 0;
+    written_set(intake, 0);
     intake->result = REPL_SUCCESS;
     intake->flush = false;
     intake->paused = false;
@@ -60,11 +66,19 @@ repl_result site_intake_resume(struct site_intake *intake, uint64_t size, struct
     /* Behind it may be what was left of a write that failed. */
     if (ftruncate(intake->fd, (off_t)size) != 0)
         return intake_fail(intake, errno, "cut", err);
-    intake->written = size;
+    written_set(intake, size);
     intake->result = REPL_SUCCESS;
     intake->flush = false;
     intake->paused = false;
     return REPL_SUCCESS;
+}
+
+void site_intake_found(struct site_intake *intake, int fd, const char *path, uint64_t size)
+{
+    ensure(intake->fd < 0);
+    intake->fd = fd;
+    snprintf(intake->path, sizeof intake->path, "%s", path);
+    written_set(intake, size);
 }
 
 /* --- writing --------------------------------------------------------------------------------- */
@@ -105,7 +119,7 @@ static void write_done(struct repl_job *job)
     site_job_ended(intake->site);
     intake->busy = false;
     if (repl_ok(intake->result))
-        intake->written += intake->writing.size;
+        written_set(intake, intake->written + intake->writing.size);
     else
         intake_discard(intake);
     intake->writing.size = 0;
@@ -213,6 +227,7 @@ void site_intake_close(struct site_intake *intake, bool remove)
         return;
     int fd = intake->fd;
     intake->fd = -1;
+    written_set(intake, 0);
     if (!remove) {
         close(fd);
         return;

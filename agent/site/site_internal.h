@@ -19,7 +19,9 @@
 #include "site/listen/listener.h"
 #include "site/site.h"
 #include "site/site_ask.h"
+#include "site/site_space.h"
 #include "store/store.h"
+#include "store/store_counted.h"
 
 struct site_compactor;
 struct site_volume;
@@ -44,7 +46,8 @@ struct site_order {
 struct repl_site {
     struct repl_loop *loop;
     struct repl_config *config;
-    struct repl_store *store;
+    struct repl_store *store; /* that counts (store_counted.h) */
+    struct site_space space;
     struct repl_index *index;
     pthread_mutex_t index_lock;
     bool index_dirty; /* since the last sync */
@@ -76,7 +79,9 @@ struct repl_site {
 void site_job_start(struct repl_site *site, struct repl_job *job);
 void site_job_ended(struct repl_site *site);
 
-void site_add_volume(struct repl_site *site, struct site_volume *volume);
+/* Takes the volume over, also where it fails. */
+REPL_RESULT site_add_volume(struct repl_site *site, struct site_volume *volume,
+                            struct repl_error *err);
 struct site_volume *site_find_volume(const struct repl_site *site, const char *name);
 
 /* --- requests -------------------------------------------------------------------------------- */

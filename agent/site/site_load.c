@@ -407,10 +407,7 @@ static bool upload_resume(struct site_volume *v, const char *path)
         return false;
     }
     repl_journal_upload_grow(&v->journal.upload, size);
-    struct site_intake *intake = &v->upload->intake;
-    intake->fd = fd;
-    intake->written = size;
-    snprintf(intake->path, sizeof intake->path, "%s", path);
+    site_intake_found(&v->upload->intake, fd, path, size);
     repl_log(LOG_INFO,
              "volume %s: %" PRIu64 " bytes of segment %" PRIu64 ".%" PRIu32 " are held from before",
              v->name, size, header.to_seq, header.part);

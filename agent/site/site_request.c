@@ -72,12 +72,14 @@ void site_answer_ack(struct site_request *request, const struct site_volume *vol
     site_answer_message(request, status, repl_ack_encode(&ack, &message, &err), &message);
 }
 
-/* BUSY and GREET belong to everyday life, NOT_FOUND to reading. */
+/* BUSY and GREET belong to everyday life, NOT_FOUND to reading; of NO_SPACE the volume's state
+ * tells. */
 static void refusal_log(struct site_request *request, const struct repl_refusal *refusal)
 {
     struct repl_site *site = request->site;
     if (refusal->code == REPL_REFUSAL_BUSY || refusal->code == REPL_REFUSAL_GREET ||
-        refusal->code == REPL_REFUSAL_NOT_FOUND || request->exchange == NULL)
+        refusal->code == REPL_REFUSAL_NOT_FOUND || refusal->code == REPL_REFUSAL_NO_SPACE ||
+        request->exchange == NULL)
         return;
     if (site->refusals_logged++ >= SITE_REFUSALS_LOGGED_MAX)
         return;
@@ -123,10 +125,19 @@ void site_refuse_status(struct site_request *request, int status, enum repl_refu
     refuse(request, status, &refusal);
 }
 
+static bool brings_data(enum site_request_kind kind)
+{
+    return kind == SITE_REQUEST_UPLOAD || kind == SITE_REQUEST_AHEAD || kind == SITE_REQUEST_SUPPLY;
+}
+
 void site_refuse_error(struct site_request *request, const struct repl_error *err)
 {
     switch (err->code) {
     case REPL_E_NOSPACE:
+        if (request->volume != NULL)
+            site_space_ran_out(
+                request->volume,
+                brings_data(request->ask.kind) ? SITE_SPACE_DATA_FULL : SITE_SPACE_LOG_FULL, err);
         site_refuse_text(request, REPL_REFUSAL_NO_SPACE, "the site's store is full");
         return;
     case REPL_E_RETRY:
@@ -337,11 +348,15 @@ static void hello_enqueue(struct site_request *request)
         return;
     }
     if (request->volume == NULL) {
-        if (!repl_ok(site_volume_new(site, request->ask.name, &request->volume, &err))) {
+        struct site_volume *made;
+        repl_result result = site_volume_new(site, request->ask.name, &made, &err);
+        if (repl_ok(result))
+            result = site_add_volume(site, made, &err);
+        if (!repl_ok(result)) {
             site_refuse_text(request, REPL_REFUSAL_BUSY, "%.350s", err.text);
             return;
         }
-        site_add_volume(site, request->volume);
+        request->volume = made;
     }
     site_volume_enqueue(request->volume, request, SITE_CHANGE_HELLO);
 }

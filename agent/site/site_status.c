@@ -134,6 +134,7 @@ void site_volume_status(const struct site_volume *v, int64_t now_ns, struct repl
     clock_status(v, now_ns, out);
     index_status(v, out);
     replica_status(v, out);
+    site_space_volume_status(v, out);
 }
 
 static void clock_log(struct site_volume *v, const struct repl_volume_status *status)

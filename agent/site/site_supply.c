@@ -38,7 +38,11 @@ static void supply_moved(struct site_intake *intake)
 void site_supply_begin(struct site_volume *v, struct site_request *request)
 {
     struct repl_error err;
-    char name[64];
+    char name[64], why[REPL_WIRE_TEXT_MAX + 1];
+    if (!site_space_permits(v, why)) {
+        site_refuse_text(request, REPL_REFUSAL_NO_SPACE, "%s", why);
+        return;
+    }
     struct site_intake *intake = calloc(1, sizeof *intake);
     if (intake == NULL) {
         site_refuse_text(request, REPL_REFUSAL_BUSY, "the site is out of memory just now");
@@ -62,9 +66,12 @@ void site_supply_body(struct site_request *request, const void *data, size_t siz
 {
     struct site_intake *intake = request->supply;
     struct repl_error err;
+    char why[REPL_WIRE_TEXT_MAX + 1];
     if (!request->supply_open || request->answered)
         return;
-    if (site_intake_size(intake) + size > REPL_SEGMENT_HARD_LIMIT)
+    if (!site_space_permits(request->volume, why))
+        site_refuse_text(request, REPL_REFUSAL_NO_SPACE, "%s", why);
+    else if (site_intake_size(intake) + size > REPL_SEGMENT_HARD_LIMIT)
         site_refuse_text(request, REPL_REFUSAL_REQUEST, "a segment has at most %" PRIu64 " bytes",
                          REPL_SEGMENT_HARD_LIMIT);
     else if (!repl_ok(site_intake_put(intake, data, size, &err)))
@@ -214,8 +221,10 @@ static void supply_done(struct repl_job *job)
         site_refuse_damaged(request, &intake->err);
     else if (!repl_ok(intake->result))
         site_refuse_error(request, &intake->err);
-    else
+    else {
+        site_space_went_well(v, SITE_SPACE_DATA_FULL);
         site_answer_ack(request, v, 201);
+    }
     site_volume_release(v);
 }
 

@@ -117,6 +117,16 @@ void site_upload_closed(struct site_volume *v, const struct site_request *reques
 
 /* --- its beginning --------------------------------------------------------------------------- */
 
+/* False: there is no room, and the request has been answered. */
+static bool space_check(struct site_volume *v, struct site_request *request)
+{
+    char why[REPL_WIRE_TEXT_MAX + 1];
+    if (site_space_permits(v, why))
+        return true;
+    site_refuse_text(request, REPL_REFUSAL_NO_SPACE, "%s", why);
+    return false;
+}
+
 static repl_result staging_open(struct site_volume *v, struct site_upload *u,
                                 const struct site_request *request, struct repl_error *err)
 {
@@ -164,7 +174,7 @@ static void upload_receive(struct site_volume *v, struct site_upload *u,
 void site_upload_begin(struct site_volume *v, struct site_request *request)
 {
     struct repl_refusal refusal;
-    if (request->exchange == NULL)
+    if (request->exchange == NULL || !space_check(v, request))
         return;
     enum repl_verdict verdict = repl_journal_upload_begin(
         &v->journal, request->ask.id.to_seq, request->ask.id.part, request->ask.offset, &refusal);
@@ -177,7 +187,7 @@ void site_ahead_begin(struct site_volume *v, struct site_request *request)
 {
     struct repl_journal_upload *place;
     struct repl_refusal refusal;
-    if (request->exchange == NULL)
+    if (request->exchange == NULL || !space_check(v, request))
         return;
     enum repl_verdict verdict = repl_journal_ahead_begin(&v->journal, request->ask.id.to_seq,
                                                          request->ask.id.part, &place, &refusal);
@@ -245,6 +255,10 @@ void site_upload_body(struct site_volume *v, struct site_request *request, const
     struct repl_error err;
     if (request->discard || u == NULL)
         return;
+    if (!space_check(v, request)) {
+        upload_detach(v, u);
+        return;
+    }
     if (site_intake_size(&u->intake) + size > REPL_SEGMENT_HARD_LIMIT) {
         upload_drop(v, u);
         site_refuse_text(request, REPL_REFUSAL_REQUEST,

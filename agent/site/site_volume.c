@@ -176,6 +176,7 @@ static void append_applied(struct site_volume *v)
     struct repl_error err;
     v->log_end = a->log_end;
     v->unsettled = false;
+    site_space_went_well(v, SITE_SPACE_LOG_FULL);
     v->site->index_dirty = true;
     v->index_behind = !repl_ok(a->index_result) || a->generation != v->site->index_generation;
     v->index_lost = v->index_lost && v->index_behind;

@@ -14,6 +14,7 @@
  *   site_supply.c   chunks that were found missing
  *   site_mark.c     names of points
  *   site_pool.c     chunks given out by name
+ *   site_space.c    how much room there is
  */
 #ifndef REPL_AGENT_SITE_VOLUME_H
 #define REPL_AGENT_SITE_VOLUME_H
@@ -55,6 +56,8 @@ struct site_intake {
 /* A new, empty file in the volume's staging directory; an older one of that name goes. */
 REPL_RESULT site_intake_create(struct site_intake *intake, const struct site_volume *volume,
                                const char *name, struct repl_error *err);
+/* One from before the start, of which size bytes are there. */
+void site_intake_found(struct site_intake *intake, int fd, const char *path, uint64_t size);
 /* Takes up an existing one, cut to size bytes. */
 REPL_RESULT site_intake_resume(struct site_intake *intake, uint64_t size, struct repl_error *err);
 /* Bytes behind those before, and then, once the caller has looked at them, on their way. */
@@ -195,6 +198,13 @@ struct site_volume {
     bool index_vain;                            /* tried since the last tick */
     char index_problem[REPL_WIRE_TEXT_MAX + 1]; /* why it is behind; "": nothing has failed */
     struct site_refill refill;
+
+    /* What is there of it, and whether more may come (site_space.h). */
+    struct repl_store_usage *usage;
+    uint64_t space_limit_bytes; /* 0: none */
+    bool space_full;            /* the limit has been reached */
+    enum site_space_full disk_full;
+    char disk_full_why[REPL_WIRE_TEXT_MAX + 1];
 
     /* One change at a time: requests that make one wait here. */
     bool busy;

@@ -19,6 +19,8 @@
 
 /* A run that could not be merged is not tried again for so long. */
 #define FAILURE_NS (INT64_C(3600) * 1000000000)
+/* Where the disk was full: what goes makes room, and merging is what makes more go. */
+#define FAILURE_FULL_NS (INT64_C(60) * 1000000000)
 
 /* Merging waits for a replica that is behind by no more than this. */
 #define REPLICA_BEHIND_MAX_MS (INT64_C(86400) * 1000)
@@ -148,8 +150,9 @@ static void visit_failed(struct site_compactor *c)
     if (!visit->found)
         return;
     struct compactor_failure *failure = &c->failures[c->next_failure++ % COMPACTOR_FAILED_MAX];
+    int64_t wait_ns = visit->outcome.code == REPL_E_NOSPACE ? FAILURE_FULL_NS : FAILURE_NS;
     *failure = (struct compactor_failure){.to_seq = visit->merge.to_seq,
-                                          .until_ns = repl_now_mono_ns() + FAILURE_NS};
+                                          .until_ns = repl_now_mono_ns() + wait_ns};
     memcpy(failure->volume, visit->volume, sizeof failure->volume);
 }
 

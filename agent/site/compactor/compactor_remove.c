@@ -10,6 +10,9 @@
 
 #include "site/compactor/compactor_internal.h"
 
+/* What could not be removed is tried again after so long. */
+#define AGAIN_NS (INT64_C(60) * 1000000000)
+
 static bool room_make(struct compactor_removals *r)
 {
     if (r->first > 0 && r->first + r->count == r->room) {
@@ -34,6 +37,8 @@ void compactor_remove_later(struct site_compactor *c, const char *volume,
     if (!room_make(r))
         return; /* it is a leftover then, which the next start finds */
     struct compactor_removal *item = &r->items[r->first + r->count++];
+    for (; item > &r->items[r->first] && item[-1].due_ns > due_ns; item--)
+        *item = item[-1];
     *item = (struct compactor_removal){.id = *id, .due_ns = due_ns};
     snprintf(item->volume, sizeof item->volume, "%s", volume);
 }
@@ -71,8 +76,11 @@ static void removal_done(struct repl_job *job)
     struct site_compactor *c = job->context;
     c->removal_out = false;
     if (!repl_ok(c->removal_result)) {
-        repl_log(LOG_WARNING, "volume %s: a file that others have taken the place of stays: %s",
+        repl_log(LOG_WARNING,
+                 "volume %s: a file that others have taken the place of stays for now: %s",
                  c->removing.volume, c->removal_err.text);
+        compactor_remove_later(c, c->removing.volume, &c->removing.id,
+                               repl_now_mono_ns() + AGAIN_NS);
         return;
     }
     compactor_remove_due(c);

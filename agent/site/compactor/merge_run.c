@@ -461,6 +461,19 @@ static repl_result base_merge(struct merge_run *run, const struct repl_segment *
     return stretch_merge(run, &stretch, err);
 }
 
+/* What could not be removed is left over, as after a crash; a disk that is full must not become
+ * fuller with each try. */
+static void pieces_take_back(const struct merge_run *run)
+{
+    struct repl_store *store = run->options->store;
+    for (size_t i = 0; i < run->result->piece_count; i++) {
+        const struct repl_log_piece *piece = &run->result->pieces[i];
+        const struct repl_segment_id id = {
+            .to_seq = piece->commit.to_seq, .part = piece->commit.part, .merge = piece->merge};
+        repl_ignore(store->ops->segment_remove(store, run->options->volume, &id, NULL));
+    }
+}
+
 repl_result site_merge_run(const struct site_merge_options *options,
                            struct site_merge_result *result, struct repl_error *err)
 {
@@ -486,8 +499,10 @@ repl_result site_merge_run(const struct site_merge_options *options,
     site_merge_chunks_fini(&run);
     inputs_close(&run);
     repl_frame_coder_free(run.coder);
-    if (!repl_ok(done))
+    if (!repl_ok(done)) {
+        pieces_take_back(&run);
         site_merge_result_fini(result);
+    }
     return done;
 }
 

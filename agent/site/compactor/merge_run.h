@@ -69,8 +69,8 @@ struct site_merge_result {
 };
 void site_merge_result_fini(struct site_merge_result *result);
 
-/* Blocks. REPL_E_RETRY: told to stop. Where it fails, pieces may lie in the store that nobody knows
- * of: what a crash leaves as well. */
+/* Blocks. REPL_E_RETRY: told to stop. Where it fails it removes the pieces it has made; those that
+ * stay nobody knows of, as after a crash. */
 REPL_RESULT site_merge_run(const struct site_merge_options *options,
                            struct site_merge_result *result, struct repl_error *err);
 

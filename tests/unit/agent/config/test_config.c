@@ -108,6 +108,26 @@ static void test_agent_all_options(void **state)
     repl_config_free(config);
 }
 
+static void test_limits_of_space(void **state)
+{
+    (void)state;
+    struct repl_config *config = parse_good("[site]\n", REPL_ROLE_SITE);
+    assert_int_equal(config->space_limit_bytes, 0);
+    assert_true(config->space_reserve_bytes == REPL_CONFIG_RESERVE_AUTO);
+    repl_config_free(config);
+    config = parse_good("[site]\nspace_limit = 2T\nspace_reserve = 0\n"
+                        "[volume a]\nspace_limit = 5 GiB\n[volume b]\nreplica = none\n",
+                        REPL_ROLE_SITE);
+    assert_int_equal(config->space_limit_bytes, UINT64_C(2) << 40);
+    assert_int_equal(config->space_reserve_bytes, 0);
+    assert_int_equal(config->volumes[0].space_limit_bytes, UINT64_C(5) << 30);
+    assert_int_equal(config->volumes[1].space_limit_bytes, 0);
+    repl_config_free(config);
+    config = parse_good("[site]\nspace_reserve = auto\n", REPL_ROLE_SITE);
+    assert_true(config->space_reserve_bytes == REPL_CONFIG_RESERVE_AUTO);
+    repl_config_free(config);
+}
+
 static void test_quiesce(void **state)
 {
     (void)state;
@@ -421,6 +441,12 @@ static void test_options_refused(void **state)
     expect_error("[site]\nconnections = 15\n", REPL_ROLE_SITE,
                  "f.conf:2: [site] connections: \"15\" is out of range: write a number from 16 to "
                  "65536");
+    expect_error("[site]\nspace_limit = 1K\n", REPL_ROLE_SITE,
+                 "f.conf:2: [site] space_limit: \"1K\" is out of range: write a size from 1 MiB to "
+                 "1024 PiB");
+    expect_error("[site]\nspace_reserve = 2P\n", REPL_ROLE_SITE,
+                 "f.conf:2: [site] space_reserve: \"2P\" is out of range: write auto or a size "
+                 "from 0 bytes to 1 PiB");
     expect_error("[site]\nstrangers_per_address = 0\n", REPL_ROLE_SITE,
                  "f.conf:2: [site] strangers_per_address: \"0\" is out of range: write a number "
                  "from 1 to 4096");
@@ -826,6 +852,7 @@ int main(void)
         cmocka_unit_test(test_quiesce_refused),
         cmocka_unit_test(test_snapshot),
         cmocka_unit_test(test_site_defaults),
+        cmocka_unit_test(test_limits_of_space),
         cmocka_unit_test(test_site_store),
         cmocka_unit_test(test_site_peers),
         cmocka_unit_test(test_long_names),

@@ -46,6 +46,8 @@ static void fill(struct repl_status *status, struct repl_volume_status volumes[2
         .replica_behind_ms = 1200,
         .replica_on = true,
         .tree = true,
+        .stored_bytes = 6,
+        .space_limit_bytes = 7,
         .points = 1,
         .bytes_changed = 2,
         .bytes_sent = 3,
@@ -60,6 +62,10 @@ static void fill(struct repl_status *status, struct repl_volume_status volumes[2
                                    .time_ns = 1700000000000000009,
                                    .bandwidth_bytes_per_s = 5 << 20,
                                    .compression_level = 3,
+                                   .stored_bytes = 8,
+                                   .space_limit_bytes = 9,
+                                   .free_bytes = 10,
+                                   .space_reserve_bytes = 11,
                                    .volume_count = 2,
                                    .volumes = volumes};
 }

@@ -5,6 +5,7 @@
 #ifndef TESTS_UNIT_SITE_FIXTURE_H
 #define TESTS_UNIT_SITE_FIXTURE_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -39,6 +40,8 @@ struct world {
     struct repl_digest site_fingerprint, fingerprints[KEY_COUNT];
     const char *replica;   /* of volume data; NULL: no section */
     const char *retention; /* NULL: everything is kept */
+    const char *limits;    /* lines of [site] about space; NULL: none */
+    const char *limit;     /* such a line of volume data; NULL: none */
     bool site_may_die;     /* a call that breaks off has status 0 */
     bool revoke_host;
     struct repl_loop *loop;
@@ -96,19 +99,20 @@ static inline struct repl_config *config_make(struct world *w)
                                  : snprintf(text, sizeof text,
                                             "[site]\nstore = %s\nstate = %s\ns3_endpoint = %s\n",
                                             w->bucket, w->store, w->s3_endpoint);
-    size += snprintf(text + size, sizeof text - (size_t)size,
-                     "key = %s\ncontrol = %s\nlisten = 127.0.0.1:1\nretention = %s\n"
-                     "[peer host]\nfingerprint = %s\nvolumes = data spare\nrevoked = %s\n"
-                     "[peer other]\nfingerprint = %s\nvolumes = else\n"
-                     "[peer rescue]\nfingerprint = %s\nrole = recovery\nvolumes = data\n"
-                     "[peer gone]\nfingerprint = %s\nvolumes = data\nrevoked = yes\n",
-                     w->site_key, w->control,
-                     w->retention != NULL ? w->retention : REPL_RETENTION_EVERYTHING, hex[KEY_HOST],
-                     w->revoke_host ? "yes" : "no", hex[KEY_OTHER], hex[KEY_RECOVERY],
-                     hex[KEY_REVOKED]);
-    if (w->replica != NULL)
-        size += snprintf(text + size, sizeof text - (size_t)size, "[volume data]\nreplica = %s\n",
-                         w->replica);
+    size += snprintf(
+        text + size, sizeof text - (size_t)size,
+        "key = %s\ncontrol = %s\nlisten = 127.0.0.1:1\nretention = %s\n%s"
+        "[peer host]\nfingerprint = %s\nvolumes = data spare\nrevoked = %s\n"
+        "[peer other]\nfingerprint = %s\nvolumes = else\n"
+        "[peer rescue]\nfingerprint = %s\nrole = recovery\nvolumes = data\n"
+        "[peer gone]\nfingerprint = %s\nvolumes = data\nrevoked = yes\n",
+        w->site_key, w->control, w->retention != NULL ? w->retention : REPL_RETENTION_EVERYTHING,
+        w->limits != NULL ? w->limits : "", hex[KEY_HOST], w->revoke_host ? "yes" : "no",
+        hex[KEY_OTHER], hex[KEY_RECOVERY], hex[KEY_REVOKED]);
+    if (w->replica != NULL || w->limit != NULL)
+        size +=
+            snprintf(text + size, sizeof text - (size_t)size, "[volume data]\nreplica = %s\n%s",
+                     w->replica != NULL ? w->replica : "image", w->limit != NULL ? w->limit : "");
     must(repl_config_parse(text, (size_t)size, "site.conf", REPL_ROLE_SITE, &config, &err), &err);
     /* Any port: no config file may say so. */
     free(config->listen);
@@ -562,6 +566,39 @@ static inline bool replica_is_at(struct world *w, uint64_t seq)
 static inline void file_path(const struct world *w, char path[256], const char *name)
 {
     snprintf(path, 256, "%s/volumes/data/%s", w->store, name);
+}
+
+static inline uint64_t size_below(struct world *w, const char *name)
+{
+    char path[256];
+    struct stat status;
+    uint64_t bytes = 0;
+    file_path(w, path, name);
+    DIR *listing = opendir(path);
+    assert_non_null(listing);
+    for (struct dirent *entry; (entry = readdir(listing)) != NULL;) {
+        if (fstatat(dirfd(listing), entry->d_name, &status, 0) == 0 && S_ISREG(status.st_mode))
+            bytes += (uint64_t)status.st_size;
+    }
+    closedir(listing);
+    return bytes;
+}
+
+/* Says the site what lies there of the history, and in staging? Not while something is under way.
+ */
+static inline void expect_stored(struct world *w)
+{
+    char path[256];
+    struct stat log;
+    struct repl_status status;
+    struct repl_error err = {0};
+    file_path(w, path, "log");
+    assert_int_equal(stat(path, &log), 0);
+    uint64_t bytes = size_below(w, "segments") + size_below(w, "staging") + (uint64_t)log.st_size;
+    assert_int_equal(volume_status(w, "data").stored_bytes, bytes);
+    must(repl_site_status(w->site, &status, &err), &err);
+    assert_int_equal(status.stored_bytes, bytes);
+    repl_status_fini(&status);
 }
 
 static inline void replica_path(const struct world *w, char path[256])

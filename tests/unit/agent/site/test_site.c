@@ -1297,7 +1297,7 @@ static int failing_fsync(int fd)
 
 static struct posix_store_calls *store_calls(struct world *w)
 {
-    return &posix_store_of(w->site->store)->calls;
+    return &posix_store_of(repl_store_counted_inner(w->site->store))->calls;
 }
 
 /* The record may be in the log or not; the source sends the segment again. */
@@ -1515,6 +1515,7 @@ static void test_no_space(void **state)
     mkdir(w->store, 0700);
     if (mount("none", w->store, "tmpfs", 0, "size=24m") != 0)
         skip();
+    w->limits = "space_reserve = 0\n";
     site_start(w);
     seed(w);
     expect_replica(w);
@@ -1528,9 +1529,13 @@ static void test_no_space(void **state)
     build_put(&b);
     expect_refusal(w, 507, REPL_REFUSAL_NO_SPACE, "full");
     assert_int_equal(hello(w).head.to_seq, 1);
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_int_equal(status.state, REPL_STATE_REFUSED);
+    assert_non_null(strstr(status.cause, "No space left on device"));
     assert_int_equal(unlink(ballast), 0);
     close(fd);
     assert_int_equal(build_put(&b), 201);
+    assert_true(volume_status(w, "data").state < REPL_STATE_REFUSED);
     build_taken(&b);
     build_fini(&b);
     expect_replica(w);
