@@ -374,6 +374,9 @@ static void print_log_record(const struct repl_log_record *r)
     case REPL_LOG_MARK:
         print_mark(&r->mark);
         break;
+    case REPL_LOG_POOL:
+        printf("of the pool %s: it shares chunks with the other volumes of it\n", r->pool.name);
+        break;
     }
 }
 

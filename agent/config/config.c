@@ -597,7 +597,8 @@ static repl_result parse_lines(struct config_parser *parser)
         return out_of_memory(parser->err);
     /* scan_line lets nothing through that libinih could refuse by itself. */
     ensure(bad_line == 0);
-    return finish_sections(parser);
+    REPL_TRY(finish_sections(parser));
+    return repl_config_check_tenants(parser->config, parser->err);
 }
 
 repl_result repl_config_parse(const char *text, size_t size, const char *path, enum repl_role role,
@@ -705,6 +706,7 @@ void repl_config_free(struct repl_config *config)
         for (size_t name = 0; name < config->peers[i].volume_count; name++)
             free(config->peers[i].volumes[name]);
         free(config->peers[i].volumes);
+        free(config->peers[i].tenant);
     }
     free(config->peers);
     free(config);

@@ -65,6 +65,7 @@ struct repl_config_peer {
     size_t volume_count;
     bool all_volumes; /* "volumes = *" */
     bool recovery;    /* "role = recovery": may read, never write. Default: source */
+    char *tenant;     /* whose volumes share chunks with those of this key; NULL: with none */
     bool revoked;     /* "revoked = yes": known, and refused with a message that says so */
 };
 

@@ -251,6 +251,11 @@ const struct repl_config_option repl_config_options[] = {
      "source", 0, 0,
      "\"source\" for a protected host, \"recovery\" for somebody who restores: that key may read "
      "and never write."},
+    {REPL_CONFIG_PEER, "tenant", REPL_ROLE_SITE, REPL_CONFIG_NAME, IN_PEER(tenant),
+     "", 0, 0,
+     "Whose host it is. Volumes that hosts of one tenant write share chunks: what one of them has "
+     "sent, none of the others sends again. Without it each volume shares with itself alone. A "
+     "volume keeps the tenant that it once had."},
     {REPL_CONFIG_PEER, "revoked", REPL_ROLE_SITE, REPL_CONFIG_YES_NO, IN_PEER(revoked),
      "no", 0, 0,
      "With \"yes\" the key is known and refused, with a message that says so."},

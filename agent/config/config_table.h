@@ -78,4 +78,7 @@ void repl_config_print_range(FILE *out, const struct repl_config_option *option)
 REPL_RESULT repl_config_store(const struct repl_config_option *option, void *target,
                               const char *value, struct repl_error *err);
 
+/* Whether nobody's volume may be written by keys of different tenants. */
+REPL_RESULT repl_config_check_tenants(const struct repl_config *config, struct repl_error *err);
+
 #endif

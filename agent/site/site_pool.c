@@ -55,7 +55,9 @@ struct chunk_source {
 static int place_order(const void *a, const void *b)
 {
     const struct repl_chunk_place *x = a, *y = b; /* the first member of a placed_chunk */
-    int order = repl_segment_id_order(&x->segment, &y->segment);
+    int order = strcmp(x->volume, y->volume);
+    if (order == 0)
+        order = repl_segment_id_order(&x->segment, &y->segment);
     return order != 0 ? order : (x->frame > y->frame) - (x->frame < y->frame);
 }
 
@@ -74,7 +76,7 @@ static repl_result chunks_place(struct repl_index *index, const char *volume,
 {
     for (uint32_t i = 0; i < wanted->count; i++) {
         bool found;
-        REPL_TRY(repl_index_is_referred(index, volume, &wanted->names[i], NULL, 0, &found, err));
+        REPL_TRY(repl_index_is_referred_by(index, volume, &wanted->names[i], &found, err));
         if (found)
             REPL_TRY(
                 repl_index_chunk(index, volume, &wanted->names[i], &out[i].place, &found, err));
@@ -95,26 +97,27 @@ static void source_close(struct chunk_source *source)
     source->file = NULL;
 }
 
-static repl_result source_open(struct chunk_source *source, const char *volume,
-                               const struct repl_segment_id *id, struct repl_error *err)
+static repl_result source_open(struct chunk_source *source, const struct repl_chunk_place *place,
+                               struct repl_error *err)
 {
     struct repl_store *store = source->store;
     source_close(source);
-    REPL_TRY(store->ops->segment_open(store, volume, id, 0, &source->file, err));
+    REPL_TRY(
+        store->ops->segment_open(store, place->volume, &place->segment, 0, &source->file, err));
     return repl_forward(repl_segment_open(repl_stored_segment_read_at, source->file,
                                           source->file->size, &source->segment, err),
                         err, "%s", source->file->label);
 }
 
 /* The frame that the chunk lies in. */
-static repl_result source_seek(struct chunk_source *source, const char *volume,
-                               const struct repl_chunk_place *place, struct repl_error *err)
+static repl_result source_seek(struct chunk_source *source, const struct repl_chunk_place *place,
+                               struct repl_error *err)
 {
     if (source->segment != NULL && place_order(&source->last, place) == 0)
         return REPL_SUCCESS;
-    if (source->segment == NULL ||
+    if (source->segment == NULL || strcmp(source->last.volume, place->volume) != 0 ||
         repl_segment_id_order(&source->last.segment, &place->segment) != 0)
-        REPL_TRY(source_open(source, volume, &place->segment, err));
+        REPL_TRY(source_open(source, place, err));
     source->last = *place;
     if (place->frame >= source->segment->footer.frame_count)
         return repl_fail(err, REPL_E_CORRUPT, "%s: the index points to a frame that is not there",
@@ -125,13 +128,12 @@ static repl_result source_seek(struct chunk_source *source, const char *volume,
                         err, "%s", source->file->label);
 }
 
-static repl_result chunk_copy(struct chunk_source *source, const char *volume,
-                              const struct placed_chunk *chunk, const struct repl_digest *name,
-                              int fd, struct repl_error *err)
+static repl_result chunk_copy(struct chunk_source *source, const struct placed_chunk *chunk,
+                              const struct repl_digest *name, int fd, struct repl_error *err)
 {
     struct repl_digest actual;
     uint32_t offset = chunk->place.frame_offset;
-    REPL_TRY(source_seek(source, volume, &chunk->place, err));
+    REPL_TRY(source_seek(source, &chunk->place, err));
     bool whole = offset <= source->raw_size && source->raw_size - offset >= REPL_CHUNK_SIZE;
     if (whole)
         repl_chunk_digest(source->sha, source->raw + offset, &actual);
@@ -146,9 +148,8 @@ static repl_result chunk_copy(struct chunk_source *source, const char *volume,
     return REPL_SUCCESS;
 }
 
-static repl_result chunks_copy(struct repl_site *site, const char *volume,
-                               const struct repl_missing *wanted, const struct placed_chunk *placed,
-                               int fd, struct repl_error *err)
+static repl_result chunks_copy(struct repl_site *site, const struct repl_missing *wanted,
+                               const struct placed_chunk *placed, int fd, struct repl_error *err)
 {
     struct chunk_source source = {.store = site->store, .raw = malloc(REPL_FRAME_RAW_MAX)};
     repl_result result = source.raw == NULL ? repl_fail(err, REPL_E_NOMEM, "no memory for a frame")
@@ -156,7 +157,7 @@ static repl_result chunks_copy(struct repl_site *site, const char *volume,
     if (repl_ok(result))
         result = repl_sha256_new(&source.sha, err);
     for (uint32_t i = 0; i < wanted->count && repl_ok(result); i++)
-        result = chunk_copy(&source, volume, &placed[i], &wanted->names[placed[i].at], fd, err);
+        result = chunk_copy(&source, &placed[i], &wanted->names[placed[i].at], fd, err);
     source_close(&source);
     repl_sha256_free(source.sha);
     repl_frame_coder_free(source.coder);
@@ -176,7 +177,7 @@ repl_result site_chunks_read(struct repl_site *site, const char *volume,
     if (repl_ok(result))
         result = site_scratch_open(site, volume, fd, err);
     if (repl_ok(result))
-        result = chunks_copy(site, volume, wanted, placed, *fd, err);
+        result = chunks_copy(site, wanted, placed, *fd, err);
     free(placed);
     if (!repl_ok(result) && *fd >= 0) {
         close(*fd);

@@ -46,6 +46,20 @@ static void clock_status(const struct site_volume *v, int64_t now_ns,
              "age shown counts from when this site was told");
 }
 
+static void pool_status(const struct site_volume *v, struct repl_volume_status *out)
+{
+    if (!v->tenant_heard || v->journal.pool[0] == '\0' || out->cause[0] != '\0' ||
+        strcmp(v->tenant, v->journal.pool) == 0)
+        return;
+    snprintf(out->cause, sizeof out->cause,
+             "it shares chunks with tenant %s, and the key that writes it is of %s%s",
+             v->journal.pool, v->tenant[0] != '\0' ? "tenant " : "none", v->tenant);
+    snprintf(out->remedy, sizeof out->remedy,
+             "what is shared cannot be parted: write \"tenant = %s\" for that peer in the site's "
+             "configuration, or let the host write a volume of another name",
+             v->journal.pool);
+}
+
 static void replica_status(const struct site_volume *v, struct repl_volume_status *out)
 {
     struct repl_replica_status replica = {0};
@@ -132,6 +146,7 @@ void site_volume_status(const struct site_volume *v, int64_t now_ns, struct repl
     out->clock_offset_ms = j->clock_offset_ns / NS_PER_MS;
     store_status(v, out);
     clock_status(v, now_ns, out);
+    pool_status(v, out);
     index_status(v, out);
     replica_status(v, out);
     site_space_volume_status(v, out);

@@ -236,101 +236,6 @@ void site_volume_append_group(struct site_volume *v, const struct repl_index_rec
     append_start(v);
 }
 
-/* --- hello and report ------------------------------------------------------------------------ */
-
-static void clock_hear(struct site_volume *v, const struct site_request *request, int64_t sent_ns)
-{
-    const struct repl_digest *key =
-        request->exchange != NULL ? repl_exchange_peer(request->exchange) : NULL;
-    if (key == NULL)
-        return;
-    v->source_heard = true;
-    v->source_key = *key;
-    v->source_ahead_ns = sent_ns - request->received_ns;
-    v->source_heard_ns = repl_now_boot_ns();
-}
-
-static void hello_answer(struct site_volume *v, struct site_request *request)
-{
-    struct repl_welcome welcome;
-    struct repl_buffer message = {0};
-    struct repl_error err;
-    repl_journal_welcome(&v->journal, request->received_ns, repl_now_wall_ns(), &welcome);
-    site_answer_message(request, 200, repl_welcome_encode(&welcome, &message, &err), &message);
-}
-
-static void hello_created(struct site_volume *v, repl_result result, const struct repl_error *err)
-{
-    if (!repl_ok(result)) {
-        site_refuse_error(v->current, err);
-    } else {
-        repl_log(LOG_INFO, "volume %s: a new volume, its history begins here", v->name);
-        site_volume_follow(v);
-        hello_answer(v, v->current);
-    }
-    site_volume_release(v);
-}
-
-static void hello_begin(struct site_volume *v, struct site_request *request)
-{
-    struct repl_hello hello;
-    struct repl_log_record create;
-    struct repl_refusal refusal;
-    struct repl_error err;
-    bool needs_create;
-    repl_result result = repl_hello_decode(request->body.data, request->body.size, &hello, &err);
-    if (!repl_ok(result)) {
-        site_refuse_text(
-            request, result.code == REPL_E_VERSION ? REPL_REFUSAL_VERSION : REPL_REFUSAL_REQUEST,
-            "%.350s", err.text);
-        return;
-    }
-    if (repl_journal_hello(&v->journal, v->name, &hello, request->received_ns, &create,
-                           &needs_create, &refusal) == REPL_VERDICT_REFUSE) {
-        site_refuse(request, &refusal);
-        return;
-    }
-    clock_hear(v, request, hello.sent_ns);
-    if (!needs_create) {
-        hello_answer(v, request);
-        return;
-    }
-    site_volume_hold(v);
-    site_volume_append(v, &(struct repl_index_record){.record = &create}, hello_created);
-}
-
-static void report_logged(struct site_volume *v, repl_result result, const struct repl_error *err)
-{
-    if (repl_ok(result))
-        site_answer_ack(v->current, v, 200);
-    else
-        site_refuse_error(v->current, err);
-    site_volume_release(v);
-}
-
-static void report_begin(struct site_volume *v, struct site_request *request)
-{
-    struct repl_report report;
-    struct repl_log_record record;
-    struct repl_refusal refusal;
-    struct repl_error err;
-    bool needs_record;
-    if (!repl_ok(repl_report_decode(request->body.data, request->body.size, &report, &err))) {
-        site_refuse_text(request, REPL_REFUSAL_REQUEST, "%.350s", err.text);
-        return;
-    }
-    clock_hear(v, request, report.sent_ns);
-    if (repl_journal_report(&v->journal, &report, request->received_ns, &record, &needs_record,
-                            &refusal) == REPL_VERDICT_REFUSE) {
-        site_refuse(request, &refusal);
-    } else if (needs_record) {
-        site_volume_hold(v);
-        site_volume_append(v, &(struct repl_index_record){.record = &record}, report_logged);
-    } else {
-        site_answer_ack(request, v, 200);
-    }
-}
-
 /* --- one after the other --------------------------------------------------------------------- */
 
 static void change_begin(struct site_volume *v, struct site_request *request)
@@ -341,10 +246,10 @@ static void change_begin(struct site_volume *v, struct site_request *request)
     }
     switch (request->change) {
     case SITE_CHANGE_HELLO:
-        hello_begin(v, request);
+        site_hello_begin(v, request);
         break;
     case SITE_CHANGE_REPORT:
-        report_begin(v, request);
+        site_report_begin(v, request);
         break;
     case SITE_CHANGE_UPLOAD:
         site_upload_begin(v, request);

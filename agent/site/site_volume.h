@@ -3,7 +3,8 @@
  * struct repl_journal alone; this does what was decided, durably and one change
  * at a time. Private to site/.
  *
- *   site_volume.c   the queue of changes, the log, hello and report
+ *   site_volume.c   the queue of changes, the log
+ *   site_hello.c    hello and report
  *   site_status.c   how it fares
  *   site_load.c     a volume as it is found at a start
  *   site_index.c    the index on its way to what the log has
@@ -223,6 +224,10 @@ struct site_volume {
     struct repl_replica *replica; /* NULL: none wanted, no history yet, or */
     char replica_problem[REPL_WIRE_TEXT_MAX + 1];
 
+    /* That the key which said hello last is of; "": none. The volume keeps the one it had. */
+    bool tenant_heard;
+    char tenant[REPL_VOLUME_NAME_SIZE + 1];
+
     /* What the clock of the host said that was heard last, with this key. */
     bool source_heard;
     struct repl_digest source_key;
@@ -319,6 +324,9 @@ void site_commit_begin(struct site_volume *volume, struct site_request *request)
 void site_commit_step_end(struct site_volume *volume);
 /* Opens the staged segment and verifies it; what was found is in commit by the step's end. */
 void site_verify_begin(struct site_volume *volume);
+
+void site_hello_begin(struct site_volume *volume, struct site_request *request);
+void site_report_begin(struct site_volume *volume, struct site_request *request);
 
 void site_mark_begin(struct site_volume *volume, struct site_request *request);
 

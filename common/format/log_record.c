@@ -135,13 +135,18 @@ static void payload_encode(struct repl_writer *w, const struct repl_log_record *
         repl_write_u64(w, record->mark.seq);
         repl_write_text(w, record->mark.name);
         break;
+    case REPL_LOG_POOL:
+        repl_write_text(w, record->pool.name);
+        break;
     }
 }
 
-/* A release that knows no trees is to tell a tree's log from a damaged one by its first record, and
- * one that knows no merges by the first of them. */
+/* A release that knows no trees is to tell a tree's log from a damaged one by its first record, one
+ * that knows no merges by the first of them, and one that knows no pools by the POOL. */
 static uint8_t version_of(const struct repl_log_record *record)
 {
+    if (record->type >= REPL_LOG_POOL)
+        return REPL_LOG_VERSION_POOL;
     if (record->type >= REPL_LOG_MERGE)
         return REPL_LOG_VERSION_MERGE;
     bool tree = record->type == REPL_LOG_CREATE && record->create.kind == REPL_VOLUME_TREE;
@@ -295,6 +300,11 @@ static void payload_decode(struct repl_reader *r, struct repl_log_record *out)
     case REPL_LOG_MARK:
         mark_decode(r, &out->mark);
         return;
+    case REPL_LOG_POOL:
+        repl_read_text(r, out->pool.name, REPL_VOLUME_NAME_SIZE);
+        if (out->pool.name[0] == '\0')
+            r->failed = true;
+        return;
     }
     r->failed = true;
 }
@@ -318,9 +328,10 @@ repl_result repl_log_record_decode(const uint8_t *data, size_t available,
     struct repl_reader tail = repl_reader_of(data + *size - LOG_TAIL_SIZE, LOG_TAIL_SIZE);
     if (repl_read_u64(&tail) != repl_xxh3(data, *size - LOG_TAIL_SIZE))
         return repl_fail(err, REPL_E_CORRUPT, "log record: checksum does not match");
-    if (version == 0 || version > REPL_LOG_VERSION_MERGE ||
+    if (version == 0 || version > REPL_LOG_VERSION_POOL ||
         (version == REPL_LOG_VERSION_TREE && out->type != REPL_LOG_CREATE) ||
-        (version == REPL_LOG_VERSION_MERGE && out->type < REPL_LOG_MERGE))
+        (version == REPL_LOG_VERSION_MERGE && out->type < REPL_LOG_MERGE) ||
+        (version == REPL_LOG_VERSION_POOL && out->type < REPL_LOG_POOL))
         return repl_fail(err, REPL_E_VERSION,
                          "log record of type %u and version %u, which this version of repl does "
                          "not read",

@@ -15,7 +15,8 @@
 
 #define REPL_LOG_VERSION         1u
 #define REPL_LOG_VERSION_TREE    2u /* a tree's CREATE has it, and no other record */
-#define REPL_LOG_VERSION_MERGE   3u /* of the types from MERGE on */
+#define REPL_LOG_VERSION_MERGE   3u /* of the types from MERGE to MARK */
+#define REPL_LOG_VERSION_POOL    4u /* of POOL */
 #define REPL_LOG_RECORD_SIZE_MAX 1024u
 
 enum repl_log_type {
@@ -28,6 +29,7 @@ enum repl_log_type {
     REPL_LOG_GONE = 7,       /* a segment of the base that is not there any more */
     REPL_LOG_CHECKPOINT = 8, /* first of a log written anew: the records behind it say all */
     REPL_LOG_MARK = 9,       /* a point has been given a name, or has lost it */
+    REPL_LOG_POOL = 10,      /* with which volumes it shares chunks, from there on */
 };
 
 /* How a volume fares, as its source says it. Ordered: worse is greater. */
@@ -105,7 +107,8 @@ struct repl_log_gone {
     uint64_t merge;
 };
 
-/* Behind it: PIECE for every segment there is, in order, then MARK for every name. */
+/* Behind it: POOL if the volume is of one, PIECE for every segment there is, in order, then MARK
+ * for every name. */
 struct repl_log_checkpoint {
     struct repl_log_create create;
     uint64_t lineage;
@@ -130,6 +133,11 @@ struct repl_log_mark {
     char name[REPL_MARK_NAME_SIZE + 1];
 };
 
+/* Once in a log at most: what refers to chunks of others cannot leave them. */
+struct repl_log_pool {
+    char name[REPL_VOLUME_NAME_SIZE + 1]; /* 1 to 64 bytes */
+};
+
 struct repl_log_record {
     enum repl_log_type type;
     uint64_t number; /* 1, 2, ...: no gaps */
@@ -144,6 +152,7 @@ struct repl_log_record {
         struct repl_log_gone gone;
         struct repl_log_checkpoint checkpoint;
         struct repl_log_mark mark;
+        struct repl_log_pool pool;
     };
 };
 

@@ -300,6 +300,8 @@ static repl_result group_apply(struct repl_chain *c, const struct repl_log_recor
         return repl_chain_add(c, &record->piece, err);
     if (record->type == REPL_LOG_MARK)
         return mark_apply(c, &record->mark, err);
+    if (record->type == REPL_LOG_POOL)
+        return REPL_SUCCESS;
     if (record->type == REPL_LOG_PIECE) {
         GROW(c->added, c->added_count, c->added_room, err);
         c->added[c->added_count++] = record->piece;
@@ -350,6 +352,7 @@ repl_result repl_chain_apply(struct repl_chain *c, const struct repl_log_record 
     case REPL_LOG_STATE:
     case REPL_LOG_PIECE:
     case REPL_LOG_GONE:
+    case REPL_LOG_POOL:
         break;
     }
     return REPL_SUCCESS;

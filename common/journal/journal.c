@@ -95,18 +95,31 @@ static void checkpoint_piece(struct repl_journal *j, const struct repl_log_piece
     j->heard_ns = heard_ns;
 }
 
+static repl_result pool_apply(struct repl_journal *j, const struct repl_log_record *record,
+                              struct repl_error *err)
+{
+    if (j->pool[0] != '\0')
+        return repl_fail(err, REPL_E_CORRUPT, "log record %llu: the volume is of a pool already",
+                         (unsigned long long)record->number);
+    memcpy(j->pool, record->pool.name, sizeof j->pool);
+    return REPL_SUCCESS;
+}
+
 /* Records that belong to the MERGE or CHECKPOINT before them. */
 static repl_result group_apply(struct repl_journal *j, const struct repl_log_record *record,
                                struct repl_error *err)
 {
     bool fits = record->type == REPL_LOG_PIECE ||
-                record->type == (j->in_checkpoint ? REPL_LOG_MARK : REPL_LOG_GONE);
+                record->type == (j->in_checkpoint ? REPL_LOG_MARK : REPL_LOG_GONE) ||
+                (record->type == REPL_LOG_POOL && j->in_checkpoint);
     if (!fits)
         return repl_fail(err, REPL_E_CORRUPT,
                          "log record %llu comes while %u more are to come of a group",
                          (unsigned long long)record->number, (unsigned)j->group_left);
     if (j->in_checkpoint && record->type == REPL_LOG_PIECE)
         checkpoint_piece(j, &record->piece);
+    if (record->type == REPL_LOG_POOL)
+        REPL_TRY(pool_apply(j, record, err));
     j->group_left--;
     return REPL_SUCCESS;
 }
@@ -176,6 +189,9 @@ repl_result repl_journal_apply(struct repl_journal *j, const struct repl_log_rec
         break;
     case REPL_LOG_CHECKPOINT:
         checkpoint_apply(j, &record->checkpoint);
+        break;
+    case REPL_LOG_POOL:
+        REPL_TRY(pool_apply(j, record, err));
         break;
     case REPL_LOG_MARK: /* the list of segments has the names (chain.h) */
     case REPL_LOG_PIECE:
@@ -258,6 +274,13 @@ enum repl_verdict repl_journal_hello(struct repl_journal *j, const char *name,
         *needs_create = true;
     }
     return REPL_VERDICT_ACCEPT;
+}
+
+void repl_journal_pool(const struct repl_journal *j, const char *name, int64_t now_ns,
+                       struct repl_log_record *pool)
+{
+    *pool = record_new(j, REPL_LOG_POOL, now_ns);
+    snprintf(pool->pool.name, sizeof pool->pool.name, "%s", name);
 }
 
 void repl_journal_welcome(const struct repl_journal *j, int64_t received_ns, int64_t now_ns,

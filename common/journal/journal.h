@@ -39,6 +39,7 @@ struct repl_journal {
     /* the fold over the log */
     bool exists; /* a CREATE record has been seen */
     struct repl_log_create create;
+    char pool[REPL_VOLUME_NAME_SIZE + 1]; /* that it shares chunks in; "": with nobody */
     uint64_t lineage;
     uint64_t record_number; /* of the last record */
     uint32_t group_left;    /* records to come of a MERGE or CHECKPOINT: it counts when they have */
@@ -88,6 +89,9 @@ enum repl_verdict repl_journal_hello(struct repl_journal *journal, const char *n
                                      const struct repl_hello *hello, int64_t now_ns,
                                      struct repl_log_record *create, bool *needs_create,
                                      struct repl_refusal *refusal);
+/* The POOL record of a volume that has none, to be made durable before it is applied. */
+void repl_journal_pool(const struct repl_journal *journal, const char *name, int64_t now_ns,
+                       struct repl_log_record *pool);
 /* The answer to an accepted hello, now. */
 void repl_journal_welcome(const struct repl_journal *journal, int64_t received_ns, int64_t now_ns,
                           struct repl_welcome *out);

@@ -102,13 +102,18 @@ static repl_result records_make(struct checkpoint *c, struct repl_buffer *record
                                 struct repl_error *err)
 {
     struct repl_log_record record = {.type = REPL_LOG_CHECKPOINT, .time_ns = c->now_ns};
-    record.checkpoint =
-        (struct repl_log_checkpoint){.create = c->journal.create,
-                                     .lineage = c->journal.lineage,
-                                     .records = (uint32_t)(c->chain.count + c->chain.mark_count),
-                                     .heard_ns = c->journal.heard_ns,
-                                     .created_ns = c->created_ns};
+    bool pool = c->journal.pool[0] != '\0';
+    record.checkpoint = (struct repl_log_checkpoint){
+        .create = c->journal.create,
+        .lineage = c->journal.lineage,
+        .records = (uint32_t)(pool + c->chain.count + c->chain.mark_count),
+        .heard_ns = c->journal.heard_ns,
+        .created_ns = c->created_ns};
     REPL_TRY(record_add(c, &record, records, err));
+    if (pool) {
+        repl_journal_pool(&c->journal, c->journal.pool, c->now_ns, &record);
+        REPL_TRY(record_add(c, &record, records, err));
+    }
     for (size_t i = 0; i < c->chain.count; i++) {
         record = (struct repl_log_record){
             .type = REPL_LOG_PIECE, .time_ns = c->now_ns, .piece = c->chain.entries[i]};

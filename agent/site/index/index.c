@@ -2,21 +2,25 @@
  * The site's index: one LMDB file.
  *
  *   (main)    "repl-index-version" -> u32, "next-volume" -> u32, and the names of those below
- *   volumes   NAME                 -> number of the volume, and how far its log is in here
+ *   numbers   VOLUME               -> its name
+ *   pools     NAME                 -> number of the pool
+ *   volumes   NAME                 -> number of the volume and of its pool, and how far its log is
+ *                                     in here
  *   points    VOLUME SEQ           -> the point, how long it was the present, the volume's size
  *   segments  VOLUME TO PART       -> struct repl_log_piece
- *   chunks    VOLUME DIGEST        -> the place that was named last
- *   references VOLUME DIGEST TO PART MERGE
+ *   chunks    POOL DIGEST          -> the place that was named last, by volume and segment
+ *   references POOL DIGEST VOLUME TO PART MERGE
  *                              -> nothing: that segment refers to the chunk
  *   marks     VOLUME MARK          -> the point that has this name, and what kind of name it is
  *   dropped   VOLUME               -> nothing: its entries are still to be removed
  *
  * Keys are big-endian, so that LMDB's order by bytes is the order by number;
  * values go through the cursor, end in XXH3 of table, key and fields, and
- * whoever reads one checks it. VOLUME is a
- * number of 32 bits that is never given twice, so a volume is forgotten in one
+ * whoever reads one checks it. VOLUME and POOL are
+ * numbers of 32 bits that are never given twice, so a volume is forgotten in one
  * small transaction, and what it leaves behind is removed in many: an index of
- * a large volume has more entries than one transaction should hold.
+ * a large volume has more entries than one transaction should hold. A volume that
+ * shares chunks with nobody is a pool of its own, with its own number.
  *
  * A merge leaves places behind that name a segment which is gone. Finding them
  * would take its list of chunks; so they stay, and a place counts only while the
@@ -72,25 +76,26 @@ struct index_key repl_index_segment_key(uint32_t number, uint64_t to_seq, uint32
     return key;
 }
 
-struct index_key repl_index_chunk_key(uint32_t number, const struct repl_digest *name)
+struct index_key repl_index_chunk_key(uint32_t pool, const struct repl_digest *name)
 {
-    struct index_key key = repl_index_volume_key(number);
+    struct index_key key = repl_index_volume_key(pool);
     memcpy(key.bytes + key.size, name->bytes, sizeof name->bytes);
     key.size += sizeof name->bytes;
     return key;
 }
 _Static_assert(4 + sizeof(struct repl_digest) <= INDEX_KEY_SIZE_MAX, "a chunk's key fits");
 
-struct index_key repl_index_reference_key(uint32_t number, const struct repl_digest *name,
-                                          const struct repl_segment_id *id)
+struct index_key repl_index_reference_key(uint32_t pool, const struct repl_digest *name,
+                                          uint32_t volume, const struct repl_segment_id *id)
 {
-    struct index_key key = repl_index_chunk_key(number, name);
+    struct index_key key = repl_index_chunk_key(pool, name);
+    key_add(&key, volume, 4);
     key_add(&key, id->to_seq, 8);
     key_add(&key, id->part, 4);
     key_add(&key, id->merge, 8);
     return key;
 }
-_Static_assert(4 + sizeof(struct repl_digest) + 20 <= INDEX_KEY_SIZE_MAX, "a reference's key fits");
+_Static_assert(4 + sizeof(struct repl_digest) + 24 <= INDEX_KEY_SIZE_MAX, "a reference's key fits");
 
 struct index_key repl_index_mark_key(uint32_t number, const char *name)
 {
@@ -122,6 +127,7 @@ repl_result repl_index_volume_get(struct repl_index *index, MDB_txn *txn, const 
         return REPL_SUCCESS;
     struct repl_reader r = repl_index_reader_of(INDEX_VOLUMES, &key, &value);
     out->number = repl_read_u32(&r);
+    out->pool = repl_read_u32(&r);
     out->log_end = repl_read_u64(&r);
     out->record_number = repl_read_u64(&r);
     out->point_seq = repl_read_u64(&r);
@@ -174,13 +180,14 @@ static repl_result mark_decode(const struct repl_index *index, const MDB_val *ke
 }
 
 static repl_result place_decode(const struct repl_index *index, const MDB_val *key,
-                                const MDB_val *value, struct repl_chunk_place *out,
-                                struct repl_error *err)
+                                const MDB_val *value, uint32_t *volume,
+                                struct repl_chunk_place *out, struct repl_error *err)
 {
     struct repl_reader r = repl_index_reader_of(INDEX_CHUNKS, key, value);
+    *volume = repl_read_u32(&r);
     out->segment.to_seq = repl_read_u64(&r);
     out->segment.part = repl_read_u32(&r);
-    out->segment.supply = repl_read_u32(&r);
+    out->segment.supply = repl_read_u16(&r);
     out->segment.merge = repl_read_u64(&r);
     out->frame = repl_read_u32(&r);
     out->frame_offset = repl_read_u32(&r);
@@ -205,18 +212,38 @@ repl_result repl_index_segment_is_there(const struct repl_index *index, MDB_txn 
     return REPL_SUCCESS;
 }
 
-repl_result repl_index_place_get(const struct repl_index *index, MDB_txn *txn, uint32_t volume,
+/* The name of the volume with that number; *found false: it was dropped. */
+static repl_result name_get(const struct repl_index *index, MDB_txn *txn, uint32_t volume,
+                            char name[REPL_VOLUME_NAME_SIZE + 1], bool *found,
+                            struct repl_error *err)
+{
+    struct index_key key = repl_index_volume_key(volume);
+    MDB_val key_value = repl_index_key_val(&key), value;
+    REPL_TRY(repl_index_get(index, txn, INDEX_NUMBERS, key_value, &value, found, err));
+    if (!*found)
+        return REPL_SUCCESS;
+    struct repl_reader r = repl_index_reader_of(INDEX_NUMBERS, &key_value, &value);
+    if (r.failed || r.size == 0 || r.size > REPL_VOLUME_NAME_SIZE)
+        return repl_index_damaged(index, INDEX_NUMBERS, err);
+    memcpy(name, r.data, r.size);
+    name[r.size] = '\0';
+    return REPL_SUCCESS;
+}
+
+repl_result repl_index_place_get(const struct repl_index *index, MDB_txn *txn, uint32_t pool,
                                  const struct repl_digest *name, struct repl_chunk_place *place,
                                  bool *found, bool *good, struct repl_error *err)
 {
-    struct index_key key = repl_index_chunk_key(volume, name);
+    struct index_key key = repl_index_chunk_key(pool, name);
     MDB_val key_value = repl_index_key_val(&key), value;
+    uint32_t volume;
     REPL_TRY(repl_index_get(index, txn, INDEX_CHUNKS, key_value, &value, found, err));
     *good = *found;
     if (!*found)
         return REPL_SUCCESS;
-    REPL_TRY(place_decode(index, &key_value, &value, place, err));
-    if (place->segment.supply != 0)
+    REPL_TRY(place_decode(index, &key_value, &value, &volume, place, err));
+    REPL_TRY(name_get(index, txn, volume, place->volume, good, err));
+    if (!*good || place->segment.supply != 0)
         return REPL_SUCCESS;
     return repl_index_segment_is_there(index, txn, volume, &place->segment, good, err);
 }
@@ -251,7 +278,7 @@ repl_result repl_index_chunk(struct repl_index *index, const char *volume,
     REPL_TRY(repl_index_read_begin(index, &txn, err));
     repl_result result = repl_index_volume_get(index, txn, volume, &entry, found, err);
     if (repl_ok(result) && *found)
-        result = repl_index_place_get(index, txn, entry.number, name, place, found, &good, err);
+        result = repl_index_place_get(index, txn, entry.pool, name, place, found, &good, err);
     repl_index_read_end(index, txn);
     *found = repl_ok(result) && good;
     return result;

@@ -71,19 +71,22 @@ REPL_RESULT repl_index_add_references(struct repl_index *index, const char *volu
                                       const struct repl_segment_id *id,
                                       const struct repl_digest *names, uint32_t count,
                                       struct repl_error *err);
-/* Removes the places of those of the chunks whose place is not good any more, and what segments
- * that are gone have left of references to them. */
+/* Of the volume's pool: removes the places of those of the chunks whose place is not good any more,
+ * and what segments that are gone have left of references to them. */
 REPL_RESULT repl_index_forget_chunks(struct repl_index *index, const char *volume,
                                      const struct repl_digest *names, size_t count,
                                      struct repl_error *err);
-/* Forgets all of a volume, to compute it anew. Not within a batch. */
+/* Forgets all of a volume, to compute it anew. Not within a batch. Of a pool that others share, its
+ * places and references stay, and are good no more. */
 REPL_RESULT repl_index_drop(struct repl_index *index, const char *volume, struct repl_error *err);
 /* Makes durable what was applied; the site calls it when idle and at its end. */
 REPL_RESULT repl_index_sync(struct repl_index *index, struct repl_error *err);
 
-/* Where a chunk lies within the pool, which for now is the volume. *found false: nowhere, or where
- * it was is not part of the history any more (a supply's place is always good). */
+/* Where a chunk lies within the volume's pool, be it in another volume of it. *found false:
+ * nowhere, or where it was is not part of the history any more (a supply's place is always good).
+ */
 struct repl_chunk_place {
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
     struct repl_segment_id segment;
     uint32_t frame;
     uint32_t frame_offset;
@@ -99,11 +102,16 @@ REPL_RESULT repl_index_prefixes(struct repl_index *index, const char *volume, ui
                                 uint64_t *out, uint32_t room, uint32_t *count, bool *more,
                                 struct repl_error *err);
 
-/* How many segments of the history refer to the chunk, each once however often it does. */
+/* How many segments of the pool's volumes refer to the chunk, each once however often it does. */
 REPL_RESULT repl_index_references(struct repl_index *index, const char *volume,
                                   const struct repl_digest *name, uint64_t *count,
                                   struct repl_error *err);
-/* Whether one does that is none of these, which are in order (repl_segment_id_order). */
+/* Whether one of the very volume does. */
+REPL_RESULT repl_index_is_referred_by(struct repl_index *index, const char *volume,
+                                      const struct repl_digest *name, bool *referred,
+                                      struct repl_error *err);
+/* Whether one of the pool does that is none of these, which are the volume's and in order
+ * (repl_segment_id_order). */
 REPL_RESULT repl_index_is_referred(struct repl_index *index, const char *volume,
                                    const struct repl_digest *name,
                                    const struct repl_segment_id *without, size_t without_count,

@@ -15,7 +15,7 @@
 #include "base/ensure.h"
 #include "format/segment_format.h"
 
-#define NEXT_VOLUME_KEY "next-volume"
+#define NEXT_NUMBER_KEY "next-number"
 
 /* Removed in one transaction when a volume is dropped. */
 #define PURGE_BATCH 10000u
@@ -30,34 +30,46 @@ static repl_result volume_put(struct index_write *write, const char *name,
     uint8_t bytes[INDEX_VOLUME_SIZE];
     struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
     repl_write_u32(&w, volume->number);
+    repl_write_u32(&w, volume->pool);
     repl_write_u64(&w, volume->log_end);
     repl_write_u64(&w, volume->record_number);
     repl_write_u64(&w, volume->point_seq);
     return repl_index_put(write, INDEX_VOLUMES, repl_index_text_val(name), &w, err);
 }
 
-/* The volume's entry, or a new one with a number of its own (stored by the caller). */
-static repl_result volume_make(struct index_write *write, const char *name,
-                               struct index_volume *out, struct repl_error *err)
+repl_result repl_index_number_take(struct index_write *write, uint32_t *out, struct repl_error *err)
 {
     bool found;
-    MDB_val value;
-    REPL_TRY(repl_index_volume_get(write->index, write->txn, name, out, &found, err));
-    if (found)
-        return REPL_SUCCESS;
-    MDB_val key = repl_index_text_val(NEXT_VOLUME_KEY);
+    MDB_val key = repl_index_text_val(NEXT_NUMBER_KEY), value;
     REPL_TRY(repl_index_get(write->index, write->txn, INDEX_MAIN, key, &value, &found, err));
-    out->number = 1;
+    *out = 1;
     if (found) {
         struct repl_reader r = repl_index_reader_of(INDEX_MAIN, &key, &value);
-        out->number = repl_read_u32(&r);
-        if (!repl_ok(repl_reader_end(&r, NULL, "")) || out->number == UINT32_MAX)
+        *out = repl_read_u32(&r);
+        if (!repl_ok(repl_reader_end(&r, NULL, "")) || *out == UINT32_MAX)
             return repl_index_damaged(write->index, INDEX_VOLUMES, err);
     }
     uint8_t bytes[4];
     struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
-    repl_write_u32(&w, out->number + 1);
+    repl_write_u32(&w, *out + 1);
     return repl_index_put(write, INDEX_MAIN, key, &w, err);
+}
+
+/* The volume's entry, or a new one with a number of its own (stored by the caller). */
+static repl_result volume_make(struct index_write *write, const char *name,
+                               struct index_volume *out, struct repl_error *err)
+{
+    uint8_t bytes[REPL_VOLUME_NAME_SIZE];
+    bool found;
+    REPL_TRY(repl_index_volume_get(write->index, write->txn, name, out, &found, err));
+    if (found)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_index_number_take(write, &out->number, err));
+    out->pool = out->number;
+    struct index_key key = repl_index_volume_key(out->number);
+    struct repl_writer w = repl_writer_of(bytes, strnlen(name, sizeof bytes));
+    repl_write_bytes(&w, name, w.size);
+    return repl_index_put(write, INDEX_NUMBERS, repl_index_key_val(&key), &w, err);
 }
 
 /* --- points, segments, chunks, names --------------------------------------------------------- */
@@ -97,18 +109,19 @@ repl_result repl_index_piece_put(struct index_write *write, uint32_t volume,
     return repl_index_put(write, INDEX_SEGMENTS, repl_index_key_val(&key), &w, err);
 }
 
-repl_result repl_index_chunks_put(struct index_write *write, uint32_t volume,
+repl_result repl_index_chunks_put(struct index_write *write, const struct index_volume *volume,
                                   const struct repl_segment_id *id,
                                   const struct repl_chunk_entry *chunks, uint32_t count,
                                   struct repl_error *err)
 {
     for (uint32_t i = 0; i < count; i++) {
         uint8_t bytes[INDEX_CHUNK_SIZE];
-        struct index_key key = repl_index_chunk_key(volume, &chunks[i].name);
+        struct index_key key = repl_index_chunk_key(volume->pool, &chunks[i].name);
         struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+        repl_write_u32(&w, volume->number);
         repl_write_u64(&w, id->to_seq);
         repl_write_u32(&w, id->part);
-        repl_write_u32(&w, id->supply);
+        repl_write_u16(&w, (uint16_t)id->supply);
         repl_write_u64(&w, id->merge);
         repl_write_u32(&w, chunks[i].frame);
         repl_write_u32(&w, chunks[i].frame_offset);
@@ -148,10 +161,9 @@ static repl_result apply_commit(struct index_write *write, struct index_volume *
     repl_log_piece_of_commit(added->record, &piece);
     struct repl_segment_id id = {.to_seq = piece.commit.to_seq, .part = piece.commit.part};
     REPL_TRY(repl_index_piece_put(write, volume->number, &piece, err));
-    REPL_TRY(
-        repl_index_chunks_put(write, volume->number, &id, added->chunks, added->chunk_count, err));
-    REPL_TRY(repl_index_references_put(write, volume->number, piece.commit.from_seq, &id,
-                                       added->refs, added->ref_count, err));
+    REPL_TRY(repl_index_chunks_put(write, volume, &id, added->chunks, added->chunk_count, err));
+    REPL_TRY(repl_index_references_put(write, volume, piece.commit.from_seq, &id, added->refs,
+                                       added->ref_count, err));
     if (!piece.commit.has_point)
         return REPL_SUCCESS;
     volume->point_seq = piece.commit.point.seq;
@@ -257,6 +269,8 @@ static repl_result apply_records(struct index_write *write, struct index_volume 
         return repl_index_merge_apply(write, volume, apply->records, apply->count, err);
     case REPL_LOG_CHECKPOINT:
         return repl_index_checkpoint_apply(write, volume, apply->records, apply->count, err);
+    case REPL_LOG_POOL:
+        return repl_index_pool_join(write, volume, first->pool.name, err);
     case REPL_LOG_CREATE:
     case REPL_LOG_STATE:
     case REPL_LOG_PIECE:
@@ -303,8 +317,8 @@ static repl_result add_work(struct index_write *write, void *context, struct rep
     const struct segment_add *add = context;
     struct index_volume volume;
     REPL_TRY(volume_make(write, add->name, &volume, err));
-    REPL_TRY(repl_index_chunks_put(write, volume.number, &add->id, add->chunks, add->count, err));
-    REPL_TRY(repl_index_references_put(write, volume.number, add->id.to_seq, &add->id, add->refs,
+    REPL_TRY(repl_index_chunks_put(write, &volume, &add->id, add->chunks, add->count, err));
+    REPL_TRY(repl_index_references_put(write, &volume, add->id.to_seq, &add->id, add->refs,
                                        add->ref_count, err));
     return volume_put(write, add->name, &volume, err);
 }
@@ -341,14 +355,13 @@ static repl_result forget_work(struct index_write *write, void *context, struct 
     bool found, good;
     REPL_TRY(repl_index_volume_get(write->index, write->txn, forget->name, &volume, &found, err));
     for (size_t i = 0; found && i < forget->count; i++) {
-        struct index_key key = repl_index_chunk_key(volume.number, &forget->names[i]);
+        struct index_key key = repl_index_chunk_key(volume.pool, &forget->names[i]);
         bool there;
-        REPL_TRY(repl_index_place_get(write->index, write->txn, volume.number, &forget->names[i],
+        REPL_TRY(repl_index_place_get(write->index, write->txn, volume.pool, &forget->names[i],
                                       &place, &there, &good, err));
         if (there && !good)
             REPL_TRY(key_remove(write, INDEX_CHUNKS, &key, err));
-        REPL_TRY(repl_index_references_sweep(write, volume.number, &forget->names[i], 0, UINT64_MAX,
-                                             err));
+        REPL_TRY(repl_index_references_sweep(write, volume.pool, &forget->names[i], err));
     }
     return REPL_SUCCESS;
 }
@@ -377,6 +390,7 @@ static repl_result drop_work(struct index_write *write, void *context, struct re
     if (error != 0)
         return repl_index_write_fail(write, error, err);
     struct index_key dropped = repl_index_volume_key(volume.number);
+    REPL_TRY(key_remove(write, INDEX_NUMBERS, &dropped, err));
     struct repl_writer nothing = repl_writer_of(NULL, 0);
     return repl_index_put(write, INDEX_DROPPED, repl_index_key_val(&dropped), &nothing, err);
 }

@@ -36,9 +36,11 @@
 #define ENV_FLAGS (MDB_NOSUBDIR | MDB_NOTLS | MDB_NOMETASYNC | MDB_NORDAHEAD)
 
 static const char *const table_names[INDEX_TABLE_COUNT] = {
-    "keys", "volumes", "points", "segments", "chunks", "references", "marks", "dropped"};
+    "keys",     "numbers", "pools",      "volumes", "points",
+    "segments", "chunks",  "references", "marks",   "dropped"};
 _Static_assert(ENTRY_KEY_MAX >= REPL_VOLUME_NAME_SIZE, "a volume's key is its name");
-_Static_assert(ENTRY_FIELDS_MAX >= INDEX_POINT_SIZE, "no entry has more than a segment's");
+_Static_assert(ENTRY_FIELDS_MAX >= INDEX_POINT_SIZE && ENTRY_FIELDS_MAX >= REPL_VOLUME_NAME_SIZE,
+               "no entry has more than a segment's");
 
 const char *repl_index_table_name(enum index_table table)
 {
@@ -381,7 +383,7 @@ static repl_result tables_open(struct repl_index *index, MDB_txn *txn, struct re
     if (index->writable && stat.ms_entries == 0)
         REPL_TRY(version_put(index, txn, REPL_INDEX_VERSION, err));
     REPL_TRY(version_check(index, txn, err));
-    for (enum index_table table = INDEX_VOLUMES; table < INDEX_TABLE_COUNT; table++) {
+    for (enum index_table table = INDEX_MAIN + 1; table < INDEX_TABLE_COUNT; table++) {
         error = mdb_dbi_open(txn, table_names[table], index->writable ? MDB_CREATE : 0,
                              &index->tables[table]);
         if (error != 0)

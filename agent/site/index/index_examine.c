@@ -35,7 +35,7 @@ typedef bool entry_check_fn(struct examination *e, const MDB_val *key, const MDB
 
 static bool is_table_name(const MDB_val *key)
 {
-    for (enum index_table table = INDEX_VOLUMES; table < INDEX_TABLE_COUNT; table++) {
+    for (enum index_table table = INDEX_MAIN + 1; table < INDEX_TABLE_COUNT; table++) {
         const char *name = repl_index_table_name(table);
         if (key->mv_size == strlen(name) && memcmp(key->mv_data, name, key->mv_size) == 0)
             return true;
@@ -130,7 +130,7 @@ static bool file_is_whole(const char *path)
         mdb_dbi_open(e.txn, NULL, 0, &dbi) != 0 ||
         !table_is_whole(&e, dbi, INDEX_MAIN, entry_is_whole))
         return false;
-    for (enum index_table table = INDEX_VOLUMES; table < INDEX_TABLE_COUNT; table++) {
+    for (enum index_table table = INDEX_MAIN + 1; table < INDEX_TABLE_COUNT; table++) {
         int error = mdb_dbi_open(e.txn, repl_index_table_name(table), 0, &dbi);
         if (error != MDB_NOTFOUND &&
             (error != 0 || !table_is_whole(&e, dbi, table, entry_is_whole)))

@@ -141,13 +141,13 @@ static repl_result points_put(struct index_write *write, const struct span *span
 
 /* --- groups ---------------------------------------------------------------------------------- */
 
-static repl_result piece_add(struct index_write *write, uint32_t volume,
+static repl_result piece_add(struct index_write *write, const struct index_volume *volume,
                              const struct repl_index_record *added, struct repl_error *err)
 {
     const struct repl_log_piece *piece = &added->record->piece;
     struct repl_segment_id id = {
         .to_seq = piece->commit.to_seq, .part = piece->commit.part, .merge = piece->merge};
-    REPL_TRY(repl_index_piece_put(write, volume, piece, err));
+    REPL_TRY(repl_index_piece_put(write, volume->number, piece, err));
     REPL_TRY(repl_index_chunks_put(write, volume, &id, added->chunks, added->chunk_count, err));
     return repl_index_references_put(write, volume, piece->commit.from_seq, &id, added->refs,
                                      added->ref_count, err);
@@ -167,7 +167,7 @@ repl_result repl_index_merge_apply(struct index_write *write, const struct index
     }
     for (size_t i = 1; i < count; i++) {
         if (records[i].record->type == REPL_LOG_PIECE)
-            REPL_TRY(piece_add(write, span.volume, &records[i], err));
+            REPL_TRY(piece_add(write, volume, &records[i], err));
     }
     REPL_TRY(points_remove(write, &span, err));
     return points_put(write, &span, &last, err);
@@ -187,7 +187,9 @@ repl_result repl_index_checkpoint_apply(struct index_write *write, struct index_
     for (size_t i = 1; i < count; i++) {
         const struct repl_log_record *record = records[i].record;
         if (record->type == REPL_LOG_PIECE)
-            REPL_TRY(piece_add(write, volume->number, &records[i], err));
+            REPL_TRY(piece_add(write, volume, &records[i], err));
+        else if (record->type == REPL_LOG_POOL)
+            REPL_TRY(repl_index_pool_join(write, volume, record->pool.name, err));
         else if (record->type == REPL_LOG_MARK)
             REPL_TRY(repl_index_mark_put(write, volume->number, &record->mark, err));
     }

@@ -1,7 +1,8 @@
 /*
  * What the parts of the index share: index.c (what is in it, and reading it),
- * index_apply.c and index_group.c (what changes it), index_references.c (who refers
- * to a chunk) and index_env.c (the LMDB file under all of it).
+ * index_apply.c and index_group.c (what changes it), index_pool.c (whose chunks are
+ * shared), index_references.c (who refers to a chunk) and index_env.c (the LMDB file
+ * under all of it).
  */
 #ifndef REPL_AGENT_INDEX_INTERNAL_H
 #define REPL_AGENT_INDEX_INTERNAL_H
@@ -12,13 +13,15 @@
 #include "base/cursor.h"
 #include "site/index/index.h"
 
-#define REPL_INDEX_VERSION 4u
+#define REPL_INDEX_VERSION 5u
 
 /* Address space, not disk: the file grows with what is in it. */
 #define REPL_INDEX_MAP_SIZE ((size_t)64 << 30)
 
 enum index_table {
     INDEX_MAIN,
+    INDEX_NUMBERS,
+    INDEX_POOLS,
     INDEX_VOLUMES,
     INDEX_POINTS,
     INDEX_SEGMENTS,
@@ -94,9 +97,9 @@ struct index_key {
 struct index_key repl_index_volume_key(uint32_t volume);
 struct index_key repl_index_point_key(uint32_t volume, uint64_t seq);
 struct index_key repl_index_segment_key(uint32_t volume, uint64_t to_seq, uint32_t part);
-struct index_key repl_index_chunk_key(uint32_t volume, const struct repl_digest *name);
-struct index_key repl_index_reference_key(uint32_t volume, const struct repl_digest *name,
-                                          const struct repl_segment_id *id);
+struct index_key repl_index_chunk_key(uint32_t pool, const struct repl_digest *name);
+struct index_key repl_index_reference_key(uint32_t pool, const struct repl_digest *name,
+                                          uint32_t volume, const struct repl_segment_id *id);
 struct index_key repl_index_mark_key(uint32_t volume, const char *name);
 /* The number in size bytes of a key; zeros where the key is too short. */
 uint64_t repl_index_key_number(const MDB_val *key, size_t offset, size_t size);
@@ -110,15 +113,16 @@ MDB_val repl_index_text_val(const char *text);
 
 struct index_volume {
     uint32_t number;
+    uint32_t pool; /* the number of the pool that it is of; its own: it shares with nobody */
     uint64_t log_end;
     uint64_t record_number;
     uint64_t point_seq; /* the last point; 0: none */
 };
 
 /* Of the fields. */
-#define INDEX_VOLUME_SIZE 28u
+#define INDEX_VOLUME_SIZE 32u
 #define INDEX_POINT_SIZE  80u
-#define INDEX_CHUNK_SIZE  32u
+#define INDEX_CHUNK_SIZE  34u
 #define INDEX_MARK_SIZE   12u
 #define INDEX_FIELDS_MAX  REPL_LOG_PIECE_SIZE_MAX
 
@@ -135,8 +139,8 @@ REPL_RESULT repl_index_piece_decode(const struct repl_index *index, const MDB_va
 REPL_RESULT repl_index_segment_is_there(const struct repl_index *index, MDB_txn *txn,
                                         uint32_t volume, const struct repl_segment_id *id,
                                         bool *there, struct repl_error *err);
-/* Where a chunk lies, and whether what lies there is still part of the history. */
-REPL_RESULT repl_index_place_get(const struct repl_index *index, MDB_txn *txn, uint32_t volume,
+/* Where a chunk lies, and whether what lies there is still part of a history. */
+REPL_RESULT repl_index_place_get(const struct repl_index *index, MDB_txn *txn, uint32_t pool,
                                  const struct repl_digest *name, struct repl_chunk_place *place,
                                  bool *found, bool *good, struct repl_error *err);
 
@@ -149,7 +153,7 @@ REPL_RESULT repl_index_point_put(struct index_write *write, uint32_t volume,
                                  const struct repl_log_piece *piece, struct repl_error *err);
 REPL_RESULT repl_index_mark_put(struct index_write *write, uint32_t volume,
                                 const struct repl_log_mark *mark, struct repl_error *err);
-REPL_RESULT repl_index_chunks_put(struct index_write *write, uint32_t volume,
+REPL_RESULT repl_index_chunks_put(struct index_write *write, const struct index_volume *volume,
                                   const struct repl_segment_id *id,
                                   const struct repl_chunk_entry *chunks, uint32_t count,
                                   struct repl_error *err);
@@ -159,20 +163,29 @@ REPL_RESULT repl_index_prefix_remove(struct index_write *write, enum index_table
                                      struct repl_error *err);
 /* Removes what dropped volumes have left. */
 REPL_RESULT repl_index_purge(struct repl_index *index, struct repl_error *err);
+/* A number that was given to nothing yet, be it volume or pool. */
+REPL_RESULT repl_index_number_take(struct index_write *write, uint32_t *out,
+                                   struct repl_error *err);
+
+/* --- index_pool.c ---------------------------------------------------------------------------- */
+
+/* The volume, which had a pool of its own, is of the pool of that name; what it had in its own goes
+ * along. The caller stores the volume. */
+REPL_RESULT repl_index_pool_join(struct index_write *write, struct index_volume *volume,
+                                 const char *name, struct repl_error *err);
 
 /* --- index_references.c ----------------------------------------------------------------------- */
 
 /* The segment refers to the names. What segments that are gone have left of references to them is
  * removed where a merge has put it in the place of what follows from_seq. Of a segment that is not
  * in the table yet from_seq is its own to_seq: so may others be that are to come with it. */
-REPL_RESULT repl_index_references_put(struct index_write *write, uint32_t volume, uint64_t from_seq,
-                                      const struct repl_segment_id *id,
+REPL_RESULT repl_index_references_put(struct index_write *write, const struct index_volume *volume,
+                                      uint64_t from_seq, const struct repl_segment_id *id,
                                       const struct repl_digest *names, uint32_t count,
                                       struct repl_error *err);
-/* Removes references to a chunk by segments with from_seq < to_seq <= last_seq that are gone. */
-REPL_RESULT repl_index_references_sweep(struct index_write *write, uint32_t volume,
-                                        const struct repl_digest *name, uint64_t from_seq,
-                                        uint64_t last_seq, struct repl_error *err);
+/* Removes references to a chunk by segments of the pool that are gone. */
+REPL_RESULT repl_index_references_sweep(struct index_write *write, uint32_t pool,
+                                        const struct repl_digest *name, struct repl_error *err);
 
 /* --- index_group.c --------------------------------------------------------------------------- */
 

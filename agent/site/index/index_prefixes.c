@@ -54,7 +54,7 @@ repl_result repl_index_prefixes(struct repl_index *index, const char *volume, ui
     repl_result result = repl_index_volume_get(index, txn, volume, &entry, &found, err);
     if (repl_ok(result) && found && after < UINT64_MAX) {
         struct repl_digest name = least_name(after == 0 ? 0 : after + 1);
-        struct index_key from = repl_index_chunk_key(entry.number, &name);
+        struct index_key from = repl_index_chunk_key(entry.pool, &name);
         result = prefixes_walk(index, txn, &from, out, room, count, more, err);
     }
     repl_index_read_end(index, txn);

@@ -10,6 +10,7 @@
  * Every frame is checked by its own checksum, and a chunk by its name: what the
  * index says is a hint that was computed, not a fact.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,15 +23,21 @@
 #define FRAMES_KEPT   8
 #define SEGMENTS_KEPT 16
 
-struct open_segment {
+/* A segment of the volume, or of another one of its pool. */
+struct home {
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
     struct repl_segment_id id;
+};
+
+struct open_segment {
+    struct home home;
     struct repl_stored_segment *file; /* NULL: an empty place */
     struct repl_segment *segment;
     uint64_t used;
 };
 
 struct decoded_frame {
-    struct repl_segment_id id;
+    struct home home;
     uint32_t frame;
     uint8_t *raw; /* NULL: an empty place */
     size_t size;
@@ -62,13 +69,18 @@ static void segment_close(struct open_segment *place)
     *place = (struct open_segment){0};
 }
 
-static repl_result segment_get(struct replica_applier *a, const struct repl_segment_id *id,
+static bool home_same(const struct home *a, const struct home *b)
+{
+    return repl_segment_id_order(&a->id, &b->id) == 0 && strcmp(a->volume, b->volume) == 0;
+}
+
+static repl_result segment_get(struct replica_applier *a, const struct home *home,
                                const struct repl_segment **out, struct repl_error *err)
 {
     struct open_segment *oldest = &a->segments[0];
     for (size_t i = 0; i < SEGMENTS_KEPT; i++) {
         struct open_segment *place = &a->segments[i];
-        if (place->file != NULL && repl_segment_id_order(&place->id, id) == 0) {
+        if (place->file != NULL && home_same(&place->home, home)) {
             if (place->used != UINT64_MAX) /* being walked: stays so */
                 place->used = ++a->clock;
             *out = place->segment;
@@ -78,7 +90,7 @@ static repl_result segment_get(struct replica_applier *a, const struct repl_segm
             oldest = place;
     }
     segment_close(oldest);
-    REPL_TRY(a->store->ops->segment_open(a->store, a->volume, id, 0, &oldest->file, err));
+    REPL_TRY(a->store->ops->segment_open(a->store, home->volume, &home->id, 0, &oldest->file, err));
     repl_result result = repl_segment_open(repl_stored_segment_read_at, oldest->file,
                                            oldest->file->size, &oldest->segment, err);
     if (!repl_ok(result)) {
@@ -86,15 +98,14 @@ static repl_result segment_get(struct replica_applier *a, const struct repl_segm
         segment_close(oldest);
         return result;
     }
-    oldest->id = *id;
+    oldest->home = *home;
     oldest->used = ++a->clock;
     *out = oldest->segment;
     return REPL_SUCCESS;
 }
 
 static repl_result frame_load(struct replica_applier *a, struct decoded_frame *place,
-                              const struct repl_segment_id *id, uint32_t frame,
-                              struct repl_error *err)
+                              const struct home *home, uint32_t frame, struct repl_error *err)
 {
     const struct repl_segment *segment;
     place->used = 0; /* until it is whole again */
@@ -103,38 +114,37 @@ static repl_result frame_load(struct replica_applier *a, struct decoded_frame *p
         place->raw = malloc(REPL_FRAME_RAW_MAX);
     if (place->raw == NULL)
         return repl_fail(err, REPL_E_NOMEM, "no memory for a frame of volume %s", a->volume);
-    REPL_TRY(segment_get(a, id, &segment, err));
+    REPL_TRY(segment_get(a, home, &segment, err));
     REPL_TRY(repl_forward(repl_segment_read_frame(segment, frame, a->coder, &a->stored, place->raw,
                                                   &place->size, err),
-                          err, "volume %s, segment %llu.%u, frame %u", a->volume,
-                          (unsigned long long)id->to_seq, id->part, frame));
-    place->id = *id;
+                          err, "volume %s, segment %llu.%u, frame %u", home->volume,
+                          (unsigned long long)home->id.to_seq, home->id.part, frame));
+    place->home = *home;
     place->frame = frame;
     return REPL_SUCCESS;
 }
 
 /* size bytes at offset of a frame. */
-static repl_result frame_get(struct replica_applier *a, const struct repl_segment_id *id,
-                             uint32_t frame, uint64_t offset, uint64_t size, const uint8_t **out,
+static repl_result frame_get(struct replica_applier *a, const struct home *home, uint32_t frame,
+                             uint64_t offset, uint64_t size, const uint8_t **out,
                              struct repl_error *err)
 {
     struct decoded_frame *found = NULL, *oldest = &a->frames[0];
     for (size_t i = 0; i < FRAMES_KEPT && found == NULL; i++) {
         struct decoded_frame *place = &a->frames[i];
-        if (place->raw != NULL && place->frame == frame &&
-            repl_segment_id_order(&place->id, id) == 0)
+        if (place->raw != NULL && place->frame == frame && home_same(&place->home, home))
             found = place;
         else if (place->used < oldest->used)
             oldest = place;
     }
     if (found == NULL) {
-        REPL_TRY(frame_load(a, oldest, id, frame, err));
+        REPL_TRY(frame_load(a, oldest, home, frame, err));
         found = oldest;
     }
     found->used = ++a->clock;
     if (offset > found->size || size > found->size - offset)
         return repl_fail(err, REPL_E_CORRUPT, "volume %s: frame %u of segment %llu.%u is too short",
-                         a->volume, frame, (unsigned long long)id->to_seq, id->part);
+                         home->volume, frame, (unsigned long long)home->id.to_seq, home->id.part);
     *out = found->raw + offset;
     return REPL_SUCCESS;
 }
@@ -168,8 +178,9 @@ static repl_result chunk_apply(struct replica_applier *a, const struct repl_reco
         return repl_fail(err, REPL_E_MISSING, "volume %s: chunk %s is not in the index", a->volume,
                          text);
     }
-    REPL_TRY(frame_get(a, &place.segment, place.frame, place.frame_offset, REPL_CHUNK_SIZE, &bytes,
-                       err));
+    struct home home = {.id = place.segment};
+    memcpy(home.volume, place.volume, sizeof home.volume);
+    REPL_TRY(frame_get(a, &home, place.frame, place.frame_offset, REPL_CHUNK_SIZE, &bytes, err));
     REPL_TRY(chunk_check(a, bytes, &record->chunk, err));
     if (record->chunk_offset > REPL_CHUNK_SIZE ||
         record->length > REPL_CHUNK_SIZE - record->chunk_offset)
@@ -178,7 +189,7 @@ static repl_result chunk_apply(struct replica_applier *a, const struct repl_reco
                                 record->length, err);
 }
 
-static repl_result record_apply(struct replica_applier *a, const struct repl_segment_id *id,
+static repl_result record_apply(struct replica_applier *a, const struct home *home,
                                 const struct repl_record *record, struct repl_error *err)
 {
     const uint8_t *bytes;
@@ -187,7 +198,7 @@ static repl_result record_apply(struct replica_applier *a, const struct repl_seg
         return replica_target_resize(a->target, record->size, err);
     case REPL_RECORD_DATA:
         REPL_TRY(
-            frame_get(a, id, record->frame, record->frame_offset, record->length, &bytes, err));
+            frame_get(a, home, record->frame, record->frame_offset, record->length, &bytes, err));
         return replica_target_write(a->target, record->offset, bytes, record->length, err);
     case REPL_RECORD_CHUNK:
         return chunk_apply(a, record, err);
@@ -199,7 +210,7 @@ static repl_result record_apply(struct replica_applier *a, const struct repl_seg
     }
 }
 
-static repl_result records_apply(struct replica_applier *a, const struct repl_segment_id *id,
+static repl_result records_apply(struct replica_applier *a, const struct home *home,
                                  struct repl_record_walk *walk, uint64_t *written,
                                  struct repl_error *err)
 {
@@ -212,7 +223,7 @@ static repl_result records_apply(struct replica_applier *a, const struct repl_se
         REPL_TRY(repl_record_walk_next(walk, &record, &done, err));
         if (done)
             return REPL_SUCCESS;
-        REPL_TRY(record_apply(a, id, &record, err));
+        REPL_TRY(record_apply(a, home, &record, err));
         if (record.type != REPL_RECORD_OBJECT)
             *written += record.length;
     }
@@ -222,29 +233,31 @@ repl_result replica_apply_segment(struct replica_applier *a,
                                   const struct repl_segments_entry *entry, uint64_t *written,
                                   struct repl_error *err)
 {
-    struct repl_segment_id id = {
-        .to_seq = entry->head.to_seq, .part = entry->head.part, .merge = entry->merge};
+    struct home home = {
+        .id = {.to_seq = entry->head.to_seq, .part = entry->head.part, .merge = entry->merge}};
+    const struct repl_segment_id *id = &home.id;
     const struct repl_segment *segment;
     struct repl_record_walk walk;
-    REPL_TRY(segment_get(a, &id, &segment, err));
+    snprintf(home.volume, sizeof home.volume, "%s", a->volume);
+    REPL_TRY(segment_get(a, &home, &segment, err));
     if (!repl_digest_equal(&segment->footer.digest, &entry->head.digest))
         return repl_fail(err, REPL_E_CORRUPT,
                          "volume %s: the file of segment %llu.%u is not the one that was "
                          "committed: run repl verify",
-                         a->volume, (unsigned long long)id.to_seq, id.part);
+                         a->volume, (unsigned long long)id->to_seq, id->part);
     repl_record_walk_begin(&walk, segment, a->coder);
     /* The segment must stay open while others are looked at for its chunks. */
     for (size_t i = 0; i < SEGMENTS_KEPT; i++) {
         if (a->segments[i].segment == segment)
             a->segments[i].used = UINT64_MAX;
     }
-    repl_result result = records_apply(a, &id, &walk, written, err);
+    repl_result result = records_apply(a, &home, &walk, written, err);
     repl_record_walk_end(&walk);
     for (size_t i = 0; i < SEGMENTS_KEPT; i++) {
         if (a->segments[i].segment == segment)
             a->segments[i].used = ++a->clock;
     }
-    return repl_forward(result, err, "segment %llu.%u", (unsigned long long)id.to_seq, id.part);
+    return repl_forward(result, err, "segment %llu.%u", (unsigned long long)id->to_seq, id->part);
 }
 
 /* --- new and free ---------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 #include "site/replica/tree_bytes.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@
 #define HOMES_MAX 64u
 
 struct opened {
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
     struct repl_segment_id id;
     struct repl_stored_segment *file;
     struct repl_segment *segment;
@@ -38,7 +40,7 @@ struct replica_bytes {
 
 /* size: of the file; 0: not known. */
 static repl_result segment_add(const struct replica_journal *journal, struct opened_list *list,
-                               const struct repl_segment_id *id, uint64_t size,
+                               const char *volume, const struct repl_segment_id *id, uint64_t size,
                                struct repl_error *err)
 {
     if (list->count == list->room) {
@@ -51,8 +53,8 @@ static repl_result segment_add(const struct replica_journal *journal, struct ope
     }
     struct opened *o = &list->items[list->count];
     *o = (struct opened){.id = *id};
-    REPL_TRY(journal->store->ops->segment_open(journal->store, journal->volume, id, size, &o->file,
-                                               err));
+    snprintf(o->volume, sizeof o->volume, "%s", volume);
+    REPL_TRY(journal->store->ops->segment_open(journal->store, volume, id, size, &o->file, err));
     repl_result result =
         repl_segment_open(repl_stored_segment_read_at, o->file, o->file->size, &o->segment, err);
     if (!repl_ok(result)) {
@@ -87,7 +89,8 @@ static repl_result page_add(struct replica_bytes *b, const struct repl_segments_
             .to_seq = head->to_seq, .part = head->part, .merge = page->entries[i].merge};
         if (is_behind(head, &b->goal))
             break;
-        REPL_TRY(segment_add(&b->journal, &b->changes, &id, page->entries[i].file_size, err));
+        REPL_TRY(segment_add(&b->journal, &b->changes, b->journal.volume, &id,
+                             page->entries[i].file_size, err));
         const struct repl_segment *segment = b->changes.items[b->changes.count - 1].segment;
         if (!repl_digest_equal(&segment->footer.digest, &head->digest))
             return repl_fail(err, REPL_E_CORRUPT,
@@ -139,10 +142,11 @@ static repl_result view_segment(void *context, size_t i, const struct repl_segme
 }
 
 static const struct opened *home_find(const struct opened_list *list,
-                                      const struct repl_segment_id *id)
+                                      const struct repl_chunk_place *place)
 {
     for (size_t i = 0; i < list->count; i++) {
-        if (repl_segment_id_order(&list->items[i].id, id) == 0)
+        if (repl_segment_id_order(&list->items[i].id, &place->segment) == 0 &&
+            strcmp(list->items[i].volume, place->volume) == 0)
             return &list->items[i];
     }
     return NULL;
@@ -162,11 +166,11 @@ static repl_result view_chunk(void *context, const struct repl_digest *name,
         return repl_fail(err, REPL_E_MISSING, "volume %s: chunk %s is not in the index",
                          b->journal.volume, text);
     }
-    const struct opened *home = home_find(&b->changes, &place.segment);
+    const struct opened *home = home_find(&b->changes, &place);
     if (home == NULL)
-        home = home_find(&b->homes, &place.segment);
+        home = home_find(&b->homes, &place);
     if (home == NULL) {
-        REPL_TRY(segment_add(&b->journal, &b->homes, &place.segment, 0, err));
+        REPL_TRY(segment_add(&b->journal, &b->homes, place.volume, &place.segment, 0, err));
         home = &b->homes.items[b->homes.count - 1];
     }
     if (place.frame >= home->segment->footer.frame_count)

@@ -113,6 +113,9 @@ static void say_record(struct text *text, const struct repl_log_record *r)
     case REPL_LOG_MARK:
         say(text, "mark kind=%d seq=%" PRIu64 " name=%s", r->mark.kind, r->mark.seq, r->mark.name);
         break;
+    case REPL_LOG_POOL:
+        say(text, "pool name=%s", r->pool.name);
+        break;
     }
     say(text, "\n");
 }
@@ -182,7 +185,7 @@ static void golden_logs_are_read_as_they_were_written(void **state)
         count++;
     }
     closedir(listing);
-    assert_int_equal(count, 7);
+    assert_int_equal(count, 9);
 }
 
 /* --- writing --------------------------------------------------------------------------------- */
@@ -347,6 +350,37 @@ static void write_merged(const char *directory)
     write_log(directory, "checkpoint", &log);
 }
 
+/* A volume that joined a pool when it had a history, and its log written anew. */
+static void write_pool(const char *directory)
+{
+    static struct log log;
+    struct repl_log_record record;
+    log = (struct log){.size = 0};
+    add(&log, create_record());
+    add(&log, commit_record(0, 1, 0, true, 0));
+    record = (struct repl_log_record){.type = REPL_LOG_POOL, .pool = {.name = "tenant-7.prod"}};
+    add(&log, record);
+    add(&log, commit_record(1, 2, 0, true, 0));
+    uint64_t number = log.number;
+    record = (struct repl_log_record){.type = REPL_LOG_CHECKPOINT};
+    record.checkpoint.create = create_record().create;
+    record.checkpoint.lineage = record.checkpoint.create.lineage;
+    record.checkpoint.records = 3;
+    record.checkpoint.heard_ns = START_NS + 8 * SECOND;
+    record.checkpoint.created_ns = START_NS + SECOND;
+    write_log(directory, "pool", &log);
+
+    log = (struct log){.number = number};
+    add(&log, record);
+    record = (struct repl_log_record){.type = REPL_LOG_POOL, .pool = {.name = "tenant-7.prod"}};
+    add(&log, record);
+    record = piece_record(0, 1, 0, true, 0, 0xd1);
+    record.piece.begins = true;
+    add(&log, record);
+    add(&log, piece_record(1, 2, 0, true, 0, 0xd2));
+    write_log(directory, "pool_checkpoint", &log);
+}
+
 static int write_all(const char *directory)
 {
     static struct log log;
@@ -398,6 +432,7 @@ static int write_all(const char *directory)
     add(&log, record);
     write_log(directory, "tree", &log);
     write_merged(directory);
+    write_pool(directory);
     return 0;
 }
 

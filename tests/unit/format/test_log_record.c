@@ -17,7 +17,7 @@
 #include "unit/random.h"
 
 #define ROUNDS      400
-#define TYPE_COUNT  REPL_LOG_MARK
+#define TYPE_COUNT  REPL_LOG_POOL
 #define HEADER_SIZE 24
 #define TAIL_SIZE   8
 
@@ -130,6 +130,9 @@ static struct repl_log_record random_record(struct random *random, enum repl_log
         if (record.mark.kind != REPL_MARK_PROVEN)
             random_text(random, record.mark.name, 1, REPL_MARK_NAME_SIZE);
         break;
+    case REPL_LOG_POOL:
+        random_text(random, record.pool.name, 1, REPL_VOLUME_NAME_SIZE);
+        break;
     }
     return record;
 }
@@ -195,6 +198,8 @@ static bool record_same(const struct repl_log_record *a, const struct repl_log_r
     case REPL_LOG_MARK:
         return a->mark.kind == b->mark.kind && a->mark.seq == b->mark.seq &&
                strcmp(a->mark.name, b->mark.name) == 0;
+    case REPL_LOG_POOL:
+        return strcmp(a->pool.name, b->pool.name) == 0;
     }
     return false;
 }
@@ -467,6 +472,8 @@ static void fields_are_held_to_their_bounds(void **state)
     REFUSED(record.mark.kind = REPL_MARK_REMOVED);
     REFUSED(record.mark.kind = REPL_MARK_PROVEN);
     REFUSED(record.mark.kind = 4);
+    good = random_record(&random, REPL_LOG_POOL);
+    REFUSED(record.pool.name[0] = '\0');
     good = random_record(&random, REPL_LOG_CHECKPOINT);
     REFUSED(record.checkpoint.create.name[0] = '\0');
     good = random_record(&random, REPL_LOG_STATE);

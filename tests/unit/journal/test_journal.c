@@ -576,6 +576,46 @@ static void the_clock_is_that_of_the_quickest_message(void **state)
     assert_true(j.clock_offset_ns == -5 * SECOND);
 }
 
+static repl_result apply_next(struct repl_journal *j, struct repl_log_record record)
+{
+    record.number = j->record_number + 1;
+    return repl_journal_apply(j, &record, NULL);
+}
+
+static void a_volume_joins_one_pool_and_stays(void **state)
+{
+    (void)state;
+    struct repl_log_record pool, create = {.type = REPL_LOG_CREATE},
+                                 checkpoint = {.type = REPL_LOG_CHECKPOINT};
+    struct repl_journal j;
+    repl_journal_init(&j);
+    repl_journal_pool(&j, "tenant", START, &pool);
+    assert_true(pool.type == REPL_LOG_POOL && pool.number == 1 && pool.time_ns == START);
+    assert_int_equal(apply_next(&j, pool).code, REPL_E_CORRUPT); /* of no volume */
+    assert_true(repl_ok(apply_next(&j, create)));
+    assert_string_equal(j.pool, "");
+    assert_true(repl_ok(apply_next(&j, pool)));
+    assert_string_equal(j.pool, "tenant");
+    assert_int_equal(apply_next(&j, pool).code, REPL_E_CORRUPT);
+
+    checkpoint.checkpoint.records = 2;
+    repl_journal_init(&j);
+    assert_true(repl_ok(apply_next(&j, checkpoint)));
+    assert_true(repl_ok(apply_next(&j, pool)));
+    assert_int_equal(j.group_left, 1);
+    assert_string_equal(j.pool, "tenant");
+    assert_int_equal(apply_next(&j, pool).code, REPL_E_CORRUPT);
+
+    /* in the group of a MERGE there is none */
+    repl_journal_init(&j);
+    assert_true(repl_ok(apply_next(&j, create)));
+    struct repl_log_record record = {.type = REPL_LOG_COMMIT, .commit = {.to_seq = 9}};
+    assert_true(repl_ok(apply_next(&j, record)));
+    record = (struct repl_log_record){.type = REPL_LOG_MERGE, .merge = {0, 8, 1}};
+    assert_true(repl_ok(apply_next(&j, record)));
+    assert_int_equal(apply_next(&j, pool).code, REPL_E_CORRUPT);
+}
+
 static void the_commit_sequence(void **state)
 {
     (void)state;
@@ -629,6 +669,7 @@ int main(void)
         cmocka_unit_test(lag_is_the_age_of_what_can_be_restored),
         cmocka_unit_test(a_point_of_the_future_ages_too),
         cmocka_unit_test(the_clock_is_that_of_the_quickest_message),
+        cmocka_unit_test(a_volume_joins_one_pool_and_stays),
         cmocka_unit_test(the_commit_sequence),
         cmocka_unit_test(misuse_aborts),
     };

@@ -424,6 +424,48 @@ static void test_peers_with_one_key(void **state)
                  "key of its own, or make them one section");
 }
 
+#define PEER_A "[peer a]\nfingerprint = SHA256:" HEX_A "\n"
+#define PEER_B "[peer b]\nfingerprint = SHA256:" HEX_B "\n"
+
+static void test_peers_of_different_tenants(void **state)
+{
+    static const char *const good[] = {
+        PEER_A "volumes = one two\ntenant = x\n" PEER_B "volumes = three\ntenant = y\n",
+        PEER_A "volumes = one two\ntenant = x\n" PEER_B "volumes = two one\ntenant = x\n",
+        PEER_A "volumes = *\ntenant = x\n" PEER_B "volumes = two\ntenant = x\n",
+        PEER_A "volumes = *\ntenant = x\n" PEER_B "volumes = *\nrole = recovery\n",
+        PEER_A "volumes = one\ntenant = x\n" PEER_B "volumes = one\ntenant = y\nrevoked = yes\n",
+    };
+    struct repl_config *config;
+    struct repl_error err;
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        repl_result result =
+            repl_config_parse(good[i], strlen(good[i]), "f.conf", REPL_ROLE_SITE, &config, &err);
+        if (!repl_ok(result))
+            fail_msg("%s", err.text);
+        assert_string_equal(config->peers[0].tenant, "x");
+        repl_config_free(config);
+    }
+    expect_error(PEER_A "volumes = one two\ntenant = x\n" PEER_B "volumes = two\ntenant = y\n",
+                 REPL_ROLE_SITE,
+                 "f.conf: [peer a] and [peer b] may both write volume two, and are not of one "
+                 "tenant: give both the same, or no volume in common");
+    expect_error(PEER_A "volumes = one\ntenant = x\n" PEER_B "volumes = one\n", REPL_ROLE_SITE,
+                 "f.conf: [peer a] and [peer b] may both write volume one, and are not of one "
+                 "tenant: give both the same, or no volume in common");
+    expect_error(PEER_A "volumes = one\ntenant = x\n" PEER_B "volumes = *\n", REPL_ROLE_SITE,
+                 "f.conf: [peer b] and [peer a] may both write volume one, and are not of one "
+                 "tenant: give both the same, or no volume in common");
+    expect_error(PEER_A "volumes = *\ntenant = x\n" PEER_B "volumes = *\n", REPL_ROLE_SITE,
+                 "f.conf: [peer a] and [peer b] may both write all volumes, and are not of one "
+                 "tenant: give both the same, or no volume in common");
+    expect_error(
+        PEER_A "volumes = one\ntenant = -x\n", REPL_ROLE_SITE,
+        "f.conf:4: [peer a] tenant: \"-x\" is not a name: write up to 64 letters, digits, dots, "
+        "underscores and dashes, the first of them no dot or dash");
+}
+
 /* --- options --------------------------------------------------------------------------------- */
 
 static void test_options_refused(void **state)
@@ -859,6 +901,7 @@ int main(void)
         cmocka_unit_test(test_sections_refused),
         cmocka_unit_test(test_required_missing),
         cmocka_unit_test(test_peers_with_one_key),
+        cmocka_unit_test(test_peers_of_different_tenants),
         cmocka_unit_test(test_options_refused),
         cmocka_unit_test(test_values_refused),
         cmocka_unit_test(test_lists_refused),

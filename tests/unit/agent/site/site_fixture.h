@@ -44,12 +44,15 @@ struct world {
     const char *limit;     /* such a line of volume data; NULL: none */
     bool site_may_die;     /* a call that breaks off has status 0 */
     bool revoke_host;
+    const char *tenants[2]; /* of the host, and of the other one; NULL: none */
     struct repl_loop *loop;
     struct repl_site *site;
     struct repl_client *clients[KEY_COUNT];
     struct repl_frame_coder *coder;
     struct random random;
-    /* the source */
+    /* the source: which volume it writes, by which key */
+    const char *volume;
+    enum key key;
     uint8_t *model;
     uint64_t size;
     struct repl_uuid uuid;
@@ -90,11 +93,15 @@ static inline void turn(struct world *w)
 
 static inline struct repl_config *config_make(struct world *w)
 {
-    char text[4096], hex[KEY_COUNT][REPL_FINGERPRINT_TEXT_SIZE];
+    char text[4096], hex[KEY_COUNT][REPL_FINGERPRINT_TEXT_SIZE], tenants[2][96] = {"", ""};
     struct repl_config *config;
     struct repl_error err = {0};
     for (int i = 0; i < KEY_COUNT; i++)
         repl_fingerprint_format(&w->fingerprints[i], hex[i]);
+    for (int i = 0; i < 2; i++) {
+        if (w->tenants[i] != NULL)
+            snprintf(tenants[i], sizeof tenants[i], "tenant = %s\n", w->tenants[i]);
+    }
     int size = w->bucket == NULL ? snprintf(text, sizeof text, "[site]\nstore = %s\n", w->store)
                                  : snprintf(text, sizeof text,
                                             "[site]\nstore = %s\nstate = %s\ns3_endpoint = %s\n",
@@ -102,13 +109,13 @@ static inline struct repl_config *config_make(struct world *w)
     size += snprintf(
         text + size, sizeof text - (size_t)size,
         "key = %s\ncontrol = %s\nlisten = 127.0.0.1:1\nretention = %s\n%s"
-        "[peer host]\nfingerprint = %s\nvolumes = data spare\nrevoked = %s\n"
-        "[peer other]\nfingerprint = %s\nvolumes = else\n"
+        "[peer host]\nfingerprint = %s\nvolumes = data spare\nrevoked = %s\n%s"
+        "[peer other]\nfingerprint = %s\nvolumes = else\n%s"
         "[peer rescue]\nfingerprint = %s\nrole = recovery\nvolumes = data\n"
         "[peer gone]\nfingerprint = %s\nvolumes = data\nrevoked = yes\n",
         w->site_key, w->control, w->retention != NULL ? w->retention : REPL_RETENTION_EVERYTHING,
         w->limits != NULL ? w->limits : "", hex[KEY_HOST], w->revoke_host ? "yes" : "no",
-        hex[KEY_OTHER], hex[KEY_RECOVERY], hex[KEY_REVOKED]);
+        tenants[0], hex[KEY_OTHER], tenants[1], hex[KEY_RECOVERY], hex[KEY_REVOKED]);
     if (w->replica != NULL || w->limit != NULL)
         size +=
             snprintf(text + size, sizeof text - (size_t)size, "[volume data]\nreplica = %s\n%s",
@@ -161,8 +168,11 @@ static inline void world_init(struct world *w, const char *replica)
 {
     static const char *const names[KEY_COUNT] = {"host", "other", "rescue", "gone", "stranger"};
     struct repl_error err = {0};
-    *w = (struct world){
-        .replica = replica, .kind = REPL_VOLUME_BLOCK, .lineage = 1, .time_ns = 1000 * SECOND_NS};
+    *w = (struct world){.replica = replica,
+                        .volume = "data",
+                        .kind = REPL_VOLUME_BLOCK,
+                        .lineage = 1,
+                        .time_ns = 1000 * SECOND_NS};
     w->random = random_begin("site", 20261122);
     const char *parent = getenv("TMPDIR");
     snprintf(w->directory, sizeof w->directory, "%.40s/test_site.XXXXXX",
@@ -181,6 +191,27 @@ static inline void world_init(struct world *w, const char *replica)
     w->model = calloc(1, MODEL_MAX);
     assert_non_null(w->model);
     memset(w->uuid.bytes, 7, sizeof w->uuid.bytes);
+}
+
+/* Another source at the same site, as long as that runs. */
+static inline void world_share(struct world *other, const struct world *w, const char *volume,
+                               enum key key)
+{
+    *other = *w;
+    other->volume = volume;
+    other->key = key;
+    other->response = (struct repl_buffer){0};
+    other->head = (struct repl_head){0};
+    other->random = random_begin(volume, 20261123);
+    other->model = calloc(1, MODEL_MAX);
+    assert_non_null(other->model);
+    other->uuid.bytes[0] += (uint8_t)(1 + key);
+}
+
+static inline void world_unshare(struct world *other)
+{
+    repl_buffer_fini(&other->response);
+    free(other->model);
 }
 
 static inline int tree_remove_one(const char *path, const struct stat *status, int type,
@@ -319,7 +350,7 @@ static inline struct repl_welcome hello(struct world *w)
     struct repl_hello message = hello_of(w);
     struct repl_welcome welcome = {0};
     struct repl_error err = {0};
-    if (hello_as(w, KEY_HOST, "data", &message) != 200)
+    if (hello_as(w, w->key, w->volume, &message) != 200)
         fail_msg("hello: %d %s", w->status, w->refusal.text);
     must(repl_welcome_decode(w->response.data, w->response.size, &welcome, &err), &err);
     return welcome;
@@ -331,10 +362,10 @@ static inline int report(struct world *w, const struct repl_report *message)
     struct repl_error err = {0};
     struct call call;
     must(repl_report_encode(message, &body, &err), &err);
-    call_init(&call, w, "POST", "/v1/volumes/data/report");
+    call_init(&call, w, "POST", "/v1/volumes/%s/report", w->volume);
     call.request.body = body.data;
     call.request.body_size = body.size;
-    int status = call_run(&call, KEY_HOST);
+    int status = call_run(&call, w->key);
     repl_buffer_fini(&body);
     return status;
 }
@@ -343,12 +374,13 @@ static inline int put(struct world *w, uint64_t to, uint32_t part, uint64_t offs
                       const uint8_t *bytes, size_t size)
 {
     struct call call;
-    call_init(&call, w, "PUT", "/v1/volumes/data/segments/%llu.%u", (unsigned long long)to, part);
+    call_init(&call, w, "PUT", "/v1/volumes/%s/segments/%llu.%u", w->volume, (unsigned long long)to,
+              part);
     if (offset > 0)
         call.request.offset = (int64_t)offset;
     call.request.body = bytes;
     call.request.body_size = size;
-    return call_run(&call, KEY_HOST);
+    return call_run(&call, w->key);
 }
 
 /* --- segments -------------------------------------------------------------------------------- */
@@ -504,10 +536,10 @@ static inline void supply_build(struct build *b, struct world *w, const uint8_t 
 static inline int supply_put(struct build *b, unsigned number)
 {
     struct call call;
-    call_init(&call, b->w, "PUT", "/v1/volumes/data/segments/2.0.%u", number);
+    call_init(&call, b->w, "PUT", "/v1/volumes/%s/segments/2.0.%u", b->w->volume, number);
     call.request.body = b->file.bytes.data;
     call.request.body_size = b->file.bytes.size;
-    return call_run(&call, KEY_HOST);
+    return call_run(&call, b->w->key);
 }
 
 /* The whole volume in one segment: point 1. */
@@ -559,13 +591,13 @@ static inline struct repl_volume_status volume_status(struct world *w, const cha
 
 static inline bool replica_is_at(struct world *w, uint64_t seq)
 {
-    struct repl_volume_status status = volume_status(w, "data");
+    struct repl_volume_status status = volume_status(w, w->volume);
     return status.replica_seq == seq && !status.replica_applying;
 }
 
 static inline void file_path(const struct world *w, char path[256], const char *name)
 {
-    snprintf(path, 256, "%s/volumes/data/%s", w->store, name);
+    snprintf(path, 256, "%s/volumes/%s/%s", w->store, w->volume, name);
 }
 
 static inline uint64_t size_below(struct world *w, const char *name)
