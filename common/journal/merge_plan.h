@@ -5,12 +5,12 @@
  * dropped they are to become one segment (a, b]. To do so at each dropped point would write the
  * minute that is being thinned sixty times; so a run is merged when it will not change soon again:
  *
- *   closed   since the run ends in b, the point right behind b has been dropped too. Points are
- *            dropped in the order of time, so what drops them has passed over b: b is kept by a
- *            coarser rule. It has DROPPED_MIN dropped points at least; a smaller run is soon part
- * of a larger one. rested   no point of it was dropped for as long as the run spans, and for
- * REST_MIN_NS. long     it is not closed, but INPUTS_MAX segments have come to it since it was
- * looked at last: those become one, and that one waits.
+ * - closed: since the run ends in b, the point right behind b has been dropped too. Points are
+ *   dropped in the order of time, so what drops them has passed over b: b is kept by a coarser
+ *   rule. It has DROPPED_MIN dropped points at least; a smaller run is soon part of a larger one.
+ * - rested: no point of it was dropped for as long as the run spans, and for REST_MIN_NS.
+ * - long: it is not closed, but INPUTS_MAX segments have come to it since it was looked at last:
+ *   those become one, and that one waits.
  *
  * Under "1s:1h 1m:1d 1h:30d 1d:1y" each minute is merged once, then each hour, then each day: what
  * comes is written again three times at most, less what is superseded, and there are about as many

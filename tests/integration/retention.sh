@@ -1,8 +1,8 @@
 #!/bin/bash
 # What a site gives up, merges and removes while a real agent goes on: a volume that is written to all
-# the time, with a copy that went by name alone and whose first one is overwritten, and a tree beside
-# it. What was named restores as it was, before and after the files of before are gone; so does the
-# last point; verify finds nothing.
+# the time, with a file that is overwritten and comes back by its name alone, and a tree beside it.
+# What was named restores as it was, before and after the files of before are gone; so does the last
+# point; verify finds nothing.
 . "${0%/*}/functions.sh"
 
 raw_volume 32M
@@ -33,8 +33,18 @@ name_it() { # NAME: what is on the device and in the tree
     run "$REPL" mark home "$1" --timeout 30s --config "$workdir/agent.conf" >/dev/null
     cp -a "$workdir/tree" "$workdir/home.$1"
 }
+a_while() { # SECONDS: a point in each
+    local i
+    for ((i = 0; i < $1; i++)); do
+        head -c 4096 /dev/urandom | dd of="$disk" seek=31 bs=1M oflag=direct conv=notrunc status=none
+        echo "$i" >"$workdir/tree/last"
+        sleep 1
+    done
+    wait_replicated raw
+    wait_replicated home
+}
 names_restore() { # WHEN
-    for name in first second third; do
+    for name in first second copied third; do
         restore raw "$name" "$workdir/back"
         same_bytes "$workdir/back" "$workdir/raw.$name" || fail "$1: raw at $name is another one"
         restore home "$name" "$workdir/tree-back"
@@ -48,26 +58,25 @@ names_restore() { # WHEN
 }
 points_of() { "$REPL" points "$1" --store "$workdir/store" --json | jq '[.timeline[] | select(.seq)] | length'; }
 
-note "a file of 4 MiB, by name a second time, and overwritten where it was first"
+note "a file of 4 MiB, overwritten, and then by name in another place"
 run dd if=/dev/urandom of="$workdir/file" bs=1M count=4 status=none
 run dd if=/dev/urandom of="$workdir/other" bs=1M count=4 status=none
 run cp "$workdir/other" "$workdir/tree/one"
 name_it first
 put "$workdir/file" 0
 run cp "$workdir/file" "$workdir/tree/two"
-wait_replicated raw
-wait_replicated home
-sent=$(agent_value raw .bytes_sent)
-put "$workdir/file" 8
-run cp "$workdir/file" "$workdir/tree/three"
-wait_replicated raw
-wait_replicated home
-sent=$(($(agent_value raw .bytes_sent) - sent))
-[ "$sent" -lt 524288 ] || fail "$sent bytes were sent for the copy"
+a_while 12
 put "$workdir/other" 0
 run mv "$workdir/tree/one" "$workdir/tree/moved"
 run rm "$workdir/tree/two"
 name_it second
+sent=$(agent_value raw .bytes_sent)
+put "$workdir/file" 8
+run cp "$workdir/file" "$workdir/tree/three"
+a_while 2
+sent=$(($(agent_value raw .bytes_sent) - sent))
+[ "$sent" -lt 524288 ] || fail "$sent bytes were sent for what the site has"
+name_it copied
 
 note "both are written to all the time"
 touch "$workdir/writing"
@@ -86,8 +95,11 @@ write_on() {
 write_on &
 writer=$!
 test_pids[2]=$writer
-has_merged() { # VOLUME: by a name in its store
-    find "$workdir/store/volumes/$1/segments" -name '*.mrg' | grep -q .
+has_merged() { # VOLUME: what lies before its point with the name "second"
+    local seq
+    seq=$("$REPL" mark "$1" --list --json --config "$workdir/site.conf" |
+        jq '.names[] | select(.name == "second") | .seq')
+    find "$workdir/store/volumes/$1/segments" -name "$(printf %020d "$seq").*.mrg" | grep -q .
 }
 wait_for 150 "raw is merged" has_merged raw
 wait_for 60 "home is merged" has_merged home
