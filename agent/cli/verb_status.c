@@ -171,6 +171,17 @@ static void print_stored(uint64_t stored_bytes, uint64_t limit_bytes)
     printf("stored:  %s%s%s", stored, limit_bytes > 0 ? " of " : "", limit_bytes > 0 ? limit : "");
 }
 
+static void print_scrub(const struct repl_volume_status *volume)
+{
+    char age[CELL_SIZE];
+    if (volume->damaged_segments > 0)
+        printf("    damaged: %s\n", volume->damaged);
+    if (volume->unverified_ms <= 0) /* 0: of a site that does not say */
+        return;
+    duration_format(volume->unverified_ms, age);
+    printf("    store:   all of it was verified within %s\n", age);
+}
+
 static void print_notes(const struct repl_status *status, const struct repl_volume_status *volume)
 {
     char done[CELL_SIZE], total[CELL_SIZE], time[CELL_SIZE];
@@ -200,9 +211,11 @@ static void print_notes(const struct repl_status *status, const struct repl_volu
         printf("    ");
         print_stored(volume->stored_bytes, volume->space_limit_bytes);
         printf("\n");
-    } else if (volume->untracked[0] != '\0')
+        print_scrub(volume);
+    } else if (volume->untracked[0] != '\0') {
         printf("    slow:    changes are not tracked, each round looks at all of it: %s\n",
                volume->untracked);
+    }
 }
 
 static void print_volume(const struct repl_status *status, const struct repl_volume_status *volume,

@@ -99,6 +99,8 @@ struct repl_config {
     uint64_t merge_rate_bytes;      /* a second; 0: as fast as it goes; default 64 MiB */
     uint64_t space_limit_bytes;     /* of all histories; 0: none */
     uint64_t space_reserve_bytes;   /* of the filesystem; REPL_CONFIG_RESERVE_AUTO (default) */
+    int64_t scrub_every_ms;         /* default 30 days; 0: nothing is read */
+    uint64_t scrub_rate_bytes;      /* a second; 0: as fast as it goes; default 32 MiB */
     unsigned connections;           /* in all; 16 to 65536, default 1024 */
     unsigned strangers_per_address; /* connections without a known key; 1 to 4096, default 16 */
 

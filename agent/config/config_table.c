@@ -148,6 +148,13 @@ const struct repl_config_option repl_config_options[] = {
      "segment is taken in, as at space_limit, so that there is room for the logs, the index, the "
      "replicas and for merging. \"auto\" is 1 GiB, and of a filesystem below 20 GiB a twentieth. "
      "0: until the filesystem is full."},
+    {REPL_CONFIG_SITE, "scrub_every", REPL_ROLE_SITE, REPL_CONFIG_DURATION,
+     IN_CONFIG(scrub_every_ms), "30d", 0, 3650 * (uint64_t)DAY_MS,
+     "How long any byte in the store may go without being read and verified, in the background and "
+     "as evenly as that allows. Damage is said in \"repl status\". 0d: never."},
+    {REPL_CONFIG_SITE, "scrub_rate", REPL_ROLE_SITE, REPL_CONFIG_SIZE,
+     IN_CONFIG(scrub_rate_bytes), "32M", 0, (uint64_t)1 << 40,
+     "How many bytes a second that may read at most, all volumes together. 0: as fast as it goes."},
     {REPL_CONFIG_SITE, "control", REPL_ROLE_SITE, REPL_CONFIG_PATH, IN_CONFIG(control),
      "/run/repl/site.sock", 1, SOCKET_PATH_SIZE_MAX, HELP_CONTROL},
     {REPL_CONFIG_SITE, "connections", REPL_ROLE_SITE, REPL_CONFIG_COUNT, IN_CONFIG(connections),

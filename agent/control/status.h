@@ -41,10 +41,14 @@ struct repl_volume_status {
     bool tree;                  /* the volume is a directory tree, and its replica a directory */
     uint64_t stored_bytes;      /* its history, and uploads of it */
     uint64_t space_limit_bytes; /* 0: none */
+    int64_t unverified_ms;      /* for how long some stored byte has not been read; -1: not known */
+    uint64_t damaged_segments;  /* that were found not to be what they should be */
+    char damaged[256];          /* the first of them, and the points it is part of; "": none */
     /* counters since the process started */
-    uint64_t points;        /* cut (agent), committed (site) */
-    uint64_t bytes_changed; /* agent: of pages found changed */
-    uint64_t bytes_sent;    /* agent: acknowledged segments; site: received */
+    uint64_t points;         /* cut (agent), committed (site) */
+    uint64_t bytes_changed;  /* agent: of pages found changed */
+    uint64_t bytes_sent;     /* agent: acknowledged segments; site: received */
+    uint64_t scrubbed_bytes; /* site: read of the store to see whether it is whole */
     uint64_t
         rounds_torn; /* agent: rounds that were no point, a write or a barrier fell into them */
     /* agent only */

@@ -20,6 +20,7 @@
 
 #include "base/ensure.h"
 #include "site/compactor/compactor.h"
+#include "site/scrub/scrub.h"
 #include "site/site_volume.h"
 
 /* A disk that hangs holds one of them for good. */
@@ -160,6 +161,7 @@ static void site_tick(struct repl_timer *timer)
     }
     volumes_forget_empty(site);
     site_compactor_tick(site->compactor);
+    site_scrub_tick(site->scrub);
     refusals_log(site);
     index_sync(site);
     repl_timer_arm(site->loop, &site->tick, repl_now_mono_ns() + TICK_NS);
@@ -294,6 +296,7 @@ static repl_result site_open(struct repl_site *site, struct repl_error *err)
             site_volume_follow(v);
     }
     REPL_TRY(site_compactor_new(site, &site->compactor, err));
+    REPL_TRY(site_scrub_new(site, &site->scrub, err));
     struct repl_listener_options options = {.address = config->listen,
                                             .key_path = config->key,
                                             .connection_limit = config->connections,
@@ -402,6 +405,8 @@ static bool site_is_busy(const struct repl_site *site)
 {
     if (site->compactor != NULL && site_compactor_is_busy(site->compactor))
         return true;
+    if (site->scrub != NULL && site_scrub_is_busy(site->scrub))
+        return true;
     for (const struct site_volume *v = site->volumes; v != NULL; v = v->next) {
         if (v->replica != NULL && repl_replica_is_busy(v->replica))
             return true;
@@ -428,12 +433,16 @@ static void volumes_close(struct repl_site *site)
 {
     if (site->compactor != NULL)
         site_compactor_stop(site->compactor);
+    if (site->scrub != NULL)
+        site_scrub_stop(site->scrub);
     for (struct site_volume *v = site->volumes; v != NULL; v = v->next) {
         if (v->replica != NULL)
             repl_replica_stop(v->replica);
         site_volume_pump(v); /* lets go of what waited */
     }
     site_wait(site);
+    site_scrub_free(site->scrub);
+    site->scrub = NULL;
     site_compactor_free(site->compactor);
     site->compactor = NULL;
     while (site->volumes != NULL) {

@@ -24,6 +24,7 @@
 #include "store/store_counted.h"
 
 struct site_compactor;
+struct site_scrub;
 struct site_volume;
 struct site_read;
 struct site_digests;
@@ -61,6 +62,7 @@ struct repl_site {
     struct repl_listener *listener;
     struct repl_control *control;
     struct site_compactor *compactor;
+    struct site_scrub *scrub;
     struct repl_pool *replica_pool; /* taking in never waits for a replica */
     struct site_volume *volumes;
     size_t volume_count;

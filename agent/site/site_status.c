@@ -123,7 +123,7 @@ static void damaged_status(const struct site_volume *v, struct repl_volume_statu
 void site_volume_status(const struct site_volume *v, int64_t now_ns, struct repl_volume_status *out)
 {
     const struct repl_journal *j = &v->journal;
-    *out = (struct repl_volume_status){.catch_up_ms = -1};
+    *out = (struct repl_volume_status){.catch_up_ms = -1, .unverified_ms = -1};
     snprintf(out->name, sizeof out->name, "%s", v->name);
     out->size = j->volume_size;
     out->point = j->point;
@@ -148,6 +148,7 @@ void site_volume_status(const struct site_volume *v, int64_t now_ns, struct repl
     clock_status(v, now_ns, out);
     pool_status(v, out);
     index_status(v, out);
+    site_scrub_status(v, now_ns, out); /* what is damaged may be why the replica cannot follow */
     replica_status(v, out);
     site_space_volume_status(v, out);
 }

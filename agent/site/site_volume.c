@@ -67,6 +67,7 @@ void site_volume_free(struct site_volume *v)
 {
     ensure(!v->busy && v->queue == NULL);
     repl_replica_free(v->replica);
+    site_scrub_volume_fini(v);
     free(v->leftovers);
     for (size_t i = 0; i < 2; i++) {
         site_intake_fini(&v->uploads[i].intake);

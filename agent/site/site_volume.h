@@ -26,6 +26,7 @@
 #include "journal/journal.h"
 #include "segment/segment_verify.h"
 #include "site/replica/replica.h"
+#include "site/scrub/scrub.h"
 #include "site/site_internal.h"
 
 /* --- a staged file --------------------------------------------------------------------------- */
@@ -239,6 +240,8 @@ struct site_volume {
     uint64_t visited_points;
     bool visit_again;    /* there was more to do */
     bool checkpoint_due; /* its log has become long for what it says */
+
+    struct scrub_of_volume scrub;
 
     /* since the start */
     uint64_t points, bytes_received;

@@ -92,13 +92,15 @@ static void visit_begin(struct site_compactor *c, struct site_volume *v)
     struct repl_error err;
     /* A number that was given to a merge that came to nothing may lie in the store yet. */
     v->last_merge = number > v->last_merge ? number : v->last_merge + 1;
-    *visit = (struct compactor_visit){.index = c->site->index,
-                                      .now_ns = c->clock.wall_ns,
-                                      .agreed_seq = v->journal.report.seq,
-                                      .reached_seq = replica_reached(v),
-                                      .merge_number = v->last_merge,
-                                      .rate_bytes = c->site->config->merge_rate_bytes,
-                                      .options = {.store = c->site->store, .stop = &c->stop}};
+    *visit = (struct compactor_visit){
+        .index = c->site->index,
+        .now_ns = c->clock.wall_ns,
+        .agreed_seq = v->journal.report.seq,
+        .reached_seq = replica_reached(v),
+        .merge_number = v->last_merge,
+        .merging = &c->merging,
+        .pacer = {.rate_bytes = c->site->config->merge_rate_bytes, .stop = &c->stop},
+        .options = {.store = c->site->store, .stop = &c->stop}};
     snprintf(visit->volume, sizeof visit->volume, "%s", v->name);
     ensure(repl_ok(repl_retention_parse(policy_text(c->site, v->name), &visit->policy, &err)));
     repl_chain_init(&visit->chain);
@@ -192,6 +194,7 @@ static void merge_logged(struct site_volume *v, repl_result result, const struct
         size_t segments =
             c->visit.chain.count - (c->visit.end - c->visit.first) + c->visit.result.piece_count;
         run_remove(c);
+        site_scrub_merged(v, c->visit.merge_number, c->records[0].time_ns);
         v->visit_again = c->visit.more;
         v->checkpoint_due = compactor_checkpoint_is_due(c, v, segments);
         compactor_dropped_forget(c, visit_end);
@@ -345,6 +348,11 @@ repl_result site_compactor_new(struct repl_site *site, struct site_compactor **o
 void site_compactor_stop(struct site_compactor *c)
 {
     atomic_store(&c->stop, true);
+}
+
+const atomic_bool *site_compactor_merging(const struct site_compactor *c)
+{
+    return &c->merging;
 }
 
 bool site_compactor_is_busy(const struct site_compactor *c)

@@ -20,6 +20,8 @@
 #ifndef REPL_AGENT_COMPACTOR_H
 #define REPL_AGENT_COMPACTOR_H
 
+#include <stdatomic.h>
+
 #include "repl/error.h"
 
 struct repl_site;
@@ -33,6 +35,9 @@ void site_compactor_free(struct site_compactor *compactor);
 /* What is under way ends soon, and nothing else begins. */
 void site_compactor_stop(struct site_compactor *compactor);
 bool site_compactor_is_busy(const struct site_compactor *compactor);
+
+/* True while a merge reads and writes, for whoever gives way to it; as long as the compactor. */
+const atomic_bool *site_compactor_merging(const struct site_compactor *compactor);
 
 /* Every few seconds. */
 void site_compactor_tick(struct site_compactor *compactor);

@@ -12,6 +12,7 @@
 #include "journal/retention.h"
 #include "site/compactor/compactor.h"
 #include "site/compactor/merge_run.h"
+#include "site/site_pacer.h"
 #include "site/site_volume.h"
 
 #define COMPACTOR_FAILED_MAX 32u
@@ -47,6 +48,7 @@ struct compactor_visit {
     uint64_t agreed_seq;  /* of which the source says that it knows of it */
     uint64_t reached_seq; /* behind it nothing is merged: the replica is there */
     uint64_t merge_number;
+    atomic_bool *merging;                /* true while a merge is made */
     uint64_t skip[COMPACTOR_FAILED_MAX]; /* ends of runs that could not be merged lately */
     size_t skip_count;
     /* found */
@@ -60,9 +62,7 @@ struct compactor_visit {
     struct site_merge_result result;
     repl_result outcome;
     struct repl_error err;
-    /* pacing */
-    uint64_t rate_bytes, paced_bytes;
-    int64_t paced_since_ns;
+    struct site_pacer pacer;
 };
 
 /* Of a merge's dropped chunks: whether they may be, or that they are. */
@@ -78,6 +78,7 @@ struct site_compactor {
     struct repl_site *site;
     struct repl_pool *pool;
     atomic_bool stop;
+    atomic_bool merging;
     struct compactor_visit visit;
     int64_t visit_ns;          /* between visits of a volume with new points */
     uint64_t log_size_min;     /* below that a log is not written anew */

@@ -9,6 +9,7 @@
 #include <syslog.h>
 
 #include "site/compactor/compactor_internal.h"
+#include "site/site_chain.h"
 
 /* What could not be removed is tried again after so long. */
 #define AGAIN_NS (INT64_C(60) * 1000000000)
@@ -43,30 +44,16 @@ void compactor_remove_later(struct site_compactor *c, const char *volume,
     snprintf(item->volume, sizeof item->volume, "%s", volume);
 }
 
-/* What the history has is not removed, whoever asked for it. */
-static repl_result is_listed(struct site_compactor *c, bool *listed, struct repl_error *err)
-{
-    const struct repl_segment_id *id = &c->removing.id;
-    struct repl_log_piece piece;
-    uint32_t count = 0;
-    bool more;
-    *listed = false;
-    if (id->supply != 0)
-        return REPL_SUCCESS;
-    REPL_TRY(repl_index_pieces(
-        c->site->index, c->removing.volume, id->part > 0 ? id->to_seq : id->to_seq - 1,
-        id->part > 0 ? id->part - 1 : UINT32_MAX, &piece, 1, &count, &more, err));
-    *listed = count > 0 && piece.commit.to_seq == id->to_seq && piece.commit.part == id->part &&
-              piece.merge == id->merge;
-    return REPL_SUCCESS;
-}
-
 static void removal_work(struct repl_job *job)
 {
     struct site_compactor *c = job->context;
     struct repl_store *store = c->site->store;
-    bool listed;
-    c->removal_result = is_listed(c, &listed, &c->removal_err);
+    bool listed = false;
+    /* What the history has is not removed, whoever asked for it. */
+    c->removal_result = REPL_SUCCESS;
+    if (c->removing.id.supply == 0)
+        c->removal_result = site_chain_lists(c->site->index, c->removing.volume, &c->removing.id,
+                                             &listed, &c->removal_err);
     if (repl_ok(c->removal_result) && !listed)
         c->removal_result =
             store->ops->segment_remove(store, c->removing.volume, &c->removing.id, &c->removal_err);

@@ -9,13 +9,10 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/ensure.h"
 #include "site/compactor/compactor_internal.h"
-
-#define PAGE_PIECES 1024u
+#include "site/site_chain.h"
 
 /* A point's own time is believed where it could be: a source may have been cut off for a while. */
 #define SOURCE_BEHIND_MAX_NS (INT64_C(90) * 86400 * 1000000000)
@@ -30,25 +27,6 @@ void compactor_visit_fini(struct compactor_visit *visit)
 }
 
 /* --- what there is --------------------------------------------------------------------------- */
-
-static repl_result pieces_read(struct compactor_visit *visit, struct repl_error *err)
-{
-    struct repl_log_piece *page = malloc(PAGE_PIECES * sizeof *page);
-    struct repl_log_commit at = {0};
-    repl_result result =
-        page == NULL ? repl_fail(err, REPL_E_NOMEM, "out of memory to merge") : REPL_SUCCESS;
-    for (bool more = true; more && repl_ok(result);) {
-        uint32_t count = 0;
-        result = repl_index_pieces(visit->index, visit->volume, at.to_seq, at.part, page,
-                                   PAGE_PIECES, &count, &more, err);
-        for (uint32_t i = 0; i < count && repl_ok(result); i++)
-            result = repl_chain_add(&visit->chain, &page[i], err);
-        if (count > 0)
-            at = page[count - 1].commit;
-    }
-    free(page);
-    return result;
-}
 
 static repl_result marks_read(struct compactor_visit *visit, struct repl_error *err)
 {
@@ -170,17 +148,7 @@ static repl_result referred(void *context, const struct repl_digest *name,
 
 static void visit_pace(void *context, uint64_t bytes)
 {
-    struct compactor_visit *visit = context;
-    if (visit->rate_bytes == 0)
-        return;
-    visit->paced_bytes += bytes;
-    int64_t due_ns = visit->paced_since_ns +
-                     (int64_t)((double)visit->paced_bytes / (double)visit->rate_bytes * 1e9);
-    int64_t wait_ns = due_ns - repl_now_mono_ns();
-    if (wait_ns <= 0)
-        return;
-    struct timespec wait = {wait_ns / 1000000000, wait_ns % 1000000000};
-    nanosleep(&wait, NULL);
+    site_pacer_spend(context, bytes);
 }
 
 static repl_result run_merge(struct compactor_visit *visit, struct repl_error *err)
@@ -199,9 +167,7 @@ static repl_result run_merge(struct compactor_visit *visit, struct repl_error *e
     o->raw_size_max = SITE_PIECE_RAW_SIZE_MAX;
     o->records_max = SITE_PIECE_RECORDS_MAX;
     o->pace = visit_pace;
-    o->pace_context = visit;
-    visit->paced_bytes = 0;
-    visit->paced_since_ns = repl_now_mono_ns();
+    o->pace_context = &visit->pacer;
     if (visit->merge.size_bytes == 0) { /* only what is needless goes */
         REPL_TRY(site_merge_needless(o, &visit->result, &visit->reads, err));
         if (!visit->reads)
@@ -229,7 +195,7 @@ static repl_result visit_do(struct compactor_visit *visit, struct repl_error *er
 {
     struct repl_merge_plan plan;
     struct repl_merge next;
-    REPL_TRY(pieces_read(visit, err));
+    REPL_TRY(site_chain_read(visit->index, visit->volume, &visit->chain, err));
     REPL_TRY(marks_read(visit, err));
     repl_merge_plan_init(&plan, RUN_BYTES_MAX);
     repl_result result = plan_fill(visit, &plan, err);
@@ -238,8 +204,11 @@ static repl_result visit_do(struct compactor_visit *visit, struct repl_error *er
         visit->more = visit->found && merge_next(visit, &plan, &next);
     }
     repl_merge_plan_fini(&plan);
-    if (repl_ok(result) && visit->found)
+    if (repl_ok(result) && visit->found) {
+        atomic_store(visit->merging, true);
         result = run_merge(visit, err);
+        atomic_store(visit->merging, false);
+    }
     return result;
 }
 

@@ -1,0 +1,240 @@
+#include "site/scrub/scrub.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "base/ensure.h"
+#include "control/status.h"
+#include "site/compactor/compactor.h"
+#include "site/scrub/scrub_internal.h"
+#include "site/site_volume.h"
+#include "store/segment_name.h"
+
+#define NICE_MAX 19
+
+/* Between visits of a volume, and how long one may read. */
+#define VISIT_NS (INT64_C(3600) * 1000000000)
+#define BATCH_NS (INT64_C(60) * 1000000000)
+
+/* Merges that are noted until the next visit; of more than these the pieces are read again. */
+#define MERGED_MAX 4096u
+
+struct site_scrub {
+    struct repl_site *site;
+    struct repl_pool *pool;
+    atomic_bool stop;
+    struct scrub_visit visit;
+    bool out; /* the visit is on its thread */
+};
+
+/* --- whose turn it is ------------------------------------------------------------------------ */
+
+static int64_t every_ns(const struct repl_site *site)
+{
+    return site->config->scrub_every_ms * 1000000;
+}
+
+static bool volume_may(const struct site_volume *v)
+{
+    return v->journal.exists && v->damaged[0] == '\0' && v->journal.has_head && !v->index_behind;
+}
+
+/* Of those that are due the one with what was read longest ago. */
+static struct site_volume *volume_next(const struct site_scrub *s)
+{
+    struct site_volume *next = NULL;
+    int64_t now_ns = repl_now_mono_ns();
+    for (struct site_volume *v = s->site->volumes; v != NULL; v = v->next) {
+        if (volume_may(v) && now_ns >= v->scrub.next_ns &&
+            (next == NULL || v->scrub.oldest_ns < next->scrub.oldest_ns))
+            next = v;
+    }
+    return next;
+}
+
+static void visit_done(struct repl_job *job);
+
+static void visit_begin(struct site_scrub *s, struct site_volume *v)
+{
+    struct repl_site *site = s->site;
+    struct scrub_of_volume *of = &v->scrub;
+    int64_t now_ns = repl_now_mono_ns();
+    s->visit = (struct scrub_visit){
+        .owner = s,
+        .store = site->store,
+        .index = site->index,
+        .every_ns = every_ns(site),
+        .now_ns = repl_now_wall_ns(),
+        .idle_ns = of->visited_ns == 0 ? VISIT_NS : now_ns - of->visited_ns,
+        .rate_limit = site->config->scrub_rate_bytes,
+        .credit = of->credit,
+        .stop = &s->stop,
+        .merging = site_compactor_merging(site->compactor),
+        .merged = of->merged,
+        .merged_count = of->merged_count,
+        .batch_ns = BATCH_NS,
+        .job = {.work = scrub_visit_work, .done = visit_done, .context = &s->visit}};
+    memcpy(s->visit.volume, v->name, sizeof s->visit.volume);
+    of->merged = NULL;
+    of->merged_count = 0;
+    of->visited_ns = now_ns;
+    s->out = true;
+    repl_pool_work(s->pool, &s->visit.job);
+}
+
+/* --- what a visit has brought ---------------------------------------------------------------- */
+
+static void problem_note(struct site_volume *v, const struct scrub_visit *visit)
+{
+    struct scrub_of_volume *of = &v->scrub;
+    char text[sizeof of->problem] = "";
+    if (!repl_ok(visit->outcome))
+        snprintf(text, sizeof text, "%.350s", visit->err.text);
+    if (text[0] != '\0' && strcmp(text, of->problem) != 0)
+        repl_log(LOG_WARNING,
+                 "volume %s: what is stored cannot be verified just now, and is later: %s", v->name,
+                 text);
+    memcpy(of->problem, text, sizeof of->problem);
+}
+
+static void volume_take(struct site_volume *v, const struct scrub_visit *visit)
+{
+    struct scrub_of_volume *of = &v->scrub;
+    bool again = visit->more && repl_ok(visit->outcome);
+    of->next_ns = again ? 0 : of->visited_ns + VISIT_NS;
+    of->read_bytes += visit->read_bytes;
+    of->credit = visit->credit;
+    if (!visit->looked)
+        return;
+    of->known = visit->oldest_ns != INT64_MAX;
+    of->oldest_ns = visit->oldest_ns;
+    of->damaged_count = visit->damaged_count;
+    of->damage_count = visit->damage_count;
+    memcpy(of->damages, visit->damages, sizeof of->damages);
+}
+
+static void turn_next(struct site_scrub *s)
+{
+    if (s->out || atomic_load(&s->stop) || s->site->config->scrub_every_ms == 0)
+        return;
+    struct site_volume *v = volume_next(s);
+    if (v != NULL)
+        visit_begin(s, v);
+}
+
+static void visit_done(struct repl_job *job)
+{
+    struct scrub_visit *visit = job->context;
+    struct site_scrub *s = visit->owner;
+    struct site_volume *v = site_find_volume(s->site, visit->volume);
+    s->out = false;
+    free(visit->merged);
+    visit->merged = NULL;
+    if (v != NULL && !atomic_load(&s->stop)) {
+        problem_note(v, visit);
+        volume_take(v, visit);
+    }
+    turn_next(s);
+}
+
+void site_scrub_tick(struct site_scrub *s)
+{
+    turn_next(s);
+}
+
+/* --- of a volume ----------------------------------------------------------------------------- */
+
+void site_scrub_merged(struct site_volume *v, uint64_t merge, int64_t time_ns)
+{
+    struct scrub_of_volume *of = &v->scrub;
+    if (v->site->config->scrub_every_ms == 0 || of->merged_count == MERGED_MAX)
+        return;
+    struct scrub_merged *larger =
+        reallocarray(of->merged, of->merged_count + 1, sizeof *of->merged);
+    if (larger == NULL)
+        return; /* read once more, then */
+    of->merged = larger;
+    larger[of->merged_count++] = (struct scrub_merged){.merge = merge, .time_ns = time_ns};
+}
+
+void site_scrub_volume_fini(struct site_volume *v)
+{
+    free(v->scrub.merged);
+    v->scrub.merged = NULL;
+}
+
+/* "segment 12.0 (points 12 to 40)", and how many more. */
+static void damage_text(const struct scrub_of_volume *of, char *out, size_t size)
+{
+    const struct scrub_damage *first = &of->damages[0];
+    char id[REPL_SEGMENT_ID_TEXT_SIZE], more[48] = "";
+    repl_segment_id_text(&first->id, id);
+    if (of->damaged_count > 1)
+        snprintf(more, sizeof more, ", and %" PRIu64 " more", of->damaged_count - 1);
+    if (first->first_seq != 0)
+        snprintf(out, size, "segment %s (points %" PRIu64 " to %" PRIu64 ")%s", id,
+                 first->first_seq, first->last_seq, more);
+    else
+        snprintf(out, size, "%s %s (points that refer to its chunks)%s",
+                 first->id.supply != 0 ? "supply" : "segment", id, more);
+}
+
+void site_scrub_status(const struct site_volume *v, int64_t now_ns, struct repl_volume_status *out)
+{
+    const struct scrub_of_volume *of = &v->scrub;
+    out->unverified_ms = of->known ? (now_ns - of->oldest_ns) / 1000000 : -1;
+    if (out->unverified_ms < -1)
+        out->unverified_ms = 0;
+    out->scrubbed_bytes = of->read_bytes;
+    out->damaged_segments = of->damaged_count;
+    if (of->damaged_count == 0)
+        return;
+    damage_text(of, out->damaged, sizeof out->damaged);
+    if (out->state >= REPL_STATE_DEGRADED)
+        return;
+    out->state = REPL_STATE_DEGRADED;
+    snprintf(out->cause, sizeof out->cause, "damaged in the store: %s may not restore exactly",
+             out->damaged);
+    snprintf(out->remedy, sizeof out->remedy,
+             "\"repl verify\" says what is whole; bring the damaged file back from a copy of the "
+             "store, and it is looked at again within the hour. New points are taken in meanwhile");
+}
+
+/* --- all of it ------------------------------------------------------------------------------- */
+
+repl_result site_scrub_new(struct repl_site *site, struct site_scrub **out, struct repl_error *err)
+{
+    struct site_scrub *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "no memory for the scrub");
+    s->site = site;
+    repl_result result = repl_pool_new(site->loop, 1, NICE_MAX, "repl-scrub", &s->pool, err);
+    if (!repl_ok(result)) {
+        free(s);
+        return result;
+    }
+    *out = s;
+    return REPL_SUCCESS;
+}
+
+void site_scrub_stop(struct site_scrub *s)
+{
+    atomic_store(&s->stop, true);
+}
+
+bool site_scrub_is_busy(const struct site_scrub *s)
+{
+    return s->out;
+}
+
+void site_scrub_free(struct site_scrub *s)
+{
+    if (s == NULL)
+        return;
+    ensure(!s->out);
+    repl_pool_free(s->pool);
+    free(s);
+}

@@ -1,0 +1,80 @@
+/*
+ * The scrub: reads all that is stored, in the background, so that what rots on a
+ * disk or in a bucket is known before somebody needs it.
+ *
+ *   scrub.c          its turns, on the loop: whose is it, what is told
+ *   scrub_visit.c    a visit of a volume, on a thread of its own: what is due, reading it
+ *   scrub_read.c     one segment, to its last byte
+ *   scrub_file.c     the record of what was read when
+ *
+ * What was read longest ago comes first, at the pace that gets around in the age
+ * that is wanted (journal/scrub_plan.h), never faster than scrub_rate. One volume
+ * at a time, at the lowest priority, past the page cache; it waits while a merge
+ * reads and writes, unless something is late. Nothing of a volume is held: what a
+ * merge has taken away meanwhile is not missing.
+ *
+ * What it finds damaged stays where it is. The volume is DEGRADED until it has
+ * been read whole again, or is not part of the history any more.
+ */
+#ifndef REPL_AGENT_SCRUB_H
+#define REPL_AGENT_SCRUB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format/verified_record.h"
+#include "repl/error.h"
+#include "store/store.h"
+
+struct repl_site;
+struct repl_volume_status;
+struct site_volume;
+struct site_scrub;
+
+/* A segment that is not what it should be, and the points that are made of it. */
+struct scrub_damage {
+    struct repl_segment_id id;
+    uint64_t first_seq, last_seq; /* 0: none that can be restored */
+};
+
+#define SCRUB_DAMAGES_MAX 64u /* that are kept in memory; all are counted, and in the file */
+
+/* A merge that was logged: its pieces were read back then. */
+struct scrub_merged {
+    uint64_t merge;
+    int64_t time_ns;
+};
+
+/* Of a volume, on the loop. Zeroed: not visited yet. */
+struct scrub_of_volume {
+    bool known;
+    int64_t oldest_ns;  /* when that was read whole which was read longest ago */
+    int64_t visited_ns; /* monotonic */
+    int64_t next_ns;    /* monotonic: no visit before that */
+    double credit;      /* bytes that may be read by now */
+    uint64_t read_bytes, damaged_count;
+    struct scrub_damage damages[SCRUB_DAMAGES_MAX];
+    size_t damage_count;
+    struct scrub_merged *merged;
+    size_t merged_count;
+    char problem[REPL_ERROR_TEXT_SIZE]; /* why nothing is read; "" */
+};
+
+REPL_RESULT site_scrub_new(struct repl_site *site, struct site_scrub **out, struct repl_error *err);
+/* Not while busy. NULL does nothing. */
+void site_scrub_free(struct site_scrub *scrub);
+/* What is under way ends soon, and nothing else begins. */
+void site_scrub_stop(struct site_scrub *scrub);
+bool site_scrub_is_busy(const struct site_scrub *scrub);
+/* Every few seconds. */
+void site_scrub_tick(struct site_scrub *scrub);
+
+/* A merge of that number is in the volume's log. */
+void site_scrub_merged(struct site_volume *volume, uint64_t merge, int64_t time_ns);
+void site_scrub_volume_fini(struct site_volume *volume);
+/* Adds what there is to say of a volume. */
+void site_scrub_status(const struct site_volume *volume, int64_t now_ns,
+                       struct repl_volume_status *out);
+
+#endif

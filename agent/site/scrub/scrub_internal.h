@@ -1,0 +1,98 @@
+/*
+ * What the parts of the scrub share. Private to scrub/.
+ */
+#ifndef REPL_AGENT_SCRUB_INTERNAL_H
+#define REPL_AGENT_SCRUB_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "base/hash.h"
+#include "journal/chain.h"
+#include "journal/scrub_plan.h"
+#include "loop/loop.h"
+#include "segment/segment_verify.h"
+#include "site/index/index.h"
+#include "site/scrub/scrub.h"
+#include "site/site_pacer.h"
+
+/* --- the record of what was read (scrub_file.c) ---------------------------------------------- */
+
+struct scrub_file {
+    char path[4096];
+    struct repl_verified_list list;
+    uint64_t records; /* that it holds, good or replaced by later ones */
+    bool torn;        /* it ends in what is none */
+};
+
+/* A file that is not there holds nothing. */
+REPL_RESULT scrub_file_read(const struct repl_store *store, const char *volume,
+                            struct scrub_file *out, struct repl_error *err);
+void scrub_file_fini(struct scrub_file *file);
+/* Behind what is there. The list stays as it was read. */
+REPL_RESULT scrub_file_append(struct scrub_file *file, const struct repl_verified *records,
+                              size_t count, struct repl_error *err);
+/* The list, without what keep does not want, takes the place of the file. */
+REPL_RESULT scrub_file_rewrite(struct scrub_file *file,
+                               bool (*keep)(void *context, const struct repl_verified *verified),
+                               void *context, struct repl_error *err);
+
+/* --- one segment (scrub_read.c) -------------------------------------------------------------- */
+
+struct scrub_reader {
+    struct site_pacer *pacer;
+    struct repl_segment_digest digest;
+    uint8_t *buffer;
+    uint64_t read_bytes; /* in all */
+    /* private */
+    struct repl_stored_segment *file;
+    uint64_t at; /* of the buffer */
+    size_t filled;
+    bool ahead;
+};
+REPL_RESULT scrub_reader_init(struct scrub_reader *reader, struct site_pacer *pacer,
+                              struct repl_error *err);
+void scrub_reader_fini(struct scrub_reader *reader);
+/* Reads all of it. size and digest: as committed; 0 and NULL of a supply. */
+REPL_RESULT scrub_read(struct scrub_reader *reader, struct repl_store *store, const char *volume,
+                       const struct repl_segment_id *id, uint64_t size,
+                       const struct repl_digest *digest, struct repl_error *err);
+/* Whether the error says something of what was read, and not of why it could not be looked at. */
+bool scrub_is_damage(repl_result result);
+
+/* --- a visit (scrub_visit.c) ----------------------------------------------------------------- */
+
+/* What a visit finds out and does; the thread's while it is out. */
+struct scrub_visit {
+    struct repl_job job;
+    struct site_scrub *owner;
+    /* given */
+    struct repl_store *store;
+    struct repl_index *index;
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    int64_t every_ns, now_ns, idle_ns /* since the last visit */;
+    uint64_t rate_limit; /* bytes a second; 0: none */
+    double credit;       /* and what is left of it */
+    const atomic_bool *stop;
+    const atomic_bool *merging;
+    struct scrub_merged *merged; /* heap */
+    size_t merged_count;
+    int64_t batch_ns; /* it reads for so long, and not less than a segment */
+    /* found */
+    bool looked;       /* what follows is known, whatever the outcome */
+    bool more;         /* something else is due already */
+    int64_t oldest_ns; /* INT64_MAX: there is nothing */
+    uint64_t read_bytes, damaged_count;
+    struct scrub_damage damages[SCRUB_DAMAGES_MAX];
+    size_t damage_count;
+    repl_result outcome;
+    struct repl_error err;
+    /* private */
+    struct repl_chain chain;
+    struct scrub_file file;
+    struct site_pacer pacer;
+    struct scrub_stored *stored; /* all that is read, in the order of segments */
+    size_t stored_count;
+};
+void scrub_visit_work(struct repl_job *job);
+
+#endif

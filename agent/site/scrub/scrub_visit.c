@@ -1,0 +1,371 @@
+/*
+ * A visit: what there is of a volume, when each of it was read last, and the
+ * reading of what is due.
+ *
+ * Nothing is kept from one visit to the next but the record. A segment without one
+ * was verified when it was committed, a piece of a merge when it was read back.
+ */
+#include <inttypes.h>
+#include <linux/ioprio.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "control/control.h"
+#include "site/scrub/scrub_internal.h"
+#include "site/site_chain.h"
+#include "store/segment_name.h"
+
+/* What was found damaged is looked at again, as somebody may have put it right. */
+#define LOOK_AGAIN_NS (INT64_C(3600) * 1000000000)
+
+/* So many records at once into the file, and as few as it takes. */
+#define RECORDS_MAX 64u
+
+/* The file is written anew when it has more than twice the records that it needs, and these. */
+#define RECORDS_SPARE 256u
+
+struct scrub_stored {
+    struct repl_segment_id id;
+    uint64_t size;
+    size_t entry; /* of the chain; SIZE_MAX: a supply */
+    int64_t verified_ns;
+    bool damaged; /* when it was looked at last */
+};
+
+struct batch {
+    struct scrub_visit *visit;
+    struct scrub_reader reader;
+    struct repl_verified records[RECORDS_MAX];
+    size_t record_count;
+    int64_t until_ns; /* monotonic */
+};
+
+static struct repl_verified key_of(const struct repl_segment_id *id)
+{
+    return (struct repl_verified){
+        .to_seq = id->to_seq, .part = id->part, .supply = id->supply, .merge = id->merge};
+}
+
+/* --- what there is --------------------------------------------------------------------------- */
+
+static repl_result stored_add(struct repl_buffer *to, const struct scrub_stored *stored,
+                              struct repl_error *err)
+{
+    return repl_buffer_append(to, stored, sizeof *stored, err);
+}
+
+static repl_result supply_add(void *context, const struct repl_segment_id *id, uint64_t size,
+                              struct repl_error *err)
+{
+    if (id->supply == 0)
+        return REPL_SUCCESS;
+    return stored_add(context, &(struct scrub_stored){.id = *id, .size = size, .entry = SIZE_MAX},
+                      err);
+}
+
+static repl_result stored_list(struct scrub_visit *visit, struct repl_buffer *out,
+                               struct repl_error *err)
+{
+    REPL_TRY(site_chain_read(visit->index, visit->volume, &visit->chain, err));
+    for (size_t i = 0; i < visit->chain.count; i++) {
+        const struct repl_log_piece *piece = &visit->chain.entries[i];
+        const struct scrub_stored stored = {.id = {.to_seq = piece->commit.to_seq,
+                                                   .part = piece->commit.part,
+                                                   .merge = piece->merge},
+                                            .size = piece->commit.file_size,
+                                            .entry = i};
+        REPL_TRY(stored_add(out, &stored, err));
+    }
+    return visit->store->ops->segments(visit->store, visit->volume, supply_add, out, err);
+}
+
+/* When a merge that was logged lately has made it; 0: none has. */
+static int64_t merged_ns(const struct scrub_visit *visit, const struct repl_segment_id *id)
+{
+    for (size_t i = 0; id->merge != 0 && i < visit->merged_count; i++) {
+        if (visit->merged[i].merge == id->merge)
+            return visit->merged[i].time_ns;
+    }
+    return 0;
+}
+
+/* Times by the record, and into the record what merges have read back. */
+static repl_result times_find(struct scrub_visit *visit, struct repl_error *err)
+{
+    struct repl_buffer pieces = {0};
+    repl_result result = REPL_SUCCESS;
+    for (size_t i = 0; i < visit->stored_count && repl_ok(result); i++) {
+        struct scrub_stored *stored = &visit->stored[i];
+        struct repl_verified key = key_of(&stored->id);
+        const struct repl_verified *found = repl_verified_list_find(&visit->file.list, &key);
+        int64_t committed_ns =
+            stored->entry != SIZE_MAX ? visit->chain.entries[stored->entry].committed_ns : 0;
+        int64_t record_ns = found != NULL ? found->time_ns : 0;
+        if (found == NULL && (record_ns = merged_ns(visit, &stored->id)) != 0) {
+            key.time_ns = record_ns;
+            result = repl_buffer_append(&pieces, &key, sizeof key, err);
+        }
+        stored->damaged = found != NULL && found->damaged;
+        stored->verified_ns =
+            repl_scrub_verified_ns(record_ns, committed_ns, visit->every_ns, visit->now_ns);
+        /* Nobody says when a supply came: it is read once, and then its record does. */
+        if (committed_ns == 0 && record_ns == 0)
+            stored->verified_ns = visit->now_ns - visit->every_ns;
+    }
+    if (repl_ok(result))
+        result = scrub_file_append(&visit->file, (const struct repl_verified *)(void *)pieces.data,
+                                   pieces.size / sizeof(struct repl_verified), err);
+    repl_buffer_fini(&pieces);
+    return result;
+}
+
+static int stored_order(const void *a, const void *b)
+{
+    return repl_segment_id_order(&((const struct scrub_stored *)a)->id,
+                                 &((const struct scrub_stored *)b)->id);
+}
+
+static bool is_stored(void *context, const struct repl_verified *verified)
+{
+    const struct scrub_visit *visit = context;
+    const struct scrub_stored key = {.id = {.to_seq = verified->to_seq,
+                                            .part = verified->part,
+                                            .supply = verified->supply,
+                                            .merge = verified->merge}};
+    return bsearch(&key, visit->stored, visit->stored_count, sizeof key, stored_order) != NULL;
+}
+
+static repl_result look(struct scrub_visit *visit, struct repl_error *err)
+{
+    struct repl_buffer stored = {0};
+    repl_result result = stored_list(visit, &stored, err);
+    visit->stored = (struct scrub_stored *)(void *)stored.data;
+    visit->stored_count = stored.size / sizeof *visit->stored;
+    if (visit->stored_count > 0)
+        qsort(visit->stored, visit->stored_count, sizeof *visit->stored, stored_order);
+    if (repl_ok(result))
+        result = scrub_file_read(visit->store, visit->volume, &visit->file, err);
+    if (repl_ok(result) &&
+        (visit->file.torn || visit->file.records > 2 * visit->stored_count + RECORDS_SPARE))
+        result = scrub_file_rewrite(&visit->file, is_stored, visit, err);
+    return repl_ok(result) ? times_find(visit, err) : result;
+}
+
+/* --- reading --------------------------------------------------------------------------------- */
+
+static repl_result records_flush(struct batch *batch, struct repl_error *err)
+{
+    repl_result result =
+        scrub_file_append(&batch->visit->file, batch->records, batch->record_count, err);
+    batch->record_count = 0;
+    return result;
+}
+
+/* The points that are made of the segment: from its own up to the next full. */
+static void points_of(const struct repl_chain *chain, size_t entry, struct scrub_damage *damage)
+{
+    for (size_t i = entry; i < chain->count; i++) {
+        if (i > entry && chain->entries[i].begins)
+            return;
+        if (!repl_chain_has_point(chain, i))
+            continue;
+        damage->last_seq = chain->entries[i].commit.to_seq;
+        if (damage->first_seq == 0)
+            damage->first_seq = damage->last_seq;
+    }
+}
+
+static struct scrub_damage damage_of(const struct scrub_visit *visit,
+                                     const struct scrub_stored *stored)
+{
+    struct scrub_damage damage = {.id = stored->id};
+    if (stored->entry != SIZE_MAX)
+        points_of(&visit->chain, stored->entry, &damage);
+    return damage;
+}
+
+static void damage_log(const struct scrub_visit *visit, const struct scrub_stored *stored,
+                       const char *why)
+{
+    struct scrub_damage damage = damage_of(visit, stored);
+    char text[REPL_SEGMENT_ID_TEXT_SIZE];
+    repl_segment_id_text(&stored->id, text);
+    repl_log(LOG_ERR,
+             "volume %s: segment %s is damaged: %s. Points %" PRIu64 " to %" PRIu64
+             " may not restore exactly, nor what refers to chunks in it. Nothing was changed: "
+             "bring the file back from a copy of the store, it is looked at again every hour; "
+             "\"repl verify\" says what else is damaged",
+             visit->volume, text, why, damage.first_seq, damage.last_seq);
+}
+
+/* What was found of it into record and log. */
+static repl_result note(struct batch *batch, struct scrub_stored *stored, bool damaged,
+                        const char *why, struct repl_error *err)
+{
+    struct scrub_visit *visit = batch->visit;
+    char text[REPL_SEGMENT_ID_TEXT_SIZE];
+    if (damaged && !stored->damaged)
+        damage_log(visit, stored, why);
+    if (!damaged && stored->damaged) {
+        repl_segment_id_text(&stored->id, text);
+        repl_log(LOG_INFO, "volume %s: segment %s is whole again", visit->volume, text);
+    }
+    stored->damaged = damaged;
+    stored->verified_ns = repl_now_wall_ns();
+    struct repl_verified record = key_of(&stored->id);
+    record.time_ns = stored->verified_ns;
+    record.damaged = damaged;
+    batch->records[batch->record_count++] = record;
+    return batch->record_count == RECORDS_MAX || damaged ? records_flush(batch, err) : REPL_SUCCESS;
+}
+
+static repl_result item_read(struct batch *batch, struct scrub_stored *stored,
+                             struct repl_error *err)
+{
+    struct scrub_visit *visit = batch->visit;
+    const struct repl_log_piece *piece =
+        stored->entry != SIZE_MAX ? &visit->chain.entries[stored->entry] : NULL;
+    struct repl_error why = {.text = ""};
+    repl_result found =
+        scrub_read(&batch->reader, visit->store, visit->volume, &stored->id, stored->size,
+                   piece != NULL ? &piece->commit.digest : NULL, &why);
+    bool listed;
+    if (repl_ok(found))
+        return note(batch, stored, false, "", err);
+    if (!scrub_is_damage(found))
+        return repl_fail(err, found.code, "%s", why.text);
+    if (stored->id.supply != 0 && found.code == REPL_E_MISSING)
+        return REPL_SUCCESS;
+    /* A merge may have taken it away since the visit began. */
+    REPL_TRY(site_chain_lists(visit->index, visit->volume, &stored->id, &listed, err));
+    return listed ? note(batch, stored, true, why.text, err) : REPL_SUCCESS;
+}
+
+static bool may_go_on(const struct batch *batch)
+{
+    return !atomic_load(batch->visit->stop) && repl_now_mono_ns() < batch->until_ns;
+}
+
+static repl_result damaged_read(struct batch *batch, struct repl_error *err)
+{
+    struct scrub_visit *visit = batch->visit;
+    for (size_t i = 0; i < visit->stored_count && may_go_on(batch); i++) {
+        struct scrub_stored *stored = &visit->stored[i];
+        if (stored->damaged && visit->now_ns - stored->verified_ns >= LOOK_AGAIN_NS)
+            REPL_TRY(item_read(batch, stored, err));
+    }
+    return REPL_SUCCESS;
+}
+
+/* What is late, and then, oldest first, as far as the credit goes. */
+static repl_result due_read(struct batch *batch, const struct repl_scrub_item *items, size_t count,
+                            size_t late, struct repl_error *err)
+{
+    struct scrub_visit *visit = batch->visit;
+    for (size_t i = 0; i < count && may_go_on(batch); i++) {
+        double size = (double)items[i].size_bytes;
+        if (i >= late && visit->credit < size)
+            return REPL_SUCCESS;
+        visit->credit -= i < late ? 0 : size;
+        visit->more =
+            i + 1 < late || (i + 1 < count && visit->credit >= (double)items[i + 1].size_bytes);
+        REPL_TRY(item_read(batch, &visit->stored[items[i].index], err));
+    }
+    return REPL_SUCCESS;
+}
+
+/* *total: of all items. */
+static struct repl_scrub_item *items_list(const struct scrub_visit *visit, double *total)
+{
+    struct repl_scrub_item *items = calloc(visit->stored_count + 1, sizeof *items);
+    *total = 0;
+    for (size_t i = 0; items != NULL && i < visit->stored_count; i++) {
+        items[i] = (struct repl_scrub_item){.verified_ns = visit->stored[i].verified_ns,
+                                            .size_bytes = visit->stored[i].size,
+                                            .index = i};
+        *total += (double)visit->stored[i].size;
+    }
+    if (items != NULL)
+        repl_scrub_sort(items, visit->stored_count);
+    return items;
+}
+
+static repl_result batch_read(struct batch *batch, struct repl_error *err)
+{
+    struct scrub_visit *visit = batch->visit;
+    double total;
+    struct repl_scrub_item *items = items_list(visit, &total);
+    if (items == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", visit->stored_count);
+    size_t late;
+    uint64_t rate =
+        repl_scrub_rate(items, visit->stored_count, visit->every_ns, visit->now_ns, &late);
+    visit->credit += (double)rate * ((double)visit->idle_ns / 1e9);
+    if (visit->credit > total)
+        visit->credit = total;
+    visit->pacer = (struct site_pacer){.rate_bytes = visit->rate_limit,
+                                       .stop = visit->stop,
+                                       .yield = late > 0 ? NULL : visit->merging};
+    repl_result result = damaged_read(batch, err);
+    if (repl_ok(result))
+        result = due_read(batch, items, visit->stored_count, late, err);
+    free(items);
+    return result;
+}
+
+static repl_result visit_read(struct scrub_visit *visit, struct repl_error *err)
+{
+    struct batch batch = {.visit = visit, .until_ns = repl_now_mono_ns() + visit->batch_ns};
+    repl_result result = scrub_reader_init(&batch.reader, &visit->pacer, err);
+    if (repl_ok(result))
+        result = batch_read(&batch, err);
+    struct repl_error flush_err;
+    repl_result flushed = records_flush(&batch, &flush_err);
+    if (repl_ok(result) && !repl_ok(flushed))
+        result = repl_fail(err, flushed.code, "%s", flush_err.text);
+    visit->read_bytes = batch.reader.read_bytes;
+    scrub_reader_fini(&batch.reader);
+    return result;
+}
+
+static void sum_up(struct scrub_visit *visit)
+{
+    visit->oldest_ns = INT64_MAX;
+    for (size_t i = 0; i < visit->stored_count; i++) {
+        const struct scrub_stored *stored = &visit->stored[i];
+        if (stored->verified_ns < visit->oldest_ns)
+            visit->oldest_ns = stored->verified_ns;
+        if (!stored->damaged)
+            continue;
+        visit->damaged_count++;
+        if (visit->damage_count < SCRUB_DAMAGES_MAX)
+            visit->damages[visit->damage_count++] = damage_of(visit, stored);
+    }
+}
+
+/* What reads a disk at the lowest priority where its scheduler knows of any. */
+static void priority_lower(void)
+{
+    syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0));
+}
+
+void scrub_visit_work(struct repl_job *job)
+{
+    struct scrub_visit *visit = job->context;
+    priority_lower();
+    repl_chain_init(&visit->chain);
+    visit->outcome = look(visit, &visit->err);
+    visit->looked = repl_ok(visit->outcome);
+    if (visit->looked) {
+        visit->outcome = visit_read(visit, &visit->err);
+        sum_up(visit);
+    }
+    repl_chain_fini(&visit->chain);
+    scrub_file_fini(&visit->file);
+    free(visit->stored);
+    visit->stored = NULL;
+}

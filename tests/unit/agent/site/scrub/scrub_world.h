@@ -1,0 +1,89 @@
+/*
+ * A site whose store is read: for the tests of the scrub.
+ */
+#ifndef TESTS_UNIT_SCRUB_WORLD_H
+#define TESTS_UNIT_SCRUB_WORLD_H
+
+#include "unit/agent/site/compactor/compactor_world.h"
+
+#include "site/scrub/scrub_internal.h"
+#include "unit/damage.h"
+
+#define SOON_MS 50
+#define FAR_MS  (INT64_C(100) * 86400 * 1000)
+
+/* Nothing may be unread for longer than this. */
+static inline void every(int64_t ms)
+{
+    w.site->config->scrub_every_ms = ms;
+}
+
+/* Point 2, and a supply to it. */
+static inline void supplied_make(void)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct build b, supply;
+    random_fill(&w.random, chunk, sizeof chunk);
+    build_begin(&b, &w, 1, 2, 0);
+    build_chunk(&b, 2 * MIB, REPL_CHUNK_SIZE, chunk, 0);
+    build_end(&b, true);
+    build_put(&b);
+    expect_missing(&w, 1);
+    supply_build(&supply, &w, chunk, 1);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+    build_commit(&b);
+    point_keep();
+}
+
+/* One visit, and those that it is followed by at once. */
+static inline void visit_make(void)
+{
+    struct site_volume *v = w.site->volumes;
+    v->scrub.next_ns = 0;
+    site_scrub_tick(w.site->scrub);
+    PUMP_UNTIL(&w, !site_scrub_is_busy(w.site->scrub));
+}
+
+/* What is due by now, and was read longer ago, is read. */
+static inline void round_make(void)
+{
+    if (w.site->config->scrub_every_ms == SOON_MS)
+        turns(SOON_MS + 10);
+    visit_make();
+}
+
+static inline void segment_path(char path[256], uint64_t to)
+{
+    char name[64];
+    snprintf(name, sizeof name, "segments/%020llu.000000.seg", (unsigned long long)to);
+    file_path(&w, path, name);
+}
+
+/* Of the files of all segments and supplies. */
+static inline uint64_t stored_bytes(void)
+{
+    char path[256], name[600];
+    struct stat status;
+    uint64_t bytes = 0;
+    file_path(&w, path, "segments");
+    DIR *listing = opendir(path);
+    assert_non_null(listing);
+    for (struct dirent *entry; (entry = readdir(listing)) != NULL;) {
+        snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
+        if (entry->d_name[0] != '.' && stat(name, &status) == 0)
+            bytes += (uint64_t)status.st_size;
+    }
+    closedir(listing);
+    return bytes;
+}
+
+static inline struct repl_verified_list verified_read(void)
+{
+    struct scrub_file file;
+    struct repl_error err;
+    must(scrub_file_read(w.site->store, "data", &file, &err), &err);
+    return file.list;
+}
+
+#endif
