@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <linux/ioprio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -15,6 +16,7 @@
 #include "cli/interrupt.h"
 #include "cli/verbs.h"
 #include "config/config.h"
+#include "loop/loop.h"
 #include "recover/verify_history.h"
 #include "recover/verify_source.h"
 #include "recover/words.h"
@@ -30,6 +32,7 @@ static struct repl_origin_options verify_origin;
 static const char *verify_replica;
 static bool verify_skip_replica, verify_source;
 static uint64_t verify_wait_s;
+static const char *verify_max_age;
 
 static void print_finding(void *context, const char *text)
 {
@@ -155,12 +158,14 @@ static void print_directory(const char *volume, const char *directory)
            path, volume, path);
 }
 
-static int check_all(struct repl_history *history)
+static int check_all(struct repl_history *history, const bool *skip)
 {
     const struct repl_catalogue *c = repl_history_catalogue(history);
     const char *directory = repl_history_origin(history)->directory;
-    struct repl_verify_options options = {
-        .history = history, .interrupted = repl_interrupt_flag(), .finding = print_finding};
+    struct repl_verify_options options = {.history = history,
+                                          .skip = skip,
+                                          .interrupted = repl_interrupt_flag(),
+                                          .finding = print_finding};
     struct repl_verify_result result;
     struct repl_error err;
     bool verified = repl_ok(repl_verify_history(&options, &result, &err));
@@ -181,6 +186,94 @@ static int check_all(struct repl_history *history)
     else if (directory[0] != '\0' && !verify_skip_replica)
         replica = check_replica(&options, directory);
     return damaged ? REPL_EXIT_CORRUPT : replica;
+}
+
+/* --- what was not verified lately ------------------------------------------------------------ */
+
+struct aged {
+    bool *skip; /* of each segment, then of each supply */
+    uint64_t skipped_count, skipped_bytes;
+    int64_t oldest_ns; /* of what is left out */
+};
+
+static void aged_add(struct aged *aged, size_t item, const struct repl_verified_list *list,
+                     const struct repl_verified *key, uint64_t bytes, int64_t since_ns)
+{
+    const struct repl_verified *found = repl_verified_list_find(list, key);
+    if (found == NULL || found->damaged || found->time_ns < since_ns)
+        return;
+    aged->skip[item] = true;
+    aged->skipped_count++;
+    aged->skipped_bytes += bytes;
+    if (found->time_ns < aged->oldest_ns)
+        aged->oldest_ns = found->time_ns;
+}
+
+static repl_result aged_find(struct repl_history *history, int64_t since_ns, struct aged *aged,
+                             struct repl_error *err)
+{
+    const struct repl_catalogue *c = repl_history_catalogue(history);
+    struct repl_origin *origin = repl_history_origin(history);
+    struct repl_verified_list list = {0};
+    *aged = (struct aged){.skip = calloc(c->segment_count + c->supply_count + 1, sizeof(bool)),
+                          .oldest_ns = INT64_MAX};
+    if (aged->skip == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", c->segment_count);
+    REPL_TRY(origin->ops->verified(origin, &list, err));
+    for (size_t i = 0; i < c->segment_count; i++) {
+        const struct repl_segments_entry *entry = &c->segments[i];
+        const struct repl_verified key = {
+            .to_seq = entry->head.to_seq, .part = entry->head.part, .merge = entry->merge};
+        aged_add(aged, i, &list, &key, entry->file_size, since_ns);
+    }
+    for (size_t i = 0; i < c->supply_count; i++) {
+        const struct repl_segment_id *id = &c->supplies[i];
+        const struct repl_verified key = {
+            .to_seq = id->to_seq, .part = id->part, .supply = id->supply};
+        aged_add(aged, c->segment_count + i, &list, &key, 0, since_ns);
+    }
+    repl_verified_list_fini(&list);
+    return REPL_SUCCESS;
+}
+
+static void print_aged(const struct aged *aged, int64_t now_ns)
+{
+    char bytes[REPL_WORDS_SIZE], age[REPL_WORDS_SIZE];
+    repl_words_bytes(aged->skipped_bytes, bytes);
+    if (aged->skipped_count == 0) {
+        printf("nothing was verified within %s: everything is read\n", verify_max_age);
+        return;
+    }
+    repl_words_duration(now_ns - aged->oldest_ns, age);
+    printf("left out: %" PRIu64 " segments and supplies, %s, verified within %s; the one that was "
+           "read longest ago %s ago\n",
+           aged->skipped_count, bytes, verify_max_age, age);
+}
+
+static int check_aged(struct repl_history *history)
+{
+    struct repl_error err;
+    struct aged aged;
+    int64_t age_ms, now_ns = repl_now_wall_ns();
+    if (!repl_ok(repl_parse_duration(verify_max_age, &age_ms, &err)))
+        return repl_verb_fail("verify", &err);
+    repl_result result =
+        aged_find(history, age_ms < now_ns / 1000000 ? now_ns - age_ms * 1000000 : 0, &aged, &err);
+    int exit_code;
+    if (repl_ok(result)) {
+        print_aged(&aged, now_ns);
+        verify_skip_replica = true; /* to compare it takes reading the whole history */
+        exit_code = check_all(history, aged.skip);
+    } else if (result.code == REPL_E_MISSING) {
+        fprintf(stderr,
+                "repl verify: %s is too old to say what it has verified when: everything is read\n",
+                repl_history_origin(history)->label);
+        exit_code = check_all(history, NULL);
+    } else {
+        exit_code = repl_verb_fail("verify", &err);
+    }
+    free(aged.skip);
+    return exit_code;
 }
 
 /* --- against the source ---------------------------------------------------------------------- */
@@ -370,6 +463,7 @@ static int source_run(const char *volume)
 
 static repl_result check_options(struct repl_error *err)
 {
+    int64_t age_ms;
     if (verify_replica != NULL && verify_origin.store == NULL)
         return repl_fail(err, REPL_E_USAGE,
                          "--replica needs --store: a replica is compared where it lies");
@@ -379,6 +473,11 @@ static repl_result check_options(struct repl_error *err)
                          "other");
     if (verify_wait_s != 0 && !verify_source)
         return repl_fail(err, REPL_E_USAGE, "--wait is for --source");
+    if (verify_max_age != NULL && (verify_source || verify_replica != NULL))
+        return repl_fail(err, REPL_E_USAGE,
+                         "--max-age is about the history: give it without --source and --replica");
+    if (verify_max_age != NULL)
+        REPL_TRY(repl_forward(repl_parse_duration(verify_max_age, &age_ms, err), err, "--max-age"));
     if (verify_wait_s > WAIT_MAX_S)
         return repl_fail(err, REPL_E_USAGE, "--wait: at most %u seconds", WAIT_MAX_S);
     return REPL_SUCCESS;
@@ -398,7 +497,7 @@ static int verify_run(int argc, char **argv)
         !repl_ok(repl_history_open(origin, &history, &err)))
         return repl_verb_fail("verify", &err);
     repl_interrupt_catch();
-    int exit_code = check_all(history);
+    int exit_code = verify_max_age != NULL ? check_aged(history) : check_all(history, NULL);
     repl_history_close(history);
     return exit_code;
 }
@@ -410,6 +509,11 @@ static const struct repl_option verify_options[] = {
     {"wait", "SECONDS", REPL_OPTION_COUNT, &verify_wait_s,
      "With --source: how long to wait for a newer point at the site before what is not settled is "
      "left so. Without it 20 seconds and four times the volume's rpo."},
+    {"max-age", "AGE", REPL_OPTION_TEXT, &verify_max_age,
+     "Reads only what nobody has read and verified within this time, such as 7d: a site verifies "
+     "what it takes in, and reads all that it stores in the background (scrub_every). Of a store "
+     "in "
+     "a bucket only the first is known here. The replica is not compared."},
     REPL_ORIGIN_OPTION_ROWS(verify_origin),
     {"replica", "PATH", REPL_OPTION_TEXT, &verify_replica,
      "With --store: the replica to compare, where it is not the image beside the history; as the "
@@ -422,7 +526,7 @@ static const struct repl_option verify_options[] = {
 
 const struct repl_verb repl_verb_verify = {
     .name = "verify",
-    .synopsis = "VOLUME [--source | --store DIR [--replica PATH]]",
+    .synopsis = "VOLUME [--max-age AGE] [--source | --store DIR [--replica PATH]]",
     .summary = "Checks a volume's history and its replica, against digests or their source.",
     .description =
         "Reads every byte of the history: each segment against its digest, checksums and records, "

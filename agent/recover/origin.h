@@ -6,6 +6,7 @@
 #ifndef REPL_AGENT_ORIGIN_H
 #define REPL_AGENT_ORIGIN_H
 
+#include "format/verified_record.h"
 #include "format/wire.h"
 #include "link/client.h"
 #include "store/store.h"
@@ -58,6 +59,11 @@ struct repl_origin_ops {
      * it. */
     REPL_RESULT(*mark)
     (struct repl_origin *origin, const struct repl_mark *mark, struct repl_error *err);
+    /* When each segment was verified last, and what was found damaged then, as the site has it; of
+     * a store in a bucket only when each was committed. REPL_E_MISSING: it is too old to say.
+     * Behind catalogue. */
+    REPL_RESULT(*verified)
+    (struct repl_origin *origin, struct repl_verified_list *out, struct repl_error *err);
     /* Makes calls that wait for a site give up. From any thread. */
     void (*stop)(struct repl_origin *origin);
 };

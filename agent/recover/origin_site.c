@@ -24,9 +24,10 @@
 #include "recover/origin.h"
 #include "store/segment_name.h"
 
-#define FETCHERS_MAX 8u
-#define CACHE_BLOCKS 128u
-#define ATTEMPTS_MAX 7u /* waits of 1, 2, 4, 8, 16 and 32 s between them */
+#define FETCHERS_MAX      8u
+#define CACHE_BLOCKS      128u
+#define VERIFIED_SIZE_MAX (256u << 20) /* of some 5 million segments */
+#define ATTEMPTS_MAX      7u           /* waits of 1, 2, 4, 8, 16 and 32 s between them */
 
 _Static_assert(FETCHERS_MAX < CACHE_BLOCKS, "every load finds a slot");
 
@@ -370,6 +371,26 @@ static bool is_too_old(struct site_origin *origin)
     return answers(origin, "points/18446744073709551615");
 }
 
+static repl_result site_verified(struct repl_origin *base, struct repl_verified_list *out,
+                                 struct repl_error *err)
+{
+    struct site_origin *origin = (struct site_origin *)base;
+    char path[512];
+    struct answer answer;
+    size_t whole;
+    snprintf(path, sizeof path, "/v1/volumes/%s/verified", base->volume);
+    REPL_TRY(fetch(origin, path, NULL, VERIFIED_SIZE_MAX, &answer, err));
+    repl_result result =
+        repl_verified_list_read((const uint8_t *)answer.body, answer.size, out, &whole, err);
+    if (repl_ok(result) && whole < answer.size) {
+        repl_verified_list_fini(out);
+        result = repl_fail(err, REPL_E_CORRUPT,
+                           "%s: what it says of what it has verified is damaged", base->label);
+    }
+    free(answer.body);
+    return result;
+}
+
 static repl_result site_digests(struct repl_origin *base, uint64_t first_page, uint32_t page_count,
                                 struct repl_digests *out, struct repl_error *err)
 {
@@ -444,6 +465,7 @@ static const struct repl_origin_ops site_origin_ops = {
     .size = site_size,
     .read_at = site_read_at,
     .digests = site_digests,
+    .verified = site_verified,
     .mark = site_mark,
     .stop = site_stop,
 };

@@ -25,7 +25,10 @@
 #include "journal/chain.h"
 #include "journal/journal.h"
 #include "journal/log_tail.h"
+#include "journal/scrub_plan.h"
+#include "loop/loop.h"
 #include "store/segment_name.h"
+#include "store/verified_file.h"
 
 #define POOL_SIZE 128u /* above the number of reading threads, below any limit of open files */
 
@@ -39,8 +42,9 @@ struct pooled_file {
 struct store_origin {
     struct repl_origin base;
     struct repl_store *store;
-    bool borrowed;         /* the caller's, not ours to close */
-    pthread_mutex_t mutex; /* guards the pool */
+    bool borrowed;           /* the caller's, not ours to close */
+    struct repl_chain chain; /* of the last catalogue */
+    pthread_mutex_t mutex;   /* guards the pool */
     uint64_t clock;
     struct pooled_file pool[POOL_SIZE];
 };
@@ -343,8 +347,10 @@ static repl_result store_catalogue(struct repl_origin *base, struct repl_catalog
 {
     struct fold fold = {.catalogue = out};
     struct repl_buffer log = {0};
-    repl_result result = store_fold((struct store_origin *)base, &fold, &log, err);
-    repl_chain_fini(&fold.chain);
+    struct store_origin *origin = (struct store_origin *)base;
+    repl_result result = store_fold(origin, &fold, &log, err);
+    repl_chain_fini(&origin->chain);
+    origin->chain = fold.chain;
     free(fold.before.ids);
     free(fold.after.ids);
     repl_buffer_fini(&log);
@@ -421,6 +427,19 @@ static repl_result store_read_at(struct repl_origin *base, const struct repl_seg
     return result;
 }
 
+static repl_result store_verified(struct repl_origin *base, struct repl_verified_list *out,
+                                  struct repl_error *err)
+{
+    struct store_origin *origin = (struct store_origin *)base;
+    struct repl_verified_file file;
+    repl_result result = repl_verified_file_read(origin->store, base->volume, &file, err);
+    if (!repl_ok(result) && result.code != REPL_E_MISSING)
+        return result;
+    result = repl_scrub_list(&origin->chain, &file.list, repl_now_wall_ns(), out, err);
+    repl_verified_file_fini(&file);
+    return result;
+}
+
 static void store_stop(struct repl_origin *base)
 {
     struct store_origin *origin = (struct store_origin *)base;
@@ -437,6 +456,7 @@ static void store_close(struct repl_origin *base)
     }
     if (origin->store != NULL && !origin->borrowed)
         origin->store->ops->close(origin->store);
+    repl_chain_fini(&origin->chain);
     pthread_mutex_destroy(&origin->mutex);
     free(origin);
 }
@@ -446,6 +466,7 @@ static const struct repl_origin_ops store_origin_ops = {
     .catalogue = store_catalogue,
     .size = store_size,
     .read_at = store_read_at,
+    .verified = store_verified,
     .stop = store_stop,
 };
 

@@ -212,11 +212,18 @@ static repl_result segment_look(struct segments_check *check, size_t i,
                         name);
 }
 
+static bool is_skipped(const struct segments_check *check, uint64_t item)
+{
+    return check->options->skip != NULL && check->options->skip[item];
+}
+
 static repl_result segment_item(void *context, void *of_thread, uint64_t item,
                                 struct repl_error *err)
 {
     struct segments_check *check = context;
     uint64_t bytes = 0, references = 0;
+    if (is_skipped(check, item))
+        return REPL_SUCCESS;
     repl_result result = segment_look(check, item, of_thread, &bytes, &references, err);
     if (is_obstacle(result))
         return result;
@@ -269,7 +276,8 @@ static void chain_check(struct segments_check *check)
         const struct repl_segment *segment;
         char text[160];
         bool linked = true, follows = entry_follows(before, &c->segments[i]);
-        if (repl_ok(repl_history_segment(check->options->history, i, &segment, NULL)))
+        if (!is_skipped(check, i) &&
+            repl_ok(repl_history_segment(check->options->history, i, &segment, NULL)))
             linked = repl_history_is_linked(check->options->history, i, segment);
         if (linked && follows)
             continue;
@@ -308,11 +316,13 @@ static repl_result tree_look(struct segments_check *check, size_t first, size_t 
 static repl_result run_check(struct segments_check *check, size_t first, size_t end,
                              struct repl_error *err)
 {
+    size_t read = 0;
     for (size_t i = first; i < end; i++) {
         if (check->damaged[i])
             return REPL_SUCCESS;
+        read += !is_skipped(check, i);
     }
-    if (first == end)
+    if (read == 0)
         return REPL_SUCCESS;
     repl_result result = tree_look(check, first, end, err);
     if (is_obstacle(result))
@@ -334,6 +344,7 @@ static repl_result trees_check(struct segments_check *check, struct repl_error *
     size_t first = 0, end = 0; /* of the run, up to its last point */
     for (size_t i = 0; i < c->segment_count && !check->out->tree; i++)
         check->out->tree =
+            !is_skipped(check, i) &&
             repl_ok(repl_history_segment(check->options->history, i, &segment, NULL)) &&
             segment->header.volume_kind == REPL_VOLUME_TREE;
     for (size_t i = 0; i < c->segment_count && check->out->tree; i++) {

@@ -15,6 +15,7 @@ typedef void repl_finding_fn(void *context, const char *text);
 
 struct repl_verify_options {
     struct repl_history *history;
+    const bool *skip;               /* of each segment, then of each supply: it is whole; or NULL */
     unsigned threads;               /* 0: one for each processor, two at least */
     const atomic_bool *interrupted; /* may be NULL */
     repl_finding_fn *finding;
@@ -32,7 +33,8 @@ struct repl_verify_result {
 };
 void repl_verify_result_fini(struct repl_verify_result *result);
 
-/* Success also where damage was found: *out says so. */
+/* skip is about what is read: what is left out counts as whole, also in the chain and in a tree
+ * none of which is read. Success also where damage was found: *out says so. */
 REPL_RESULT repl_verify_history(const struct repl_verify_options *options,
                                 struct repl_verify_result *out, struct repl_error *err);
 

@@ -13,7 +13,10 @@
 #include <unistd.h>
 
 #include "block/read_full.h"
+#include "journal/scrub_plan.h"
+#include "site/site_chain.h"
 #include "site/site_volume.h"
+#include "store/verified_file.h"
 
 #define RANGE_SIZE      64
 #define READ_AHEAD_SIZE (1 << 20)
@@ -168,6 +171,25 @@ static repl_result marks_read(struct site_read *read, struct repl_error *err)
     return result;
 }
 
+static repl_result verified_read(struct site_read *read, struct repl_error *err)
+{
+    const struct site_request *request = read->request;
+    struct repl_verified_file file;
+    struct repl_verified_list list = {0};
+    struct repl_chain chain;
+    REPL_TRY(repl_verified_file_read(request->site->store, request->ask.name, &file, err));
+    repl_chain_init(&chain);
+    repl_result result = site_chain_read(request->site->index, request->ask.name, &chain, err);
+    if (repl_ok(result))
+        result = repl_scrub_list(&chain, &file.list, repl_now_wall_ns(), &list, err);
+    if (repl_ok(result))
+        result = repl_verified_list_write(&list, &read->body, err);
+    repl_verified_list_fini(&list);
+    repl_verified_file_fini(&file);
+    repl_chain_fini(&chain);
+    return result;
+}
+
 static repl_result chunks_read(struct site_read *read, struct repl_error *err)
 {
     const struct site_request *request = read->request;
@@ -191,6 +213,9 @@ static void read_work(struct repl_job *job)
         return;
     case SITE_REQUEST_MARKS:
         read->result = marks_read(read, &read->err);
+        return;
+    case SITE_REQUEST_VERIFIED:
+        read->result = verified_read(read, &read->err);
         return;
     case SITE_REQUEST_CHUNKS:
         read->result = chunks_read(read, &read->err);
@@ -255,7 +280,8 @@ static bool is_committed(const struct site_volume *v, const struct repl_segment_
 static bool needs_index(enum site_request_kind kind)
 {
     return kind == SITE_REQUEST_POINTS || kind == SITE_REQUEST_SEGMENTS ||
-           kind == SITE_REQUEST_MARKS || kind == SITE_REQUEST_CHUNKS;
+           kind == SITE_REQUEST_MARKS || kind == SITE_REQUEST_VERIFIED ||
+           kind == SITE_REQUEST_CHUNKS;
 }
 
 /* False: it has been answered. */

@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 
-#include "base/cursor.h"
 #include "base/ensure.h"
 #include "base/hash.h"
 
@@ -68,6 +67,27 @@ void repl_verified_list_fini(struct repl_verified_list *list)
 {
     free(list->items);
     *list = (struct repl_verified_list){0};
+}
+
+static int list_order(const void *a, const void *b)
+{
+    return repl_verified_order(a, b);
+}
+
+void repl_verified_list_sort(struct repl_verified_list *list)
+{
+    qsort(list->items, list->count, sizeof *list->items, list_order);
+}
+
+repl_result repl_verified_list_write(const struct repl_verified_list *list,
+                                     struct repl_buffer *bytes, struct repl_error *err)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        uint8_t record[REPL_VERIFIED_RECORD_SIZE];
+        repl_verified_encode(&list->items[i], record);
+        REPL_TRY(repl_buffer_append(bytes, record, sizeof record, err));
+    }
+    return REPL_SUCCESS;
 }
 
 /* A record and its place in the file, which sorting does not keep. */

@@ -6,6 +6,7 @@
 #ifndef REPL_VERIFIED_RECORD_H
 #define REPL_VERIFIED_RECORD_H
 
+#include "base/cursor.h"
 #include "repl/error.h"
 #include "repl/format.h"
 
@@ -36,11 +37,16 @@ struct repl_verified_list {
 };
 void repl_verified_list_fini(struct repl_verified_list *list);
 
+/* Appends all of them to *bytes, as the file has them. */
+REPL_RESULT repl_verified_list_write(const struct repl_verified_list *list,
+                                     struct repl_buffer *bytes, struct repl_error *err);
 /* What the file holds. *whole: the bytes up to the first record that is none, which a torn append
  * leaves: what is behind it is not looked at. */
 REPL_RESULT repl_verified_list_read(const uint8_t *bytes, size_t size,
                                     struct repl_verified_list *out, size_t *whole,
                                     struct repl_error *err);
+/* Puts them in order, where somebody else has filled it. */
+void repl_verified_list_sort(struct repl_verified_list *list);
 /* The one of the same segment; NULL: there is none. */
 const struct repl_verified *repl_verified_list_find(const struct repl_verified_list *list,
                                                     const struct repl_verified *key);

@@ -39,3 +39,29 @@ int64_t repl_scrub_verified_ns(int64_t record_ns, int64_t committed_ns, int64_t 
     int64_t last_ns = record_ns > committed_ns && record_ns <= now_ns ? record_ns : committed_ns;
     return last_ns <= now_ns ? last_ns : now_ns - every_ns;
 }
+
+repl_result repl_scrub_list(const struct repl_chain *chain,
+                            const struct repl_verified_list *records, int64_t now_ns,
+                            struct repl_verified_list *out, struct repl_error *err)
+{
+    *out = (struct repl_verified_list){
+        .items = calloc(chain->count + records->count + 1, sizeof *out->items)};
+    if (out->items == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for what was verified");
+    for (size_t i = 0; i < chain->count; i++) {
+        const struct repl_log_piece *entry = &chain->entries[i];
+        struct repl_verified *item = &out->items[out->count++];
+        *item = (struct repl_verified){
+            .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
+        const struct repl_verified *found = repl_verified_list_find(records, item);
+        item->time_ns = repl_scrub_verified_ns(found != NULL ? found->time_ns : 0,
+                                               entry->committed_ns, 0, now_ns);
+        item->damaged = found != NULL && found->damaged;
+    }
+    for (size_t i = 0; i < records->count; i++) {
+        if (records->items[i].supply != 0)
+            out->items[out->count++] = records->items[i];
+    }
+    repl_verified_list_sort(out);
+    return REPL_SUCCESS;
+}

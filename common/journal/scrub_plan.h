@@ -11,9 +11,8 @@
 #ifndef REPL_SCRUB_PLAN_H
 #define REPL_SCRUB_PLAN_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "format/verified_record.h"
+#include "journal/chain.h"
 
 /* A segment is due before the target age by one part in so many: what is late is nobody's plan. */
 #define REPL_SCRUB_SLACK 10
@@ -36,5 +35,11 @@ uint64_t repl_scrub_rate(const struct repl_scrub_item *items, size_t count, int6
  * time: a clock was ahead, and it is due. record_ns: 0: there is no record. */
 int64_t repl_scrub_verified_ns(int64_t record_ns, int64_t committed_ns, int64_t every_ns,
                                int64_t now_ns);
+
+/* When each segment of the chain, and each supply that there is a record of, was read last: by its
+ * record or, newer, its commit. Damage is what the record says. */
+REPL_RESULT repl_scrub_list(const struct repl_chain *chain,
+                            const struct repl_verified_list *records, int64_t now_ns,
+                            struct repl_verified_list *out, struct repl_error *err);
 
 #endif

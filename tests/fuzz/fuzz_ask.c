@@ -68,6 +68,9 @@ static const char *ask_write(const struct site_ask *ask, char path[PATH_SIZE])
     case SITE_REQUEST_MARKS:
         snprintf(rest, sizeof rest, "marks");
         break;
+    case SITE_REQUEST_VERIFIED:
+        snprintf(rest, sizeof rest, "verified");
+        break;
     case SITE_REQUEST_CHUNKS:
         method = "POST";
         snprintf(rest, sizeof rest, "chunks");

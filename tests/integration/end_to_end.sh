@@ -79,6 +79,9 @@ count=$(jq '[.. | objects | select(has("seq"))] | length' "$workdir/points.json"
 [ "$count" -ge 4 ] || fail "only $count points are listed"
 # shellcheck disable=SC2086
 run "$REPL" verify data $origin >"$workdir/verify.log" 2>&1
+# shellcheck disable=SC2086
+run "$REPL" verify data $origin --max-age 1d >"$workdir/verify.aged.log" 2>&1
+grep -q "^left out: " "$workdir/verify.aged.log" || fail "nothing counts as verified when it was committed"
 
 note "restore from the store with nothing running"
 stop_agent
@@ -87,6 +90,8 @@ run "$REPL" restore data --at "${point_of[2]}" --to "$workdir/offline" --store "
     >"$workdir/restore.offline.log" 2>&1
 restored "$workdir/offline" 2
 run "$REPL" verify data --store "$workdir/store" >"$workdir/verify.offline.log" 2>&1
+run "$REPL" verify data --store "$workdir/store" --max-age 0s >"$workdir/verify.aged.log" 2>&1
+grep -q "^nothing was verified within 0s: " "$workdir/verify.aged.log" || fail "--max-age 0s leaves something out"
 
 note "the replica equals the restored last point"
 last=$("$REPL" points data --store "$workdir/store" --json | jq '[.. | objects | select(has("seq")) | .seq] | max')

@@ -5,7 +5,8 @@
  *   scrub.c          its turns, on the loop: whose is it, what is told
  *   scrub_visit.c    a visit of a volume, on a thread of its own: what is due, reading it
  *   scrub_read.c     one segment, to its last byte
- *   scrub_file.c     the record of what was read when
+ *
+ * What was read when is in a file of the volume's directory (store/verified_file.h).
  *
  * What was read longest ago comes first, at the pace that gets around in the age
  * that is wanted (journal/scrub_plan.h), never faster than scrub_rate. One volume

@@ -14,27 +14,7 @@
 #include "site/index/index.h"
 #include "site/scrub/scrub.h"
 #include "site/site_pacer.h"
-
-/* --- the record of what was read (scrub_file.c) ---------------------------------------------- */
-
-struct scrub_file {
-    char path[4096];
-    struct repl_verified_list list;
-    uint64_t records; /* that it holds, good or replaced by later ones */
-    bool torn;        /* it ends in what is none */
-};
-
-/* A file that is not there holds nothing. */
-REPL_RESULT scrub_file_read(const struct repl_store *store, const char *volume,
-                            struct scrub_file *out, struct repl_error *err);
-void scrub_file_fini(struct scrub_file *file);
-/* Behind what is there. The list stays as it was read. */
-REPL_RESULT scrub_file_append(struct scrub_file *file, const struct repl_verified *records,
-                              size_t count, struct repl_error *err);
-/* The list, without what keep does not want, takes the place of the file. */
-REPL_RESULT scrub_file_rewrite(struct scrub_file *file,
-                               bool (*keep)(void *context, const struct repl_verified *verified),
-                               void *context, struct repl_error *err);
+#include "store/verified_file.h"
 
 /* --- one segment (scrub_read.c) -------------------------------------------------------------- */
 
@@ -88,7 +68,7 @@ struct scrub_visit {
     struct repl_error err;
     /* private */
     struct repl_chain chain;
-    struct scrub_file file;
+    struct repl_verified_file file;
     struct site_pacer pacer;
     struct scrub_stored *stored; /* all that is read, in the order of segments */
     size_t stored_count;

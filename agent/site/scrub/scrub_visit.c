@@ -117,8 +117,9 @@ static repl_result times_find(struct scrub_visit *visit, struct repl_error *err)
             stored->verified_ns = visit->now_ns - visit->every_ns;
     }
     if (repl_ok(result))
-        result = scrub_file_append(&visit->file, (const struct repl_verified *)(void *)pieces.data,
-                                   pieces.size / sizeof(struct repl_verified), err);
+        result = repl_verified_file_append(&visit->file,
+                                           (const struct repl_verified *)(void *)pieces.data,
+                                           pieces.size / sizeof(struct repl_verified), err);
     repl_buffer_fini(&pieces);
     return result;
 }
@@ -148,10 +149,10 @@ static repl_result look(struct scrub_visit *visit, struct repl_error *err)
     if (visit->stored_count > 0)
         qsort(visit->stored, visit->stored_count, sizeof *visit->stored, stored_order);
     if (repl_ok(result))
-        result = scrub_file_read(visit->store, visit->volume, &visit->file, err);
+        result = repl_verified_file_read(visit->store, visit->volume, &visit->file, err);
     if (repl_ok(result) &&
         (visit->file.torn || visit->file.records > 2 * visit->stored_count + RECORDS_SPARE))
-        result = scrub_file_rewrite(&visit->file, is_stored, visit, err);
+        result = repl_verified_file_rewrite(&visit->file, is_stored, visit, err);
     return repl_ok(result) ? times_find(visit, err) : result;
 }
 
@@ -160,7 +161,7 @@ static repl_result look(struct scrub_visit *visit, struct repl_error *err)
 static repl_result records_flush(struct batch *batch, struct repl_error *err)
 {
     repl_result result =
-        scrub_file_append(&batch->visit->file, batch->records, batch->record_count, err);
+        repl_verified_file_append(&batch->visit->file, batch->records, batch->record_count, err);
     batch->record_count = 0;
     return result;
 }
@@ -365,7 +366,7 @@ void scrub_visit_work(struct repl_job *job)
         sum_up(visit);
     }
     repl_chain_fini(&visit->chain);
-    scrub_file_fini(&visit->file);
+    repl_verified_file_fini(&visit->file);
     free(visit->stored);
     visit->stored = NULL;
 }

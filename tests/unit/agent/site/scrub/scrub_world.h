@@ -80,9 +80,9 @@ static inline uint64_t stored_bytes(void)
 
 static inline struct repl_verified_list verified_read(void)
 {
-    struct scrub_file file;
+    struct repl_verified_file file;
     struct repl_error err;
-    must(scrub_file_read(w.site->store, "data", &file, &err), &err);
+    must(repl_verified_file_read(w.site->store, "data", &file, &err), &err);
     return file.list;
 }
 

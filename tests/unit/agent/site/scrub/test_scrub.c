@@ -139,6 +139,75 @@ static void damage_is_remembered(void **state)
     end();
 }
 
+static void count_findings(void *context, const char *text)
+{
+    (void)text;
+    ++*(unsigned *)context;
+}
+
+/* Damage in what is left out is not seen, as it is not read. */
+static void aged_check(struct repl_history *history, uint64_t skip_to, uint64_t count,
+                       unsigned damaged)
+{
+    bool skip[16] = {false};
+    unsigned findings = 0;
+    struct repl_verify_result result;
+    struct repl_error err;
+    const struct repl_catalogue *c = repl_history_catalogue(history);
+    assert_int_equal(c->segment_count, count);
+    for (size_t i = 0; i < count; i++)
+        skip[i] = c->segments[i].head.to_seq <= skip_to;
+    struct repl_verify_options options = {
+        .history = history, .skip = skip, .finding = count_findings, .context = &findings};
+    must(repl_verify_history(&options, &result, &err), &err);
+    assert_int_equal(result.damaged_count, damaged);
+    assert_int_equal(findings, damaged);
+    assert_true(skip_to < count || result.bytes == 0);
+    repl_verify_result_fini(&result);
+}
+
+/* Who reads the history is told when what was read, by the site and by the store itself. */
+static void readers_are_told(void **state)
+{
+    char path[256];
+    struct repl_origin *origin;
+    struct repl_history *history;
+    struct repl_verified_list stored, told;
+    struct repl_error err;
+    size_t whole;
+    int64_t before_ns = repl_now_wall_ns();
+    (void)state;
+    begin("everything");
+    points_make(6);
+    segment_path(path, 3);
+    flip_bit(path, 400);
+    every(SOON_MS);
+    round_make();
+    increment(&w); /* not read since it was committed */
+    assert_int_equal(get(&w, KEY_RECOVERY, "/v1/volumes/data/verified"), 200);
+    must(repl_verified_list_read(w.response.data, w.response.size, &told, &whole, &err), &err);
+    assert_int_equal(whole, w.response.size);
+    const struct repl_store_options options = {.location = w.store};
+    must(repl_origin_open_store(&options, "data", &origin, &err), &err);
+    must(repl_history_open(origin, &history, &err), &err);
+    must(origin->ops->verified(origin, &stored, &err), &err);
+    assert_int_equal(told.count, 8);
+    assert_int_equal(stored.count, 8);
+    for (size_t i = 0; i < 8; i++) {
+        assert_memory_equal(&told.items[i], &stored.items[i], sizeof told.items[i]);
+        assert_int_equal(told.items[i].damaged, i == 2);
+        assert_true(told.items[i].time_ns >= before_ns);
+        assert_true(told.items[i].time_ns <= repl_now_wall_ns());
+    }
+    aged_check(history, 0, 8, 1);
+    aged_check(history, 3, 8, 0);
+    aged_check(history, 8, 8, 0);
+    repl_history_close(history);
+    repl_verified_list_fini(&told);
+    repl_verified_list_fini(&stored);
+    end();
+}
+
 /* While it reads, the process ends and begins anew: in the end all is read. */
 static void restarts_in_the_middle(void **state)
 {
@@ -193,6 +262,7 @@ int main(void)
         cmocka_unit_test(it_is_not_faster_than_it_may),
         cmocka_unit_test(damage_is_found_wherever_it_is),
         cmocka_unit_test(damage_is_remembered),
+        cmocka_unit_test(readers_are_told),
         cmocka_unit_test(restarts_in_the_middle),
         cmocka_unit_test(merges_go_on_beside_it),
     };

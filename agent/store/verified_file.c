@@ -1,9 +1,5 @@
-/*
- * The file "verified" in the volume's directory (docs/formats/state.md, section 9).
- *
- * It grows by a record for each segment that was read, and is written anew when
- * most of it is of the past. Nothing is synced: what a crash takes is read again.
- */
+#include "store/verified_file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,8 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cursor.h"
 #include "block/read_full.h"
-#include "site/scrub/scrub_internal.h"
 
 #define NAME "verified"
 
@@ -35,7 +31,7 @@ static repl_result bytes_read(int fd, const char *path, struct repl_buffer *out,
     return REPL_SUCCESS;
 }
 
-static repl_result list_fill(struct scrub_file *file, struct repl_error *err)
+static repl_result list_fill(struct repl_verified_file *file, struct repl_error *err)
 {
     struct repl_buffer bytes = {0};
     size_t whole = 0;
@@ -54,17 +50,17 @@ static repl_result list_fill(struct scrub_file *file, struct repl_error *err)
     return result;
 }
 
-repl_result scrub_file_read(const struct repl_store *store, const char *volume,
-                            struct scrub_file *out, struct repl_error *err)
+repl_result repl_verified_file_read(const struct repl_store *store, const char *volume,
+                                    struct repl_verified_file *out, struct repl_error *err)
 {
-    *out = (struct scrub_file){0};
+    *out = (struct repl_verified_file){0};
     REPL_TRY(store->ops->volume_directory(store, volume, out->path,
                                           sizeof out->path - sizeof "/" NAME ".new", err));
     strcat(out->path, "/" NAME);
     return list_fill(out, err);
 }
 
-void scrub_file_fini(struct scrub_file *file)
+void repl_verified_file_fini(struct repl_verified_file *file)
 {
     repl_verified_list_fini(&file->list);
 }
@@ -85,43 +81,34 @@ static repl_result bytes_write(const char *path, int flags, const struct repl_bu
                            "cannot write %s", path);
 }
 
-static repl_result record_put(struct repl_buffer *bytes, const struct repl_verified *verified,
-                              struct repl_error *err)
+repl_result repl_verified_file_append(struct repl_verified_file *file,
+                                      const struct repl_verified *records, size_t count,
+                                      struct repl_error *err)
 {
-    uint8_t record[REPL_VERIFIED_RECORD_SIZE];
-    repl_verified_encode(verified, record);
-    return repl_buffer_append(bytes, record, sizeof record, err);
-}
-
-repl_result scrub_file_append(struct scrub_file *file, const struct repl_verified *records,
-                              size_t count, struct repl_error *err)
-{
+    struct repl_verified_list list = {.items = (struct repl_verified *)records, .count = count};
     struct repl_buffer bytes = {0};
-    repl_result result = REPL_SUCCESS;
-    for (size_t i = 0; i < count && repl_ok(result); i++)
-        result = record_put(&bytes, &records[i], err);
+    repl_result result = repl_verified_list_write(&list, &bytes, err);
     if (repl_ok(result) && count > 0)
         result = bytes_write(file->path, 0, &bytes, err);
     repl_buffer_fini(&bytes);
     return result;
 }
 
-repl_result scrub_file_rewrite(struct scrub_file *file,
-                               bool (*keep)(void *context, const struct repl_verified *verified),
-                               void *context, struct repl_error *err)
+repl_result repl_verified_file_rewrite(struct repl_verified_file *file,
+                                       bool (*keep)(void *context,
+                                                    const struct repl_verified *verified),
+                                       void *context, struct repl_error *err)
 {
     char path[sizeof file->path];
     struct repl_buffer bytes = {0};
     size_t kept = 0;
-    repl_result result = REPL_SUCCESS;
-    for (size_t i = 0; i < file->list.count && repl_ok(result); i++) {
-        if (!keep(context, &file->list.items[i]))
-            continue;
-        result = record_put(&bytes, &file->list.items[i], err);
-        file->list.items[kept++] = file->list.items[i];
+    for (size_t i = 0; i < file->list.count; i++) {
+        if (keep(context, &file->list.items[i]))
+            file->list.items[kept++] = file->list.items[i];
     }
     file->list.count = kept;
     snprintf(path, sizeof path, "%.*s.new", (int)(sizeof path - sizeof ".new"), file->path);
+    repl_result result = repl_verified_list_write(&file->list, &bytes, err);
     if (repl_ok(result))
         result = bytes_write(path, O_TRUNC, &bytes, err);
     repl_buffer_fini(&bytes);
