@@ -195,7 +195,8 @@ static repl_result segments_list(struct repl_catalogue *c, const struct repl_cha
         c->points[c->point_count++] =
             (struct repl_points_entry){.point = commit->point,
                                        .unchanged_until_ns = entry->unchanged_until_ns,
-                                       .volume_size = commit->volume_size};
+                                       .volume_size = commit->volume_size,
+                                       .churn = commit->churn};
     }
     for (size_t i = 0; i < chain->mark_count; i++)
         c->marks[c->mark_count++] = chain->marks[i];

@@ -123,7 +123,7 @@ static bool commit_check(struct site_volume *v)
         return false;
     }
     switch (repl_journal_check(&v->journal, &c->segment->header, &c->segment->footer,
-                               c->volume_size, repl_segment_last_point(c->segment),
+                               c->volume_size, repl_segment_last_point(c->segment), &c->churn,
                                repl_now_wall_ns(), &c->record, &refusal)) {
     case REPL_VERDICT_ACCEPT:
         return true;
@@ -138,6 +138,17 @@ static bool commit_check(struct site_volume *v)
     }
     commit_end(v);
     return false;
+}
+
+static void trouble_tell(const struct site_volume *v)
+{
+    const struct repl_churn *churn = &v->commit.record.commit.churn;
+    if (churn->trouble != REPL_TROUBLE_NONE)
+        repl_log(LOG_WARNING,
+                 "volume %s: point %llu looks like %s. The last point before it is %llu: \"repl "
+                 "points\" shows both, and --at \"before trouble\" means that one",
+                 v->name, (unsigned long long)v->commit.id.to_seq,
+                 repl_trouble_words(churn->trouble), (unsigned long long)churn->trouble_before_seq);
 }
 
 static void commit_logged(struct site_volume *v, repl_result result, const struct repl_error *err)
@@ -156,6 +167,7 @@ static void commit_logged(struct site_volume *v, repl_result result, const struc
     v->bytes_received += v->upload->intake.written;
     v->points += c->record.commit.has_point;
     site_space_went_well(v, SITE_SPACE_DATA_FULL);
+    trouble_tell(v);
     site_answer_ack(c->request, v, 201);
     site_upload_next(v);
     site_volume_follow(v);

@@ -16,6 +16,7 @@
 #include "base/ensure.h"
 #include "base/extent_map.h"
 #include "base/hash.h"
+#include "journal/churn.h"
 #include "site/site_volume.h"
 
 /* Of up to 1 MiB each, decoded: some 20 ms. */
@@ -29,7 +30,7 @@ struct chunk_search {
     struct repl_digest *own; /* names of the segment's own chunks, sorted */
     size_t own_count;
     struct repl_digest last; /* found last: extents of one chunk stand together */
-    bool has_last;
+    bool has_last, last_is_own;
     struct repl_missing *missing;
     struct repl_buffer *refs; /* struct repl_digest: all names that are referred to */
 };
@@ -68,7 +69,9 @@ static repl_result chunk_find(struct chunk_search *search, const struct repl_dig
     search->last = *name;
     search->has_last = true;
     REPL_TRY(repl_buffer_append(search->refs, name, sizeof *name, err));
-    if (bsearch(name, search->own, search->own_count, sizeof *name, repl_digest_order) != NULL)
+    search->last_is_own =
+        bsearch(name, search->own, search->own_count, sizeof *name, repl_digest_order) != NULL;
+    if (search->last_is_own)
         return REPL_SUCCESS;
     REPL_TRY(repl_index_chunk(search->index, search->volume, name, &place, &found, err));
     return found ? REPL_SUCCESS : missing_add(search->missing, name, err);
@@ -81,6 +84,7 @@ static repl_result references_walk(struct site_commit *c, struct chunk_search *s
     struct repl_record record = {0};
     bool done = false;
     repl_record_walk_begin(&walk, c->segment, coder);
+    repl_churn_begin(&c->churn, c->segment);
     repl_result result = repl_record_walk_next(&walk, &record, &done, err);
     /* A list that is full is asked for again when these have come. */
     while (repl_ok(result) && !done && c->missing.count < REPL_MISSING_CHUNKS_MAX) {
@@ -88,6 +92,7 @@ static repl_result references_walk(struct site_commit *c, struct chunk_search *s
             c->volume_size = record.size;
         if (record.type == REPL_RECORD_CHUNK)
             result = chunk_find(search, &record.chunk, err);
+        repl_churn_record(&c->churn, &record, search->last_is_own);
         if (repl_ok(result))
             result = repl_record_walk_next(&walk, &record, &done, err);
     }

@@ -137,6 +137,7 @@ struct site_commit {
     struct repl_missing missing;
     struct repl_buffer refs; /* struct repl_digest: the names the segment refers to, each once */
     uint32_t ref_count;
+    struct repl_churn churn; /* of the segment */
     struct repl_log_record record;
     repl_result result;
     struct repl_error err;

@@ -31,6 +31,29 @@ const char *repl_state_name(enum repl_state state)
     return (unsigned)state < REPL_STATE_COUNT ? names[state] : "unknown";
 }
 
+const char *repl_trouble_name(enum repl_trouble_kind kind)
+{
+    static const char *const names[REPL_TROUBLE_COUNT] = {
+        [REPL_TROUBLE_NONE] = "none",
+        [REPL_TROUBLE_CHANGE] = "mass-change",
+        [REPL_TROUBLE_REMOVAL] = "mass-removal",
+        [REPL_TROUBLE_ENCRYPTION] = "encryption",
+    };
+    return (unsigned)kind < REPL_TROUBLE_COUNT ? names[kind] : "unknown";
+}
+
+const char *repl_trouble_words(enum repl_trouble_kind kind)
+{
+    static const char *const words[REPL_TROUBLE_COUNT] = {
+        [REPL_TROUBLE_NONE] = "nothing unusual",
+        [REPL_TROUBLE_CHANGE] = "a mass change (far more was written than within weeks before)",
+        [REPL_TROUBLE_REMOVAL] = "a mass removal of files",
+        [REPL_TROUBLE_ENCRYPTION] =
+            "encryption (much was written that does not compress, where it used to)",
+    };
+    return (unsigned)kind < REPL_TROUBLE_COUNT ? words[kind] : "trouble of a later release";
+}
+
 void repl_words_encode(struct repl_writer *writer, const char *words)
 {
     size_t length = 0;
@@ -51,6 +74,17 @@ static void create_encode(struct repl_writer *w, const struct repl_log_create *c
     repl_write_u64(w, create->lineage);
 }
 
+void repl_churn_encode(struct repl_writer *w, const struct repl_churn *churn)
+{
+    repl_write_u8(w, churn->compared);
+    repl_write_u8(w, (uint8_t)churn->trouble);
+    repl_write_u64(w, churn->trouble_before_seq);
+    repl_write_u64(w, churn->changed_bytes);
+    repl_write_u64(w, churn->stored_bytes);
+    repl_write_u64(w, churn->objects_changed);
+    repl_write_u64(w, churn->objects_removed);
+}
+
 static void commit_encode(struct repl_writer *w, const struct repl_log_commit *commit)
 {
     repl_write_u64(w, commit->from_seq);
@@ -63,6 +97,8 @@ static void commit_encode(struct repl_writer *w, const struct repl_log_commit *c
     repl_write_u8(w, commit->has_point);
     if (commit->has_point)
         repl_point_encode(w, &commit->point);
+    if (commit->churn.known)
+        repl_churn_encode(w, &commit->churn);
 }
 
 static void place_encode(struct repl_writer *w, const struct repl_record_place *place)
@@ -142,10 +178,12 @@ static void payload_encode(struct repl_writer *w, const struct repl_log_record *
 }
 
 /* A release that knows no trees is to tell a tree's log from a damaged one by its first record, one
- * that knows no merges by the first of them, and one that knows no pools by the POOL. */
+ * that knows no merges by the first of them, and so on. */
 static uint8_t version_of(const struct repl_log_record *record)
 {
-    if (record->type >= REPL_LOG_POOL)
+    bool churn = (record->type == REPL_LOG_COMMIT && record->commit.churn.known) ||
+                 (record->type == REPL_LOG_PIECE && record->piece.commit.churn.known);
+    if (churn || record->type >= REPL_LOG_POOL)
         return REPL_LOG_VERSION_POOL;
     if (record->type >= REPL_LOG_MERGE)
         return REPL_LOG_VERSION_MERGE;
@@ -172,7 +210,22 @@ void repl_log_record_encode(const struct repl_log_record *record, uint8_t *out, 
     repl_write_u64(&tail, repl_xxh3(out, *size - LOG_TAIL_SIZE));
 }
 
-static void commit_decode(struct repl_reader *r, struct repl_log_commit *out)
+void repl_churn_decode(struct repl_reader *r, struct repl_churn *out)
+{
+    uint8_t compared = repl_read_u8(r);
+    *out = (struct repl_churn){.known = true, .compared = compared == 1};
+    out->trouble = repl_read_u8(r);
+    out->trouble_before_seq = repl_read_u64(r);
+    out->changed_bytes = repl_read_u64(r);
+    out->stored_bytes = repl_read_u64(r);
+    out->objects_changed = repl_read_u64(r);
+    out->objects_removed = repl_read_u64(r);
+    if (compared > 1 || out->trouble >= REPL_TROUBLE_COUNT ||
+        (out->trouble == REPL_TROUBLE_NONE) != (out->trouble_before_seq == 0))
+        r->failed = true;
+}
+
+static void commit_decode(struct repl_reader *r, bool churn_known, struct repl_log_commit *out)
 {
     out->from_seq = repl_read_u64(r);
     out->to_seq = repl_read_u64(r);
@@ -185,7 +238,10 @@ static void commit_decode(struct repl_reader *r, struct repl_log_commit *out)
     out->has_point = has_point == 1;
     if (out->has_point)
         repl_point_decode(r, &out->point);
-    if (has_point > 1 || out->from_seq >= out->to_seq || out->volume_size > REPL_VOLUME_SIZE_MAX ||
+    if (churn_known)
+        repl_churn_decode(r, &out->churn);
+    if (has_point > 1 || out->churn.trouble_before_seq >= out->to_seq ||
+        out->from_seq >= out->to_seq || out->volume_size > REPL_VOLUME_SIZE_MAX ||
         out->file_size > REPL_SEGMENT_HARD_LIMIT ||
         (out->has_point && out->point.seq != out->to_seq))
         r->failed = true;
@@ -217,7 +273,7 @@ bool repl_record_place_before(const struct repl_record_place *a, const struct re
     return a->object != b->object ? a->object < b->object : a->offset < b->offset;
 }
 
-void repl_log_piece_decode(struct repl_reader *r, struct repl_log_piece *out)
+void repl_log_piece_decode(struct repl_reader *r, bool churn_known, struct repl_log_piece *out)
 {
     out->merge = repl_read_u64(r);
     uint8_t begins = repl_read_u8(r);
@@ -227,7 +283,7 @@ void repl_log_piece_decode(struct repl_reader *r, struct repl_log_piece *out)
     out->committed_ns = repl_read_i64(r);
     place_decode(r, &out->begin);
     place_decode(r, &out->end);
-    commit_decode(r, &out->commit);
+    commit_decode(r, churn_known, &out->commit);
     if (begins > 1 || (out->begins && (out->commit.from_seq != 0 || out->commit.part != 0)))
         r->failed = true;
     bool base = !place_is_zero(&out->end);
@@ -258,14 +314,14 @@ static void mark_decode(struct repl_reader *r, struct repl_log_mark *out)
         r->failed = true;
 }
 
-static void payload_decode(struct repl_reader *r, struct repl_log_record *out)
+static void payload_decode(struct repl_reader *r, uint8_t version, struct repl_log_record *out)
 {
     switch (out->type) {
     case REPL_LOG_CREATE:
         create_decode(r, &out->create);
         return;
     case REPL_LOG_COMMIT:
-        commit_decode(r, &out->commit);
+        commit_decode(r, version == REPL_LOG_VERSION_POOL, &out->commit);
         return;
     case REPL_LOG_IDLE:
         out->idle.seq = repl_read_u64(r);
@@ -283,7 +339,7 @@ static void payload_decode(struct repl_reader *r, struct repl_log_record *out)
         merge_decode(r, &out->merge);
         return;
     case REPL_LOG_PIECE:
-        repl_log_piece_decode(r, &out->piece);
+        repl_log_piece_decode(r, version == REPL_LOG_VERSION_POOL, &out->piece);
         return;
     case REPL_LOG_GONE:
         out->gone.to_seq = repl_read_u64(r);
@@ -328,10 +384,11 @@ repl_result repl_log_record_decode(const uint8_t *data, size_t available,
     struct repl_reader tail = repl_reader_of(data + *size - LOG_TAIL_SIZE, LOG_TAIL_SIZE);
     if (repl_read_u64(&tail) != repl_xxh3(data, *size - LOG_TAIL_SIZE))
         return repl_fail(err, REPL_E_CORRUPT, "log record: checksum does not match");
+    bool counts = out->type == REPL_LOG_COMMIT || out->type == REPL_LOG_PIECE;
     if (version == 0 || version > REPL_LOG_VERSION_POOL ||
         (version == REPL_LOG_VERSION_TREE && out->type != REPL_LOG_CREATE) ||
         (version == REPL_LOG_VERSION_MERGE && out->type < REPL_LOG_MERGE) ||
-        (version == REPL_LOG_VERSION_POOL && out->type < REPL_LOG_POOL))
+        (version == REPL_LOG_VERSION_POOL && out->type < REPL_LOG_POOL && !counts))
         return repl_fail(err, REPL_E_VERSION,
                          "log record of type %u and version %u, which this version of repl does "
                          "not read",
@@ -339,7 +396,7 @@ repl_result repl_log_record_decode(const uint8_t *data, size_t available,
     r.size = *size - LOG_TAIL_SIZE;
     out->number = repl_read_u64(&r);
     out->time_ns = repl_read_i64(&r);
-    payload_decode(&r, out);
+    payload_decode(&r, version, out);
     if (out->number == 0 || version != version_of(out))
         r.failed = true;
     return repl_reader_end(&r, err, "log record");

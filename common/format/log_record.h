@@ -16,7 +16,7 @@
 #define REPL_LOG_VERSION         1u
 #define REPL_LOG_VERSION_TREE    2u /* a tree's CREATE has it, and no other record */
 #define REPL_LOG_VERSION_MERGE   3u /* of the types from MERGE to MARK */
-#define REPL_LOG_VERSION_POOL    4u /* of POOL */
+#define REPL_LOG_VERSION_POOL    4u /* of POOL; and of a COMMIT or PIECE that has a churn */
 #define REPL_LOG_RECORD_SIZE_MAX 1024u
 
 enum repl_log_type {
@@ -55,6 +55,32 @@ struct repl_log_create {
     uint64_t lineage;
 };
 
+/* What a sudden change looks like (journal/trouble.h). Ordered: worse is greater. */
+enum repl_trouble_kind {
+    REPL_TROUBLE_NONE = 0,
+    REPL_TROUBLE_CHANGE = 1,     /* far more was written than ever within weeks */
+    REPL_TROUBLE_REMOVAL = 2,    /* far more files of a tree were removed */
+    REPL_TROUBLE_ENCRYPTION = 3, /* much was written that does not compress, where it used to */
+    REPL_TROUBLE_COUNT,
+};
+/* "encryption", ...: as they stand in JSON. */
+const char *repl_trouble_name(enum repl_trouble_kind kind);
+/* The same for people: what something "looks like". */
+const char *repl_trouble_words(enum repl_trouble_kind kind);
+
+/* How much has changed since the point before, as the site has found it in the segments: of all
+ * parts of (from, to] up to this one; of a merged segment, of the points given up in between too.
+ */
+struct repl_churn {
+    bool known;             /* not by a site of before log version 4: the rest is zeros then */
+    bool compared;          /* some of it came with a full, or was found by comparison */
+    uint64_t changed_bytes; /* content that segments carry, before compression, or name */
+    uint64_t stored_bytes;  /* of what they carry, as it is stored */
+    uint64_t objects_changed, objects_removed; /* of a tree */
+    enum repl_trouble_kind trouble;            /* the worst that was seen in it */
+    uint64_t trouble_before_seq; /* the last point before that began; 0 where there is none */
+};
+
 struct repl_log_commit {
     uint64_t from_seq, to_seq;
     uint32_t part;
@@ -64,6 +90,7 @@ struct repl_log_commit {
     struct repl_digest digest;
     bool has_point;
     struct repl_point point;
+    struct repl_churn churn;
 };
 
 struct repl_log_idle {
@@ -165,10 +192,17 @@ void repl_words_encode(struct repl_writer *writer, const char *words);
 bool repl_record_place_before(const struct repl_record_place *a, const struct repl_record_place *b);
 
 /* The fields of a PIECE, for whoever keeps them elsewhere: at most REPL_LOG_PIECE_SIZE_MAX bytes.
- * A reader has failed where one of them is out of its bounds. */
-#define REPL_LOG_PIECE_SIZE_MAX 230u
+ * A reader has failed where one of them is out of its bounds. churn_known: of piece->commit.churn
+ * when it was written. */
+#define REPL_LOG_PIECE_SIZE_MAX 272u
 void repl_log_piece_encode(struct repl_writer *writer, const struct repl_log_piece *piece);
-void repl_log_piece_decode(struct repl_reader *reader, struct repl_log_piece *out);
+void repl_log_piece_decode(struct repl_reader *reader, bool churn_known,
+                           struct repl_log_piece *out);
+
+/* The fields of a churn that is known, for whoever keeps them elsewhere. */
+#define REPL_CHURN_SIZE 42u
+void repl_churn_encode(struct repl_writer *writer, const struct repl_churn *churn);
+void repl_churn_decode(struct repl_reader *reader, struct repl_churn *out);
 
 /* A segment as it was received, by its COMMIT, as a PIECE says it. */
 void repl_log_piece_of_commit(const struct repl_log_record *record, struct repl_log_piece *out);

@@ -129,6 +129,7 @@ struct repl_points_entry {
     struct repl_point point;
     int64_t unchanged_until_ns; /* not before point.end_ns */
     uint64_t volume_size;
+    struct repl_churn churn;
 };
 struct repl_points_page {
     uint32_t count;

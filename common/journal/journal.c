@@ -24,6 +24,7 @@
 void repl_journal_init(struct repl_journal *journal)
 {
     memset(journal, 0, sizeof *journal);
+    repl_trouble_init(&journal->trouble);
 }
 
 enum repl_verdict repl_refuse(struct repl_refusal *refusal, enum repl_refusal_code code,
@@ -57,6 +58,7 @@ static void heard(struct repl_journal *j, int64_t at_ns)
 static void commit_apply(struct repl_journal *j, const struct repl_log_commit *commit,
                          int64_t time_ns)
 {
+    repl_trouble_add(&j->trouble, commit, j->unchanged_until_ns);
     j->has_head = true;
     j->lineage = commit->lineage;
     j->head = (struct repl_head){.from_seq = commit->from_seq,
@@ -120,6 +122,8 @@ static repl_result group_apply(struct repl_journal *j, const struct repl_log_rec
         checkpoint_piece(j, &record->piece);
     if (record->type == REPL_LOG_POOL)
         REPL_TRY(pool_apply(j, record, err));
+    if (record->type == REPL_LOG_MARK)
+        repl_trouble_named(&j->trouble, &record->mark);
     j->group_left--;
     return REPL_SUCCESS;
 }
@@ -194,6 +198,8 @@ repl_result repl_journal_apply(struct repl_journal *j, const struct repl_log_rec
         REPL_TRY(pool_apply(j, record, err));
         break;
     case REPL_LOG_MARK: /* the list of segments has the names (chain.h) */
+        repl_trouble_named(&j->trouble, &record->mark);
+        break;
     case REPL_LOG_PIECE:
     case REPL_LOG_GONE:
         break;
@@ -443,8 +449,9 @@ enum repl_verdict repl_journal_upload_next(struct repl_journal *j, struct repl_r
 enum repl_verdict repl_journal_check(struct repl_journal *j,
                                      const struct repl_segment_header *header,
                                      const struct repl_segment_footer *footer, uint64_t volume_size,
-                                     const struct repl_point *point, int64_t now_ns,
-                                     struct repl_log_record *commit, struct repl_refusal *refusal)
+                                     const struct repl_point *point, const struct repl_churn *churn,
+                                     int64_t now_ns, struct repl_log_record *commit,
+                                     struct repl_refusal *refusal)
 {
     if (is_head(j, header->to_seq, header->part))
         return repl_digest_equal(&j->head.digest, &footer->digest)
@@ -472,6 +479,7 @@ enum repl_verdict repl_journal_check(struct repl_journal *j,
                                               .has_point = point != NULL};
     if (point != NULL)
         commit->commit.point = *point;
+    repl_trouble_judge(&j->trouble, churn, j->unchanged_until_ns, &commit->commit);
     return REPL_VERDICT_ACCEPT;
 }
 
@@ -570,27 +578,4 @@ enum repl_state repl_journal_state(const struct repl_journal *j, int64_t now_ns,
     }
     snprintf(cause, REPL_WIRE_TEXT_MAX + 1, "%s", j->report.cause);
     return j->report.state;
-}
-
-/* --- the commit sequence --------------------------------------------------------------------- */
-
-enum repl_commit_step repl_commit_next(enum repl_commit_step step, bool succeeded)
-{
-    if (!succeeded)
-        return REPL_COMMIT_FAILED;
-    switch (step) {
-    case REPL_COMMIT_SYNC:
-        return REPL_COMMIT_VERIFY;
-    case REPL_COMMIT_VERIFY:
-        return REPL_COMMIT_PUBLISH;
-    case REPL_COMMIT_PUBLISH:
-        return REPL_COMMIT_LOG;
-    case REPL_COMMIT_LOG:
-        return REPL_COMMIT_DONE;
-    case REPL_COMMIT_DONE:
-    case REPL_COMMIT_FAILED:
-        break;
-    }
-    ensure(!"a step follows the last one");
-    return REPL_COMMIT_FAILED;
 }

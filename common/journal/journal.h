@@ -22,6 +22,7 @@
 
 #include "format/log_record.h"
 #include "format/wire.h"
+#include "journal/trouble.h"
 #include "repl/error.h"
 #include "repl/format.h"
 
@@ -54,6 +55,7 @@ struct repl_journal {
     int64_t heard_ns;
     enum repl_state state; /* as logged last */
     int64_t state_logged_ns;
+    struct repl_trouble trouble; /* how the volume changes, and the last jump in that */
     /* beyond the log */
     int64_t idle_logged_ns; /* when an IDLE record was last written, site's clock */
     uint32_t rpo_ms;        /* the source's promise, from its hello */
@@ -124,13 +126,14 @@ void repl_journal_ahead_drop(struct repl_journal *journal);
 enum repl_verdict repl_journal_upload_next(struct repl_journal *journal,
                                            struct repl_refusal *refusal);
 
-/* The whole segment has been opened and verified: does it continue the history? On ACCEPT *commit
- * is the record to be made durable. */
+/* The whole segment has been opened and verified: does it continue the history? churn: what has
+ * been counted in it; NULL: nothing was. On ACCEPT *commit is the record to be made durable. */
 enum repl_verdict repl_journal_check(struct repl_journal *journal,
                                      const struct repl_segment_header *header,
                                      const struct repl_segment_footer *footer, uint64_t volume_size,
-                                     const struct repl_point *point, int64_t now_ns,
-                                     struct repl_log_record *commit, struct repl_refusal *refusal);
+                                     const struct repl_point *point, const struct repl_churn *churn,
+                                     int64_t now_ns, struct repl_log_record *commit,
+                                     struct repl_refusal *refusal);
 
 /* A source's report. *record is one to be made durable and applied, if *needs_record. */
 enum repl_verdict repl_journal_report(struct repl_journal *journal,

@@ -45,7 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct repl_writer head = repl_writer_of(sealed, HEADER_SIZE);
     repl_write_bytes(&head, "RLOG", 4);
     repl_write_u16(&head, (uint16_t)size);
-    repl_write_u8(&head, data[size - 1] % 2 ? REPL_LOG_VERSION : REPL_LOG_VERSION_TREE);
+    repl_write_u8(&head, 1 + data[size - 1] % REPL_LOG_VERSION_POOL);
     struct repl_writer tail = repl_writer_of(sealed + size - TAIL_SIZE, TAIL_SIZE);
     repl_write_u64(&tail, repl_xxh3(sealed, size - TAIL_SIZE));
     (void)try_record(sealed, size);

@@ -292,7 +292,7 @@ static enum outcome segment_judge(struct sim_site *site, const struct repl_segme
     if (answer_missing(site, segment))
         return LACKING;
     switch (repl_journal_check(&site->journal, &segment->header, &segment->footer,
-                               object_size(sim, segment), repl_segment_last_point(segment),
+                               object_size(sim, segment), repl_segment_last_point(segment), NULL,
                                sim_site_now(site), &site->commit, &refusal)) {
     case REPL_VERDICT_ACCEPT:
         return WENT_WELL;

@@ -12,6 +12,7 @@
 #include "base/ensure.h"
 #include "base/hash.h"
 #include "block/read_full.h"
+#include "journal/churn.h"
 
 #define RANGES_MAX  128u /* that wait: each halving leaves one behind */
 #define BUFFER_SIZE (1u << 20)
@@ -291,6 +292,7 @@ static repl_result piece_point(struct merge_run *run, struct repl_error *err)
     if (!of->has_point)
         return repl_fail(err, REPL_E_INTERNAL, "a run that does not end in a point is merged");
     last->commit.point = of->point;
+    repl_churn_merge(o->entries, o->entry_count, &last->commit.churn);
     return REPL_SUCCESS;
 }
 

@@ -144,6 +144,9 @@ repl_result repl_index_point_decode(const struct repl_index *index, const MDB_va
     repl_point_decode(&r, &out->point);
     out->unchanged_until_ns = repl_read_i64(&r);
     out->volume_size = repl_read_u64(&r);
+    out->churn = (struct repl_churn){0};
+    if (repl_read_u8(&r) != 0)
+        repl_churn_decode(&r, &out->churn);
     if (!repl_ok(repl_reader_end(&r, NULL, "")) || key->mv_size != 12 ||
         out->point.seq != repl_index_key_number(key, 4, 8) ||
         out->unchanged_until_ns < out->point.end_ns || out->volume_size > REPL_VOLUME_SIZE_MAX)
@@ -157,7 +160,8 @@ repl_result repl_index_piece_decode(const struct repl_index *index, const MDB_va
 {
     struct repl_reader r = repl_index_reader_of(INDEX_SEGMENTS, key, value);
     *out = (struct repl_log_piece){0};
-    repl_log_piece_decode(&r, out);
+    bool churn_known = repl_read_u8(&r) != 0;
+    repl_log_piece_decode(&r, churn_known, out);
     if (!repl_ok(repl_reader_end(&r, NULL, "")) || key->mv_size != 16 ||
         out->commit.to_seq != repl_index_key_number(key, 4, 8) ||
         out->commit.part != repl_index_key_number(key, 12, 4))

@@ -20,7 +20,8 @@
 /* Removed in one transaction when a volume is dropped. */
 #define PURGE_BATCH 10000u
 
-_Static_assert(INDEX_POINT_SIZE == REPL_POINT_SIZE + 16, "a point, a time and a size");
+_Static_assert(INDEX_POINT_SIZE == REPL_POINT_SIZE + 17 + REPL_CHURN_SIZE,
+               "a point, a time, a size, and how much has changed where that is known");
 
 /* --- volumes --------------------------------------------------------------------------------- */
 
@@ -83,6 +84,10 @@ static repl_result point_put(struct index_write *write, uint32_t volume,
     repl_point_encode(&w, &entry->point);
     repl_write_i64(&w, entry->unchanged_until_ns);
     repl_write_u64(&w, entry->volume_size);
+    repl_write_u8(&w, entry->churn.known);
+    if (entry->churn.known)
+        repl_churn_encode(&w, &entry->churn);
+    w.size = w.position;
     return repl_index_put(write, INDEX_POINTS, repl_index_key_val(&key), &w, err);
 }
 
@@ -92,7 +97,8 @@ repl_result repl_index_point_put(struct index_write *write, uint32_t volume,
     const struct repl_log_commit *commit_record = &piece->commit;
     struct repl_points_entry entry = {.point = commit_record->point,
                                       .unchanged_until_ns = piece->unchanged_until_ns,
-                                      .volume_size = commit_record->volume_size};
+                                      .volume_size = commit_record->volume_size,
+                                      .churn = commit_record->churn};
     if (entry.unchanged_until_ns < entry.point.end_ns)
         entry.unchanged_until_ns = entry.point.end_ns;
     return point_put(write, volume, &entry, err);
@@ -101,9 +107,10 @@ repl_result repl_index_point_put(struct index_write *write, uint32_t volume,
 repl_result repl_index_piece_put(struct index_write *write, uint32_t volume,
                                  const struct repl_log_piece *piece, struct repl_error *err)
 {
-    uint8_t bytes[REPL_LOG_PIECE_SIZE_MAX];
+    uint8_t bytes[INDEX_PIECE_SIZE];
     struct index_key key = repl_index_segment_key(volume, piece->commit.to_seq, piece->commit.part);
     struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+    repl_write_u8(&w, piece->commit.churn.known);
     repl_log_piece_encode(&w, piece);
     w.size = w.position;
     return repl_index_put(write, INDEX_SEGMENTS, repl_index_key_val(&key), &w, err);

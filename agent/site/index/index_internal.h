@@ -121,10 +121,11 @@ struct index_volume {
 
 /* Of the fields. */
 #define INDEX_VOLUME_SIZE 32u
-#define INDEX_POINT_SIZE  80u
+#define INDEX_POINT_SIZE  (81u + REPL_CHURN_SIZE)
 #define INDEX_CHUNK_SIZE  34u
 #define INDEX_MARK_SIZE   12u
-#define INDEX_FIELDS_MAX  REPL_LOG_PIECE_SIZE_MAX
+#define INDEX_PIECE_SIZE  (1u + REPL_LOG_PIECE_SIZE_MAX)
+#define INDEX_FIELDS_MAX  INDEX_PIECE_SIZE
 
 REPL_RESULT repl_index_volume_get(struct repl_index *index, MDB_txn *txn, const char *name,
                                   struct index_volume *out, bool *found, struct repl_error *err);

@@ -53,6 +53,13 @@ static void say_commit(struct text *text, const struct repl_log_commit *c)
             " consistency=%d cut=%d flags=%d attempts=%" PRIu32 " changed=%" PRIu64,
             c->point.begin_ns, c->point.end_ns, c->point.consistency, c->point.cut, c->point.flags,
             c->point.attempts, c->point.changed_bytes);
+    if (c->churn.known)
+        say(text,
+            " churn compared=%d changed=%" PRIu64 " stored=%" PRIu64 " objects=%" PRIu64
+            " removed=%" PRIu64 " trouble=%s before=%" PRIu64,
+            c->churn.compared, c->churn.changed_bytes, c->churn.stored_bytes,
+            c->churn.objects_changed, c->churn.objects_removed, repl_trouble_name(c->churn.trouble),
+            c->churn.trouble_before_seq);
 }
 
 static void say_create(struct text *text, const struct repl_log_create *create)
@@ -185,7 +192,7 @@ static void golden_logs_are_read_as_they_were_written(void **state)
         count++;
     }
     closedir(listing);
-    assert_int_equal(count, 9);
+    assert_int_equal(count, 10);
 }
 
 /* --- writing --------------------------------------------------------------------------------- */
@@ -381,6 +388,50 @@ static void write_pool(const char *directory)
     write_log(directory, "pool_checkpoint", &log);
 }
 
+/* How much has changed: a full in two parts, two points of which the second looks like trouble, one
+ * of a site that does not count, and the merge of the two. */
+static void write_churn(const char *directory)
+{
+    static struct log log;
+    struct repl_log_record record;
+    log = (struct log){.size = 0};
+    add(&log, create_record());
+    record = commit_record(0, 1, 0, false, 0);
+    record.commit.churn = (struct repl_churn){
+        .known = true, .compared = true, .changed_bytes = 4 << 20, .stored_bytes = 1 << 20};
+    add(&log, record);
+    record = commit_record(0, 1, 1, true, 0);
+    record.commit.churn = (struct repl_churn){
+        .known = true, .compared = true, .changed_bytes = 6 << 20, .stored_bytes = 2 << 20};
+    add(&log, record);
+    record = commit_record(1, 2, 0, true, 0);
+    record.commit.churn =
+        (struct repl_churn){.known = true, .changed_bytes = 65536, .stored_bytes = 20000};
+    add(&log, record);
+    record = commit_record(2, 3, 0, true, 0);
+    record.commit.churn = (struct repl_churn){.known = true,
+                                              .changed_bytes = 3 << 20,
+                                              .stored_bytes = (3 << 20) - 4096,
+                                              .objects_changed = 70,
+                                              .objects_removed = 3,
+                                              .trouble = REPL_TROUBLE_ENCRYPTION,
+                                              .trouble_before_seq = 1};
+    add(&log, record);
+    add(&log, commit_record(3, 4, 0, true, 0));
+    record = (struct repl_log_record){.type = REPL_LOG_MERGE, .merge = {1, 3, 1}};
+    add(&log, record);
+    record = piece_record(1, 3, 0, true, 7, 0xd3);
+    record.piece.commit.churn = (struct repl_churn){.known = true,
+                                                    .changed_bytes = (3 << 20) + 65536,
+                                                    .stored_bytes = (3 << 20) + 15904,
+                                                    .objects_changed = 70,
+                                                    .objects_removed = 3,
+                                                    .trouble = REPL_TROUBLE_ENCRYPTION,
+                                                    .trouble_before_seq = 1};
+    add(&log, record);
+    write_log(directory, "churn", &log);
+}
+
 static int write_all(const char *directory)
 {
     static struct log log;
@@ -433,6 +484,7 @@ static int write_all(const char *directory)
     write_log(directory, "tree", &log);
     write_merged(directory);
     write_pool(directory);
+    write_churn(directory);
     return 0;
 }
 

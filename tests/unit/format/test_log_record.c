@@ -53,6 +53,20 @@ static void random_create(struct random *random, struct repl_log_create *create)
     create->lineage = random_next(random);
 }
 
+static void random_churn(struct random *random, uint64_t to_seq, struct repl_churn *churn)
+{
+    *churn = (struct repl_churn){.known = true,
+                                 .compared = random_below(random, 2),
+                                 .changed_bytes = random_next(random),
+                                 .stored_bytes = random_next(random),
+                                 .objects_changed = random_next(random),
+                                 .objects_removed = random_next(random)};
+    if (to_seq < 2 || random_below(random, 2) == 0)
+        return;
+    churn->trouble = REPL_TROUBLE_CHANGE + random_below(random, REPL_TROUBLE_COUNT - 1);
+    churn->trouble_before_seq = 1 + random_below(random, to_seq - 1);
+}
+
 static void random_commit(struct random *random, struct repl_log_commit *commit)
 {
     commit->to_seq = random_next(random) | 1;
@@ -65,6 +79,8 @@ static void random_commit(struct random *random, struct repl_log_commit *commit)
     commit->has_point = random_below(random, 2);
     if (commit->has_point)
         commit->point = random_point(random, commit->to_seq);
+    if (random_below(random, 2) != 0)
+        random_churn(random, commit->to_seq, &commit->churn);
 }
 
 static void random_piece(struct random *random, struct repl_log_piece *piece)
@@ -137,6 +153,14 @@ static struct repl_log_record random_record(struct random *random, enum repl_log
     return record;
 }
 
+static bool churn_same(const struct repl_churn *a, const struct repl_churn *b)
+{
+    return a->known == b->known && a->compared == b->compared &&
+           a->changed_bytes == b->changed_bytes && a->stored_bytes == b->stored_bytes &&
+           a->objects_changed == b->objects_changed && a->objects_removed == b->objects_removed &&
+           a->trouble == b->trouble && a->trouble_before_seq == b->trouble_before_seq;
+}
+
 static bool commit_same(const struct repl_log_commit *a, const struct repl_log_commit *b)
 {
     const struct repl_point *p = &a->point, *q = &b->point;
@@ -146,7 +170,7 @@ static bool commit_same(const struct repl_log_commit *a, const struct repl_log_c
            a->has_point == b->has_point && p->seq == q->seq && p->begin_ns == q->begin_ns &&
            p->end_ns == q->end_ns && p->consistency == q->consistency && p->cut == q->cut &&
            p->flags == q->flags && p->attempts == q->attempts &&
-           p->changed_bytes == q->changed_bytes;
+           p->changed_bytes == q->changed_bytes && churn_same(&a->churn, &b->churn);
 }
 
 static bool create_same(const struct repl_log_create *a, const struct repl_log_create *b)
@@ -323,6 +347,20 @@ static void bytes_lie_where_the_specification_says(void **state)
     assert_int_equal(size, HEADER_SIZE + 77 + 64 + TAIL_SIZE);
     assert_memory_equal(data + HEADER_SIZE, "\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0", 16);
     assert_memory_equal(data + HEADER_SIZE + 76, "\1\2\0\0\0\0\0\0\0", 9);
+    record.commit.churn = (struct repl_churn){.known = true,
+                                              .compared = true,
+                                              .changed_bytes = 5,
+                                              .stored_bytes = 4,
+                                              .objects_changed = 3,
+                                              .objects_removed = 2,
+                                              .trouble = REPL_TROUBLE_REMOVAL,
+                                              .trouble_before_seq = 1};
+    repl_log_record_encode(&record, data, &size);
+    assert_int_equal(size, HEADER_SIZE + 77 + 64 + 42 + TAIL_SIZE);
+    assert_memory_equal(data + HEADER_SIZE + 141,
+                        "\1\2\1\0\0\0\0\0\0\0\5\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0"
+                        "\3\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0",
+                        42);
 
     record = (struct repl_log_record){.type = REPL_LOG_MERGE, .number = 1, .merge = {7, 9, 3}};
     repl_log_record_encode(&record, data, &size);
@@ -391,9 +429,38 @@ static void another_version_is_refused_in_words(void **state)
         data[6] = (uint8_t)version;
         seal(data, size);
         repl_result result = repl_log_record_decode(data, size, &back, &used, &err);
-        assert_int_equal(result.code, version == REPL_LOG_VERSION ? REPL_OK : REPL_E_VERSION);
-        if (version != REPL_LOG_VERSION)
+        /* with how much has changed, or without: a field too many, or too few */
+        bool read = version == REPL_LOG_VERSION || version == REPL_LOG_VERSION_POOL;
+        bool own = record.commit.churn.known == (version == REPL_LOG_VERSION_POOL);
+        assert_int_equal(result.code, !read ? REPL_E_VERSION : own ? REPL_OK : REPL_E_CORRUPT);
+        if (!read)
             assert_non_null(strstr(err.text, "version"));
+    }
+}
+
+/* So does what says how much has changed, to a release that does not count. */
+static void churn_has_a_version_of_its_own(void **state)
+{
+    struct random random = random_begin("churn_has_a_version_of_its_own", 6);
+    (void)state;
+    for (unsigned type = REPL_LOG_CREATE; type <= REPL_LOG_MARK; type++) {
+        for (unsigned known = 0; known < 2; known++) {
+            struct repl_log_record record = random_record(&random, type);
+            bool may = type == REPL_LOG_COMMIT || type == REPL_LOG_PIECE;
+            uint8_t data[REPL_LOG_RECORD_SIZE_MAX];
+            size_t size;
+            if (type == REPL_LOG_COMMIT)
+                record.commit.churn = (struct repl_churn){.known = known != 0};
+            if (type == REPL_LOG_PIECE)
+                record.piece.commit.churn = (struct repl_churn){.known = known != 0};
+            repl_log_record_encode(&record, data, &size);
+            assert_true((data[6] == 4) == (may && known != 0));
+            if (may)
+                continue;
+            data[6] = 4;
+            seal(data, size);
+            assert_int_equal(decode_copy(data, size), REPL_E_VERSION);
+        }
     }
 }
 
@@ -410,6 +477,8 @@ static void a_tree_is_created_under_a_version_of_its_own(void **state)
             size_t size;
             if (create)
                 record.create.kind = kind;
+            if (type == REPL_LOG_COMMIT)
+                record.commit.churn = (struct repl_churn){0};
             repl_log_record_encode(&record, data, &size);
             assert_int_equal(data[6], create && kind == REPL_VOLUME_TREE ? 2 : 1);
             data[6] = 3 - data[6];
@@ -426,6 +495,7 @@ static void fields_are_held_to_their_bounds(void **state)
     struct repl_log_record good = random_record(&random, REPL_LOG_COMMIT), record;
     good.commit.to_seq = 10;
     good.commit.from_seq = 9;
+    good.commit.churn = (struct repl_churn){0};
     good.commit.has_point = true;
     good.commit.point = random_point(&random, 10);
     assert_int_equal(there_and_back(&good), REPL_OK);
@@ -442,6 +512,13 @@ static void fields_are_held_to_their_bounds(void **state)
     REFUSED(record.commit.point.seq = 9);
     REFUSED(record.commit.point.end_ns = record.commit.point.begin_ns - 1);
     REFUSED(record.commit.point.consistency = REPL_CONSISTENCY_NONE);
+    good.commit.churn = (struct repl_churn){
+        .known = true, .trouble = REPL_TROUBLE_ENCRYPTION, .trouble_before_seq = 9};
+    assert_int_equal(there_and_back(&good), REPL_OK);
+    REFUSED(record.commit.churn.trouble = REPL_TROUBLE_NONE);
+    REFUSED(record.commit.churn.trouble = REPL_TROUBLE_COUNT);
+    REFUSED(record.commit.churn.trouble_before_seq = 0);
+    REFUSED(record.commit.churn.trouble_before_seq = 10);
     good = random_record(&random, REPL_LOG_CREATE);
     REFUSED(record.create.kind = 0);
     REFUSED(record.create.kind = REPL_VOLUME_TREE + 1);
@@ -453,6 +530,7 @@ static void fields_are_held_to_their_bounds(void **state)
     good = (struct repl_log_record){.type = REPL_LOG_PIECE, .number = 1};
     random_commit(&random, &good.piece.commit);
     good.piece.commit.from_seq = 0;
+    good.piece.commit.churn = (struct repl_churn){0};
     good.piece.commit.has_point = false;
     good.piece.commit.point = (struct repl_point){0};
     good.piece.end.object = 1;
@@ -497,6 +575,7 @@ static void fields_are_held_to_their_bounds(void **state)
     assert_int_equal(decode_copy(data, size), REPL_E_CORRUPT);
     good = random_record(&random, REPL_LOG_COMMIT);
     good.commit.has_point = false;
+    good.commit.churn = (struct repl_churn){0};
     repl_log_record_encode(&good, data, &size);
     data[HEADER_SIZE + 76] = 2;
     seal(data, size);
@@ -531,6 +610,8 @@ static void states_have_names(void **state)
     }
     assert_string_equal(repl_state_name(REPL_STATE_NO_WINDOW), "no-window");
     assert_string_equal(repl_state_name((enum repl_state)99), "unknown");
+    assert_string_equal(repl_trouble_name(REPL_TROUBLE_ENCRYPTION), "encryption");
+    assert_string_equal(repl_trouble_name((enum repl_trouble_kind)99), "unknown");
 }
 
 int main(void)
@@ -542,6 +623,7 @@ int main(void)
         cmocka_unit_test(every_flip_and_truncation_is_refused),
         cmocka_unit_test(another_version_is_refused_in_words),
         cmocka_unit_test(a_tree_is_created_under_a_version_of_its_own),
+        cmocka_unit_test(churn_has_a_version_of_its_own),
         cmocka_unit_test(fields_are_held_to_their_bounds),
         cmocka_unit_test(words_are_made_fit_to_be_read),
         cmocka_unit_test(states_have_names),

@@ -76,6 +76,8 @@ static inline struct repl_log_commit commit_of(uint64_t from, uint64_t to, uint3
                                            .consistency = REPL_CONSISTENCY_CRASH,
                                            .cut = REPL_CUT_WINDOW,
                                            .attempts = 1};
+    if (to % 4 != 0)
+        commit.churn = (struct repl_churn){.known = true, .changed_bytes = to, .stored_bytes = 1};
     return commit;
 }
 

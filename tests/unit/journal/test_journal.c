@@ -79,8 +79,8 @@ static enum repl_verdict check(struct repl_journal *j, const struct repl_segment
     struct repl_point point = {.seq = header->to_seq,
                                .begin_ns = START + (int64_t)header->to_seq * SECOND,
                                .end_ns = START + (int64_t)header->to_seq * SECOND + 10};
-    return repl_journal_check(j, header, &footer, 4096, has_point ? &point : NULL, point.end_ns,
-                              commit, refusal);
+    return repl_journal_check(j, header, &footer, 4096, has_point ? &point : NULL, NULL,
+                              point.end_ns, commit, refusal);
 }
 
 static void commit(struct repl_journal *j, uint64_t from, uint64_t to, uint32_t part,

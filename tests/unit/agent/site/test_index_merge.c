@@ -253,6 +253,8 @@ static void check_points(struct fixture *f, const char *volume)
         assert_memory_equal(&entry->point, &chain->entries[i].commit.point, sizeof entry->point);
         assert_int_equal(entry->unchanged_until_ns, chain->entries[i].unchanged_until_ns);
         assert_int_equal(entry->volume_size, chain->entries[i].commit.volume_size);
+        assert_int_equal(entry->churn.known, chain->entries[i].commit.churn.known);
+        assert_int_equal(entry->churn.changed_bytes, chain->entries[i].commit.churn.changed_bytes);
     }
     assert_int_equal(at, page.count);
     repl_points_page_fini(&page);
