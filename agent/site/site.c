@@ -156,7 +156,7 @@ static void site_tick(struct repl_timer *timer)
     for (struct site_volume *v = site->volumes; v != NULL; v = v->next) {
         site_space_tick(v);
         site_volume_log_state(v, now_ns);
-        v->index_vain = false;
+        v->index_vain = v->settling_vain = false;
         site_volume_pump(v);
     }
     volumes_forget_empty(site);

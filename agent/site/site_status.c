@@ -84,10 +84,13 @@ static void replica_status(const struct site_volume *v, struct repl_volume_statu
 
 static void index_status(const struct site_volume *v, struct repl_volume_status *out)
 {
-    if (!v->index_behind || v->index_problem[0] == '\0' || out->state >= REPL_STATE_DEGRADED)
+    const char *problem = v->site->index_problem[0] != '\0' ? v->site->index_problem
+                          : v->index_behind                 ? v->index_problem
+                                                            : "";
+    if (problem[0] == '\0' || out->state >= REPL_STATE_DEGRADED)
         return;
     out->state = REPL_STATE_DEGRADED;
-    snprintf(out->cause, sizeof out->cause, "the index is not complete: %.350s", v->index_problem);
+    snprintf(out->cause, sizeof out->cause, "the index is not complete: %.350s", problem);
     snprintf(
         out->remedy, sizeof out->remedy,
         "see to the cause (space on the disk of the store, most often); the index then catches "

@@ -153,7 +153,7 @@ static void append_work(struct repl_job *job)
 static void append_failed(struct site_volume *v)
 {
     struct site_append *a = &v->append;
-    v->unsettled = true;
+    v->unsettled = v->settling_vain = true;
     repl_log(LOG_ERR, "volume %s: record %llu could not be logged: %s", v->name,
              (unsigned long long)a->records[0].record->number, a->err.text);
 }
@@ -305,6 +305,35 @@ static void refill_done(struct repl_job *job)
     site_volume_pump(v);
 }
 
+static void settle_work(struct repl_job *job)
+{
+    struct site_volume *v = job->context;
+    struct repl_store *store = v->site->store;
+    /* Why an append failed has been told. */
+    v->settle_result = store->ops->log_append(store, v->name, v->log_end, "", 0, NULL);
+}
+
+static void settle_done(struct repl_job *job)
+{
+    struct site_volume *v = job->context;
+    site_job_ended(v->site);
+    v->busy = false;
+    v->unsettled = !repl_ok(v->settle_result);
+    v->settling_vain = v->unsettled;
+    site_volume_pump(v);
+}
+
+/* A commit does so by itself. Where none comes, as there is no room for one, merging must not wait
+ * for it. */
+static void settle_if_idle(struct site_volume *v)
+{
+    if (!v->unsettled || v->settling_vain || v->busy || v->queue != NULL || v->site->closing)
+        return;
+    v->busy = true;
+    v->settle_job = (struct repl_job){.work = settle_work, .done = settle_done, .context = v};
+    site_job_start(v->site, &v->settle_job);
+}
+
 /* Before any further change: a commit looks for chunks in the index. */
 static void refill_if_behind(struct site_volume *v)
 {
@@ -352,6 +381,7 @@ static void aheads_begin(struct site_volume *v)
 void site_volume_pump(struct site_volume *v)
 {
     refill_if_behind(v);
+    settle_if_idle(v);
     if (!v->busy && v->site->compactor != NULL)
         site_compactor_pump(v->site->compactor, v);
     while (!v->busy && v->queue != NULL && change_ready(v, v->queue)) {

@@ -183,6 +183,9 @@ struct site_volume {
     /* An append failed: what lies behind log_end may be there after a crash or not. It is cut off
      * before anything is published. */
     bool unsettled;
+    bool settling_vain; /* tried since the last tick */
+    struct repl_job settle_job;
+    repl_result settle_result;
     /* Published, and its record failed: goes before the next one is published. */
     bool has_orphan;
     struct repl_segment_id orphan;
@@ -240,6 +243,7 @@ struct site_volume {
     int64_t visited_ns;  /* by the compactor, monotonic; 0: not yet */
     uint64_t visited_points;
     bool visit_again;    /* there was more to do */
+    bool merge_failed;   /* at the last visit, or not tried again there */
     bool checkpoint_due; /* its log has become long for what it says */
 
     struct scrub_of_volume scrub;

@@ -37,7 +37,7 @@ static const char *policy_text(const struct repl_site *site, const char *volume)
 static bool volume_may(const struct site_volume *v)
 {
     return v->journal.exists && v->damaged[0] == '\0' && v->journal.point.seq != 0 &&
-           !v->index_behind &&
+           !v->index_behind && !v->unsettled &&
            strcmp(policy_text(v->site, v->name), REPL_RETENTION_EVERYTHING) != 0;
 }
 
@@ -46,7 +46,7 @@ static bool volume_may(const struct site_volume *v)
 static bool volume_is_due(const struct site_compactor *c, const struct site_volume *v,
                           int64_t now_ns)
 {
-    bool fresh = v->points - v->visited_points >= REPL_MERGE_DROPPED_MIN;
+    bool fresh = v->points - v->visited_points >= REPL_MERGE_DROPPED_MIN || v->merge_failed;
     return v->visited_ns == 0 || v->visit_again ||
            now_ns - v->visited_ns >= (fresh ? c->visit_ns : VISIT_IDLE_NS);
 }
@@ -108,6 +108,7 @@ static void visit_begin(struct site_compactor *c, struct site_volume *v)
     v->visited_ns = repl_now_mono_ns();
     v->visited_points = v->points;
     v->visit_again = false;
+    v->merge_failed = visit->skip_count > 0;
     c->marks_seen = v->marks;
     c->out = true;
     visit->job = (struct repl_job){.work = compactor_visit_work, .done = visit_done, .context = c};
@@ -130,15 +131,15 @@ static void visit_end(struct site_compactor *c)
     turn_next(c);
 }
 
-/* Pieces that nothing will refer to. */
-static void pieces_remove(struct site_compactor *c)
+/* Pieces that nothing will refer to; unsure: once the volume's log is settled. */
+static void pieces_remove(struct site_compactor *c, bool unsure)
 {
     const struct site_merge_result *result = &c->visit.result;
     for (size_t i = 0; i < result->piece_count; i++) {
         const struct repl_log_piece *piece = &result->pieces[i];
         const struct repl_segment_id id = {
             .to_seq = piece->commit.to_seq, .part = piece->commit.part, .merge = piece->merge};
-        compactor_remove_later(c, c->visit.volume, &id, 0);
+        compactor_remove_later(c, c->visit.volume, &id, 0, unsure);
     }
 }
 
@@ -151,6 +152,9 @@ static void visit_failed(struct site_compactor *c)
              visit->volume, visit->merge.to_seq, visit->err.text);
     if (!visit->found)
         return;
+    struct site_volume *v = site_find_volume(c->site, visit->volume);
+    if (v != NULL)
+        v->merge_failed = true;
     struct compactor_failure *failure = &c->failures[c->next_failure++ % COMPACTOR_FAILED_MAX];
     int64_t wait_ns = visit->outcome.code == REPL_E_NOSPACE ? FAILURE_FULL_NS : FAILURE_NS;
     *failure = (struct compactor_failure){.to_seq = visit->merge.to_seq,
@@ -167,7 +171,7 @@ static void visit_done(struct repl_job *job)
         visit_failed(c);
         visit_end(c);
     } else if (!c->visit.found || v == NULL || atomic_load(&c->stop)) {
-        pieces_remove(c);
+        pieces_remove(c, false);
         visit_end(c);
     } else {
         c->waits = v;
@@ -183,7 +187,7 @@ static void run_remove(struct site_compactor *c)
     const struct site_merge_result *result = &c->visit.result;
     int64_t due_ns = repl_now_mono_ns() + c->site->config->grace_ms * 1000000;
     for (size_t i = 0; i < result->going_count; i++)
-        compactor_remove_later(c, c->visit.volume, &result->going[i], due_ns);
+        compactor_remove_later(c, c->visit.volume, &result->going[i], due_ns, false);
 }
 
 static void merge_logged(struct site_volume *v, repl_result result, const struct repl_error *err)
@@ -199,8 +203,9 @@ static void merge_logged(struct site_volume *v, repl_result result, const struct
         v->checkpoint_due = compactor_checkpoint_is_due(c, v, segments);
         compactor_dropped_forget(c, visit_end);
     } else {
-        /* Nobody knows whether the pieces are part of the history now. They stay, as leftovers or
-         * as such. */
+        /* Nobody knows whether the pieces are part of the history, until the log has been cut back
+         * to what it was. */
+        pieces_remove(c, true);
         visit_end(c);
     }
     v->busy = false;
@@ -237,7 +242,7 @@ static repl_result records_make(struct site_compactor *c, const struct site_volu
 /* To be made again of what there is then. */
 static void merge_discard(struct site_compactor *c, struct site_volume *v)
 {
-    pieces_remove(c);
+    pieces_remove(c, false);
     v->busy = false;
     v->visit_again = true;
     visit_end(c);
@@ -247,7 +252,7 @@ static void merge_fail(struct site_compactor *c, struct site_volume *v, repl_res
 {
     c->visit.outcome = result;
     visit_failed(c);
-    pieces_remove(c);
+    pieces_remove(c, false);
     v->busy = false;
     visit_end(c);
 }
@@ -318,7 +323,7 @@ static void leftovers_take(struct site_compactor *c)
     int64_t due_ns = repl_now_mono_ns() + c->site->config->grace_ms * 1000000;
     for (struct site_volume *v = c->site->volumes; v != NULL; v = v->next) {
         for (size_t i = 0; i < v->leftover_count; i++)
-            compactor_remove_later(c, v->name, &v->leftovers[i].id, due_ns);
+            compactor_remove_later(c, v->name, &v->leftovers[i].id, due_ns, false);
         free(v->leftovers);
         v->leftovers = NULL;
         v->leftover_count = 0;

@@ -29,6 +29,7 @@ struct compactor_removal {
     char volume[REPL_VOLUME_NAME_SIZE + 1];
     struct repl_segment_id id;
     int64_t due_ns; /* monotonic */
+    bool unsure;    /* not before the volume's log is settled: it may name the file */
 };
 
 struct compactor_removals {
@@ -114,7 +115,7 @@ void compactor_dropped_forget(struct site_compactor *c, void (*done)(struct site
 
 /* compactor_remove.c: on the loop. */
 void compactor_remove_later(struct site_compactor *c, const char *volume,
-                            const struct repl_segment_id *id, int64_t due_ns);
+                            const struct repl_segment_id *id, int64_t due_ns, bool unsure);
 void compactor_remove_due(struct site_compactor *c);
 
 /* checkpoint.c: on the loop. segments: that the volume has now. */

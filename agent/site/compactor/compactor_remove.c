@@ -32,7 +32,7 @@ static bool room_make(struct compactor_removals *r)
 }
 
 void compactor_remove_later(struct site_compactor *c, const char *volume,
-                            const struct repl_segment_id *id, int64_t due_ns)
+                            const struct repl_segment_id *id, int64_t due_ns, bool unsure)
 {
     struct compactor_removals *r = &c->removals;
     if (!room_make(r))
@@ -40,7 +40,7 @@ void compactor_remove_later(struct site_compactor *c, const char *volume,
     struct compactor_removal *item = &r->items[r->first + r->count++];
     for (; item > &r->items[r->first] && item[-1].due_ns > due_ns; item--)
         *item = item[-1];
-    *item = (struct compactor_removal){.id = *id, .due_ns = due_ns};
+    *item = (struct compactor_removal){.id = *id, .due_ns = due_ns, .unsure = unsure};
     snprintf(item->volume, sizeof item->volume, "%s", volume);
 }
 
@@ -58,6 +58,14 @@ static void removal_work(struct repl_job *job)
         c->removal_result =
             store->ops->segment_remove(store, c->removing.volume, &c->removing.id, &c->removal_err);
 }
+
+static void removing_postpone(struct site_compactor *c)
+{
+    const struct compactor_removal removing = c->removing;
+    compactor_remove_later(c, removing.volume, &removing.id, repl_now_mono_ns() + AGAIN_NS,
+                           removing.unsure);
+}
+
 static void removal_done(struct repl_job *job)
 {
     struct site_compactor *c = job->context;
@@ -66,8 +74,7 @@ static void removal_done(struct repl_job *job)
         repl_log(LOG_WARNING,
                  "volume %s: a file that others have taken the place of stays for now: %s",
                  c->removing.volume, c->removal_err.text);
-        compactor_remove_later(c, c->removing.volume, &c->removing.id,
-                               repl_now_mono_ns() + AGAIN_NS);
+        removing_postpone(c);
         return;
     }
     compactor_remove_due(c);
@@ -81,6 +88,11 @@ void compactor_remove_due(struct site_compactor *c)
         return;
     c->removing = r->items[r->first++];
     r->count--;
+    const struct site_volume *v = site_find_volume(c->site, c->removing.volume);
+    if (c->removing.unsure && v != NULL && v->unsettled) {
+        removing_postpone(c);
+        return;
+    }
     c->removal_out = true;
     c->removal_job = (struct repl_job){.work = removal_work, .done = removal_done, .context = c};
     repl_pool_work(c->pool, &c->removal_job);

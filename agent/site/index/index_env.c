@@ -63,6 +63,11 @@ repl_result repl_index_fail(const struct repl_index *index, int error, struct re
     case MDB_MAP_FULL:
         return repl_fail(err, REPL_E_NOSPACE, "cannot %s the index %s: its map is full", what,
                          index->path);
+    case MDB_PANIC:
+        return repl_fail(err, REPL_E_RETRY,
+                         "cannot %s the index %s: a write to it has failed; the site makes it anew "
+                         "as soon as it can",
+                         what, index->path);
     case MDB_READERS_FULL:
         return repl_fail(err, REPL_E_RETRY, "cannot %s the index %s: too many readers", what,
                          index->path);
@@ -233,12 +238,22 @@ static bool index_files_remove(const char *path)
     return good;
 }
 
+/* LMDB gives up for good where a page of metadata could not be written. */
+static bool is_given_up(struct repl_index *index)
+{
+    MDB_txn *txn;
+    int error = mdb_txn_begin(index->env, NULL, MDB_RDONLY, &txn);
+    if (error == 0)
+        mdb_txn_abort(txn);
+    return error == MDB_PANIC;
+}
+
 /* A full disk is said before the sync; what else the kernel reports is taken for a failed one. */
 static void check_sync(struct repl_index *index, int error)
 {
     bool harmless = error == 0 || error == ENOSPC || error == EDQUOT || error == ENOMEM ||
                     (error < 0 && error != MDB_PANIC);
-    if (harmless || index->broken)
+    if (index->broken || (harmless && (error == 0 || !is_given_up(index))))
         return;
     index->broken = true;
     index_files_remove(index->path);

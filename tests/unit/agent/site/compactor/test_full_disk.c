@@ -1,0 +1,456 @@
+/*
+ * A site whose disk is full, at each of its writes: while it takes in a history with a supply,
+ * brings its replica forward, merges and writes its log anew, the n-th call that asks the disk for
+ * something finds it full, and so do all later ones until there is room. Then taking in has
+ * stopped and says so; nothing that was acknowledged is missing, also after a restart; and all of
+ * it goes on by itself.
+ *
+ *   FULL_DISK=all test_full_disk     at each of them, not at some
+ *
+ * The calls of this program, and of LMDB in it, are these here instead of the C library's.
+ */
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include "site/replica/replica_internal.h"
+#include "site/site_volume.h"
+#include "unit/agent/site/compactor/compactor_world.h"
+
+#define POINTS         9u
+#define POINTS_MERGED  27u
+#define RUNS_SHORT     16u
+#define GO_ON_NS       (INT64_C(30) * 1000000000)
+#define RETENTION_ALL  NULL
+#define RETENTION_SOME "12s:1h 1h:1d"
+
+/* --- the disk -------------------------------------------------------------------------------- */
+
+static char disk_path[128];
+static atomic_long disk_calls, disk_full_at; /* 0: never */
+static atomic_bool disk_is_full;
+
+/* One more call for this file: is the disk full for it? */
+static bool disk_refuses(const char *path)
+{
+    if (disk_path[0] == '\0' || strncmp(path, disk_path, strlen(disk_path)) != 0)
+        return false;
+    long call = atomic_fetch_add(&disk_calls, 1) + 1;
+    if (call == atomic_load(&disk_full_at))
+        atomic_store(&disk_is_full, true);
+    if (!atomic_load(&disk_is_full))
+        return false;
+    errno = ENOSPC;
+    return true;
+}
+
+static bool disk_refuses_fd(int fd)
+{
+    char link[64], path[512];
+    int kept = errno;
+    if (disk_path[0] == '\0')
+        return false;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t size = readlink(link, path, sizeof path - 1);
+    errno = kept;
+    if (size <= 0)
+        return false;
+    path[size] = '\0';
+    return disk_refuses(path);
+}
+
+/* A name that may be relative to a directory. */
+static bool disk_refuses_at(int directory, const char *name)
+{
+    return name[0] == '/' ? disk_refuses(name) : disk_refuses_fd(directory);
+}
+
+/* What there is room for is written, and it is less. */
+static size_t half_of(size_t size)
+{
+    return size > 1 && disk_path[0] != '\0' && atomic_load(&disk_calls) % 3 == 0 ? size / 2 : 0;
+}
+
+#define INSTEAD_OF(name, type, ...)                                                                \
+    type instead_of_##name(__VA_ARGS__) __asm__(#name);                                            \
+    type instead_of_##name(__VA_ARGS__)
+
+INSTEAD_OF(write, ssize_t, int fd, const void *data, size_t size)
+{
+    return disk_refuses_fd(fd) ? -1 : syscall(SYS_write, fd, data, size);
+}
+
+INSTEAD_OF(writev, ssize_t, int fd, const struct iovec *parts, int count)
+{
+    return disk_refuses_fd(fd) ? -1 : syscall(SYS_writev, fd, parts, count);
+}
+
+static ssize_t pwrite_some(int fd, const void *data, size_t size, off_t offset)
+{
+    bool was_full = atomic_load(&disk_is_full);
+    if (!disk_refuses_fd(fd))
+        return syscall(SYS_pwrite64, fd, data, size, offset);
+    size_t some = was_full ? 0 : half_of(size);
+    return some > 0 ? syscall(SYS_pwrite64, fd, data, some, offset) : -1;
+}
+
+INSTEAD_OF(pwrite, ssize_t, int fd, const void *data, size_t size, off_t offset)
+{
+    return pwrite_some(fd, data, size, offset);
+}
+
+INSTEAD_OF(pwrite64, ssize_t, int fd, const void *data, size_t size, off_t offset)
+{
+    return pwrite_some(fd, data, size, offset);
+}
+
+INSTEAD_OF(fsync, int, int fd)
+{
+    return disk_refuses_fd(fd) ? -1 : (int)syscall(SYS_fsync, fd);
+}
+
+INSTEAD_OF(fdatasync, int, int fd)
+{
+    return disk_refuses_fd(fd) ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+
+INSTEAD_OF(msync, int, void *address, size_t size, int flags)
+{
+    return (int)syscall(SYS_msync, address, size, flags);
+}
+
+INSTEAD_OF(ftruncate, int, int fd, off_t size)
+{
+    return disk_refuses_fd(fd) ? -1 : (int)syscall(SYS_ftruncate, fd, size);
+}
+
+INSTEAD_OF(ftruncate64, int, int fd, off_t size)
+{
+    return disk_refuses_fd(fd) ? -1 : (int)syscall(SYS_ftruncate, fd, size);
+}
+
+INSTEAD_OF(fallocate64, int, int fd, int mode, off_t offset, off_t size)
+{
+    return disk_refuses_fd(fd) ? -1 : (int)syscall(SYS_fallocate, fd, mode, offset, size);
+}
+
+INSTEAD_OF(mkdirat, int, int directory, const char *name, mode_t mode)
+{
+    return disk_refuses_at(directory, name) ? -1 : (int)syscall(SYS_mkdirat, directory, name, mode);
+}
+
+INSTEAD_OF(rename, int, const char *from, const char *to)
+{
+    return disk_refuses(to) ? -1 : (int)syscall(SYS_rename, from, to);
+}
+
+INSTEAD_OF(renameat, int, int from_fd, const char *from, int to_fd, const char *to)
+{
+    return disk_refuses_at(to_fd, to) ? -1 : (int)syscall(SYS_renameat, from_fd, from, to_fd, to);
+}
+
+INSTEAD_OF(renameat2, int, int from_fd, const char *from, int to_fd, const char *to, unsigned flags)
+{
+    return disk_refuses_at(to_fd, to)
+               ? -1
+               : (int)syscall(SYS_renameat2, from_fd, from, to_fd, to, flags);
+}
+
+static int open_some(int directory, const char *name, int flags, mode_t mode)
+{
+    if ((flags & O_CREAT) != 0 && disk_refuses_at(directory, name))
+        return -1;
+    return (int)syscall(SYS_openat, directory, name, flags, mode);
+}
+
+INSTEAD_OF(open, int, const char *name, int flags, mode_t mode)
+{
+    return open_some(AT_FDCWD, name, flags, mode);
+}
+
+INSTEAD_OF(open64, int, const char *name, int flags, mode_t mode)
+{
+    return open_some(AT_FDCWD, name, flags, mode);
+}
+
+INSTEAD_OF(openat64, int, int directory, const char *name, int flags, mode_t mode)
+{
+    return open_some(directory, name, flags, mode);
+}
+
+static void disk_begin(long full_at)
+{
+    atomic_store(&disk_calls, 0);
+    atomic_store(&disk_full_at, full_at);
+    snprintf(disk_path, sizeof disk_path, "%s", w.store);
+}
+
+static void disk_has_room(void)
+{
+    atomic_store(&disk_full_at, 0);
+    atomic_store(&disk_is_full, false);
+}
+
+/* --- the source ------------------------------------------------------------------------------ */
+
+static unsigned refusals;
+
+/* What the site does every few seconds, without the seconds. */
+static void tick(void)
+{
+    const struct site_volume *v = site_find_volume(w.site, "data");
+    w.site->tick.fire(&w.site->tick);
+    if (v != NULL && v->replica != NULL && v->replica->waiting) {
+        repl_timer_cancel(&v->replica->retry);
+        v->replica->retry.fire(&v->replica->retry);
+    }
+    PUMP_UNTIL(&w, w.site->jobs == 0);
+}
+
+/* Taking in has stopped, and says so; then there is room. */
+static void refused(const char *what)
+{
+    struct repl_volume_status status = volume_status(&w, "data");
+    bool index = w.refusal.code == REPL_REFUSAL_BUSY ||
+                 (w.refusal.code == REPL_REFUSAL_INTERNAL && repl_index_is_broken(w.site->index));
+    if (index) { /* it is made anew, and ready soon */
+        disk_has_room();
+        refusals++;
+        tick();
+        return;
+    }
+    if (!atomic_load(&disk_is_full) || w.refusal.code != REPL_REFUSAL_NO_SPACE)
+        fail_msg("call %ld, %s: answered %d, code %d: %s", atomic_load(&disk_calls), what, w.status,
+                 w.refusal.code, w.refusal.text);
+    if (status.name[0] != '\0' && status.state != REPL_STATE_REFUSED)
+        fail_msg("call %ld, %s: the state is %s: %s", atomic_load(&disk_calls), what,
+                 repl_state_name(status.state), status.cause);
+    refusals++;
+    disk_has_room();
+}
+
+static struct repl_welcome greet(void)
+{
+    struct repl_hello message = hello_of(&w);
+    struct repl_welcome welcome;
+    struct repl_error err = {0};
+    if (hello_as(&w, KEY_HOST, "data", &message) != 200) {
+        refused("hello");
+        assert_int_equal(hello_as(&w, KEY_HOST, "data", &message), 200);
+    }
+    must(repl_welcome_decode(w.response.data, w.response.size, &welcome, &err), &err);
+    return welcome;
+}
+
+static int segment_put(const struct build *b)
+{
+    struct repl_welcome welcome = greet();
+    uint64_t from = welcome.staged_to_seq == b->header.to_seq ? welcome.staged_bytes : 0;
+    return put(&w, b->header.to_seq, 0, from, b->file.bytes.data + from, b->file.bytes.size - from);
+}
+
+static void supply_send(const uint8_t *chunk)
+{
+    struct build supply;
+    supply_build(&supply, &w, chunk, 1);
+    for (unsigned tries = 0; supply_put(&supply, 1) != 201; tries++) {
+        assert_true(tries < 3);
+        refused("a supply");
+        greet();
+    }
+    build_fini(&supply);
+}
+
+/* As a source does: what is refused comes again. */
+static void segment_send(struct build *b, const uint8_t *chunk)
+{
+    unsigned tries = 0;
+    while (segment_put(b) != 201) {
+        assert_true(++tries < 4);
+        if (w.status == 409)
+            supply_send(chunk);
+        else
+            refused("a segment");
+    }
+    assert_true(repl_digest_equal(&w.ack.head.digest, &b->footer.digest));
+    build_taken(b);
+    build_fini(b);
+    point_keep();
+}
+
+static void report_send(void)
+{
+    struct repl_report message = {.state = REPL_STATE_OK, .sent_ns = repl_now_wall_ns()};
+    message.state = w.head.to_seq % 2 == 0 ? REPL_STATE_OK : REPL_STATE_DEGRADED;
+    if (report(&w, &message) != 200) {
+        refused("a report");
+        assert_int_equal(report(&w, &message), 200);
+    }
+}
+
+static void point_send(uint64_t seq)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct build b;
+    build_begin(&b, &w, seq - 1, seq, 0);
+    if (seq == 1) {
+        build_data(&b, 0, w.size);
+    } else {
+        build_data(&b, (seq % 4) * REPL_CHUNK_SIZE, 3 * REPL_PAGE_SIZE);
+        build_zero(&b, 6 * REPL_CHUNK_SIZE, (seq % 16 + 1) * REPL_PAGE_SIZE);
+    }
+    if (seq == 2) {
+        random_fill(&w.random, chunk, sizeof chunk);
+        build_chunk(&b, 9 * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, chunk, 0);
+    }
+    build_end(&b, true);
+    segment_send(&b, chunk);
+}
+
+/* --- the site -------------------------------------------------------------------------------- */
+
+static void world_begin(const char *retention)
+{
+    world_init(&w, NULL);
+    w.size = 12 * REPL_CHUNK_SIZE;
+    w.time_ns = repl_now_wall_ns() - 600 * SECOND_NS;
+    w.retention = retention;
+    w.limits = "space_reserve = 0\n";
+    site_start(&w);
+}
+
+static void world_end(void)
+{
+    disk_path[0] = '\0';
+    disk_has_room();
+    end();
+}
+
+/* Visits, one after the other, until nothing is left to merge; and the log anew. */
+static void merge_all(void)
+{
+    struct site_volume *v = site_find_volume(w.site, "data");
+    for (unsigned i = 0; i < 4; i++) {
+        hurry();
+        memset(w.site->compactor->failures, 0, sizeof w.site->compactor->failures);
+        v->checkpoint_due = i == 2;
+        site_compactor_tick(w.site->compactor);
+        w.site->compactor->visit_ns = INT64_MAX; /* what failed waits for the next */
+        site_volume_pump(v);
+        PUMP_UNTIL(&w, !site_compactor_is_busy(w.site->compactor) && !v->busy);
+    }
+}
+
+/* What was hit in the background: replica, index, merges. Nobody does anything for it but make
+ * room.
+ */
+static void expect_all_goes_on(void)
+{
+    disk_has_room();
+    const struct site_volume *v = site_find_volume(w.site, "data");
+    int64_t until_ns = repl_now_mono_ns() + GO_ON_NS;
+    while (v->index_behind || !replica_is_at(&w, w.head.to_seq) ||
+           volume_status(&w, "data").state >= REPL_STATE_REFUSED) {
+        tick();
+        turn(&w);
+        if (repl_now_mono_ns() > until_ns) {
+            struct repl_volume_status status = volume_status(&w, "data");
+            fail_msg("it does not go on: %s: %s", repl_state_name(status.state), status.cause);
+        }
+    }
+    assert_true(replica_equals_model(&w));
+}
+
+static void expect_points(bool merged)
+{
+    size_t segments, count = points_check(&segments);
+    assert_true(merged ? count < POINTS_MERGED - 8 : count == POINTS);
+    assert_int_equal(hello(&w).head.to_seq, merged ? POINTS_MERGED : POINTS);
+}
+
+/* A start while the disk is full fails with a word, or serves what there is. */
+static void restart_when_full(void)
+{
+    struct repl_error err = {0};
+    site_stop(&w);
+    repl_result result = repl_site_new(w.loop, config_make(&w), &w.site, &err);
+    if (!repl_ok(result) && result.code != REPL_E_NOSPACE)
+        fail_msg("a start on a full disk: %s: %s", repl_code_name(result.code), err.text);
+    if (repl_ok(result))
+        repl_site_free(w.site);
+    w.site = NULL;
+    disk_has_room();
+    site_start(&w);
+}
+
+static void history_send(unsigned count)
+{
+    for (uint64_t seq = 1; seq <= count; seq++) {
+        point_send(seq);
+        report_send();
+    }
+}
+
+/* How many calls there were. */
+static long run(long full_at, bool merged, bool restart)
+{
+    world_begin(merged ? RETENTION_SOME : RETENTION_ALL);
+    if (merged) {
+        history_send(POINTS_MERGED);
+        expect_all_goes_on();
+        disk_begin(full_at);
+        merge_all();
+    } else {
+        disk_begin(full_at);
+        history_send(POINTS);
+    }
+    long calls = atomic_load(&disk_calls);
+    if (restart && atomic_load(&disk_is_full))
+        restart_when_full();
+    disk_has_room();
+    expect_all_goes_on();
+    if (merged)
+        merge_all();
+    expect_points(merged);
+    site_restart(&w);
+    expect_all_goes_on();
+    expect_points(merged);
+    world_end();
+    return calls;
+}
+
+/* At each call there is, or at some that are spread over all of them. */
+static void enumerate(bool merged)
+{
+    const char *how = getenv("FULL_DISK");
+    bool each = how != NULL && strcmp(how, "all") == 0;
+    long calls = run(0, merged, false), step = each ? 1 : calls / RUNS_SHORT + 1, runs = 0;
+    for (long at = 1; at <= calls + 1; at += step) {
+        run(at, merged, at % 2 == 0);
+        runs++;
+    }
+    print_message("%ld calls, the disk was full at %ld of them, %u requests were refused\n", calls,
+                  runs, refusals);
+}
+
+static void a_history_is_taken_in(void **state)
+{
+    (void)state;
+    enumerate(false);
+    assert_true(refusals > 0);
+}
+
+static void points_are_merged(void **state)
+{
+    (void)state;
+    enumerate(true);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_history_is_taken_in),
+        cmocka_unit_test(points_are_merged),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
