@@ -21,6 +21,7 @@ struct repl_view {
     size_t segment_count, segment_capacity;
     struct repl_buffer names; /* struct repl_digest each */
     repl_view_chunk_fn *find_chunk;
+    repl_view_fetch_fn *fetch; /* NULL: there is none */
     void *context;
 };
 
@@ -178,6 +179,11 @@ void repl_view_free(struct repl_view *v)
     free(v);
 }
 
+void repl_view_fetch_by(struct repl_view *v, repl_view_fetch_fn *fetch)
+{
+    v->fetch = fetch;
+}
+
 uint64_t repl_view_size(const struct repl_view *v)
 {
     return v->size;
@@ -240,6 +246,7 @@ struct repl_view_reader {
     uint64_t clock;
     unsigned cache_size;
     struct cached_frame *cache;
+    uint8_t *fetched; /* a chunk; NULL: none was yet */
 };
 
 repl_result repl_view_reader_new(const struct repl_view *view, unsigned cache_frames,
@@ -272,6 +279,7 @@ void repl_view_reader_free(struct repl_view_reader *reader)
     for (unsigned i = 0; reader->cache != NULL && i < reader->cache_size; i++)
         free(reader->cache[i].raw);
     free(reader->cache);
+    free(reader->fetched);
     repl_frame_coder_free(reader->coder);
     repl_sha256_free(reader->sha);
     repl_buffer_fini(&reader->stored);
@@ -309,26 +317,81 @@ static repl_result frame_get(struct repl_view_reader *reader, const struct repl_
     return REPL_SUCCESS;
 }
 
+static const struct repl_digest *name_of(const struct repl_view *v, const struct repl_extent *e)
+{
+    return &((const struct repl_digest *)(const void *)v->names.data)[e->source];
+}
+
+/* The chunk of an extent and those behind it that lie in no segment either. */
+static repl_result names_ahead(const struct repl_view *v, const struct repl_extent *extent,
+                               struct repl_digest names[REPL_VIEW_AHEAD], size_t *count,
+                               struct repl_error *err)
+{
+    struct repl_extent_cursor cursor = repl_extent_map_seek(&v->extents, extent->offset);
+    *count = 0;
+    for (unsigned looked = 0; looked < 4 * REPL_VIEW_AHEAD && *count < REPL_VIEW_AHEAD; looked++) {
+        const struct repl_extent *e = repl_extent_cursor_next(&cursor);
+        const struct repl_segment *segment;
+        uint32_t frame, offset;
+        if (e == NULL)
+            return REPL_SUCCESS;
+        if (e->type != REPL_RECORD_CHUNK ||
+            (*count > 0 && repl_digest_equal(&names[*count - 1], name_of(v, e))))
+            continue;
+        REPL_TRY(v->find_chunk(v->context, name_of(v, e), &segment, &frame, &offset, err));
+        if (segment == NULL)
+            names[(*count)++] = *name_of(v, e);
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result chunk_fetch(struct repl_view_reader *reader, const struct repl_extent *extent,
+                               const uint8_t **out, struct repl_error *err)
+{
+    const struct repl_view *v = reader->view;
+    struct repl_digest names[REPL_VIEW_AHEAD];
+    size_t count;
+    if (v->fetch == NULL)
+        return repl_fail(err, REPL_E_MISSING, "a chunk lies in no segment that can be read");
+    if (reader->fetched == NULL && (reader->fetched = malloc(REPL_CHUNK_SIZE)) == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a chunk");
+    REPL_TRY(names_ahead(v, extent, names, &count, err));
+    *out = reader->fetched;
+    return v->fetch(v->context, names, count, reader->fetched, err);
+}
+
+static repl_result chunk_find(struct repl_view_reader *reader, const struct repl_extent *extent,
+                              const struct repl_segment **segment, const uint8_t **out,
+                              struct repl_error *err)
+{
+    const struct repl_view *v = reader->view;
+    const struct cached_frame *frame;
+    uint32_t index, offset;
+    REPL_TRY(v->find_chunk(v->context, name_of(v, extent), segment, &index, &offset, err));
+    if (*segment == NULL)
+        return chunk_fetch(reader, extent, out, err);
+    REPL_TRY(frame_get(reader, *segment, index, &frame, err));
+    if ((uint64_t)offset + REPL_CHUNK_SIZE > frame->size)
+        return repl_fail(err, REPL_E_CORRUPT, "a chunk lies outside its frame");
+    *out = frame->raw + offset;
+    return REPL_SUCCESS;
+}
+
 static repl_result chunk_read(struct repl_view_reader *reader, const struct repl_extent *extent,
                               uint64_t skip, void *out, size_t size, struct repl_error *err)
 {
-    const struct repl_view *v = reader->view;
-    const struct repl_digest *name =
-        &((const struct repl_digest *)(const void *)v->names.data)[extent->source];
     const struct repl_segment *segment;
-    const struct cached_frame *frame;
-    uint32_t index, offset;
-    REPL_TRY(v->find_chunk(v->context, name, &segment, &index, &offset, err));
-    REPL_TRY(frame_get(reader, segment, index, &frame, err));
-    if ((uint64_t)offset + REPL_CHUNK_SIZE > frame->size)
-        return repl_fail(err, REPL_E_CORRUPT, "a chunk lies outside its frame");
+    const uint8_t *bytes;
     struct repl_digest found;
-    repl_chunk_digest(reader->sha, frame->raw + offset, &found);
-    if (!repl_digest_equal(&found, name))
+    REPL_TRY(chunk_find(reader, extent, &segment, &bytes, err));
+    repl_chunk_digest(reader->sha, bytes, &found);
+    if (!repl_digest_equal(&found, name_of(reader->view, extent)) && segment == NULL)
+        return repl_fail(err, REPL_E_CORRUPT, "other bytes were given for a chunk of the pool");
+    if (!repl_digest_equal(&found, name_of(reader->view, extent)))
         return repl_fail(err, REPL_E_CORRUPT,
                          "segment %llu.%u: a chunk does not have the content it is named for",
                          (unsigned long long)segment->header.to_seq, segment->header.part);
-    memcpy(out, frame->raw + offset + extent->source_offset + skip, size);
+    memcpy(out, bytes + extent->source_offset + skip, size);
     return REPL_SUCCESS;
 }
 
@@ -377,11 +440,6 @@ static repl_result differs(uint64_t offset, const char *how, struct repl_error *
 {
     return repl_fail(err, REPL_E_CORRUPT, "from offset %llu on one %s", (unsigned long long)offset,
                      how);
-}
-
-static const struct repl_digest *name_of(const struct repl_view *v, const struct repl_extent *e)
-{
-    return &((const struct repl_digest *)(const void *)v->names.data)[e->source];
 }
 
 static repl_result bytes_compare(struct repl_view_reader *a, struct repl_view_reader *b,

@@ -9,7 +9,8 @@
  * then from the newest segment to the oldest, and only as far as is needed: a
  * chunk that is referred to mostly lies not far behind. What cannot be opened
  * on the way is noted and left out: another copy may do, and where none does,
- * the error names it.
+ * the error names it. What lies nowhere another volume of the pool may have
+ * brought (pool_chunks.h).
  */
 #include "recover/history.h"
 
@@ -19,6 +20,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "recover/pool_chunks.h"
 
 struct history_slot {
     struct repl_history *history;
@@ -54,6 +56,7 @@ struct repl_history {
     size_t chunk_slots_left;        /* slots not yet looked at, supplies last in number first */
     char unread[REPL_ERROR_TEXT_SIZE / 2]; /* why the first one was left out */
     unsigned unread_count;
+    struct repl_pool_chunks *pool;
 };
 
 /* --- opening --------------------------------------------------------------------------------- */
@@ -95,6 +98,8 @@ repl_result repl_history_open(struct repl_origin *origin, struct repl_history **
     repl_result result = origin->ops->catalogue(origin, &history->catalogue, err);
     if (repl_ok(result))
         result = slots_make(history, err);
+    if (repl_ok(result))
+        result = repl_pool_chunks_new(origin, &history->pool, err);
     if (!repl_ok(result)) {
         repl_history_close(history);
         return result;
@@ -116,6 +121,7 @@ void repl_history_close(struct repl_history *history)
         free(view);
     }
     free(history->chunks);
+    repl_pool_chunks_free(history->pool);
     repl_catalogue_fini(&history->catalogue);
     pthread_mutex_destroy(&history->chunk_mutex);
     pthread_mutex_destroy(&history->mutex);
@@ -360,18 +366,7 @@ static repl_result slot_chunks_add(struct repl_history *history, size_t slot,
     return REPL_SUCCESS;
 }
 
-static repl_result chunk_missing(const struct repl_history *history, const struct repl_digest *name,
-                                 struct repl_error *err)
-{
-    char text[REPL_DIGEST_TEXT_SIZE];
-    repl_digest_format(name, text);
-    if (history->unread_count == 0)
-        return repl_fail(err, REPL_E_MISSING, "chunk %.16s is in no segment of the volume", text);
-    return repl_fail(err, REPL_E_MISSING,
-                     "chunk %.16s is in no segment that can be read; %u cannot, the first: %s",
-                     text, history->unread_count, history->unread);
-}
-
+/* NULL in *out: it is in none. */
 static repl_result chunk_find(struct repl_history *history, const struct repl_digest *name,
                               const struct chunk_place **out, struct repl_error *err)
 {
@@ -380,8 +375,9 @@ static repl_result chunk_find(struct repl_history *history, const struct repl_di
         *out = place_find(history, name);
         if ((*out)->slot_plus_1 != 0)
             return REPL_SUCCESS;
+        *out = NULL;
         if (history->chunk_slots_left == 0)
-            return chunk_missing(history, name, err);
+            return REPL_SUCCESS;
         REPL_TRY(slot_chunks_add(history, history->chunk_slots_left - 1, err));
         history->chunk_slots_left--;
     }
@@ -391,9 +387,10 @@ repl_result repl_history_chunk(struct repl_history *history, const struct repl_d
                                struct repl_chunk_home *out, struct repl_error *err)
 {
     const struct chunk_place *place = NULL;
+    *out = (struct repl_chunk_home){0};
     pthread_mutex_lock(&history->chunk_mutex);
     repl_result result = chunk_find(history, name, &place, err);
-    if (repl_ok(result)) {
+    if (repl_ok(result) && place != NULL) {
         size_t slot = place->slot_plus_1 - 1, segments = history->catalogue.segment_count;
         const struct repl_chunk_entry *entry = place_entry(history, place);
         *out = (struct repl_chunk_home){.segment = history->slots[slot].segment,
@@ -404,6 +401,29 @@ repl_result repl_history_chunk(struct repl_history *history, const struct repl_d
     }
     pthread_mutex_unlock(&history->chunk_mutex);
     return result;
+}
+
+/* What the pool did not have either may lie in what could not be read. */
+static repl_result pool_failed(struct repl_history *history, repl_result result,
+                               struct repl_error *err)
+{
+    if (result.code != REPL_E_MISSING || err == NULL)
+        return result;
+    const struct repl_error why = *err;
+    pthread_mutex_lock(&history->chunk_mutex);
+    if (history->unread_count > 0)
+        result = repl_fail(err, REPL_E_MISSING,
+                           "%.250s, and it is in no segment that can be read; %u cannot, the "
+                           "first: %.200s",
+                           why.text, history->unread_count, history->unread);
+    pthread_mutex_unlock(&history->chunk_mutex);
+    return result;
+}
+
+repl_result repl_history_pool_check(struct repl_history *history, const struct repl_digest *names,
+                                    size_t count, struct repl_error *err)
+{
+    return pool_failed(history, repl_pool_chunks_check(history->pool, names, count, err), err);
 }
 
 /* --- views ----------------------------------------------------------------------------------- */
@@ -437,6 +457,14 @@ static repl_result view_chunk(void *context, const struct repl_digest *name,
     return REPL_SUCCESS;
 }
 
+static repl_result view_fetch(void *context, const struct repl_digest *names, size_t count,
+                              void *out, struct repl_error *err)
+{
+    const struct view_context *view = context;
+    return pool_failed(view->history,
+                       repl_pool_chunks_read(view->history->pool, names, count, out, err), err);
+}
+
 repl_result repl_history_view(struct repl_history *history, size_t point, struct repl_view **out,
                               struct repl_error *err)
 {
@@ -453,6 +481,8 @@ repl_result repl_history_view(struct repl_history *history, size_t point, struct
                                      history->views};
     history->views = context;
     pthread_mutex_unlock(&history->mutex);
-    return repl_forward(repl_view_open(view_segment, view_chunk, context, out, err), err,
-                        "point %llu", (unsigned long long)seq);
+    REPL_TRY(repl_forward(repl_view_open(view_segment, view_chunk, context, out, err), err,
+                          "point %llu", (unsigned long long)seq));
+    repl_view_fetch_by(*out, view_fetch);
+    return REPL_SUCCESS;
 }

@@ -46,13 +46,16 @@ REPL_RESULT repl_history_view(struct repl_history *history, size_t point, struct
 
 /* Where a chunk lies: in which segment, or supply, and that one's place in its list. */
 struct repl_chunk_home {
-    const struct repl_segment *segment;
+    const struct repl_segment *segment; /* NULL: in none that can be read */
     size_t index;
     bool supply;
     uint32_t frame, frame_offset;
 };
-/* REPL_E_MISSING, naming what could not be read on the way, where it is nowhere. */
 REPL_RESULT repl_history_chunk(struct repl_history *history, const struct repl_digest *name,
                                struct repl_chunk_home *out, struct repl_error *err);
+/* Whether chunks that lie in none are to be had from the volume's pool, each with the content it is
+ * named for. REPL_E_MISSING: one is not; it says too which segment could not be read. */
+REPL_RESULT repl_history_pool_check(struct repl_history *history, const struct repl_digest *names,
+                                    size_t count, struct repl_error *err);
 
 #endif

@@ -50,6 +50,12 @@ struct repl_origin_ops {
     REPL_RESULT(*read_at)
     (struct repl_origin *origin, const struct repl_segment_id *id, uint64_t file_size,
      uint64_t offset, void *out, size_t size, struct repl_error *err);
+    /* The bytes of up to REPL_WANTED_CHUNKS_MAX chunks, one behind the other in the order of the
+     * names, that another volume of the pool brought. REPL_E_MISSING: one of them is not to be had.
+     * They are the caller's to compare with their names. Any number of threads. */
+    REPL_RESULT(*chunks)
+    (struct repl_origin *origin, const struct repl_digest *names, uint32_t count, void *out,
+     struct repl_error *err);
     /* What the site's replica holds in up to page_count (at most REPL_DIGESTS_MAX) pages from
      * first_page on. NULL where there is no site to ask. REPL_E_VERSION: it is too old for it. */
     REPL_RESULT(*digests)

@@ -135,17 +135,24 @@ static bool wait_seconds(const struct site_origin *origin, unsigned seconds)
     return true;
 }
 
-static repl_result fetch(struct site_origin *origin, const char *path, const char *range,
-                         size_t limit, struct answer *out, struct repl_error *err)
+static repl_result ask(struct site_origin *origin, const char *path, const char *range,
+                       const struct repl_buffer *body, size_t limit, struct answer *out,
+                       struct repl_error *err)
 {
     for (unsigned attempt = 0;; attempt++) {
-        repl_result result = fetch_once(origin, path, range, limit, out, err);
+        repl_result result = exchange(origin, path, range, body, limit, out, err);
         if (repl_ok(result))
             atomic_store(&origin->reached, true);
         if (result.code != REPL_E_RETRY || !atomic_load(&origin->reached) ||
             attempt + 1 == ATTEMPTS_MAX || !wait_seconds(origin, 1u << attempt))
             return result;
     }
+}
+
+static repl_result fetch(struct site_origin *origin, const char *path, const char *range,
+                         size_t limit, struct answer *out, struct repl_error *err)
+{
+    return ask(origin, path, range, NULL, limit, out, err);
 }
 
 /* --- the catalogue --------------------------------------------------------------------------- */
@@ -351,6 +358,30 @@ static repl_result site_read_at(struct repl_origin *base, const struct repl_segm
     return repl_block_cache_read(origin->cache, id, file_size, offset, out, size, err);
 }
 
+static repl_result site_chunks(struct repl_origin *base, const struct repl_digest *names,
+                               uint32_t count, void *out, struct repl_error *err)
+{
+    struct site_origin *origin = (struct site_origin *)base;
+    struct repl_buffer body = {0};
+    struct answer answer;
+    char path[512];
+    size_t size = (size_t)count * REPL_CHUNK_SIZE;
+    snprintf(path, sizeof path, "/v1/volumes/%s/chunks", base->volume);
+    repl_result result = repl_wanted_encode(names, count, &body, err);
+    if (repl_ok(result))
+        result = ask(origin, path, NULL, &body, size, &answer, err);
+    repl_buffer_fini(&body);
+    REPL_TRY(result);
+    if (answer.size != size)
+        result =
+            repl_fail(err, REPL_E_CORRUPT, "%s: %zu bytes of chunks came where %zu were asked for",
+                      base->label, answer.size, size);
+    else
+        memcpy(out, answer.body, size);
+    free(answer.body);
+    return result;
+}
+
 /* Whether there is an answer to that question about the volume. */
 static bool answers(struct site_origin *origin, const char *what)
 {
@@ -464,6 +495,7 @@ static const struct repl_origin_ops site_origin_ops = {
     .catalogue = site_catalogue,
     .size = site_size,
     .read_at = site_read_at,
+    .chunks = site_chunks,
     .digests = site_digests,
     .verified = site_verified,
     .mark = site_mark,

@@ -28,97 +28,18 @@
 #include "base/hash.h"
 #include "block/read_full.h"
 #include "format/slot.h"
+#include "recover/verify_crew.h"
 #include "recover/verify_tree.h"
 #include "segment/segment_chain.h"
 #include "segment/segment_verify.h"
 
-#define THREADS_MAX   16u
 #define PIECE_SIZE    (1u << 20)
 #define CACHED_FRAMES 32u
-
-/* One item of the common work: a segment, a supply, a piece. */
-typedef repl_result item_fn(void *context, void *of_thread, uint64_t item, struct repl_error *err);
-
-struct crew {
-    const struct repl_verify_options *options;
-    item_fn *item;
-    void *context;
-    repl_result (*thread_begin)(void *context, void **of_thread, struct repl_error *err);
-    void (*thread_end)(void *of_thread);
-    uint64_t item_count;
-
-    pthread_mutex_t mutex; /* guards all below, and what items sum up */
-    uint64_t next;
-    bool stop;
-    repl_result result;
-    struct repl_error err;
-};
-
-static bool crew_next(struct crew *crew, uint64_t *item)
-{
-    const atomic_bool *interrupted = crew->options->interrupted;
-    pthread_mutex_lock(&crew->mutex);
-    if (interrupted != NULL && atomic_load(interrupted) && repl_ok(crew->result)) {
-        crew->result = repl_fail(&crew->err, REPL_E_RETRY, "interrupted");
-        crew->stop = true;
-    }
-    bool taken = !crew->stop && crew->next < crew->item_count;
-    if (taken)
-        *item = crew->next++;
-    pthread_mutex_unlock(&crew->mutex);
-    return taken;
-}
-
-static void *crew_thread(void *context)
-{
-    struct crew *crew = context;
-    struct repl_error err;
-    void *of_thread = NULL;
-    uint64_t item;
-    repl_result result = crew->thread_begin(crew->context, &of_thread, &err);
-    while (repl_ok(result) && crew_next(crew, &item))
-        result = crew->item(crew->context, of_thread, item, &err);
-    if (of_thread != NULL)
-        crew->thread_end(of_thread);
-    pthread_mutex_lock(&crew->mutex);
-    if (!repl_ok(result)) {
-        crew->stop = true;
-        if (repl_ok(crew->result)) {
-            crew->result = result;
-            crew->err = err;
-        }
-    }
-    pthread_mutex_unlock(&crew->mutex);
-    return NULL;
-}
-
-static repl_result crew_run(struct crew *crew, struct repl_error *err)
-{
-    pthread_t threads[THREADS_MAX];
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned count = crew->options->threads > 0 ? crew->options->threads
-                     : processors > 2           ? (unsigned)processors
-                                                : 2;
-    unsigned started = 0;
-    if (count > THREADS_MAX)
-        count = THREADS_MAX;
-    pthread_mutex_init(&crew->mutex, NULL);
-    while (started < count && pthread_create(&threads[started], NULL, crew_thread, crew) == 0)
-        started++;
-    for (unsigned i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
-    pthread_mutex_destroy(&crew->mutex);
-    if (started == 0)
-        return repl_fail(err, REPL_E_NOMEM, "cannot start a thread");
-    if (!repl_ok(crew->result) && err != NULL)
-        *err = crew->err;
-    return crew->result;
-}
 
 /* --- segments -------------------------------------------------------------------------------- */
 
 struct segments_check {
-    struct crew crew;
+    struct repl_crew crew;
     const struct repl_verify_options *options;
     const struct repl_catalogue *catalogue;
     struct repl_verify_result *out;
@@ -153,11 +74,27 @@ static repl_result reference_add(struct segments_check *check, size_t from, size
     return result;
 }
 
-/* Every chunk the segment refers to lies somewhere. */
-static repl_result references_check(struct segments_check *check, size_t i,
-                                    const struct repl_segment *segment,
-                                    struct repl_frame_coder *coder, uint64_t *count,
-                                    struct repl_error *err)
+/* Notes where a chunk lies, or that its name is to be looked for in the pool. */
+static repl_result reference_look(struct segments_check *check, size_t i,
+                                  const struct repl_record *record, size_t *last,
+                                  struct repl_buffer *elsewhere, struct repl_error *err)
+{
+    struct repl_chunk_home home;
+    REPL_TRY(repl_forward(repl_history_chunk(check->options->history, &record->chunk, &home, err),
+                          err, "the extent at offset %llu", (unsigned long long)record->offset));
+    if (home.segment == NULL)
+        return repl_buffer_append(elsewhere, &record->chunk, sizeof record->chunk, err);
+    size_t place = home.supply ? check->catalogue->segment_count + home.index : home.index;
+    if (place != *last && place != i)
+        REPL_TRY(reference_add(check, i, place, err));
+    *last = place;
+    return REPL_SUCCESS;
+}
+
+static repl_result references_walk(struct segments_check *check, size_t i,
+                                   const struct repl_segment *segment,
+                                   struct repl_frame_coder *coder, uint64_t *count,
+                                   struct repl_buffer *elsewhere, struct repl_error *err)
 {
     struct repl_record_walk walk;
     repl_result result = REPL_SUCCESS;
@@ -165,24 +102,33 @@ static repl_result references_check(struct segments_check *check, size_t i,
     repl_record_walk_begin(&walk, segment, coder);
     for (bool done = false; repl_ok(result);) {
         struct repl_record record;
-        struct repl_chunk_home home;
         result = repl_record_walk_next(&walk, &record, &done, err);
         if (!repl_ok(result) || done)
             break;
         if (record.type != REPL_RECORD_CHUNK)
             continue;
         ++*count;
-        result =
-            repl_forward(repl_history_chunk(check->options->history, &record.chunk, &home, err),
-                         err, "the extent at offset %llu", (unsigned long long)record.offset);
-        if (!repl_ok(result))
-            break;
-        size_t place = home.supply ? check->catalogue->segment_count + home.index : home.index;
-        if (place != last && place != i)
-            result = reference_add(check, i, place, err);
-        last = place;
+        result = reference_look(check, i, &record, &last, elsewhere, err);
     }
     repl_record_walk_end(&walk);
+    return result;
+}
+
+/* Every chunk the segment refers to lies somewhere. What others of the pool brought is looked at
+ * here, as nobody else's verification is ours. */
+static repl_result references_check(struct segments_check *check, size_t i,
+                                    const struct repl_segment *segment,
+                                    struct repl_frame_coder *coder, uint64_t *count,
+                                    struct repl_error *err)
+{
+    struct repl_buffer elsewhere = {0};
+    repl_result result = references_walk(check, i, segment, coder, count, &elsewhere, err);
+    struct repl_digest *names = (struct repl_digest *)(void *)elsewhere.data;
+    if (repl_ok(result) && elsewhere.size > 0)
+        result = repl_history_pool_check(check->options->history, names,
+                                         repl_digests_unique(names, elsewhere.size / sizeof *names),
+                                         err);
+    repl_buffer_fini(&elsewhere);
     return result;
 }
 
@@ -418,18 +364,18 @@ repl_result repl_verify_history(const struct repl_verify_options *options,
     *out = (struct repl_verify_result){.segment_count = c->segment_count,
                                        .supply_count = c->supply_count};
     struct segments_check check = {.options = options, .catalogue = c, .out = out};
-    check.crew = (struct crew){.options = options,
-                               .item = segment_item,
-                               .context = &check,
-                               .thread_begin = coder_begin,
-                               .thread_end = coder_end,
-                               .item_count = c->segment_count + c->supply_count};
+    check.crew = (struct repl_crew){.options = options,
+                                    .item = segment_item,
+                                    .context = &check,
+                                    .thread_begin = coder_begin,
+                                    .thread_end = coder_end,
+                                    .item_count = c->segment_count + c->supply_count};
     check.damaged = calloc(check.crew.item_count + 1, sizeof *check.damaged);
     check.senseless = calloc(c->segment_count + 1, sizeof *check.senseless);
     repl_result result =
         check.damaged == NULL || check.senseless == NULL
             ? repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", c->segment_count)
-            : crew_run(&check.crew, err);
+            : repl_crew_run(&check.crew, err);
     if (repl_ok(result)) {
         chain_check(&check);
         result = trees_check(&check, err);
@@ -445,7 +391,7 @@ repl_result repl_verify_history(const struct repl_verify_options *options,
 /* --- the replica ----------------------------------------------------------------------------- */
 
 struct replica_check {
-    struct crew crew;
+    struct repl_crew crew;
     struct repl_view *view;
     const char *image_path;
     int fd;
@@ -560,14 +506,14 @@ static repl_result replica_compare(struct replica_check *check, size_t point,
     if (check->fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "cannot open the replica %s",
                                check->image_path);
-    check->crew =
-        (struct crew){.options = options,
-                      .item = replica_item,
-                      .context = check,
-                      .thread_begin = replica_reader_begin,
-                      .thread_end = replica_reader_end,
-                      .item_count = (repl_view_size(check->view) + PIECE_SIZE - 1) / PIECE_SIZE};
-    return crew_run(&check->crew, err);
+    check->crew = (struct repl_crew){.options = options,
+                                     .item = replica_item,
+                                     .context = check,
+                                     .thread_begin = replica_reader_begin,
+                                     .thread_end = replica_reader_end,
+                                     .item_count = (repl_view_size(check->view) + PIECE_SIZE - 1) /
+                                                   PIECE_SIZE};
+    return repl_crew_run(&check->crew, err);
 }
 
 repl_result repl_verify_replica(const struct repl_verify_options *options, const char *state_path,

@@ -156,7 +156,8 @@ void site_read_volumes(struct site_request *request);
  * name. REPL_E_MISSING: one of them is not there, or no segment of the volume refers to it. */
 REPL_RESULT site_chunks_read(struct repl_site *site, const char *volume,
                              const struct repl_missing *wanted, int *fd, struct repl_error *err);
-/* The volume's id is its pool's, where it shares it with none. */
+REPL_RESULT site_pool_id(const char *pool, struct repl_uuid *out, struct repl_error *err);
+/* id: of the pool, or the volume's where it shares it with nobody. */
 REPL_RESULT site_pool_read(struct repl_site *site, const char *volume, const struct repl_uuid *id,
                            uint64_t after, struct repl_buffer *out, struct repl_error *err);
 /* A file without a name on this machine, for bytes of the volume on their way out. */

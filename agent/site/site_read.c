@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "block/read_full.h"
@@ -38,7 +39,8 @@ struct site_read {
     uint64_t offset, size, total;
     bool range_bad;
     struct repl_missing wanted;
-    struct repl_uuid pool; /* of the volume, where it shares it with none */
+    char pool[REPL_VOLUME_NAME_SIZE + 1]; /* that the volume is of; "": it shares with nobody */
+    struct repl_uuid id;                  /* the volume's */
 };
 
 /* --- on a worker ----------------------------------------------------------------------------- */
@@ -197,10 +199,19 @@ static repl_result chunks_read(struct site_read *read, struct repl_error *err)
     return site_chunks_read(request->site, request->ask.name, &read->wanted, &read->fd, err);
 }
 
+static repl_result pool_read(struct site_read *read, struct repl_error *err)
+{
+    const struct site_request *request = read->request;
+    struct repl_uuid id = read->id;
+    if (read->pool[0] != '\0')
+        REPL_TRY(site_pool_id(read->pool, &id, err));
+    return site_pool_read(request->site, request->ask.name, &id, request->ask.after, &read->body,
+                          err);
+}
+
 static void read_work(struct repl_job *job)
 {
     struct site_read *read = job->context;
-    const struct site_request *request = read->request;
     switch (read->request->ask.kind) {
     case SITE_REQUEST_POINTS:
         read->result = points_read(read, &read->err);
@@ -221,8 +232,7 @@ static void read_work(struct repl_job *job)
         read->result = chunks_read(read, &read->err);
         return;
     case SITE_REQUEST_POOL:
-        read->result = site_pool_read(request->site, request->ask.name, &read->pool,
-                                      request->ask.after, &read->body, &read->err);
+        read->result = pool_read(read, &read->err);
         return;
     default:
         read->result = supplies_read(read, &read->err);
@@ -249,6 +259,15 @@ static void segment_answer(struct site_read *read)
     }
 }
 
+/* What is damaged is not there to be had, now or later. */
+static void chunks_damaged(struct site_read *read)
+{
+    repl_log(LOG_ERR, "volume %s: %s", read->request->ask.name, read->err.text);
+    site_refuse_text(read->request, REPL_REFUSAL_NOT_FOUND,
+                     "a chunk that volume %s refers to is damaged: the site's log says where",
+                     read->request->ask.name);
+}
+
 static void read_done(struct repl_job *job)
 {
     struct site_read *read = job->context;
@@ -256,6 +275,8 @@ static void read_done(struct repl_job *job)
     site_job_ended(request->site);
     if (read->result.code == REPL_E_MISSING)
         site_refuse_text(request, REPL_REFUSAL_NOT_FOUND, "%.350s", read->err.text);
+    else if (read->result.code == REPL_E_CORRUPT && request->ask.kind == SITE_REQUEST_CHUNKS)
+        chunks_damaged(read);
     else if (!repl_ok(read->result))
         site_refuse_error(request, &read->err);
     else if (read->fd >= 0)
@@ -326,7 +347,8 @@ void site_read_begin(struct site_request *request)
     read->request = request;
     read->fd = -1;
     read->wanted = wanted;
-    read->pool = v->journal.create.volume;
+    memcpy(read->pool, v->journal.pool, sizeof read->pool);
+    read->id = v->journal.create.volume;
     read->last = v->journal.point;
     read->unchanged_until_ns = v->journal.unchanged_until_ns;
     if (range != NULL)

@@ -198,8 +198,8 @@ REPL_RESULT repl_missing_encode(const struct repl_missing *m, struct repl_buffer
                                 struct repl_error *err);
 REPL_RESULT repl_missing_decode(const void *data, size_t size, struct repl_missing *out,
                                 struct repl_error *err);
-REPL_RESULT repl_wanted_encode(const struct repl_missing *m, struct repl_buffer *out,
-                               struct repl_error *err);
+REPL_RESULT repl_wanted_encode(const struct repl_digest *names, uint32_t count,
+                               struct repl_buffer *out, struct repl_error *err);
 REPL_RESULT repl_wanted_decode(const void *data, size_t size, struct repl_missing *out,
                                struct repl_error *err);
 REPL_RESULT repl_pool_names_encode(const struct repl_pool_names *m, struct repl_buffer *out,

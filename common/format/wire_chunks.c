@@ -9,15 +9,14 @@
 /* --- lists of names: missing, wanted --------------------------------------------------------- */
 
 static repl_result names_encode(enum repl_wire_type type, uint32_t limit,
-                                const struct repl_missing *m, struct repl_buffer *out,
-                                struct repl_error *err)
+                                const struct repl_digest *names, uint32_t count,
+                                struct repl_buffer *out, struct repl_error *err)
 {
     struct repl_writer w;
-    REPL_TRY(repl_wire_list_open(out, type, m->count, limit, 4 + m->count * sizeof m->names[0], &w,
-                                 err));
-    repl_write_u32(&w, m->count);
-    for (uint32_t i = 0; i < m->count; i++)
-        repl_write_digest(&w, &m->names[i]);
+    REPL_TRY(repl_wire_list_open(out, type, count, limit, 4 + count * sizeof names[0], &w, err));
+    repl_write_u32(&w, count);
+    for (uint32_t i = 0; i < count; i++)
+        repl_write_digest(&w, &names[i]);
     return repl_wire_close(out, type, &w, err);
 }
 
@@ -41,7 +40,7 @@ static repl_result names_decode(enum repl_wire_type type, uint32_t limit, const 
 repl_result repl_missing_encode(const struct repl_missing *m, struct repl_buffer *out,
                                 struct repl_error *err)
 {
-    return names_encode(REPL_WIRE_MISSING, REPL_MISSING_CHUNKS_MAX, m, out, err);
+    return names_encode(REPL_WIRE_MISSING, REPL_MISSING_CHUNKS_MAX, m->names, m->count, out, err);
 }
 
 repl_result repl_missing_decode(const void *data, size_t size, struct repl_missing *out,
@@ -56,10 +55,10 @@ void repl_missing_fini(struct repl_missing *missing)
     *missing = (struct repl_missing){0};
 }
 
-repl_result repl_wanted_encode(const struct repl_missing *m, struct repl_buffer *out,
-                               struct repl_error *err)
+repl_result repl_wanted_encode(const struct repl_digest *names, uint32_t count,
+                               struct repl_buffer *out, struct repl_error *err)
 {
-    return names_encode(REPL_WIRE_WANTED, REPL_WANTED_CHUNKS_MAX, m, out, err);
+    return names_encode(REPL_WIRE_WANTED, REPL_WANTED_CHUNKS_MAX, names, count, out, err);
 }
 
 repl_result repl_wanted_decode(const void *data, size_t size, struct repl_missing *out,

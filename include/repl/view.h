@@ -26,11 +26,17 @@ struct repl_view;
 typedef repl_result repl_view_segment_fn(void *context, size_t i, const struct repl_segment **out,
                                          struct repl_error *err);
 
-/* Where a chunk lies that a segment refers to by name. From several threads at once if the view
- * is read so. */
+/* Where a chunk lies that a segment refers to by name; NULL in *segment: in none that can be read,
+ * its bytes have to be fetched. From several threads at once if the view is read so. */
 typedef repl_result repl_view_chunk_fn(void *context, const struct repl_digest *name,
                                        const struct repl_segment **segment, uint32_t *frame,
                                        uint32_t *frame_offset, struct repl_error *err);
+
+/* The REPL_CHUNK_SIZE bytes of names[0], which lies in no segment that can be read. Those behind
+ * it, at most REPL_VIEW_AHEAD in all, come next in the view, and are worth being fetched along. */
+#define REPL_VIEW_AHEAD 64u
+typedef repl_result repl_view_fetch_fn(void *context, const struct repl_digest *names, size_t count,
+                                       void *out, struct repl_error *err);
 
 /* Walks the manifests of all of them: REPL_E_MISSING names the first byte that no segment
  * carries. */
@@ -41,6 +47,8 @@ REPL_RESULT repl_view_open(repl_view_segment_fn *segment_at, repl_view_chunk_fn 
 REPL_RESULT repl_view_open_changes(repl_view_segment_fn *segment_at, repl_view_chunk_fn *find_chunk,
                                    void *context, uint64_t begin, uint64_t end,
                                    struct repl_view **out, struct repl_error *err);
+/* Before the first reader. Without it a chunk that lies in no segment is REPL_E_MISSING. */
+void repl_view_fetch_by(struct repl_view *view, repl_view_fetch_fn *fetch);
 void repl_view_free(struct repl_view *view);
 
 uint64_t repl_view_size(const struct repl_view *view);        /* of the volume, bytes */

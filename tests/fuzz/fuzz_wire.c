@@ -17,6 +17,18 @@ static void nothing_to_free(const void *message)
     (void)message;
 }
 
+static repl_result repl_wanted_message_decode(const void *data, size_t size,
+                                              struct repl_missing *out, struct repl_error *err)
+{
+    return repl_wanted_decode(data, size, out, err);
+}
+
+static repl_result repl_wanted_message_encode(const struct repl_missing *m, struct repl_buffer *out,
+                                              struct repl_error *err)
+{
+    return repl_wanted_encode(m->names, m->count, out, err);
+}
+
 /* Decodes and, where that succeeds, encodes again. */
 #define TRY_TYPE(function, type, fini)                                                             \
     static void try_##function(const uint8_t *data, size_t size)                                   \
@@ -44,7 +56,7 @@ TRY_TYPE(segments_page, struct repl_segments_page, repl_segments_page_fini)
 TRY_TYPE(digests, struct repl_digests, repl_digests_fini)
 TRY_TYPE(mark, struct repl_mark, nothing_to_free)
 TRY_TYPE(marks, struct repl_marks, repl_marks_fini)
-TRY_TYPE(wanted, struct repl_missing, repl_missing_fini)
+TRY_TYPE(wanted_message, struct repl_missing, repl_missing_fini)
 TRY_TYPE(pool_names, struct repl_pool_names, repl_pool_names_fini)
 
 static void try_all(const uint8_t *data, size_t size)
@@ -60,7 +72,7 @@ static void try_all(const uint8_t *data, size_t size)
     try_digests(data, size);
     try_mark(data, size);
     try_marks(data, size);
-    try_wanted(data, size);
+    try_wanted_message(data, size);
     try_pool_names(data, size);
     (void)repl_wire_type_of(data, size);
 }

@@ -242,6 +242,88 @@ static void chunks_come_from_where_they_are(void **state)
     chain_free(chain);
 }
 
+struct fetches {
+    struct chain *chain; /* first: what the other callbacks take */
+    const uint8_t *bytes;
+    const struct repl_digest *names;
+    unsigned calls;
+    size_t asked;
+    bool wrong;
+};
+
+static repl_result fetched_segment(void *context, size_t i, const struct repl_segment **out,
+                                   struct repl_error *err)
+{
+    return segment_at(((struct fetches *)context)->chain, i, out, err);
+}
+
+static repl_result fetched_nowhere(void *context, const struct repl_digest *name,
+                                   const struct repl_segment **segment, uint32_t *frame,
+                                   uint32_t *frame_offset, struct repl_error *err)
+{
+    (void)context, (void)name, (void)frame, (void)frame_offset, (void)err;
+    *segment = NULL;
+    return REPL_SUCCESS;
+}
+
+static repl_result fetch(void *context, const struct repl_digest *names, size_t count, void *out,
+                         struct repl_error *err)
+{
+    struct fetches *f = context;
+    size_t i = 0;
+    (void)err;
+    f->calls++;
+    f->asked = count;
+    while (!repl_digest_equal(&f->names[i], &names[0]))
+        i++;
+    for (size_t k = 0; k < count; k++)
+        assert_true(repl_digest_equal(&names[k], &f->names[i + k])); /* in the view's order */
+    memcpy(out, f->bytes + i * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+    if (f->wrong)
+        *(uint8_t *)out ^= 1;
+    return REPL_SUCCESS;
+}
+
+/* What lies in no segment is fetched, and the names of what comes next are given along. */
+static void a_chunk_that_lies_nowhere_is_fetched(void **state)
+{
+    (void)state;
+    enum { CHUNKS = REPL_VIEW_AHEAD + 6 };
+    struct chain *chain = chain_new();
+    static uint8_t bytes[CHUNKS * REPL_CHUNK_SIZE], image[CHUNKS * REPL_CHUNK_SIZE];
+    struct repl_digest names[CHUNKS];
+    struct random random = {9};
+    struct repl_error err;
+    random_fill(&random, bytes, sizeof bytes);
+    struct repl_segment_builder *b = build(chain, 0, 1, 0, sizeof bytes);
+    for (size_t i = 0; i < CHUNKS; i++) {
+        struct repl_extent extent = {
+            .offset = i * REPL_CHUNK_SIZE, .length = REPL_CHUNK_SIZE, .type = REPL_RECORD_CHUNK};
+        names[i] = chunk_name_of(bytes + i * REPL_CHUNK_SIZE);
+        assert_true(repl_ok(repl_segment_builder_reference(b, &names[i], &extent.source, NULL)));
+        assert_true(repl_ok(repl_segment_builder_extent(b, &extent, NULL)));
+    }
+    finish(chain, b, 1, true);
+    struct fetches fetches = {.chain = chain, .bytes = bytes, .names = names};
+    struct repl_view *view;
+    struct repl_view_reader *reader;
+    assert_true(repl_ok(repl_view_open(fetched_segment, fetched_nowhere, &fetches, &view, NULL)));
+    assert_true(repl_ok(repl_view_reader_new(view, 2, &reader, NULL)));
+    assert_int_equal(repl_view_read(reader, 0, image, 10, &err).code, REPL_E_MISSING);
+    repl_view_fetch_by(view, fetch);
+    assert_true(repl_ok(repl_view_read(reader, 5000, image, 10, &err)));
+    assert_memory_equal(image, bytes + 5000, 10);
+    assert_int_equal(fetches.asked, REPL_VIEW_AHEAD);
+    assert_true(repl_ok(repl_view_read(reader, 0, image, sizeof image, &err)));
+    assert_memory_equal(image, bytes, sizeof image);
+    assert_int_equal(fetches.asked, 1); /* the last */
+    fetches.wrong = true;
+    assert_int_equal(repl_view_read(reader, 0, image, 10, &err).code, REPL_E_CORRUPT);
+    repl_view_reader_free(reader);
+    repl_view_free(view);
+    chain_free(chain);
+}
+
 static void a_chunk_of_other_content_is_refused(void **state)
 {
     (void)state;
@@ -378,6 +460,7 @@ int main(void)
         cmocka_unit_test(a_volume_that_grew_and_shrank),
         cmocka_unit_test(chunks_come_from_where_they_are),
         cmocka_unit_test(a_chunk_of_other_content_is_refused),
+        cmocka_unit_test(a_chunk_that_lies_nowhere_is_fetched),
         cmocka_unit_test(a_full_may_have_parts),
         cmocka_unit_test(what_is_not_whole_is_refused),
         cmocka_unit_test(damage_is_named),

@@ -426,7 +426,7 @@ DOORS(pool, pool_names)
 static repl_result wanted_out(const union message *m, struct repl_buffer *out,
                               struct repl_error *err)
 {
-    return repl_wanted_encode(&m->missing, out, err);
+    return repl_wanted_encode(m->missing.names, m->missing.count, out, err);
 }
 
 static repl_result wanted_in(const void *data, size_t size, union message *m,

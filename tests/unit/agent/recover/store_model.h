@@ -28,7 +28,9 @@
 struct store_model {
     struct temporary temporary;
     char path[300]; /* of the store */
+    const char *volume;
     struct repl_store *store;
+    bool beside; /* the store is another model's */
     struct repl_frame_coder *coder;
     struct random random;
     struct repl_uuid uuid;
@@ -57,8 +59,8 @@ static inline void model_log(struct store_model *m, struct repl_log_record *reco
     size_t size;
     record->number = ++m->record_number;
     repl_log_record_encode(record, bytes, &size);
-    model_ensure(
-        m, m->store->ops->log_append(m->store, MODEL_VOLUME, m->log_end, bytes, size, &m->err));
+    model_ensure(m,
+                 m->store->ops->log_append(m->store, m->volume, m->log_end, bytes, size, &m->err));
     m->log_end += size;
 }
 
@@ -67,25 +69,50 @@ static inline int64_t model_end_ns(uint64_t seq)
     return MODEL_BASE_NS + (int64_t)seq * MODEL_STEP_NS;
 }
 
-static inline void model_init(struct store_model *m)
+static inline void model_begin_history(struct store_model *m, const char *volume)
 {
-    memset(m, 0, sizeof *m);
     m->kind = REPL_VOLUME_BLOCK;
-    ensure(temporary_make(&m->temporary) == 0);
-    snprintf(m->path, sizeof m->path, "%s/store", m->temporary.path);
-    m->random = random_begin("store_model", 7);
+    m->volume = volume;
+    m->random = random_begin("store_model", 7 + (uint64_t)strlen(volume));
     random_fill(&m->random, m->uuid.bytes, sizeof m->uuid.bytes);
     m->now = calloc(1, MODEL_SIZE);
     ensure(m->now != NULL);
     model_ensure(m, repl_frame_coder_new(&m->coder, &m->err));
-    model_ensure(m, repl_posix_store_open(m->path, true, true, &m->store, &m->err));
-    model_ensure(m, m->store->ops->volume_create(m->store, MODEL_VOLUME, &m->err));
+    model_ensure(m, m->store->ops->volume_create(m->store, volume, &m->err));
     struct repl_log_record create = {.type = REPL_LOG_CREATE, .time_ns = MODEL_BASE_NS};
-    strcpy(create.create.name, MODEL_VOLUME);
+    strcpy(create.create.name, volume);
     create.create.volume = m->uuid;
     create.create.kind = REPL_VOLUME_BLOCK;
     create.create.lineage = 1;
     model_log(m, &create);
+}
+
+static inline void model_init(struct store_model *m)
+{
+    memset(m, 0, sizeof *m);
+    ensure(temporary_make(&m->temporary) == 0);
+    snprintf(m->path, sizeof m->path, "%s/store", m->temporary.path);
+    model_ensure(m, repl_posix_store_open(m->path, true, true, &m->store, &m->err));
+    model_begin_history(m, MODEL_VOLUME);
+}
+
+/* Another volume in the store of a model that is there for longer. */
+static inline void model_init_beside(struct store_model *m, const struct store_model *other,
+                                     const char *volume)
+{
+    memset(m, 0, sizeof *m);
+    snprintf(m->path, sizeof m->path, "%s", other->path);
+    m->store = other->store;
+    m->beside = true;
+    model_begin_history(m, volume);
+}
+
+/* The volume shares its chunks. */
+static inline void model_pool(struct store_model *m, const char *name)
+{
+    struct repl_log_record pool = {.type = REPL_LOG_POOL, .time_ns = MODEL_BASE_NS};
+    snprintf(pool.pool.name, sizeof pool.pool.name, "%s", name);
+    model_log(m, &pool);
 }
 
 static inline repl_result model_origin_open(const char *path, const char *volume,
@@ -102,6 +129,8 @@ static inline void model_fini(struct store_model *m)
         free(m->points[i]);
     free(m->now);
     repl_frame_coder_free(m->coder);
+    if (m->beside)
+        return;
     if (m->store != NULL)
         m->store->ops->close(m->store);
     temporary_remove(&m->temporary);
@@ -121,8 +150,7 @@ static inline repl_result model_sink(void *context, const void *data, size_t siz
 static inline void model_file_begin(struct store_model *m)
 {
     char directory[350];
-    model_ensure(m,
-                 repl_store_staging(m->store, MODEL_VOLUME, directory, sizeof directory, &m->err));
+    model_ensure(m, repl_store_staging(m->store, m->volume, directory, sizeof directory, &m->err));
     snprintf(m->staged, sizeof m->staged, "%s/upload", directory);
     m->fd = open(m->staged, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     ensure(m->fd >= 0);
@@ -223,7 +251,7 @@ static inline void model_publish(struct store_model *m, const struct repl_segmen
     m->builder = NULL;
     ensure(fsync(m->fd) == 0);
     model_ensure(
-        m, m->store->ops->segment_publish(m->store, MODEL_VOLUME, id, m->fd, m->staged, &m->err));
+        m, m->store->ops->segment_publish(m->store, m->volume, id, m->fd, m->staged, &m->err));
     close(m->fd);
 }
 
@@ -338,7 +366,7 @@ static inline void model_fill(struct store_model *m)
 static inline void model_segment_path(const struct store_model *m, uint64_t to, uint32_t part,
                                       char path[400])
 {
-    snprintf(path, 400, "%s/volumes/%s/segments/%020llu.%06u.seg", m->path, MODEL_VOLUME,
+    snprintf(path, 400, "%s/volumes/%s/segments/%020llu.%06u.seg", m->path, m->volume,
              (unsigned long long)to, part);
 }
 

@@ -31,18 +31,14 @@ static int tear_down(void **state)
 static int chunks_as(struct world *w, enum key key, const char *volume,
                      const struct repl_digest *names, uint32_t count)
 {
-    struct repl_missing wanted = {.count = count};
     struct repl_buffer body = {0};
     struct repl_error err = {0};
     struct call call;
-    wanted.names = calloc(count, sizeof *names);
-    memcpy(wanted.names, names, count * sizeof *names);
-    must(repl_wanted_encode(&wanted, &body, &err), &err);
+    must(repl_wanted_encode(names, count, &body, &err), &err);
     call_init(&call, w, "POST", "/v1/volumes/%s/chunks", volume);
     call.request.body = body.data;
     call.request.body_size = body.size;
     int status = call_run(&call, key);
-    repl_missing_fini(&wanted);
     repl_buffer_fini(&body);
     return status;
 }
@@ -118,7 +114,7 @@ static void test_chunks_damaged(void **state)
     close(fd);
     free(zeros);
     chunks_as(w, KEY_RECOVERY, "data", &name, 1);
-    expect_refusal(w, 500, REPL_REFUSAL_INTERNAL, "see its log");
+    expect_refusal(w, 404, REPL_REFUSAL_NOT_FOUND, "is damaged");
 }
 
 /* --- what the pool holds --------------------------------------------------------------------- */

@@ -65,11 +65,10 @@ static void refer(struct build *build, unsigned first, unsigned count)
 static int chunk_get(enum key key, const char *volume, unsigned i)
 {
     struct repl_digest name = chunk_name_of(a.model + i * REPL_CHUNK_SIZE);
-    const struct repl_missing wanted = {.names = &name, .count = 1};
     struct repl_buffer body = {0};
     struct repl_error err;
     struct call call;
-    must(repl_wanted_encode(&wanted, &body, &err), &err);
+    must(repl_wanted_encode(&name, 1, &body, &err), &err);
     call_init(&call, &b, "POST", "/v1/volumes/%s/chunks", volume);
     call.request.body = body.data;
     call.request.body_size = body.size;
