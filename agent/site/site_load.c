@@ -221,25 +221,6 @@ static void committed_check(const struct loader *l)
     }
 }
 
-/* Whether a merge accounts for a segment that the log does not name any more: what it has made
- * takes in the changes that the segment had, or they were needless, as the next there is is a full.
- */
-static bool is_merged(const struct loader *l, const struct repl_segment_id *id)
-{
-    bool next = true; /* of those in the list, the first behind the segment */
-    for (size_t i = 0; i < l->chain.count; i++) {
-        const struct repl_log_piece *entry = &l->chain.entries[i];
-        if (entry->commit.to_seq < id->to_seq)
-            continue;
-        if (entry->merge != 0 && entry->commit.from_seq < id->to_seq)
-            return true;
-        if (next && entry->begins && entry->commit.to_seq > id->to_seq)
-            return true;
-        next = false;
-    }
-    return false;
-}
-
 static repl_result leftover_add(struct site_volume *v, const struct repl_segment_id *id,
                                 struct repl_error *err)
 {
@@ -263,7 +244,7 @@ static repl_result stored_check(struct loader *l, size_t *unknown, struct repl_s
         if (id->supply != 0 ||
             repl_chain_find(&l->chain, id->to_seq, id->part, id->merge) != SIZE_MAX)
             continue;
-        if (id->merge != 0 || is_merged(l, id)) {
+        if (id->merge != 0 || repl_chain_has_replaced(&l->chain, id->to_seq)) {
             REPL_TRY(leftover_add(l->volume, id, err));
         } else {
             *unknown += 1;

@@ -106,6 +106,22 @@ size_t repl_chain_find_point(const struct repl_chain *c, uint64_t seq)
     return i - 1;
 }
 
+bool repl_chain_has_replaced(const struct repl_chain *c, uint64_t to_seq)
+{
+    bool next = true; /* of the entries, the first behind the segment */
+    for (size_t i = 0; i < c->count; i++) {
+        const struct repl_log_piece *entry = &c->entries[i];
+        if (entry->commit.to_seq < to_seq)
+            continue;
+        if (entry->merge != 0 && entry->commit.from_seq < to_seq)
+            return true;
+        if (next && entry->begins && entry->commit.to_seq > to_seq)
+            return true;
+        next = false;
+    }
+    return false;
+}
+
 /* --- a run makes room for pieces ------------------------------------------------------------- */
 
 static repl_result unfit(const struct repl_chain *c, const char *what, struct repl_error *err)

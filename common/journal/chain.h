@@ -61,5 +61,9 @@ size_t repl_chain_find(const struct repl_chain *chain, uint64_t to_seq, uint32_t
                        uint64_t merge);
 /* The entry that ends in the point; SIZE_MAX: there is none. */
 size_t repl_chain_find_point(const struct repl_chain *chain, uint64_t seq);
+/* Whether a merge accounts for a segment that was received up to the point and is not an entry any
+ * more: what it has made takes in the changes that the segment had, or they were needless, as the
+ * next there is is a full. */
+bool repl_chain_has_replaced(const struct repl_chain *chain, uint64_t to_seq);
 
 #endif

@@ -7,6 +7,7 @@
 #include <syslog.h>
 
 #include "base/ensure.h"
+#include "journal/merge_order.h"
 #include "site/compactor/compactor_internal.h"
 
 #define NICE_MAX 19
@@ -194,7 +195,7 @@ static void merge_logged(struct site_volume *v, repl_result result, const struct
 {
     struct site_compactor *c = v->site->compactor;
     (void)err; /* has been told */
-    if (repl_ok(result)) {
+    if (repl_merge_step_next(REPL_MERGE_LOG, repl_ok(result)) == REPL_MERGE_RETIRE) {
         size_t segments =
             c->visit.chain.count - (c->visit.end - c->visit.first) + c->visit.result.piece_count;
         run_remove(c);
@@ -265,7 +266,8 @@ static void merge_log(struct site_compactor *c)
         merge_fail(c, v, c->dropped.result);
         return;
     }
-    if (c->dropped.referred || atomic_load(&c->stop)) {
+    if (repl_merge_step_next(REPL_MERGE_LOOK, !c->dropped.referred) == REPL_MERGE_DISCARD ||
+        atomic_load(&c->stop)) {
         merge_discard(c, v);
         return;
     }

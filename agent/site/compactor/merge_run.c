@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "block/read_full.h"
 #include "journal/churn.h"
+#include "journal/merge_order.h"
 
 #define RANGES_MAX  128u /* that wait: each halving leaves one behind */
 #define BUFFER_SIZE (1u << 20)
@@ -226,9 +227,6 @@ static repl_result piece_publish(struct merge_run *run, struct output *out,
     const struct site_merge_options *o = run->options;
     const struct repl_log_piece *last = &o->entries[o->entry_count - 1];
     struct site_merge_result *result = run->result;
-    REPL_TRY(output_flush(out, err));
-    if (fsync(out->fd) != 0)
-        return output_fail(out, "make durable", err);
     const struct repl_segment_id id = {
         .to_seq = report->header.to_seq, .part = how->part, .merge = o->merge};
     REPL_TRY(o->store->ops->segment_publish(o->store, o->volume, &id, out->fd, out->path, err));
@@ -255,32 +253,55 @@ static repl_result piece_publish(struct merge_run *run, struct output *out,
     return REPL_SUCCESS;
 }
 
+static repl_result piece_write(struct output *out, const struct repl_merge_options *merge,
+                               struct repl_merge_report *report, struct repl_error *err)
+{
+    REPL_TRY(output_open(out, err));
+    REPL_TRY(repl_segment_merge(merge, report, err));
+    return output_flush(out, err);
+}
+
+static repl_result piece_step(struct merge_run *run, enum repl_merge_step step, struct output *out,
+                              const struct repl_merge_options *merge,
+                              struct repl_merge_report *report, struct repl_error *err)
+{
+    size_t made = run->result->piece_count;
+    switch (step) {
+    case REPL_MERGE_WRITE:
+        return piece_write(out, merge, report, err);
+    case REPL_MERGE_SYNC:
+        return fsync(out->fd) == 0 ? REPL_SUCCESS : output_fail(out, "make durable", err);
+    case REPL_MERGE_PUBLISH:
+        return piece_publish(run, out, report, merge->piece, err);
+    case REPL_MERGE_CHECK:
+        return site_merge_check(run, merge->segments, merge->segment_count, merge->piece,
+                                &run->result->pieces[made - 1], &run->result->chunks[made - 1],
+                                err);
+    default:
+        return repl_fail(err, REPL_E_INTERNAL, "a piece has no step %d", step);
+    }
+}
+
 static repl_result piece_make(struct merge_run *run, const struct repl_segment *const *segments,
                               const struct repl_digest *links, size_t count,
                               const struct repl_merge_piece *how, struct repl_merge_report *report,
                               struct repl_error *err)
 {
-    const struct site_merge_options *o = run->options;
-    struct output out = {.options = o, .fd = -1};
+    struct output out = {.options = run->options, .fd = -1};
     struct repl_merge_options merge = {.piece = how,
                                        .segments = segments,
                                        .segment_count = count,
                                        .links = links,
                                        .sink = output_put,
                                        .sink_context = &out};
+    repl_result result = REPL_SUCCESS;
     site_merge_chunks_ask(run, &merge, how->last);
-    repl_result result = output_open(&out, err);
-    if (repl_ok(result))
-        result = repl_segment_merge(&merge, report, err);
-    if (repl_ok(result))
-        result = piece_publish(run, &out, report, how, err);
+    for (enum repl_merge_step step = REPL_MERGE_WRITE; step < REPL_MERGE_MADE;
+         step = repl_merge_step_next(step, repl_ok(result)))
+        result = piece_step(run, step, &out, &merge, report, err);
     output_close(&out);
-    if (!repl_ok(result))
-        return result;
-    size_t last = run->result->piece_count - 1;
-    struct site_merge_chunks *chunks = &run->result->chunks[last];
-    REPL_TRY(site_merge_check(run, segments, count, how, &run->result->pieces[last], chunks, err));
-    return site_merge_chunks_made(run, chunks, err);
+    REPL_TRY(result);
+    return site_merge_chunks_made(run, &run->result->chunks[run->result->piece_count - 1], err);
 }
 
 /* The last piece ends where the run does. */
