@@ -76,6 +76,7 @@ static const struct field volume_fields[] = {
     FIELD(repl_volume_status, unverified_ms, FIELD_SIGNED),
     FIELD(repl_volume_status, scrubbed_bytes, FIELD_UNSIGNED),
     FIELD(repl_volume_status, damaged_segments, FIELD_UNSIGNED),
+    FIELD(repl_volume_status, repaired_segments, FIELD_UNSIGNED),
     FIELD(repl_volume_status, damaged, FIELD_TEXT),
     FIELD(repl_volume_status, points, FIELD_UNSIGNED),
     FIELD(repl_volume_status, bytes_changed, FIELD_UNSIGNED),

@@ -43,6 +43,7 @@ struct repl_volume_status {
     uint64_t space_limit_bytes; /* 0: none */
     int64_t unverified_ms;      /* for how long some stored byte has not been read; -1: not known */
     uint64_t damaged_segments;  /* that were found not to be what they should be */
+    uint64_t repaired_segments; /* since the start: that were put right */
     char damaged[256];          /* the first of them, and the points it is part of; "": none */
     /* counters since the process started */
     uint64_t points;         /* cut (agent), committed (site) */

@@ -168,6 +168,15 @@ static repl_result counted_publish(struct repl_store *base, const char *volume,
     return result;
 }
 
+/* As many bytes as before. */
+static repl_result counted_replace(struct repl_store *base, const char *volume,
+                                   const struct repl_segment_id *id, int fd,
+                                   const char *staged_path, struct repl_error *err)
+{
+    struct repl_store *inner = counted_of(base)->inner;
+    return inner->ops->segment_replace(inner, volume, id, fd, staged_path, err);
+}
+
 /* What goes when the segment does; 0: nothing that could be told. */
 static uint64_t bytes_of(struct counted_store *store, struct repl_store_usage *usage,
                          const struct repl_segment_id *id)
@@ -353,6 +362,7 @@ static const struct repl_store_ops counted_ops = {
     .volume_directory = counted_volume_directory,
     .segments = counted_segments,
     .segment_publish = counted_publish,
+    .segment_replace = counted_replace,
     .segment_open = counted_segment_open,
     .segment_remove = counted_remove,
     .segment_set_aside = counted_set_aside,

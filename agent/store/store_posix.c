@@ -633,6 +633,7 @@ static const struct repl_store_ops posix_ops = {
     .volume_directory = posix_volume_directory,
     .segments = posix_segments,
     .segment_publish = posix_segment_publish,
+    .segment_replace = posix_segment_publish,
     .segment_open = posix_segment_open,
     .segment_remove = posix_segment_remove,
     .segment_set_aside = posix_segment_set_aside,

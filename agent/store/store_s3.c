@@ -353,6 +353,7 @@ static const struct repl_store_ops s3_ops = {
     .volume_directory = s3_volume_directory,
     .segments = s3_segments,
     .segment_publish = s3_segment_publish,
+    .segment_replace = s3_segment_replace,
     .segment_open = s3_segment_open,
     .segment_remove = s3_segment_remove,
     .segment_set_aside = s3_segment_set_aside,

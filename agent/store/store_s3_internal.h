@@ -109,6 +109,9 @@ repl_result s3_segment_publish(struct repl_store *store, const char *volume,
 repl_result s3_segment_open(struct repl_store *store, const char *volume,
                             const struct repl_segment_id *id, uint64_t size,
                             struct repl_stored_segment **out, struct repl_error *err);
+repl_result s3_segment_replace(struct repl_store *store, const char *volume,
+                               const struct repl_segment_id *id, int fd, const char *staged_path,
+                               struct repl_error *err);
 repl_result s3_segment_remove(struct repl_store *store, const char *volume,
                               const struct repl_segment_id *id, struct repl_error *err);
 repl_result s3_segment_set_aside(struct repl_store *store, const char *volume,

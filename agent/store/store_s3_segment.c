@@ -144,6 +144,15 @@ repl_result s3_segment_publish(struct repl_store *base, const char *volume,
     return REPL_SUCCESS;
 }
 
+/* An object would have to go first. */
+repl_result s3_segment_replace(struct repl_store *base, const char *volume,
+                               const struct repl_segment_id *id, int fd, const char *staged_path,
+                               struct repl_error *err)
+{
+    (void)base, (void)volume, (void)id, (void)fd, (void)staged_path;
+    return repl_fail(err, REPL_E_REFUSED, "in a bucket no object is ever changed");
+}
+
 repl_result s3_segment_remove(struct repl_store *base, const char *volume,
                               const struct repl_segment_id *id, struct repl_error *err)
 {

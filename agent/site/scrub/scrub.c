@@ -55,6 +55,15 @@ static struct site_volume *volume_next(const struct site_scrub *s)
     return next;
 }
 
+/* That of a tree is a directory, which says of no page of the space where it is. */
+static void replica_find(const struct site_volume *v, char *path, size_t size)
+{
+    struct repl_replica_status status = {0};
+    if (v->replica != NULL && v->journal.create.kind != REPL_VOLUME_TREE)
+        repl_replica_look(v->replica, &status);
+    snprintf(path, size, "%s", status.path);
+}
+
 static void visit_done(struct repl_job *job);
 
 static void visit_begin(struct site_scrub *s, struct site_volume *v)
@@ -78,6 +87,7 @@ static void visit_begin(struct site_scrub *s, struct site_volume *v)
         .batch_ns = BATCH_NS,
         .job = {.work = scrub_visit_work, .done = visit_done, .context = &s->visit}};
     memcpy(s->visit.volume, v->name, sizeof s->visit.volume);
+    replica_find(v, s->visit.replica_path, sizeof s->visit.replica_path);
     of->merged = NULL;
     of->merged_count = 0;
     of->visited_ns = now_ns;
@@ -106,6 +116,7 @@ static void volume_take(struct site_volume *v, const struct scrub_visit *visit)
     bool again = visit->more && repl_ok(visit->outcome);
     of->next_ns = again ? 0 : of->visited_ns + VISIT_NS;
     of->read_bytes += visit->read_bytes;
+    of->repaired_count += visit->repaired_count;
     of->credit = visit->credit;
     if (!visit->looked)
         return;
@@ -190,6 +201,7 @@ void site_scrub_status(const struct site_volume *v, int64_t now_ns, struct repl_
         out->unverified_ms = 0;
     out->scrubbed_bytes = of->read_bytes;
     out->damaged_segments = of->damaged_count;
+    out->repaired_segments = of->repaired_count;
     if (of->damaged_count == 0)
         return;
     damage_text(of, out->damaged, sizeof out->damaged);

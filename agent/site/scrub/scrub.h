@@ -5,6 +5,7 @@
  *   scrub.c          its turns, on the loop: whose is it, what is told
  *   scrub_visit.c    a visit of a volume, on a thread of its own: what is due, reading it
  *   scrub_read.c     one segment, to its last byte
+ *   scrub_repair.c   damaged frames, made anew of what the replica holds
  *
  * What was read when is in a file of the volume's directory (store/verified_file.h).
  *
@@ -14,7 +15,8 @@
  * reads and writes, unless something is late. Nothing of a volume is held: what a
  * merge has taken away meanwhile is not missing.
  *
- * What it finds damaged stays where it is. The volume is DEGRADED until it has
+ * What it finds damaged stays where it is until what takes its place has been
+ * found to be what was committed. The volume is DEGRADED until it has
  * been read whole again, or is not part of the history any more.
  */
 #ifndef REPL_AGENT_SCRUB_H
@@ -54,7 +56,7 @@ struct scrub_of_volume {
     int64_t visited_ns; /* monotonic */
     int64_t next_ns;    /* monotonic: no visit before that */
     double credit;      /* bytes that may be read by now */
-    uint64_t read_bytes, damaged_count;
+    uint64_t read_bytes, damaged_count, repaired_count;
     struct scrub_damage damages[SCRUB_DAMAGES_MAX];
     size_t damage_count;
     struct scrub_merged *merged;

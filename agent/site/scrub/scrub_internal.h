@@ -39,6 +39,12 @@ REPL_RESULT scrub_read(struct scrub_reader *reader, struct repl_store *store, co
 /* Whether the error says something of what was read, and not of why it could not be looked at. */
 bool scrub_is_damage(repl_result result);
 
+struct scrub_visit;
+/* Puts right in place what the volume's replica still holds (scrub_repair.c). Else the segment is
+ * as it was, and the error says why. */
+REPL_RESULT scrub_repair(struct scrub_visit *visit, const struct repl_segment_id *id,
+                         const struct repl_log_commit *commit, struct repl_error *err);
+
 /* --- a visit (scrub_visit.c) ----------------------------------------------------------------- */
 
 /* What a visit finds out and does; the thread's while it is out. */
@@ -56,12 +62,13 @@ struct scrub_visit {
     const atomic_bool *merging;
     struct scrub_merged *merged; /* heap */
     size_t merged_count;
-    int64_t batch_ns; /* it reads for so long, and not less than a segment */
+    char replica_path[256]; /* an image or device; "": none whose pages could be read */
+    int64_t batch_ns;       /* it reads for so long, and not less than a segment */
     /* found */
     bool looked;       /* what follows is known, whatever the outcome */
     bool more;         /* something else is due already */
     int64_t oldest_ns; /* INT64_MAX: there is nothing */
-    uint64_t read_bytes, damaged_count;
+    uint64_t read_bytes, damaged_count, repaired_count;
     struct scrub_damage damages[SCRUB_DAMAGES_MAX];
     size_t damage_count;
     repl_result outcome;

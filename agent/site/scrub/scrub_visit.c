@@ -224,6 +224,21 @@ static repl_result note(struct batch *batch, struct scrub_stored *stored, bool d
     return batch->record_count == RECORDS_MAX || damaged ? records_flush(batch, err) : REPL_SUCCESS;
 }
 
+/* *why: also why it is not. */
+static bool is_mended(struct scrub_visit *visit, const struct scrub_stored *stored,
+                      const struct repl_log_commit *commit, struct repl_error *why)
+{
+    struct repl_error vain;
+    bool mended = repl_ok(scrub_repair(visit, &stored->id, commit, &vain));
+    visit->repaired_count += mended;
+    if (!mended) {
+        size_t used = strlen(why->text);
+        snprintf(why->text + used, sizeof why->text - used, "; it cannot be mended here: %s",
+                 vain.text);
+    }
+    return mended;
+}
+
 static repl_result item_read(struct batch *batch, struct scrub_stored *stored,
                              struct repl_error *err)
 {
@@ -243,6 +258,8 @@ static repl_result item_read(struct batch *batch, struct scrub_stored *stored,
         return REPL_SUCCESS;
     /* A merge may have taken it away since the visit began. */
     REPL_TRY(site_chain_lists(visit->index, visit->volume, &stored->id, &listed, err));
+    if (listed && piece != NULL && is_mended(visit, stored, &piece->commit, &why))
+        return note(batch, stored, false, "", err);
     return listed ? note(batch, stored, true, why.text, err) : REPL_SUCCESS;
 }
 

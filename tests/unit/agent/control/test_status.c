@@ -51,6 +51,7 @@ static void fill(struct repl_status *status, struct repl_volume_status volumes[2
         .unverified_ms = 86400001,
         .scrubbed_bytes = 6,
         .damaged_segments = 2,
+        .repaired_segments = 7,
         .damaged = "segment 3.0 (points 3 to 9)",
         .points = 1,
         .bytes_changed = 2,

@@ -171,6 +171,21 @@ static void what_is_set_aside_is_not_found_any_more(void **state)
     assert_string_equal(all, "");
 }
 
+/* At once, or not at all. */
+static void a_damaged_segment_is_replaced_at_once(void **state)
+{
+    struct contract *c = *state;
+    const struct repl_segment_id id = {.to_seq = 7, .part = 1};
+    char path[PATH_SIZE];
+    assert_code(c, publish(c, &id, "damaged"), REPL_OK);
+    int fd = stage(c, "whole", path);
+    repl_result result = c->store->ops->segment_replace(c->store, "data", &id, fd, path, &c->err);
+    assert_true(repl_ok(result) || result.code == REPL_E_REFUSED);
+    assert_segment(c, &id, repl_ok(result) ? "whole" : "damaged");
+    assert_int_equal(access(path, F_OK) != 0, repl_ok(result));
+    close(fd);
+}
+
 static void only_the_staged_file_is_published(void **state)
 {
     struct contract *c = *state;
@@ -280,7 +295,8 @@ static void volumes_are_written_by_several_threads(void **state)
 #define STORE_CONTRACT_TESTS                                                                       \
     TEST(volumes_with_a_log_are_listed), TEST(readers_come_and_go_and_change_nothing),             \
         TEST(segments_are_published_read_and_removed), TEST(segments_are_listed),                  \
-        TEST(what_is_set_aside_is_not_found_any_more), TEST(only_the_staged_file_is_published),    \
+        TEST(what_is_set_aside_is_not_found_any_more),                                             \
+        TEST(a_damaged_segment_is_replaced_at_once), TEST(only_the_staged_file_is_published),      \
         TEST(a_log_grows_and_its_tail_is_cut), TEST(volumes_are_written_by_several_threads)
 
 #endif

@@ -111,6 +111,12 @@ static void what_comes_and_goes_is_counted(void **state)
     assert_int_equal(used(f), 24);
     assert_int_equal(used_after_restart(f), 24);
     ops = c->store->ops;
+    char path[PATH_SIZE];
+    int fd = stage(c, "9876543210", path); /* in the place of what was damaged */
+    assert_code(c, ops->segment_replace(c->store, "data", &first, fd, path, &c->err), REPL_OK);
+    close(fd);
+    assert_segment(c, &first, "9876543210");
+    assert_int_equal(used(f), 24);
     assert_code(c, ops->segment_remove(c->store, "data", &first, &c->err), REPL_OK);
     assert_code(c, ops->segment_remove(c->store, "data", &first, &c->err), REPL_OK);
     assert_int_equal(used(f), 14);

@@ -9,8 +9,19 @@
 #include "site/scrub/scrub_internal.h"
 #include "unit/damage.h"
 
+/* What is unread for so long by the next round, and for no time that a test takes. */
 #define SOON_MS 50
 #define FAR_MS  (INT64_C(100) * 86400 * 1000)
+
+/* begin without a replica, which would mend what is damaged. */
+static inline void begin_bare(const char *retention)
+{
+    world_init(&w, "none");
+    w.retention = retention;
+    site_start(&w);
+    seed(&w);
+    point_keep();
+}
 
 /* Nothing may be unread for longer than this. */
 static inline void every(int64_t ms)

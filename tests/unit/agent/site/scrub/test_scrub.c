@@ -7,7 +7,7 @@
 static void all_is_read_and_noted(void **state)
 {
     (void)state;
-    begin("everything");
+    begin_bare("everything");
     supplied_make();
     points_make(11);
     every(SOON_MS);
@@ -27,7 +27,7 @@ static void all_is_read_and_noted(void **state)
 static void what_is_not_due_is_left_alone(void **state)
 {
     (void)state;
-    begin("everything");
+    begin_bare("everything");
     points_make(12);
     every(FAR_MS);
     round_make();
@@ -49,7 +49,7 @@ static void what_is_not_due_is_left_alone(void **state)
 static void it_is_not_faster_than_it_may(void **state)
 {
     (void)state;
-    begin("everything");
+    begin_bare("everything");
     points_make(3);
     every(SOON_MS);
     w.site->config->scrub_rate_bytes = 3 * MIB;
@@ -69,7 +69,7 @@ static void damage_is_found_wherever_it_is(void **state)
     char path[256];
     struct damage good = {0};
     (void)state;
-    begin("everything");
+    begin_bare("everything");
     points_make(6);
     every(SOON_MS);
     round_make();
@@ -114,7 +114,7 @@ static void damage_is_remembered(void **state)
 {
     char path[256];
     (void)state;
-    begin("everything");
+    begin_bare("everything");
     points_make(3);
     segment_path(path, 2);
     flip_bit(path, 400);
@@ -177,7 +177,7 @@ static void readers_are_told(void **state)
     size_t whole;
     int64_t before_ns = repl_now_wall_ns();
     (void)state;
-    begin("everything");
+    begin_bare("everything");
     points_make(6);
     segment_path(path, 3);
     flip_bit(path, 400);
@@ -213,7 +213,7 @@ static void restarts_in_the_middle(void **state)
 {
     struct repl_verified_list list = {0};
     (void)state;
-    begin("everything");
+    begin_bare("everything");
     points_make(30);
     for (unsigned i = 0; i < 60 && list.count < 31; i++) {
         every(SOON_MS);

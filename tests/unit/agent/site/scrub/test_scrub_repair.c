@@ -1,0 +1,200 @@
+/*
+ * Damage that the replica's pages mend: the file is then, byte for byte, what it was. What was
+ * overwritten since, or is no frame, stays as it is, and is said.
+ */
+#include "unit/agent/site/scrub/scrub_world.h"
+
+/* As many bytes that compress, and not to nothing, at a level. */
+static void text_build(struct build *b, uint64_t offset, size_t size, unsigned level)
+{
+    uint8_t *bytes = w.model + offset;
+    random_fill(&w.random, bytes, size);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = i % 64 < 40 ? (uint8_t)(i / 64 % 7) : bytes[i] & 0x3f;
+    repl_frame_coder_level(w.coder, level);
+    uint32_t frame = add_frame(b->builder, w.coder, bytes, size);
+    repl_frame_coder_level(w.coder, REPL_FRAME_ZSTD_LEVEL);
+    build_extent(b,
+                 &(struct repl_extent){
+                     .offset = offset, .length = size, .source = frame, .type = REPL_RECORD_DATA});
+}
+
+/* Frames of all kinds that the replica has, in one segment: the next point. */
+static void point_make(void)
+{
+    struct build b;
+    build_begin(&b, &w, w.head.to_seq, w.head.to_seq + 1, 0);
+    text_build(&b, 0, 300 * REPL_PAGE_SIZE / 2, 1);
+    text_build(&b, MIB, 200 * REPL_PAGE_SIZE, 6);
+    build_data(&b, 2 * MIB, 5 * REPL_PAGE_SIZE);
+    text_build(&b, 3 * MIB, 100 * REPL_PAGE_SIZE, 9);
+    build_data(&b, w.size - REPL_PAGE_SIZE, REPL_PAGE_SIZE);
+    build_end(&b, true);
+    build_commit(&b);
+    point_keep();
+}
+
+/* A change elsewhere, which no other one of them overwrites for a while. */
+static void small_point_make(void)
+{
+    struct build b;
+    build_begin(&b, &w, w.head.to_seq, w.head.to_seq + 1, 0);
+    build_data(&b, 5 * MIB + w.head.to_seq % 250 * REPL_PAGE_SIZE, REPL_PAGE_SIZE);
+    build_end(&b, true);
+    build_commit(&b);
+    point_keep();
+}
+
+/* Bytes [at, at + size) of the file become others. */
+static void plant(struct damage *d, size_t at, size_t size)
+{
+    uint8_t *kept = malloc(size);
+    memcpy(kept, d->bytes + at, size);
+    for (size_t i = 0; i < size; i++)
+        d->bytes[at + i] ^= 0x55;
+    damage_put(d, d->size);
+    memcpy(d->bytes + at, kept, size);
+    free(kept);
+}
+
+static bool is_as_it_was(const struct damage *d)
+{
+    struct damage now = {0};
+    damage_take(&now, d->path);
+    bool same = now.size == d->size && memcmp(now.bytes, d->bytes, d->size) == 0;
+    damage_fini(&now);
+    return same;
+}
+
+static void look(void)
+{
+    every(SOON_MS);
+    round_make();
+}
+
+static void frames_are_mended(void **state)
+{
+    char path[256];
+    struct damage d = {0};
+    size_t segments;
+    (void)state;
+    begin("everything");
+    point_make();
+    expect_replica(&w);
+    segment_path(path, 2);
+    damage_take(&d, path);
+    /* Anywhere in the frames: a bit, a page, more than one frame; and the headers of two. */
+    const size_t last = d.size - 2000;
+    const size_t places[][2] = {
+        {128, 1},         {200, 1},      {last / 2, 4096}, {last / 4, last / 2},
+        {last - 5000, 1}, {140, 200000}, {last / 3, 9}};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        plant(&d, places[i][0], places[i][1]);
+        look();
+        struct repl_volume_status status = volume_status(&w, "data");
+        assert_int_equal(status.damaged_segments, 0);
+        assert_int_equal(status.repaired_segments, i + 1);
+        assert_true(is_as_it_was(&d));
+    }
+    damage_fini(&d);
+    points_check(&segments);
+    end();
+}
+
+/* The full of the beginning has been overwritten in parts: where that is not so, it is mended. */
+static void what_was_overwritten_is_not_there_any_more(void **state)
+{
+    char path[256], staging[256];
+    struct damage d = {0};
+    (void)state;
+    begin("everything");
+    point_make();
+    expect_replica(&w);
+    segment_path(path, 1);
+    damage_take(&d, path);
+    plant(&d, 1000, 1); /* the first MiB, of which the replica has other pages by now */
+    look();
+    assert_string_equal(volume_status(&w, "data").damaged, "segment 1.0 (points 1 to 2)");
+    assert_int_equal(volume_status(&w, "data").repaired_segments, 0);
+    assert_false(is_as_it_was(&d));
+    plant(&d, 4 * MIB + MIB / 2, 70); /* of what nothing has overwritten */
+    look();
+    assert_int_equal(volume_status(&w, "data").damaged_segments, 0);
+    assert_true(is_as_it_was(&d));
+    /* Of the manifest, index and footer there is no second copy. */
+    for (size_t i = 0; i < 3; i++) {
+        static const size_t behind[] = {20, 300, 700};
+        plant(&d, d.size - behind[i], 1);
+        look();
+        assert_int_equal(volume_status(&w, "data").damaged_segments, 1);
+        assert_false(is_as_it_was(&d));
+    }
+    damage_put(&d, d.size);
+    look();
+    assert_int_equal(volume_status(&w, "data").damaged_segments, 0);
+    file_path(&w, staging, "staging");
+    assert_int_equal(rmdir(staging), 0); /* nothing is left there */
+    assert_int_equal(mkdir(staging, 0700), 0);
+    damage_fini(&d);
+    end();
+}
+
+/* The file of a segment that a merge has made; "": there is none yet. */
+static void piece_find(char path[600])
+{
+    char directory[256];
+    file_path(&w, directory, "segments");
+    DIR *listing = opendir(directory);
+    assert_non_null(listing);
+    path[0] = '\0';
+    for (struct dirent *entry; (entry = readdir(listing)) != NULL;) {
+        if (strstr(entry->d_name, ".mrg") != NULL)
+            snprintf(path, 600, "%s/%s", directory, entry->d_name);
+    }
+    closedir(listing);
+}
+
+/* A merge has made the segment; its frames are mended as others, and it restores. */
+static void a_piece_is_mended(void **state)
+{
+    char path[600] = "";
+    struct damage d = {0};
+    size_t segments;
+    (void)state;
+    begin("1s:1h");
+    for (unsigned i = 0; i < 20; i++) {
+        if (i == 10)
+            point_make();
+        small_point_make();
+    }
+    hurry();
+    int64_t until_ns = repl_now_mono_ns() + LIMIT_NS;
+    while (path[0] == '\0') {
+        assert_true(repl_now_mono_ns() < until_ns);
+        small_point_make();
+        site_compactor_tick(w.site->compactor);
+        turns(50);
+        piece_find(path);
+    }
+    PUMP_UNTIL(&w, !site_compactor_is_busy(w.site->compactor));
+    expect_replica(&w);
+    piece_find(path);
+    damage_take(&d, path);
+    plant(&d, d.size / 3, 3); /* in a frame */
+    look();
+    assert_int_equal(volume_status(&w, "data").repaired_segments, 1);
+    assert_true(is_as_it_was(&d));
+    points_check(&segments);
+    damage_fini(&d);
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(frames_are_mended),
+        cmocka_unit_test(what_was_overwritten_is_not_there_any_more),
+        cmocka_unit_test(a_piece_is_mended),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
