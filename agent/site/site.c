@@ -21,6 +21,7 @@
 #include "base/ensure.h"
 #include "site/compactor/compactor.h"
 #include "site/scrub/scrub.h"
+#include "site/site_gate.h"
 #include "site/site_volume.h"
 
 /* A disk that hangs holds one of them for good. */
@@ -470,6 +471,7 @@ void repl_site_free(struct repl_site *site)
     if (site->store != NULL)
         site->store->ops->close(site->store);
     repl_pool_free(site->replica_pool);
+    site_gates_free(site);
     pthread_mutex_destroy(&site->index_lock);
     repl_config_free(site->config);
     free(site);

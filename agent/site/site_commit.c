@@ -9,6 +9,9 @@
  *   LOG            a committed segment that was not acknowledged: the source
  *                  learns of it with its next hello
  *
+ * Between VERIFY and PUBLISH it passes the gate of its pool (site_gate.h): if chunks
+ * were taken away while it was verified, those that it refers to are looked for again.
+ *
  * A failure in the middle leaves the same. An append that failed may or may not
  * be in the log after a crash, so its segment stays as it is until the log has
  * been cut back: publishing begins with that (settle).
@@ -71,6 +74,8 @@ static void publish_work(struct repl_job *job)
 static void commit_end(struct site_volume *v)
 {
     struct site_commit *c = &v->commit;
+    if (c->inside)
+        site_gate_leave(&c->pass);
     repl_segment_free(c->segment);
     repl_missing_fini(&c->missing);
     repl_buffer_fini(&c->refs);
@@ -195,6 +200,45 @@ static void step_done(struct repl_job *job)
     site_commit_step_end(v);
 }
 
+static void gate_entered(void *context)
+{
+    struct site_volume *v = context;
+    v->commit.inside = true;
+    commit_run(v);
+}
+
+/* An index that lacks a merge finds what is not there any more. */
+static bool refuse_stale(struct site_volume *v)
+{
+    struct site_commit *c = &v->commit;
+    if (c->ref_count == 0 || !site_pool_is_stale(v))
+        return false;
+    site_refuse_text(c->request, REPL_REFUSAL_BUSY,
+                     "the site's index is not complete just now: try again later");
+    commit_end(v);
+    return true;
+}
+
+/* Whether what was found still counts, and goes on counting; if not, it goes on by itself. */
+static bool gate_passed(struct site_volume *v)
+{
+    struct site_commit *c = &v->commit;
+    if (c->gate != NULL && !c->inside) {
+        c->pass = (struct site_pass){.entered = gate_entered, .context = v};
+        c->inside = site_gate_enter(c->gate, &c->pass);
+        if (!c->inside)
+            return false;
+    }
+    if (refuse_stale(v))
+        return false;
+    if (c->gate == NULL || c->gate->takings == c->takings)
+        return true;
+    c->takings = c->gate->takings;
+    c->step = REPL_COMMIT_VERIFY;
+    site_verify_chunks(v);
+    return false;
+}
+
 static void commit_run(struct site_volume *v)
 {
     struct site_commit *c = &v->commit;
@@ -204,9 +248,12 @@ static void commit_run(struct site_volume *v)
         work = sync_work;
         break;
     case REPL_COMMIT_VERIFY:
+        c->takings = c->gate != NULL ? c->gate->takings : 0;
         site_verify_begin(v);
         return;
     case REPL_COMMIT_PUBLISH:
+        if (!gate_passed(v))
+            return;
         work = publish_work;
         break;
     case REPL_COMMIT_LOG:
@@ -231,9 +278,15 @@ static void commit_run(struct site_volume *v)
 void site_commit_begin(struct site_volume *v, struct site_request *request)
 {
     struct site_commit *c = &v->commit;
+    struct site_gate *gate;
+    struct repl_error err;
     if (v->upload->intake.feeder != request) /* somebody else took over while it waited */
         return;
     v->upload->intake.feeder = NULL;
+    if (!repl_ok(site_gate_of(v, &gate, &err))) {
+        site_refuse_error(request, &err);
+        return;
+    }
     site_volume_hold(v);
     v->journal.upload.committing = true;
     *c =
@@ -241,6 +294,7 @@ void site_commit_begin(struct site_volume *v, struct site_request *request)
                              .step = REPL_COMMIT_SYNC,
                              .id = {.to_seq = request->ask.id.to_seq, .part = request->ask.id.part},
                              .fd = v->upload->intake.fd,
+                             .gate = gate,
                              .point_size = v->point_size};
     commit_run(v);
 }

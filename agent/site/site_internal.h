@@ -25,6 +25,7 @@
 
 struct site_compactor;
 struct site_scrub;
+struct site_gate;
 struct site_volume;
 struct site_read;
 struct site_digests;
@@ -63,6 +64,7 @@ struct repl_site {
     struct repl_control *control;
     struct site_compactor *compactor;
     struct site_scrub *scrub;
+    struct site_gate *gates;        /* of pools */
     struct repl_pool *replica_pool; /* taking in never waits for a replica */
     struct site_volume *volumes;
     size_t volume_count;

@@ -346,6 +346,7 @@ static void index_load(struct loader *l)
     if (repl_ok(site_index_catch_up(v->site, v->name, &l->log, l->begin, v->log_end, NULL, &err)))
         return;
     v->index_behind = true;
+    v->index_stale = l->index_record > 0;
     snprintf(v->index_problem, sizeof v->index_problem, "%.350s", err.text);
     repl_log(LOG_ERR,
              "volume %s: the index is incomplete, so its replica and readers may lack the newest "

@@ -59,22 +59,28 @@ static repl_result missing_add(struct repl_missing *missing, const struct repl_d
     return REPL_SUCCESS;
 }
 
-static repl_result chunk_find(struct chunk_search *search, const struct repl_digest *name,
+static repl_result chunk_look(struct chunk_search *search, const struct repl_digest *name,
                               struct repl_error *err)
 {
     struct repl_chunk_place place;
     bool found;
-    if (search->has_last && repl_digest_equal(&search->last, name))
-        return REPL_SUCCESS;
-    search->last = *name;
-    search->has_last = true;
-    REPL_TRY(repl_buffer_append(search->refs, name, sizeof *name, err));
     search->last_is_own =
         bsearch(name, search->own, search->own_count, sizeof *name, repl_digest_order) != NULL;
     if (search->last_is_own)
         return REPL_SUCCESS;
     REPL_TRY(repl_index_chunk(search->index, search->volume, name, &place, &found, err));
     return found ? REPL_SUCCESS : missing_add(search->missing, name, err);
+}
+
+static repl_result chunk_find(struct chunk_search *search, const struct repl_digest *name,
+                              struct repl_error *err)
+{
+    if (search->has_last && repl_digest_equal(&search->last, name))
+        return REPL_SUCCESS;
+    search->last = *name;
+    search->has_last = true;
+    REPL_TRY(repl_buffer_append(search->refs, name, sizeof *name, err));
+    return chunk_look(search, name, err);
 }
 
 static repl_result references_walk(struct site_commit *c, struct chunk_search *search,
@@ -100,6 +106,23 @@ static repl_result references_walk(struct site_commit *c, struct chunk_search *s
     c->missing.count = (uint32_t)repl_digests_unique(c->missing.names, c->missing.count);
     c->ref_count = (uint32_t)repl_digests_unique((struct repl_digest *)(void *)c->refs.data,
                                                  c->refs.size / sizeof(struct repl_digest));
+    return result;
+}
+
+/* Some may have been taken away since: those that it does not hold itself. */
+static repl_result chunks_again(struct site_volume *v, struct site_commit *c,
+                                struct repl_error *err)
+{
+    const struct repl_digest *refs = (const struct repl_digest *)(const void *)c->refs.data;
+    struct chunk_search search = {
+        .index = v->site->index, .volume = v->name, .missing = &c->missing};
+    repl_result result = own_chunks(c->segment, &search, err);
+    for (uint32_t i = 0; repl_ok(result) && i < c->ref_count; i++) {
+        if (c->missing.count == REPL_MISSING_CHUNKS_MAX)
+            break;
+        result = chunk_look(&search, &refs[i], err);
+    }
+    free(search.own);
     return result;
 }
 
@@ -326,6 +349,25 @@ static void open_done(struct repl_job *job)
     check_start(v, &c->checks[0], rest_work);
     for (size_t i = 1; i < SITE_CHECKS_MAX; i++)
         frames_start(v, &c->checks[i]);
+}
+
+static void chunks_work(struct repl_job *job)
+{
+    struct site_volume *v = job->context;
+    v->commit.result = chunks_again(v, &v->commit, &v->commit.err);
+}
+
+static void chunks_done(struct repl_job *job)
+{
+    struct site_volume *v = job->context;
+    site_job_ended(v->site);
+    site_commit_step_end(v);
+}
+
+void site_verify_chunks(struct site_volume *v)
+{
+    v->commit.job = (struct repl_job){.work = chunks_work, .done = chunks_done, .context = v};
+    site_job_start(v->site, &v->commit.job);
 }
 
 void site_verify_begin(struct site_volume *v)

@@ -176,11 +176,12 @@ static void append_applied(struct site_volume *v)
     struct site_append *a = &v->append;
     struct repl_error err;
     v->log_end = a->log_end;
-    v->unsettled = false;
+    v->unsettled = v->drop_unsure = false;
     site_space_went_well(v, SITE_SPACE_LOG_FULL);
     v->site->index_dirty = true;
     v->index_behind = !repl_ok(a->index_result) || a->generation != v->site->index_generation;
     v->index_lost = v->index_lost && v->index_behind;
+    v->index_stale = v->index_stale && v->index_behind;
     if (!repl_ok(a->index_result))
         index_problem_note(v, &a->index_err);
     else if (!v->index_behind)
@@ -297,7 +298,7 @@ static void refill_done(struct repl_job *job)
         v->index_vain = true;
         index_problem_note(v, &v->refill.err);
     } else if (v->refill.generation == v->site->index_generation) {
-        v->index_behind = v->index_lost = false;
+        v->index_behind = v->index_lost = v->index_stale = false;
         v->index_problem[0] = '\0';
         repl_log(LOG_INFO, "volume %s: the index is complete again", v->name);
         site_volume_follow(v);
@@ -320,6 +321,7 @@ static void settle_done(struct repl_job *job)
     v->busy = false;
     v->unsettled = !repl_ok(v->settle_result);
     v->settling_vain = v->unsettled;
+    v->drop_unsure = v->drop_unsure && v->unsettled;
     site_volume_pump(v);
 }
 

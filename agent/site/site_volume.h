@@ -15,6 +15,7 @@
  *   site_supply.c   chunks that were found missing
  *   site_mark.c     names of points
  *   site_pool.c     chunks given out by name
+ *   site_gate.c     chunks that nobody takes away meanwhile
  *   site_space.c    how much room there is
  */
 #ifndef REPL_AGENT_SITE_VOLUME_H
@@ -27,6 +28,7 @@
 #include "segment/segment_verify.h"
 #include "site/replica/replica.h"
 #include "site/scrub/scrub.h"
+#include "site/site_gate.h"
 #include "site/site_internal.h"
 
 /* --- a staged file --------------------------------------------------------------------------- */
@@ -134,6 +136,10 @@ struct site_commit {
     uint32_t next_frame; /* that none of them has */
     uint64_t volume_size;
     uint64_t point_size; /* of the volume, as of the last point */
+    struct site_pass pass;
+    struct site_gate *gate; /* of the volume's pool; NULL: it has none */
+    bool inside;            /* of it */
+    uint64_t takings;       /* there when the chunks were looked for */
     struct repl_missing missing;
     struct repl_buffer refs; /* struct repl_digest: the names the segment refers to, each once */
     uint32_t ref_count;
@@ -183,6 +189,7 @@ struct site_volume {
     /* An append failed: what lies behind log_end may be there after a crash or not. It is cut off
      * before anything is published. */
     bool unsettled;
+    bool drop_unsure;   /* and what failed was a merge that drops chunks */
     bool settling_vain; /* tried since the last tick */
     struct repl_job settle_job;
     repl_result settle_result;
@@ -200,6 +207,7 @@ struct site_volume {
     struct site_leftover *leftovers;
     size_t leftover_count;
     bool index_behind;                          /* the log has records that the index lacks */
+    bool index_stale;                           /* what it lacks may be a merge that drops chunks */
     bool index_lost;                            /* all of them: it has been made anew */
     bool index_vain;                            /* tried since the last tick */
     char index_problem[REPL_WIRE_TEXT_MAX + 1]; /* why it is behind; "": nothing has failed */
@@ -332,6 +340,8 @@ void site_commit_begin(struct site_volume *volume, struct site_request *request)
 void site_commit_step_end(struct site_volume *volume);
 /* Opens the staged segment and verifies it; what was found is in commit by the step's end. */
 void site_verify_begin(struct site_volume *volume);
+/* The same, for the chunks alone that it refers to. */
+void site_verify_chunks(struct site_volume *volume);
 
 void site_hello_begin(struct site_volume *volume, struct site_request *request);
 void site_report_begin(struct site_volume *volume, struct site_request *request);

@@ -99,6 +99,7 @@ static void visit_begin(struct site_compactor *c, struct site_volume *v)
         .agreed_seq = v->journal.report.seq,
         .reached_seq = replica_reached(v),
         .merge_number = v->last_merge,
+        .keep = !site_pool_is_known(v),
         .merging = &c->merging,
         .pacer = {.rate_bytes = c->site->config->merge_rate_bytes, .stop = &c->stop},
         .options = {.store = c->site->store, .stop = &c->stop}};
@@ -129,6 +130,7 @@ static void visit_end(struct site_compactor *c)
     c->indexed = NULL;
     c->waits = NULL;
     c->logging = false;
+    site_gate_leave(&c->pass);
     turn_next(c);
 }
 
@@ -199,6 +201,7 @@ static void merge_logged(struct site_volume *v, repl_result result, const struct
         size_t segments =
             c->visit.chain.count - (c->visit.end - c->visit.first) + c->visit.result.piece_count;
         run_remove(c);
+        v->index_stale = v->index_behind && (v->index_stale || c->visit.result.dropped_count > 0);
         site_scrub_merged(v, c->visit.merge_number, c->records[0].time_ns);
         v->visit_again = c->visit.more;
         v->checkpoint_due = compactor_checkpoint_is_due(c, v, segments);
@@ -206,6 +209,7 @@ static void merge_logged(struct site_volume *v, repl_result result, const struct
     } else {
         /* Nobody knows whether the pieces are part of the history, until the log has been cut back
          * to what it was. */
+        v->drop_unsure = v->drop_unsure || c->visit.result.dropped_count > 0;
         pieces_remove(c, true);
         visit_end(c);
     }
@@ -281,6 +285,37 @@ static void merge_log(struct site_compactor *c)
     site_volume_append_group(v, c->indexed, c->record_count, merge_logged);
 }
 
+/* In the volume's turn, and alone at the gate where chunks are dropped: now nothing is half-way. */
+static void merge_look(void *context)
+{
+    struct site_compactor *c = context;
+    struct site_volume *v = c->waits;
+    bool unknown = c->visit.result.dropped_count > 0 && !site_pool_is_known(v);
+    if (!unknown && !atomic_load(&c->stop)) {
+        compactor_dropped_look(c, merge_log);
+        return;
+    }
+    merge_discard(c, v);
+    site_volume_pump(v);
+}
+
+static void merge_begin(struct site_compactor *c, struct site_volume *v)
+{
+    struct site_gate *gate = NULL;
+    repl_result result = REPL_SUCCESS;
+    c->logging = true;
+    v->busy = true;
+    c->pass = (struct site_pass){.alone = true, .entered = merge_look, .context = c};
+    if (c->visit.result.dropped_count > 0)
+        result = site_gate_of(v, &gate, &c->visit.err);
+    if (!repl_ok(result)) {
+        merge_fail(c, v, result);
+        site_volume_pump(v);
+    } else if (gate == NULL || site_gate_enter(gate, &c->pass)) {
+        merge_look(c);
+    }
+}
+
 void site_compactor_pump(struct site_compactor *c, struct site_volume *v)
 {
     if (v->checkpoint_due && !v->unsettled && !v->index_behind && !atomic_load(&c->stop)) {
@@ -295,9 +330,7 @@ void site_compactor_pump(struct site_compactor *c, struct site_volume *v)
         merge_discard(c, v);
         return;
     }
-    c->logging = true;
-    v->busy = true;
-    compactor_dropped_look(c, merge_log);
+    merge_begin(c, v);
 }
 
 /* --- all of it ------------------------------------------------------------------------------- */

@@ -44,6 +44,7 @@ struct compactor_visit {
     struct repl_index *index;
     char volume[REPL_VOLUME_NAME_SIZE + 1];
     bool thin; /* points may be given up by now_ns */
+    bool keep; /* who refers to chunks is not known just now: none is dropped */
     struct repl_retention policy;
     int64_t now_ns;
     uint64_t agreed_seq;  /* of which the source says that it knows of it */
@@ -87,7 +88,8 @@ struct site_compactor {
     struct site_volume *waits; /* its merge waits for the volume's turn, or is being logged */
     bool logging;
     struct compactor_dropped dropped;
-    uint64_t marks_seen; /* of the volume, when the visit began */
+    struct site_pass pass; /* at the gate of the volume's pool, if chunks are dropped */
+    uint64_t marks_seen;   /* of the volume, when the visit began */
     struct repl_log_record *records;
     struct repl_index_record *indexed;
     size_t record_count;

@@ -143,6 +143,9 @@ static repl_result referred(void *context, const struct repl_digest *name,
                             struct repl_error *err)
 {
     const struct compactor_visit *visit = context;
+    *out = visit->keep;
+    if (visit->keep)
+        return REPL_SUCCESS;
     return repl_index_is_referred(visit->index, visit->volume, name, without, count, out, err);
 }
 

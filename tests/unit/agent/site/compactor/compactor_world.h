@@ -160,4 +160,62 @@ static inline void turns(unsigned ms)
         turn(&w);
 }
 
+/* The policies keep a point a second, of those that came in it. */
+static inline void next_second(void)
+{
+    int64_t second = repl_now_wall_ns() / SECOND_NS;
+    while (repl_now_wall_ns() / SECOND_NS == second)
+        turn(&w);
+}
+
+/* --- a merge, step by step ------------------------------------------------------------------- */
+
+/* A visit of the volume begins, and its merge has to wait until it is let go. */
+static inline void merge_hold(const char *volume)
+{
+    struct site_compactor *c = w.site->compactor;
+    struct site_volume *v = site_find_volume(w.site, volume);
+    PUMP_UNTIL(&w, volume_status(&w, volume).replica_seq == v->journal.point.seq);
+    PUMP_UNTIL(&w, c->waits == NULL && (!c->out || strcmp(c->visit.volume, volume) == 0));
+    hurry();
+    for (struct site_volume *other = w.site->volumes; other != NULL; other = other->next)
+        other->visited_ns = other == v ? 0 : repl_now_mono_ns() + 3600 * SECOND_NS;
+    if (!c->out)
+        site_compactor_tick(c);
+    assert_true(c->out && strcmp(c->visit.volume, volume) == 0);
+    PUMP_UNTIL(&w, !v->busy);
+    v->busy = true;
+    while (c->out)
+        turn(&w);
+    assert_ptr_equal(c->waits, v);
+    c->waits = NULL;
+    c->out = true; /* no other visit begins */
+    v->busy = false;
+    site_volume_pump(v);
+}
+
+static inline void merge_begin(const char *volume)
+{
+    struct site_compactor *c = w.site->compactor;
+    c->out = false;
+    c->waits = site_find_volume(w.site, volume);
+    site_volume_pump(c->waits);
+}
+
+static inline void merge_let_go(const char *volume)
+{
+    struct site_compactor *c = w.site->compactor;
+    merge_begin(volume);
+    for (bool begun = c->logging; !begun || c->logging; begun |= c->logging)
+        turn(&w);
+}
+
+static inline size_t merge_once(const char *volume)
+{
+    merge_hold(volume);
+    size_t dropped = w.site->compactor->visit.result.dropped_count;
+    merge_let_go(volume);
+    return dropped;
+}
+
 #endif

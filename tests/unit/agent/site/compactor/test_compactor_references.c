@@ -11,14 +11,6 @@
 #define LISTED_SLOT   58u /* of chunks: where no increment of the fixture's writes */
 #define REFERRED_SLOT 59u
 
-/* The policies keep a point a second, of those that came in it. */
-static void next_second(void)
-{
-    int64_t second = repl_now_wall_ns() / SECOND_NS;
-    while (repl_now_wall_ns() / SECOND_NS == second)
-        turn(&w);
-}
-
 /* A point with a chunk of its own, and one that writes over it: nobody refers to it. */
 static void lonely_chunk(uint8_t *bytes)
 {
@@ -125,42 +117,6 @@ static void index_lose(void)
     site_start(&w);
 }
 
-/* A visit begins, and its merge has to wait until it is let go. */
-static void merge_hold(void)
-{
-    struct site_compactor *c = w.site->compactor;
-    struct site_volume *v = site_find_volume(w.site, "data");
-    hurry();
-    if (!c->out)
-        site_compactor_tick(c);
-    assert_true(c->out);
-    v->busy = true;
-    while (c->out)
-        turn(&w);
-    assert_ptr_equal(c->waits, v);
-    c->waits = NULL;
-    c->out = true; /* no other visit begins */
-    v->busy = false;
-}
-
-static void merge_let_go(void)
-{
-    struct site_compactor *c = w.site->compactor;
-    c->out = false;
-    c->waits = site_find_volume(w.site, "data");
-    site_volume_pump(c->waits);
-    for (bool begun = c->logging; !begun || c->logging; begun |= c->logging)
-        turn(&w);
-}
-
-static size_t merge_once(void)
-{
-    merge_hold();
-    size_t dropped = w.site->compactor->visit.result.dropped_count;
-    merge_let_go();
-    return dropped;
-}
-
 static void a_chunk_nobody_refers_to_goes(void **state)
 {
     static uint8_t chunk[REPL_CHUNK_SIZE];
@@ -168,7 +124,7 @@ static void a_chunk_nobody_refers_to_goes(void **state)
     (void)state;
     history_make(chunk);
     assert_true(is_found(chunk));
-    assert_int_equal(merge_once(), 1);
+    assert_int_equal(merge_once("data"), 1);
     assert_false(is_found(chunk));
     points_check(&segments);
     references_check();
@@ -193,7 +149,7 @@ static void a_chunk_that_is_referred_to_stays(void **state)
     (void)state;
     history_make(chunk);
     refer_to(chunk);
-    assert_int_equal(merge_once(), 0);
+    assert_int_equal(merge_once("data"), 0);
     assert_true(is_found(chunk));
     points_check(&segments);
     references_check();
@@ -207,14 +163,14 @@ static void a_commit_comes_between(void **state)
     size_t before, segments;
     (void)state;
     history_make(chunk);
-    merge_hold();
+    merge_hold("data");
     assert_int_equal(w.site->compactor->visit.result.dropped_count, 1);
     refer_to(chunk);
     before = points_check(&segments);
-    merge_let_go();
+    merge_let_go("data");
     assert_true(w.site->compactor->out && is_found(chunk));
     assert_int_equal(points_check(&segments), before); /* it was thrown away */
-    assert_int_equal(merge_once(), 0);
+    assert_int_equal(merge_once("data"), 0);
     assert_true(points_check(&segments) < before);
     assert_true(is_found(chunk));
     references_check();

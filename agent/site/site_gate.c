@@ -1,0 +1,118 @@
+#include "site/site_gate.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ensure.h"
+#include "site/site_volume.h"
+
+repl_result site_gate_of(const struct site_volume *v, struct site_gate **out,
+                         struct repl_error *err)
+{
+    const char *pool = v->journal.pool;
+    *out = NULL;
+    if (pool[0] == '\0')
+        return REPL_SUCCESS;
+    struct site_gate *gate = v->site->gates;
+    while (gate != NULL && strcmp(gate->pool, pool) != 0)
+        gate = gate->next;
+    if (gate == NULL) {
+        gate = calloc(1, sizeof *gate);
+        if (gate == NULL)
+            return repl_fail(err, REPL_E_NOMEM, "no memory for the pool %s", pool);
+        snprintf(gate->pool, sizeof gate->pool, "%s", pool);
+        gate->next = v->site->gates;
+        v->site->gates = gate;
+    }
+    *out = gate;
+    return REPL_SUCCESS;
+}
+
+static bool may_enter(const struct site_gate *gate, const struct site_pass *pass)
+{
+    return gate->inside == 0 || (!gate->alone && !pass->alone);
+}
+
+static void let_in(struct site_gate *gate, const struct site_pass *pass)
+{
+    gate->inside++;
+    gate->alone = pass->alone;
+}
+
+bool site_gate_enter(struct site_gate *gate, struct site_pass *pass)
+{
+    ensure(pass->gate == NULL);
+    pass->gate = gate;
+    pass->next = NULL;
+    if (gate->first == NULL && may_enter(gate, pass)) {
+        let_in(gate, pass);
+        return true;
+    }
+    if (gate->first == NULL)
+        gate->first = pass;
+    else
+        gate->last->next = pass;
+    gate->last = pass;
+    return false;
+}
+
+void site_gate_leave(struct site_pass *pass)
+{
+    struct site_gate *gate = pass->gate;
+    if (gate == NULL)
+        return;
+    ensure(gate->inside > 0);
+    pass->gate = NULL;
+    gate->inside--;
+    gate->takings += pass->alone;
+    while (gate->first != NULL && may_enter(gate, gate->first)) {
+        struct site_pass *next = gate->first;
+        gate->first = next->next;
+        let_in(gate, next);
+        next->entered(next->context);
+    }
+}
+
+void site_gates_free(struct repl_site *site)
+{
+    while (site->gates != NULL) {
+        struct site_gate *gate = site->gates;
+        ensure(gate->inside == 0 && gate->first == NULL);
+        site->gates = gate->next;
+        free(gate);
+    }
+}
+
+/* --- what is known of a pool ----------------------------------------------------------------- */
+
+static bool may_be_of(const struct site_volume *v, const char *pool)
+{
+    return strcmp(v->journal.pool, pool) == 0 ||
+           (v->damaged[0] != '\0' && v->journal.pool[0] == '\0');
+}
+
+bool site_pool_is_known(const struct site_volume *volume)
+{
+    const char *pool = volume->journal.pool;
+    for (const struct site_volume *v = volume->site->volumes; v != NULL; v = v->next) {
+        bool of_it = v == volume || (pool[0] != '\0' && may_be_of(v, pool));
+        /* What could not be appended may be in the log after a crash. */
+        if (of_it && (v->damaged[0] != '\0' || v->index_behind || v->unsettled))
+            return false;
+    }
+    return true;
+}
+
+bool site_pool_is_stale(const struct site_volume *volume)
+{
+    const char *pool = volume->journal.pool;
+    for (const struct site_volume *v = volume->site->volumes; v != NULL; v = v->next) {
+        bool of_it = v == volume || (pool[0] != '\0' && strcmp(v->journal.pool, pool) == 0);
+        /* A volume's own commit cuts its log back before it is published. */
+        bool unsure = v != volume && v->unsettled && v->drop_unsure;
+        if (of_it && (v->index_stale || unsure))
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,56 @@
+/*
+ * The gate of a pool: nobody takes a chunk of it away between the moment a commit
+ * has found it and the moment the index knows that the commit refers to it.
+ *
+ * A volume's changes are made one after the other, but those of the volumes of a
+ * pool go side by side. So a commit passes the gate together with others, from
+ * before it is published until its record is applied; who takes chunks away (a
+ * merge that drops some, the removal of a supply) passes alone, from his last look
+ * at who refers to them until the index knows that they are gone. What a commit has
+ * found before it passed is looked at again if somebody has passed alone since.
+ *
+ * On the loop. In the order in which they came, so nobody waits for ever; who is
+ * inside never waits for a volume's turn, so having a turn one may wait here.
+ */
+#ifndef REPL_AGENT_SITE_GATE_H
+#define REPL_AGENT_SITE_GATE_H
+
+#include "site/site_internal.h"
+
+/* Zeroed, with its first fields set, before it is used. */
+struct site_pass {
+    bool alone;
+    void (*entered)(void *context); /* where it had to wait */
+    void *context;
+    struct site_gate *gate; /* that it waits at or is inside of; NULL: none */
+    struct site_pass *next;
+};
+
+struct site_gate {
+    struct site_gate *next;
+    char pool[REPL_VOLUME_NAME_SIZE + 1];
+    unsigned inside;
+    bool alone;
+    uint64_t takings; /* how often somebody was inside alone */
+    struct site_pass *first, *last;
+};
+
+/* That of the volume's pool, for as long as the site runs. NULL without an error: it shares chunks
+ * with nobody, so its own turns are enough. */
+REPL_RESULT site_gate_of(const struct site_volume *volume, struct site_gate **out,
+                         struct repl_error *err);
+/* True: inside. False: entered is called as soon as it is. */
+bool site_gate_enter(struct site_gate *gate, struct site_pass *pass);
+/* Does nothing where it is at no gate. */
+void site_gate_leave(struct site_pass *pass);
+void site_gates_free(struct repl_site *site);
+
+/* Whether all that refers to chunks of the volume's pool is in the index. Not while the index of
+ * one of its volumes is behind the log, or one is damaged: nothing may be taken away then. A
+ * damaged one of which no pool is known may be of any. */
+bool site_pool_is_known(const struct site_volume *volume);
+/* Whether chunks may be found in the index that a merge has taken away, or will have after a crash.
+ */
+bool site_pool_is_stale(const struct site_volume *volume);
+
+#endif

@@ -1,0 +1,299 @@
+/*
+ * A site that merges a volume whose chunks another one of its pool refers to: they are carried
+ * along while it does, and no commit finds one that is about to be dropped.
+ */
+#include "site/site_gate.h"
+#include "unit/agent/site/compactor/compactor_world.h"
+
+#define LISTED_SLOT 58u /* of chunks: where no increment of the fixture's writes */
+#define ROUNDS      16u
+
+static struct world b; /* the other volume, else; w writes data */
+static int64_t second_ns;
+
+/* Both with a first point, an hour ago. */
+static void pool_begin(void)
+{
+    struct build build;
+    world_init(&w, NULL);
+    w.retention = "1s:1d";
+    w.tenants[0] = w.tenants[1] = "acme";
+    site_start(&w);
+    second_ns = (repl_now_wall_ns() / SECOND_NS - 3600) * SECOND_NS;
+    w.time_ns = second_ns;
+    seed(&w);
+    point_keep();
+    world_share(&b, &w, "else", KEY_OTHER);
+    hello(&b);
+    build_begin(&build, &b, 0, 1, 0);
+    build_zero(&build, 0, b.size);
+    build_end(&build, true);
+    build_commit(&build);
+}
+
+static void pool_end(void)
+{
+    world_unshare(&b);
+    end();
+}
+
+/* What comes from here on, of either, is of another second than what came before. */
+static void second_begin(void)
+{
+    second_ns += SECOND_NS;
+}
+
+static void time_next(struct world *of)
+{
+    static int64_t count;
+    of->time_ns = second_ns + ++count % 900 * 1000000;
+}
+
+static void points_add(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        time_next(&w);
+        increment(&w);
+        point_keep();
+    }
+}
+
+static void data_add(struct world *to, unsigned slot)
+{
+    struct build build;
+    time_next(to);
+    build_begin(&build, to, to->head.to_seq, to->head.to_seq + 1, 0);
+    build_data(&build, (uint64_t)slot * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+    build_end(&build, true);
+    build_commit(&build);
+}
+
+/* No visit begins by itself. */
+static void visits_stop(void)
+{
+    PUMP_UNTIL(&w, !w.site->compactor->out && w.site->compactor->waits == NULL);
+    w.site->compactor->out = true;
+}
+
+static void visits_go_on(void)
+{
+    w.site->compactor->out = false;
+}
+
+/* A second of data's that is due to be merged: in it a chunk came, and was written over. */
+static void lonely_chunk(uint8_t chunk[REPL_CHUNK_SIZE])
+{
+    visits_stop();
+    second_begin();
+    points_add(1); /* which is kept */
+    data_add(&w, LISTED_SLOT);
+    point_keep();
+    memcpy(chunk, w.model + LISTED_SLOT * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+    data_add(&w, LISTED_SLOT);
+    point_keep();
+    points_add(14);
+    second_begin();
+    points_add(3); /* kept, given up, and the newest */
+    visits_go_on();
+}
+
+static void reference_build(struct build *build, const uint8_t *chunk, unsigned slot)
+{
+    time_next(&b);
+    build_begin(build, &b, b.head.to_seq, b.head.to_seq + 1, 0);
+    build_chunk(build, (uint64_t)slot * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, chunk, 0);
+    build_end(build, true);
+}
+
+static void reference_add(const uint8_t *chunk, unsigned slot)
+{
+    struct build build;
+    reference_build(&build, chunk, slot);
+    build_commit(&build);
+}
+
+static bool is_found(const uint8_t *chunk)
+{
+    struct repl_digest name = chunk_name_of(chunk);
+    struct repl_chunk_place place;
+    struct repl_error err;
+    bool found;
+    must(repl_index_chunk(w.site->index, "else", &name, &place, &found, &err), &err);
+    return found;
+}
+
+static void a_chunk_of_another_volume_stays(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    size_t segments;
+    (void)state;
+    pool_begin();
+    lonely_chunk(chunk);
+    reference_add(chunk, 3);
+    assert_int_equal(merge_once("data"), 0);
+    assert_true(is_found(chunk));
+    points_check(&segments);
+    expect_replica(&b);
+    /* also where the reference is all that the index was made anew with */
+    char path[256];
+    snprintf(path, sizeof path, "%.200s/index.lmdb", w.store);
+    site_stop(&w);
+    assert_int_equal(unlink(path), 0);
+    site_start(&w);
+    assert_true(is_found(chunk));
+    pool_end();
+}
+
+static void a_chunk_goes_with_the_last_reference(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    size_t segments;
+    (void)state;
+    pool_begin();
+    lonely_chunk(chunk);
+    data_add(&b, 4);
+    reference_add(chunk, 3);
+    for (unsigned i = 0; i < 16; i++)
+        data_add(&b, 3);
+    second_begin();
+    for (unsigned i = 0; i < 3; i++)
+        data_add(&b, 4);
+    merge_once("else");
+    assert_true(is_found(chunk));
+    assert_int_equal(merge_once("data"), 1);
+    assert_false(is_found(chunk));
+    points_check(&segments);
+    expect_replica(&b);
+    pool_end();
+}
+
+/* Who refers to what of a volume whose index is behind, nobody knows. */
+static void nothing_is_dropped_where_references_are_not_known(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    (void)state;
+    pool_begin();
+    struct site_volume *other = site_find_volume(w.site, "else");
+    lonely_chunk(chunk);
+    /* found out when the merge is made, */
+    merge_hold("data");
+    assert_int_equal(w.site->compactor->visit.result.dropped_count, 1);
+    snprintf(other->damaged, sizeof other->damaged, "for a test");
+    merge_begin("data");
+    assert_true(!w.site->compactor->logging && is_found(chunk));
+    /* and before: then it is merged, and the chunk is carried along */
+    assert_int_equal(merge_once("data"), 0);
+    assert_true(is_found(chunk));
+    other->damaged[0] = '\0';
+    pool_end();
+}
+
+/* A commit has found the chunk, and has to wait for a merge that drops it. */
+static void a_commit_looks_again_behind_a_merge(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct build build;
+    struct site_gate *gate;
+    struct site_pass pass = {0};
+    struct repl_error err;
+    struct call call;
+    (void)state;
+    pool_begin();
+    struct site_volume *data = site_find_volume(w.site, "data"),
+                       *other = site_find_volume(w.site, "else");
+    lonely_chunk(chunk);
+    merge_hold("data");
+    must(site_gate_of(data, &gate, &err), &err);
+    assert_true(site_gate_enter(gate, &pass));
+    merge_begin("data");
+    assert_true(w.site->compactor->logging && gate->first != NULL);
+    reference_build(&build, chunk, 3);
+    call_init(&call, &b, "PUT", "/v1/volumes/else/segments/%llu.0",
+              (unsigned long long)build.header.to_seq);
+    call.request.body = build.file.bytes.data;
+    call.request.body_size = build.file.bytes.size;
+    must(repl_request_start(b.clients[KEY_OTHER], &call.request, &err), &err);
+    PUMP_UNTIL(&w, gate->last == &other->commit.pass);
+    assert_int_equal(other->commit.missing.count, 0);
+    turns(100);
+    assert_true(w.site->compactor->logging && !call.done);
+    site_gate_leave(&pass);
+    PUMP_UNTIL(&w, call.done && !w.site->compactor->logging);
+    expect_missing(&b, 1);
+    assert_false(is_found(chunk));
+    assert_true(gate->inside == 0 && gate->first == NULL);
+    build_fini(&build);
+    pool_end();
+}
+
+/* A merge that dropped the chunk may be in the log, and is not in the index. */
+static void what_may_be_gone_is_not_referred_to(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    (void)state;
+    pool_begin();
+    struct site_volume *data = site_find_volume(w.site, "data");
+    lonely_chunk(chunk);
+    for (unsigned i = 0; i < 2; i++) {
+        struct build build;
+        data->index_stale = i == 0;
+        data->unsettled = data->settling_vain = data->drop_unsure = i == 1;
+        reference_build(&build, chunk, 3);
+        build_put(&build);
+        expect_refusal(&b, 503, REPL_REFUSAL_BUSY, "index is not complete");
+        build_fini(&build);
+    }
+    data_add(&b, 4); /* what refers to nothing goes on */
+    data->unsettled = data->drop_unsure = false;
+    reference_add(chunk, 3);
+    expect_replica(&b);
+    pool_end();
+}
+
+/* Commits and merges at once: what a commit refers to is there afterwards. */
+static void commits_and_merges_go_side_by_side(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    unsigned taken = 0, refused = 0;
+    (void)state;
+    pool_begin();
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        struct build build;
+        struct repl_error err;
+        struct call call;
+        lonely_chunk(chunk);
+        merge_hold("data");
+        reference_build(&build, chunk, 3);
+        call_init(&call, &b, "PUT", "/v1/volumes/else/segments/%llu.0",
+                  (unsigned long long)build.header.to_seq);
+        call.request.body = build.file.bytes.data;
+        call.request.body_size = build.file.bytes.size;
+        must(repl_request_start(b.clients[KEY_OTHER], &call.request, &err), &err);
+        for (unsigned i = 0; i < round % 12; i++)
+            turn(&w);
+        merge_begin("data");
+        PUMP_UNTIL(&w, call.done && !w.site->compactor->logging);
+        assert_true(b.status == 201 || b.status == 409);
+        if (b.status == 201)
+            build_taken(&build);
+        assert_int_equal(is_found(chunk), b.status == 201);
+        taken += b.status == 201;
+        refused += b.status == 409;
+        build_fini(&build);
+    }
+    print_message("%u taken, %u refused\n", taken, refused);
+    pool_end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_chunk_of_another_volume_stays),
+        cmocka_unit_test(a_chunk_goes_with_the_last_reference),
+        cmocka_unit_test(nothing_is_dropped_where_references_are_not_known),
+        cmocka_unit_test(a_commit_looks_again_behind_a_merge),
+        cmocka_unit_test(what_may_be_gone_is_not_referred_to),
+        cmocka_unit_test(commits_and_merges_go_side_by_side),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
