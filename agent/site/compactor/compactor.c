@@ -112,6 +112,7 @@ static void visit_begin(struct site_compactor *c, struct site_volume *v)
     v->visit_again = false;
     v->merge_failed = visit->skip_count > 0;
     c->marks_seen = v->marks;
+    c->generation = c->site->index_generation;
     c->out = true;
     visit->job = (struct repl_job){.work = compactor_visit_work, .done = visit_done, .context = c};
     repl_pool_work(c->pool, &visit->job);
@@ -172,6 +173,7 @@ static void visit_done(struct repl_job *job)
     c->out = false;
     if (!repl_ok(c->visit.outcome)) {
         visit_failed(c);
+        pieces_remove(c, false);
         visit_end(c);
     } else if (!c->visit.found || v == NULL || atomic_load(&c->stop)) {
         pieces_remove(c, false);
@@ -198,13 +200,11 @@ static void merge_logged(struct site_volume *v, repl_result result, const struct
     struct site_compactor *c = v->site->compactor;
     (void)err; /* has been told */
     if (repl_merge_step_next(REPL_MERGE_LOG, repl_ok(result)) == REPL_MERGE_RETIRE) {
-        size_t segments =
-            c->visit.chain.count - (c->visit.end - c->visit.first) + c->visit.result.piece_count;
         run_remove(c);
         v->index_stale = v->index_behind && (v->index_stale || c->visit.result.dropped_count > 0);
         site_scrub_merged(v, c->visit.merge_number, c->records[0].time_ns);
         v->visit_again = c->visit.more;
-        v->checkpoint_due = compactor_checkpoint_is_due(c, v, segments);
+        v->checkpoint_due = compactor_checkpoint_is_due(c, v, c->visit.chain.count);
         compactor_dropped_forget(c, visit_end);
     } else {
         /* Nobody knows whether the pieces are part of the history, until the log has been cut back
@@ -215,6 +215,15 @@ static void merge_logged(struct site_volume *v, repl_result result, const struct
     }
     v->busy = false;
     site_volume_pump(v);
+}
+
+/* What a log has that does not fit is refused at the next start, for good: so the list of segments
+ * takes the merge before the log does. */
+static repl_result records_check(struct site_compactor *c, struct repl_error *err)
+{
+    for (size_t i = 0; i < c->record_count; i++)
+        REPL_TRY(repl_chain_apply(&c->visit.chain, &c->records[i], err));
+    return REPL_SUCCESS;
 }
 
 static repl_result records_make(struct site_compactor *c, const struct site_volume *v,
@@ -241,7 +250,7 @@ static repl_result records_make(struct site_compactor *c, const struct site_volu
                                                    .refs = chunks->refs,
                                                    .ref_count = chunks->ref_count};
     }
-    return REPL_SUCCESS;
+    return records_check(c, err);
 }
 
 /* To be made again of what there is then. */
@@ -325,8 +334,10 @@ void site_compactor_pump(struct site_compactor *c, struct site_volume *v)
     }
     if (c->waits != v || c->logging)
         return;
-    /* A name may have been given meanwhile to a point that is about to go. */
-    if (c->marks_seen != v->marks || v->unsettled || v->index_behind || atomic_load(&c->stop)) {
+    /* A name may have been given meanwhile to a point that is about to go; and an index that was
+     * made anew meanwhile may have shown the visit a history of before, on its way to this one. */
+    if (c->marks_seen != v->marks || c->generation != c->site->index_generation || v->unsettled ||
+        v->index_behind || atomic_load(&c->stop)) {
         merge_discard(c, v);
         return;
     }

@@ -90,6 +90,7 @@ struct site_compactor {
     struct compactor_dropped dropped;
     struct site_pass pass; /* at the gate of the volume's pool, if chunks are dropped */
     uint64_t marks_seen;   /* of the volume, when the visit began */
+    uint64_t generation;   /* of the index, then */
     struct repl_log_record *records;
     struct repl_index_record *indexed;
     size_t record_count;

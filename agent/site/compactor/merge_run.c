@@ -227,9 +227,6 @@ static repl_result piece_publish(struct merge_run *run, struct output *out,
     const struct site_merge_options *o = run->options;
     const struct repl_log_piece *last = &o->entries[o->entry_count - 1];
     struct site_merge_result *result = run->result;
-    const struct repl_segment_id id = {
-        .to_seq = report->header.to_seq, .part = how->part, .merge = o->merge};
-    REPL_TRY(o->store->ops->segment_publish(o->store, o->volume, &id, out->fd, out->path, err));
     REPL_TRY(pieces_grow(result, err));
     struct repl_log_piece *piece = &result->pieces[result->piece_count++];
     *piece = (struct repl_log_piece){.commit = {.from_seq = report->header.from_seq,
@@ -243,6 +240,10 @@ static repl_result piece_publish(struct merge_run *run, struct output *out,
                                      .merge = o->merge,
                                      .link = report->footer.digest,
                                      .committed_ns = last->committed_ns};
+    const struct repl_segment_id id = {
+        .to_seq = piece->commit.to_seq, .part = piece->commit.part, .merge = piece->merge};
+    /* Where that fails, it may have got its name all the same. */
+    REPL_TRY(o->store->ops->segment_publish(o->store, o->volume, &id, out->fd, out->path, err));
     if (how->base)
         site_merge_range_put(&how->range, piece);
     if (how->last) {
@@ -484,17 +485,24 @@ static repl_result base_merge(struct merge_run *run, const struct repl_segment *
     return stretch_merge(run, &stretch, err);
 }
 
-/* What could not be removed is left over, as after a crash; a disk that is full must not become
- * fuller with each try. */
+/* A disk that is full must not become fuller with each try. What could not be removed stays in the
+ * result. */
 static void pieces_take_back(const struct merge_run *run)
 {
     struct repl_store *store = run->options->store;
-    for (size_t i = 0; i < run->result->piece_count; i++) {
-        const struct repl_log_piece *piece = &run->result->pieces[i];
+    struct site_merge_result *result = run->result;
+    size_t left = 0;
+    for (size_t i = 0; i < result->piece_count; i++) {
+        const struct repl_log_piece *piece = &result->pieces[i];
         const struct repl_segment_id id = {
             .to_seq = piece->commit.to_seq, .part = piece->commit.part, .merge = piece->merge};
-        repl_ignore(store->ops->segment_remove(store, run->options->volume, &id, NULL));
+        merge_chunks_free(&result->chunks[i]);
+        result->chunks[i] = (struct site_merge_chunks){0};
+        if (repl_ok(store->ops->segment_remove(store, run->options->volume, &id, NULL)))
+            continue;
+        result->pieces[left++] = *piece;
     }
+    result->piece_count = left;
 }
 
 repl_result site_merge_run(const struct site_merge_options *options,
@@ -522,10 +530,8 @@ repl_result site_merge_run(const struct site_merge_options *options,
     site_merge_chunks_fini(&run);
     inputs_close(&run);
     repl_frame_coder_free(run.coder);
-    if (!repl_ok(done)) {
+    if (!repl_ok(done))
         pieces_take_back(&run);
-        site_merge_result_fini(result);
-    }
     return done;
 }
 

@@ -70,7 +70,7 @@ struct site_merge_result {
 void site_merge_result_fini(struct site_merge_result *result);
 
 /* Blocks. REPL_E_RETRY: told to stop. Where it fails it removes the pieces it has made; those that
- * stay nobody knows of, as after a crash. */
+ * it could not are still in the result. */
 REPL_RESULT site_merge_run(const struct site_merge_options *options,
                            struct site_merge_result *result, struct repl_error *err);
 

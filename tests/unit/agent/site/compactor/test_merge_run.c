@@ -497,6 +497,23 @@ static void a_full_refers_to_the_needless(void **state)
 
 /* --- what it must notice --------------------------------------------------------------------- */
 
+static repl_result merged_count(void *context, const struct repl_segment_id *id, uint64_t size,
+                                struct repl_error *err)
+{
+    (void)size, (void)err;
+    *(unsigned *)context += id->merge != 0;
+    return REPL_SUCCESS;
+}
+
+/* Of pieces: none that a merge which failed has made. */
+static void expect_merged(struct world *w, size_t count)
+{
+    struct repl_store *store = w->model.store;
+    unsigned found = 0;
+    must(w, store->ops->segments(store, MODEL_VOLUME, merged_count, &found, &w->err));
+    assert_int_equal(found, count);
+}
+
 static void damage_is_noticed(void **state)
 {
     struct world *w = malloc(sizeof *w);
@@ -514,14 +531,49 @@ static void damage_is_noticed(void **state)
     for (size_t at = 0; at < damage.size; at += 61) {
         flip_bits(path, (off_t)at, 0x10);
         /* bytes that nothing refers to may be what they like */
-        if (repl_ok(site_merge_run(&options, &result, &w->err)))
-            site_merge_result_fini(&result);
-        else
+        if (!repl_ok(site_merge_run(&options, &result, &w->err)))
             assert_int_equal(result.piece_count, 0);
+        site_merge_result_fini(&result);
         flip_bits(path, (off_t)at, 0x10);
     }
     damage_fini(&damage);
     merge(w, first, end);
+    points_check(w);
+    world_end(w);
+    free(w);
+}
+
+static void failures_leave_nothing(void **state)
+{
+    struct world *w = malloc(sizeof *w);
+    char path[400];
+    unsigned halfway = 0;
+    (void)state;
+    world_begin(w, 31);
+    chain_read(w);
+    size_t end = repl_chain_find_point(&w->chain, 9) + 1;
+    struct site_merge_options options = options_of(w, 0, end, 0);
+    struct site_merge_result result;
+    options.extents_max = 1; /* as many pieces as there can be */
+    model_segment_path(&w->model, 1, 1, path);
+    struct damage damage = {0};
+    damage_take(&damage, path);
+    for (size_t i = 1; i < 6; i++) {
+        flip_bits(path, (off_t)(damage.size / 8 * i), 0x10);
+        bool good = repl_ok(site_merge_run(&options, &result, &w->err));
+        halfway += !good && result.written_bytes > 0;
+        assert_true(good || result.piece_count == 0);
+        expect_merged(w, result.piece_count);
+        for (size_t k = 0; k < result.piece_count; k++) {
+            const struct repl_segment_id id = {
+                .to_seq = 9, .part = (uint32_t)k, .merge = options.merge};
+            must(w, options.store->ops->segment_remove(options.store, MODEL_VOLUME, &id, &w->err));
+        }
+        site_merge_result_fini(&result);
+        flip_bits(path, (off_t)(damage.size / 8 * i), 0x10);
+    }
+    assert_true(halfway > 0);
+    damage_fini(&damage);
     points_check(w);
     world_end(w);
     free(w);
@@ -539,6 +591,8 @@ static void it_can_be_stopped(void **state)
     struct site_merge_result result;
     options.stop = &stop;
     assert_int_equal(site_merge_run(&options, &result, &w->err).code, REPL_E_RETRY);
+    site_merge_result_fini(&result);
+    expect_merged(w, 0);
     points_check(w);
     world_end(w);
     free(w);
@@ -551,6 +605,7 @@ int main(void)
         cmocka_unit_test(a_full_in_the_run),
         cmocka_unit_test(a_full_refers_to_the_needless),
         cmocka_unit_test(damage_is_noticed),
+        cmocka_unit_test(failures_leave_nothing),
         cmocka_unit_test(it_can_be_stopped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

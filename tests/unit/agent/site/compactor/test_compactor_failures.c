@@ -1,0 +1,265 @@
+/*
+ * A site whose merges fail: what they have made goes again, nothing is made again and again, and
+ * what was decided by an index that is not there any more is thrown away.
+ */
+#include "fake/fake_s3.h"
+#include "store/store_counted.h"
+#include "store/store_posix_internal.h"
+#include "unit/agent/site/compactor/compactor_world.h"
+
+#define SEGMENTS "dc/site/volumes/data/segments/"
+
+static struct fake_s3 *fake;
+
+/* --- a history of which there is something to merge ------------------------------------------ */
+
+#define PERIOD    12 /* seconds, with a point each; one of them is kept */
+#define RETENTION "12s:1d 1h:30d"
+
+/* From an hour ago on, by the source's clock. */
+static void time_begin(void)
+{
+    w.time_ns = (repl_now_wall_ns() / SECOND_NS - 3600) / PERIOD * PERIOD * SECOND_NS;
+}
+
+/* Merging waits for the replica. */
+static void periods_make(unsigned count)
+{
+    points_make(count * PERIOD);
+    expect_replica(&w);
+}
+
+static void directory_begin(void)
+{
+    begin(RETENTION);
+    time_begin();
+    periods_make(2);
+}
+
+static void bucket_begin(void)
+{
+    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
+    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
+    fake = fake_s3_start();
+    assert_non_null(fake);
+    begin_in_bucket(RETENTION, "s3://bucket/dc/site", fake_s3_endpoint(fake));
+    time_begin();
+    periods_make(2);
+}
+
+static void bucket_end(void)
+{
+    end();
+    fake_s3_stop(fake);
+}
+
+static void fault(enum fake_s3_fault_kind kind, const char *method, const char *key, unsigned count)
+{
+    fake_s3_fault(fake, &(struct fake_s3_fault){.kind = kind,
+                                                .method = method,
+                                                .key = key,
+                                                .count = count,
+                                                .status = 403,
+                                                .code = "AccessDenied"});
+}
+
+static void turn_of_compactor(void)
+{
+    site_compactor_tick(w.site->compactor);
+    turns(20);
+}
+
+#define TURN_UNTIL(condition)                                                                      \
+    do {                                                                                           \
+        int64_t until_ns_ = repl_now_mono_ns() + LIMIT_NS / 3;                                     \
+        while (!(condition)) {                                                                     \
+            turn_of_compactor();                                                                   \
+            if (repl_now_mono_ns() > until_ns_)                                                    \
+                fail_msg("it takes too long: %s", #condition);                                     \
+        }                                                                                          \
+    } while (0)
+
+/* A visit, whose merge waits for the volume's turn. */
+static void visit(void)
+{
+    struct site_compactor *c = w.site->compactor;
+    struct site_volume *v = site_find_volume(w.site, "data");
+    v->busy = true;
+    while (!c->out)
+        site_compactor_tick(c);
+    while (c->out)
+        turn(&w);
+    assert_ptr_equal(c->waits, v);
+}
+
+static void visit_go_on(void)
+{
+    struct site_compactor *c = w.site->compactor;
+    struct site_volume *v = site_find_volume(w.site, "data");
+    v->busy = false;
+    site_volume_pump(v);
+    while (v->busy || c->out)
+        turn(&w);
+}
+
+/* --- what a merge has made ------------------------------------------------------------------- */
+
+/* The answer of a piece is lost, and the next attempt refused; files that wait for the end of their
+ * grace do not hold up what goes at once, and a removal that fails is made later. */
+static void a_merge_that_fails_leaves_nothing(void **state)
+{
+    size_t segments, files;
+    (void)state;
+    bucket_begin();
+    hurry();
+    TURN_UNTIL(w.site->compactor->removals.count > 0);
+    periods_make(2);
+    files = fake_s3_count(fake, SEGMENTS);
+    fault(FAKE_S3_CUT_DONE, "PUT", ".mrg", 1);
+    fault(FAKE_S3_STATUS, "PUT", ".mrg", 1000);
+    fault(FAKE_S3_STATUS, "DELETE", ".mrg", 1);
+    TURN_UNTIL(fake_s3_requests(fake, "DELETE", ".mrg") >= 2);
+    TURN_UNTIL(fake_s3_count(fake, SEGMENTS) == files);
+    fake_s3_release(fake);
+    points_check(&segments);
+    bucket_end();
+}
+
+static unsigned syncs_fail;
+
+static int fake_fdatasync(int fd)
+{
+    if (syncs_fail == 0)
+        return fdatasync(fd);
+    syncs_fail--;
+    errno = ENOSPC;
+    return -1;
+}
+
+/* The log takes no record: once it is known that it does not have it, the pieces go. */
+static void a_merge_that_is_not_logged_leaves_nothing(void **state)
+{
+    size_t segments, left, files;
+    (void)state;
+    directory_begin();
+    left = points_check(&segments);
+    files = files_count();
+    hurry();
+    posix_store_of(repl_store_counted_inner(w.site->store))->calls.fdatasync = fake_fdatasync;
+    visit();
+    assert_true(files_count() > files);
+    syncs_fail = 1;
+    w.site->compactor->visit_ns = LIMIT_NS;
+    visit_go_on();
+    assert_int_equal(syncs_fail, 0);
+    PUMP_UNTIL(&w, !w.site->volumes->unsettled);
+    const struct compactor_removals *removals = &w.site->compactor->removals;
+    assert_int_equal(removals->count, 1);
+    removals->items[removals->first].due_ns = 0;
+    TURN_UNTIL(files_count() == files);
+    assert_int_equal(points_check(&segments), left);
+    hurry();
+    periods_make(1);
+    TURN_UNTIL(w.site->compactor->removals.count > 0);
+    assert_true(points_check(&segments) < left + PERIOD);
+    site_restart(&w);
+    points_check(&segments);
+    end();
+}
+
+/* --- what is not merged ---------------------------------------------------------------------- */
+
+/* A record of which nobody knows whether it is in the log: no run is merged in vain meanwhile. */
+static void a_log_that_is_not_settled(void **state)
+{
+    struct build build;
+    size_t segments;
+    (void)state;
+    bucket_begin();
+    build_begin(&build, &w, w.head.to_seq, w.head.to_seq + 1, 0);
+    build_data(&build, 0, REPL_PAGE_SIZE);
+    build_end(&build, true);
+    fault(FAKE_S3_STATUS, "PUT", "/log/", 1);
+    assert_int_not_equal(build_put(&build), 201);
+    hurry();
+    for (unsigned i = 0; i < 10; i++)
+        turn_of_compactor();
+    assert_true(fake_s3_requests(fake, "PUT", ".mrg") <= 1);
+    hello(&w);
+    build_commit(&build);
+    point_keep();
+    periods_make(1);
+    TURN_UNTIL(w.site->compactor->removals.count > 0);
+    points_check(&segments);
+    bucket_end();
+}
+
+/* It was made anew while the visit read it: what was read then may be a history of before. */
+static void an_index_that_was_made_anew(void **state)
+{
+    struct repl_log_piece pieces[256];
+    struct repl_error err;
+    uint32_t count;
+    bool more;
+    (void)state;
+    directory_begin();
+    hurry();
+    visit();
+    uint64_t number = w.site->compactor->visit.merge_number;
+    w.site->index_generation++;
+    visit_go_on();
+    TURN_UNTIL(w.site->compactor->removals.count > 0);
+    must(repl_index_pieces(w.site->index, "data", 0, 0, pieces, 256, &count, &more, &err), &err);
+    for (uint32_t i = 0; i < count; i++)
+        assert_true(pieces[i].merge != number);
+    end();
+}
+
+/* A log that has it would be refused at the next start, for good. */
+static void a_merge_that_does_not_fit(void **state)
+{
+    size_t segments, left, files;
+    (void)state;
+    directory_begin();
+    left = points_check(&segments);
+    files = files_count();
+    hurry();
+    visit();
+    w.site->compactor->visit.result.pieces[0].link.bytes[0] ^= 1;
+    w.site->compactor->visit_ns = LIMIT_NS;
+    visit_go_on();
+    TURN_UNTIL(files_count() == files);
+    site_restart(&w);
+    assert_string_equal(w.site->volumes->damaged, "");
+    assert_int_equal(points_check(&segments), left);
+    end();
+}
+
+/* --- a slow merge ---------------------------------------------------------------------------- */
+
+static void a_slow_merge_ends_with_the_site(void **state)
+{
+    (void)state;
+    directory_begin();
+    hurry();
+    w.site->config->merge_rate_bytes = 1000;
+    site_compactor_tick(w.site->compactor);
+    turns(500);
+    assert_true(w.site->compactor->out);
+    int64_t begun_ns = repl_now_mono_ns();
+    end();
+    assert_true(repl_now_mono_ns() - begun_ns < 5 * SECOND_NS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_merge_that_fails_leaves_nothing),
+        cmocka_unit_test(a_merge_that_is_not_logged_leaves_nothing),
+        cmocka_unit_test(a_log_that_is_not_settled),
+        cmocka_unit_test(an_index_that_was_made_anew),
+        cmocka_unit_test(a_merge_that_does_not_fit),
+        cmocka_unit_test(a_slow_merge_ends_with_the_site),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
