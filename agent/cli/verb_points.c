@@ -8,12 +8,14 @@
  */
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cli/verbs.h"
 #include "config/config.h"
+#include "journal/trouble.h"
 #include "recover/origin.h"
 #include "recover/words.h"
 
@@ -33,6 +35,7 @@ struct timeline {
     int64_t gap_ns;
     int64_t now_ns;
     json_t *list; /* JSON */
+    size_t *behind;
     size_t gap_count;
     int64_t gap_sum_ns;
 };
@@ -48,7 +51,43 @@ static void names_text(const struct repl_catalogue *c, uint64_t seq)
     }
 }
 
-static void point_text(const struct repl_catalogue *c, const struct repl_points_entry *entry)
+/* Of each point, the newest jump that it is the last one before; SIZE_MAX: none. */
+static repl_result behind_find(struct timeline *t, struct repl_error *err)
+{
+    const struct repl_catalogue *c = t->catalogue;
+    t->behind = malloc((c->point_count + 1) * sizeof *t->behind);
+    if (t->behind == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu points", c->point_count);
+    for (size_t i = 0; i < c->point_count; i++) {
+        const struct repl_churn *churn = &c->points[i].churn;
+        size_t before = churn->trouble == REPL_TROUBLE_NONE
+                            ? SIZE_MAX
+                            : repl_trouble_last_before(c->points, i, churn->trouble_before_seq);
+        t->behind[i] = SIZE_MAX;
+        if (before != SIZE_MAX)
+            t->behind[before] = i;
+    }
+    return REPL_SUCCESS;
+}
+
+static size_t behind_of(const struct timeline *t, const struct repl_points_entry *entry)
+{
+    return t->behind[entry - t->catalogue->points];
+}
+
+static void trouble_text(const struct timeline *t, const struct repl_points_entry *entry)
+{
+    const struct repl_churn *churn = &entry->churn;
+    size_t behind = behind_of(t, entry);
+    if (churn->trouble != REPL_TROUBLE_NONE)
+        printf("  LOOKS LIKE %s, began after point %" PRIu64, repl_trouble_words(churn->trouble),
+               churn->trouble_before_seq);
+    if (behind != SIZE_MAX)
+        printf("  last point before trouble (point %" PRIu64 ")",
+               t->catalogue->points[behind].point.seq);
+}
+
+static void point_text(const struct timeline *t, const struct repl_points_entry *entry)
 {
     const struct repl_point *p = &entry->point;
     char time[REPL_WORDS_SIZE], bytes[REPL_WORDS_SIZE], window[REPL_WORDS_SIZE],
@@ -68,7 +107,8 @@ static void point_text(const struct repl_catalogue *c, const struct repl_points_
         repl_words_local(entry->unchanged_until_ns, until);
         printf("  unchanged until %s", until);
     }
-    names_text(c, p->seq);
+    trouble_text(t, entry);
+    names_text(t->catalogue, p->seq);
     putchar('\n');
 }
 
@@ -107,19 +147,44 @@ static json_t *names_json(const struct repl_catalogue *c, uint64_t seq)
     return names;
 }
 
-static json_t *point_json(const struct repl_catalogue *c, const struct repl_points_entry *entry)
+/* Fields of a point about how much has changed; without them it is not known. */
+static void churn_json(const struct timeline *t, const struct repl_points_entry *entry,
+                       json_t *point)
+{
+    const struct repl_churn *churn = &entry->churn;
+    size_t behind = behind_of(t, entry);
+    if (churn->known)
+        json_object_set_new(point, "churn",
+                            json_pack("{s:b, s:I, s:I, s:I, s:I}", "compared", churn->compared,
+                                      "changed_bytes", (json_int_t)churn->changed_bytes,
+                                      "stored_bytes", (json_int_t)churn->stored_bytes,
+                                      "objects_changed", (json_int_t)churn->objects_changed,
+                                      "objects_removed", (json_int_t)churn->objects_removed));
+    if (churn->trouble != REPL_TROUBLE_NONE)
+        json_object_set_new(point, "trouble",
+                            json_pack("{s:s, s:I}", "kind", repl_trouble_name(churn->trouble),
+                                      "before_seq", (json_int_t)churn->trouble_before_seq));
+    if (behind != SIZE_MAX)
+        json_object_set_new(point, "last_before_trouble",
+                            json_integer((json_int_t)t->catalogue->points[behind].point.seq));
+}
+
+static json_t *point_json(const struct timeline *t, const struct repl_points_entry *entry)
 {
     const struct repl_point *p = &entry->point;
-    return json_pack("{s:s, s:I, s:o, s:I, s:I, s:s, s:s, s:i, s:I, s:b, s:b, s:b, s:I, s:I, s:o}",
-                     "type", "point", "seq", (json_int_t)p->seq, "time", json_time(p->end_ns),
-                     "begin_ns", (json_int_t)p->begin_ns, "end_ns", (json_int_t)p->end_ns,
-                     "consistency", repl_words_consistency(p->consistency), "cut",
-                     repl_words_cut(p->cut), "attempts", (int)p->attempts, "changed_bytes",
-                     (json_int_t)p->changed_bytes, "resync", (p->flags & REPL_POINT_RESYNC) != 0,
-                     "merged", (p->flags & REPL_POINT_MERGED) != 0, "group",
-                     (p->flags & REPL_POINT_GROUP) != 0, "unchanged_until_ns",
-                     (json_int_t)entry->unchanged_until_ns, "volume_bytes",
-                     (json_int_t)entry->volume_size, "names", names_json(c, p->seq));
+    json_t *point = json_pack(
+        "{s:s, s:I, s:o, s:I, s:I, s:s, s:s, s:i, s:I, s:b, s:b, s:b, s:I, s:I, s:o}", "type",
+        "point", "seq", (json_int_t)p->seq, "time", json_time(p->end_ns), "begin_ns",
+        (json_int_t)p->begin_ns, "end_ns", (json_int_t)p->end_ns, "consistency",
+        repl_words_consistency(p->consistency), "cut", repl_words_cut(p->cut), "attempts",
+        (int)p->attempts, "changed_bytes", (json_int_t)p->changed_bytes, "resync",
+        (p->flags & REPL_POINT_RESYNC) != 0, "merged", (p->flags & REPL_POINT_MERGED) != 0, "group",
+        (p->flags & REPL_POINT_GROUP) != 0, "unchanged_until_ns",
+        (json_int_t)entry->unchanged_until_ns, "volume_bytes", (json_int_t)entry->volume_size,
+        "names", names_json(t->catalogue, p->seq));
+    if (point != NULL)
+        churn_json(t, entry, point);
+    return point;
 }
 
 static json_t *gap_json(int64_t from_ns, int64_t to_ns)
@@ -140,9 +205,9 @@ static json_t *state_json(const struct repl_state_change *change)
 static void put_point(struct timeline *t, const struct repl_points_entry *entry)
 {
     if (t->list != NULL)
-        json_array_append_new(t->list, point_json(t->catalogue, entry));
+        json_array_append_new(t->list, point_json(t, entry));
     else
-        point_text(t->catalogue, entry);
+        point_text(t, entry);
 }
 
 static void put_state(struct timeline *t, const struct repl_state_change *change)
@@ -255,11 +320,14 @@ static repl_result points(const char *volume, bool *damaged, struct repl_error *
     repl_result result = origin->ops->catalogue(origin, &catalogue, err);
     if (repl_ok(result) && catalogue.note[0] != '\0')
         fprintf(stderr, "repl points: %s\n", catalogue.note);
+    if (repl_ok(result))
+        result = behind_find(&timeline, err);
     if (repl_ok(result) && points_json)
         result = print_json(&timeline, err);
     else if (repl_ok(result))
         print_text(&timeline);
     *damaged = catalogue.damaged;
+    free(timeline.behind);
     repl_catalogue_fini(&catalogue);
     origin->ops->close(origin);
     return result;
@@ -306,6 +374,14 @@ const struct repl_verb repl_verb_points = {
         "found by comparison, after changes may have been missed. \"group\": cut in one window, or "
         "under one freeze, "
         "with the other volumes of its group, at the same time.\n"
+        "\n"
+        "LOOKS LIKE: with this point a jump showed in how the volume changes, by what it did in "
+        "the "
+        "weeks before: much that does not compress where it used to (encryption), far more than "
+        "ever (mass change), or many files of a tree gone (mass removal). The last point before it "
+        "began is marked too, is kept for 30 days whatever \"retention\" says, and is what --at "
+        "\"before trouble\" means. It is a suspicion: \"repl points\" says nothing of what was "
+        "written.\n"
         "\n"
         "From a store directory, changes of the source's state are shown too, by the site's clock.",
     .options = points_options,

@@ -390,7 +390,8 @@ static const struct repl_option restore_options[] = {
      "by "
      "then is taken. A time is \"10 min ago\", \"yesterday 17:00\", \"2026-05-04 13:37:00\" (local "
      "time) "
-     "or 2026-05-04T13:37:00Z. Without --at it is the latest point."},
+     "or 2026-05-04T13:37:00Z. \"before trouble\" is the last point before what looks like trouble "
+     "(\"repl points\"). Without --at it is the latest point."},
     {"to", "DEVICE|FILE|DIR", REPL_OPTION_TEXT, &restore_to,
      "Where to: a block device, or a regular file, which is made (sparse). For a volume that is a "
      "directory tree, a directory, which is made if it is not there."},

@@ -130,7 +130,8 @@ static bool is_late(const struct repl_volume_status *volume)
 
 static bool is_well(const struct repl_volume_status *volume)
 {
-    return volume->state <= REPL_STATE_IDLE && !is_late(volume) && volume->clock_ahead_ms == 0;
+    return volume->state <= REPL_STATE_IDLE && !is_late(volume) && volume->clock_ahead_ms == 0 &&
+           volume->trouble[0] == '\0';
 }
 
 static int worst_first(const void *a, const void *b)

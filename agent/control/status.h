@@ -33,6 +33,8 @@ struct repl_volume_status {
     bool clock_known;
     int64_t clock_offset_ms; /* the site's clock minus the source's */
     int64_t clock_ahead_ms;  /* site: how far the last point lies in the future; 0: it does not */
+    char trouble[32]; /* site: the latest jump (journal/trouble.h), by name; "": none lately */
+    uint64_t trouble_seq, trouble_before_seq; /* with which it showed; the last before it */
     /* site only */
     uint64_t replica_seq;      /* the point the replica has reached; 0: none */
     bool replica_applying;     /* being brought forward just now */

@@ -176,19 +176,38 @@ static repl_result no_progress(const struct site_origin *origin, struct repl_err
                      origin->base.label);
 }
 
-static repl_result points_page(struct site_origin *origin, struct repl_catalogue *out, bool *more,
-                               struct repl_error *err)
+/* A site of an older release has no timeline, and does not say more than that there is none. */
+static repl_result points_fetch(struct site_origin *origin, uint64_t after, bool *counted,
+                                struct repl_points_page *page, struct repl_error *err)
+{
+    char path[512];
+    struct answer answer;
+    repl_result result = repl_fail(err, REPL_E_MISSING, "no timeline");
+    if (*counted) {
+        snprintf(path, sizeof path, "/v1/volumes/%s/timeline/%llu", origin->base.volume,
+                 (unsigned long long)after);
+        result = fetch(origin, path, NULL, REPL_MESSAGE_SIZE_MAX, &answer, err);
+    }
+    *counted = result.code != REPL_E_MISSING;
+    if (!*counted) {
+        snprintf(path, sizeof path, "/v1/volumes/%s/points/%llu", origin->base.volume,
+                 (unsigned long long)after);
+        result = fetch(origin, path, NULL, REPL_MESSAGE_SIZE_MAX, &answer, err);
+    }
+    REPL_TRY(result);
+    result = *counted ? repl_timeline_decode(answer.body, answer.size, page, err)
+                      : repl_points_page_decode(answer.body, answer.size, page, err);
+    free(answer.body);
+    return repl_forward(result, err, "%s", origin->base.label);
+}
+
+static repl_result points_page(struct site_origin *origin, struct repl_catalogue *out,
+                               bool *counted, bool *more, struct repl_error *err)
 {
     uint64_t after = out->point_count > 0 ? out->points[out->point_count - 1].point.seq : 0;
-    char path[512];
-    snprintf(path, sizeof path, "/v1/volumes/%s/points/%llu", origin->base.volume,
-             (unsigned long long)after);
-    struct answer answer;
     struct repl_points_page page = {0};
-    REPL_TRY(fetch(origin, path, NULL, REPL_MESSAGE_SIZE_MAX, &answer, err));
-    repl_result result = repl_points_page_decode(answer.body, answer.size, &page, err);
-    free(answer.body);
-    REPL_TRY(repl_forward(result, err, "%s", origin->base.label));
+    repl_result result = REPL_SUCCESS;
+    REPL_TRY(points_fetch(origin, after, counted, &page, err));
     for (uint32_t i = 0; i < page.count && repl_ok(result); i++) {
         if (page.entries[i].point.seq <= after)
             result = no_progress(origin, err);
@@ -284,8 +303,9 @@ static repl_result site_catalogue(struct repl_origin *base, struct repl_catalogu
                                   struct repl_error *err)
 {
     struct site_origin *origin = (struct site_origin *)base;
+    bool counted = true;
     for (bool more = true; more;)
-        REPL_TRY(points_page(origin, out, &more, err));
+        REPL_TRY(points_page(origin, out, &counted, &more, err));
     /* Segments after points: what is committed meanwhile is then listed as a segment without its
      * point, which harms nobody, and not the other way round. */
     for (bool more = true; more;)

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "journal/mark.h"
+#include "journal/trouble.h"
 #include "recover/words.h"
 
 #define NS_PER_S INT64_C(1000000000)
@@ -285,13 +286,18 @@ static repl_result parse_time(const char *text, int64_t now_ns, struct repl_when
 
 #define WHEN_EXAMPLES                                                                              \
     "write for example \"10 min ago\", \"yesterday 17:00\", \"2026-05-04 13:37\" (local time), "   \
-    "2026-05-04T13:37:00Z, latest, or a number or a name that \"repl points\" shows"
+    "2026-05-04T13:37:00Z, latest, \"before trouble\", or a number or a name that "                \
+    "\"repl points\" shows"
 
 repl_result repl_when_parse(const char *text, int64_t now_ns, struct repl_when *out,
                             struct repl_error *err)
 {
     bool matched = strcasecmp(text, "latest") == 0 || strcasecmp(text, "now") == 0;
     *out = (struct repl_when){.kind = REPL_WHEN_LATEST};
+    if (strcasecmp(text, "before trouble") == 0) {
+        out->kind = REPL_WHEN_TROUBLE;
+        matched = true;
+    }
     if (!matched)
         REPL_TRY(parse_time(text, now_ns, out, &matched, err));
     if (strlen(text) <= REPL_MARK_NAME_SIZE)
@@ -329,6 +335,29 @@ static repl_result resolve_seq(uint64_t seq, const struct repl_points_entry *poi
                      seq, before, after);
 }
 
+static repl_result resolve_trouble(const struct repl_points_entry *points, size_t count,
+                                   size_t *index, struct repl_error *err)
+{
+    bool known = false;
+    for (size_t i = count; i > 0; i--) {
+        const struct repl_churn *churn = &points[i - 1].churn;
+        known |= churn->known;
+        if (churn->trouble == REPL_TROUBLE_NONE)
+            continue;
+        *index = repl_trouble_last_before(points, i - 1, churn->trouble_before_seq);
+        if (*index != SIZE_MAX)
+            return REPL_SUCCESS;
+        return repl_fail(err, REPL_E_MISSING,
+                         "what point %" PRIu64 " was marked for began behind point %" PRIu64
+                         ", and neither that one nor an older one is there any more",
+                         points[i - 1].point.seq, churn->trouble_before_seq);
+    }
+    return repl_fail(err, REPL_E_MISSING,
+                     "no point is marked as trouble%s: \"repl points\" shows how much each has "
+                     "changed; give the number of one",
+                     known ? "" : " (the site is of an older release, which does not look for it)");
+}
+
 static repl_result no_such_name(const struct repl_when *when, bool unknown, struct repl_error *err)
 {
     return repl_fail(
@@ -347,6 +376,8 @@ repl_result repl_when_resolve(const struct repl_when *when, const struct repl_po
         return no_such_name(when, false, err);
     if (when->kind == REPL_WHEN_SEQ)
         return resolve_seq(when->seq, points, count, index, err);
+    if (when->kind == REPL_WHEN_TROUBLE)
+        return resolve_trouble(points, count, index, err);
     for (size_t i = count; i > 0; i--) {
         if (when->kind == REPL_WHEN_LATEST || points[i - 1].point.end_ns <= when->time_ns) {
             *index = i - 1;
@@ -471,6 +502,8 @@ char *repl_when_describe(const struct repl_when *when, const struct repl_points_
     repl_words_utc(point->end_ns, utc);
     repl_words_duration(point->end_ns - point->begin_ns, window);
     fprintf(out, "point %" PRIu64 " of %s (%s)\n", point->seq, local, utc);
+    if (when->kind == REPL_WHEN_TROUBLE)
+        fputs("  the last one before what looks like trouble\n", out);
     if (when->kind == REPL_WHEN_NAME)
         fprintf(out, "  with the name \"%s\"\n", when->text);
     fprintf(out, "  %s, cut %s (within %s)%s%s\n", consistency_sentence(point), cut_sentence(point),

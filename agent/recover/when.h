@@ -8,10 +8,11 @@
 #include "repl/error.h"
 
 enum repl_when_kind {
-    REPL_WHEN_LATEST, /* the newest point */
-    REPL_WHEN_SEQ,    /* the point with that number */
-    REPL_WHEN_TIME,   /* the newest point that was complete by then */
-    REPL_WHEN_NAME,   /* the point that has it */
+    REPL_WHEN_LATEST,  /* the newest point */
+    REPL_WHEN_SEQ,     /* the point with that number */
+    REPL_WHEN_TIME,    /* the newest point that was complete by then */
+    REPL_WHEN_NAME,    /* the point that has it */
+    REPL_WHEN_TROUBLE, /* the last one before the newest jump (journal/trouble.h) */
 };
 
 struct repl_when {
@@ -22,10 +23,10 @@ struct repl_when {
     char text[REPL_MARK_NAME_SIZE + 1]; /* as it was written; "" where it is longer */
 };
 
-/* "latest" or "now"; "1234", a point's number; RFC 3339, "2026-05-04T13:37:00Z"; local time,
- * "2026-05-04 13:37[:00]", "17:00", "today 17:00", "yesterday 17:00"; "10 min ago". What words.h
- * prints, which is rounded down, is a time at which what happened then had happened. Whatever is
- * none of these and can be a name (journal/mark.h) is one. */
+/* "latest" or "now"; "before trouble"; "1234", a point's number; RFC 3339, "2026-05-04T13:37:00Z";
+ * local time, "2026-05-04 13:37[:00]", "17:00", "today 17:00", "yesterday 17:00"; "10 min ago".
+ * What words.h prints, which is rounded down, is a time at which what happened then had happened.
+ * Whatever is none of these and can be a name (journal/mark.h) is one. */
 REPL_RESULT repl_when_parse(const char *text, int64_t now_ns, struct repl_when *out,
                             struct repl_error *err);
 

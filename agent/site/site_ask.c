@@ -133,8 +133,8 @@ static bool volume_path_parse(const struct path *path, const char *method, struc
         return prefix_parse(path->parts[4], &out->after);
     } else if (path->count == 4 && strcmp(word, "supplies") == 0) {
         out->kind = SITE_REQUEST_SUPPLIES;
-    } else if (path->count == 5 && strcmp(word, "points") == 0) {
-        out->kind = SITE_REQUEST_POINTS;
+    } else if (path->count == 5 && (strcmp(word, "points") == 0 || strcmp(word, "timeline") == 0)) {
+        out->kind = word[0] == 'p' ? SITE_REQUEST_POINTS : SITE_REQUEST_TIMELINE;
         return number_parse(path->parts[4], strlen(path->parts[4]), &out->after);
     } else if (path->count == 5 && strcmp(word, "ahead") == 0) {
         *wanted = "PUT";

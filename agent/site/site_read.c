@@ -57,7 +57,9 @@ static repl_result points_read(struct site_read *read, struct repl_error *err)
             entry->unchanged_until_ns < read->unchanged_until_ns)
             entry->unchanged_until_ns = read->unchanged_until_ns;
     }
-    repl_result result = repl_points_page_encode(&page, &read->body, err);
+    repl_result result = request->ask.kind == SITE_REQUEST_TIMELINE
+                             ? repl_timeline_encode(&page, &read->body, err)
+                             : repl_points_page_encode(&page, &read->body, err);
     repl_points_page_fini(&page);
     return result;
 }
@@ -214,6 +216,7 @@ static void read_work(struct repl_job *job)
     struct site_read *read = job->context;
     switch (read->request->ask.kind) {
     case SITE_REQUEST_POINTS:
+    case SITE_REQUEST_TIMELINE:
         read->result = points_read(read, &read->err);
         return;
     case SITE_REQUEST_SEGMENTS:
@@ -300,9 +303,9 @@ static bool is_committed(const struct site_volume *v, const struct repl_segment_
 /* What is not complete must not pass for all there is. A pool's names are a guess anyway. */
 static bool needs_index(enum site_request_kind kind)
 {
-    return kind == SITE_REQUEST_POINTS || kind == SITE_REQUEST_SEGMENTS ||
-           kind == SITE_REQUEST_MARKS || kind == SITE_REQUEST_VERIFIED ||
-           kind == SITE_REQUEST_CHUNKS;
+    return kind == SITE_REQUEST_POINTS || kind == SITE_REQUEST_TIMELINE ||
+           kind == SITE_REQUEST_SEGMENTS || kind == SITE_REQUEST_MARKS ||
+           kind == SITE_REQUEST_VERIFIED || kind == SITE_REQUEST_CHUNKS;
 }
 
 /* False: it has been answered. */

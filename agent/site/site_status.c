@@ -60,6 +60,29 @@ static void pool_status(const struct site_volume *v, struct repl_volume_status *
              v->journal.pool);
 }
 
+/* Until somebody has seen it. */
+static void trouble_status(const struct site_volume *v, int64_t now_ns,
+                           struct repl_volume_status *out)
+{
+    const struct repl_trouble_jump *jump = &v->journal.trouble.jump;
+    if (jump->kind == REPL_TROUBLE_NONE || jump->seen ||
+        now_ns - jump->end_ns > REPL_TROUBLE_YOUNG_NS)
+        return;
+    snprintf(out->trouble, sizeof out->trouble, "%s", repl_trouble_name(jump->kind));
+    out->trouble_seq = jump->seq;
+    out->trouble_before_seq = jump->before_seq;
+    if (out->cause[0] != '\0')
+        return;
+    snprintf(out->cause, sizeof out->cause, "point %llu looks like %s",
+             (unsigned long long)jump->seq, repl_trouble_words(jump->kind));
+    snprintf(
+        out->remedy, sizeof out->remedy,
+        "see what was written. The last point before it is %llu (--at \"before trouble\"), and "
+        "is kept for 30 days; give it a name (\"repl mark\") to keep it for longer, and to have "
+        "this not said any more",
+        (unsigned long long)jump->before_seq);
+}
+
 static void replica_status(const struct site_volume *v, struct repl_volume_status *out)
 {
     struct repl_replica_status replica = {0};
@@ -149,6 +172,7 @@ void site_volume_status(const struct site_volume *v, int64_t now_ns, struct repl
     out->clock_offset_ms = j->clock_offset_ns / NS_PER_MS;
     store_status(v, out);
     clock_status(v, now_ns, out);
+    trouble_status(v, now_ns, out);
     pool_status(v, out);
     index_status(v, out);
     site_scrub_status(v, now_ns, out); /* what is damaged may be why the replica cannot follow */

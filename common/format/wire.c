@@ -18,13 +18,14 @@
 #define WIRE_HEADER_SIZE 12u
 
 static const char *const type_names[] = {
-    [REPL_WIRE_HELLO] = "hello",     [REPL_WIRE_WELCOME] = "welcome",
-    [REPL_WIRE_ACK] = "ack",         [REPL_WIRE_REFUSAL] = "refusal",
-    [REPL_WIRE_MISSING] = "missing", [REPL_WIRE_REPORT] = "report",
-    [REPL_WIRE_POINTS] = "points",   [REPL_WIRE_SEGMENTS] = "segments",
-    [REPL_WIRE_DIGESTS] = "digests", [REPL_WIRE_MERGED_SEGMENTS] = "merged segments",
-    [REPL_WIRE_MARK] = "mark",       [REPL_WIRE_MARKS] = "marks",
-    [REPL_WIRE_WANTED] = "wanted",   [REPL_WIRE_POOL_NAMES] = "pool names",
+    [REPL_WIRE_HELLO] = "hello",       [REPL_WIRE_WELCOME] = "welcome",
+    [REPL_WIRE_ACK] = "ack",           [REPL_WIRE_REFUSAL] = "refusal",
+    [REPL_WIRE_MISSING] = "missing",   [REPL_WIRE_REPORT] = "report",
+    [REPL_WIRE_POINTS] = "points",     [REPL_WIRE_SEGMENTS] = "segments",
+    [REPL_WIRE_DIGESTS] = "digests",   [REPL_WIRE_MERGED_SEGMENTS] = "merged segments",
+    [REPL_WIRE_MARK] = "mark",         [REPL_WIRE_MARKS] = "marks",
+    [REPL_WIRE_WANTED] = "wanted",     [REPL_WIRE_POOL_NAMES] = "pool names",
+    [REPL_WIRE_TIMELINE] = "timeline",
 };
 
 enum repl_wire_type repl_wire_type_of(const void *data, size_t size)
@@ -339,74 +340,8 @@ repl_result repl_report_decode(const void *data, size_t size, struct repl_report
 
 /* --- what recovery reads --------------------------------------------------------------------- */
 
-#define POINTS_ENTRY_SIZE   (REPL_POINT_SIZE + 16u)
 #define SEGMENTS_ENTRY_SIZE (HEAD_SIZE + 8u)
 #define MERGED_ENTRY_SIZE   (SEGMENTS_ENTRY_SIZE + 41u)
-
-_Static_assert(20 + REPL_LIST_ENTRIES_MAX * POINTS_ENTRY_SIZE < REPL_MESSAGE_SIZE_MAX, "it fits");
-
-static void points_entry_encode(struct repl_writer *w, const struct repl_points_entry *entry)
-{
-    repl_point_encode(w, &entry->point);
-    repl_write_i64(w, entry->unchanged_until_ns);
-    repl_write_u64(w, entry->volume_size);
-}
-
-static void points_entry_decode(struct repl_reader *r, struct repl_points_entry *out)
-{
-    repl_point_decode(r, &out->point);
-    out->unchanged_until_ns = repl_read_i64(r);
-    out->volume_size = repl_read_u64(r);
-    if (out->unchanged_until_ns < out->point.end_ns || out->volume_size > REPL_VOLUME_SIZE_MAX)
-        r->failed = true;
-}
-
-repl_result repl_points_page_encode(const struct repl_points_page *m, struct repl_buffer *out,
-                                    struct repl_error *err)
-{
-    struct repl_writer w;
-    REPL_TRY(repl_wire_list_open(out, REPL_WIRE_POINTS, m->count, REPL_LIST_ENTRIES_MAX,
-                                 8 + (size_t)m->count * POINTS_ENTRY_SIZE, &w, err));
-    repl_write_u32(&w, m->count);
-    repl_write_u8(&w, m->more);
-    repl_write_zeros(&w, 3);
-    for (uint32_t i = 0; i < m->count; i++)
-        points_entry_encode(&w, &m->entries[i]);
-    return repl_wire_close(out, REPL_WIRE_POINTS, &w, err);
-}
-
-repl_result repl_points_page_decode(const void *data, size_t size, struct repl_points_page *out,
-                                    struct repl_error *err)
-{
-    struct repl_reader r;
-    void *entries;
-    *out = (struct repl_points_page){0};
-    REPL_TRY(repl_wire_enter(data, size, REPL_WIRE_POINTS, &r, err));
-    uint32_t count = repl_read_u32(&r);
-    out->more = repl_wire_read_bool(&r);
-    repl_read_zeros(&r, 3);
-    REPL_TRY(repl_wire_list_allocate(&r, count, REPL_LIST_ENTRIES_MAX, POINTS_ENTRY_SIZE,
-                                     sizeof out->entries[0], &entries, err));
-    out->entries = entries;
-    out->count = count;
-    for (uint32_t i = 0; i < count; i++) {
-        points_entry_decode(&r, &out->entries[i]);
-        if (i > 0 && out->entries[i].point.seq <= out->entries[i - 1].point.seq)
-            r.failed = true;
-    }
-    if (out->more && count == 0)
-        r.failed = true;
-    repl_result result = repl_wire_leave(&r, REPL_WIRE_POINTS, err);
-    if (!repl_ok(result))
-        repl_points_page_fini(out);
-    return result;
-}
-
-void repl_points_page_fini(struct repl_points_page *page)
-{
-    free(page->entries);
-    *page = (struct repl_points_page){0};
-}
 
 static bool is_merged(const struct repl_segments_page *m)
 {
@@ -504,7 +439,8 @@ void repl_segments_page_fini(struct repl_segments_page *page)
 
 #define DIGEST_SIZE sizeof(struct repl_page_digest)
 
-_Static_assert(12 + 16 + POINTS_ENTRY_SIZE + REPL_DIGESTS_MAX * DIGEST_SIZE < REPL_MESSAGE_SIZE_MAX,
+_Static_assert(12 + 16 + REPL_WIRE_POINTS_ENTRY_SIZE + REPL_DIGESTS_MAX * DIGEST_SIZE <
+                   REPL_MESSAGE_SIZE_MAX,
                "it fits");
 
 repl_result repl_digests_encode(const struct repl_digests *m, struct repl_buffer *out,
@@ -512,14 +448,15 @@ repl_result repl_digests_encode(const struct repl_digests *m, struct repl_buffer
 {
     struct repl_writer w;
     REPL_TRY(repl_wire_list_open(out, REPL_WIRE_DIGESTS, m->count, REPL_DIGESTS_MAX,
-                                 16 + POINTS_ENTRY_SIZE + m->count * DIGEST_SIZE, &w, err));
+                                 16 + REPL_WIRE_POINTS_ENTRY_SIZE + m->count * DIGEST_SIZE, &w,
+                                 err));
     repl_write_u32(&w, m->count);
     repl_write_zeros(&w, 4);
     repl_write_u64(&w, m->first_page);
     if (m->at.point.seq != 0)
-        points_entry_encode(&w, &m->at);
+        repl_wire_points_entry_encode(&w, &m->at);
     else
-        repl_write_zeros(&w, POINTS_ENTRY_SIZE);
+        repl_write_zeros(&w, REPL_WIRE_POINTS_ENTRY_SIZE);
     repl_write_bytes(&w, m->pages, m->count * DIGEST_SIZE);
     return repl_wire_close(out, REPL_WIRE_DIGESTS, &w, err);
 }
@@ -528,9 +465,9 @@ repl_result repl_digests_encode(const struct repl_digests *m, struct repl_buffer
 static void points_entry_or_none_decode(struct repl_reader *r, struct repl_points_entry *out)
 {
     struct repl_reader here = *r;
-    repl_read_zeros(&here, POINTS_ENTRY_SIZE);
+    repl_read_zeros(&here, REPL_WIRE_POINTS_ENTRY_SIZE);
     if (here.failed)
-        points_entry_decode(r, out);
+        repl_wire_points_entry_decode(r, out);
     else
         r->position = here.position;
 }

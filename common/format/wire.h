@@ -30,7 +30,8 @@ enum repl_wire_type {
     REPL_WIRE_MARKS = 12,
     REPL_WIRE_WANTED = 13,
     REPL_WIRE_POOL_NAMES = 14,
-    REPL_WIRE_LAST = REPL_WIRE_POOL_NAMES,
+    REPL_WIRE_TIMELINE = 15, /* POINTS with how much has changed */
+    REPL_WIRE_LAST = REPL_WIRE_TIMELINE,
 };
 
 /* Source to site, first after each loss of contact: who I am and where I stand. */
@@ -129,7 +130,7 @@ struct repl_points_entry {
     struct repl_point point;
     int64_t unchanged_until_ns; /* not before point.end_ns */
     uint64_t volume_size;
-    struct repl_churn churn;
+    struct repl_churn churn; /* of a timeline; not known in points */
 };
 struct repl_points_page {
     uint32_t count;
@@ -214,6 +215,10 @@ REPL_RESULT repl_points_page_encode(const struct repl_points_page *m, struct rep
                                     struct repl_error *err);
 REPL_RESULT repl_points_page_decode(const void *data, size_t size, struct repl_points_page *out,
                                     struct repl_error *err);
+REPL_RESULT repl_timeline_encode(const struct repl_points_page *m, struct repl_buffer *out,
+                                 struct repl_error *err);
+REPL_RESULT repl_timeline_decode(const void *data, size_t size, struct repl_points_page *out,
+                                 struct repl_error *err);
 REPL_RESULT repl_segments_page_encode(const struct repl_segments_page *m, struct repl_buffer *out,
                                       struct repl_error *err);
 REPL_RESULT repl_segments_page_decode(const void *data, size_t size, struct repl_segments_page *out,

@@ -25,6 +25,12 @@ REPL_RESULT repl_wire_list_allocate(const struct repl_reader *r, uint32_t count,
                                     size_t wire_size, size_t size, void **out,
                                     struct repl_error *err);
 bool repl_wire_read_bool(struct repl_reader *r);
+
+/* A point of a list, without its churn. */
+#define REPL_WIRE_POINTS_ENTRY_SIZE 80u
+void repl_wire_points_entry_encode(struct repl_writer *w, const struct repl_points_entry *entry);
+void repl_wire_points_entry_decode(struct repl_reader *r, struct repl_points_entry *out);
+
 REPL_RESULT repl_wire_leave(const struct repl_reader *r, enum repl_wire_type type,
                             struct repl_error *err);
 

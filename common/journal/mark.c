@@ -41,7 +41,8 @@ static bool is_like_time(const char *name)
     size_t size = strlen(name);
     bool ago = size >= 3 && begins_with(name + size - 3, "ago");
     return (begins_with(name, "latest") && size == 6) || (begins_with(name, "now") && size == 3) ||
-           begins_with(name, "today ") || begins_with(name, "yesterday ") ||
+           (begins_with(name, "before trouble") && size == 14) || begins_with(name, "today ") ||
+           begins_with(name, "yesterday ") ||
            (begins_like(name, "dddd-dd-dd") && strchr(" T", name[10]) != NULL) ||
            begins_like(name, "d:dd") || begins_like(name, "dd:dd") || (is_digit(name[0]) && ago);
 }

@@ -46,10 +46,11 @@ struct repl_retention {
 };
 
 /* Why a point is kept whatever the rules say. */
-#define REPL_PROTECT_NEWEST 1u /* the newest of its volume */
-#define REPL_PROTECT_AGREED 2u /* the last that source and site agree on */
-#define REPL_PROTECT_HELD   4u /* marked by a person, or in use */
-#define REPL_PROTECT_PROVEN 8u /* the last that was proved good */
+#define REPL_PROTECT_NEWEST  1u  /* the newest of its volume */
+#define REPL_PROTECT_AGREED  2u  /* the last that source and site agree on */
+#define REPL_PROTECT_HELD    4u  /* marked by a person, or in use */
+#define REPL_PROTECT_PROVEN  8u  /* the last that was proved good */
+#define REPL_PROTECT_TROUBLE 16u /* the last before what looks like trouble, for a while */
 
 struct repl_retention_point {
     uint64_t seq;

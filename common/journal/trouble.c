@@ -416,6 +416,33 @@ void repl_trouble_add(struct repl_trouble *t, const struct repl_log_commit *comm
         jump_take(t, commit);
 }
 
+size_t repl_trouble_last_before(const struct repl_points_entry *points, size_t count,
+                                uint64_t before_seq)
+{
+    while (count > 0 && points[count - 1].point.seq > before_seq)
+        count--;
+    return count > 0 ? count - 1 : SIZE_MAX;
+}
+
+void repl_trouble_protect(const struct repl_chain *chain, int64_t now_ns,
+                          struct repl_retention_point *points, size_t count)
+{
+    unsigned kept = 0;
+    for (size_t i = chain->count; i > 0 && kept < REPL_TROUBLE_KEPT_MAX; i--) {
+        const struct repl_log_piece *entry = &chain->entries[i - 1];
+        const struct repl_churn *churn = &entry->commit.churn;
+        if (churn->trouble == REPL_TROUBLE_NONE ||
+            entry->committed_ns < now_ns - REPL_TROUBLE_YOUNG_NS)
+            continue;
+        size_t behind = count;
+        while (behind > 0 && points[behind - 1].seq > churn->trouble_before_seq)
+            behind--;
+        if (behind > 0)
+            points[behind - 1].protect |= REPL_PROTECT_TROUBLE;
+        kept++;
+    }
+}
+
 void repl_trouble_named(struct repl_trouble *t, const struct repl_log_mark *mark)
 {
     if ((mark->kind == REPL_MARK_NAME || mark->kind == REPL_MARK_HELD) &&

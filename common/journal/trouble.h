@@ -44,7 +44,9 @@
 #ifndef REPL_TROUBLE_H
 #define REPL_TROUBLE_H
 
-#include "format/log_record.h"
+#include "format/wire.h"
+#include "journal/chain.h"
+#include "journal/retention.h"
 
 #define REPL_TROUBLE_HOURS 168
 #define REPL_TROUBLE_DAYS  30
@@ -112,6 +114,15 @@ void repl_trouble_judge(const struct repl_trouble *trouble, const struct repl_ch
 /* It is committed, or was so once, in this order. */
 void repl_trouble_add(struct repl_trouble *trouble, const struct repl_log_commit *commit,
                       int64_t idle_until_ns);
+/* Which of the points, oldest first, is the last one up to before_seq; SIZE_MAX: none is. */
+size_t repl_trouble_last_before(const struct repl_points_entry *points, size_t count,
+                                uint64_t before_seq);
+
+/* Marks those of the chain's points, oldest first, that are the last before a jump which was seen
+ * within REPL_TROUBLE_YOUNG_NS, by the site's clock. */
+void repl_trouble_protect(const struct repl_chain *chain, int64_t now_ns,
+                          struct repl_retention_point *points, size_t count);
+
 /* The point has a name. */
 void repl_trouble_named(struct repl_trouble *trouble, const struct repl_log_mark *mark);
 

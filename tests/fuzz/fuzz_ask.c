@@ -61,6 +61,9 @@ static const char *ask_write(const struct site_ask *ask, char path[PATH_SIZE])
     case SITE_REQUEST_POINTS:
         snprintf(rest, sizeof rest, "points/%" PRIu64, ask->after);
         break;
+    case SITE_REQUEST_TIMELINE:
+        snprintf(rest, sizeof rest, "timeline/%" PRIu64, ask->after);
+        break;
     case SITE_REQUEST_MARK:
         method = "POST";
         snprintf(rest, sizeof rest, "mark");

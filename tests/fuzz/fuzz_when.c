@@ -21,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         {.point = {.seq = 3, .begin_ns = NOW_NS - 2000, .end_ns = NOW_NS - 1000},
          .unchanged_until_ns = NOW_NS - 500},
         {.point = {.seq = 9, .begin_ns = NOW_NS - 20, .end_ns = NOW_NS - 10},
-         .unchanged_until_ns = NOW_NS},
+         .unchanged_until_ns = NOW_NS,
+         .churn = {.known = true, .trouble = REPL_TROUBLE_CHANGE, .trouble_before_seq = 3}},
     };
     static struct repl_log_mark marks[] = {{REPL_MARK_NAME, 3, "v1"}, {REPL_MARK_HELD, 9, "12:00"}};
     const struct repl_catalogue catalogue = {

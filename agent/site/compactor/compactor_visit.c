@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/ensure.h"
+#include "journal/trouble.h"
 #include "site/compactor/compactor_internal.h"
 #include "site/site_chain.h"
 
@@ -73,6 +74,7 @@ static size_t points_list(const struct compactor_visit *visit, struct repl_reten
     }
     if (count > 0)
         points[count - 1].protect |= REPL_PROTECT_NEWEST;
+    repl_trouble_protect(&visit->chain, visit->now_ns, points, count);
     return count;
 }
 

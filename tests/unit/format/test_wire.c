@@ -216,10 +216,18 @@ static struct repl_points_entry random_entry(struct random *random, uint64_t seq
     return entry;
 }
 
+static bool churn_same(const struct repl_churn *a, const struct repl_churn *b)
+{
+    return a->known == b->known && a->compared == b->compared &&
+           a->changed_bytes == b->changed_bytes && a->stored_bytes == b->stored_bytes &&
+           a->objects_changed == b->objects_changed && a->objects_removed == b->objects_removed &&
+           a->trouble == b->trouble && a->trouble_before_seq == b->trouble_before_seq;
+}
+
 static bool entry_same(const struct repl_points_entry *a, const struct repl_points_entry *b)
 {
     return point_same(&a->point, &b->point) && a->unchanged_until_ns == b->unchanged_until_ns &&
-           a->volume_size == b->volume_size;
+           a->volume_size == b->volume_size && churn_same(&a->churn, &b->churn);
 }
 
 static void points_make(struct random *random, union message *m)
@@ -233,6 +241,27 @@ static void points_make(struct random *random, union message *m)
     for (uint32_t i = 0; i < count; i++) {
         seq += 1 + random_below(random, 1000);
         m->points.entries[i] = random_entry(random, seq);
+    }
+}
+
+static void timeline_make(struct random *random, union message *m)
+{
+    points_make(random, m);
+    for (uint32_t i = 0; i < m->points.count; i++) {
+        struct repl_points_entry *entry = &m->points.entries[i];
+        if (random_below(random, 3) == 0)
+            continue;
+        entry->churn = (struct repl_churn){.known = true,
+                                           .compared = random_below(random, 2),
+                                           .changed_bytes = random_next(random),
+                                           .stored_bytes = random_next(random),
+                                           .objects_changed = random_next(random),
+                                           .objects_removed = random_next(random)};
+        if (entry->point.seq < 2)
+            continue;
+        entry->churn.trouble = (enum repl_trouble_kind)random_below(random, REPL_TROUBLE_COUNT);
+        if (entry->churn.trouble != REPL_TROUBLE_NONE)
+            entry->churn.trouble_before_seq = 1 + random_below(random, entry->point.seq - 1);
     }
 }
 
@@ -423,6 +452,18 @@ DOORS(mark, mark)
 DOORS(marks, marks)
 DOORS(pool, pool_names)
 
+static repl_result timeline_out(const union message *m, struct repl_buffer *out,
+                                struct repl_error *err)
+{
+    return repl_timeline_encode(&m->points, out, err);
+}
+
+static repl_result timeline_in(const void *data, size_t size, union message *m,
+                               struct repl_error *err)
+{
+    return repl_timeline_decode(data, size, &m->points, err);
+}
+
 static repl_result wanted_out(const union message *m, struct repl_buffer *out,
                               struct repl_error *err)
 {
@@ -461,6 +502,7 @@ static const struct row {
     {REPL_WIRE_MARKS, marks_make, marks_same, marks_out, marks_in, marks_free},
     {REPL_WIRE_WANTED, wanted_make, missing_same, wanted_out, wanted_in, missing_free},
     {REPL_WIRE_POOL_NAMES, pool_make, pool_same, pool_out, pool_in, pool_free},
+    {REPL_WIRE_TIMELINE, timeline_make, points_same, timeline_out, timeline_in, points_free},
 };
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
 
@@ -813,14 +855,14 @@ static void list_limits(const struct row *row, uint32_t limit, size_t head_size,
     struct repl_buffer buffer = {0};
     union message m = {0}, back;
     m.missing.count = limit; /* the first field of every list */
-    void *entries = calloc(limit + 1, 128);
+    void *entries = calloc(limit + 1, 256);
     if (row->type == REPL_WIRE_MISSING || row->type == REPL_WIRE_WANTED) {
         m.missing.names = entries;
     } else if (row->type == REPL_WIRE_POOL_NAMES) {
         m.pool.prefixes = entries;
         for (uint32_t i = 0; i <= limit; i++)
             m.pool.prefixes[i] = i;
-    } else if (row->type == REPL_WIRE_POINTS) {
+    } else if (row->type == REPL_WIRE_POINTS || row->type == REPL_WIRE_TIMELINE) {
         m.points.entries = entries;
         for (uint32_t i = 0; i <= limit; i++)
             m.points.entries[i].point =
@@ -872,6 +914,7 @@ static void lists_are_held_to_their_limits(void **state)
     list_limits(&rows[8], REPL_DIGESTS_MAX, 96, 16);
     list_limits(&rows[11], REPL_WANTED_CHUNKS_MAX, 4, 32);
     list_limits(&rows[12], REPL_POOL_NAMES_MAX, 24, 8);
+    list_limits(&rows[13], REPL_LIST_ENTRIES_MAX, 8, 123);
 }
 
 static void names_are_held_to_their_bounds(void **state)

@@ -470,6 +470,45 @@ static void anything_is_taken(void **state)
     }
 }
 
+/* --- what it says is kept --------------------------------------------------------------------- */
+
+static void the_last_point_before_is_kept_for_a_while(void **state)
+{
+    struct repl_log_piece entries[40] = {0};
+    struct repl_chain chain = {.entries = entries, .count = 40};
+    struct repl_retention_point points[40];
+    const int64_t now_ns = START_NS + 40 * DAY;
+    (void)state;
+    for (unsigned i = 0; i < 40; i++) {
+        entries[i].commit.to_seq = 10 * (i + 1);
+        entries[i].commit.has_point = true;
+        entries[i].committed_ns = START_NS + i * DAY;
+    }
+    /* too old; young, and what began within a point that is gone; the newest */
+    for (unsigned i = 9; i < 40; i += 15) {
+        entries[i].commit.churn = (struct repl_churn){
+            .known = true, .trouble = REPL_TROUBLE_ENCRYPTION, .trouble_before_seq = 10 * i - 15};
+    }
+    for (unsigned i = 0; i < 40; i++)
+        points[i] = (struct repl_retention_point){.seq = 10 * (i + 1)};
+    repl_trouble_protect(&chain, now_ns, points, 40);
+    for (unsigned i = 0; i < 40; i++)
+        assert_int_equal(points[i].protect, i == 21 || i == 36 ? REPL_PROTECT_TROUBLE : 0);
+    /* not more than so many, the latest */
+    for (unsigned i = 11; i < 40; i++) {
+        entries[i].commit.churn.trouble = REPL_TROUBLE_CHANGE;
+        entries[i].commit.churn.trouble_before_seq = 10 * i;
+    }
+    for (unsigned i = 0; i < 40; i++)
+        points[i].protect = 0;
+    repl_trouble_protect(&chain, now_ns, points, 40);
+    for (unsigned i = 0; i < 40; i++)
+        assert_int_equal(points[i].protect != 0, i >= 39 - REPL_TROUBLE_KEPT_MAX && i < 39);
+    /* of a history that begins later there is nothing to keep */
+    repl_trouble_protect(&chain, now_ns, points + 39, 1);
+    assert_int_equal(points[39].protect, 0);
+}
+
 /* --- churn ----------------------------------------------------------------------------------- */
 
 static struct repl_log_piece piece_of(uint64_t from, uint64_t to, bool point, uint64_t changed)
@@ -549,6 +588,7 @@ int main(void)
         cmocka_unit_test(a_new_job_shows_once),
         cmocka_unit_test(mass_removal_and_mass_change_are_found),
         cmocka_unit_test(anything_is_taken),
+        cmocka_unit_test(the_last_point_before_is_kept_for_a_while),
         cmocka_unit_test(merged_pieces_have_the_sum),
         cmocka_unit_test(parts_are_added_up),
     };

@@ -41,6 +41,9 @@ static void fill(struct repl_status *status, struct repl_volume_status volumes[2
         .clock_known = true,
         .clock_offset_ms = -250,
         .clock_ahead_ms = 3600000,
+        .trouble = "encryption",
+        .trouble_seq = 31,
+        .trouble_before_seq = 29,
         .replica_seq = 76,
         .replica_applying = true,
         .replica_behind_ms = 1200,
@@ -109,6 +112,9 @@ static void test_there_and_back(void **state)
     assert_int_equal(back.volumes[0].size, UINT64_C(1) << 50);
     assert_int_equal(back.volumes[0].clock_offset_ms, -250);
     assert_int_equal(back.volumes[0].clock_ahead_ms, 3600000);
+    assert_string_equal(back.volumes[0].trouble, "encryption");
+    assert_int_equal(back.volumes[0].trouble_seq, 31);
+    assert_int_equal(back.volumes[0].trouble_before_seq, 29);
     assert_int_equal(back.volumes[0].replica_behind_ms, 1200);
     assert_true(back.volumes[0].replica_applying);
     repl_status_fini(&back);

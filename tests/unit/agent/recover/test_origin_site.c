@@ -37,6 +37,7 @@ struct stub {
     _Atomic enum manner manner;
     struct repl_origin *origin;
     struct repl_marks marks; /* that the site has */
+    struct repl_points_page timeline;
 };
 
 static void answer(struct repl_exchange *exchange, int status, repl_result encoded,
@@ -91,6 +92,8 @@ static void on_end(void *owner, struct repl_exchange *exchange)
     else if (strstr(path, "/points/") != NULL)
         answer(exchange, 200,
                repl_points_page_encode(&(struct repl_points_page){0}, &message, NULL), &message);
+    else if (manner != OLDER && strstr(path, "/timeline/") != NULL)
+        answer(exchange, 200, repl_timeline_encode(&stub->timeline, &message, NULL), &message);
     else if (manner == OLDER)
         refuse(exchange, "there is no such path");
     else
@@ -204,19 +207,25 @@ static void test_a_name(void **state)
     assert_non_null(strstr(err.text, "no volume data"));
 }
 
-/* A catalogue is one without the names too. */
+/* A catalogue is one without the names too, and without how much has changed. */
 static void test_names(void **state)
 {
     struct stub *stub = *state;
     struct repl_log_mark marks[] = {{REPL_MARK_HELD, 4, "v1"}};
     struct repl_catalogue c = {0};
     struct repl_error err;
+    struct repl_points_entry point = {
+        .point = {.seq = 9, .consistency = 1, .cut = 2, .attempts = 1},
+        .churn = {.known = true, .trouble = REPL_TROUBLE_CHANGE, .trouble_before_seq = 4}};
+    stub->timeline = (struct repl_points_page){.count = 1, .entries = &point};
     stub->marks = (struct repl_marks){.count = 1, .marks = marks};
     atomic_store(&stub->manner, ANSWERS);
     assert_true(repl_ok(stub->origin->ops->catalogue(stub->origin, &c, &err)));
     assert_int_equal(c.mark_count, 1);
     assert_string_equal(c.marks[0].name, "v1");
     assert_false(c.names_unknown);
+    assert_int_equal(c.point_count, 1);
+    assert_int_equal(c.points[0].churn.trouble_before_seq, 4);
     repl_catalogue_fini(&c);
 
     atomic_store(&stub->manner, OLDER);
@@ -224,6 +233,7 @@ static void test_names(void **state)
     assert_true(c.names_unknown);
     assert_string_equal(c.note, "");
     assert_int_equal(c.mark_count, 0);
+    assert_int_equal(c.point_count, 0); /* as its points say, which is another path */
     repl_catalogue_fini(&c);
 }
 

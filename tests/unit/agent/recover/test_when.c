@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "journal/mark.h"
 #include "recover/when.h"
 #include "recover/words.h"
 
@@ -167,6 +168,45 @@ static void test_resolve(void **state)
     assert_int_equal(repl_when_resolve(&when, points, 3, &index, &err).code, REPL_E_MISSING);
     assert_non_null(strstr(err.text, "last is 9"));
     assert_int_equal(repl_when_resolve(&when, points, 0, &index, &err).code, REPL_E_MISSING);
+}
+
+/* The last point before the newest jump; where the one that was meant is gone, the last before it.
+ */
+static void test_before_trouble(void **state)
+{
+    (void)state;
+    struct repl_points_entry some[6] = {{.point = {.seq = 2}}, {.point = {.seq = 4}},
+                                        {.point = {.seq = 5}}, {.point = {.seq = 7}},
+                                        {.point = {.seq = 8}}, {.point = {.seq = 9}}};
+    struct repl_when when;
+    struct repl_error err;
+    size_t index;
+    assert_true(repl_ok(repl_when_parse("Before Trouble", NOW, &when, &err)));
+    assert_int_equal(when.kind, REPL_WHEN_TROUBLE);
+    assert_non_null(repl_mark_name_flaw("before trouble"));
+    assert_int_equal(repl_when_resolve(&when, some, 6, &index, &err).code, REPL_E_MISSING);
+    assert_non_null(strstr(err.text, "older release"));
+    some[1].churn = (struct repl_churn){
+        .known = true, .trouble = REPL_TROUBLE_ENCRYPTION, .trouble_before_seq = 2};
+    assert_true(repl_ok(repl_when_resolve(&when, some, 6, &index, &err)));
+    assert_int_equal(index, 0);
+    some[4].churn =
+        (struct repl_churn){.known = true, .trouble = REPL_TROUBLE_CHANGE, .trouble_before_seq = 6};
+    assert_true(repl_ok(repl_when_resolve(&when, some, 6, &index, &err)));
+    assert_int_equal(index, 2);
+    char *words = repl_when_describe(&when, &some[2]);
+    assert_non_null(strstr(words, "before what looks like trouble"));
+    free(words);
+    assert_int_equal(repl_when_resolve(&when, some + 4, 2, &index, &err).code, REPL_E_MISSING);
+    assert_non_null(strstr(err.text, "behind point 6"));
+    some[4].churn.trouble = some[1].churn.trouble = REPL_TROUBLE_NONE;
+    assert_int_equal(repl_when_resolve(&when, some, 6, &index, &err).code, REPL_E_MISSING);
+    assert_null(strstr(err.text, "older release"));
+    /* in a catalogue that is not whole it is not the newest one that is meant */
+    some[4].churn.trouble = REPL_TROUBLE_CHANGE;
+    const struct repl_catalogue catalogue = {.points = some, .point_count = 6, .damaged = true};
+    assert_true(repl_ok(repl_when_resolve_in(&when, &catalogue, &index, &err)));
+    assert_int_equal(index, 2);
 }
 
 /* Whatever repl prints of a point names that point. */
@@ -346,11 +386,11 @@ static void test_words(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),    cmocka_unit_test(test_summer_time),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_resolve),
-        cmocka_unit_test(test_describe), cmocka_unit_test(test_words),
-        cmocka_unit_test(test_printed),  cmocka_unit_test(test_names),
-        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_forms),          cmocka_unit_test(test_summer_time),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_resolve),
+        cmocka_unit_test(test_before_trouble), cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_words),          cmocka_unit_test(test_printed),
+        cmocka_unit_test(test_names),          cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests_name("when", tests, set_up, NULL);
 }
