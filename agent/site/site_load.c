@@ -330,6 +330,8 @@ static void index_supplies(const struct loader *l)
     for (size_t i = 0; i < stored_count(&l->stored); i++) {
         const struct stored_id *stored = stored_at(&l->stored, i);
         struct repl_segment_id of = {.to_seq = stored->id.to_seq, .part = stored->id.part};
+        if (stored->id.supply != 0)
+            site_supply_note(l->volume, &stored->id);
         if (stored->id.supply != 0 && repl_segment_id_order(&of, &head) > 0)
             site_index_supply(l->volume, &stored->id, stored->size);
     }

@@ -4,7 +4,8 @@
  * It is staged, synced, verified and stored beside the segments, and its chunks
  * go into the index; the history does not change by it. A supply that is stored
  * is never replaced, as the index points into it: where another one has the
- * number already, this one gets the next that is free. One that nobody lacks, to
+ * number already, this one gets the next that is free. When nothing refers to its
+ * chunks any more it goes (compactor_supplies.c). One that nobody lacks, to
  * a segment that is committed or of chunks that are all known, is acknowledged
  * and not kept.
  */
@@ -152,6 +153,7 @@ static repl_result supply_store(struct site_volume *v, struct site_request *requ
     if (!stored)
         REPL_TRY(store->ops->segment_publish(store, v->name, &id, request->supply->fd,
                                              request->supply->path, err));
+    v->supply_kept = id;
     pthread_mutex_lock(&v->site->index_lock);
     repl_result result = repl_index_add_chunks(v->site->index, v->name, &id, segment->chunks,
                                                segment->footer.chunk_count, err);
@@ -215,6 +217,8 @@ static void supply_done(struct repl_job *job)
         repl_log(LOG_ERR, "volume %s: a supply to segment %llu.%u was not taken in: %s", v->name,
                  (unsigned long long)request->ask.id.to_seq, request->ask.id.part,
                  intake->err.text);
+    if (v->supply_kept.supply != 0)
+        site_supply_note(v, &v->supply_kept);
     site_intake_close(intake, true); /* published, it is not under that name any more */
     v->site->index_dirty = true;
     if (theirs)
@@ -228,7 +232,28 @@ static void supply_done(struct repl_job *job)
     site_volume_release(v);
 }
 
-static bool is_late(const struct site_volume *v, const struct repl_segment_id *id)
+void site_supply_note(struct site_volume *v, const struct repl_segment_id *id)
+{
+    site_supply_drop(v, id);
+    struct site_supply *larger =
+        reallocarray(v->supplies, v->supply_count + 1, sizeof *v->supplies);
+    if (larger == NULL)
+        return;
+    v->supplies = larger;
+    larger[v->supply_count++] = (struct site_supply){.id = *id, .look_ns = repl_now_mono_ns()};
+}
+
+void site_supply_drop(struct site_volume *v, const struct repl_segment_id *id)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < v->supply_count; i++) {
+        if (repl_segment_id_order(&v->supplies[i].id, id) != 0)
+            v->supplies[kept++] = v->supplies[i];
+    }
+    v->supply_count = kept;
+}
+
+bool site_supply_is_late(const struct site_volume *v, const struct repl_segment_id *id)
 {
     const struct repl_head *head = &v->journal.head;
     return v->journal.has_head &&
@@ -238,12 +263,13 @@ static bool is_late(const struct site_volume *v, const struct repl_segment_id *i
 void site_supply_commit(struct site_volume *v, struct site_request *request)
 {
     request->supply->feeder = NULL;
-    if (is_late(v, &request->ask.id)) {
+    if (site_supply_is_late(v, &request->ask.id)) {
         site_intake_close(request->supply, true);
         site_answer_ack(request, v, 201);
         return;
     }
     site_volume_hold(v);
+    v->supply_kept.supply = 0;
     v->supply_job = (struct repl_job){.work = supply_work, .done = supply_done, .context = v};
     site_job_start(v->site, &v->supply_job);
 }

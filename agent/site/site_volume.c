@@ -69,6 +69,7 @@ void site_volume_free(struct site_volume *v)
     repl_replica_free(v->replica);
     site_scrub_volume_fini(v);
     free(v->leftovers);
+    free(v->supplies);
     for (size_t i = 0; i < 2; i++) {
         site_intake_fini(&v->uploads[i].intake);
         repl_segment_digest_fini(&v->uploads[i].digest);

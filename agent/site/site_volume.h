@@ -175,6 +175,13 @@ struct site_leftover {
     int64_t since_ns; /* repl_now_mono_ns, when it was found */
 };
 
+/* One that lies in the store (compactor_supplies.c). */
+struct site_supply {
+    struct repl_segment_id id;
+    int64_t look_ns; /* monotonic: when to see whether something needs it; since when */
+    int64_t idle_ns; /* nothing does; 0: something did */
+};
+
 struct site_volume {
     struct repl_site *site;
     struct site_volume *next;
@@ -232,6 +239,9 @@ struct site_volume {
     struct site_append append;
     struct site_commit commit;
     struct repl_job supply_job;
+    struct repl_segment_id supply_kept; /* by the job; supply 0: none */
+    struct site_supply *supplies;
+    size_t supply_count;
     struct site_marking marking;
 
     struct repl_replica *replica; /* NULL: none wanted, no history yet, or */
@@ -354,5 +364,12 @@ void site_supply_end(struct site_request *request);
 void site_supply_closed(struct site_request *request);
 void site_supply_free(struct site_request *request);
 void site_supply_commit(struct site_volume *volume, struct site_request *request);
+/* Whether the segment that it is for is part of the history, or never will be. */
+bool site_supply_is_late(const struct site_volume *volume, const struct repl_segment_id *id);
+/* It lies in the store, or lies there again; where there is no memory for it, it is found at the
+ * next start. */
+void site_supply_note(struct site_volume *volume, const struct repl_segment_id *id);
+/* It does not lie there any more. */
+void site_supply_drop(struct site_volume *volume, const struct repl_segment_id *id);
 
 #endif

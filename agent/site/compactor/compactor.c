@@ -18,6 +18,8 @@
 
 #define LOG_SIZE_MIN (UINT64_C(1) << 20)
 
+#define SUPPLY_EVERY_NS (INT64_C(86400) * 1000000000)
+
 /* A run that could not be merged is not tried again for so long. */
 #define FAILURE_NS (INT64_C(3600) * 1000000000)
 /* Where the disk was full: what goes makes room, and merging is what makes more go. */
@@ -332,7 +334,7 @@ void site_compactor_pump(struct site_compactor *c, struct site_volume *v)
         compactor_checkpoint_begin(v);
         return;
     }
-    if (c->waits != v || c->logging)
+    if (compactor_supplies_pump(c, v) || c->waits != v || c->logging)
         return;
     /* A name may have been given meanwhile to a point that is about to go; and an index that was
      * made anew meanwhile may have shown the visit a history of before, on its way to this one. */
@@ -359,6 +361,7 @@ void site_compactor_tick(struct site_compactor *c)
 {
     compactor_clock_tick(c);
     compactor_remove_due(c);
+    compactor_supplies_tick(c);
     turn_next(c);
 }
 
@@ -385,6 +388,7 @@ repl_result site_compactor_new(struct repl_site *site, struct site_compactor **o
     c->site = site;
     c->visit_ns = VISIT_NS;
     c->log_size_min = LOG_SIZE_MIN;
+    c->supply_every_ns = SUPPLY_EVERY_NS;
     repl_result result = repl_pool_new(site->loop, 1, NICE_MAX, "repl-merge", &c->pool, err);
     if (!repl_ok(result)) {
         free(c);
@@ -408,7 +412,7 @@ const atomic_bool *site_compactor_merging(const struct site_compactor *c)
 
 bool site_compactor_is_busy(const struct site_compactor *c)
 {
-    return c->out || c->logging || c->removal_out;
+    return c->out || c->logging || c->removal_out || c->supply.out || c->supply.in_turn;
 }
 
 const char *site_compactor_doubt(const struct site_compactor *c)

@@ -6,6 +6,7 @@
  *   compactor_visit.c    a visit of a volume, on a thread of its own: what is due, one merge
  *   compactor_dropped.c  chunks that a merge leaves out: whether it still may
  *   compactor_remove.c   files that go when their grace is over
+ *   compactor_supplies.c files with chunks that came on request, when nothing needs them
  *   compactor_clock.c    whether the site's clock may be acted on
  *   checkpoint.c         a log that is written anew when most of it is of the past
  *   merge_run.h          a merge itself

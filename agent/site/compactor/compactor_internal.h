@@ -76,6 +76,20 @@ struct compactor_dropped {
     struct repl_error err;
 };
 
+/* A supply that is looked at, or goes. */
+struct compactor_supply {
+    struct repl_job job;
+    struct site_volume *volume; /* NULL: none */
+    struct repl_segment_id id;
+    bool out;     /* the look is on its thread */
+    bool due;     /* it may go, in the volume's turn, */
+    bool in_turn; /* which it has */
+    struct site_pass pass;
+    bool needed;
+    repl_result result;
+    struct repl_error err;
+};
+
 struct site_compactor {
     struct repl_site *site;
     struct repl_pool *pool;
@@ -102,6 +116,8 @@ struct site_compactor {
     repl_result removal_result;
     struct repl_error removal_err;
     bool removal_out;
+    struct compactor_supply supply;
+    int64_t supply_every_ns; /* between looks at one */
     struct repl_clock_guard clock;
     int64_t clock_saved_ns; /* monotonic */
     char doubt[REPL_CLOCK_TEXT_SIZE];
@@ -120,6 +136,11 @@ void compactor_dropped_forget(struct site_compactor *c, void (*done)(struct site
 void compactor_remove_later(struct site_compactor *c, const char *volume,
                             const struct repl_segment_id *id, int64_t due_ns, bool unsure);
 void compactor_remove_due(struct site_compactor *c);
+
+/* compactor_supplies.c: on the loop. */
+void compactor_supplies_tick(struct site_compactor *c);
+/* The volume is not busy. True: now it is. */
+bool compactor_supplies_pump(struct site_compactor *c, struct site_volume *v);
 
 /* checkpoint.c: on the loop. segments: that the volume has now. */
 bool compactor_checkpoint_is_due(const struct site_compactor *c, const struct site_volume *volume,

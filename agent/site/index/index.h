@@ -76,6 +76,12 @@ REPL_RESULT repl_index_add_references(struct repl_index *index, const char *volu
 REPL_RESULT repl_index_forget_chunks(struct repl_index *index, const char *volume,
                                      const struct repl_digest *names, size_t count,
                                      struct repl_error *err);
+/* Removes the places that lie in the supply of the volume, and what segments that are gone have
+ * left of references to those chunks. */
+REPL_RESULT repl_index_forget_supply(struct repl_index *index, const char *volume,
+                                     const struct repl_segment_id *id,
+                                     const struct repl_chunk_entry *chunks, uint32_t chunk_count,
+                                     struct repl_error *err);
 /* Forgets all of a volume, to compute it anew. Not within a batch. Of a pool that others share, its
  * places and references stay, and are good no more. */
 REPL_RESULT repl_index_drop(struct repl_index *index, const char *volume, struct repl_error *err);

@@ -14,6 +14,7 @@
 
 #include "base/ensure.h"
 #include "format/segment_format.h"
+#include "store/segment_name.h"
 
 #define NEXT_NUMBER_KEY "next-number"
 
@@ -379,6 +380,39 @@ repl_result repl_index_forget_chunks(struct repl_index *index, const char *volum
 {
     struct chunks_forget forget = {.name = volume, .names = names, .count = count};
     return repl_index_write(index, forget_work, &forget, err);
+}
+
+static repl_result forget_supply_work(struct index_write *write, void *context,
+                                      struct repl_error *err)
+{
+    const struct segment_add *gone = context;
+    struct index_volume volume;
+    bool found;
+    REPL_TRY(repl_index_volume_get(write->index, write->txn, gone->name, &volume, &found, err));
+    for (uint32_t i = 0; found && i < gone->count; i++) {
+        const struct repl_digest *name = &gone->chunks[i].name;
+        struct index_key key = repl_index_chunk_key(volume.pool, name);
+        struct repl_chunk_place place;
+        bool there, good;
+        REPL_TRY(repl_index_place_get(write->index, write->txn, volume.pool, name, &place, &there,
+                                      &good, err));
+        if (!good || strcmp(place.volume, gone->name) != 0 ||
+            repl_segment_id_order(&place.segment, &gone->id) != 0)
+            continue;
+        REPL_TRY(key_remove(write, INDEX_CHUNKS, &key, err));
+        REPL_TRY(repl_index_references_sweep(write, volume.pool, name, err));
+    }
+    return REPL_SUCCESS;
+}
+
+repl_result repl_index_forget_supply(struct repl_index *index, const char *volume,
+                                     const struct repl_segment_id *id,
+                                     const struct repl_chunk_entry *chunks, uint32_t chunk_count,
+                                     struct repl_error *err)
+{
+    struct segment_add gone = {.name = volume, .id = *id, .chunks = chunks, .count = chunk_count};
+    ensure(id->supply != 0);
+    return repl_index_write(index, forget_supply_work, &gone, err);
 }
 
 /* --- forgetting a volume --------------------------------------------------------------------- */

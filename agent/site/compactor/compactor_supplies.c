@@ -1,0 +1,252 @@
+/*
+ * Supplies (site_supply.c) whose chunks nothing refers to, or that are found
+ * elsewhere by now: they go as whole files. A merge does not carry their chunks
+ * along, as it would of a segment: a supply is small, rare and no part of the
+ * chain, so its last reference is waited for, which costs the file until then.
+ *
+ *   a look, on the thread, once a day: needed -> the next day
+ *   nothing needs it -> again after the grace, as who began to read before the last
+ *       reference went may still need it; after a day, if the segment that it came for
+ *       is not there yet
+ *   nothing does still -> in the volume's turn and alone at the gate: a last look, its
+ *       places leave the index, durably, and then the file goes
+ *
+ * Durably, as after a power cut the index may have any of its latest states: one in
+ * which chunks still lie in the file would let a commit refer to them.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "site/compactor/compactor_internal.h"
+#include "store/segment_name.h"
+
+/* --- on a worker ----------------------------------------------------------------------------- */
+
+static repl_result chunk_needs(struct compactor_supply *s, const struct repl_digest *name,
+                               struct repl_error *err)
+{
+    struct repl_index *index = s->volume->site->index;
+    struct repl_chunk_place place;
+    bool found;
+    REPL_TRY(repl_index_chunk(index, s->volume->name, name, &place, &found, err));
+    if (!found || strcmp(place.volume, s->volume->name) != 0 ||
+        repl_segment_id_order(&place.segment, &s->id) != 0)
+        return REPL_SUCCESS;
+    return repl_index_is_referred(index, s->volume->name, name, NULL, 0, &s->needed, err);
+}
+
+static repl_result supply_open(const struct compactor_supply *s, struct repl_stored_segment **file,
+                               struct repl_segment **segment, struct repl_error *err)
+{
+    struct repl_store *store = s->volume->site->store;
+    REPL_TRY(store->ops->segment_open(store, s->volume->name, &s->id, 0, file, err));
+    repl_result result =
+        repl_segment_open(repl_stored_segment_read_at, *file, (*file)->size, segment, err);
+    if (repl_ok(result))
+        return result;
+    result = repl_forward(result, err, "%s", (*file)->label);
+    (*file)->close(*file);
+    return result;
+}
+
+static repl_result supply_look(struct compactor_supply *s, const struct repl_segment *segment,
+                               struct repl_error *err)
+{
+    s->needed = false;
+    for (uint32_t i = 0; i < segment->footer.chunk_count && !s->needed; i++)
+        REPL_TRY(chunk_needs(s, &segment->chunks[i].name, err));
+    return REPL_SUCCESS;
+}
+
+static repl_result supply_forget(const struct compactor_supply *s,
+                                 const struct repl_segment *segment, struct repl_error *err)
+{
+    struct repl_site *site = s->volume->site;
+    pthread_mutex_lock(&site->index_lock);
+    repl_result result = repl_index_forget_supply(
+        site->index, s->volume->name, &s->id, segment->chunks, segment->footer.chunk_count, err);
+    if (repl_ok(result))
+        result = repl_index_sync(site->index, err);
+    pthread_mutex_unlock(&site->index_lock);
+    return result;
+}
+
+static void work(struct repl_job *job)
+{
+    struct compactor_supply *s = job->context;
+    struct repl_store *store = s->volume->site->store;
+    struct repl_stored_segment *file;
+    struct repl_segment *segment;
+    s->result = supply_open(s, &file, &segment, &s->err);
+    if (!repl_ok(s->result))
+        return;
+    s->result = supply_look(s, segment, &s->err);
+    bool goes = s->in_turn && repl_ok(s->result) && !s->needed;
+    if (goes)
+        s->result = supply_forget(s, segment, &s->err);
+    repl_segment_free(segment);
+    file->close(file);
+    if (goes && repl_ok(s->result))
+        s->result = store->ops->segment_remove(store, s->volume->name, &s->id, &s->err);
+}
+
+/* --- on the loop ----------------------------------------------------------------------------- */
+
+static struct site_supply *entry_of(const struct compactor_supply *s)
+{
+    for (size_t i = 0; i < s->volume->supply_count; i++) {
+        if (repl_segment_id_order(&s->volume->supplies[i].id, &s->id) == 0)
+            return &s->volume->supplies[i];
+    }
+    return NULL;
+}
+
+/* For how long nothing must have needed it. */
+static int64_t wait_ns(const struct site_compactor *c, const struct compactor_supply *s)
+{
+    int64_t grace_ns = c->site->config->grace_ms * 1000000;
+    bool late = site_supply_is_late(s->volume, &s->id);
+    return late || grace_ns > c->supply_every_ns ? grace_ns : c->supply_every_ns;
+}
+
+/* The next look, and what is known until then. */
+static void looked(struct site_compactor *c, bool idle)
+{
+    struct compactor_supply *s = &c->supply;
+    struct site_supply *entry = entry_of(s);
+    int64_t now_ns = repl_now_mono_ns();
+    if (entry != NULL && idle && entry->idle_ns == 0)
+        entry->idle_ns = now_ns;
+    else if (entry != NULL && !idle)
+        entry->idle_ns = 0;
+    if (entry != NULL)
+        entry->look_ns = idle ? entry->idle_ns + wait_ns(c, s) : now_ns + c->supply_every_ns;
+    s->volume = NULL;
+    s->due = s->in_turn = false;
+}
+
+static bool failed(struct site_compactor *c)
+{
+    struct compactor_supply *s = &c->supply;
+    char text[REPL_SEGMENT_ID_TEXT_SIZE];
+    if (repl_ok(s->result))
+        return false;
+    repl_segment_id_text(&s->id, text);
+    repl_log(LOG_WARNING, "volume %s: supply %s stays for now: %s", s->volume->name, text,
+             s->err.text);
+    looked(c, false);
+    return true;
+}
+
+static void look_done(struct repl_job *job)
+{
+    struct compactor_supply *s = job->context;
+    struct site_compactor *c = s->volume->site->compactor;
+    struct site_volume *v = s->volume;
+    const struct site_supply *entry = entry_of(s);
+    s->out = false;
+    if (failed(c))
+        return;
+    s->due = !s->needed && entry != NULL && entry->idle_ns != 0 &&
+             repl_now_mono_ns() - entry->idle_ns >= wait_ns(c, s);
+    if (s->due) {
+        site_volume_pump(v);
+        return;
+    }
+    looked(c, !s->needed);
+    compactor_supplies_tick(c);
+}
+
+static void removal_done(struct repl_job *job)
+{
+    struct compactor_supply *s = job->context;
+    struct site_compactor *c = s->volume->site->compactor;
+    struct site_volume *v = s->volume;
+    char text[REPL_SEGMENT_ID_TEXT_SIZE];
+    site_job_ended(v->site);
+    site_gate_leave(&s->pass);
+    v->busy = false;
+    v->site->index_dirty = true;
+    if (!failed(c)) {
+        repl_segment_id_text(&s->id, text);
+        if (!s->needed) {
+            site_supply_drop(v, &s->id);
+            repl_log(LOG_INFO, "volume %s: nothing needs supply %s any more: removed", v->name,
+                     text);
+        }
+        looked(c, false);
+    }
+    site_volume_pump(v);
+    compactor_supplies_tick(c);
+}
+
+static void removal_begin(void *context)
+{
+    struct site_compactor *c = context;
+    struct compactor_supply *s = &c->supply;
+    s->job = (struct repl_job){.work = work, .done = removal_done, .context = s};
+    /* It may have changed while it waited: then nothing is certain, and nothing goes. */
+    if (!site_pool_is_known(s->volume) || atomic_load(&c->stop)) {
+        struct site_volume *v = s->volume;
+        site_gate_leave(&s->pass);
+        v->busy = false;
+        looked(c, true);
+        site_volume_pump(v);
+        return;
+    }
+    site_job_start(c->site, &s->job);
+}
+
+bool compactor_supplies_pump(struct site_compactor *c, struct site_volume *v)
+{
+    struct compactor_supply *s = &c->supply;
+    struct site_gate *gate;
+    if (s->volume != v || !s->due || s->in_turn)
+        return false;
+    const struct site_supply *entry = entry_of(s);
+    if (entry == NULL || entry->idle_ns == 0) { /* it has come once more */
+        looked(c, false);
+        return false;
+    }
+    s->result = site_gate_of(v, &gate, &s->err);
+    if (failed(c))
+        return false;
+    s->in_turn = true;
+    v->busy = true;
+    s->pass = (struct site_pass){.alone = true, .entered = removal_begin, .context = c};
+    if (gate == NULL || site_gate_enter(gate, &s->pass))
+        removal_begin(c);
+    return true;
+}
+
+/* The one whose look has been due for longest. */
+static void next_find(const struct site_compactor *c, struct compactor_supply *out)
+{
+    int64_t look_ns = repl_now_mono_ns();
+    for (struct site_volume *v = c->site->volumes; v != NULL; v = v->next) {
+        if (v->supply_count == 0 || !site_pool_is_known(v))
+            continue;
+        for (size_t i = 0; i < v->supply_count; i++) {
+            if (v->supplies[i].look_ns > look_ns)
+                continue;
+            look_ns = v->supplies[i].look_ns;
+            out->volume = v;
+            out->id = v->supplies[i].id;
+        }
+    }
+}
+
+void compactor_supplies_tick(struct site_compactor *c)
+{
+    struct compactor_supply *s = &c->supply;
+    if (s->volume != NULL || atomic_load(&c->stop))
+        return;
+    next_find(c, s);
+    if (s->volume == NULL)
+        return;
+    s->out = true;
+    s->job = (struct repl_job){.work = work, .done = look_done, .context = s};
+    repl_pool_work(c->pool, &s->job);
+}
