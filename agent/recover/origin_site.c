@@ -22,12 +22,14 @@
 #include "format/segment_format.h"
 #include "recover/block_cache.h"
 #include "recover/origin.h"
+#include "segment/segment_chain.h"
 #include "store/segment_name.h"
 
 #define FETCHERS_MAX      8u
 #define CACHE_BLOCKS      128u
 #define VERIFIED_SIZE_MAX (256u << 20) /* of some 5 million segments */
-#define ATTEMPTS_MAX      7u           /* waits of 1, 2, 4, 8, 16 and 32 s between them */
+#define LISTINGS_MAX      4u
+#define ATTEMPTS_MAX      7u /* waits of 1, 2, 4, 8, 16 and 32 s between them */
 
 _Static_assert(FETCHERS_MAX < CACHE_BLOCKS, "every load finds a slot");
 
@@ -299,17 +301,46 @@ static void marks_list(struct site_origin *origin, struct repl_catalogue *out)
     out->mark_count = marks.count;
 }
 
+/* Whether each segment can be the next: pieces of the base stand beside others of it. */
+static bool segments_meet(const struct repl_catalogue *c)
+{
+    for (size_t i = 0; i < c->segment_count; i++) {
+        const struct repl_segments_entry *entry = &c->segments[i];
+        const struct repl_head *head = &entry->head, *before = i > 0 ? &entry[-1].head : NULL;
+        bool base = head->from_seq == 0 && entry->merge != 0 && !entry->begins;
+        bool meets = before == NULL ? head->from_seq == 0
+                     : base
+                         ? before->from_seq == 0
+                         : repl_segment_follows(before, head->from_seq, head->to_seq, head->part);
+        if (!meets)
+            return false;
+    }
+    return true;
+}
+
+/* Segments after points: what is committed meanwhile is then listed as a segment without its
+ * point, which harms nobody, and not the other way round. */
+static repl_result points_and_segments(struct site_origin *origin, struct repl_catalogue *out,
+                                       struct repl_error *err)
+{
+    bool counted = true;
+    repl_catalogue_fini(out);
+    for (bool more = true; more;)
+        REPL_TRY(points_page(origin, out, &counted, &more, err));
+    for (bool more = true; more;)
+        REPL_TRY(segments_page(origin, out, &more, err));
+    return REPL_SUCCESS;
+}
+
+/* What is merged between two pages has taken the place of segments of the first one: the list is
+ * read again. One that still does not meet is as the site has it. */
 static repl_result site_catalogue(struct repl_origin *base, struct repl_catalogue *out,
                                   struct repl_error *err)
 {
     struct site_origin *origin = (struct site_origin *)base;
-    bool counted = true;
-    for (bool more = true; more;)
-        REPL_TRY(points_page(origin, out, &counted, &more, err));
-    /* Segments after points: what is committed meanwhile is then listed as a segment without its
-     * point, which harms nobody, and not the other way round. */
-    for (bool more = true; more;)
-        REPL_TRY(segments_page(origin, out, &more, err));
+    REPL_TRY(points_and_segments(origin, out, err));
+    for (unsigned i = 1; i < LISTINGS_MAX && !segments_meet(out); i++)
+        REPL_TRY(points_and_segments(origin, out, err));
     REPL_TRY(supplies_list(origin, out, err));
     marks_list(origin, out);
     return REPL_SUCCESS;

@@ -26,7 +26,9 @@ enum manner {
     NO_VOLUME,   /* knows neither */
     ANSWERS,     /* two pages */
     OTHER_PAGES, /* than were asked for */
-    NO_POINT     /* knows the path, not the point that is to be named */
+    NO_POINT,    /* knows the path, not the point that is to be named */
+    MERGES_RUN,  /* between two pages of its list of segments */
+    MERGES_BASE
 };
 
 struct stub {
@@ -38,6 +40,7 @@ struct stub {
     struct repl_origin *origin;
     struct repl_marks marks; /* that the site has */
     struct repl_points_page timeline;
+    unsigned listings; /* of segments, begun */
 };
 
 static void answer(struct repl_exchange *exchange, int status, repl_result encoded,
@@ -54,6 +57,32 @@ static void refuse(struct repl_exchange *exchange, const char *text)
     struct repl_buffer message = {0};
     snprintf(refusal.text, sizeof refusal.text, "%s", text);
     answer(exchange, 404, repl_refusal_encode(&refusal, &message, NULL), &message);
+}
+
+/* Of a list as it was: the first page has points 1 to 3. What is merged then is of them and of
+ * points 4 and 5; point 6 is the newest. */
+static void segments_answer(struct stub *stub, struct repl_exchange *exchange, enum manner manner,
+                            const char *path)
+{
+    bool first = strstr(path, "/after/0.0") != NULL;
+    struct repl_segments_entry entries[4] = {0};
+    struct repl_segments_page page = {.entries = entries};
+    struct repl_buffer message = {0};
+    stub->listings += first;
+    for (uint64_t seq = 1; first && seq <= (stub->listings > 1 ? 2 : 3); seq++)
+        entries[page.count++].head = (struct repl_head){seq - 1, seq, 0, true, {{0}}};
+    entries[0].begins = first;
+    if (first && stub->listings > 1 && manner == MERGES_BASE)
+        page.count = 0;
+    page.more = first && stub->listings == 1;
+    if (!page.more) {
+        bool base = manner == MERGES_BASE;
+        entries[page.count].merge = 9;
+        entries[page.count].begins = false;
+        entries[page.count++].head = (struct repl_head){base ? 0 : 2, 5, 0, true, {{0}}};
+        entries[page.count++].head = (struct repl_head){5, 6, 0, true, {{0}}};
+    }
+    answer(exchange, 200, repl_segments_page_encode(&page, &message, NULL), &message);
 }
 
 static void on_begin(void *owner, struct repl_exchange *exchange)
@@ -83,6 +112,8 @@ static void on_end(void *owner, struct repl_exchange *exchange)
         refuse(exchange, "there is no point 4 here");
     else if (manner == ANSWERS && strstr(path, "/mark") != NULL)
         answer(exchange, 200, repl_ack_encode(&(struct repl_ack){0}, &message, NULL), &message);
+    else if (strstr(path, "/after/") != NULL && manner >= MERGES_RUN)
+        segments_answer(stub, exchange, manner, path);
     else if (strstr(path, "/after/") != NULL)
         answer(exchange, 200,
                repl_segments_page_encode(&(struct repl_segments_page){0}, &message, NULL),
@@ -237,6 +268,24 @@ static void test_names(void **state)
     repl_catalogue_fini(&c);
 }
 
+/* It would not be a history: neither what there was before nor what there is now. */
+static void test_a_merge_between_pages(void **state)
+{
+    struct stub *stub = *state;
+    for (enum manner manner = MERGES_RUN; manner <= MERGES_BASE; manner++) {
+        struct repl_catalogue c = {0};
+        struct repl_error err;
+        stub->listings = 0;
+        stub->timeline = (struct repl_points_page){0};
+        atomic_store(&stub->manner, manner);
+        assert_true(repl_ok(stub->origin->ops->catalogue(stub->origin, &c, &err)));
+        assert_int_equal(stub->listings, 2);
+        assert_int_equal(c.segment_count, manner == MERGES_BASE ? 2 : 4);
+        assert_int_equal(c.segments[c.segment_count - 2].head.to_seq, 5);
+        repl_catalogue_fini(&c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +293,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_older_site, stub_start, stub_end),
         cmocka_unit_test_setup_teardown(test_a_name, stub_start, stub_end),
         cmocka_unit_test_setup_teardown(test_names, stub_start, stub_end),
+        cmocka_unit_test_setup_teardown(test_a_merge_between_pages, stub_start, stub_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
