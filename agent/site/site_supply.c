@@ -93,18 +93,19 @@ void site_supply_end(struct site_request *request)
 /* --- on a worker ----------------------------------------------------------------------------- */
 
 /* Is the supply of that number the same one? REPL_E_MISSING: there is none. */
-static repl_result stored_compare(struct repl_store *store, const char *volume,
-                                  const struct repl_segment_id *id,
+static repl_result stored_compare(struct site_volume *v, const struct repl_segment_id *id,
                                   const struct repl_digest *digest, bool *same,
                                   struct repl_error *err)
 {
+    struct repl_store *store = v->site->store;
     struct repl_stored_segment *file;
     struct repl_segment *segment = NULL;
-    REPL_TRY(store->ops->segment_open(store, volume, id, 0, &file, err));
+    REPL_TRY(store->ops->segment_open(store, v->name, id, 0, &file, err));
     /* One that cannot be read is not the same; what the index says of it is not believed either. */
     repl_result result =
         repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err);
-    *same = repl_ok(result) && repl_digest_equal(&segment->footer.digest, digest);
+    *same = repl_ok(result) && repl_digest_equal(&segment->footer.digest, digest) &&
+            !site_scrub_doubts(v->site->scrub, v->name, id);
     repl_segment_free(segment);
     file->close(file);
     return REPL_SUCCESS;
@@ -115,7 +116,7 @@ static repl_result number_find(struct site_volume *v, const struct repl_digest *
                                struct repl_segment_id *id, bool *stored, struct repl_error *err)
 {
     for (; id->supply <= REPL_SEGMENT_SUPPLY_MAX; id->supply++) {
-        repl_result result = stored_compare(v->site->store, v->name, id, digest, stored, err);
+        repl_result result = stored_compare(v, id, digest, stored, err);
         if (result.code == REPL_E_MISSING)
             return REPL_SUCCESS;
         REPL_TRY(result);
@@ -131,10 +132,8 @@ static repl_result supply_needed(struct site_volume *v, const struct repl_segmen
 {
     *needed = false;
     for (uint32_t i = 0; i < segment->footer.chunk_count && !*needed; i++) {
-        struct repl_chunk_place place;
         bool found;
-        REPL_TRY(repl_index_chunk(v->site->index, v->name, &segment->chunks[i].name, &place, &found,
-                                  err));
+        REPL_TRY(site_chunk_find(v, &segment->chunks[i].name, &found, err));
         *needed = !found;
     }
     return REPL_SUCCESS;

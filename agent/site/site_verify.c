@@ -25,8 +25,7 @@
 /* --- on a worker: are all chunks there ------------------------------------------------------- */
 
 struct chunk_search {
-    struct repl_index *index;
-    const char *volume;
+    const struct site_volume *volume;
     struct repl_digest *own; /* names of the segment's own chunks, sorted */
     size_t own_count;
     struct repl_digest last; /* found last: extents of one chunk stand together */
@@ -34,6 +33,16 @@ struct chunk_search {
     struct repl_missing *missing;
     struct repl_buffer *refs; /* struct repl_digest: all names that are referred to */
 };
+
+repl_result site_chunk_find(const struct site_volume *v, const struct repl_digest *name,
+                            bool *found, struct repl_error *err)
+{
+    struct repl_chunk_place place;
+    REPL_TRY(repl_index_chunk(v->site->index, v->name, name, &place, found, err));
+    if (*found && site_scrub_doubts(v->site->scrub, place.volume, &place.segment))
+        *found = false;
+    return REPL_SUCCESS;
+}
 
 static repl_result own_chunks(const struct repl_segment *segment, struct chunk_search *search,
                               struct repl_error *err)
@@ -62,13 +71,12 @@ static repl_result missing_add(struct repl_missing *missing, const struct repl_d
 static repl_result chunk_look(struct chunk_search *search, const struct repl_digest *name,
                               struct repl_error *err)
 {
-    struct repl_chunk_place place;
     bool found;
     search->last_is_own =
         bsearch(name, search->own, search->own_count, sizeof *name, repl_digest_order) != NULL;
     if (search->last_is_own)
         return REPL_SUCCESS;
-    REPL_TRY(repl_index_chunk(search->index, search->volume, name, &place, &found, err));
+    REPL_TRY(site_chunk_find(search->volume, name, &found, err));
     return found ? REPL_SUCCESS : missing_add(search->missing, name, err);
 }
 
@@ -114,8 +122,7 @@ static repl_result chunks_again(struct site_volume *v, struct site_commit *c,
                                 struct repl_error *err)
 {
     const struct repl_digest *refs = (const struct repl_digest *)(const void *)c->refs.data;
-    struct chunk_search search = {
-        .index = v->site->index, .volume = v->name, .missing = &c->missing};
+    struct chunk_search search = {.volume = v, .missing = &c->missing};
     repl_result result = own_chunks(c->segment, &search, err);
     for (uint32_t i = 0; repl_ok(result) && i < c->ref_count; i++) {
         if (c->missing.count == REPL_MISSING_CHUNKS_MAX)
@@ -256,8 +263,7 @@ static void open_work(struct repl_job *job)
 static repl_result rest_verify(struct site_volume *v, struct site_commit *c,
                                struct repl_frame_coder *coder, struct repl_error *err)
 {
-    struct chunk_search search = {
-        .index = v->site->index, .volume = v->name, .missing = &c->missing, .refs = &c->refs};
+    struct chunk_search search = {.volume = v, .missing = &c->missing, .refs = &c->refs};
     REPL_TRY(repl_segment_verify_digest(c->segment, &v->upload->digest, err));
     REPL_TRY(repl_segment_verify_records(c->segment, coder, err));
     repl_result result = own_chunks(c->segment, &search, err);

@@ -350,6 +350,11 @@ void site_commit_begin(struct site_volume *volume, struct site_request *request)
 void site_commit_step_end(struct site_volume *volume);
 /* Opens the staged segment and verifies it; what was found is in commit by the step's end. */
 void site_verify_begin(struct site_volume *volume);
+/* Whether a segment may rely on the chunk's bytes: they are in the volume's pool, and were not
+ * found damaged since. A point that refers to what has rotted would not restore, so it is asked for
+ * again. From a worker. */
+REPL_RESULT site_chunk_find(const struct site_volume *volume, const struct repl_digest *name,
+                            bool *found, struct repl_error *err);
 /* The same, for the chunks alone that it refers to. */
 void site_verify_chunks(struct site_volume *volume);
 

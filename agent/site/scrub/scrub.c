@@ -1,6 +1,7 @@
 #include "site/scrub/scrub.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,12 +23,21 @@
 /* Merges that are noted until the next visit; of more than these the pieces are read again. */
 #define MERGED_MAX 4096u
 
+/* A damaged segment, of whichever volume. */
+struct doubt {
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    struct repl_segment_id id;
+};
+
 struct site_scrub {
     struct repl_site *site;
     struct repl_pool *pool;
     atomic_bool stop;
     struct scrub_visit visit;
     bool out; /* the visit is on its thread */
+    pthread_mutex_t doubts_mutex;
+    struct doubt *doubts; /* in no order */
+    size_t doubt_count;
 };
 
 /* --- whose turn it is ------------------------------------------------------------------------ */
@@ -95,6 +105,44 @@ static void visit_begin(struct site_scrub *s, struct site_volume *v)
     repl_pool_work(s->pool, &s->visit.job);
 }
 
+/* --- what is damaged, for other threads ------------------------------------------------------ */
+
+bool site_scrub_doubts(struct site_scrub *s, const char *volume, const struct repl_segment_id *id)
+{
+    bool found = false;
+    pthread_mutex_lock(&s->doubts_mutex);
+    for (size_t i = 0; i < s->doubt_count && !found; i++)
+        found = strcmp(s->doubts[i].volume, volume) == 0 &&
+                repl_segment_id_order(&s->doubts[i].id, id) == 0;
+    pthread_mutex_unlock(&s->doubts_mutex);
+    return found;
+}
+
+/* Those of the visited volume are replaced. */
+static void doubts_put(struct site_scrub *s, const struct scrub_visit *visit)
+{
+    pthread_mutex_lock(&s->doubts_mutex);
+    size_t kept = 0;
+    for (size_t i = 0; i < s->doubt_count; i++) {
+        if (strcmp(s->doubts[i].volume, visit->volume) != 0)
+            s->doubts[kept++] = s->doubts[i];
+    }
+    s->doubt_count = kept;
+    struct doubt *larger =
+        reallocarray(s->doubts, kept + visit->damage_count + 1, sizeof *s->doubts);
+    if (larger != NULL)
+        s->doubts = larger;
+    for (size_t i = 0; i < visit->damage_count && larger != NULL; i++) {
+        struct doubt *doubt = &s->doubts[s->doubt_count++];
+        memcpy(doubt->volume, visit->volume, sizeof doubt->volume);
+        doubt->id = visit->damages[i].id;
+    }
+    pthread_mutex_unlock(&s->doubts_mutex);
+    if (larger == NULL)
+        repl_log(LOG_ERR, "volume %s: no memory to keep in mind what of it is damaged",
+                 visit->volume);
+}
+
 /* --- what a visit has brought ---------------------------------------------------------------- */
 
 static void problem_note(struct site_volume *v, const struct scrub_visit *visit)
@@ -146,6 +194,8 @@ static void visit_done(struct repl_job *job)
     visit->merged = NULL;
     if (v != NULL && !atomic_load(&s->stop)) {
         problem_note(v, visit);
+        if (visit->looked)
+            doubts_put(s, visit);
         volume_take(v, visit);
     }
     turn_next(s);
@@ -210,9 +260,12 @@ void site_scrub_status(const struct site_volume *v, int64_t now_ns, struct repl_
     out->state = REPL_STATE_DEGRADED;
     snprintf(out->cause, sizeof out->cause, "damaged in the store: %s may not restore exactly",
              out->damaged);
-    snprintf(out->remedy, sizeof out->remedy,
-             "\"repl verify\" says what is whole; bring the damaged file back from a copy of the "
-             "store, and it is looked at again within the hour. New points are taken in meanwhile");
+    snprintf(
+        out->remedy, sizeof out->remedy,
+        "\"repl verify\" says what is whole; bring the damaged file back from a copy of the "
+        "store, and it is looked at again within the hour. Where there is none, \"repl forget %s "
+        "--resync\" on the source makes what comes from then on whole",
+        v->name);
 }
 
 /* --- all of it ------------------------------------------------------------------------------- */
@@ -223,8 +276,10 @@ repl_result site_scrub_new(struct repl_site *site, struct site_scrub **out, stru
     if (s == NULL)
         return repl_fail(err, REPL_E_NOMEM, "no memory for the scrub");
     s->site = site;
+    pthread_mutex_init(&s->doubts_mutex, NULL);
     repl_result result = repl_pool_new(site->loop, 1, NICE_MAX, "repl-scrub", &s->pool, err);
     if (!repl_ok(result)) {
+        pthread_mutex_destroy(&s->doubts_mutex);
         free(s);
         return result;
     }
@@ -248,5 +303,7 @@ void site_scrub_free(struct site_scrub *s)
         return;
     ensure(!s->out);
     repl_pool_free(s->pool);
+    pthread_mutex_destroy(&s->doubts_mutex);
+    free(s->doubts);
     free(s);
 }

@@ -73,6 +73,10 @@ bool site_scrub_is_busy(const struct site_scrub *scrub);
 /* Every few seconds. */
 void site_scrub_tick(struct site_scrub *scrub);
 
+/* Whether the segment was found damaged, and not whole since: chunks in it are not to be relied on.
+ * From any thread. */
+bool site_scrub_doubts(struct site_scrub *scrub, const char *volume,
+                       const struct repl_segment_id *id);
 /* A merge of that number is in the volume's log. */
 void site_scrub_merged(struct site_volume *volume, uint64_t merge, int64_t time_ns);
 void site_scrub_volume_fini(struct site_volume *volume);
