@@ -233,7 +233,7 @@ static bool is_mended(struct scrub_visit *visit, const struct scrub_stored *stor
     visit->repaired_count += mended;
     if (!mended) {
         size_t used = strlen(why->text);
-        snprintf(why->text + used, sizeof why->text - used, "; it cannot be mended here: %s",
+        snprintf(why->text + used, sizeof why->text - used, "; it cannot be mended here: %.200s",
                  vain.text);
     }
     return mended;
