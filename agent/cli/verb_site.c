@@ -20,6 +20,7 @@
 
 /* Of the store, the index and the replicas. */
 #define OTHER_DESCRIPTORS 256u
+#define WORKERS_MIN       16
 
 static const char *site_config_path = REPL_SITE_CONFIG_PATH;
 static bool site_clock_is_right;
@@ -139,6 +140,16 @@ static void raise_descriptor_limit(const struct repl_config *config)
             (unsigned long long)limit.rlim_max, (unsigned long long)wanted, config->connections);
 }
 
+/* Most of the time they wait for the disk: with one a processor, a thousand sources would wait for
+ * each other's syncs (bench/RESULTS.md). */
+static unsigned workers_of(const struct repl_config *config)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    if (config->workers != 0)
+        return config->workers;
+    return processors * 2 > WORKERS_MIN ? (unsigned)processors * 2 : WORKERS_MIN;
+}
+
 /* Asks the one that runs. */
 static int clock_confirm(void)
 {
@@ -169,7 +180,7 @@ static int site_run(int argc, char **argv)
         return repl_verb_fail("site", &err);
     config->take_over = site_take_over;
     raise_descriptor_limit(config);
-    struct repl_loop_options options = {.workers = config->workers,
+    struct repl_loop_options options = {.workers = workers_of(config),
                                         .worker_nice = (int)config->nice};
     repl_result result = repl_loop_new(&options, &run.loop, &err);
     if (repl_ok(result))

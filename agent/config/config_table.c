@@ -40,6 +40,9 @@
     "was proven good are kept whatever it says, and while the clock of this machine is in doubt "  \
     "none is given up. \"everything\" gives up nothing, ever."
 #define HELP_WORKERS "Threads that hash, compress and decompress. 0 means one for each processor."
+#define HELP_SITE_WORKERS                                                                          \
+    "Threads that write, sync and verify what comes. They wait for the disk most of the time, and "  \
+    "many syncs at once cost it little more than one: 0 means two for each processor, at least 16."
 #define HELP_NICE                                                                                  \
     "How far the worker threads step back behind other programs: 0 not at all, 19 furthest."
 
@@ -161,7 +164,8 @@ const struct repl_config_option repl_config_options[] = {
      "1024", 16, 65536,
      "How many connections may be open at once. A host has up to three for each volume while it "
      "sends, a restore one for each thread that reads. What comes beyond it waits. Each costs a "
-     "descriptor (LimitNOFILE=), 64 KiB of memory and a TLS session. Those that have not shown a "
+     "descriptor (LimitNOFILE=), 64 KiB of memory and a TLS session, and while it sends up to 2 MiB, "
+     "of 256 MiB for all (128 KiB where there are very many). Those that have not shown a "
      "known key yet have at most half of them, for 10 s each."},
     {REPL_CONFIG_SITE, "strangers_per_address", REPL_ROLE_SITE, REPL_CONFIG_COUNT,
      IN_CONFIG(strangers_per_address), "16", 1, 4096,
@@ -169,7 +173,7 @@ const struct repl_config_option repl_config_options[] = {
      "one /64); the oldest makes room for the next. More where many hosts lie behind one address "
      "and connect at the same moment. Hosts whose key is known are not counted."},
     {REPL_CONFIG_SITE, "workers", REPL_ROLE_SITE, REPL_CONFIG_COUNT, IN_CONFIG(workers),
-     "0", 0, 256, HELP_WORKERS},
+     "0", 0, 256, HELP_SITE_WORKERS},
     {REPL_CONFIG_SITE, "nice", REPL_ROLE_SITE, REPL_CONFIG_COUNT, IN_CONFIG(nice),
      "10", 0, 19, HELP_NICE},
 

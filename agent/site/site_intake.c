@@ -2,7 +2,9 @@
  * Bytes of a request on their way into a staged file.
  *
  * Two buffers of 1 MiB: one is filled by the exchange, one is being written by
- * a worker. When both are full the exchange is paused. As only one write is
+ * a worker. When both are full the exchange is paused. Where more files come at
+ * once than the memory for them allows, buffers are smaller, down to 64 KiB.
+ * They live as long as the file is open. As only one write is
  * under way at a time, the file is a contiguous beginning of the segment at any
  * moment, so whatever is found of it later can be gone on with.
  */
@@ -16,7 +18,15 @@
 #include "block/read_full.h"
 #include "site/site_volume.h"
 
-#define BUFFER_SIZE (1u << 20)
+#define BUFFER_SIZE     (1u << 20)
+#define BUFFER_SIZE_MIN (1u << 16)
+#define BUFFERS_ALL     (256u << 20) /* of those that may be filled */
+
+static size_t buffer_size(const struct site_intake *intake)
+{
+    size_t share = BUFFERS_ALL / 2 / (intake->site->intakes + 1u);
+    return share > BUFFER_SIZE ? BUFFER_SIZE : share < BUFFER_SIZE_MIN ? BUFFER_SIZE_MIN : share;
+}
 
 static repl_result intake_fail(const struct site_intake *intake, int os_errno, const char *what,
                                struct repl_error *err)
@@ -51,6 +61,7 @@ repl_result site_intake_create(struct site_intake *intake, const struct site_vol
     if (intake->digest != NULL)
         repl_segment_digest_restart(intake->digest);
     intake->site = volume->site;
+    intake->site->intakes++;
     written_set(intake, 0);
     intake->result = REPL_SUCCESS;
     intake->flush = false;
@@ -77,6 +88,7 @@ void site_intake_found(struct site_intake *intake, int fd, const char *path, uin
 {
     ensure(intake->fd < 0);
     intake->fd = fd;
+    intake->site->intakes++;
     snprintf(intake->path, sizeof intake->path, "%s", path);
     written_set(intake, size);
 }
@@ -89,7 +101,7 @@ static repl_result buffer_write(struct site_intake *intake, struct repl_error *e
         return intake_fail(intake, errno, "write", err);
     /* The disk begins with a large upload while it comes. Whether it goes well, the sync of the
      * commit says. */
-    if (intake->writing.size >= BUFFER_SIZE)
+    if (intake->writing.size >= BUFFER_SIZE_MIN)
         sync_file_range(intake->fd, (off_t)intake->written, (off_t)intake->writing.size,
                         SYNC_FILE_RANGE_WRITE);
     return REPL_SUCCESS;
@@ -139,7 +151,8 @@ static void intake_write(struct site_intake *intake)
 
 static bool intake_is_due(const struct site_intake *intake)
 {
-    return intake->filling.size >= BUFFER_SIZE || (intake->flush && intake->filling.size > 0);
+    return intake->filling.size >= buffer_size(intake) ||
+           (intake->flush && intake->filling.size > 0);
 }
 
 static void intake_pause(struct site_intake *intake, bool pause)
@@ -166,7 +179,7 @@ void site_intake_push(struct site_intake *intake)
 {
     if (intake_is_due(intake) && !intake->busy)
         intake_write(intake);
-    intake_pause(intake, intake->filling.size >= BUFFER_SIZE);
+    intake_pause(intake, intake->filling.size >= buffer_size(intake));
 }
 
 void site_intake_flush(struct site_intake *intake)
@@ -227,6 +240,9 @@ void site_intake_close(struct site_intake *intake, bool remove)
         return;
     int fd = intake->fd;
     intake->fd = -1;
+    intake->site->intakes--;
+    repl_buffer_fini(&intake->filling);
+    repl_buffer_fini(&intake->writing);
     written_set(intake, 0);
     if (!remove) {
         close(fd);

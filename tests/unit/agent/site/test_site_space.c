@@ -214,6 +214,41 @@ static void the_count_is_what_lies_there(void **state)
     expect_stored(w);
 }
 
+/* Of many that send at once each gets less, and keeps nothing. */
+static void memory_for_uploads_is_bounded(void **state)
+{
+    struct world *w = *state;
+    struct build b;
+    struct call call;
+    struct repl_error err = {0};
+    size_t largest = 0;
+    seed(w);
+    const struct site_volume *v = volume_of(w);
+    assert_null(v->uploads[0].intake.filling.data);
+    assert_null(v->uploads[0].intake.writing.data);
+    assert_int_equal(w->site->intakes, 0);
+    w->site->intakes = 4000;
+    big_build(&b, w);
+    call_init(&call, w, "PUT", "/v1/volumes/data/segments/2.0");
+    call.request.body = b.file.bytes.data;
+    call.request.body_size = b.file.bytes.size;
+    must(repl_request_start(w->clients[KEY_HOST], &call.request, &err), &err);
+    while (!call.done) {
+        turn(w);
+        for (unsigned i = 0; i < 2; i++) {
+            size_t size = v->uploads[i].intake.filling.size + v->uploads[i].intake.writing.size;
+            largest = size > largest ? size : largest;
+        }
+    }
+    assert_int_equal(w->status, 201);
+    assert_true(largest > 0 && largest < 4 * (64u << 10));
+    w->site->intakes -= 4000;
+    assert_int_equal(w->site->intakes, 0);
+    build_taken(&b);
+    build_fini(&b);
+    expect_replica(w);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -223,6 +258,7 @@ int main(void)
         TEST(at_the_limit_of_the_site_nothing_is_received),
         TEST(the_disk_keeps_its_reserve),
         TEST(the_count_is_what_lies_there),
+        TEST(memory_for_uploads_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
