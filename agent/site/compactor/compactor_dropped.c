@@ -19,6 +19,9 @@ static void look_work(struct repl_job *job)
         d->result =
             repl_index_is_referred(c->site->index, c->visit.volume, &result->dropped[i],
                                    result->going, result->going_count, &d->referred, &d->err);
+    /* An index that was made anew meanwhile knows of no references yet. */
+    if (repl_index_remakes(c->site->index) != c->generation)
+        d->referred = true;
 }
 
 static void look_done(struct repl_job *job)

@@ -85,6 +85,7 @@ struct compactor_supply {
     bool due;     /* it may go, in the volume's turn, */
     bool in_turn; /* which it has */
     struct site_pass pass;
+    uint64_t generation; /* of the index, when the turn began */
     bool needed;
     repl_result result;
     struct repl_error err;

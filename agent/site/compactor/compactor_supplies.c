@@ -65,8 +65,13 @@ static repl_result supply_forget(const struct compactor_supply *s,
 {
     struct repl_site *site = s->volume->site;
     pthread_mutex_lock(&site->index_lock);
-    repl_result result = repl_index_forget_supply(
-        site->index, s->volume->name, &s->id, segment->chunks, segment->footer.chunk_count, err);
+    /* One that was made anew meanwhile knew of no references. */
+    repl_result result = REPL_SUCCESS;
+    if (repl_index_remakes(site->index) != s->generation)
+        result = repl_fail(err, REPL_E_RETRY, "the index is being made anew");
+    if (repl_ok(result))
+        result = repl_index_forget_supply(site->index, s->volume->name, &s->id, segment->chunks,
+                                          segment->footer.chunk_count, err);
     if (repl_ok(result))
         result = repl_index_sync(site->index, err);
     pthread_mutex_unlock(&site->index_lock);
@@ -196,6 +201,7 @@ static void removal_begin(void *context)
         site_volume_pump(v);
         return;
     }
+    s->generation = c->site->index_generation;
     site_job_start(c->site, &s->job);
 }
 

@@ -33,6 +33,9 @@ void repl_index_close(struct repl_index *index);
 bool repl_index_is_broken(const struct repl_index *index);
 /* An empty one in the place of it; who reads waits meanwhile. It stays broken where that fails. */
 REPL_RESULT repl_index_remake(struct repl_index *index, struct repl_error *err);
+/* How often that has been since it was opened. From any thread: whoever has found nothing in it
+ * sees by this whether that was an empty one. */
+uint64_t repl_index_remakes(struct repl_index *index);
 
 /* The last record applied, by its number (0: none), and where the log went on behind it. The number
  * tells how far a log once went: the places of records change when it is written anew. */

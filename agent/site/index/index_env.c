@@ -498,9 +498,16 @@ repl_result repl_index_remake(struct repl_index *index, struct repl_error *err)
         result = env_open(index, REPL_INDEX_MAP_SIZE, err);
     if (!repl_ok(result))
         env_close(index);
+    else
+        index->remakes++;
     index->broken = !repl_ok(result);
     pthread_rwlock_unlock(&index->map_lock);
     return result;
+}
+
+uint64_t repl_index_remakes(struct repl_index *index)
+{
+    return index->remakes;
 }
 
 void repl_index_close(struct repl_index *index)

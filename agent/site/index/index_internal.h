@@ -37,6 +37,7 @@ struct repl_index {
     char *path;
     bool writable;
     MDB_dbi tables[INDEX_TABLE_COUNT];
+    _Atomic uint64_t remakes;
     pthread_rwlock_t map_lock; /* shared: a reading transaction; exclusive: the map's size */
     /* The writing thread's. */
     bool broken; /* a sync failed */

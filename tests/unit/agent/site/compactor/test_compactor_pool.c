@@ -251,6 +251,34 @@ static void what_may_be_gone_is_not_referred_to(void **state)
     pool_end();
 }
 
+/* As after a failed sync, and the loop does not know of it yet. */
+static void index_remake(void)
+{
+    struct repl_error err;
+    pthread_mutex_lock(&w.site->index_lock);
+    must(repl_index_remake(w.site->index, &err), &err);
+    pthread_mutex_unlock(&w.site->index_lock);
+}
+
+static void an_empty_index_drops_nothing(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    (void)state;
+    pool_begin();
+    struct site_volume *data = site_find_volume(w.site, "data");
+    lonely_chunk(chunk);
+    merge_hold("data");
+    assert_int_equal(w.site->compactor->visit.result.dropped_count, 1);
+    reference_add(chunk, 3);
+    uint64_t records = data->journal.record_number;
+    index_remake();
+    visits_go_on();
+    merge_begin("data");
+    PUMP_UNTIL(&w, !w.site->compactor->logging);
+    assert_int_equal(data->journal.record_number, records);
+    pool_end();
+}
+
 /* --- supplies -------------------------------------------------------------------------------- */
 
 /* For segment 2.0 of data: a chunk that nobody else has. */
@@ -396,6 +424,23 @@ static void a_supply_stays_where_its_places_may(void **state)
     pool_end();
 }
 
+static void an_empty_index_needs_the_supply(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    (void)state;
+    pool_begin();
+    supplied_point(chunk);
+    struct site_volume *v = site_find_volume(w.site, "data");
+    w.site->config->grace_ms = 0;
+    v->supplies[0].look_ns = 0;
+    v->supplies[0].idle_ns = 1;
+    index_remake();
+    compactor_supplies_tick(w.site->compactor);
+    PUMP_UNTIL(&w, w.site->compactor->supply.volume == NULL);
+    assert_true(supply_is_there() && v->supply_count == 1);
+    pool_end();
+}
+
 /* --- all at once ----------------------------------------------------------------------------- */
 
 /* Commits and merges at once: what a commit refers to is there afterwards. */
@@ -441,6 +486,8 @@ int main(void)
         cmocka_unit_test(nothing_is_dropped_where_references_are_not_known),
         cmocka_unit_test(a_commit_looks_again_behind_a_merge),
         cmocka_unit_test(what_may_be_gone_is_not_referred_to),
+        cmocka_unit_test(an_empty_index_drops_nothing),
+        cmocka_unit_test(an_empty_index_needs_the_supply),
         cmocka_unit_test(a_supply_goes_with_the_last_reference),
         cmocka_unit_test(a_supply_that_lay_there_at_the_start_goes),
         cmocka_unit_test(a_supply_that_nobody_referred_to_goes),
