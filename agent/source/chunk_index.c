@@ -1,7 +1,6 @@
 /*
- * Keys are the first 16 bytes of a name, values are empty: two chunks that
- * agree in 128 bits of SHA-256 are not to be expected, and would cost a round
- * trip.
+ * Keys are 8 bytes of the pool and 8 of the name, values are empty: two chunks that
+ * agree in 64 bits of SHA-256 are hardly to be expected, and cost a round trip.
  *
  * MDB_NOMETASYNC: a commit syncs what it wrote before it writes the page of
  * metadata that points at it, so a power cut may undo the last commits and
@@ -27,24 +26,36 @@
 #include <unistd.h>
 
 #include "base/cursor.h"
+#include "format/wire.h"
 #include "lmdb_file.h"
 
 #define KEY_SIZE      16u
-#define VERSION       1u
-#define IDENTITY_SIZE 20u /* version, volume */
+#define VERSION       2u
+#define IDENTITY_SIZE 4u
 #define ENV_FLAGS     (MDB_NOSUBDIR | MDB_NOTLS | MDB_NOMETASYNC | MDB_NORDAHEAD)
 
 /* Address space, not disk: a name takes some 50 bytes in a tree filled at random; pages that a
  * commit replaces are used again two commits later. */
-#define MAP_SIZE_BASE (UINT64_C(1) << 30)
-#define MAP_PER_NAME  256u
+#define MAP_SIZE (UINT64_C(256) << 30)
+
+/* Of a pool that is forgotten, in one transaction. */
+#define CLEAR_STEP 65536u
 
 enum { TABLE_MAIN, TABLE_A, TABLE_B, TABLE_COUNT };
 static const char *const table_names[TABLE_COUNT] = {NULL, "a", "b"};
 
+struct expected {
+    struct repl_uuid volume;
+    uint64_t names;
+};
+
 struct repl_chunk_index {
-    struct repl_chunk_index_options options;
     char *path;
+    pthread_mutex_t
+        mutex; /* one change at a time; guards limit, what is expected and commit_errno */
+    uint64_t limit;
+    struct expected *expected;
+    size_t expected_count;
     pthread_rwlock_t env_lock; /* shared: env is used; exclusive: it is opened or closed */
     MDB_env *env;              /* NULL: the disk failed; nothing is known */
     MDB_dbi tables[TABLE_COUNT];
@@ -78,24 +89,41 @@ static MDB_val text_val(const char *text)
     return (MDB_val){.mv_size = strlen(text), .mv_data = (void *)(uintptr_t)text};
 }
 
-static MDB_val key_val(const struct repl_digest *name)
+struct key {
+    uint8_t bytes[KEY_SIZE];
+};
+
+/* In LMDB's order that of pools, and within one of names. */
+static struct key key_of(uint64_t pool, uint64_t prefix)
 {
-    return (MDB_val){.mv_size = KEY_SIZE, .mv_data = (void *)(uintptr_t)name->bytes};
+    struct key key;
+    for (size_t i = 0; i < 8; i++) {
+        key.bytes[i] = (uint8_t)(pool >> (56 - 8 * i));
+        key.bytes[8 + i] = (uint8_t)(prefix >> (56 - 8 * i));
+    }
+    return key;
 }
 
-static void identity_encode(const struct repl_chunk_index *index, uint8_t bytes[IDENTITY_SIZE])
+static MDB_val key_val(struct key *key)
 {
-    struct repl_writer w = repl_writer_of(bytes, IDENTITY_SIZE);
-    repl_write_u32(&w, VERSION);
-    repl_write_uuid(&w, &index->options.volume);
+    return (MDB_val){.mv_size = KEY_SIZE, .mv_data = key->bytes};
 }
 
-/* 0, or MDB_INVALID for a file that is not this volume's. */
+uint64_t repl_chunk_pool_of(const struct repl_uuid *id)
+{
+    uint64_t pool = 0;
+    for (size_t i = 0; i < 8; i++)
+        pool = pool << 8 | id->bytes[i];
+    return pool;
+}
+
+/* 0, or MDB_INVALID for a file of another version. */
 static int identity_check(struct repl_chunk_index *index, MDB_txn *txn)
 {
     uint8_t bytes[IDENTITY_SIZE];
     MDB_val key = text_val("identity"), value = {.mv_size = sizeof bytes, .mv_data = bytes}, found;
-    identity_encode(index, bytes);
+    struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
+    repl_write_u32(&w, VERSION);
     int error = mdb_get(txn, index->tables[TABLE_MAIN], &key, &found);
     if (error == MDB_NOTFOUND) {
         MDB_stat stat;
@@ -155,7 +183,7 @@ static int env_open(struct repl_chunk_index *index)
         return error;
     }
     mdb_env_set_maxdbs(index->env, TABLE_COUNT);
-    mdb_env_set_mapsize(index->env, MAP_SIZE_BASE + index->options.limit * MAP_PER_NAME);
+    mdb_env_set_mapsize(index->env, MAP_SIZE);
     error = env_fill(index);
     if (error != 0)
         env_close(index);
@@ -197,8 +225,8 @@ repl_result repl_chunk_index_open(const struct repl_chunk_index_options *options
         free(index);
         return repl_fail(err, REPL_E_NOMEM, "out of memory for the index of chunks");
     }
-    index->options = *options;
-    index->options.path = index->path;
+    index->limit = options->limit;
+    pthread_mutex_init(&index->mutex, NULL);
     /* Workers that look up one chunk after the other must not keep the writer out. */
     pthread_rwlockattr_t attributes;
     pthread_rwlockattr_init(&attributes);
@@ -207,12 +235,7 @@ repl_result repl_chunk_index_open(const struct repl_chunk_index_options *options
     pthread_rwlockattr_destroy(&attributes);
     int error = env_open(index);
     if (!is_harmless(error))
-        error = env_begin_anew(index);
-    if (error != 0) {
-        repl_result result = index_fail(index, error, "opening the index of chunks", err);
-        repl_chunk_index_close(index);
-        return result;
-    }
+        (void)env_begin_anew(index); /* if that fails too, the next change tries it again */
     *out = index;
     return REPL_SUCCESS;
 }
@@ -223,16 +246,19 @@ void repl_chunk_index_close(struct repl_chunk_index *index)
         return;
     env_close(index);
     pthread_rwlock_destroy(&index->env_lock);
+    pthread_mutex_destroy(&index->mutex);
+    free(index->expected);
     free(index->path);
     free(index);
 }
 
 /* --- reading --------------------------------------------------------------------------------- */
 
-static bool env_has(struct repl_chunk_index *index, const struct repl_digest *name)
+static bool env_has(struct repl_chunk_index *index, uint64_t pool, const struct repl_digest *name)
 {
     MDB_txn *txn;
-    MDB_val key = key_val(name), value;
+    struct key bytes = key_of(pool, repl_chunk_prefix(name));
+    MDB_val key = key_val(&bytes), value;
     bool found = false;
     if (index->env == NULL || mdb_txn_begin(index->env, NULL, MDB_RDONLY, &txn) != 0)
         return false;
@@ -242,10 +268,11 @@ static bool env_has(struct repl_chunk_index *index, const struct repl_digest *na
     return found;
 }
 
-bool repl_chunk_index_has(struct repl_chunk_index *index, const struct repl_digest *name)
+bool repl_chunk_index_has(struct repl_chunk_index *index, uint64_t pool,
+                          const struct repl_digest *name)
 {
     pthread_rwlock_rdlock(&index->env_lock);
-    bool found = env_has(index, name);
+    bool found = env_has(index, pool, name);
     pthread_rwlock_unlock(&index->env_lock);
     return found;
 }
@@ -277,8 +304,10 @@ uint64_t repl_chunk_index_count(struct repl_chunk_index *index)
 /* --- writing --------------------------------------------------------------------------------- */
 
 struct change {
-    const struct repl_digest *names;
+    uint64_t pool;
+    uint64_t *prefixes;
     size_t count;
+    const struct repl_uuid *volume; /* that joins the pool */
 };
 typedef int change_fn(struct repl_chunk_index *index, MDB_txn *txn, struct change *change);
 
@@ -305,9 +334,9 @@ static int transact(struct repl_chunk_index *index, change_fn *work, struct chan
     return error;
 }
 
-/* Only this thread closes the environment, so it needs no lock to use it. */
-static repl_result change_make(struct repl_chunk_index *index, change_fn *work,
-                               struct change *change, struct repl_error *err)
+/* With the mutex. Only whoever has it closes the environment, so it needs no lock to use it. */
+static repl_result change_locked(struct repl_chunk_index *index, change_fn *work,
+                                 struct change *change, struct repl_error *err)
 {
     if (index->env == NULL) {
         int again = env_begin_anew(index);
@@ -320,6 +349,24 @@ static repl_result change_make(struct repl_chunk_index *index, change_fn *work,
     if (!is_harmless(error))
         (void)env_begin_anew(index); /* if that fails too, the next change tries it again */
     return index_fail(index, error, "writing; chunks may be sent again", err);
+}
+
+static int prefix_order(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* In order, names that share a page of the tree touch it once. */
+static repl_result change_make(struct repl_chunk_index *index, change_fn *work,
+                               struct change *change, struct repl_error *err)
+{
+    if (change->count > 0)
+        qsort(change->prefixes, change->count, sizeof *change->prefixes, prefix_order);
+    pthread_mutex_lock(&index->mutex);
+    repl_result result = change_locked(index, work, change, err);
+    pthread_mutex_unlock(&index->mutex);
+    return result;
 }
 
 /* Which generation is young: that of the key "young", at first a. */
@@ -352,7 +399,7 @@ static int generations_turn(struct repl_chunk_index *index, MDB_txn *txn, size_t
     int error = young_get(index, txn, young);
     if (error == 0)
         error = table_count(index, txn, *young, &count);
-    if (error != 0 || count == 0 || count + more <= index->options.limit / 2)
+    if (error != 0 || count == 0 || count + more <= index->limit / 2)
         return error;
     *young = old_of(*young);
     error = mdb_drop(txn, index->tables[*young], 0);
@@ -362,9 +409,12 @@ static int generations_turn(struct repl_chunk_index *index, MDB_txn *txn, size_t
 static int add_work(struct repl_chunk_index *index, MDB_txn *txn, struct change *change)
 {
     int young;
+    if (change->count > index->limit / 2)
+        change->count = (size_t)(index->limit / 2);
     int error = generations_turn(index, txn, change->count, &young);
     for (size_t i = 0; error == 0 && i < change->count; i++) {
-        MDB_val key = key_val(&change->names[i]), value = {0};
+        struct key bytes = key_of(change->pool, change->prefixes[i]);
+        MDB_val key = key_val(&bytes), value = {0};
         error = mdb_put(txn, index->tables[young], &key, &value, MDB_NOOVERWRITE);
         if (error == MDB_KEYEXIST)
             error = 0;
@@ -372,28 +422,11 @@ static int add_work(struct repl_chunk_index *index, MDB_txn *txn, struct change 
     return error;
 }
 
-static int name_order(const void *a, const void *b)
-{
-    return memcmp(a, b, sizeof(struct repl_digest));
-}
-
-repl_result repl_chunk_index_add(struct repl_chunk_index *index, const struct repl_digest *names,
+repl_result repl_chunk_index_add(struct repl_chunk_index *index, uint64_t pool, uint64_t *prefixes,
                                  size_t count, struct repl_error *err)
 {
-    if (count > index->options.limit / 2)
-        count = (size_t)(index->options.limit / 2);
-    if (count == 0)
-        return REPL_SUCCESS;
-    /* In order, names that share a page of the tree touch it once. */
-    struct repl_digest *sorted = malloc(count * sizeof *sorted);
-    if (sorted == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for names of chunks");
-    memcpy(sorted, names, count * sizeof *sorted);
-    qsort(sorted, count, sizeof *sorted, name_order);
-    struct change change = {.names = sorted, .count = count};
-    repl_result result = change_make(index, add_work, &change, err);
-    free(sorted);
-    return result;
+    struct change change = {.pool = pool, .prefixes = prefixes, .count = count};
+    return count == 0 ? REPL_SUCCESS : change_make(index, add_work, &change, err);
 }
 
 static int remove_work(struct repl_chunk_index *index, MDB_txn *txn, struct change *change)
@@ -401,7 +434,8 @@ static int remove_work(struct repl_chunk_index *index, MDB_txn *txn, struct chan
     int error = 0;
     for (size_t i = 0; error == 0 && i < change->count; i++) {
         for (int table = TABLE_A; error == 0 && table < TABLE_COUNT; table++) {
-            MDB_val key = key_val(&change->names[i]);
+            struct key bytes = key_of(change->pool, change->prefixes[i]);
+            MDB_val key = key_val(&bytes);
             error = mdb_del(txn, index->tables[table], &key, NULL);
             if (error == MDB_NOTFOUND)
                 error = 0;
@@ -410,20 +444,141 @@ static int remove_work(struct repl_chunk_index *index, MDB_txn *txn, struct chan
     return error;
 }
 
-repl_result repl_chunk_index_remove(struct repl_chunk_index *index, const struct repl_digest *names,
-                                    size_t count, struct repl_error *err)
+repl_result repl_chunk_index_remove(struct repl_chunk_index *index, uint64_t pool,
+                                    uint64_t *prefixes, size_t count, struct repl_error *err)
 {
-    struct change change = {.names = names, .count = count};
+    struct change change = {.pool = pool, .prefixes = prefixes, .count = count};
     return change_make(index, remove_work, &change, err);
 }
 
-repl_result repl_chunk_index_clear(struct repl_chunk_index *index, struct repl_error *err)
+/* Up to CLEAR_STEP names of the pool, of one table; change->count says how many there were. */
+static int table_clear(struct repl_chunk_index *index, MDB_txn *txn, int table,
+                       struct change *change)
 {
-    int error = env_begin_anew(index);
-    return error == 0 ? REPL_SUCCESS : index_fail(index, error, "making it anew", err);
+    struct key first = key_of(change->pool, 0);
+    MDB_cursor *cursor;
+    MDB_val key = key_val(&first), value;
+    int error = mdb_cursor_open(txn, index->tables[table], &cursor);
+    if (error != 0)
+        return error;
+    error = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    while (error == 0 && key.mv_size == KEY_SIZE && memcmp(key.mv_data, first.bytes, 8) == 0 &&
+           change->count < CLEAR_STEP) {
+        change->count++;
+        error = mdb_cursor_del(cursor, 0);
+        if (error == 0)
+            error = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    }
+    mdb_cursor_close(cursor);
+    return error == MDB_NOTFOUND ? 0 : error;
+}
+
+static int clear_work(struct repl_chunk_index *index, MDB_txn *txn, struct change *change)
+{
+    change->count = 0;
+    int error = table_clear(index, txn, TABLE_A, change);
+    return error == 0 ? table_clear(index, txn, TABLE_B, change) : error;
+}
+
+repl_result repl_chunk_index_clear(struct repl_chunk_index *index, uint64_t pool,
+                                   struct repl_error *err)
+{
+    struct change change = {.pool = pool};
+    do {
+        change.count = 0; /* what is sorted ahead of a change: nothing */
+        REPL_TRY(change_make(index, clear_work, &change, err));
+    } while (change.count > 0);
+    return REPL_SUCCESS;
+}
+
+/* --- volumes --------------------------------------------------------------------------------- */
+
+#define VOLUME_KEY_SIZE (1 + sizeof(struct repl_uuid))
+
+static MDB_val volume_key(uint8_t bytes[VOLUME_KEY_SIZE], const struct repl_uuid *volume)
+{
+    bytes[0] = 'v';
+    memcpy(bytes + 1, volume->bytes, sizeof volume->bytes);
+    return (MDB_val){.mv_size = VOLUME_KEY_SIZE, .mv_data = bytes};
+}
+
+/* Its own, where nothing else was said, or it cannot be read. */
+static uint64_t pool_read(struct repl_chunk_index *index, const struct repl_uuid *volume)
+{
+    MDB_txn *txn;
+    uint64_t pool = repl_chunk_pool_of(volume);
+    uint8_t bytes[VOLUME_KEY_SIZE];
+    MDB_val key = volume_key(bytes, volume), value;
+    if (index->env == NULL || mdb_txn_begin(index->env, NULL, MDB_RDONLY, &txn) != 0)
+        return pool;
+    if (mdb_get(txn, index->tables[TABLE_MAIN], &key, &value) == 0 && value.mv_size == 8) {
+        struct repl_reader r = repl_reader_of(value.mv_data, value.mv_size);
+        pool = repl_read_u64(&r);
+    }
+    mdb_txn_abort(txn);
+    return pool;
+}
+
+static repl_result expect_locked(struct repl_chunk_index *index, const struct repl_uuid *volume,
+                                 uint64_t names, struct repl_error *err)
+{
+    size_t i = 0;
+    while (i < index->expected_count &&
+           memcmp(&index->expected[i].volume, volume, sizeof *volume) != 0)
+        i++;
+    if (i == index->expected_count) {
+        struct expected *larger = reallocarray(index->expected, i + 1, sizeof *larger);
+        if (larger == NULL)
+            return repl_fail(err, REPL_E_NOMEM, "out of memory for the index of chunks");
+        index->expected = larger;
+        index->expected[i] = (struct expected){.volume = *volume};
+        index->expected_count++;
+    }
+    if (names > index->expected[i].names) {
+        index->limit += names - index->expected[i].names;
+        index->expected[i].names = names;
+    }
+    return REPL_SUCCESS;
+}
+
+repl_result repl_chunk_index_expect(struct repl_chunk_index *index, const struct repl_uuid *volume,
+                                    uint64_t names, uint64_t *pool, struct repl_error *err)
+{
+    pthread_mutex_lock(&index->mutex);
+    repl_result result = expect_locked(index, volume, names, err);
+    *pool = pool_read(index, volume);
+    pthread_mutex_unlock(&index->mutex);
+    return result;
+}
+
+static int join_work(struct repl_chunk_index *index, MDB_txn *txn, struct change *change)
+{
+    uint8_t bytes[VOLUME_KEY_SIZE], pool[8];
+    MDB_val key = volume_key(bytes, change->volume);
+    MDB_val value = {.mv_size = sizeof pool, .mv_data = pool};
+    struct repl_writer w = repl_writer_of(pool, sizeof pool);
+    repl_write_u64(&w, change->pool);
+    return mdb_put(txn, index->tables[TABLE_MAIN], &key, &value, 0);
+}
+
+repl_result repl_chunk_index_join(struct repl_chunk_index *index, const struct repl_uuid *volume,
+                                  uint64_t pool, struct repl_error *err)
+{
+    struct change change = {.pool = pool, .volume = volume};
+    return change_make(index, join_work, &change, err);
+}
+
+uint64_t repl_chunk_index_guesses(struct repl_chunk_index *index)
+{
+    pthread_mutex_lock(&index->mutex);
+    uint64_t guesses = index->limit / 4;
+    pthread_mutex_unlock(&index->mutex);
+    return guesses;
 }
 
 void repl_chunk_index_break_commit(struct repl_chunk_index *index, int os_errno)
 {
+    pthread_mutex_lock(&index->mutex);
     index->commit_errno = os_errno;
+    pthread_mutex_unlock(&index->mutex);
 }

@@ -1,7 +1,6 @@
 #include "source/dedup.h"
 
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
@@ -11,10 +10,8 @@
 #include "control/control.h"
 #include "source/chunk_index.h"
 
-/* Names for each chunk of the volume: what it holds, and as much of what it held lately. A small
- * volume's index is small enough anyway. */
+/* Names for each chunk of the volume: what it holds, and as much of what it held lately. */
 #define NAMES_PER_CHUNK 2u
-#define NAMES_MIN       (UINT64_C(1) << 16)
 
 /* Names that wait for the disk: 2 MiB. More are not remembered. */
 #define NAMES_WAITING_MAX (65536u * sizeof(struct repl_digest))
@@ -27,15 +24,18 @@ struct repl_dedup {
     struct repl_supply supply;
     bool was_behind;
 
-    /* the index; opened by the first job */
-    char path[4096];
-    _Atomic(struct repl_chunk_index *) index;
+    /* the index; which pool, is known by the end of the first job */
+    atomic_uint_least64_t pool;
+    atomic_bool pool_known;
     atomic_bool forgetting; /* nothing in it is to be believed */
     struct repl_job index_job;
     bool index_out;
     bool clear_due;
-    struct repl_buffer add_due, remove_due; /* struct repl_digest each */
-    bool clear;                             /* these three: of the job */
+    bool join_due;
+    uint64_t join_pool;
+    struct repl_buffer add_due, remove_due;  /* struct repl_digest each */
+    struct repl_pool_names learn_due, learn; /* learn and what follows: of the job */
+    bool clear, join;
     struct repl_buffer add, remove;
     repl_result index_result;
     struct repl_error index_err;
@@ -55,32 +55,46 @@ struct repl_dedup {
 
 /* --- the index, on a worker ------------------------------------------------------------------ */
 
-static repl_result index_get(struct repl_dedup *d, struct repl_chunk_index **out,
-                             struct repl_error *err)
+static repl_result pool_find(struct repl_dedup *d, struct repl_error *err)
 {
-    uint64_t chunks = d->options.volume_size / REPL_CHUNK_SIZE;
-    uint64_t limit = chunks * NAMES_PER_CHUNK > NAMES_MIN ? chunks * NAMES_PER_CHUNK : NAMES_MIN;
-    const struct repl_chunk_index_options options = {
-        .path = d->path, .volume = d->options.volume, .limit = limit};
-    *out = atomic_load(&d->index);
-    if (*out == NULL)
-        REPL_TRY(repl_chunk_index_open(&options, out, err));
-    return REPL_SUCCESS;
+    uint64_t names = d->options.volume_size / REPL_CHUNK_SIZE * NAMES_PER_CHUNK, pool;
+    if (!atomic_load(&d->pool_known)) {
+        REPL_TRY(repl_chunk_index_expect(d->options.index, &d->options.volume, names, &pool, err));
+        atomic_store(&d->pool, pool);
+        atomic_store(&d->pool_known, true);
+    }
+    if (!d->join || d->join_pool == atomic_load(&d->pool))
+        return REPL_SUCCESS;
+    atomic_store(&d->pool, d->join_pool);
+    return repl_chunk_index_join(d->options.index, &d->options.volume, d->join_pool, err);
+}
+
+/* The names become their beginnings, in their place. */
+static uint64_t *prefixes_of(struct repl_buffer *names, size_t *count)
+{
+    struct repl_digest *from = (void *)names->data;
+    uint64_t *to = (void *)names->data;
+    *count = names->size / sizeof *from;
+    for (size_t i = 0; i < *count; i++)
+        to[i] = repl_chunk_prefix(&from[i]);
+    return to;
 }
 
 static repl_result index_change(struct repl_dedup *d, struct repl_error *err)
 {
-    struct repl_chunk_index *index;
-    REPL_TRY(index_get(d, &index, err));
-    repl_result result = d->clear ? repl_chunk_index_clear(index, err) : REPL_SUCCESS;
-    if (repl_ok(result) && d->add.size > 0)
-        result = repl_chunk_index_add(index, (const void *)d->add.data,
-                                      d->add.size / sizeof(struct repl_digest), err);
-    if (repl_ok(result) && d->remove.size > 0)
-        result = repl_chunk_index_remove(index, (const void *)d->remove.data,
-                                         d->remove.size / sizeof(struct repl_digest), err);
-    atomic_store(&d->index, index);
-    return result;
+    struct repl_chunk_index *index = d->options.index;
+    size_t count;
+    if (index == NULL)
+        return REPL_SUCCESS;
+    REPL_TRY(pool_find(d, err));
+    uint64_t pool = atomic_load(&d->pool);
+    if (d->clear)
+        REPL_TRY(repl_chunk_index_clear(index, pool, err));
+    uint64_t *prefixes = prefixes_of(&d->add, &count);
+    REPL_TRY(repl_chunk_index_add(index, pool, prefixes, count, err));
+    REPL_TRY(repl_chunk_index_add(index, pool, d->learn.prefixes, d->learn.count, err));
+    prefixes = prefixes_of(&d->remove, &count);
+    return count == 0 ? REPL_SUCCESS : repl_chunk_index_remove(index, pool, prefixes, count, err);
 }
 
 static void index_work(struct repl_job *job)
@@ -104,7 +118,10 @@ static void index_start(struct repl_dedup *d)
         return;
     d->index_out = true;
     d->clear = d->clear_due;
-    d->clear_due = false;
+    d->join = d->join_due;
+    d->learn = d->learn_due;
+    d->clear_due = d->join_due = false;
+    d->learn_due = (struct repl_pool_names){0};
     buffers_swap(&d->add, &d->add_due);
     buffers_swap(&d->remove, &d->remove_due);
     repl_loop_work(d->options.loop, &d->index_job);
@@ -124,8 +141,10 @@ static void index_done(struct repl_job *job)
     struct repl_dedup *d = job->context;
     d->index_out = false;
     d->add.size = d->remove.size = 0;
+    repl_pool_names_fini(&d->learn);
     index_log(d);
-    bool more = d->clear_due || d->add_due.size > 0 || d->remove_due.size > 0;
+    bool more = d->clear_due || d->join_due || d->learn_due.count > 0 || d->add_due.size > 0 ||
+                d->remove_due.size > 0;
     /* What could not be forgotten is not believed, until the next change tries again. */
     if (d->clear && !repl_ok(d->index_result))
         d->clear_due = true;
@@ -139,8 +158,8 @@ static void index_done(struct repl_job *job)
 bool repl_dedup_known(void *context, const struct repl_digest *name)
 {
     struct repl_dedup *d = context;
-    struct repl_chunk_index *index = atomic_load(&d->index);
-    return index != NULL && !atomic_load(&d->forgetting) && repl_chunk_index_has(index, name);
+    return atomic_load(&d->pool_known) && !atomic_load(&d->forgetting) &&
+           repl_chunk_index_has(d->options.index, atomic_load(&d->pool), name);
 }
 
 void repl_dedup_acknowledged(void *context, uint64_t number)
@@ -161,6 +180,38 @@ void repl_dedup_forget(struct repl_dedup *d)
     d->add_due.size = d->remove_due.size = 0;
     d->clear_due = true;
     index_start(d);
+}
+
+void repl_dedup_join(struct repl_dedup *d, uint64_t pool)
+{
+    d->join_due = true;
+    d->join_pool = pool;
+    index_start(d);
+}
+
+bool repl_dedup_is_shared(const struct repl_dedup *d)
+{
+    return atomic_load(&d->pool_known) &&
+           atomic_load(&d->pool) != repl_chunk_pool_of(&d->options.volume);
+}
+
+void repl_dedup_learn(struct repl_dedup *d, struct repl_pool_names *names)
+{
+    ensure(!repl_dedup_is_learning(d));
+    d->learn_due = *names;
+    *names = (struct repl_pool_names){0};
+    if (d->learn_due.count > 0)
+        index_start(d);
+}
+
+uint64_t repl_dedup_guesses(const struct repl_dedup *d)
+{
+    return d->options.index != NULL ? repl_chunk_index_guesses(d->options.index) : 0;
+}
+
+bool repl_dedup_is_learning(const struct repl_dedup *d)
+{
+    return d->learn_due.count > 0 || d->learn.count > 0;
 }
 
 /* --- what is held ---------------------------------------------------------------------------- */
@@ -277,11 +328,11 @@ repl_result repl_dedup_new(const struct repl_dedup_options *options, struct repl
     if (d == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for deduplication");
     d->options = *options;
-    snprintf(d->path, sizeof d->path, "%s/volumes/%s/chunks", options->state_path, options->name);
     d->plan = (struct repl_supply_plan){.held_fd = -1, .fd = -1};
     d->index_job = (struct repl_job){.work = index_work, .done = index_done, .context = d};
     d->supply_job = (struct repl_job){.work = supply_work, .done = supply_done, .context = d};
-    atomic_init(&d->index, NULL);
+    atomic_init(&d->pool, 0);
+    atomic_init(&d->pool_known, false);
     atomic_init(&d->forgetting, false);
     repl_supply_init(&d->supply, options->loop, options->spool_fd, held_written, d);
     *out = d;
@@ -290,7 +341,7 @@ repl_result repl_dedup_new(const struct repl_dedup_options *options, struct repl
 
 void repl_dedup_start(struct repl_dedup *d)
 {
-    index_start(d); /* which opens it */
+    index_start(d);
 }
 
 bool repl_dedup_is_idle(const struct repl_dedup *d)
@@ -305,7 +356,7 @@ void repl_dedup_free(struct repl_dedup *d)
     ensure(repl_dedup_is_idle(d));
     repl_supply_plan_fini(&d->plan);
     repl_supply_fini(&d->supply);
-    repl_chunk_index_close(atomic_load(&d->index));
+    repl_pool_names_fini(&d->learn_due);
     repl_missing_fini(&d->missing);
     repl_buffer_fini(&d->add_due);
     repl_buffer_fini(&d->remove_due);

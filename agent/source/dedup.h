@@ -14,11 +14,12 @@
 #include "source/supply.h"
 
 struct repl_dedup;
+struct repl_chunk_index;
 
 struct repl_dedup_options {
     struct repl_loop *loop;
-    const char *state_path; /* [agent] state */
-    const char *name;       /* of the volume; these two outlive it */
+    struct repl_chunk_index *index; /* of all volumes; NULL: there is none */
+    const char *name;               /* of the volume; these two outlive it */
     struct repl_uuid volume;
     uint64_t volume_size;
     int spool_fd; /* directory */
@@ -35,7 +36,7 @@ struct repl_dedup_options {
 
 REPL_RESULT repl_dedup_new(const struct repl_dedup_options *options, struct repl_dedup **out,
                            struct repl_error *err);
-/* Opens the index, on a worker; until then no chunk is known. */
+/* Looks which pool the volume was in, on a worker; until then no chunk is known. */
 void repl_dedup_start(struct repl_dedup *dedup);
 /* When it is idle; NULL does nothing. */
 void repl_dedup_free(struct repl_dedup *dedup);
@@ -56,8 +57,17 @@ void repl_dedup_acknowledged(void *dedup, uint64_t number);
 REPL_RESULT repl_dedup_adopt(struct repl_dedup *dedup, uint64_t number, struct repl_buffer *carried,
                              struct repl_buffer *held, uint64_t *kept, struct repl_error *err);
 void repl_dedup_drop(struct repl_dedup *dedup, uint64_t number);
-/* The site holds nothing of the volume. */
+/* The site holds nothing of the volume's pool. */
 void repl_dedup_forget(struct repl_dedup *dedup);
+/* Which pool the volume is in, as the site says. */
+void repl_dedup_join(struct repl_dedup *dedup, uint64_t pool);
+/* Whether it shares its pool with others, as far as is known. */
+bool repl_dedup_is_shared(const struct repl_dedup *dedup);
+/* A page of what the pool holds, which is emptied; one at a time. */
+void repl_dedup_learn(struct repl_dedup *dedup, struct repl_pool_names *names);
+/* How many names are worth being asked for. */
+uint64_t repl_dedup_guesses(const struct repl_dedup *dedup);
+bool repl_dedup_is_learning(const struct repl_dedup *dedup);
 /* What the site lacks, for the supply that follows; the names leave the index. */
 void repl_dedup_missing(struct repl_dedup *dedup, struct repl_missing *missing);
 /* Makes a supply of what was said to be missing, for the segment of that header, which is number

@@ -11,6 +11,7 @@
 #include "control/status.h"
 #include "link/client.h"
 #include "loop/loop.h"
+#include "source/chunk_index.h"
 #include "source/source_group.h"
 #include "source/source_volume.h"
 #include "source/state_dir.h"
@@ -21,11 +22,16 @@
 
 #define LEVEL_NS INT64_C(1000000000) /* between two looks at the level of compression */
 
+/* Names of chunks beside those of the volumes' own: 256 GiB of chunks, and at most some 200 MiB on
+ * the disk. */
+#define CHUNK_NAMES_MIN (UINT64_C(1) << 22)
+
 struct source {
     const struct repl_config *config;
     struct repl_loop *loop;
     struct repl_pool *openers;
     struct repl_client *client;
+    struct repl_chunk_index *chunks; /* that the site is known to hold */
     struct repl_control *control;
     int lock_fd;
     /* of compression: one for all volumes, which share the workers and the link */
@@ -214,6 +220,7 @@ static repl_result volumes_start(struct source *s, const struct repl_client_opti
             .client_options = *client,
             .config = s->config,
             .volume = &s->config->volumes[i],
+            .chunks = s->chunks,
             .level = &s->level,
             .group = group,
             .rpo_ms = rpo_of(s, &s->config->volumes[i]),
@@ -224,6 +231,15 @@ static repl_result volumes_start(struct source *s, const struct repl_client_opti
         s->volume_count++;
     }
     return REPL_SUCCESS;
+}
+
+static repl_result chunks_open(struct source *s, struct repl_error *err)
+{
+    char path[4096];
+    if ((size_t)snprintf(path, sizeof path, "%s/chunks", s->config->state) >= sizeof path)
+        return repl_fail(err, REPL_E_USAGE, "[agent] state: the path is too long");
+    const struct repl_chunk_index_options options = {.path = path, .limit = CHUNK_NAMES_MIN};
+    return repl_chunk_index_open(&options, &s->chunks, err);
 }
 
 static repl_result source_start(struct source *s, struct repl_error *err)
@@ -246,6 +262,7 @@ static repl_result source_start(struct source *s, struct repl_error *err)
     REPL_TRY(repl_pool_new(s->loop, OPENERS, (int)config->nice, "repl-open", &s->openers, err));
     level_start(s);
     REPL_TRY(repl_client_new(s->loop, &client, &s->client, err));
+    REPL_TRY(chunks_open(s, err));
     REPL_TRY(repl_control_new(s->loop, config->control, control_answer, s, &s->control, err));
     return volumes_start(s, &client, err);
 }
@@ -277,6 +294,7 @@ repl_result repl_source_run(const struct repl_config *config, struct repl_error 
     for (size_t i = 0; i < s.group_count; i++)
         repl_source_group_free(s.groups[i]);
     free(s.groups);
+    repl_chunk_index_close(s.chunks);
     repl_client_free(s.client);
     repl_pool_free(s.openers);
     repl_loop_free(s.loop);

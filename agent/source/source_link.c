@@ -99,9 +99,13 @@ static void hello_answered(struct repl_request *request, repl_result result,
             volume_fail(v, &mine);
             return;
         }
-        if (!welcome.known)
+        if (!welcome.known &&
+            !repl_dedup_is_shared(v->dedup)) /* else it may have what others sent */
             repl_dedup_forget(v->dedup);
+        if (!welcome.known)
+            v->names_due_ns = 0;
         repl_pipeline_welcome(&v->pipeline, &welcome, now_ns);
+        volume_names_look(v);
     } else {
         link_refused(v, request, now_ns);
     }
@@ -311,8 +315,10 @@ void volume_dedup_moved(void *context, uint64_t number, repl_result result,
         volume_close_if_drained(v);
     else if (!repl_ok(result))
         volume_spool_failed(v, number, result, err);
-    else
+    else {
+        volume_names_follow(v);
         volume_pump(v);
+    }
 }
 
 static size_t supply_body(struct repl_request *request, void *buffer, size_t size)
@@ -527,6 +533,7 @@ void volume_report(struct repl_timer *timer)
     repl_timer_arm(v->options.loop, &v->report_timer, repl_now_mono_ns() + REPORT_NS);
     rate_follow(v);
     volume_space_look(v);
+    volume_names_look(v);
     v->report_sent_ns = repl_now_wall_ns();
     repl_pipeline_report(&v->pipeline, v->report_sent_ns, &report);
     state_log(v, &report);
@@ -564,5 +571,6 @@ void volume_link_cancel(struct repl_source_volume *v)
         repl_request_cancel(&v->link);
     if (v->report_out)
         repl_request_cancel(&v->report);
+    volume_names_cancel(v);
     v->link_out = v->report_out = false;
 }

@@ -163,6 +163,8 @@ static bool batch_follow(struct volume_batch *b)
 bool volume_batches_run(struct repl_source_volume *v)
 {
     bool any = false;
+    if (volume_names_hold(v))
+        return false;
     for (unsigned i = 0; i < REPL_SOURCE_BATCHES; i++) {
         struct volume_batch *b = &v->batches[i];
         if (b->state == BATCH_READ)

@@ -500,10 +500,13 @@ static repl_result pipeline_open(struct repl_source_volume *v, struct repl_error
 
 static repl_result dedup_open(struct repl_source_volume *v, struct repl_error *err)
 {
+    /* What releases before kept for each volume; nobody misses it where that fails. */
+    (void)unlinkat(v->dir.dir_fd, "chunks", 0);
+    (void)unlinkat(v->dir.dir_fd, "chunks-lock", 0);
     const struct repl_source_volume_options *o = &v->options;
     const struct repl_dedup_options options = {
         .loop = o->loop,
-        .state_path = o->config->state,
+        .index = o->chunks,
         .name = o->volume->name,
         .volume = v->dir.state.volume,
         .volume_size = v->dir.state.volume_size,
@@ -604,6 +607,7 @@ static void open_done(struct repl_job *job)
     v->lost_logged = 0;
     v->files_logged = v->unstable_logged = false;
     repl_dedup_start(v->dedup);
+    volume_names_start(v);
     v->why = (struct repl_error){0};
     v->logged = REPL_STATE_COUNT;
     v->rate_ns = repl_now_mono_ns();

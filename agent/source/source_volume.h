@@ -13,6 +13,7 @@
 #include "source/source_group.h"
 
 struct repl_source_volume;
+struct repl_chunk_index;
 
 struct repl_source_volume_options {
     struct repl_loop *loop;
@@ -21,6 +22,7 @@ struct repl_source_volume_options {
     struct repl_client_options client_options; /* for a blocking connection of its own */
     const struct repl_config *config;          /* outlives the volume */
     const struct repl_config_volume *volume;
+    struct repl_chunk_index *chunks; /* of all volumes; outlives the volume; NULL: there is none */
     const struct repl_level *level;  /* of compression; outlives the volume; NULL: the least */
     struct repl_source_group *group; /* outlives the volume; NULL: cut on its own */
     int64_t rpo_ms;                  /* the volume's, or the least of its group */

@@ -7,6 +7,7 @@
  *   source_tree.c    rounds of a directory tree, where they differ
  *   source_snapshot.c  and are read from a snapshot
  *   source_link.c    requests to the site, and reports
+ *   source_names.c   what its pool holds
  */
 #ifndef REPL_AGENT_SOURCE_VOLUME_INTERNAL_H
 #define REPL_AGENT_SOURCE_VOLUME_INTERNAL_H
@@ -157,7 +158,16 @@ struct repl_source_volume {
     struct repl_coalesce_job *coalesce;       /* NULL: none is under way */
     struct repl_pipeline_action coalesce_due; /* as soon as all of the spool is written */
     struct repl_dedup *dedup;
-    int supply_fd; /* the supply being sent */
+    /* the names of the pool's chunks */
+    struct repl_request names;
+    bool names_out, names_more; /* asked for; there is another page to be asked for */
+    uint64_t names_after;       /* of the page that was asked for, or is next */
+    uint64_t names_taken;       /* so far */
+    uint64_t names_left;        /* worth being asked for */
+    int64_t names_due_ns;       /* the loop's clock */
+    int64_t names_hold_ns;      /* nothing is read before it; 0: nothing waits */
+    bool names_comparing;       /* when it was last looked */
+    int supply_fd;              /* the supply being sent */
     uint64_t supply_size, supply_at;
 
     uint64_t rate_bytes; /* sent when the rate was last looked at */
@@ -281,5 +291,17 @@ void volume_recover(struct repl_source_volume *v, const struct repl_head *from,
 void volume_link_cancel(struct repl_source_volume *v);
 /* The report timer: says how the volume fares. */
 void volume_report(struct repl_timer *timer);
+
+/* --- source_names.c -------------------------------------------------------------------------- */
+
+/* The volume has been opened. */
+void volume_names_start(struct repl_source_volume *v);
+/* Asks for them, if it is time and the link is up. */
+void volume_names_look(struct repl_source_volume *v);
+/* The index may have taken a page over. */
+void volume_names_follow(struct repl_source_volume *v);
+/* Whether reading waits for them. */
+bool volume_names_hold(const struct repl_source_volume *v);
+void volume_names_cancel(struct repl_source_volume *v);
 
 #endif

@@ -4,9 +4,9 @@
  *   STATE/volumes/NAME/state     two slots, struct repl_source_state
  *   STATE/volumes/NAME/digests   4 KiB of header, then 16 bytes a page, mapped
  *   STATE/volumes/NAME/tree      what a directory tree holds (tree/tree_index.h)
- *   STATE/volumes/NAME/chunks    what the site is known to hold (chunk_index.h)
  *   STATE/volumes/NAME/spool/    segments the site has not acknowledged, and the
  *                                chunks they name
+ *   STATE/chunks                 what the site is known to hold, of all volumes (chunk_index.h)
  *
  * STATE/lock is held by the one agent that uses STATE.
  */

@@ -83,7 +83,7 @@ run mv "$workdir/state" "$workdir/state.after"
 run rm -rf "$workdir/store"
 run mv "$workdir/store.before" "$workdir/store"
 run mv "$workdir/state.before" "$workdir/state"
-run cp "$workdir/state.after/volumes/data/chunks" "$workdir/state/volumes/data/chunks"
+run cp "$workdir/state.after/chunks" "$workdir/state/chunks"
 start_site
 start_agent
 wait_replicated data 60

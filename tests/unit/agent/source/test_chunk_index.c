@@ -1,7 +1,7 @@
 /*
  * The set of chunks the site is known to hold: what went in is found from any
- * thread while the writer goes on, survives a killed process, is bounded, and is
- * begun anew where the file is damaged, another volume's or on a broken disk.
+ * thread while the writer goes on, survives a killed process, is bounded, is apart from
+ * what other pools hold, and is begun anew where the file is damaged or on a broken disk.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -18,11 +18,13 @@
 
 #include <cmocka.h>
 
+#include "format/wire.h"
 #include "source/chunk_index.h"
 #include "unit/random.h"
 #include "unit/temporary.h"
 
 #define LIMIT 20000u
+#define POOL  UINT64_C(0x0102030405060708)
 
 struct fixture {
     struct temporary directory;
@@ -53,8 +55,7 @@ static int set_up(void **state)
     if (temporary_make(&f.directory) != 0)
         return -1;
     snprintf(f.path, sizeof f.path, "%s/chunks", f.directory.path);
-    f.options = (struct repl_chunk_index_options){
-        .path = f.path, .volume = {.bytes = {1, 2, 3}}, .limit = LIMIT};
+    f.options = (struct repl_chunk_index_options){.path = f.path, .limit = LIMIT};
     *state = &f;
     reopen(&f);
     return 0;
@@ -77,16 +78,18 @@ static struct repl_digest name_of(uint64_t number)
     return name;
 }
 
-static void names_of(uint64_t first, size_t count, struct repl_digest *names)
+static void prefixes_of(uint64_t first, size_t count, uint64_t *prefixes)
 {
-    for (size_t i = 0; i < count; i++)
-        names[i] = name_of(first + i);
+    for (size_t i = 0; i < count; i++) {
+        const struct repl_digest name = name_of(first + i);
+        prefixes[i] = repl_chunk_prefix(&name);
+    }
 }
 
 static bool has(struct fixture *f, uint64_t number)
 {
     struct repl_digest name = name_of(number);
-    return repl_chunk_index_has(f->index, &name);
+    return repl_chunk_index_has(f->index, POOL, &name);
 }
 
 static size_t count_had(struct fixture *f, uint64_t first, size_t count)
@@ -99,44 +102,82 @@ static size_t count_had(struct fixture *f, uint64_t first, size_t count)
 
 static void add(struct fixture *f, uint64_t first, size_t count)
 {
-    struct repl_digest *names = malloc(count * sizeof *names);
-    assert_non_null(names);
-    names_of(first, count, names);
-    must(f, repl_chunk_index_add(f->index, names, count, &f->err));
-    free(names);
+    uint64_t *prefixes = malloc((count + 1) * sizeof *prefixes);
+    assert_non_null(prefixes);
+    prefixes_of(first, count, prefixes);
+    must(f, repl_chunk_index_add(f->index, POOL, prefixes, count, &f->err));
+    free(prefixes);
 }
 
 static void knows_what_was_added(void **state)
 {
     struct fixture *f = *state;
-    struct repl_digest gone[2] = {name_of(3), name_of(999)};
+    uint64_t gone[2];
+    prefixes_of(3, 1, &gone[0]);
+    prefixes_of(999, 1, &gone[1]);
     assert_int_equal(count_had(f, 0, 10), 0);
     add(f, 0, 0);
     add(f, 0, 10);
     add(f, 5, 10); /* five of them once more */
     assert_int_equal(count_had(f, 0, 20), 15);
     assert_int_equal(repl_chunk_index_count(f->index), 15);
-    must(f, repl_chunk_index_remove(f->index, gone, 2, &f->err));
+    must(f, repl_chunk_index_remove(f->index, POOL, gone, 2, &f->err));
     assert_false(has(f, 3));
     reopen(f);
     assert_int_equal(count_had(f, 0, 20), 14);
-    must(f, repl_chunk_index_clear(f->index, &f->err));
+    must(f, repl_chunk_index_clear(f->index, POOL, &f->err));
     assert_int_equal(repl_chunk_index_count(f->index), 0);
     assert_int_equal(count_had(f, 0, 20), 0);
     add(f, 7, 1);
     assert_true(has(f, 7));
 }
 
-static void another_volumes_is_begun_anew(void **state)
+/* More than are removed in one transaction, and neighbours on either side that stay. */
+static void pools_are_apart(void **state)
+{
+    enum { MANY = 150000 };
+    struct fixture *f = *state;
+    const struct repl_digest name = name_of(5);
+    uint64_t prefix = repl_chunk_prefix(&name), *many = malloc(MANY * sizeof *many);
+    assert_non_null(many);
+    repl_chunk_index_close(f->index);
+    f->index = NULL;
+    f->options.limit = 4 * MANY;
+    reopen(f);
+    must(f, repl_chunk_index_add(f->index, POOL - 1, &prefix, 1, &f->err));
+    must(f, repl_chunk_index_add(f->index, POOL + 1, &prefix, 1, &f->err));
+    assert_false(has(f, 5));
+    prefixes_of(0, MANY, many);
+    must(f, repl_chunk_index_add(f->index, POOL, many, MANY, &f->err));
+    assert_int_equal(repl_chunk_index_count(f->index), MANY + 2);
+    must(f, repl_chunk_index_clear(f->index, POOL, &f->err));
+    assert_int_equal(repl_chunk_index_count(f->index), 2);
+    assert_true(repl_chunk_index_has(f->index, POOL - 1, &name));
+    assert_true(repl_chunk_index_has(f->index, POOL + 1, &name));
+    must(f, repl_chunk_index_remove(f->index, POOL + 1, &prefix, 1, &f->err));
+    assert_true(repl_chunk_index_has(f->index, POOL - 1, &name));
+    assert_false(repl_chunk_index_has(f->index, POOL + 1, &name));
+    free(many);
+}
+
+static void remembers_which_pool_a_volume_is_in(void **state)
 {
     struct fixture *f = *state;
-    add(f, 0, 10);
-    f->options.volume.bytes[0] = 9;
+    const struct repl_uuid volume = {.bytes = {1, 2, 3, 4, 5, 6, 7, 8, 9}}, other = {.bytes = {2}};
+    uint64_t pool;
+    assert_true(repl_chunk_pool_of(&volume) == POOL);
+    uint64_t guesses = repl_chunk_index_guesses(f->index);
+    must(f, repl_chunk_index_expect(f->index, &volume, 1000, &pool, &f->err));
+    assert_true(pool == POOL); /* its own */
+    must(f, repl_chunk_index_expect(f->index, &volume, 1000, &pool, &f->err));
+    must(f, repl_chunk_index_expect(f->index, &other, 600, &pool, &f->err));
+    assert_int_equal(repl_chunk_index_guesses(f->index), guesses + 400);
+    must(f, repl_chunk_index_join(f->index, &volume, 77, &f->err));
     reopen(f);
-    assert_int_equal(repl_chunk_index_count(f->index), 0);
-    add(f, 0, 1);
-    reopen(f);
-    assert_true(has(f, 0));
+    must(f, repl_chunk_index_expect(f->index, &volume, 0, &pool, &f->err));
+    assert_true(pool == 77);
+    must(f, repl_chunk_index_expect(f->index, &other, 0, &pool, &f->err));
+    assert_true(pool == repl_chunk_pool_of(&other));
 }
 
 static void damaged_is_begun_anew(void **state)
@@ -184,18 +225,20 @@ static void stays_within_its_bound(void **state)
 static void failed_commit(void **state)
 {
     struct fixture *f = *state;
-    struct repl_digest name = name_of(100);
+    uint64_t prefix;
+    prefixes_of(100, 1, &prefix);
     add(f, 0, 10);
     repl_chunk_index_break_commit(f->index, ENOMEM);
-    assert_int_equal(repl_chunk_index_add(f->index, &name, 1, &f->err).code, REPL_E_NOMEM);
+    assert_int_equal(repl_chunk_index_add(f->index, POOL, &prefix, 1, &f->err).code, REPL_E_NOMEM);
     assert_int_equal(count_had(f, 0, 10), 10);
     assert_false(has(f, 100));
     repl_chunk_index_break_commit(f->index, EIO);
-    assert_int_equal(repl_chunk_index_add(f->index, &name, 1, &f->err).code, REPL_E_IO);
+    assert_int_equal(repl_chunk_index_add(f->index, POOL, &prefix, 1, &f->err).code, REPL_E_IO);
     assert_int_equal(repl_chunk_index_count(f->index), 0);
     add(f, 0, 10);
     repl_chunk_index_break_commit(f->index, ENOSPC);
-    assert_int_equal(repl_chunk_index_add(f->index, &name, 1, &f->err).code, REPL_E_NOSPACE);
+    assert_int_equal(repl_chunk_index_add(f->index, POOL, &prefix, 1, &f->err).code,
+                     REPL_E_NOSPACE);
     assert_int_equal(repl_chunk_index_count(f->index), 0);
     add(f, 0, 10);
     reopen(f);
@@ -233,9 +276,10 @@ static void readers_beside_a_writer(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, read_on, &readers[i]), 0);
     }
     for (uint64_t at = 100; at < 4000; at += 100) {
-        struct repl_digest gone = name_of(at + 1);
+        uint64_t gone;
+        prefixes_of(at + 1, 1, &gone);
         add(f, at, 100);
-        must(f, repl_chunk_index_remove(f->index, &gone, 1, &f->err));
+        must(f, repl_chunk_index_remove(f->index, POOL, &gone, 1, &f->err));
     }
     for (int i = 0; i < 4; i++) {
         atomic_store(&readers[i].stop, true);
@@ -248,7 +292,7 @@ static void readers_beside_a_writer(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, read_on, &readers[i]), 0);
     }
     for (int i = 0; i < 20; i++) {
-        must(f, repl_chunk_index_clear(f->index, &f->err));
+        must(f, repl_chunk_index_clear(f->index, POOL, &f->err));
         add(f, 0, 50);
     }
     for (int i = 0; i < 4; i++) {
@@ -264,12 +308,12 @@ static void readers_beside_a_writer(void **state)
 /* Adds for ever, and says after each commit how far it is. */
 static void child_run(struct fixture *f, uint64_t first, int out)
 {
-    struct repl_digest names[STEP];
+    uint64_t prefixes[STEP];
     if (!repl_ok(repl_chunk_index_open(&f->options, &f->index, &f->err)))
         _exit(1);
     for (uint64_t at = first;; at += STEP) {
-        names_of(at, STEP, names);
-        if (!repl_ok(repl_chunk_index_add(f->index, names, STEP, &f->err)) ||
+        prefixes_of(at, STEP, prefixes);
+        if (!repl_ok(repl_chunk_index_add(f->index, POOL, prefixes, STEP, &f->err)) ||
             write(out, &at, sizeof at) != sizeof at)
             _exit(1);
     }
@@ -315,7 +359,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(knows_what_was_added, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(another_volumes_is_begun_anew, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(pools_are_apart, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(remembers_which_pool_a_volume_is_in, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damaged_is_begun_anew, set_up, tear_down),
         cmocka_unit_test_setup_teardown(stays_within_its_bound, set_up, tear_down),
         cmocka_unit_test_setup_teardown(failed_commit, set_up, tear_down),

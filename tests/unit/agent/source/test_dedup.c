@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "source/chunk_index.h"
 #include "source/dedup.h"
 #include "unit/agent/source/spooled.h"
 #include "unit/random.h"
@@ -22,6 +23,7 @@
 struct fixture {
     struct temporary directory;
     struct repl_loop *loop;
+    struct repl_chunk_index *index;
     struct repl_dedup *dedup;
     struct repl_batch batch;
     int spool_fd;
@@ -72,8 +74,14 @@ static void drain(struct fixture *f)
 
 static void reopen(struct fixture *f)
 {
+    char path[512];
+    snprintf(path, sizeof path, "%s/chunks", f->directory.path);
+    const struct repl_chunk_index_options of_index = {.path = path, .limit = 1 << 16};
+    repl_dedup_free(f->dedup);
+    repl_chunk_index_close(f->index);
+    must(f, repl_chunk_index_open(&of_index, &f->index, &f->err));
     const struct repl_dedup_options options = {.loop = f->loop,
-                                               .state_path = f->directory.path,
+                                               .index = f->index,
                                                .name = "data",
                                                .volume = {.bytes = {1}},
                                                .volume_size = 1u << 20,
@@ -81,7 +89,6 @@ static void reopen(struct fixture *f)
                                                .moved = moved,
                                                .supply_made = supply_made,
                                                .context = f};
-    repl_dedup_free(f->dedup);
     must(f, repl_dedup_new(&options, &f->dedup, &f->err));
     assert_true(repl_dedup_is_idle(f->dedup));
     repl_dedup_start(f->dedup);
@@ -92,15 +99,8 @@ static int set_up(void **state)
 {
     static struct fixture f;
     struct repl_loop_options options = {.workers = 2};
-    char path[512];
     f = (struct fixture){0};
     if (temporary_make(&f.directory) != 0)
-        return -1;
-    snprintf(path, sizeof path, "%s/volumes", f.directory.path);
-    if (mkdir(path, 0700) != 0)
-        return -1;
-    snprintf(path, sizeof path, "%s/volumes/data", f.directory.path);
-    if (mkdir(path, 0700) != 0)
         return -1;
     f.spool_fd = open(f.directory.path, O_RDONLY | O_DIRECTORY);
     if (f.spool_fd < 0 || !repl_ok(repl_loop_new(&options, &f.loop, &f.err)) ||
@@ -116,6 +116,7 @@ static int tear_down(void **state)
     struct fixture *f = *state;
     drain(f);
     repl_dedup_free(f->dedup);
+    repl_chunk_index_close(f->index);
     repl_batch_fini(&f->batch);
     repl_loop_free(f->loop);
     close(f->spool_fd);
@@ -223,7 +224,9 @@ static void goes_without_an_index(void **state)
     char path[512];
     repl_dedup_free(f->dedup);
     f->dedup = NULL;
-    snprintf(path, sizeof path, "%s/volumes/data/chunks", f->directory.path);
+    repl_chunk_index_close(f->index);
+    f->index = NULL;
+    snprintf(path, sizeof path, "%s/chunks", f->directory.path);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(mkdir(path, 0700), 0);
     reopen(f);
@@ -239,12 +242,83 @@ static void goes_without_an_index(void **state)
     assert_true(repl_dedup_known(f->dedup, &name));
 }
 
+/* What the site says of a pool is known, and is forgotten where it was wrong; in another pool none
+ * of it is. */
+static void learns_what_the_pool_holds(void **state)
+{
+    struct fixture *f = *state;
+    struct repl_digest name, other;
+    struct repl_pool_names page = {.count = 2, .prefixes = calloc(2, sizeof(uint64_t))};
+    const struct repl_uuid own = {.bytes = {1}};
+    assert_false(send(f, 1, 10, &name));
+    assert_false(send(f, 2, 11, &other));
+    page.prefixes[0] = repl_chunk_prefix(&name);
+    page.prefixes[1] = repl_chunk_prefix(&other);
+    assert_false(repl_dedup_is_shared(f->dedup));
+    repl_dedup_join(f->dedup, 77);
+    repl_dedup_learn(f->dedup, &page);
+    assert_int_equal(page.count, 0);
+    assert_true(repl_dedup_is_learning(f->dedup));
+    drain(f);
+    assert_false(repl_dedup_is_learning(f->dedup));
+    assert_true(repl_dedup_is_shared(f->dedup));
+    assert_true(send(f, 3, 10, &name));
+    assert_true(send(f, 4, 11, &other));
+    struct repl_missing missing = missing_of(&name);
+    repl_dedup_missing(f->dedup, &missing);
+    drain(f);
+    assert_false(repl_dedup_known(f->dedup, &name));
+    assert_true(repl_dedup_known(f->dedup, &other));
+    reopen(f); /* it is remembered which pool it is in */
+    assert_true(repl_dedup_known(f->dedup, &other));
+    repl_dedup_join(f->dedup, repl_chunk_pool_of(&own));
+    drain(f);
+    assert_false(repl_dedup_known(f->dedup, &other));
+}
+
+/* Two volumes of one pool know of each other's at once. */
+static void volumes_of_a_pool_share_the_index(void **state)
+{
+    struct fixture *f = *state;
+    struct repl_digest name;
+    struct repl_dedup *first = f->dedup, *second;
+    const struct repl_dedup_options options = {.loop = f->loop,
+                                               .index = f->index,
+                                               .name = "web",
+                                               .volume = {.bytes = {2}},
+                                               .volume_size = 1u << 20,
+                                               .spool_fd = f->spool_fd,
+                                               .moved = moved,
+                                               .supply_made = supply_made,
+                                               .context = f};
+    must(f, repl_dedup_new(&options, &second, &f->err));
+    repl_dedup_start(second);
+    f->dedup = second;
+    drain(f);
+    f->dedup = first;
+    assert_false(send(f, 1, 10, &name));
+    acknowledge(f, 1);
+    assert_false(repl_dedup_known(second, &name));
+    repl_dedup_join(first, 77);
+    repl_dedup_join(second, 77);
+    acknowledge(f, 1); /* drains */
+    f->dedup = second;
+    drain(f);
+    f->dedup = first;
+    assert_false(send(f, 2, 10, &name));
+    acknowledge(f, 2);
+    assert_true(repl_dedup_known(second, &name));
+    repl_dedup_free(second);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(known_once_acknowledged, set_up, tear_down),
         cmocka_unit_test_setup_teardown(supplies_what_is_missing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(goes_without_an_index, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(learns_what_the_pool_holds, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(volumes_of_a_pool_share_the_index, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -279,13 +279,15 @@ static void every_truncation_of_the_chunk_index(void **state)
     char path[400], lock[408];
     snprintf(path, sizeof path, "%s/chunks", f->temporary.path);
     snprintf(lock, sizeof lock, "%s-lock", path);
-    const struct repl_chunk_index_options options = {
-        .path = path, .volume = {{7}}, .limit = 1 << 16};
+    const struct repl_chunk_index_options options = {.path = path, .limit = 1 << 16};
+    uint64_t prefixes[200];
     struct repl_digest names[200];
     struct random random = random_begin("chunks", 5);
     random_fill(&random, names, sizeof names);
+    for (size_t i = 0; i < 200; i++)
+        prefixes[i] = repl_chunk_prefix(&names[i]);
     assert_true(repl_ok(repl_chunk_index_open(&options, &index, &f->err)));
-    assert_true(repl_ok(repl_chunk_index_add(index, names, 200, &f->err)));
+    assert_true(repl_ok(repl_chunk_index_add(index, 7, prefixes, 200, &f->err)));
     repl_chunk_index_close(index);
     file_take(f, path);
     for (size_t size = 0; size < f->file.size; size += 509) {
@@ -294,9 +296,10 @@ static void every_truncation_of_the_chunk_index(void **state)
         damage_put(&f->file, size);
         assert_true(repl_ok(repl_chunk_index_open(&options, &index, &f->err)));
         for (size_t i = 0; i < 200; i++)
-            assert_false(repl_chunk_index_has(index, &names[i])); /* begun anew */
-        assert_true(repl_ok(repl_chunk_index_add(index, names, 3, &f->err)));
-        assert_true(repl_chunk_index_has(index, &names[2]));
+            assert_false(repl_chunk_index_has(index, 7, &names[i])); /* begun anew */
+        prefixes[0] = repl_chunk_prefix(&names[2]);
+        assert_true(repl_ok(repl_chunk_index_add(index, 7, prefixes, 1, &f->err)));
+        assert_true(repl_chunk_index_has(index, 7, &names[2]));
         repl_chunk_index_close(index);
     }
 }
