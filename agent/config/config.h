@@ -93,6 +93,7 @@ struct repl_config {
     char *store;  /* /var/lib/repl-site, or s3://BUCKET/PREFIX */
     char *s3_endpoint, *s3_region, *s3_credentials, *s3_profile, *s3_ca; /* NULL: s3.h says */
     bool s3_host_style;
+    int64_t object_lock_ms;         /* 0 (default): objects are not locked */
     bool take_over;                 /* in no file: the verb's flag (store.h) */
     char *retention;                /* "1s:1h 1m:1d 1h:30d 1d:1y", or "everything" */
     int64_t grace_ms;               /* 1 min to 90 days, default 1 day */

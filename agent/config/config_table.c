@@ -129,6 +129,13 @@ const struct repl_config_option repl_config_options[] = {
      IN_CONFIG(s3_host_style), "no", 0, 0,
      "Whether the bucket is part of the host's name (BUCKET.HOST/KEY), as AWS prefers, or of the "
      "path (HOST/BUCKET/KEY), as most others do."},
+    {REPL_CONFIG_SITE, "object_lock", REPL_ROLE_SITE, REPL_CONFIG_DURATION,
+     IN_CONFIG(object_lock_ms), "", DAY_MS, 3650 * (uint64_t)DAY_MS,
+     "Of a store in a bucket that was made with object lock: for how long nobody can delete or "
+     "change what the site writes, not even with the site's credentials or the owner's (mode "
+     "COMPLIANCE). What the history needs is locked anew before that is over; what is given up stays "
+     "until it is, and then goes by a rule of the bucket's (docs/formats/bucket.md). The site "
+     "does not start where the bucket does not lock."},
     {REPL_CONFIG_SITE, "retention", REPL_ROLE_SITE, REPL_CONFIG_RETENTION, IN_CONFIG(retention),
      "1s:1h 1m:1d 1h:30d 1d:1y", 0, 0, HELP_RETENTION},
     {REPL_CONFIG_SITE, "grace", REPL_ROLE_SITE, REPL_CONFIG_DURATION, IN_CONFIG(grace_ms),

@@ -260,6 +260,7 @@ static repl_result store_open(struct repl_site *site, struct repl_error *err)
         .writable = true,
         .create = true,
         .take_over = config->take_over,
+        .object_lock_ms = config->object_lock_ms,
         .local = repl_config_site_directory(config),
         .s3 = &s3,
     };
@@ -363,7 +364,7 @@ static bool stores_differ(const struct repl_config *a, const struct repl_config 
            texts_differ(a->s3_region, b->s3_region) ||
            texts_differ(a->s3_credentials, b->s3_credentials) ||
            texts_differ(a->s3_profile, b->s3_profile) || texts_differ(a->s3_ca, b->s3_ca) ||
-           a->s3_host_style != b->s3_host_style;
+           a->s3_host_style != b->s3_host_style || a->object_lock_ms != b->object_lock_ms;
 }
 
 static void limits_take(struct repl_site *site, const struct repl_config *config)

@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+#include <openssl/evp.h>
 
 #include "store/s3_internal.h"
 
@@ -43,6 +46,42 @@ static repl_result run(struct s3_client *client, const struct s3_request *reques
     return judge(client, request, answer, err);
 }
 
+/* --- locks ----------------------------------------------------------------------------------- */
+
+#define LOCK_MODE      "COMPLIANCE"
+#define LOCK_TIME_SIZE 32u
+
+static void lock_time_format(int64_t until_s, char text[LOCK_TIME_SIZE])
+{
+    time_t until = (time_t)until_s;
+    struct tm tm;
+    strftime(text, LOCK_TIME_SIZE, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&until, &tm));
+}
+
+/* Services write it with fractions of a second or without; they are not looked at. */
+static int64_t lock_time_parse(const char *text)
+{
+    struct tm tm = {0};
+    int used = 0;
+    if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour,
+               &tm.tm_min, &tm.tm_sec, &used) != 6 ||
+        text[strlen(text) - 1] != 'Z')
+        return 0;
+    tm.tm_year -= 1900;
+    tm.tm_mon--;
+    time_t time = timegm(&tm);
+    return time > 0 ? time : 0;
+}
+
+/* Which a service wants with all that locks. */
+static repl_result checksum_add(struct s3_request *request, const struct repl_digest *sha256,
+                                struct repl_error *err)
+{
+    unsigned char text[4 * (sizeof sha256->bytes / 3 + 1) + 1];
+    EVP_EncodeBlock(text, sha256->bytes, sizeof sha256->bytes);
+    return s3_header_add(request, err, "x-amz-checksum-sha256: %s", (const char *)text);
+}
+
 /* --- writing --------------------------------------------------------------------------------- */
 
 static repl_result put_headers(struct s3_request *request, const struct s3_put *put,
@@ -55,7 +94,13 @@ static repl_result put_headers(struct s3_request *request, const struct s3_put *
     repl_digest_format(put->sha256, hash);
     if (put->note_sha256)
         REPL_TRY(s3_header_add(request, err, "x-amz-meta-repl-sha256: %s", hash));
-    return REPL_SUCCESS;
+    if (put->locked_until_s == 0)
+        return REPL_SUCCESS;
+    char until[LOCK_TIME_SIZE];
+    lock_time_format(put->locked_until_s, until);
+    REPL_TRY(checksum_add(request, put->sha256, err));
+    REPL_TRY(s3_header_add(request, err, "x-amz-object-lock-mode: " LOCK_MODE));
+    return s3_header_add(request, err, "x-amz-object-lock-retain-until-date: %s", until);
 }
 
 repl_result s3_put(struct s3_client *client, const struct s3_put *put, bool *existed,
@@ -92,6 +137,57 @@ repl_result s3_delete(struct s3_client *client, const char *key, struct repl_err
     request.out_size = S3_ANSWER_MAX;
     REPL_TRY(s3_request_run(client, &request, &answer, err));
     return answer.status == 404 ? REPL_SUCCESS : judge(client, &request, &answer, err);
+}
+
+repl_result s3_delete_version(struct s3_client *client, const char *key, const char *version,
+                              struct repl_error *err)
+{
+    struct s3_answer answer;
+    struct s3_request request = request_of("remove a version of", "DELETE", key);
+    char *encoded = s3_encode(version, false), *query = NULL;
+    if (encoded == NULL || asprintf(&query, "versionId=%s", encoded) < 0) {
+        free(encoded);
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a request to the bucket");
+    }
+    free(encoded);
+    request.query = query;
+    request.total_ms = s3_client_limits(client)->short_total_ms;
+    request.out_size = S3_ANSWER_MAX;
+    repl_result result = run(client, &request, &answer, err);
+    free(query);
+    return result;
+}
+
+repl_result s3_lock(struct s3_client *client, const char *key, int64_t until_s,
+                    struct repl_error *err)
+{
+    char until[LOCK_TIME_SIZE], body[256];
+    struct s3_answer answer;
+    struct s3_request request = request_of("lock", "PUT", key);
+    struct repl_sha256 *sha;
+    REPL_TRY(repl_sha256_new(&sha, err));
+    lock_time_format(until_s, until);
+    int size =
+        snprintf(body, sizeof body,
+                 "<Retention xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Mode>" LOCK_MODE
+                 "</Mode><RetainUntilDate>%s</RetainUntilDate></Retention>",
+                 until);
+    repl_sha256_begin(sha);
+    repl_sha256_update(sha, body, (size_t)size);
+    repl_sha256_end(sha, &request.body_sha256);
+    repl_sha256_free(sha);
+    request.query = "retention=";
+    request.total_ms = s3_client_limits(client)->short_total_ms;
+    request.has_body = true;
+    request.body = body;
+    request.body_size = (uint64_t)size;
+    request.out_size = S3_ANSWER_MAX;
+    repl_result result = checksum_add(&request, &request.body_sha256, err);
+    if (!repl_ok(result)) {
+        curl_slist_free_all(request.headers);
+        return result;
+    }
+    return run(client, &request, &answer, err);
 }
 
 repl_result s3_copy(struct s3_client *client, const char *from, const char *to,
@@ -187,6 +283,9 @@ repl_result s3_head(struct s3_client *client, const char *key, struct s3_head *o
     if (answer.length[0] == '\0' || *end != '\0')
         return repl_fail(err, REPL_E_IO, "%s: the service does not say how long it is", key);
     out->has_sha256 = repl_digest_parse(answer.sha256, &out->sha256);
+    out->locked_until_s =
+        strcmp(answer.lock_mode, LOCK_MODE) == 0 ? lock_time_parse(answer.locked_until) : 0;
+    snprintf(out->version, sizeof out->version, "%s", answer.version);
     return REPL_SUCCESS;
 }
 

@@ -383,6 +383,10 @@ static void answer_read(struct attempt *a)
     header_take(a->easy, "Content-Range", answer->range, sizeof answer->range);
     header_take(a->easy, "Content-Length", answer->length, sizeof answer->length);
     header_take(a->easy, "x-amz-meta-repl-sha256", answer->sha256, sizeof answer->sha256);
+    header_take(a->easy, "x-amz-object-lock-mode", answer->lock_mode, sizeof answer->lock_mode);
+    header_take(a->easy, "x-amz-object-lock-retain-until-date", answer->locked_until,
+                sizeof answer->locked_until);
+    header_take(a->easy, "x-amz-version-id", answer->version, sizeof answer->version);
     if (a->failure_size > 0)
         s3_error_parse(a->failure, a->failure_size, &answer->text);
 }

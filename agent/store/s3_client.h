@@ -56,6 +56,7 @@ struct s3_put {
     const struct repl_digest *sha256; /* of all of it */
     bool if_absent;                   /* *existed: it was not written, as there is one */
     bool note_sha256;                 /* as x-amz-meta-repl-sha256, which s3_head finds */
+    int64_t locked_until_s;           /* seconds since 1970; 0: not locked */
 };
 
 /* existed may be NULL without if_absent. It may be an earlier attempt of this very call that made
@@ -73,12 +74,20 @@ struct s3_head {
     uint64_t size;
     bool has_sha256; /* note_sha256 was given when it was written */
     struct repl_digest sha256;
+    int64_t locked_until_s; /* in mode COMPLIANCE; 0: it is not, or in another */
+    char version[1025];     /* of the object in a bucket with versions; "": there are none */
 };
 
 REPL_RESULT s3_head(struct s3_client *client, const char *key, struct s3_head *out,
                     struct repl_error *err);
 /* Success if it is not there. Is over, whatever happens, after limits.short_total_ms. */
 REPL_RESULT s3_delete(struct s3_client *client, const char *key, struct repl_error *err);
+/* Locks the object until then, which is not before it would be free anyway. */
+REPL_RESULT s3_lock(struct s3_client *client, const char *key, int64_t until_s,
+                    struct repl_error *err);
+/* One version of it, for good. */
+REPL_RESULT s3_delete_version(struct s3_client *client, const char *key, const char *version,
+                              struct repl_error *err);
 /* Within the service. REPL_E_MISSING: there is no object from. */
 REPL_RESULT s3_copy(struct s3_client *client, const char *from, const char *to,
                     struct repl_error *err);

@@ -46,6 +46,8 @@ struct s3_answer {
     char range[64];                         /* Content-Range */
     char length[32];                        /* Content-Length, of an answer without a body */
     char sha256[REPL_DIGEST_TEXT_SIZE + 8]; /* x-amz-meta-repl-sha256 */
+    char lock_mode[16], locked_until[48];   /* x-amz-object-lock-... */
+    char version[1025];                     /* x-amz-version-id */
 };
 
 const struct s3_limits *s3_client_limits(const struct s3_client *client);

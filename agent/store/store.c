@@ -24,6 +24,10 @@ repl_result repl_store_open(const struct repl_store_options *options, struct rep
 {
     if (repl_store_is_bucket(options->location))
         return repl_s3_store_open(options, out, err);
+    if (options->object_lock_ms != 0)
+        return repl_fail(err, REPL_E_USAGE,
+                         "object_lock is for a store in a bucket, and %s is a directory: remove it",
+                         options->location);
     return repl_posix_store_open(options->location, options->writable, options->create, out, err);
 }
 

@@ -41,6 +41,8 @@ struct repl_store_options {
      * replicas). NULL: the store is only read. */
     const char *local;
     const struct repl_s3_options *s3; /* NULL: what the environment says */
+    int64_t object_lock_ms; /* of a bucket, with writable only: what is written is locked for so
+                             * long; 0: it is not */
 };
 
 typedef repl_result repl_volume_visit_fn(void *context, const char *volume, struct repl_error *err);

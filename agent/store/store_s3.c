@@ -4,6 +4,7 @@
  *
  *   repl-store                              one line, the version of this layout; written first
  *   writer                                  who writes: store_s3_writer.c
+ *   object-lock                             shows that the bucket locks: store_s3_lock.c
  *   volumes/NAME/segments/TO.PART.seg, TO.PART.N.sup
  *   volumes/NAME/log/START, START-END       store_s3_log.c
  *   volumes/NAME/aside/TO.PART.seg.N        found without being part of the history; nothing here
@@ -56,6 +57,10 @@ const struct s3_store_limits s3_store_limits_default = {
     .take_over_ms = 45000,
     .merge_pieces = 64,
     .merge_size = 256u << 10,
+    .lock_first_ms = 3600 * 1000,
+    .lock_again_ms = 600 * 1000,
+    .lock_pause_ms = 20,
+    .lock_proof_ms = 3600 * 1000,
 };
 
 static const struct repl_store_ops s3_ops;
@@ -84,7 +89,8 @@ repl_result s3_store_put(struct s3_store *store, const char *key, const void *da
                                .fd = -1,
                                .size = size,
                                .sha256 = &sha256,
-                               .if_absent = if_absent};
+                               .if_absent = if_absent,
+                               .locked_until_s = s3_lock_until(store, key)};
     return s3_put(store->client, &put, existed, err);
 }
 
@@ -264,6 +270,10 @@ static repl_result open_writable(struct s3_store *store, const struct repl_store
     REPL_TRY(version_make(store, options->create, err));
     REPL_TRY(condition_try(store, err));
     REPL_TRY(s3_claim_take(store, options->take_over, err));
+    if (store->lock_ms != 0) {
+        REPL_TRY(s3_lock_prove(store, err));
+        REPL_TRY(s3_locker_start(store, err));
+    }
     return s3_volumes(&store->base, local_volume_seen, store, err);
 }
 
@@ -298,6 +308,7 @@ static void s3_stop(struct repl_store *base)
 static void s3_close(struct repl_store *base)
 {
     struct s3_store *store = s3_store_of(base);
+    s3_locker_end(store);
     s3_claim_release(store);
     s3_logs_free(store);
     s3_recent_fini(&store->recent);
@@ -326,6 +337,7 @@ repl_result s3_store_open_with(const struct repl_store_options *options,
     store->limits = *limits;
     store->local_fd = store->lock_fd = -1;
     store->writable = options->writable;
+    store->lock_ms = options->writable ? options->object_lock_ms : 0;
     pthread_mutex_init(&store->mutex, NULL);
     pthread_mutex_init(&store->claim.mutex, NULL);
     s3_recent_init(&store->recent);

@@ -1,7 +1,7 @@
 /*
  * What the parts of the store in a bucket share: store_s3.c (opening,
  * volumes), store_s3_segment.c, store_s3_recent.c, store_s3_log.c and store_s3_writer.c (who
- * writes).
+ * writes), store_s3_lock.c (object lock).
  */
 #ifndef REPL_AGENT_STORE_S3_INTERNAL_H
 #define REPL_AGENT_STORE_S3_INTERNAL_H
@@ -20,6 +20,10 @@ struct s3_store_limits {
     int64_t take_over_ms;   /* longer than claim_valid_ms and a deletion's short_total_ms */
     size_t merge_pieces;    /* so many pieces of a log become one */
     uint64_t merge_size;    /* a merged piece of this size is not merged again */
+    int64_t lock_first_ms;  /* after opening, the locks of all that is there are extended; */
+    int64_t lock_again_ms;  /* where some could not be, again after so long */
+    int64_t lock_pause_ms;  /* between two objects */
+    int64_t lock_proof_ms;  /* how long the object is locked with which it is proved */
 };
 
 extern const struct s3_store_limits s3_store_limits_default;
@@ -55,6 +59,7 @@ struct s3_recent {
 };
 
 struct s3_log;
+struct s3_locker;
 
 /* Lock order: mutex, then that of a log, then that of the claim. */
 struct s3_store {
@@ -68,7 +73,9 @@ struct s3_store {
     bool writable;
     struct s3_claim claim;
     struct s3_recent recent;
-    pthread_mutex_t mutex; /* guards the list below; its members live as long as the store */
+    int64_t lock_ms;          /* for how long objects are locked; 0: not at all */
+    struct s3_locker *locker; /* NULL: none */
+    pthread_mutex_t mutex;    /* guards the list below; its members live as long as the store */
     struct s3_log *logs;
 };
 
@@ -98,6 +105,17 @@ REPL_RESULT s3_claim_begin(struct s3_store *store, struct repl_error *err);
 REPL_RESULT s3_claim_end(struct s3_store *store, struct repl_error *err);
 /* Lets go of it, where it is ours. */
 void s3_claim_release(struct s3_store *store);
+
+/* --- store_s3_lock.c -------------------------------------------------------------------------- */
+
+/* Until when what is written under the key is locked, in seconds since 1970; 0: it is not. */
+int64_t s3_lock_until(const struct s3_store *store, const char *key);
+/* Shows that the bucket locks, or REPL_E_USAGE. */
+REPL_RESULT s3_lock_prove(struct s3_store *store, struct repl_error *err);
+/* Extends the locks of what is there, in a thread of its own. */
+REPL_RESULT s3_locker_start(struct s3_store *store, struct repl_error *err);
+/* Waits for the request that it may have under way. */
+void s3_locker_end(struct s3_store *store);
 
 /* --- store_s3_segment.c ---------------------------------------------------------------------- */
 

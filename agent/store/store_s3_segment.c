@@ -136,6 +136,7 @@ repl_result s3_segment_publish(struct repl_store *base, const char *volume,
     REPL_TRY(repl_store_check_staged(fd, staged_path, err));
     s3_recent_remove(&store->recent, key);
     REPL_TRY(file_examine(fd, staged_path, &put.size, &sha256, err));
+    put.locked_until_s = s3_lock_until(store, key);
     REPL_TRY(segment_put(store, &put, err));
     REPL_TRY(s3_claim_end(store, err));
     if (unlink(staged_path) != 0 && errno != ENOENT)

@@ -1,7 +1,6 @@
 #include "fake/fake_s3.h"
 
 #include <netinet/in.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,33 +9,7 @@
 
 #include "fake/fake_s3_internal.h"
 
-#define OBJECTS_MAX  16384u
-#define FAULTS_MAX   16u
-#define REQUESTS_MAX 65536u
-#define BODY_MAX     (64u << 20)
-
-struct object {
-    char *key;
-    char *data; /* with a NUL behind it */
-    size_t size;
-    char sha256[80]; /* x-amz-meta-repl-sha256 */
-};
-
-struct fake_s3 {
-    struct MHD_Daemon *daemon;
-    char endpoint[64];
-    pthread_mutex_t mutex; /* guards what follows */
-    pthread_cond_t release;
-    unsigned releases;
-    bool stopping;
-    struct object objects[OBJECTS_MAX]; /* sorted by key */
-    size_t object_count;
-    struct fake_s3_fault faults[FAULTS_MAX];
-    size_t fault_count;
-    struct fake_s3_switches switches;
-    char *requests[REQUESTS_MAX]; /* "METHOD URI" */
-    size_t request_count;
-};
+#define BODY_MAX (64u << 20)
 
 /* One request. */
 struct exchange {
@@ -47,66 +20,6 @@ struct exchange {
     char *body;
     size_t body_size;
 };
-
-/* --- objects, with the mutex held ------------------------------------------------------------ */
-
-/* Where it is, or belongs. */
-static size_t object_place(const struct fake_s3 *fake, const char *key, bool *found)
-{
-    size_t low = 0, high = fake->object_count;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (strcmp(fake->objects[middle].key, key) < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    *found = low < fake->object_count && strcmp(fake->objects[low].key, key) == 0;
-    return low;
-}
-
-static void object_put(struct fake_s3 *fake, const char *key, const void *data, size_t size,
-                       const char *sha256)
-{
-    bool found;
-    size_t place = object_place(fake, key, &found);
-    struct object *o = &fake->objects[place];
-    if (found) {
-        free(o->data);
-    } else {
-        if (fake->object_count == OBJECTS_MAX)
-            abort();
-        memmove(o + 1, o, (fake->object_count - place) * sizeof *o);
-        fake->object_count++;
-        o->key = strdup(key);
-    }
-    o->data = malloc(size + 1);
-    memcpy(o->data, size > 0 ? data : "", size);
-    o->data[size] = '\0';
-    o->size = size;
-    snprintf(o->sha256, sizeof o->sha256, "%s", sha256 != NULL ? sha256 : "");
-}
-
-static void object_remove(struct fake_s3 *fake, const char *key)
-{
-    bool found;
-    size_t place = object_place(fake, key, &found);
-    if (!found)
-        return;
-    free(fake->objects[place].key);
-    free(fake->objects[place].data);
-    fake->object_count--;
-    memmove(&fake->objects[place], &fake->objects[place + 1],
-            (fake->object_count - place) * sizeof fake->objects[0]);
-}
-
-static uint64_t objects_size(const struct fake_s3 *fake)
-{
-    uint64_t size = 0;
-    for (size_t i = 0; i < fake->object_count; i++)
-        size += fake->objects[i].size;
-    return size;
-}
 
 /* --- answers --------------------------------------------------------------------------------- */
 
@@ -208,6 +121,44 @@ static const char *argument(struct MHD_Connection *connection, const char *name)
     return value != NULL ? value : "";
 }
 
+/* --- locks ----------------------------------------------------------------------------------- */
+
+static enum MHD_Result do_lock(struct fake_s3 *fake, struct MHD_Connection *connection,
+                               const char *key, const struct exchange *x)
+{
+    char body[512], mode[32] = "", until[40] = "";
+    bool found;
+    size_t place = fake_s3_object_place(fake, key, &found);
+    snprintf(body, sizeof body, "%.*s", (int)x->body_size, x->body != NULL ? x->body : "");
+    const char *mode_at = strstr(body, "<Mode>"), *until_at = strstr(body, "<RetainUntilDate>");
+    if (!found)
+        return answer_error(fake, connection, 404, "NoSuchKey");
+    if (mode_at == NULL || until_at == NULL || sscanf(mode_at, "<Mode>%31[A-Z]<", mode) != 1 ||
+        sscanf(until_at, "<RetainUntilDate>%39[^<]<", until) != 1)
+        return answer_error(fake, connection, 400, "MalformedXML");
+    const char *wrong = fake_s3_lock_fault(fake, connection, mode, until);
+    if (wrong != NULL)
+        return answer_error(fake, connection, 400, wrong);
+    if (fake_s3_seconds_of(until) < fake_s3_seconds_of(fake->objects[place].locked_until))
+        return answer_error(fake, connection, 403, "AccessDenied");
+    fake_s3_lock_note(fake, key, until);
+    return answer(connection, 200, response_of("", 0));
+}
+
+/* Of a key alone: a marker, behind which the version stays; here it just goes. */
+static enum MHD_Result do_delete(struct fake_s3 *fake, struct MHD_Connection *connection,
+                                 const char *key)
+{
+    bool found;
+    size_t place = fake_s3_object_place(fake, key, &found);
+    bool version = argument(connection, "versionId")[0] != '\0';
+    if (version && found && !fake->switches.open_locks &&
+        fake_s3_seconds_of(fake->objects[place].locked_until) > time(NULL))
+        return answer_error(fake, connection, 403, "AccessDenied");
+    fake_s3_object_remove(fake, key);
+    return answer(connection, 204, response_of("", 0));
+}
+
 static enum MHD_Result do_put(struct fake_s3 *fake, struct MHD_Connection *connection,
                               const char *key, const struct exchange *x)
 {
@@ -215,27 +166,33 @@ static enum MHD_Result do_put(struct fake_s3 *fake, struct MHD_Connection *conne
     const char *copy = header(connection, "x-amz-copy-source");
     const void *data = x->body_size > 0 ? x->body : "";
     size_t size = x->body_size;
-    object_place(fake, key, &found);
+    const char *until = header(connection, "x-amz-object-lock-retain-until-date");
+    const char *wrong =
+        fake_s3_lock_fault(fake, connection, header(connection, "x-amz-object-lock-mode"), until);
+    if (wrong != NULL)
+        return answer_error(fake, connection, 400, wrong);
+    fake_s3_object_place(fake, key, &found);
     if (found && header(connection, "If-None-Match") != NULL && !fake->switches.ignore_conditions)
         return answer_error(fake, connection, 412, "PreconditionFailed");
     if (copy != NULL) {
         char source[2048];
         decode(copy, strlen(copy), source);
         size_t skip = strlen("/" FAKE_S3_BUCKET "/");
-        size_t place = object_place(fake, source + skip, &found);
+        size_t place = fake_s3_object_place(fake, source + skip, &found);
         if (!found)
             return answer_error(fake, connection, 404, "NoSuchKey");
         char *held = malloc(fake->objects[place].size + 1);
         size = fake->objects[place].size;
         memcpy(held, fake->objects[place].data, size);
-        object_put(fake, key, held, size, fake->objects[place].sha256);
+        fake_s3_object_put(fake, key, held, size, fake->objects[place].sha256);
         free(held);
         static const char text[] = "<CopyObjectResult><ETag>x</ETag></CopyObjectResult>";
         return answer(connection, 200, response_of(text, sizeof text - 1));
     }
-    if (fake->switches.quota != 0 && objects_size(fake) + size > fake->switches.quota)
+    if (fake->switches.quota != 0 && fake_s3_objects_size(fake) + size > fake->switches.quota)
         return answer_error(fake, connection, 403, "QuotaExceeded");
-    object_put(fake, key, data, size, header(connection, "x-amz-meta-repl-sha256"));
+    fake_s3_object_put(fake, key, data, size, header(connection, "x-amz-meta-repl-sha256"));
+    fake_s3_lock_note(fake, key, until);
     return answer(connection, 200, response_of("", 0));
 }
 
@@ -243,7 +200,7 @@ static enum MHD_Result do_get(struct fake_s3 *fake, struct MHD_Connection *conne
                               const char *key, bool cut)
 {
     bool found;
-    size_t place = object_place(fake, key, &found);
+    size_t place = fake_s3_object_place(fake, key, &found);
     if (!found)
         return answer_error(fake, connection, 404, "NoSuchKey");
     const struct object *o = &fake->objects[place];
@@ -263,6 +220,12 @@ static enum MHD_Result do_get(struct fake_s3 *fake, struct MHD_Connection *conne
         MHD_add_response_header(response, "Content-Range", text);
     if (o->sha256[0] != '\0')
         MHD_add_response_header(response, "x-amz-meta-repl-sha256", o->sha256);
+    if (o->locked_until[0] != '\0') {
+        MHD_add_response_header(response, "x-amz-object-lock-mode", "COMPLIANCE");
+        MHD_add_response_header(response, "x-amz-object-lock-retain-until-date", o->locked_until);
+    }
+    if (!fake->switches.no_versions)
+        MHD_add_response_header(response, "x-amz-version-id", "3/L4kqtJ+ one");
     return answer(connection, ranged ? 206 : 200, response);
 }
 
@@ -298,7 +261,7 @@ static enum MHD_Result do_list(struct fake_s3 *fake, struct MHD_Connection *conn
           "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">",
           out);
     /* a token that has what a query must encode */
-    size_t i = object_place(fake, token[0] != '\0' ? token + 4 : prefix, &found);
+    size_t i = fake_s3_object_place(fake, token[0] != '\0' ? token + 4 : prefix, &found);
     while (i < fake->object_count && room > 0 &&
            strncmp(fake->objects[i].key, prefix, strlen(prefix)) == 0) {
         list_entry(fake, out, &i, prefix, delimiter);
@@ -331,12 +294,12 @@ static enum MHD_Result serve(struct fake_s3 *fake, struct MHD_Connection *connec
         return do_list(fake, connection);
     if (strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0)
         return do_get(fake, connection, key, cut);
+    if (strcmp(method, "PUT") == 0 && strstr(x->uri, "?retention=") != NULL)
+        return do_lock(fake, connection, key, x);
     if (strcmp(method, "PUT") == 0)
         return do_put(fake, connection, key, x);
-    if (strcmp(method, "DELETE") == 0) {
-        object_remove(fake, key);
-        return answer(connection, 204, response_of("", 0));
-    }
+    if (strcmp(method, "DELETE") == 0)
+        return do_delete(fake, connection, key);
     return answer_error(fake, connection, 405, "MethodNotAllowed");
 }
 
@@ -490,7 +453,7 @@ void fake_s3_stop(struct fake_s3 *fake)
     pthread_mutex_unlock(&fake->mutex);
     MHD_stop_daemon(fake->daemon);
     while (fake->object_count > 0)
-        object_remove(fake, fake->objects[0].key);
+        fake_s3_object_remove(fake, fake->objects[0].key);
     for (size_t i = 0; i < fake->request_count; i++)
         free(fake->requests[i]);
     pthread_cond_destroy(&fake->release);
@@ -543,7 +506,7 @@ bool fake_s3_exists(struct fake_s3 *fake, const char *key)
 {
     bool found;
     pthread_mutex_lock(&fake->mutex);
-    object_place(fake, key, &found);
+    fake_s3_object_place(fake, key, &found);
     pthread_mutex_unlock(&fake->mutex);
     return found;
 }
@@ -561,15 +524,25 @@ size_t fake_s3_count(struct fake_s3 *fake, const char *prefix)
 void fake_s3_put(struct fake_s3 *fake, const char *key, const void *data, size_t size)
 {
     pthread_mutex_lock(&fake->mutex);
-    object_put(fake, key, data, size, NULL);
+    fake_s3_object_put(fake, key, data, size, NULL);
     pthread_mutex_unlock(&fake->mutex);
 }
 
 void fake_s3_remove(struct fake_s3 *fake, const char *key)
 {
     pthread_mutex_lock(&fake->mutex);
-    object_remove(fake, key);
+    fake_s3_object_remove(fake, key);
     pthread_mutex_unlock(&fake->mutex);
+}
+
+int64_t fake_s3_locked_until(struct fake_s3 *fake, const char *key)
+{
+    bool found;
+    pthread_mutex_lock(&fake->mutex);
+    size_t place = fake_s3_object_place(fake, key, &found);
+    int64_t until = found ? fake_s3_seconds_of(fake->objects[place].locked_until) : 0;
+    pthread_mutex_unlock(&fake->mutex);
+    return until;
 }
 
 char *fake_s3_get(struct fake_s3 *fake, const char *key, size_t *size)
@@ -577,7 +550,7 @@ char *fake_s3_get(struct fake_s3 *fake, const char *key, size_t *size)
     bool found;
     char *copy = NULL;
     pthread_mutex_lock(&fake->mutex);
-    size_t place = object_place(fake, key, &found);
+    size_t place = fake_s3_object_place(fake, key, &found);
     if (found) {
         *size = fake->objects[place].size;
         copy = malloc(*size + 1);

@@ -42,6 +42,10 @@ struct fake_s3_switches {
     const char *region;     /* in which the bucket is; NULL: FAKE_S3_REGION */
     bool redirect;          /* everything is elsewhere */
     bool ignore_ranges;
+    bool no_locks;     /* what locks is refused */
+    bool forget_locks; /* and taken, and forgotten */
+    bool open_locks;   /* they do not hold */
+    bool no_versions;
 };
 
 struct fake_s3;
@@ -66,6 +70,8 @@ bool fake_s3_exists(struct fake_s3 *fake, const char *key);
 size_t fake_s3_count(struct fake_s3 *fake, const char *prefix);
 void fake_s3_put(struct fake_s3 *fake, const char *key, const void *data, size_t size);
 void fake_s3_remove(struct fake_s3 *fake, const char *key);
+/* Until when it is locked, seconds since 1970; 0: it is not, or not there. */
+int64_t fake_s3_locked_until(struct fake_s3 *fake, const char *key);
 /* A copy with a NUL behind it, the caller's to free; NULL: there is none. */
 char *fake_s3_get(struct fake_s3 *fake, const char *key, size_t *size);
 

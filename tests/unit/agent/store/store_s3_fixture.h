@@ -26,7 +26,11 @@ static const struct s3_store_limits quick = {.client = {.connect_ms = 2000,
                                              .claim_valid_ms = 600,
                                              .take_over_ms = 1000,
                                              .merge_pieces = 4,
-                                             .merge_size = 60};
+                                             .merge_size = 60,
+                                             .lock_first_ms = 3600000,
+                                             .lock_again_ms = 600000,
+                                             .lock_pause_ms = 1,
+                                             .lock_proof_ms = 3600000};
 
 struct fixture {
     struct contract c;
