@@ -219,10 +219,10 @@ static void hours_fill(struct repl_trouble *t, int64_t from_ns, int64_t to_ns,
     double all = (double)(to_ns - from_ns);
     int64_t at = to_ns - from_ns > week_ns ? to_ns - week_ns : from_ns;
     do {
-        int64_t hour = at / HOUR_NS,
-                end = (hour + 1) * HOUR_NS < to_ns ? (hour + 1) * HOUR_NS : to_ns;
+        int64_t rest_ns = HOUR_NS - at % HOUR_NS; /* of the hour */
+        int64_t end = to_ns - at > rest_ns ? at + rest_ns : to_ns;
         double share = all <= 0 ? 1 : (double)(end - at) / all;
-        hour_move(t, hour);
+        hour_move(t, at / HOUR_NS);
         struct repl_trouble_hour *into = &t->hours[t->hour % REPL_TROUBLE_HOURS];
         into->changed += (float)(share * (double)churn->changed_bytes);
         into->stored += (float)(share * (double)churn->stored_bytes);

@@ -14,21 +14,23 @@
  * compared, it does not matter whether there is a point a second or, of a history that was thinned,
  * one an hour.
  *
- *   hard bytes    changed bytes that do not compress, beyond the usual: of a mix of n bytes with
- * the usual ratio r (stored/changed) and x that do not compress at all, stored = r * n + x. That
- * contents which no program can compress appear where they did not use to is what gives encryption
- * away (N. Scaife and others, "CryptoLock (and Drop It)", ICDCS 2016). r is the greater of that of
- * the last full and the median of the hours of a week. Where it is near 1 already, nothing can be
- * told. changed bytes removed objects
+ * - hard bytes: changed bytes that do not compress, beyond the usual. Of a mix of n bytes with the
+ *   usual ratio r (stored/changed) and x that do not compress at all, stored = r * n + x. That
+ *   contents which no program can compress appear where they did not use to is what gives
+ *   encryption away (N. Scaife and others, "CryptoLock (and Drop It)", ICDCS 2016). r is the
+ *   greater of that of the last full and the median of the hours of a week. Where it is near 1
+ *   already, nothing can be told.
+ * - changed bytes
+ * - removed objects
  *
  * K and h come from what the volume itself has done, by measures that a few wild values do not move
  * (median and MAD: B. Iglewicz, D. Hoaglin, "How to Detect and Handle Outliers", 1993):
  *
- *   K  by the hours of the last week in which anything changed: median + 3 * 1.4826 * MAD of what
- *      they brought, and at least twice the mean of all hours, so that S comes back to 0
- *   h  twice (of hard bytes; else four times) the highest S of the days before within 30, so that
- *      what a job does each night or each week is usual from its second time on; and at least a
- *      part of what the volume holds, a larger one as long as less than a day of work is known
+ * - K, by the hours of the last week in which anything changed: median + 3 * 1.4826 * MAD of what
+ *   they brought, and at least twice the mean of all hours, so that S comes back to 0.
+ * - h: twice (of hard bytes; else four times) the highest S of the days before within 30, so that
+ *   what a job does each night or each week is usual from its second time on; and at least a part
+ *   of what the volume holds, a larger one as long as less than a day of work is known.
  *
  * Fulls and points that were found by comparison say nothing of when their bytes were written: they
  * are not looked at, but for what a volume holds. A volume that was idle has no K and no h but that

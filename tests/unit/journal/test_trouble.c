@@ -457,6 +457,8 @@ static void anything_is_taken(void **state)
                                            .end_ns = (int64_t)(random_next(&random) >> wildness)};
         if (random_below(&random, 10) == 0)
             commit.point.end_ns = -commit.point.end_ns;
+        else if (random_below(&random, 20) == 0) /* in the last hour there is */
+            commit.point.end_ns = INT64_MAX - (int64_t)random_below(&random, 2);
         const struct repl_churn churn = {.known = true,
                                          .changed_bytes = random_next(&random) >> wildness,
                                          .stored_bytes = random_next(&random) >> wildness,
