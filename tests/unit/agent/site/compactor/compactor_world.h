@@ -81,6 +81,11 @@ static inline void finding(void *context, const char *text)
     fail_msg("%s", text);
 }
 
+/* A site has died and not started again: the end of its log may be torn, and whoever reads says so.
+ */
+#define TORN_NOTE "the log ends in a torn record"
+static bool torn_may_be;
+
 static inline struct repl_history *history_open(void)
 {
     struct repl_origin *origin;
@@ -115,7 +120,8 @@ static inline size_t points_check(size_t *segments)
     struct repl_error err;
     struct repl_history *history = history_open();
     const struct repl_catalogue *c = repl_history_catalogue(history);
-    assert_string_equal(c->note, "");
+    if (!torn_may_be || strncmp(c->note, TORN_NOTE, strlen(TORN_NOTE)) != 0)
+        assert_string_equal(c->note, "");
     size_t count = c->point_count;
     *segments = c->segment_count;
     uint8_t *bytes = malloc(MODEL_MAX);

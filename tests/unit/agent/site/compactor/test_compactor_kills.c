@@ -5,11 +5,9 @@
  *
  *   KILLS=200 test_compactor_kills     the long form
  */
-#include <signal.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 
-#include "unit/agent/site/compactor/compactor_world.h"
+#include "unit/agent/site/compactor/compactor_lives.h"
 
 #define KILLS 12u
 
@@ -26,34 +24,10 @@ static int sums_fd;
 
 #define RETENTION "1s:1h 1h:1d"
 
-/* What the site's configuration is made of, out of the parent's world. */
-static void world_take(const char *path)
-{
-    static struct world from;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    assert_int_equal(read(fd, &from, sizeof from), sizeof from);
-    close(fd);
-    memcpy(w.store, from.store, sizeof w.store);
-    memcpy(w.control, from.control, sizeof w.control);
-    memcpy(w.site_key, from.site_key, sizeof w.site_key);
-    memcpy(w.fingerprints, from.fingerprints, sizeof w.fingerprints);
-    w.retention = RETENTION;
-}
-
-static void world_give(char path[96])
-{
-    snprintf(path, 96, "%s/world", w.directory);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, &w, sizeof w), sizeof w);
-    close(fd);
-}
-
 __attribute__((noreturn)) static void site_live(const char *world, int port_fd, int64_t grace_ms)
 {
     struct repl_error err = {0};
-    world_take(world);
+    world_take(world, RETENTION);
     must(repl_loop_new(&(struct repl_loop_options){.workers = 2}, &w.loop, &err), &err);
     struct repl_config *config = config_make(&w);
     config->grace_ms = grace_ms;
@@ -66,23 +40,6 @@ __attribute__((noreturn)) static void site_live(const char *world, int port_fd, 
         turn(&w);
         site_compactor_tick(w.site->compactor);
     }
-}
-
-/* This program again, as somebody else: of a process with threads, nothing but that is safe. */
-static pid_t self_spawn(const char *as, int fd, int64_t grace_ms)
-{
-    char world[96], fd_text[16], grace[32];
-    world_give(world);
-    snprintf(fd_text, sizeof fd_text, "%d", fd);
-    snprintf(grace, sizeof grace, "%lld", (long long)grace_ms);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        execl("/proc/self/exe", as, world, fd_text, grace, (char *)NULL);
-        _exit(127);
-    }
-    return pid;
 }
 
 static struct victim site_spawn(int64_t grace_ms)
@@ -136,7 +93,7 @@ __attribute__((noreturn)) static void reader_live(const char *world, int fd)
     struct random random = random_begin("reader", 1);
     uint8_t *bytes = malloc(MODEL_MAX);
     sums_fd = fd;
-    world_take(world);
+    world_take(world, RETENTION);
     assert_non_null(bytes);
     for (uint64_t restored = 0;;) {
         struct repl_history *history = history_open();

@@ -6,15 +6,12 @@
  * it goes on by itself.
  *
  *   FULL_DISK=all test_full_disk     at each of them, not at some
- *
- * The calls of this program, and of LMDB in it, are these here instead of the C library's.
  */
 #include <stdatomic.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 
 #include "site/replica/replica_internal.h"
 #include "site/site_volume.h"
+#include "unit/agent/disk_calls.h"
 #include "unit/agent/site/compactor/compactor_world.h"
 
 #define POINTS         9u
@@ -26,14 +23,13 @@
 
 /* --- the disk -------------------------------------------------------------------------------- */
 
-static char disk_path[128];
 static atomic_long disk_calls, disk_full_at; /* 0: never */
 static atomic_bool disk_is_full;
 
-/* One more call for this file: is the disk full for it? */
-static bool disk_refuses(const char *path)
+/* One more call: is the disk full for it? */
+static bool disk_stops_call(bool removes)
 {
-    if (disk_path[0] == '\0' || strncmp(path, disk_path, strlen(disk_path)) != 0)
+    if (removes)
         return false;
     long call = atomic_fetch_add(&disk_calls, 1) + 1;
     if (call == atomic_load(&disk_full_at))
@@ -44,138 +40,19 @@ static bool disk_refuses(const char *path)
     return true;
 }
 
-static bool disk_refuses_fd(int fd)
-{
-    char link[64], path[512];
-    int kept = errno;
-    if (disk_path[0] == '\0')
-        return false;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t size = readlink(link, path, sizeof path - 1);
-    errno = kept;
-    if (size <= 0)
-        return false;
-    path[size] = '\0';
-    return disk_refuses(path);
-}
-
-/* A name that may be relative to a directory. */
-static bool disk_refuses_at(int directory, const char *name)
-{
-    return name[0] == '/' ? disk_refuses(name) : disk_refuses_fd(directory);
-}
-
 /* What there is room for is written, and it is less. */
 static size_t half_of(size_t size)
 {
     return size > 1 && disk_path[0] != '\0' && atomic_load(&disk_calls) % 3 == 0 ? size / 2 : 0;
 }
 
-#define INSTEAD_OF(name, type, ...)                                                                \
-    type instead_of_##name(__VA_ARGS__) __asm__(#name);                                            \
-    type instead_of_##name(__VA_ARGS__)
-
-INSTEAD_OF(write, ssize_t, int fd, const void *data, size_t size)
-{
-    return disk_refuses_fd(fd) ? -1 : syscall(SYS_write, fd, data, size);
-}
-
-INSTEAD_OF(writev, ssize_t, int fd, const struct iovec *parts, int count)
-{
-    return disk_refuses_fd(fd) ? -1 : syscall(SYS_writev, fd, parts, count);
-}
-
-static ssize_t pwrite_some(int fd, const void *data, size_t size, off_t offset)
+static ssize_t disk_pwrite(int fd, const void *data, size_t size, off_t offset)
 {
     bool was_full = atomic_load(&disk_is_full);
-    if (!disk_refuses_fd(fd))
+    if (!disk_stops_fd(fd))
         return syscall(SYS_pwrite64, fd, data, size, offset);
     size_t some = was_full ? 0 : half_of(size);
     return some > 0 ? syscall(SYS_pwrite64, fd, data, some, offset) : -1;
-}
-
-INSTEAD_OF(pwrite, ssize_t, int fd, const void *data, size_t size, off_t offset)
-{
-    return pwrite_some(fd, data, size, offset);
-}
-
-INSTEAD_OF(pwrite64, ssize_t, int fd, const void *data, size_t size, off_t offset)
-{
-    return pwrite_some(fd, data, size, offset);
-}
-
-INSTEAD_OF(fsync, int, int fd)
-{
-    return disk_refuses_fd(fd) ? -1 : (int)syscall(SYS_fsync, fd);
-}
-
-INSTEAD_OF(fdatasync, int, int fd)
-{
-    return disk_refuses_fd(fd) ? -1 : (int)syscall(SYS_fdatasync, fd);
-}
-
-INSTEAD_OF(msync, int, void *address, size_t size, int flags)
-{
-    return (int)syscall(SYS_msync, address, size, flags);
-}
-
-INSTEAD_OF(ftruncate, int, int fd, off_t size)
-{
-    return disk_refuses_fd(fd) ? -1 : (int)syscall(SYS_ftruncate, fd, size);
-}
-
-INSTEAD_OF(ftruncate64, int, int fd, off_t size)
-{
-    return disk_refuses_fd(fd) ? -1 : (int)syscall(SYS_ftruncate, fd, size);
-}
-
-INSTEAD_OF(fallocate64, int, int fd, int mode, off_t offset, off_t size)
-{
-    return disk_refuses_fd(fd) ? -1 : (int)syscall(SYS_fallocate, fd, mode, offset, size);
-}
-
-INSTEAD_OF(mkdirat, int, int directory, const char *name, mode_t mode)
-{
-    return disk_refuses_at(directory, name) ? -1 : (int)syscall(SYS_mkdirat, directory, name, mode);
-}
-
-INSTEAD_OF(rename, int, const char *from, const char *to)
-{
-    return disk_refuses(to) ? -1 : (int)syscall(SYS_rename, from, to);
-}
-
-INSTEAD_OF(renameat, int, int from_fd, const char *from, int to_fd, const char *to)
-{
-    return disk_refuses_at(to_fd, to) ? -1 : (int)syscall(SYS_renameat, from_fd, from, to_fd, to);
-}
-
-INSTEAD_OF(renameat2, int, int from_fd, const char *from, int to_fd, const char *to, unsigned flags)
-{
-    return disk_refuses_at(to_fd, to)
-               ? -1
-               : (int)syscall(SYS_renameat2, from_fd, from, to_fd, to, flags);
-}
-
-static int open_some(int directory, const char *name, int flags, mode_t mode)
-{
-    if ((flags & O_CREAT) != 0 && disk_refuses_at(directory, name))
-        return -1;
-    return (int)syscall(SYS_openat, directory, name, flags, mode);
-}
-
-INSTEAD_OF(open, int, const char *name, int flags, mode_t mode)
-{
-    return open_some(AT_FDCWD, name, flags, mode);
-}
-
-INSTEAD_OF(open64, int, const char *name, int flags, mode_t mode)
-{
-    return open_some(AT_FDCWD, name, flags, mode);
-}
-
-INSTEAD_OF(openat64, int, int directory, const char *name, int flags, mode_t mode)
-{
-    return open_some(directory, name, flags, mode);
 }
 
 static void disk_begin(long full_at)
