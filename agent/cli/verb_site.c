@@ -207,7 +207,7 @@ static const struct repl_option site_options[] = {
 
 const struct repl_verb repl_verb_site = {
     .name = "site",
-    .synopsis = "[--config FILE] [--take-over]",
+    .synopsis = "[--config FILE] [--take-over | --clock-is-right]",
     .summary = "Runs the site: stores what hosts send, and keeps replicas.",
     .description =
         "Runs in the foreground and logs to standard error, as a service manager wants it "

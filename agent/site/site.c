@@ -340,21 +340,22 @@ unsigned repl_site_port(const struct repl_site *site)
 
 /* --- reload ---------------------------------------------------------------------------------- */
 
+static bool texts_differ(const char *a, const char *b)
+{
+    return strcmp(a != NULL ? a : "", b != NULL ? b : "") != 0;
+}
+
 static bool volumes_differ(const struct repl_config *a, const struct repl_config *b)
 {
     if (a->volume_count != b->volume_count)
         return true;
     for (size_t i = 0; i < a->volume_count; i++) {
         const struct repl_config_volume *other = repl_config_find_volume(b, a->volumes[i].name);
-        if (other == NULL || strcmp(other->replica, a->volumes[i].replica) != 0)
+        if (other == NULL || strcmp(other->replica, a->volumes[i].replica) != 0 ||
+            texts_differ(other->retention, a->volumes[i].retention))
             return true;
     }
     return false;
-}
-
-static bool texts_differ(const char *a, const char *b)
-{
-    return strcmp(a != NULL ? a : "", b != NULL ? b : "") != 0;
 }
 
 static bool stores_differ(const struct repl_config *a, const struct repl_config *b)
@@ -365,6 +366,14 @@ static bool stores_differ(const struct repl_config *a, const struct repl_config 
            texts_differ(a->s3_credentials, b->s3_credentials) ||
            texts_differ(a->s3_profile, b->s3_profile) || texts_differ(a->s3_ca, b->s3_ca) ||
            a->s3_host_style != b->s3_host_style || a->object_lock_ms != b->object_lock_ms;
+}
+
+/* What is done with the history in the background. */
+static bool upkeep_differs(const struct repl_config *a, const struct repl_config *b)
+{
+    return texts_differ(a->retention, b->retention) || a->grace_ms != b->grace_ms ||
+           a->merge_rate_bytes != b->merge_rate_bytes || a->scrub_every_ms != b->scrub_every_ms ||
+           a->scrub_rate_bytes != b->scrub_rate_bytes;
 }
 
 static void limits_take(struct repl_site *site, const struct repl_config *config)
@@ -389,7 +398,7 @@ void repl_site_reload(struct repl_site *site, struct repl_config *config, bool *
                old->connections != config->connections ||
                old->strangers_per_address != config->strangers_per_address ||
                old->workers != config->workers || old->nice != config->nice ||
-               volumes_differ(old, config);
+               volumes_differ(old, config) || upkeep_differs(old, config);
     /* Only limits of space and the peers change hands; the rest goes on as it was begun. */
     limits_take(site, config);
     struct repl_config_peer *peers = old->peers;

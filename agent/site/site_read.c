@@ -83,6 +83,8 @@ static repl_result range_fetch(struct site_read *read, struct repl_stored_segmen
     REPL_TRY(site_scratch_open(request->site, request->ask.name, &read->fd, err));
     uint8_t *piece = read->range_bad ? NULL : malloc(FETCH_SIZE);
     repl_result result = REPL_SUCCESS;
+    if (piece == NULL && !read->range_bad)
+        result = repl_fail(err, REPL_E_RETRY, "no memory for bytes of %s just now", file->label);
     for (uint64_t done = 0; piece != NULL && repl_ok(result) && done < read->size;) {
         size_t size = read->size - done < FETCH_SIZE ? (size_t)(read->size - done) : FETCH_SIZE;
         result = file->read_at(file, read->offset + done, piece, size, err);

@@ -262,6 +262,9 @@ void s3_error_parse(const char *text, size_t size, struct s3_error_text *out)
 {
     struct failure f = {.out = out};
     *out = (struct s3_error_text){0};
+    /* A service that takes its time sends blanks before it says how it went. */
+    for (; size > 0 && strchr(" \t\r\n", *text) != NULL && *text != '\0'; size--)
+        text++;
     f.reader = (struct reader){.began = failure_began, .ended = failure_ended, .context = &f};
     if (!document_read(&f.reader, text, size))
         *out = (struct s3_error_text){0};

@@ -295,8 +295,11 @@ repl_result s3_claim_end(struct s3_store *store, struct repl_error *err)
 void s3_claim_release(struct s3_store *store)
 {
     struct repl_error err;
-    if (!store->claim.held || !repl_ok(s3_claim_begin(store, &err)))
+    if (!store->claim.held || store->claim.fenced)
         return;
-    if (!repl_ok(s3_delete(store->client, WRITER_KEY, &err)))
+    repl_result result = s3_claim_begin(store, &err);
+    if (repl_ok(result))
+        result = s3_delete(store->client, WRITER_KEY, &err);
+    if (!repl_ok(result) && !store->claim.fenced)
         repl_log(LOG_WARNING, "%s: another site needs --take-over", err.text);
 }

@@ -676,6 +676,10 @@ static void test_reload(void **state)
     config->connections++;
     repl_site_reload(w->site, config, &restart);
     assert_true(restart);
+    w->retention = "1d:30d";
+    repl_site_reload(w->site, config_make(w), &restart);
+    assert_true(restart);
+    w->retention = NULL;
     w->replica = "none";
     repl_site_reload(w->site, config_make(w), &restart);
     assert_true(restart);

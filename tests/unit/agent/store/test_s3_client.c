@@ -163,6 +163,18 @@ static void objects_are_written_and_read(void **state)
     repl_buffer_fini(&all);
 }
 
+/* As a service answers that has sent its 200 before it knew. */
+static void an_error_behind_blanks(void **state)
+{
+    static const char text[] = " \n \n<?xml version=\"1.0\"?><Error><Code>SlowDown</Code></Error>";
+    struct s3_error_text out;
+    (void)state;
+    s3_error_parse(text, sizeof text - 1, &out);
+    assert_string_equal(out.code, "SlowDown");
+    s3_error_parse(" \n", 2, &out);
+    assert_string_equal(out.code, "");
+}
+
 static void a_file_is_sent(void **state)
 {
     struct fixture *f = *state;
@@ -480,6 +492,7 @@ static void several_threads_share_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_error_behind_blanks),
         TEST(objects_are_written_and_read),
         TEST(a_file_is_sent),
         TEST(objects_are_listed),
