@@ -166,6 +166,47 @@ static void test_pool(void **state)
     free(prefixes);
 }
 
+static struct repl_pool_names pool_as(struct world *w, enum key key, const char *volume)
+{
+    struct repl_pool_names names;
+    struct repl_error err = {0};
+    char path[80];
+    snprintf(path, sizeof path, "/v1/volumes/%s/pool/0000000000000000", volume);
+    if (get(w, key, path) != 200)
+        fail_msg("%d %s", w->status, w->refusal.text);
+    must(repl_pool_names_decode(w->response.data, w->response.size, &names, &err), &err);
+    return names;
+}
+
+/* A host is told what its tenant's other hosts have brought, and nothing of another tenant's. */
+static void test_pool_of_tenants(void **state)
+{
+    static const char *const tenants[][2] = {{"acme", "acme"}, {"acme", "other"}, {NULL, NULL}};
+    struct world *w = *state, other;
+    for (size_t i = 0; i < 3; i++) {
+        site_stop(w);
+        world_fini(w);
+        world_init(w, NULL);
+        w->tenants[0] = tenants[i][0];
+        w->tenants[1] = tenants[i][1];
+        site_start(w);
+        seed(w);
+        world_share(&other, w, "else", KEY_OTHER);
+        hello(&other);
+        struct repl_pool_names mine = pool_as(w, KEY_HOST, "data");
+        struct repl_pool_names its = pool_as(&other, KEY_OTHER, "else");
+        bool same = memcmp(&mine.pool, &its.pool, sizeof mine.pool) == 0;
+        assert_true(mine.count > 0);
+        assert_true(same == (i == 0));
+        assert_int_equal(its.count, i == 0 ? mine.count : 0);
+        assert_true(i > 0 ||
+                    memcmp(mine.prefixes, its.prefixes, mine.count * sizeof mine.prefixes[0]) == 0);
+        repl_pool_names_fini(&mine);
+        repl_pool_names_fini(&its);
+        world_unshare(&other);
+    }
+}
+
 static void test_pool_refused(void **state)
 {
     static const char *const paths[] = {"pool/0", "pool/000000000000000G", "pool/000000000000000A",
@@ -189,7 +230,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_chunks), TEST(test_chunks_refused), TEST(test_chunks_damaged),
-        TEST(test_pool),   TEST(test_pool_refused),
+        TEST(test_pool),   TEST(test_pool_refused),   TEST(test_pool_of_tenants),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

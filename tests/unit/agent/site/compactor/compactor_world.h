@@ -86,7 +86,8 @@ static inline void finding(void *context, const char *text)
 #define TORN_NOTE "the log ends in a torn record"
 static bool torn_may_be;
 
-static inline struct repl_history *history_open(void)
+/* Out of the store, without the site. */
+static inline struct repl_history *history_of(const char *volume)
 {
     struct repl_origin *origin;
     struct repl_history *history;
@@ -94,9 +95,14 @@ static inline struct repl_history *history_open(void)
     const struct repl_s3_options s3 = {.endpoint = w.s3_endpoint};
     const struct repl_store_options options = {.location = w.bucket != NULL ? w.bucket : w.store,
                                                .s3 = w.bucket != NULL ? &s3 : NULL};
-    must(repl_origin_open_store(&options, "data", &origin, &err), &err);
+    must(repl_origin_open_store(&options, volume, &origin, &err), &err);
     must(repl_history_open(origin, &history, &err), &err);
     return history;
+}
+
+static inline struct repl_history *history_open(void)
+{
+    return history_of("data");
 }
 
 /* The XXH3 of what a listed point holds. bytes: room for MODEL_MAX. */

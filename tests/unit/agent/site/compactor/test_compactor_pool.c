@@ -2,6 +2,10 @@
  * A site that merges a volume whose chunks another one of its pool refers to: they are carried
  * along while it does, and no commit finds one that is about to be dropped.
  */
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "fake/fake_s3.h"
 #include "site/index/index_internal.h"
 #include "site/site_gate.h"
 #include "unit/agent/site/compactor/compactor_world.h"
@@ -12,11 +16,13 @@
 static struct world b; /* the other volume, else; w writes data */
 static int64_t second_ns;
 
-/* Both with a first point, an hour ago. */
-static void pool_begin(void)
+/* Both with a first point, an hour ago. bucket: NULL for a store in a directory. */
+static void pool_begin_in(const char *bucket, const char *endpoint)
 {
     struct build build;
     world_init(&w, NULL);
+    w.bucket = bucket;
+    w.s3_endpoint = endpoint;
     w.retention = "1s:1d";
     w.tenants[0] = w.tenants[1] = "acme";
     site_start(&w);
@@ -30,6 +36,11 @@ static void pool_begin(void)
     build_zero(&build, 0, b.size);
     build_end(&build, true);
     build_commit(&build);
+}
+
+static void pool_begin(void)
+{
+    pool_begin_in(NULL, NULL);
 }
 
 static void pool_end(void)
@@ -122,6 +133,83 @@ static bool is_found(const uint8_t *chunk)
     must(repl_index_chunk(w.site->index, "else", &name, &place, &found, &err), &err);
     return found;
 }
+
+/* --- the other volume, restored -------------------------------------------------------------- */
+
+/* Its last point, and all of it verified. */
+static void other_check(struct repl_history *history)
+{
+    const struct repl_catalogue *c = repl_history_catalogue(history);
+    uint8_t *bytes = malloc(MODEL_MAX);
+    struct repl_error err;
+    assert_string_equal(c->note, "");
+    assert_true(point_restore(history, c->point_count - 1, bytes) == repl_xxh3(b.model, b.size));
+    free(bytes);
+    struct repl_verify_options verify = {.history = history, .finding = finding};
+    struct repl_verify_result result;
+    must(repl_verify_history(&verify, &result, &err), &err);
+    assert_int_equal(result.damaged_count + result.broken_links + result.affected_count, 0);
+    assert_true(result.reference_count > 0);
+    repl_verify_result_fini(&result);
+    repl_history_close(history);
+}
+
+/* Over the wire, with a key that may not read the volume that holds the chunks. */
+static void *other_check_remote(void *context)
+{
+    atomic_bool *done = context;
+    char address[32];
+    struct repl_origin *origin;
+    struct repl_history *history;
+    struct repl_error err;
+    snprintf(address, sizeof address, "127.0.0.1:%u", repl_site_port(w.site));
+    const struct repl_client_options client = {
+        .address = address, .key_path = w.keys[KEY_OTHER], .fingerprint = w.site_fingerprint};
+    must(repl_origin_open_site(&client, "else", &origin, &err), &err);
+    must(repl_history_open(origin, &history, &err), &err);
+    other_check(history);
+    atomic_store(done, true);
+    return NULL;
+}
+
+static void other_restores_after_a_merge(void)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    atomic_bool done = false;
+    pthread_t thread;
+    lonely_chunk(chunk);
+    reference_add(chunk, 3);
+    for (unsigned slot = 40; slot < 57; slot++) /* of the full, some of which are written over */
+        reference_add(w.model + slot * REPL_CHUNK_SIZE, slot - 30);
+    assert_int_equal(merge_once("data"), 0);
+    other_check(history_of("else"));
+    assert_int_equal(pthread_create(&thread, NULL, other_check_remote, &done), 0);
+    PUMP_UNTIL(&w, atomic_load(&done));
+    pthread_join(thread, NULL);
+}
+
+static void a_volume_restores_when_another_was_merged(void **state)
+{
+    (void)state;
+    pool_begin();
+    other_restores_after_a_merge();
+    pool_end();
+}
+
+static void it_does_out_of_a_bucket(void **state)
+{
+    (void)state;
+    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
+    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
+    struct fake_s3 *fake = fake_s3_start();
+    assert_non_null(fake);
+    pool_begin_in("s3://bucket/dc/site", fake_s3_endpoint(fake));
+    other_restores_after_a_merge();
+    pool_end();
+    fake_s3_stop(fake);
+}
+
+/* --- what is carried along, and what goes ---------------------------------------------------- */
 
 static void a_chunk_of_another_volume_stays(void **state)
 {
@@ -481,6 +569,8 @@ static void commits_and_merges_go_side_by_side(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_volume_restores_when_another_was_merged),
+        cmocka_unit_test(it_does_out_of_a_bucket),
         cmocka_unit_test(a_chunk_of_another_volume_stays),
         cmocka_unit_test(a_chunk_goes_with_the_last_reference),
         cmocka_unit_test(nothing_is_dropped_where_references_are_not_known),
