@@ -30,10 +30,10 @@
 
 static struct repl_origin_options mark_origin;
 static const char *mark_at, *mark_timeout;
-static bool mark_hold, mark_remove, mark_list, mark_json;
+static bool mark_hold, mark_remove, mark_list, mark_json, mark_proven;
 
 struct marking {
-    const char *volume, *name;  /* name NULL: they are listed */
+    const char *volume, *name;  /* name NULL: they are listed, or it is about what was proven */
     struct repl_config *config; /* NULL: --store or --site says enough */
     struct repl_when when;      /* of --at; for the operator, the newest without it */
     int64_t deadline_ns;        /* the loop's clock */
@@ -226,7 +226,8 @@ static repl_result operator_ask(const struct marking *m, enum repl_mark_kind kin
     char line[REPL_MARK_REQUEST_SIZE];
     json_t *answer;
     snprintf(request.volume, sizeof request.volume, "%s", m->volume);
-    snprintf(request.mark.name, sizeof request.mark.name, "%s", m->name);
+    if (m->name != NULL)
+        snprintf(request.mark.name, sizeof request.mark.name, "%s", m->name);
     repl_mark_request_write(&request, line);
     REPL_TRY(repl_control_ask(m->config->control, line, &answer, err));
     uint64_t ticket = (uint64_t)json_integer_value(json_object_get(answer, "ticket"));
@@ -245,6 +246,12 @@ static repl_result operator_choose(struct marking *m, struct repl_error *err)
             return REPL_SUCCESS;
     }
     return repl_when_resolve_in(&m->when, c, &m->point, err);
+}
+
+static repl_result operator_proven(struct marking *m, struct repl_error *err)
+{
+    REPL_TRY(repl_when_resolve_in(&m->when, &m->catalogue, &m->point, err));
+    return operator_ask(m, REPL_MARK_PROVEN, m->catalogue.points[m->point].point.seq, err);
 }
 
 static repl_result operator_mark(struct marking *m, struct repl_error *err)
@@ -312,14 +319,17 @@ static repl_result list_print(const struct marking *m, struct repl_error *err)
     const struct repl_catalogue *c = &m->catalogue;
     json_t *names = json_array();
     size_t count = 0;
+    uint64_t proven = 0;
     if (c->mark_count > 0)
         qsort(c->marks, c->mark_count, sizeof *c->marks, mark_order);
     for (size_t i = 0; i < c->mark_count; i++) {
         const struct repl_log_mark *mark = &c->marks[i];
         size_t point = point_find(c, mark->seq);
         const struct repl_points_entry *entry = point == SIZE_MAX ? NULL : &c->points[point];
-        if (mark->kind == REPL_MARK_PROVEN)
+        if (mark->kind == REPL_MARK_PROVEN) {
+            proven = mark->seq;
             continue;
+        }
         if (!mark_json && count++ == 0)
             printf("%10s  %-29s  %-11s  %s\n", "point", "time", "consistency", "name");
         if (mark_json)
@@ -328,11 +338,14 @@ static repl_result list_print(const struct marking *m, struct repl_error *err)
             name_text(mark, entry);
     }
     if (mark_json)
-        return json_print(
-            json_pack("{s:i, s:s, s:o}", "version", 1, "volume", m->volume, "names", names), err);
+        return json_print(json_pack("{s:i, s:s, s:o, s:I}", "version", 1, "volume", m->volume,
+                                    "names", names, "proven_seq", (json_int_t)proven),
+                          err);
     json_decref(names);
     if (count == 0)
         puts("no point has a name");
+    if (proven != 0)
+        printf("point %" PRIu64 " was the last to be restored and found good\n", proven);
     return REPL_SUCCESS;
 }
 
@@ -358,14 +371,29 @@ static repl_result mark_print(const struct marking *m, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
+static repl_result proven_print(const struct marking *m, struct repl_error *err)
+{
+    uint64_t seq = m->catalogue.points[m->point].point.seq;
+    if (mark_json)
+        return json_print(json_pack("{s:i, s:s, s:I}", "version", 1, "volume", m->volume,
+                                    "proven_seq", (json_int_t)seq),
+                          err);
+    printf("point %" PRIu64 " of volume %s stays as the last that was restored and found good\n",
+           seq, m->volume);
+    return REPL_SUCCESS;
+}
+
 /* --- the verb -------------------------------------------------------------------------------- */
 
 static repl_result check_options(const struct marking *m, struct repl_error *err)
 {
     const char *flaw = m->name != NULL ? repl_mark_name_flaw(m->name) : NULL;
-    if (mark_list != (m->name == NULL))
+    if ((mark_list || mark_proven) != (m->name == NULL))
         return repl_fail(err, REPL_E_USAGE,
-                         "give either a name for a point, or --list: \"repl mark --help\"");
+                         "give either a name for a point, or --list or --proven: \"repl mark "
+                         "--help\"");
+    if (mark_proven && (mark_list || mark_hold || mark_remove))
+        return repl_fail(err, REPL_E_USAGE, "--proven goes with --at alone");
     bool gives = mark_at != NULL || mark_hold;
     if ((mark_list && (gives || mark_remove)) || (mark_remove && gives))
         return repl_fail(err, REPL_E_USAGE,
@@ -405,11 +433,15 @@ static repl_result config_read(struct marking *m, struct repl_error *err)
                    ? REPL_SITE_CONFIG_PATH
                    : REPL_AGENT_CONFIG_PATH;
     REPL_TRY(repl_config_load_either(path, &m->config, err));
-    if (!is_operator(m) && (mark_hold || mark_remove))
+    if (!is_operator(m) && (mark_hold || mark_remove || mark_proven))
         return repl_fail(err, REPL_E_REFUSED,
                          "a host adds names, and does nothing else with them: the operator of the "
-                         "site holds and removes them, there (repl mark %s NAME %s --config %s)",
-                         m->volume, mark_hold ? "--hold" : "--remove", REPL_SITE_CONFIG_PATH);
+                         "site does that, there (repl mark %s %s --config %s)",
+                         m->volume,
+                         mark_proven ? "--proven"
+                         : mark_hold ? "NAME --hold"
+                                     : "NAME --remove",
+                         REPL_SITE_CONFIG_PATH);
     return REPL_SUCCESS;
 }
 
@@ -428,9 +460,9 @@ static repl_result mark(struct marking *m, struct repl_error *err)
     REPL_TRY(check_options(m, err));
     REPL_TRY(times_parse(m, err));
     REPL_TRY(config_read(m, err));
-    if (mark_remove && m->config == NULL)
+    if ((mark_remove || mark_proven) && m->config == NULL)
         return repl_fail(err, REPL_E_USAGE,
-                         "the operator of the site removes names: name its configuration with "
+                         "the operator of the site does that: name its configuration with "
                          "--config");
     REPL_TRY(origin_open(m, err));
     if (mark_remove)
@@ -438,6 +470,10 @@ static repl_result mark(struct marking *m, struct repl_error *err)
     REPL_TRY(catalogue_read(m, err));
     if (mark_list)
         return list_print(m, err);
+    if (mark_proven) {
+        REPL_TRY(operator_proven(m, err));
+        return proven_print(m, err);
+    }
     REPL_TRY(is_operator(m) ? operator_mark(m, err) : host_mark(m, err));
     return mark_print(m, err);
 }
@@ -466,6 +502,9 @@ static const struct repl_option mark_options[] = {
      "Prints JSON, with times in nanoseconds since 1970 UTC."},
     {"hold", NULL, REPL_OPTION_FLAG, &mark_hold,
      "At the site: the name is held, also one that a host has given."},
+    {"proven", NULL, REPL_OPTION_FLAG, &mark_proven,
+     "At the site: the newest point, or that of --at, was restored and found good, as in a "
+     "rehearsal. It stays until that is said of another one, whatever retention says."},
     {"remove", NULL, REPL_OPTION_FLAG, &mark_remove, "At the site: the name is removed."},
     REPL_ORIGIN_OPTION_ROWS(mark_origin),
     {NULL, NULL, REPL_OPTION_FLAG, NULL, NULL},
@@ -473,7 +512,7 @@ static const struct repl_option mark_options[] = {
 
 const struct repl_verb repl_verb_mark = {
     .name = "mark",
-    .synopsis = "VOLUME NAME [--at WHEN] | VOLUME --list [--json]",
+    .synopsis = "VOLUME NAME [--at WHEN] | VOLUME --list [--json] | VOLUME --proven [--at WHEN]",
     .summary = "Gives a point a name, to be restored by.",
     .description =
         "On the protected host: the agent is asked for a point of now, which has in it all that "
@@ -489,7 +528,8 @@ const struct repl_verb repl_verb_mark = {
         "point pass for another.\n"
         "\n"
         "With --config of a site that runs on this host, as root, it is the site's operator who "
-        "asks: the newest point gets the name unless --at says which, --hold and --remove are "
+        "asks: the newest point gets the name unless --at says which, --hold, --remove and "
+        "--proven are "
         "possible, and what is listed is read from the site's store.",
     .options = mark_options,
     .positional_min = 1,

@@ -46,7 +46,9 @@ static void names_text(const struct repl_catalogue *c, uint64_t seq)
 {
     for (size_t i = 0; i < c->mark_count; i++) {
         const struct repl_log_mark *mark = &c->marks[i];
-        if (mark->seq == seq && mark->kind != REPL_MARK_PROVEN)
+        if (mark->seq == seq && mark->kind == REPL_MARK_PROVEN)
+            fputs("  proven good", stdout);
+        else if (mark->seq == seq)
             printf("  \"%s\"%s", mark->name, mark->kind == REPL_MARK_HELD ? " (held)" : "");
     }
 }
@@ -147,6 +149,15 @@ static json_t *names_json(const struct repl_catalogue *c, uint64_t seq)
     return names;
 }
 
+static bool is_proven(const struct repl_catalogue *c, uint64_t seq)
+{
+    for (size_t i = 0; i < c->mark_count; i++) {
+        if (c->marks[i].seq == seq && c->marks[i].kind == REPL_MARK_PROVEN)
+            return true;
+    }
+    return false;
+}
+
 /* Fields of a point about how much has changed; without them it is not known. */
 static void churn_json(const struct timeline *t, const struct repl_points_entry *entry,
                        json_t *point)
@@ -173,7 +184,7 @@ static json_t *point_json(const struct timeline *t, const struct repl_points_ent
 {
     const struct repl_point *p = &entry->point;
     json_t *point = json_pack(
-        "{s:s, s:I, s:o, s:I, s:I, s:s, s:s, s:i, s:I, s:b, s:b, s:b, s:I, s:I, s:o}", "type",
+        "{s:s, s:I, s:o, s:I, s:I, s:s, s:s, s:i, s:I, s:b, s:b, s:b, s:I, s:I, s:o, s:b}", "type",
         "point", "seq", (json_int_t)p->seq, "time", json_time(p->end_ns), "begin_ns",
         (json_int_t)p->begin_ns, "end_ns", (json_int_t)p->end_ns, "consistency",
         repl_words_consistency(p->consistency), "cut", repl_words_cut(p->cut), "attempts",
@@ -181,7 +192,7 @@ static json_t *point_json(const struct timeline *t, const struct repl_points_ent
         (p->flags & REPL_POINT_RESYNC) != 0, "merged", (p->flags & REPL_POINT_MERGED) != 0, "group",
         (p->flags & REPL_POINT_GROUP) != 0, "unchanged_until_ns",
         (json_int_t)entry->unchanged_until_ns, "volume_bytes", (json_int_t)entry->volume_size,
-        "names", names_json(t->catalogue, p->seq));
+        "names", names_json(t->catalogue, p->seq), "proven", is_proven(t->catalogue, p->seq));
     if (point != NULL)
         churn_json(t, entry, point);
     return point;

@@ -26,6 +26,8 @@ void repl_mark_request_write(const struct repl_mark_request *request,
         line[at++] = digits[(unsigned char)*c >> 4];
         line[at++] = digits[(unsigned char)*c & 15];
     }
+    if (mark->name[0] == '\0')
+        line[at++] = '-';
     line[at] = '\0';
 }
 
@@ -53,6 +55,11 @@ static bool take_number(const char **text, uint64_t *value)
 static bool take_name(const char **text, char name[REPL_MARK_NAME_SIZE + 1])
 {
     char hex[2 * REPL_MARK_NAME_SIZE + 1];
+    if (strcmp(*text, "-") == 0) {
+        *text += 1;
+        name[0] = '\0';
+        return true;
+    }
     if (!take_word(text, hex, sizeof hex) || strlen(hex) % 2 != 0)
         return false;
     size_t size = strlen(hex) / 2;
@@ -71,7 +78,8 @@ static bool mark_parse(const char *text, struct repl_mark_request *out)
     uint64_t kind;
     if (!take_word(&text, out->volume, sizeof out->volume) || !take_number(&text, &kind) ||
         !take_number(&text, &out->mark.seq) || !take_name(&text, out->mark.name) || *text != '\0' ||
-        kind > REPL_MARK_HELD || !repl_volume_name_valid(out->volume))
+        kind > REPL_MARK_PROVEN || (kind == REPL_MARK_PROVEN) != (out->mark.name[0] == '\0') ||
+        !repl_volume_name_valid(out->volume))
         return false;
     out->mark.kind = (enum repl_mark_kind)kind;
     return true;

@@ -3,7 +3,8 @@
  * control socket (control.h):
  *
  *   mark VOLUME KIND SEQ NAME    KIND as in enum repl_mark_kind; the name's bytes in
- *                                hexadecimal, as a line is of plain characters
+ *                                hexadecimal, as a line is of plain characters; of
+ *                                none, which is for PROVEN alone, "-"
  *   marked TICKET
  *
  * The first is answered with {"ticket": N}; the second with {"done": false}, with

@@ -86,6 +86,9 @@ static void mark_logged(struct site_volume *v, repl_result result, const struct 
     } else {
         if (mark->kind == REPL_MARK_REMOVED)
             repl_log(LOG_NOTICE, "volume %s: the name \"%s\" was removed", v->name, mark->name);
+        else if (mark->kind == REPL_MARK_PROVEN)
+            repl_log(LOG_NOTICE, "volume %s: point %" PRIu64 " was restored and found good",
+                     v->name, mark->seq);
         else
             repl_log(LOG_INFO, "volume %s: point %" PRIu64 " has the name \"%s\"%s", v->name,
                      mark->seq, mark->name, mark->kind == REPL_MARK_HELD ? ", held" : "");

@@ -140,6 +140,32 @@ static enum repl_verdict remove_decide(const struct repl_journal *j,
     return accept(j, &removed, now_ns, record);
 }
 
+static enum repl_verdict refuse_missing(uint64_t seq, struct repl_refusal *refusal)
+{
+    return repl_refuse(refusal, REPL_REFUSAL_NOT_FOUND,
+                       "there is no point %llu here: \"repl points\" lists those there are",
+                       (unsigned long long)seq);
+}
+
+/* The last one that was proved good stands alone: this takes the place of the one before. */
+static enum repl_verdict proven_decide(const struct repl_journal *j,
+                                       const struct repl_mark_facts *facts,
+                                       const struct repl_log_mark *mark, int64_t now_ns,
+                                       struct repl_log_record *record, struct repl_refusal *refusal)
+{
+    if (mark->name[0] != '\0')
+        return repl_refuse(refusal, REPL_REFUSAL_REQUEST,
+                           "the point that was proved good is no name: leave \"%s\" out",
+                           mark->name);
+    for (size_t i = 0; i < facts->count; i++) {
+        if (facts->marks[i].kind == REPL_MARK_PROVEN && facts->marks[i].seq == mark->seq)
+            return REPL_VERDICT_DUPLICATE;
+    }
+    if (!facts->point_is_there)
+        return refuse_missing(mark->seq, refusal);
+    return accept(j, mark, now_ns, record);
+}
+
 enum repl_verdict repl_journal_mark(const struct repl_journal *j,
                                     const struct repl_mark_facts *facts,
                                     const struct repl_mark_wish *wish, int64_t now_ns,
@@ -149,9 +175,12 @@ enum repl_verdict repl_journal_mark(const struct repl_journal *j,
     const struct repl_log_mark *there = repl_mark_find(facts->marks, facts->count, mark->name);
     if (wish->by != REPL_MARK_BY_OPERATOR && mark->kind != REPL_MARK_NAME)
         return repl_refuse(refusal, REPL_REFUSAL_PERMISSION,
-                           "only the operator of the site holds or removes names, there");
+                           "only the operator of the site holds or removes names, and says "
+                           "which point was proved good, there");
     if (mark->kind == REPL_MARK_REMOVED) /* also of one that could not be given now */
         return remove_decide(j, there, wish, now_ns, record, refusal);
+    if (mark->kind == REPL_MARK_PROVEN)
+        return proven_decide(j, facts, mark, now_ns, record, refusal);
     const char *flaw = repl_mark_name_flaw(mark->name);
     if (flaw != NULL)
         return repl_refuse(refusal, REPL_REFUSAL_REQUEST, "not a name for a point: %s", flaw);
@@ -164,9 +193,7 @@ enum repl_verdict repl_journal_mark(const struct repl_journal *j,
     if (there != NULL && (there->kind == mark->kind || there->kind == REPL_MARK_HELD))
         return REPL_VERDICT_DUPLICATE;
     if (!facts->point_is_there)
-        return repl_refuse(refusal, REPL_REFUSAL_NOT_FOUND,
-                           "there is no point %llu here: \"repl points\" lists those there are",
-                           (unsigned long long)mark->seq);
+        return refuse_missing(mark->seq, refusal);
     if (there == NULL && name_count(facts) >= REPL_MARKS_MAX)
         return repl_refuse(
             refusal, REPL_REFUSAL_PERMISSION,

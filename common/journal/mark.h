@@ -4,8 +4,8 @@
  * A name stands for one point of a volume for as long as it is there. A host may
  * add names to its own volumes and do nothing else with them: what it has named,
  * whoever has taken over the host cannot make disappear, or point elsewhere. The
- * operator of the site may hold and remove them too. Nobody moves a name: who
- * wants that removes it first.
+ * operator of the site may hold and remove them too, and say which point was
+ * restored and found good last. Nobody moves a name: who wants that removes it first.
  *
  * A name is never what --at (recover/when.h) reads as a time or a number, so none
  * can pass for one.
@@ -25,8 +25,8 @@ enum repl_mark_by {
 
 struct repl_mark_wish {
     enum repl_mark_by by;
-    /* NAME, HELD or REMOVED, with the seq that the name is for; REMOVED: 0. The name is as it came,
-     * and is looked at here. */
+    /* NAME, HELD, REMOVED or PROVEN, with the seq that it is for; REMOVED: 0. The name is as it
+     * came, and is looked at here. */
     struct repl_log_mark mark;
 };
 

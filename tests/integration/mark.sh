@@ -143,4 +143,13 @@ refused 5 "point .* has the name \"after\" already" host after --at "by hand"
     jq -e --argjson seq "$before_seq" '.timeline[] | select(.seq == $seq) | .names == [{"name": "by hand", "held": false}]' \
         >/dev/null || fail "points do not show the name"
 run host "before the upgrade" --at "by hand" >/dev/null # it is free again
+
+note "what was restored and found good"
+refused 5 "operator" host --proven
+refused 4 "no point 999" operator --proven --at 999
+run operator --proven --at after >/dev/null
+run operator --proven --at "by hand" >/dev/null
+[ "$(operator --list --json | jq .proven_seq)" = "$before_seq" ] || fail "proven: $(operator --list)"
+[ "$("$REPL" points raw --json --store "$workdir/store" | jq '.timeline[] | select(.proven) | .seq')" = "$before_seq" ] ||
+    fail "points do not show what is proven"
 note "done"

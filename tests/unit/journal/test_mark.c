@@ -121,6 +121,26 @@ static void a_name_is_for_a_point_that_is_there(void **state)
     repl_chain_fini(&h.chain);
 }
 
+static void the_last_proven_point_is_one(void **state)
+{
+    (void)state;
+    struct history h;
+    struct repl_refusal refusal;
+    enum repl_mark_by operator= REPL_MARK_BY_OPERATOR;
+    history_init(&h);
+    assert_int_equal(decide(&h, operator, REPL_MARK_PROVEN, 1, "", &refusal), REPL_VERDICT_ACCEPT);
+    assert_int_equal(decide(&h, operator, REPL_MARK_PROVEN, 1, "", &refusal),
+                     REPL_VERDICT_DUPLICATE);
+    assert_int_equal(decide(&h, operator, REPL_MARK_NAME, 1, "a", &refusal), REPL_VERDICT_ACCEPT);
+    assert_int_equal(decide(&h, operator, REPL_MARK_PROVEN, 2, "", &refusal), REPL_VERDICT_ACCEPT);
+    assert_int_equal(h.chain.mark_count, 2);
+    for (size_t i = 0; i < h.chain.mark_count; i++)
+        assert_int_equal(h.chain.marks[i].seq, h.chain.marks[i].kind == REPL_MARK_PROVEN ? 2 : 1);
+    assert_refused(&h, operator, REPL_MARK_PROVEN, 9, "", REPL_REFUSAL_NOT_FOUND, "no point 9");
+    assert_refused(&h, operator, REPL_MARK_PROVEN, 1, "a", REPL_REFUSAL_REQUEST, "no name");
+    repl_chain_fini(&h.chain);
+}
+
 static void the_operator_holds_and_removes(void **state)
 {
     (void)state;
@@ -266,6 +286,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_host_adds_names_and_does_nothing_else),
         cmocka_unit_test(a_name_is_for_a_point_that_is_there),
+        cmocka_unit_test(the_last_proven_point_is_one),
         cmocka_unit_test(the_operator_holds_and_removes),
         cmocka_unit_test(names_are_bounded_in_number),
         cmocka_unit_test(what_may_be_a_name),

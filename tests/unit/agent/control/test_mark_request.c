@@ -40,6 +40,8 @@ static void test_there_and_back(void **state)
     there_and_back(
         &(struct repl_mark_request){.volume = "data", .mark = {REPL_MARK_REMOVED, 0, "a"}},
         "mark data 0 0 61");
+    there_and_back(&(struct repl_mark_request){.volume = "data", .mark = {REPL_MARK_PROVEN, 7, ""}},
+                   "mark data 3 7 -");
     struct repl_mark_request longest = {.mark = {.kind = REPL_MARK_NAME, .seq = INT64_MAX}};
     memset(longest.volume, 'v', REPL_VOLUME_NAME_SIZE);
     memset(longest.mark.name, 0xff, REPL_MARK_NAME_SIZE);
@@ -64,7 +66,9 @@ static void test_what_is_none(void **state)
         "mark data 1 7 00",
         "mark data 1 7 6A",
         "mark data 1 7 61 62",
+        "mark data 1 7 -",
         "mark data 3 7 61",
+        "mark data 3 7 -61",
         "mark data 1 -7 61",
         "mark data 1 a 61",
         "mark .data 1 7 61",
