@@ -71,5 +71,9 @@ raw_equal "after the comparison"
 stop_agent
 last=$(site_value raw .point.seq)
 stop_site
+start_site
+spared() { site_value raw .damaged | grep -q "^segment .* (points $first to $((last - 1)))\$"; }
+wait_for 20 "only points of before are said to be damaged" spared
+stop_site
 restore "$last" || fail "the last point is not restored"
 same_bytes "$workdir/restored" "$disk" || fail "the last point is not what is on the device"

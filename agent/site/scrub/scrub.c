@@ -87,6 +87,7 @@ static void visit_begin(struct site_scrub *s, struct site_volume *v)
         .index = site->index,
         .every_ns = every_ns(site),
         .now_ns = repl_now_wall_ns(),
+        .first = of->visited_ns == 0,
         .idle_ns = of->visited_ns == 0 ? VISIT_NS : now_ns - of->visited_ns,
         .rate_limit = site->config->scrub_rate_bytes,
         .credit = of->credit,
@@ -97,6 +98,8 @@ static void visit_begin(struct site_scrub *s, struct site_volume *v)
         .batch_ns = BATCH_NS,
         .job = {.work = scrub_visit_work, .done = visit_done, .context = &s->visit}};
     memcpy(s->visit.volume, v->name, sizeof s->visit.volume);
+    memcpy(s->visit.seen, of->damages, of->damage_count * sizeof *of->damages);
+    s->visit.seen_count = of->damage_count;
     replica_find(v, s->visit.replica_path, sizeof s->visit.replica_path);
     of->merged = NULL;
     of->merged_count = 0;
@@ -260,12 +263,16 @@ void site_scrub_status(const struct site_volume *v, int64_t now_ns, struct repl_
     out->state = REPL_STATE_DEGRADED;
     snprintf(out->cause, sizeof out->cause, "damaged in the store: %s may not restore exactly",
              out->damaged);
-    snprintf(
-        out->remedy, sizeof out->remedy,
-        "\"repl verify\" says what is whole; bring the damaged file back from a copy of the "
-        "store, and it is looked at again within the hour. Where there is none, \"repl forget %s "
-        "--resync\" on the source makes what comes from then on whole",
-        v->name);
+    snprintf(out->remedy, sizeof out->remedy,
+             "\"repl verify\" says what is whole; bring the damaged file back from a copy of the "
+             "store, and it is looked at again within the hour");
+    if (!of->damages[0].opens || of->damages[0].healed_seq != 0)
+        return;
+    size_t used = strlen(out->remedy);
+    snprintf(out->remedy + used, sizeof out->remedy - used,
+             ". Where there is none, \"repl forget %s --resync\" on the source makes what comes "
+             "from then on whole",
+             v->name);
 }
 
 /* --- all of it ------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  *
  *   scrub.c          its turns, on the loop: whose is it, what is told
  *   scrub_visit.c    a visit of a volume, on a thread of its own: what is due, reading it
+ *   scrub_heal.c     from which point on a damaged segment does no harm
  *   scrub_read.c     one segment, to its last byte
  *   scrub_repair.c   damaged frames, made anew of what the replica holds
  *
@@ -39,6 +40,8 @@ struct site_scrub;
 struct scrub_damage {
     struct repl_segment_id id;
     uint64_t first_seq, last_seq; /* 0: none that can be restored */
+    uint64_t healed_seq; /* from this point on all that was damaged is something else; 0: none */
+    bool opens;          /* only frames are damaged, which not every restore reads */
 };
 
 #define SCRUB_DAMAGES_MAX 64u /* that are kept in memory; all are counted, and in the file */

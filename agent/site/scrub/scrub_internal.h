@@ -6,6 +6,7 @@
 
 #include <stdatomic.h>
 
+#include "base/extent_map.h"
 #include "base/hash.h"
 #include "journal/chain.h"
 #include "journal/scrub_plan.h"
@@ -40,10 +41,21 @@ REPL_RESULT scrub_read(struct scrub_reader *reader, struct repl_store *store, co
 bool scrub_is_damage(repl_result result);
 
 struct scrub_visit;
+/* What of the volume lies in damaged frames. */
+struct scrub_broken {
+    bool known; /* else more is damaged than frames */
+    struct repl_extent_map extents;
+};
 /* Puts right in place what the volume's replica still holds (scrub_repair.c). Else the segment is
- * as it was, and the error says why. */
+ * as it was, and the error says why. broken: zeroed, but for its initialised map. */
 REPL_RESULT scrub_repair(struct scrub_visit *visit, const struct repl_segment_id *id,
-                         const struct repl_log_commit *commit, struct repl_error *err);
+                         const struct repl_log_commit *commit, struct scrub_broken *broken,
+                         struct repl_error *err);
+/* The point by which later segments than the entry have all of broken, which is used up;
+ * *healed_seq 0: they have not. */
+REPL_RESULT scrub_heal(struct scrub_visit *visit, size_t entry, const struct repl_segment_id *id,
+                       struct repl_extent_map *broken, uint64_t *healed_seq,
+                       struct repl_error *err);
 
 /* --- a visit (scrub_visit.c) ----------------------------------------------------------------- */
 
@@ -62,6 +74,9 @@ struct scrub_visit {
     const atomic_bool *merging;
     struct scrub_merged *merged; /* heap */
     size_t merged_count;
+    bool first;                                  /* since the start */
+    struct scrub_damage seen[SCRUB_DAMAGES_MAX]; /* by the last visit */
+    size_t seen_count;
     char replica_path[256]; /* an image or device; "": none whose pages could be read */
     int64_t batch_ns;       /* it reads for so long, and not less than a segment */
     /* found */
@@ -81,5 +96,7 @@ struct scrub_visit {
     size_t stored_count;
 };
 void scrub_visit_work(struct repl_job *job);
+/* As far as it is known by now. */
+bool scrub_visit_is_damaged(const struct scrub_visit *visit, const struct repl_segment_id *id);
 
 #endif

@@ -101,6 +101,28 @@ static repl_result broken_find(struct repair *r, struct repl_error *err)
     return result;
 }
 
+/* Which bytes of the volume lie in them. */
+static repl_result broken_list(struct repair *r, struct scrub_broken *broken,
+                               struct repl_error *err)
+{
+    struct repl_record_walk walk;
+    struct repl_record record = {0};
+    bool done = false;
+    repl_record_walk_begin(&walk, r->segment, r->coder);
+    repl_result result = repl_record_walk_next(&walk, &record, &done, err);
+    while (repl_ok(result) && !done) {
+        const struct repl_extent extent = {
+            .offset = record.offset, .length = record.length, .type = REPL_RECORD_DATA};
+        if (record.type == REPL_RECORD_DATA && r->broken_of[record.frame] != 0)
+            result = repl_extent_map_put(&broken->extents, &extent, err);
+        if (repl_ok(result))
+            result = repl_record_walk_next(&walk, &record, &done, err);
+    }
+    repl_record_walk_end(&walk);
+    broken->known = repl_ok(result);
+    return result;
+}
+
 /* --- their bytes ----------------------------------------------------------------------------- */
 
 /* What the replica holds where the record says that bytes of a broken frame are. */
@@ -295,15 +317,17 @@ static repl_result replica_open(struct repair *r, struct repl_error *err)
 }
 
 static repl_result repair_run(struct repair *r, const struct repl_segment_id *id,
-                              const struct repl_log_commit *commit, struct repl_error *err)
+                              const struct repl_log_commit *commit, struct scrub_broken *broken,
+                              struct repl_error *err)
 {
     struct repl_store *store = r->visit->store;
-    REPL_TRY(replica_open(r, err));
     REPL_TRY(
         store->ops->segment_open(store, r->visit->volume, id, commit->file_size, &r->file, err));
     REPL_TRY(repl_segment_open(file_read_at, r, r->file->size, &r->segment, err));
     REPL_TRY(repl_frame_coder_new(&r->coder, err));
     REPL_TRY(broken_find(r, err));
+    REPL_TRY(broken_list(r, broken, err));
+    REPL_TRY(replica_open(r, err));
     REPL_TRY(broken_mend(r, err));
     REPL_TRY(staged_open(r, id, err));
     REPL_TRY(staged_write(r, err));
@@ -333,10 +357,11 @@ static void repair_fini(struct repair *r)
 }
 
 repl_result scrub_repair(struct scrub_visit *visit, const struct repl_segment_id *id,
-                         const struct repl_log_commit *commit, struct repl_error *err)
+                         const struct repl_log_commit *commit, struct scrub_broken *broken,
+                         struct repl_error *err)
 {
     struct repair r = {.visit = visit, .replica_fd = -1, .staged_fd = -1};
-    repl_result result = repair_run(&r, id, commit, err);
+    repl_result result = repair_run(&r, id, commit, broken, err);
     char text[REPL_SEGMENT_ID_TEXT_SIZE];
     repl_segment_id_text(id, text);
     if (repl_ok(result))

@@ -34,6 +34,8 @@ struct scrub_stored {
     size_t entry; /* of the chain; SIZE_MAX: a supply */
     int64_t verified_ns;
     bool damaged; /* when it was looked at last */
+    bool opens;   /* as in struct scrub_damage */
+    uint64_t healed_seq;
 };
 
 struct batch {
@@ -93,6 +95,17 @@ static int64_t merged_ns(const struct scrub_visit *visit, const struct repl_segm
     return 0;
 }
 
+/* What the last visit found out about a damaged segment. */
+static void seen_take(const struct scrub_visit *visit, struct scrub_stored *stored)
+{
+    for (size_t i = 0; stored->damaged && i < visit->seen_count; i++) {
+        if (repl_segment_id_order(&visit->seen[i].id, &stored->id) != 0)
+            continue;
+        stored->opens = visit->seen[i].opens;
+        stored->healed_seq = visit->seen[i].healed_seq;
+    }
+}
+
 /* Times by the record, and into the record what merges have read back. */
 static repl_result times_find(struct scrub_visit *visit, struct repl_error *err)
 {
@@ -110,6 +123,7 @@ static repl_result times_find(struct scrub_visit *visit, struct repl_error *err)
             result = repl_buffer_append(&pieces, &key, sizeof key, err);
         }
         stored->damaged = found != NULL && found->damaged;
+        seen_take(visit, stored);
         stored->verified_ns =
             repl_scrub_verified_ns(record_ns, committed_ns, visit->every_ns, visit->now_ns);
         /* Nobody says when a supply came: it is read once, and then its record does. */
@@ -128,6 +142,14 @@ static int stored_order(const void *a, const void *b)
 {
     return repl_segment_id_order(&((const struct scrub_stored *)a)->id,
                                  &((const struct scrub_stored *)b)->id);
+}
+
+bool scrub_visit_is_damaged(const struct scrub_visit *visit, const struct repl_segment_id *id)
+{
+    const struct scrub_stored key = {.id = *id};
+    const struct scrub_stored *found =
+        bsearch(&key, visit->stored, visit->stored_count, sizeof key, stored_order);
+    return found != NULL && found->damaged;
 }
 
 static bool is_stored(void *context, const struct repl_verified *verified)
@@ -166,11 +188,14 @@ static repl_result records_flush(struct batch *batch, struct repl_error *err)
     return result;
 }
 
-/* The points that are made of the segment: from its own up to the next full. */
+/* The points that are made of the segment: from its own up to the next full, or before the one that
+ * has nothing of what is damaged. */
 static void points_of(const struct repl_chain *chain, size_t entry, struct scrub_damage *damage)
 {
     for (size_t i = entry; i < chain->count; i++) {
         if (i > entry && chain->entries[i].begins)
+            return;
+        if (damage->healed_seq != 0 && chain->entries[i].commit.to_seq >= damage->healed_seq)
             return;
         if (!repl_chain_has_point(chain, i))
             continue;
@@ -183,7 +208,8 @@ static void points_of(const struct repl_chain *chain, size_t entry, struct scrub
 static struct scrub_damage damage_of(const struct scrub_visit *visit,
                                      const struct scrub_stored *stored)
 {
-    struct scrub_damage damage = {.id = stored->id};
+    struct scrub_damage damage = {
+        .id = stored->id, .healed_seq = stored->healed_seq, .opens = stored->opens};
     if (stored->entry != SIZE_MAX)
         points_of(&visit->chain, stored->entry, &damage);
     return damage;
@@ -197,10 +223,11 @@ static void damage_log(const struct scrub_visit *visit, const struct scrub_store
     repl_segment_id_text(&stored->id, text);
     repl_log(LOG_ERR,
              "volume %s: segment %s is damaged: %s. Points %" PRIu64 " to %" PRIu64
-             " may not restore exactly, nor what refers to chunks in it. Nothing was changed: "
+             " may not restore exactly, nor what refers to chunks in it%s. Nothing was changed: "
              "bring the file back from a copy of the store, it is looked at again every hour; "
              "\"repl verify\" says what else is damaged",
-             visit->volume, text, why, damage.first_seq, damage.last_seq);
+             visit->volume, text, why, damage.first_seq, damage.last_seq,
+             damage.healed_seq != 0 ? "; later ones do not need what was damaged" : "");
 }
 
 /* What was found of it into record and log. */
@@ -225,11 +252,22 @@ static repl_result note(struct batch *batch, struct scrub_stored *stored, bool d
 }
 
 /* *why: also why it is not. */
-static bool is_mended(struct scrub_visit *visit, const struct scrub_stored *stored,
+static bool is_mended(struct scrub_visit *visit, struct scrub_stored *stored,
                       const struct repl_log_commit *commit, struct repl_error *why)
 {
-    struct repl_error vain;
-    bool mended = repl_ok(scrub_repair(visit, &stored->id, commit, &vain));
+    struct repl_error vain, ignored;
+    struct scrub_broken broken = {0};
+    repl_extent_map_init(&broken.extents);
+    bool mended = repl_ok(scrub_repair(visit, &stored->id, commit, &broken, &vain));
+    stored->opens = broken.known;
+    stored->healed_seq = 0;
+    /* Where that cannot be found out, the damage is said of too many points, and looked at again.
+     */
+    if (!mended && broken.known &&
+        !repl_ok(scrub_heal(visit, stored->entry, &stored->id, &broken.extents, &stored->healed_seq,
+                            &ignored)))
+        stored->healed_seq = 0;
+    repl_extent_map_fini(&broken.extents);
     visit->repaired_count += mended;
     if (!mended) {
         size_t used = strlen(why->text);
@@ -273,7 +311,8 @@ static repl_result damaged_read(struct batch *batch, struct repl_error *err)
     struct scrub_visit *visit = batch->visit;
     for (size_t i = 0; i < visit->stored_count && may_go_on(batch); i++) {
         struct scrub_stored *stored = &visit->stored[i];
-        if (stored->damaged && visit->now_ns - stored->verified_ns >= LOOK_AGAIN_NS)
+        if (stored->damaged &&
+            (visit->first || visit->now_ns - stored->verified_ns >= LOOK_AGAIN_NS))
             REPL_TRY(item_read(batch, stored, err));
     }
     return REPL_SUCCESS;

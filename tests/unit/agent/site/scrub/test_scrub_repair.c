@@ -139,6 +139,85 @@ static void what_was_overwritten_is_not_there_any_more(void **state)
     end();
 }
 
+/* What the point was, is what is restored of it; or that is refused. */
+static bool point_restores(uint64_t seq)
+{
+    struct repl_origin *origin;
+    struct repl_history *history;
+    struct repl_view *view;
+    struct repl_view_reader *reader;
+    struct repl_error err;
+    const struct repl_store_options options = {.location = w.store};
+    must(repl_origin_open_store(&options, "data", &origin, &err), &err);
+    must(repl_history_open(origin, &history, &err), &err);
+    const struct repl_catalogue *c = repl_history_catalogue(history);
+    size_t i = 0;
+    while (c->points[i].point.seq != seq)
+        i++;
+    uint8_t *bytes = malloc(MODEL_MAX);
+    must(repl_history_view(history, i, &view, &err), &err);
+    must(repl_view_reader_new(view, 8, &reader, &err), &err);
+    bool whole = repl_ok(repl_view_read(reader, 0, bytes, c->points[i].volume_size, &err));
+    if (whole)
+        assert_true(repl_xxh3(bytes, c->points[i].volume_size) == points[seq]);
+    repl_view_reader_free(reader);
+    repl_view_free(view);
+    repl_history_close(history);
+    free(bytes);
+    return whole;
+}
+
+/* Point seq overwrites [offset, offset + size), or says that it is zeros. */
+static void overwrite(uint64_t offset, size_t size, bool zeros)
+{
+    struct build b;
+    build_begin(&b, &w, w.head.to_seq, w.head.to_seq + 1, 0);
+    if (zeros)
+        build_zero(&b, offset, size);
+    else
+        build_data(&b, offset, size);
+    build_end(&b, true);
+    build_commit(&b);
+    point_keep();
+}
+
+/* Only points that need what is damaged are named: those before it was overwritten by others. */
+static void the_points_are_named_that_need_it(void **state)
+{
+    char path[256], text[64];
+    (void)state;
+    begin_bare("everything");
+    overwrite(3 * MIB, MIB / 2, false);
+    overwrite(5 * MIB, MIB, false); /* elsewhere */
+    segment_path(path, 1);
+    flip_bit(path, 3 * MIB + 1000);
+    look();
+    assert_string_equal(volume_status(&w, "data").damaged, "segment 1.0 (points 1 to 3)");
+    assert_non_null(strstr(volume_status(&w, "data").remedy, "--resync"));
+    overwrite(3 * MIB + MIB / 2 + REPL_PAGE_SIZE, MIB / 2 - REPL_PAGE_SIZE, true);
+    look(); /* all but a page */
+    assert_string_equal(volume_status(&w, "data").damaged, "segment 1.0 (points 1 to 4)");
+    overwrite(3 * MIB + MIB / 2, REPL_PAGE_SIZE, false);
+    overwrite(0, REPL_PAGE_SIZE, false);
+    look();
+    assert_string_equal(volume_status(&w, "data").damaged, "segment 1.0 (points 1 to 4)");
+    assert_null(strstr(volume_status(&w, "data").remedy, "--resync"));
+    for (uint64_t seq = 1; seq <= 6; seq++)
+        assert_int_equal(point_restores(seq), seq > 4);
+    /* Another one that is damaged does not count, and is named itself. */
+    segment_path(path, 5);
+    flip_bit(path, 300);
+    look();
+    look();
+    snprintf(text, sizeof text, "%.60s", volume_status(&w, "data").damaged);
+    assert_string_equal(text, "segment 1.0 (points 1 to 6), and 1 more");
+    site_restart(&w); /* looked at again at once */
+    every(FAR_MS);
+    visit_make();
+    assert_string_equal(volume_status(&w, "data").damaged, text);
+    end();
+}
+
 /* The file of a segment that a merge has made; "": there is none yet. */
 static void piece_find(char path[600])
 {
@@ -194,6 +273,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frames_are_mended),
         cmocka_unit_test(what_was_overwritten_is_not_there_any_more),
+        cmocka_unit_test(the_points_are_named_that_need_it),
         cmocka_unit_test(a_piece_is_mended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
