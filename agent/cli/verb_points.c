@@ -92,13 +92,16 @@ static void trouble_text(const struct timeline *t, const struct repl_points_entr
 static void point_text(const struct timeline *t, const struct repl_points_entry *entry)
 {
     const struct repl_point *p = &entry->point;
+    const struct repl_churn *churn = &entry->churn;
     char time[REPL_WORDS_SIZE], bytes[REPL_WORDS_SIZE], window[REPL_WORDS_SIZE],
-        until[REPL_WORDS_SIZE];
+        until[REPL_WORDS_SIZE], stored[REPL_WORDS_SIZE] = "-";
     repl_words_local(p->end_ns, time);
-    repl_words_bytes(p->changed_bytes, bytes);
+    repl_words_bytes(churn->known ? churn->changed_bytes : p->changed_bytes, bytes);
+    if (churn->known)
+        repl_words_bytes(churn->stored_bytes, stored);
     repl_words_duration(p->end_ns - p->begin_ns, window);
-    printf("%10" PRIu64 "  %s  %-11s %-7s %8s  %10s", p->seq, time,
-           repl_words_consistency(p->consistency), repl_words_cut(p->cut), window, bytes);
+    printf("%10" PRIu64 "  %s  %-11s %-7s %8s  %10s  %10s", p->seq, time,
+           repl_words_consistency(p->consistency), repl_words_cut(p->cut), window, bytes, stored);
     if (p->flags & REPL_POINT_RESYNC)
         fputs("  resync", stdout);
     if (p->flags & REPL_POINT_GROUP)
@@ -264,8 +267,8 @@ static void print_text(struct timeline *t)
 {
     const struct repl_catalogue *c = t->catalogue;
     char sum[REPL_WORDS_SIZE], age[REPL_WORDS_SIZE];
-    printf("%10s  %-29s  %-11s %-7s %8s  %10s\n", "point", "time", "consistency", "cut", "window",
-           "changed");
+    printf("%10s  %-29s  %-11s %-7s %8s  %10s  %10s\n", "point", "time", "consistency", "cut",
+           "window", "changed", "stored");
     walk(t);
     if (c->point_count == 0) {
         puts("no point yet: the first copy is not complete");
@@ -370,7 +373,11 @@ const struct repl_verb repl_verb_points = {
     .summary = "Lists a volume's points and gaps: what can be restored.",
     .description =
         "Each point with its number, the time by which it was complete, what it guarantees, how it "
-        "was cut and within how long a window, and how much had changed. \"unchanged until\" says "
+        "was cut and within how long a window, how much had changed since the point before and "
+        "what "
+        "that takes compressed (chunks that the site had already are in the first alone; \"-\" is "
+        "of "
+        "a site that did not count). \"unchanged until\" says "
         "that nothing was written up to then, so the point is as good for any time in between. "
         "Names "
         "that the point has (\"repl mark\") come last.\n"

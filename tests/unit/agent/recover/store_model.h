@@ -275,6 +275,9 @@ static inline void model_end(struct store_model *m, bool has_point)
                                                 .has_point = has_point}};
     if (has_point)
         commit.commit.point = point;
+    /* not what has changed, but easily added up */
+    commit.commit.churn =
+        (struct repl_churn){.known = true, .changed_bytes = m->header.to_seq - m->header.from_seq};
     model_log(m, &commit);
     m->prev = footer.digest;
     if (!has_point)

@@ -336,8 +336,16 @@ static void pieces_check(struct world *w, uint64_t merge_number)
 {
     struct listing carried = {.count = 0};
     for (size_t i = 0; i < w->chain.count; i++) {
+        const struct repl_log_commit *commit = &w->chain.entries[i].commit;
         if (w->chain.entries[i].merge == merge_number)
             chunks_check(w, &w->chain.entries[i], &carried);
+        if (!repl_chain_has_point(&w->chain, i))
+            continue;
+        /* the sum of what the points between have brought; of fulls it is more */
+        assert_true(commit->churn.known);
+        assert_true(commit->from_seq == 0
+                        ? commit->churn.changed_bytes >= commit->to_seq
+                        : commit->churn.changed_bytes == commit->to_seq - commit->from_seq);
     }
 }
 
