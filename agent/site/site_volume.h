@@ -260,9 +260,10 @@ struct site_volume {
     uint64_t last_merge; /* the number that was given last */
     int64_t visited_ns;  /* by the compactor, monotonic; 0: not yet */
     uint64_t visited_points;
-    bool visit_again;    /* there was more to do */
-    bool merge_failed;   /* at the last visit, or not tried again there */
-    bool checkpoint_due; /* its log has become long for what it says */
+    bool visit_again;          /* there was more to do */
+    bool merge_failed;         /* at the last visit, or not tried again there */
+    bool checkpoint_due;       /* its log has become long for what it says */
+    uint64_t checkpoint_bytes; /* its length when it was written anew last; 0: not yet */
 
     struct scrub_of_volume scrub;
 

@@ -16,7 +16,8 @@
 #include "journal/journal.h"
 #include "site/compactor/compactor_internal.h"
 
-/* What stays of it takes about so much a segment; with so many times that it is written anew. */
+/* What stays of it takes about so much a segment; with so many times that it is written anew, and
+ * not before it is twice as long as it was then. */
 #define ENTRY_SIZE 320u
 #define LOG_SHARE  4u
 /* How the source fared is kept for a year. */
@@ -43,7 +44,8 @@ bool compactor_checkpoint_is_due(const struct site_compactor *c, const struct si
                                  size_t segments)
 {
     uint64_t size = v->log_end - v->log_begin;
-    return size > c->log_size_min && size > (uint64_t)segments * ENTRY_SIZE * LOG_SHARE;
+    return size > c->log_size_min && size > (uint64_t)segments * ENTRY_SIZE * LOG_SHARE &&
+           size > 2 * v->checkpoint_bytes;
 }
 
 /* --- on a worker ----------------------------------------------------------------------------- */
@@ -156,27 +158,41 @@ static repl_result log_write(struct checkpoint *c, const struct repl_buffer *rec
 }
 
 /* As the log has it; where the segments' chunks lie, the index knows. */
-static repl_result index_apply(struct checkpoint *c, const struct repl_buffer *records,
-                               struct repl_error *err)
+static repl_result records_apply(struct checkpoint *c, const struct repl_buffer *records,
+                                 struct repl_index_record *applied, size_t count,
+                                 struct repl_error *err)
 {
     struct repl_index *index = c->volume->site->index;
-    size_t count = records->size / sizeof *record_at(records, 0);
     size_t group = 1 + record_at(records, 0)->checkpoint.records;
     uint64_t at = c->log_begin;
-    struct repl_index_record *applied = calloc(count, sizeof *applied);
-    if (applied == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu log records", count);
-    repl_result result = REPL_SUCCESS;
-    for (size_t i = 0; repl_ok(result) && i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         uint8_t encoded[REPL_LOG_RECORD_SIZE_MAX];
         size_t size;
         repl_log_record_encode(record_at(records, i), encoded, &size);
         applied[i].record = record_at(records, i);
         at += size;
         if (i + 1 == group)
-            result = repl_index_apply(index, c->volume->name, applied, group, at, err);
+            REPL_TRY(repl_index_apply(index, c->volume->name, applied, group, at, err));
         else if (i + 1 > group)
-            result = repl_index_apply(index, c->volume->name, &applied[i], 1, at, err);
+            REPL_TRY(repl_index_apply(index, c->volume->name, &applied[i], 1, at, err));
+    }
+    return REPL_SUCCESS;
+}
+
+/* At once: there may be many states, and a sync for each would hold up all volumes. */
+static repl_result index_apply(struct checkpoint *c, const struct repl_buffer *records,
+                               struct repl_error *err)
+{
+    struct repl_index *index = c->volume->site->index;
+    size_t count = records->size / sizeof *record_at(records, 0);
+    struct repl_index_record *applied = calloc(count, sizeof *applied);
+    if (applied == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu log records", count);
+    repl_result result = repl_index_batch_begin(index, err);
+    if (repl_ok(result)) {
+        result = records_apply(c, records, applied, count, err);
+        repl_result ended = repl_index_batch_end(index, repl_ok(result) ? err : NULL);
+        result = repl_ok(result) ? ended : result;
     }
     free(applied);
     return result;
@@ -217,6 +233,7 @@ static void checkpoint_done(struct repl_job *job)
     if (c->replaced) {
         v->log_begin = c->log_begin;
         v->log_end = c->log_end;
+        v->checkpoint_bytes = c->log_end - c->log_begin;
         v->journal.record_number = c->record_number;
         v->site->index_dirty = true;
         if (!repl_ok(c->index_result) || c->generation != v->site->index_generation)
