@@ -88,6 +88,7 @@ static void visit_begin(struct site_scrub *s, struct site_volume *v)
         .every_ns = every_ns(site),
         .now_ns = repl_now_wall_ns(),
         .first = of->visited_ns == 0,
+        .in_bucket = repl_store_is_bucket(site->config->store),
         .idle_ns = of->visited_ns == 0 ? VISIT_NS : now_ns - of->visited_ns,
         .rate_limit = site->config->scrub_rate_bytes,
         .credit = of->credit,

@@ -6,7 +6,8 @@
  *   scrub_visit.c    a visit of a volume, on a thread of its own: what is due, reading it
  *   scrub_heal.c     from which point on a damaged segment does no harm
  *   scrub_read.c     one segment, to its last byte
- *   scrub_repair.c   damaged frames, made anew of what the replica holds
+ *   scrub_repair.c   damaged frames, made anew of what the replica holds,
+ *   scrub_chunks.c   or other segments do
  *
  * What was read when is in a file of the volume's directory (store/verified_file.h).
  *

@@ -51,6 +51,16 @@ struct scrub_broken {
 REPL_RESULT scrub_repair(struct scrub_visit *visit, const struct repl_segment_id *id,
                          const struct repl_log_commit *commit, struct scrub_broken *broken,
                          struct repl_error *err);
+struct scrub_chunk_coders {
+    struct repl_frame_coder *frames;
+    struct repl_sha256 *sha;
+};
+/* A chunk of a damaged segment from where else it lies (scrub_chunks.c), into REPL_CHUNK_SIZE
+ * bytes.
+ */
+REPL_RESULT scrub_chunk_take(struct scrub_visit *visit, const struct repl_segment_id *damaged,
+                             const struct repl_digest *name, struct scrub_chunk_coders *coders,
+                             uint8_t *out, bool *found, struct repl_error *err);
 /* The point by which later segments than the entry have all of broken, which is used up;
  * *healed_seq 0: they have not. */
 REPL_RESULT scrub_heal(struct scrub_visit *visit, size_t entry, const struct repl_segment_id *id,
@@ -77,6 +87,7 @@ struct scrub_visit {
     bool first;                                  /* since the start */
     struct scrub_damage seen[SCRUB_DAMAGES_MAX]; /* by the last visit */
     size_t seen_count;
+    bool in_bucket;         /* where no file takes another's place */
     char replica_path[256]; /* an image or device; "": none whose pages could be read */
     int64_t batch_ns;       /* it reads for so long, and not less than a segment */
     /* found */

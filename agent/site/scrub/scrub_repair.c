@@ -1,12 +1,13 @@
 /*
- * Frames of a segment made anew of what the volume's replica holds.
+ * Frames of a segment made anew of what the volume's replica holds, or other
+ * segments.
  *
  * A page that has not changed since the segment came is in the replica as it is
  * in the segment. So the bytes of a damaged frame are put together of the pages
- * that the manifest says lie in it; its checksum says whether they are the ones.
- * They are compressed as they were (each level is tried), put in the damaged
- * frame's place in a copy of the file, and the copy takes the file's place if it
- * has the digest that was committed: the same file, byte for byte, or nothing.
+ * that the manifest says lie in it, and of chunks that lie elsewhere, too; its checksum says
+ * whether they are the ones. They are compressed as they were (each level is tried), put in the
+ * damaged frame's place in a copy of the file, and the copy takes the file's place if it has the
+ * digest that was committed: the same file, byte for byte, or nothing.
  *
  * It takes a header, manifest, index and footer that are whole, and a store that
  * can put one file in the place of another at once.
@@ -40,6 +41,7 @@ struct broken {
 
 struct repair {
     struct scrub_visit *visit;
+    const struct repl_segment_id *id;
     struct repl_stored_segment *file;
     struct repl_segment *segment;
     struct repl_frame_coder *coder;
@@ -130,7 +132,7 @@ static repl_result record_take(struct repair *r, const struct repl_record *recor
                                struct repl_error *err)
 {
     uint32_t number = r->broken_of[record->frame];
-    if (number == 0)
+    if (number == 0 || r->replica_fd < 0)
         return REPL_SUCCESS;
     struct broken *broken = &r->broken[number - 1];
     ssize_t got = repl_read_full(r->replica_fd, broken->raw + record->frame_offset,
@@ -155,6 +157,29 @@ static repl_result bytes_take(struct repair *r, struct repl_error *err)
             result = repl_record_walk_next(&walk, &record, &done, err);
     }
     repl_record_walk_end(&walk);
+    return result;
+}
+
+/* Chunks go by their names, so they are right whatever the replica has. */
+static repl_result chunks_take(struct repair *r, struct repl_error *err)
+{
+    struct scrub_chunk_coders coders = {.frames = r->coder};
+    repl_result result = repl_sha256_new(&coders.sha, err);
+    for (uint32_t i = 0; i < r->segment->footer.chunk_count && repl_ok(result); i++) {
+        const struct repl_chunk_entry *chunk = &r->segment->chunks[i];
+        uint32_t number = r->broken_of[chunk->frame];
+        bool found;
+        if (number == 0)
+            continue;
+        struct broken *broken = &r->broken[number - 1];
+        repl_result taken = scrub_chunk_take(r->visit, r->id, &chunk->name, &coders,
+                                             broken->raw + chunk->frame_offset, &found, err);
+        if (repl_ok(taken) && found)
+            memset(broken->covered + chunk->frame_offset, 1, REPL_CHUNK_SIZE);
+        else if (taken.code == REPL_E_NOMEM || taken.code == REPL_E_RETRY)
+            result = taken; /* else it is damaged there too */
+    }
+    repl_sha256_free(coders.sha);
     return result;
 }
 
@@ -206,14 +231,17 @@ static repl_result frame_encode(struct repair *r, struct broken *broken, struct 
 static repl_result broken_mend(struct repair *r, struct repl_error *err)
 {
     REPL_TRY(bytes_take(r, err));
+    REPL_TRY(chunks_take(r, err));
     for (uint32_t i = 0; i < r->broken_count; i++) {
         struct broken *broken = &r->broken[i];
         const struct repl_frame_entry *entry = &r->segment->frames[broken->index];
         if (memchr(broken->covered, 0, entry->raw_size) != NULL ||
             repl_xxh3(broken->raw, entry->raw_size) != entry->raw_xxh3)
-            return repl_fail(err, REPL_E_CORRUPT,
-                             "the replica does not hold what was in frame %" PRIu32 " any more",
-                             broken->index);
+            return repl_fail(
+                err, REPL_E_CORRUPT,
+                "neither the replica nor another segment holds what was in frame %" PRIu32
+                " any more",
+                broken->index);
         REPL_TRY(frame_encode(r, broken, err));
     }
     return REPL_SUCCESS;
@@ -308,7 +336,7 @@ static repl_result staged_check(struct repair *r, const struct repl_log_commit *
 static repl_result replica_open(struct repair *r, struct repl_error *err)
 {
     if (r->visit->replica_path[0] == '\0')
-        return repl_fail(err, REPL_E_MISSING, "there is no replica whose pages could mend it");
+        return REPL_SUCCESS;
     r->replica_fd = open(r->visit->replica_path, O_RDONLY | O_CLOEXEC);
     if (r->replica_fd < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "cannot open the replica %s",
@@ -327,6 +355,8 @@ static repl_result repair_run(struct repair *r, const struct repl_segment_id *id
     REPL_TRY(repl_frame_coder_new(&r->coder, err));
     REPL_TRY(broken_find(r, err));
     REPL_TRY(broken_list(r, broken, err));
+    if (r->visit->in_bucket)
+        return repl_fail(err, REPL_E_REFUSED, "in a bucket no object is ever changed");
     REPL_TRY(replica_open(r, err));
     REPL_TRY(broken_mend(r, err));
     REPL_TRY(staged_open(r, id, err));
@@ -360,14 +390,15 @@ repl_result scrub_repair(struct scrub_visit *visit, const struct repl_segment_id
                          const struct repl_log_commit *commit, struct scrub_broken *broken,
                          struct repl_error *err)
 {
-    struct repair r = {.visit = visit, .replica_fd = -1, .staged_fd = -1};
+    struct repair r = {.visit = visit, .id = id, .replica_fd = -1, .staged_fd = -1};
     repl_result result = repair_run(&r, id, commit, broken, err);
     char text[REPL_SEGMENT_ID_TEXT_SIZE];
     repl_segment_id_text(id, text);
     if (repl_ok(result))
         repl_log(LOG_WARNING,
                  "volume %s: segment %s was damaged in %u of its frames, and is as it was "
-                 "committed again: they were made anew of the replica's pages. See to the disk "
+                 "committed again: they were made anew of what the replica and other segments "
+                 "hold. See to the disk "
                  "under the store",
                  visit->volume, text, r.broken_count);
     repair_fini(&r);

@@ -218,6 +218,56 @@ static void the_points_are_named_that_need_it(void **state)
     end();
 }
 
+/* All of the volume, each chunk in a frame of its own: point 1. */
+static void chunks_seed(void)
+{
+    struct build b;
+    hello(&w);
+    build_begin(&b, &w, 0, 1, 0);
+    for (uint64_t at = 0; at < w.size; at += REPL_CHUNK_SIZE)
+        build_data(&b, at, w.size - at < REPL_CHUNK_SIZE ? w.size - at : REPL_CHUNK_SIZE);
+    build_end(&b, true);
+    build_commit(&b);
+    point_keep();
+}
+
+/* What the source had to supply once more, as a segment that is damaged is not relied on, mends
+ * that one too; where there is no replica. */
+static void a_chunk_that_is_supplied_mends_its_frame(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    char path[256];
+    struct build b, supply;
+    struct damage d = {0};
+    (void)state;
+    world_init(&w, "none");
+    site_start(&w);
+    chunks_seed();
+    memcpy(chunk, w.model + 3 * REPL_CHUNK_SIZE, sizeof chunk);
+    segment_path(path, 1);
+    damage_take(&d, path);
+    plant(&d, 3 * REPL_CHUNK_SIZE + 5000, 1);
+    look();
+    assert_int_equal(volume_status(&w, "data").damaged_segments, 1);
+    build_begin(&b, &w, 1, 2, 0);
+    build_chunk(&b, 5 * MIB, REPL_CHUNK_SIZE, chunk, 0);
+    build_end(&b, true);
+    build_put(&b);
+    expect_missing(&w, 1);
+    supply_build(&supply, &w, chunk, 1);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+    build_commit(&b);
+    point_keep();
+    look();
+    assert_int_equal(volume_status(&w, "data").damaged_segments, 0);
+    assert_int_equal(volume_status(&w, "data").repaired_segments, 1);
+    assert_true(is_as_it_was(&d));
+    assert_true(point_restores(1) && point_restores(2));
+    damage_fini(&d);
+    end();
+}
+
 /* The file of a segment that a merge has made; "": there is none yet. */
 static void piece_find(char path[600])
 {
@@ -274,6 +324,7 @@ int main(void)
         cmocka_unit_test(frames_are_mended),
         cmocka_unit_test(what_was_overwritten_is_not_there_any_more),
         cmocka_unit_test(the_points_are_named_that_need_it),
+        cmocka_unit_test(a_chunk_that_is_supplied_mends_its_frame),
         cmocka_unit_test(a_piece_is_mended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
