@@ -9,6 +9,7 @@
 #include "format/verified_record.h"
 #include "format/wire.h"
 #include "link/client.h"
+#include "store/chunk_reader.h"
 #include "store/store.h"
 
 /* A change of how the volume fared, by the site's clock. Only a store's log has them. */
@@ -84,8 +85,15 @@ struct repl_origin {
 
 REPL_RESULT repl_origin_open_store(const struct repl_store_options *options, const char *volume,
                                    struct repl_origin **out, struct repl_error *err);
-/* The same of a store that is open and stays so for longer than the origin. */
+/* Where a chunk lies that another volume of the pool brought, by whoever knows; not its at. From
+ * any number of threads. */
+typedef repl_result repl_chunk_find_fn(void *context, const struct repl_digest *name,
+                                       struct repl_placed_chunk *out, bool *found,
+                                       struct repl_error *err);
+/* The same of a store that is open and stays so for longer than the origin, as does the context of
+ * find, which is asked in the place of the volumes' lists. */
 REPL_RESULT repl_origin_of_store(struct repl_store *store, const char *volume,
+                                 repl_chunk_find_fn *find, void *find_context,
                                  struct repl_origin **out, struct repl_error *err);
 REPL_RESULT repl_origin_open_site(const struct repl_client_options *options, const char *volume,
                                   struct repl_origin **out, struct repl_error *err);

@@ -39,7 +39,9 @@ struct store_origin {
     char shared[REPL_VOLUME_NAME_SIZE + 1]; /* the pool the volume is of; "": its own */
     pthread_mutex_t places_mutex;           /* guards places until they are there */
     struct repl_pool_places *places;        /* NULL: not looked for yet */
-    pthread_mutex_t mutex;                  /* guards the pool */
+    repl_chunk_find_fn *find;               /* in their place; NULL: there is none */
+    void *find_context;
+    pthread_mutex_t mutex; /* guards the pool */
     uint64_t clock;
     struct pooled_file pool[POOL_SIZE];
 };
@@ -117,6 +119,47 @@ static repl_result places_gather(struct store_origin *origin, struct repl_error 
     return REPL_SUCCESS;
 }
 
+static repl_result chunk_copy(void *context, uint32_t at, const void *bytes, struct repl_error *err)
+{
+    (void)err;
+    memcpy((uint8_t *)context + (size_t)at * REPL_CHUNK_SIZE, bytes, REPL_CHUNK_SIZE);
+    return REPL_SUCCESS;
+}
+
+static repl_result chunks_find(struct store_origin *origin, const struct repl_digest *names,
+                               uint32_t count, struct repl_placed_chunk *chunks,
+                               struct repl_error *err)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        bool found;
+        REPL_TRY(origin->find(origin->find_context, &names[i], &chunks[i], &found, err));
+        chunks[i].at = i;
+        if (!found) {
+            char text[REPL_DIGEST_TEXT_SIZE];
+            repl_digest_format(&names[i], text);
+            return repl_fail(err, REPL_E_MISSING, "chunk %.16s is nowhere in the pool", text);
+        }
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result found_read(struct store_origin *origin, const struct repl_digest *names,
+                              uint32_t count, void *out, struct repl_error *err)
+{
+    struct repl_placed_chunk *chunks = calloc(count, sizeof *chunks);
+    struct repl_chunk_reader *reader = NULL;
+    if (chunks == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the places of chunks");
+    repl_result result = chunks_find(origin, names, count, chunks, err);
+    if (repl_ok(result))
+        result = repl_chunk_reader_new(origin->store, &reader, err);
+    if (repl_ok(result))
+        result = repl_chunk_reader_read(reader, chunks, count, names, chunk_copy, out, err);
+    repl_chunk_reader_free(reader);
+    free(chunks);
+    return result;
+}
+
 static repl_result store_chunks(struct repl_origin *base, const struct repl_digest *names,
                                 uint32_t count, void *out, struct repl_error *err)
 {
@@ -124,6 +167,8 @@ static repl_result store_chunks(struct repl_origin *base, const struct repl_dige
     repl_result result = REPL_SUCCESS;
     char text[REPL_DIGEST_TEXT_SIZE];
     repl_digest_format(&names[0], text);
+    if (origin->find != NULL)
+        return found_read(origin, names, count, out, err);
     if (origin->shared[0] == '\0')
         return repl_fail(err, REPL_E_MISSING, "chunk %.16s is in no segment of the volume", text);
     pthread_mutex_lock(&origin->places_mutex);
@@ -282,6 +327,7 @@ repl_result repl_origin_open_store(const struct repl_store_options *options, con
 }
 
 repl_result repl_origin_of_store(struct repl_store *store, const char *volume,
+                                 repl_chunk_find_fn *find, void *find_context,
                                  struct repl_origin **out, struct repl_error *err)
 {
     struct store_origin *origin = origin_new(volume);
@@ -290,6 +336,8 @@ repl_result repl_origin_of_store(struct repl_store *store, const char *volume,
     snprintf(origin->base.label, sizeof origin->base.label, "the site's store");
     origin->store = store;
     origin->borrowed = true;
+    origin->find = find;
+    origin->find_context = find_context;
     *out = &origin->base;
     return REPL_SUCCESS;
 }

@@ -195,12 +195,27 @@ static repl_result homes_limit(struct replica_bytes *b, struct repl_error *err)
     return repl_view_reader_new(b->view, CACHED_FRAMES, &b->reader, err);
 }
 
+/* The index knows, and needs no reading of the pool's other volumes. */
+static repl_result chunk_place(void *context, const struct repl_digest *name,
+                               struct repl_placed_chunk *out, bool *found, struct repl_error *err)
+{
+    const struct replica_journal *journal = context;
+    struct repl_chunk_place place;
+    REPL_TRY(repl_index_chunk(journal->index, journal->volume, name, &place, found, err));
+    out->segment = place.segment;
+    out->frame = place.frame;
+    out->frame_offset = place.frame_offset;
+    memcpy(out->volume, place.volume, sizeof out->volume);
+    return REPL_SUCCESS;
+}
+
 repl_result replica_history_open(const struct replica_journal *journal,
                                  const struct repl_head *head, struct repl_history **out,
                                  size_t *point, struct repl_error *err)
 {
     struct repl_origin *origin;
-    REPL_TRY(repl_origin_of_store(journal->store, journal->volume, &origin, err));
+    REPL_TRY(repl_origin_of_store(journal->store, journal->volume, chunk_place,
+                                  (void *)(uintptr_t)journal, &origin, err));
     REPL_TRY(repl_history_open(origin, out, err));
     const struct repl_catalogue *c = repl_history_catalogue(*out);
     for (*point = 0; *point < c->point_count; ++*point) {

@@ -37,7 +37,8 @@ const struct repl_view *replica_bytes_changes(const struct replica_bytes *bytes)
 REPL_RESULT replica_bytes_read(struct replica_bytes *bytes, uint64_t place, void *out, size_t size,
                                struct repl_error *err);
 
-/* The history out of the store's directory, and which of its points the segment ends in. */
+/* The history out of the store, and which of its points the segment ends in. The journal outlives
+ * it. */
 REPL_RESULT replica_history_open(const struct replica_journal *journal,
                                  const struct repl_head *head, struct repl_history **out,
                                  size_t *point, struct repl_error *err);

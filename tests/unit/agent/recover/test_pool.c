@@ -194,6 +194,44 @@ static void a_second_copy_is_as_good(void **state)
     model_fini(&third);
 }
 
+/* Asked in the place of the lists: nothing of a pool is in the log here. */
+static repl_result find(void *context, const struct repl_digest *name,
+                        struct repl_placed_chunk *out, bool *found, struct repl_error *err)
+{
+    const struct fixture *f = context;
+    (void)err;
+    for (size_t i = 0; i < SHARED; i++) {
+        if (memcmp(&f->names[i], name, sizeof *name) != 0)
+            continue;
+        *found = i != 5 || f->findings[0] == '\0';
+        out->segment = (struct repl_segment_id){.to_seq = i < 3   ? 1
+                                                          : i < 5 ? 2
+                                                                  : 3,
+                                                .supply = i == 5};
+        out->frame = i < 3 ? (uint32_t)i : i < 5 ? (uint32_t)i - 3 : 0;
+        out->frame_offset = 0;
+        snprintf(out->volume, sizeof out->volume, "data");
+    }
+    return REPL_SUCCESS;
+}
+
+static void whoever_knows_is_asked(void **state)
+{
+    struct repl_origin *origin;
+    begin(state, NULL, NULL);
+    struct fixture *f = *state;
+    repl_history_close(f->history);
+    assert_true(repl_ok(repl_origin_of_store(f->first.store, "web", find, f, &origin, &f->err)));
+    assert_true(repl_ok(repl_history_open(origin, &f->history, &f->err)));
+    assert_int_equal(read_point(f), REPL_OK);
+    repl_history_close(f->history);
+    f->findings[0] = 'x'; /* of the supply it does not know any more */
+    assert_true(repl_ok(repl_origin_of_store(f->first.store, "web", find, f, &origin, &f->err)));
+    assert_true(repl_ok(repl_history_open(origin, &f->history, &f->err)));
+    assert_int_equal(read_point(f), REPL_E_MISSING);
+    assert_non_null(strstr(f->err.text, "nowhere in the pool"));
+}
+
 #define TEST(function) cmocka_unit_test_teardown(function, tear_down)
 
 int main(void)
@@ -203,6 +241,7 @@ int main(void)
         TEST(other_pools_are_not_looked_into),
         TEST(what_is_damaged_elsewhere_is_named),
         TEST(a_second_copy_is_as_good),
+        TEST(whoever_knows_is_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
