@@ -78,8 +78,8 @@ static void trouble_status(const struct site_volume *v, int64_t now_ns,
     snprintf(
         out->remedy, sizeof out->remedy,
         "see what was written. The last point before it is %llu (--at \"before trouble\"), and "
-        "is kept for 30 days; give it a name (\"repl mark\") to keep it for longer, and to have "
-        "this not said any more",
+        "is kept for 30 days; give it a name at the site with \"repl mark ... --hold\" to keep "
+        "it for longer, and to have this not said any more",
         (unsigned long long)jump->before_seq);
 }
 

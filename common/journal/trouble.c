@@ -445,7 +445,6 @@ void repl_trouble_protect(const struct repl_chain *chain, int64_t now_ns,
 
 void repl_trouble_named(struct repl_trouble *t, const struct repl_log_mark *mark)
 {
-    if ((mark->kind == REPL_MARK_NAME || mark->kind == REPL_MARK_HELD) &&
-        mark->seq >= t->jump.before_seq)
+    if (mark->kind == REPL_MARK_HELD && mark->seq >= t->jump.before_seq)
         t->jump.seen = true;
 }

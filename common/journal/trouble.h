@@ -85,7 +85,8 @@ struct repl_trouble_jump {
     enum repl_trouble_kind kind; /* NONE: there was none */
     uint64_t seq, before_seq;
     int64_t end_ns; /* of point seq */
-    bool seen; /* since then a person has given a name to one of the points from before_seq on */
+    bool seen; /* since then the site's operator has held one of the points from before_seq on (a
+                * host may give names too, and its key may be stolen) */
 };
 
 /* What is known of a volume: some 3 KiB. A fold over its COMMIT records. */
@@ -125,7 +126,7 @@ size_t repl_trouble_last_before(const struct repl_points_entry *points, size_t c
 void repl_trouble_protect(const struct repl_chain *chain, int64_t now_ns,
                           struct repl_retention_point *points, size_t count);
 
-/* The point has a name. */
+/* A point has been given a name, or lost it. */
 void repl_trouble_named(struct repl_trouble *trouble, const struct repl_log_mark *mark);
 
 #endif

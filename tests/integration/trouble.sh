@@ -1,6 +1,6 @@
 #!/bin/bash
 # A volume of text, written to for a while and then overwritten with what does not compress, as by
-# something that encrypts: the point is marked, status says so until somebody gives a name to a point,
+# something that encrypts: the point is marked, status says so until the site's operator holds one,
 # and --at "before trouble" restores what was there before, from the site and from its store alone.
 . "${0%/*}/functions.sh"
 
@@ -54,7 +54,10 @@ stop_site KILL
 start_site
 wait_for 10 "trouble is still said" says encryption
 seq=$(jq '.timeline[] | select(.last_before_trouble) | .seq' "$workdir/points.json")
-run "$REPL" mark raw "the day before" --at "before trouble" --config "$workdir/site.conf" \
+run "$REPL" mark raw "the hour before" --at "before trouble" --config "$workdir/agent.conf" \
+    >"$workdir/mark.log" 2>&1
+says encryption || fail "a host can have it not said"
+run "$REPL" mark raw "the day before" --at "before trouble" --hold --config "$workdir/site.conf" \
     >"$workdir/mark.log" 2>&1
 says "" || fail "it is still said"
 points >"$workdir/points.txt"

@@ -395,7 +395,9 @@ static void a_young_volume_is_judged_by_what_it_holds(void **state)
     assert_int_equal(p.trouble.jump.kind, REPL_TROUBLE_ENCRYPTION);
     assert_int_equal(p.trouble.jump.before_seq, last_good);
     assert_false(p.trouble.jump.seen);
-    repl_trouble_named(&p.trouble, &(struct repl_log_mark){REPL_MARK_NAME, last_good - 1, "a"});
+    repl_trouble_named(&p.trouble, &(struct repl_log_mark){REPL_MARK_HELD, last_good - 1, "a"});
+    assert_false(p.trouble.jump.seen);
+    repl_trouble_named(&p.trouble, &(struct repl_log_mark){REPL_MARK_NAME, last_good, "a"});
     assert_false(p.trouble.jump.seen);
     repl_trouble_named(&p.trouble, &(struct repl_log_mark){REPL_MARK_PROVEN, last_good, ""});
     assert_false(p.trouble.jump.seen);
