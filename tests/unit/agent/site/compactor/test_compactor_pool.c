@@ -256,6 +256,40 @@ static void a_chunk_goes_with_the_last_reference(void **state)
     pool_end();
 }
 
+/* The log of either is written anew, and the index made of that. */
+static void a_log_written_anew_says_the_pool(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    static const char *const volumes[] = {"data", "else"};
+    char path[256];
+    (void)state;
+    pool_begin();
+    lonely_chunk(chunk);
+    reference_add(chunk, 3);
+    for (size_t i = 0; i < 2; i++) {
+        struct site_volume *v = site_find_volume(w.site, volumes[i]);
+        uint64_t records = v->journal.record_number;
+        PUMP_UNTIL(&w, !v->busy);
+        v->checkpoint_due = true;
+        site_volume_pump(v);
+        PUMP_UNTIL(&w, !v->busy && !v->checkpoint_due);
+        assert_true(v->journal.record_number > records);
+    }
+    assert_true(is_found(chunk));
+    snprintf(path, sizeof path, "%.200s/index.lmdb", w.store);
+    for (unsigned i = 0; i < 2; i++) {
+        site_stop(&w);
+        assert_int_equal(i == 0 ? 0 : unlink(path), 0);
+        site_start(&w);
+        b.site = w.site;
+        for (size_t k = 0; k < 2; k++)
+            assert_string_equal(site_find_volume(w.site, volumes[k])->journal.pool, "acme");
+        assert_true(is_found(chunk));
+        expect_replica(&b);
+    }
+    pool_end();
+}
+
 /* Who refers to what of a volume whose index is behind, nobody knows. */
 static void nothing_is_dropped_where_references_are_not_known(void **state)
 {
@@ -573,6 +607,7 @@ int main(void)
         cmocka_unit_test(it_does_out_of_a_bucket),
         cmocka_unit_test(a_chunk_of_another_volume_stays),
         cmocka_unit_test(a_chunk_goes_with_the_last_reference),
+        cmocka_unit_test(a_log_written_anew_says_the_pool),
         cmocka_unit_test(nothing_is_dropped_where_references_are_not_known),
         cmocka_unit_test(a_commit_looks_again_behind_a_merge),
         cmocka_unit_test(what_may_be_gone_is_not_referred_to),
