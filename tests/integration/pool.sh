@@ -55,13 +55,13 @@ rpo = 2s
 EOF
 done
 declare -A disks
-host_start() { # HOST, with its disk
+host_begin() { # HOST, with its disk
     echo "device = ${disks[$1]}" >>"$workdir/$1.conf"
     run cp "$workdir/$1.conf" "$workdir/agent.conf" # with which all are forgotten at the end
     "$REPL" agent --config "$workdir/$1.conf" >>"$workdir/$1.log" 2>&1 &
     test_pids+=($!)
-    wait_replicated "$1" 60
 }
+spooled() { [ -n "$(find "$workdir/state-$1/volumes/$1/spool" -name '*.seg' -size +${file_mib}M 2>/dev/null)" ]; }
 sent() { # HOST
     "$REPL" status --json --socket "$workdir/$1.sock" | jq ".volumes[0].bytes_sent"
 }
@@ -94,9 +94,14 @@ for host in $hosts; do
     run dd if="$workdir/file" of="$loop" bs=1M seek=$place oflag=direct status=none
     place=$((place + 5))
 done
+note "a first copy waits for the names of the pool, and not for a site that is away"
+test_pids=("") # the site's place
+host_begin first
+wait_for 12 "the copy is in the spool" spooled first
 start_site
 for host in $hosts; do
-    host_start $host
+    [ $host = first ] || host_begin $host
+    wait_replicated $host 60
     note "$host: $(sent $host) bytes sent"
 done
 expect_between "the first" "$(sent first)" $((file_mib * MIB)) $(((file_mib + 1) * MIB))
