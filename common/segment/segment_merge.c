@@ -10,9 +10,12 @@
 #include "segment/segment_chain.h"
 #include "segment/tree_merge.h"
 
-/* A frame that survives whole is copied if it has so many bytes; smaller ones are packed together,
- * or merging would leave ever more of them. */
-#define COPY_MIN (REPL_FRAME_RAW_MAX / 4)
+/* What is packed lies in the order in which it was written, and is read in that of the volume: for
+ * a page here and there each time a whole frame is read and decoded. So frames are filled with no
+ * more than PACK_MAX, which compresses nearly as well as more. One that survives whole is copied if
+ * it has COPY_MIN; smaller ones are packed together, or merging would leave ever more of them. */
+#define PACK_MAX (REPL_FRAME_RAW_MAX / 8)
+#define COPY_MIN (PACK_MAX / 2)
 
 /* Bytes of a frame that are kept. */
 struct range {
@@ -547,7 +550,7 @@ static repl_result range_pack(struct merge *m, const struct survivor *s, const s
                               size_t *piece, size_t *chunk, struct repl_error *err)
 {
     uint32_t size = range->end - range->begin;
-    if (m->packed_size + size > REPL_FRAME_RAW_MAX)
+    if (m->packed_size + size > PACK_MAX)
         REPL_TRY(packed_flush(m, err));
     uint32_t base = (uint32_t)m->packed_size;
     memcpy(m->packed + base, m->raw + range->begin, size);

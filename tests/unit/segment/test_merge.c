@@ -281,6 +281,31 @@ static void whole_frames_are_copied(void **state)
     world_end();
 }
 
+/* A page of it costs a reader all of a frame. */
+static void packed_frames_are_not_large(void **state)
+{
+    (void)state;
+    struct piece merged = {0};
+    struct repl_merge_report report;
+    world_begin((struct random){5});
+    part_begin(0, 1, 0, 96 * PAGE);
+    simple_data(0, 96 * PAGE);
+    part_end(1, true);
+    for (uint64_t seq = 2; seq <= 5; seq++) {
+        part_begin(seq - 1, seq, 0, 96 * PAGE);
+        for (uint64_t i = 0; i < 2; i++)
+            simple_data(((seq - 2) * 2 + i) * 10 * PAGE, 10 * PAGE);
+        part_end(seq, true);
+    }
+    assert_true(repl_ok(merge_range(1, 5, &merged, &report, NULL)));
+    assert_int_equal(report.packed_frames, 3);
+    for (uint32_t i = 0; i < merged.segment->footer.frame_count; i++)
+        assert_true(merged.segment->frames[i].raw_size <= 32 * PAGE);
+    expect_history(&merged, 1, 5);
+    piece_free(&merged);
+    world_end();
+}
+
 static void a_full_in_the_run_makes_a_full(void **state)
 {
     (void)state;
@@ -601,6 +626,7 @@ int main(void)
         cmocka_unit_test(superseded_data_goes),
         cmocka_unit_test(a_chunk_that_is_referred_to_stays),
         cmocka_unit_test(whole_frames_are_copied),
+        cmocka_unit_test(packed_frames_are_not_large),
         cmocka_unit_test(a_full_in_the_run_makes_a_full),
         cmocka_unit_test(what_cannot_be_one_segment_is_refused),
         cmocka_unit_test(growth_without_content_is_refused),
