@@ -41,8 +41,10 @@
     "none is given up. \"everything\" gives up nothing, ever."
 #define HELP_WORKERS "Threads that hash, compress and decompress. 0 means one for each processor."
 #define HELP_SITE_WORKERS                                                                          \
-    "Threads that write, sync and verify what comes. They wait for the disk most of the time, and "  \
-    "many syncs at once cost it little more than one: 0 means two for each processor, at least 16."
+    "Threads that write, sync and verify what comes. They wait for the disk most of the time, "    \
+    "and "                                                                                         \
+    "many syncs at once cost it little more than one: 0 means two for each processor, at least "   \
+    "16."
 #define HELP_NICE                                                                                  \
     "How far the worker threads step back behind other programs: 0 not at all, 19 furthest."
 
