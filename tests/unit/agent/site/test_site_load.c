@@ -470,7 +470,7 @@ static void a_merge_is_torn_in_its_middle(void **state)
     log_put(w, &log, log.size);
     point_put(w, 6, 7, 0, true);
     log_take(w, &log);
-    for (size_t at = before; at < w->m.log_end - 200; at += 11) {
+    for (size_t at = before; at < w->m.log_end - 220; at += 11) {
         index_lose(w);
         uint8_t byte = log.data[at];
         log.data[at] ^= 0x40;
