@@ -30,7 +30,8 @@ void volume_names_start(struct repl_source_volume *v)
 {
     v->names_due_ns = 0;
     v->names_more = v->names_comparing = false;
-    v->names_hold_ns = v->dir.is_new ? repl_now_mono_ns() + NAMES_HOLD_NS : 0;
+    v->names_hold_ns =
+        v->dir.is_new && v->options.chunks != NULL ? repl_now_mono_ns() + NAMES_HOLD_NS : 0;
 }
 
 bool volume_names_hold(const struct repl_source_volume *v)
