@@ -273,3 +273,60 @@ repl_result site_index_refill(struct site_volume *v, bool supplies, uint64_t log
     repl_buffer_fini(&log);
     return result;
 }
+
+/* --- what has just been logged --------------------------------------------------------------- */
+
+static repl_result append_one(struct site_append *a, struct repl_error *err)
+{
+    struct repl_site *site = a->volume->site;
+    const char *name = a->volume->name;
+    if (!a->index_behind)
+        return repl_index_apply(site->index, name, a->records, a->record_count, a->log_end, err);
+    struct repl_buffer log = {0};
+    uint64_t begin;
+    repl_result result = site->store->ops->log_read(site->store, name, &log, &begin, err);
+    if (repl_ok(result))
+        result = site_index_catch_up(site, name, &log, begin, a->log_end, NULL, err);
+    repl_buffer_fini(&log);
+    return result;
+}
+
+/* In one transaction. Where that fails nothing of it is in the index. */
+static repl_result append_together(struct repl_site *site, struct site_append *first)
+{
+    struct repl_error err;
+    REPL_TRY(repl_index_batch_begin(site->index, &err));
+    for (struct site_append *a = first; a != NULL; a = a->next) {
+        repl_result result = a->index_behind
+                                 ? REPL_SUCCESS
+                                 : repl_index_apply(site->index, a->volume->name, a->records,
+                                                    a->record_count, a->log_end, &err);
+        if (!repl_ok(result))
+            break; /* the end says so */
+        a->index_result = REPL_SUCCESS;
+    }
+    return repl_index_batch_end(site->index, &err);
+}
+
+void site_index_append(struct site_append *mine)
+{
+    struct repl_site *site = mine->volume->site;
+    pthread_mutex_lock(&site->waiting_lock);
+    mine->next = site->waiting;
+    site->waiting = mine;
+    pthread_mutex_unlock(&site->waiting_lock);
+    pthread_mutex_lock(&site->index_lock);
+    if (!mine->indexed) {
+        pthread_mutex_lock(&site->waiting_lock);
+        struct site_append *first = site->waiting;
+        site->waiting = NULL;
+        pthread_mutex_unlock(&site->waiting_lock);
+        bool together = first->next != NULL && repl_ok(append_together(site, first));
+        for (struct site_append *a = first; a != NULL; a = a->next) {
+            if (!together || a->index_behind)
+                a->index_result = append_one(a, &a->index_err);
+            a->indexed = true;
+        }
+    }
+    pthread_mutex_unlock(&site->index_lock);
+}

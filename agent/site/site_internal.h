@@ -3,7 +3,7 @@
  *
  * Threads: everything belongs to the loop's thread but what a job's work
  * function is given. The index has one writer at a time: whoever writes to it
- * holds index_lock, and may hold no other lock.
+ * holds index_lock, and may hold no other lock but, inside it, waiting_lock.
  */
 #ifndef REPL_AGENT_SITE_INTERNAL_H
 #define REPL_AGENT_SITE_INTERNAL_H
@@ -26,6 +26,7 @@
 struct site_compactor;
 struct site_scrub;
 struct site_gate;
+struct site_append;
 struct site_volume;
 struct site_read;
 struct site_digests;
@@ -52,7 +53,9 @@ struct repl_site {
     struct site_space space;
     struct repl_index *index;
     pthread_mutex_t index_lock;
-    bool index_dirty; /* since the last sync */
+    pthread_mutex_t waiting_lock;
+    struct site_append *waiting; /* for the index; under waiting_lock */
+    bool index_dirty;            /* since the last sync */
     bool syncing;
     struct repl_job sync_job;
     repl_result sync_result;

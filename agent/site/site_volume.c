@@ -124,31 +124,13 @@ static repl_result log_write(struct site_append *a, struct repl_error *err)
     return result;
 }
 
-static repl_result index_write(struct site_append *a, struct repl_error *err)
-{
-    struct repl_site *site = a->volume->site;
-    const char *name = a->volume->name;
-    if (!a->index_behind)
-        return repl_index_apply(site->index, name, a->records, a->record_count, a->log_end, err);
-    struct repl_buffer log = {0};
-    uint64_t begin;
-    repl_result result = site->store->ops->log_read(site->store, name, &log, &begin, err);
-    if (repl_ok(result))
-        result = site_index_catch_up(site, name, &log, begin, a->log_end, NULL, err);
-    repl_buffer_fini(&log);
-    return result;
-}
-
 static void append_work(struct repl_job *job)
 {
     struct site_append *a = job->context;
-    struct repl_site *site = a->volume->site;
     a->result = log_write(a, &a->err);
     if (!repl_ok(a->result))
         return;
-    pthread_mutex_lock(&site->index_lock);
-    a->index_result = index_write(a, &a->index_err);
-    pthread_mutex_unlock(&site->index_lock);
+    site_index_append(a);
 }
 
 static void append_failed(struct site_volume *v)

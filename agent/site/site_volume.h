@@ -106,6 +106,8 @@ struct site_append {
     uint64_t generation; /* of the index */
     repl_result result;
     struct repl_error err;
+    struct site_append *next; /* that waits for the index too */
+    bool indexed;             /* index_result says how */
     repl_result index_result;
     struct repl_error index_err;
     /* On the loop, after the record has been applied (or not). */
@@ -319,6 +321,9 @@ REPL_RESULT site_found_set_aside(struct site_volume *volume, struct repl_error *
 REPL_RESULT site_index_catch_up(struct repl_site *site, const char *name,
                                 const struct repl_buffer *log, uint64_t begin, uint64_t log_end,
                                 pthread_mutex_t *lock, struct repl_error *err);
+/* What has been logged, into the index, with what others wait with: a sync is what it costs, for
+ * one or for many. On a worker. */
+void site_index_append(struct site_append *append);
 /* The chunks of a supply into the index. One that cannot be read is left out, with a line in our
  * log: what nobody finds is asked of the source. */
 void site_index_supply(const struct site_volume *volume, const struct repl_segment_id *id,

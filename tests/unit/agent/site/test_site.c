@@ -1504,6 +1504,62 @@ static void test_index_sync_fails(void **state)
     expect_replica(w);
 }
 
+/* What waits for the index meanwhile goes into it in one transaction; where that fails, each alone.
+ */
+static void waiting_go_together(struct world *w, enum repl_state state, bool fails)
+{
+    static const char *const names[] = {"data", "spare"};
+    struct repl_report message = {.state = state, .cause = "x", .sent_ns = repl_now_wall_ns()};
+    struct repl_buffer body = {0};
+    struct repl_error err = {0};
+    struct call calls[2];
+    MDB_envinfo before, after;
+    unsigned waiting = 0;
+    must(repl_report_encode(&message, &body, &err), &err);
+    w->site->tick.fire(&w->site->tick);
+    PUMP_UNTIL(w, !w->site->index_dirty && !w->site->syncing && w->site->jobs == 0);
+    pthread_mutex_lock(&w->site->index_lock);
+    if (fails)
+        repl_index_break_sync(w->site->index, 1, ENOSPC);
+    mdb_env_info(w->site->index->env, &before);
+    for (int i = 0; i < 2; i++) {
+        call_init(&calls[i], w, "POST", "/v1/volumes/%s/report", names[i]);
+        calls[i].request.body = body.data;
+        calls[i].request.body_size = body.size;
+        must(repl_request_start(w->clients[KEY_HOST], &calls[i].request, &err), &err);
+    }
+    while (waiting < 2) {
+        turn(w);
+        pthread_mutex_lock(&w->site->waiting_lock);
+        waiting = 0;
+        for (const struct site_append *a = w->site->waiting; a != NULL; a = a->next)
+            waiting++;
+        pthread_mutex_unlock(&w->site->waiting_lock);
+    }
+    pthread_mutex_unlock(&w->site->index_lock);
+    PUMP_UNTIL(w, calls[0].done && calls[1].done);
+    assert_int_equal(w->status, 200);
+    mdb_env_info(w->site->index->env, &after);
+    assert_int_equal(after.me_last_txnid - before.me_last_txnid, fails ? 2 : 1);
+    for (int i = 0; i < 2; i++)
+        assert_false(site_find_volume(w->site, names[i])->index_behind);
+    repl_buffer_fini(&body);
+}
+
+static void test_index_in_one_transaction(void **state)
+{
+    struct world *w = *state;
+    struct repl_hello spare = hello_of(w);
+    seed(w);
+    expect_replica(w);
+    spare.volume.bytes[0]++;
+    assert_int_equal(hello_as(w, KEY_HOST, "spare", &spare), 200);
+    waiting_go_together(w, REPL_STATE_NO_WINDOW, false);
+    waiting_go_together(w, REPL_STATE_DEGRADED, true);
+    increment(w);
+    expect_replica(w);
+}
+
 /* --- a full disk ----------------------------------------------------------------------------- */
 
 static void test_no_space(void **state)
@@ -1611,6 +1667,7 @@ int main(void)
         TEST(test_segment_without_record),
         TEST(test_set_aside_later),
         TEST(test_index_full),
+        TEST(test_index_in_one_transaction),
         TEST(test_log_fails_and_crash),
         TEST(test_log_fails_and_another_comes),
         TEST(test_publish_fails),
