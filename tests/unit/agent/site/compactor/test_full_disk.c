@@ -59,7 +59,6 @@ static void disk_begin(long full_at)
 {
     atomic_store(&disk_calls, 0);
     atomic_store(&disk_full_at, full_at);
-    snprintf(disk_path, sizeof disk_path, "%s", w.store);
 }
 
 static void disk_has_room(void)
@@ -193,14 +192,15 @@ static void world_begin(const char *retention)
     w.time_ns = repl_now_wall_ns() - 600 * SECOND_NS;
     w.retention = retention;
     w.limits = "space_reserve = 0\n";
+    snprintf(disk_path, sizeof disk_path, "%s", w.store); /* before there are threads */
     site_start(&w);
 }
 
 static void world_end(void)
 {
-    disk_path[0] = '\0';
     disk_has_room();
     end();
+    disk_path[0] = '\0';
 }
 
 /* Visits, one after the other, until nothing is left to merge; and the log anew. */
