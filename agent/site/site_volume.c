@@ -312,7 +312,7 @@ static void settle_done(struct repl_job *job)
  * for it. */
 static void settle_if_idle(struct site_volume *v)
 {
-    if (!v->unsettled || v->settling_vain || v->busy || v->queue != NULL || v->site->closing)
+    if (v->busy || !v->unsettled || v->settling_vain || v->queue != NULL || v->site->closing)
         return;
     v->busy = true;
     v->settle_job = (struct repl_job){.work = settle_work, .done = settle_done, .context = v};
