@@ -212,6 +212,7 @@ static void merge_logged(struct site_volume *v, repl_result result, const struct
         /* Nobody knows whether the pieces are part of the history, until the log has been cut back
          * to what it was. */
         v->drop_unsure = v->drop_unsure || c->visit.result.dropped_count > 0;
+        v->merge_failed = true;
         pieces_remove(c, true);
         visit_end(c);
     }
