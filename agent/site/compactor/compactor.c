@@ -40,7 +40,7 @@ static const char *policy_text(const struct repl_site *site, const char *volume)
 static bool volume_may(const struct site_volume *v)
 {
     return v->journal.exists && v->damaged[0] == '\0' && v->journal.point.seq != 0 &&
-           !v->index_behind && (v->busy || !v->unsettled) && /* busy: a worker may be settling it */
+           !v->index_behind && !v->unsettled &&
            strcmp(policy_text(v->site, v->name), REPL_RETENTION_EVERYTHING) != 0;
 }
 
