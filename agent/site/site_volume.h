@@ -22,6 +22,7 @@
 #define REPL_AGENT_SITE_VOLUME_H
 
 #include <limits.h>
+#include <stdatomic.h>
 
 #include "base/limits.h"
 #include "journal/journal.h"
@@ -197,9 +198,9 @@ struct site_volume {
     uint64_t log_end;            /* of the last good record */
     /* An append failed: what lies behind log_end may be there after a crash or not. It is cut off
      * before anything is published. */
-    bool unsettled;
-    bool drop_unsure;   /* and what failed was a merge that drops chunks */
-    bool settling_vain; /* tried since the last tick */
+    atomic_bool unsettled; /* made so on the loop, and undone by a worker that has cut it off */
+    bool drop_unsure;      /* and what failed was a merge that drops chunks */
+    bool settling_vain;    /* tried since the last tick */
     struct repl_job settle_job;
     repl_result settle_result;
     /* Published, and its record failed: goes before the next one is published. */

@@ -45,7 +45,7 @@ struct site_merge_options {
     site_merge_referred_fn *referred;
     void *referred_context;
     uint64_t extents_max, raw_size_max, records_max;
-    /* Called as bytes are read and written, to hold back; NULL: full speed. */
+    /* Called as bytes are written, to hold back; NULL: full speed. */
     void (*pace)(void *context, uint64_t bytes);
     void *pace_context;
     const atomic_bool *stop; /* NULL: never */
