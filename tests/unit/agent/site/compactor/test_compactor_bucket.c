@@ -73,10 +73,10 @@ static void points_are_given_up(void **state)
         points_make(3);
         site_compactor_tick(w.site->compactor);
         turns(30);
-        if (rounds % 5 != 0)
+        if (rounds % 15 != 0)
             continue;
         fake_s3_release(fake);
-        if (rounds % 10 == 0) {
+        if (rounds % 30 == 0) {
             site_restart(&w);
             hurry();
             restarts++;
