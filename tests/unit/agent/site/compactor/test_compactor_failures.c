@@ -71,7 +71,7 @@ static void turn_of_compactor(void)
 
 #define TURN_UNTIL(condition)                                                                      \
     do {                                                                                           \
-        int64_t until_ns_ = repl_now_mono_ns() + LIMIT_NS / 3;                                     \
+        int64_t until_ns_ = repl_now_mono_ns() + LIMIT_NS;                                         \
         while (!(condition)) {                                                                     \
             turn_of_compactor();                                                                   \
             if (repl_now_mono_ns() > until_ns_)                                                    \
