@@ -47,6 +47,15 @@ static inline void supplied_make(void)
     point_keep();
 }
 
+/* How the volume fares, its source having just said that it is well: else a slow test would see its
+ * silence. */
+static inline struct repl_volume_status status_heard(void)
+{
+    const struct repl_report well = {.state = REPL_STATE_OK, .sent_ns = repl_now_wall_ns()};
+    assert_int_equal(report(&w, &well), 200);
+    return volume_status(&w, "data");
+}
+
 /* One visit, and those that it is followed by at once. */
 static inline void visit_make(void)
 {

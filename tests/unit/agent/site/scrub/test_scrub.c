@@ -12,9 +12,9 @@ static void all_is_read_and_noted(void **state)
     points_make(11);
     every(SOON_MS);
     round_make();
-    struct repl_volume_status status = volume_status(&w, "data");
+    struct repl_volume_status status = status_heard();
     assert_int_equal(status.damaged_segments, 0);
-    assert_int_not_equal(status.state, REPL_STATE_DEGRADED); /* link-down, it may be by now */
+    assert_true(status.state < REPL_STATE_DEGRADED);
     assert_in_range(status.unverified_ms, 0, 20000);
     assert_true(status.scrubbed_bytes >= stored_bytes());
     struct repl_verified_list list = verified_read();
@@ -85,7 +85,7 @@ static void damage_is_found_wherever_it_is(void **state)
             assert_int_equal(unlink(path), 0);
         every(SOON_MS);
         round_make();
-        struct repl_volume_status status = volume_status(&w, "data");
+        struct repl_volume_status status = status_heard();
         assert_int_equal(status.damaged_segments, 1);
         assert_int_equal(status.state, REPL_STATE_DEGRADED);
         assert_string_equal(status.damaged, "segment 4.0 (points 4 to 7)");
@@ -95,7 +95,7 @@ static void damage_is_found_wherever_it_is(void **state)
         every(SOON_MS);
         round_make();
         assert_int_equal(volume_status(&w, "data").damaged_segments, 0);
-        assert_int_not_equal(volume_status(&w, "data").state, REPL_STATE_DEGRADED);
+        assert_true(status_heard().state < REPL_STATE_DEGRADED);
     }
     damage_fini(&good);
     flip_bit(path, 300);
