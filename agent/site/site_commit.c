@@ -44,7 +44,6 @@ static repl_result settle(struct site_volume *v, const struct repl_segment_id *i
     struct repl_store *store = v->site->store;
     if (v->unsettled)
         REPL_TRY(store->ops->log_append(store, v->name, v->log_end, "", 0, err));
-    v->unsettled = false;
     REPL_TRY(site_found_set_aside(v, err));
     bool replaced = v->orphan.to_seq == id->to_seq && v->orphan.part == id->part;
     if (v->has_orphan && !replaced)

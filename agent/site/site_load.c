@@ -169,6 +169,7 @@ static void log_cut(struct loader *l)
     repl_log(LOG_WARNING, "volume %s: cutting off now failed and is done later: %s", v->name,
              err.text);
     v->unsettled = true;
+    v->unsettled_ns = repl_now_mono_ns();
 }
 
 /* --- segments -------------------------------------------------------------------------------- */
@@ -232,6 +233,19 @@ static repl_result leftover_add(struct site_volume *v, const struct repl_segment
     v->leftovers = larger;
     larger[v->leftover_count++] = (struct site_leftover){.id = *id, .since_ns = repl_now_mono_ns()};
     return REPL_SUCCESS;
+}
+
+/* A record that was on its way when the process before ended may be in the log yet, of a merge
+ * whose pieces are among what is left over. */
+static void late_expect(struct site_volume *v)
+{
+    for (size_t i = 0; i < v->leftover_count && v->site->store->late_ms > 0; i++) {
+        if (v->leftovers[i].id.merge == 0)
+            continue;
+        v->unsettled = v->drop_unsure = true;
+        v->unsettled_ns = repl_now_mono_ns();
+        return;
+    }
 }
 
 /* *unknown counts those that neither log nor merges account for, *last is one of them. */
@@ -447,9 +461,18 @@ static repl_result history_load(struct loader *l, struct repl_error *err)
     if (is_damaged(v) || !v->journal.exists)
         return REPL_SUCCESS;
     log_cut(l);
+    late_expect(v);
     index_load(l);
     staging_load(v);
     return REPL_SUCCESS;
+}
+
+/* A service that refuses what it is asked for (credentials are replaced now and then, rights taken
+ * away and given back) says nothing of what it has; a filesystem that does is the volume's own. */
+static bool is_unreachable(const struct repl_site *site, enum repl_code code)
+{
+    return code == REPL_E_RETRY || (repl_store_is_bucket(site->config->store) &&
+                                    (code == REPL_E_REFUSED || code == REPL_E_USAGE));
 }
 
 repl_result site_volume_load(struct repl_site *site, const char *name, struct site_volume **out,
@@ -461,12 +484,13 @@ repl_result site_volume_load(struct repl_site *site, const char *name, struct si
     repl_result result = history_load(&l, err);
     /* A disk that cannot be read is this volume's trouble alone; a store that does not answer is
      * that of all, and the site begins once it does. */
-    if (!repl_ok(result) && result.code != REPL_E_RETRY)
+    bool unreachable = is_unreachable(site, result.code);
+    if (!repl_ok(result) && !unreachable)
         damage(l.volume, "%.350s", err->text);
     repl_buffer_fini(&l.log);
     repl_chain_fini(&l.chain);
     repl_buffer_fini(&l.stored);
-    if (result.code == REPL_E_RETRY) {
+    if (unreachable) {
         site_volume_free(l.volume);
         return result;
     }

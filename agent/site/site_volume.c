@@ -137,6 +137,7 @@ static void append_failed(struct site_volume *v)
 {
     struct site_append *a = &v->append;
     v->unsettled = v->settling_vain = true;
+    v->unsettled_ns = repl_now_mono_ns();
     repl_log(LOG_ERR, "volume %s: record %llu could not be logged: %s", v->name,
              (unsigned long long)a->records[0].record->number, a->err.text);
 }
@@ -312,7 +313,9 @@ static void settle_done(struct repl_job *job)
  * for it. */
 static void settle_if_idle(struct site_volume *v)
 {
-    if (v->busy || !v->unsettled || v->settling_vain || v->queue != NULL || v->site->closing)
+    int64_t late_ns = v->site->store->late_ms * 1000000;
+    if (v->busy || !v->unsettled || v->settling_vain || v->queue != NULL || v->site->closing ||
+        repl_now_mono_ns() - v->unsettled_ns < late_ns)
         return;
     v->busy = true;
     v->settle_job = (struct repl_job){.work = settle_work, .done = settle_done, .context = v};

@@ -197,8 +197,10 @@ struct site_volume {
     uint64_t log_begin;          /* an offset, as is what follows */
     uint64_t log_end;            /* of the last good record */
     /* An append failed: what lies behind log_end may be there after a crash or not. It is cut off
-     * before anything is published. */
-    atomic_bool unsettled; /* made so on the loop, and undone by a worker that has cut it off */
+     * before anything is published, and is settled by the next append, or by a cut when nothing can
+     * come late any more. */
+    atomic_bool unsettled; /* set on the loop, read by workers as well */
+    int64_t unsettled_ns;  /* monotonic: since when; of the last that failed */
     bool drop_unsure;      /* and what failed was a merge that drops chunks */
     bool settling_vain;    /* tried since the last tick */
     struct repl_job settle_job;

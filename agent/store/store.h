@@ -30,6 +30,8 @@ struct repl_s3_options;
 
 struct repl_store {
     const struct repl_store_ops *ops;
+    /* What was asked for and given up may still be done for so long; 0: nothing ever is. */
+    int64_t late_ms;
 };
 
 struct repl_store_options {
@@ -105,7 +107,8 @@ struct repl_store_ops {
     REPL_RESULT (*log_read)(struct repl_store *store, const char *volume, struct repl_buffer *out,
                             uint64_t *begin, struct repl_error *err);
     /* Appends at end, which is where the caller knows the last good record to end: whatever lies
-     * behind it is cut off (with size 0, that is all it does). After a failed sync the file is
+     * behind it is cut off (with size 0, that is all it does, looking anew at what is there). After
+     * a failed sync the file is
      * never written again: it is copied up to end into a new one, which takes its place (so a
      * retry of a failed call is safe). */
     REPL_RESULT (*log_append)(struct repl_store *store, const char *volume, uint64_t end,

@@ -347,6 +347,7 @@ repl_result repl_store_counted(struct repl_store *inner, struct repl_store **out
         return repl_fail(err, REPL_E_NOMEM, "no memory for the store");
     }
     store->base.ops = &counted_ops;
+    store->base.late_ms = inner->late_ms;
     store->inner = inner;
     pthread_mutex_init(&store->mutex, NULL);
     *out = &store->base;

@@ -15,6 +15,7 @@
  *
  *   lock                    flock of the process that writes
  *   site-id, taking-over    store_s3_writer.c
+ *   removing                store_s3_remove.c
  *   volumes/NAME/           replica, and uploads in staging/
  *
  * An object is there whole or not at all, and what was answered with success is
@@ -55,6 +56,7 @@ const struct s3_store_limits s3_store_limits_default = {
     .claim_fresh_ms = 10000,
     .claim_valid_ms = 30000,
     .take_over_ms = 45000,
+    .late_ms = 60000,
     .merge_pieces = 64,
     .merge_size = 256u << 10,
     .lock_first_ms = 3600 * 1000,
@@ -270,6 +272,7 @@ static repl_result open_writable(struct s3_store *store, const struct repl_store
     REPL_TRY(version_make(store, options->create, err));
     REPL_TRY(condition_try(store, err));
     REPL_TRY(s3_claim_take(store, options->take_over, err));
+    REPL_TRY(s3_removals_wait(store, err));
     if (store->lock_ms != 0) {
         REPL_TRY(s3_lock_prove(store, err));
         REPL_TRY(s3_locker_start(store, err));
@@ -317,6 +320,7 @@ static void s3_close(struct repl_store *base)
         close(store->lock_fd); /* which releases the lock */
     if (store->local_fd >= 0)
         close(store->local_fd);
+    pthread_mutex_destroy(&store->removals.mutex);
     pthread_mutex_destroy(&store->claim.mutex);
     pthread_mutex_destroy(&store->mutex);
     free(store->local);
@@ -334,12 +338,14 @@ repl_result s3_store_open_with(const struct repl_store_options *options,
     if (store == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for the store %s", options->location);
     store->base.ops = &s3_ops;
+    store->base.late_ms = limits->late_ms;
     store->limits = *limits;
     store->local_fd = store->lock_fd = -1;
     store->writable = options->writable;
     store->lock_ms = options->writable ? options->object_lock_ms : 0;
     pthread_mutex_init(&store->mutex, NULL);
     pthread_mutex_init(&store->claim.mutex, NULL);
+    pthread_mutex_init(&store->removals.mutex, NULL);
     s3_recent_init(&store->recent);
     repl_result result = store_open(store, options, err);
     if (!repl_ok(result)) {

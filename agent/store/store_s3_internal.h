@@ -1,7 +1,7 @@
 /*
  * What the parts of the store in a bucket share: store_s3.c (opening,
- * volumes), store_s3_segment.c, store_s3_recent.c, store_s3_log.c and store_s3_writer.c (who
- * writes), store_s3_lock.c (object lock).
+ * volumes), store_s3_segment.c, store_s3_recent.c, store_s3_log.c, store_s3_writer.c (who
+ * writes), store_s3_remove.c (removals that may be on their way), store_s3_lock.c (object lock).
  */
 #ifndef REPL_AGENT_STORE_S3_INTERNAL_H
 #define REPL_AGENT_STORE_S3_INTERNAL_H
@@ -18,6 +18,7 @@ struct s3_store_limits {
     int64_t claim_fresh_ms; /* what we read of the writer longer ago is read again; */
     int64_t claim_valid_ms; /* without it, nothing is answered after so long */
     int64_t take_over_ms;   /* longer than claim_valid_ms and a deletion's short_total_ms */
+    int64_t late_ms;        /* no request is under way for longer, its sender ended or not */
     size_t merge_pieces;    /* so many pieces of a log become one */
     uint64_t merge_size;    /* a merged piece of this size is not merged again */
     int64_t lock_first_ms;  /* after opening, the locks of all that is there are extended; */
@@ -38,6 +39,14 @@ struct s3_claim {
     int64_t confirmed_ns; /* CLOCK_BOOTTIME before the last reading that found it ours */
     bool fenced;          /* it is another's, for good; */
     char fenced_by[200];
+};
+
+/* Removals that are on their way; see store_s3_remove.c. */
+struct s3_removals {
+    pthread_mutex_t mutex; /* guards what follows, also while the mark is made or removed */
+    unsigned out;
+    bool marked;
+    int64_t given_up_ns; /* monotonic: one may be carried out later still; 0: none */
 };
 
 /* store_s3_recent.c */
@@ -72,6 +81,7 @@ struct s3_store {
     int lock_fd;  /* -1: a reader */
     bool writable;
     struct s3_claim claim;
+    struct s3_removals removals;
     struct s3_recent recent;
     int64_t lock_ms;          /* for how long objects are locked; 0: not at all */
     struct s3_locker *locker; /* NULL: none */
@@ -103,8 +113,21 @@ REPL_RESULT s3_claim_take(struct s3_store *store, bool take_over, struct repl_er
 REPL_RESULT s3_claim_begin(struct s3_store *store, struct repl_error *err);
 /* Before success is answered: it was still ours within claim_valid_ms. */
 REPL_RESULT s3_claim_end(struct s3_store *store, struct repl_error *err);
+/* Reads the writer, which has to be us. */
+REPL_RESULT s3_claim_settle(struct s3_store *store, struct repl_error *err);
 /* Lets go of it, where it is ours. */
 void s3_claim_release(struct s3_store *store);
+/* A file of this machine's side, durably. */
+REPL_RESULT s3_local_make(const struct s3_store *store, const char *name, const char *text,
+                          struct repl_error *err);
+
+/* --- store_s3_remove.c ----------------------------------------------------------------------- */
+
+/* Every removal of a writer: success if it is not there. */
+REPL_RESULT s3_store_remove(struct s3_store *store, const char *key, struct repl_error *err);
+/* Where the process before ended while it removed something, waits until that is done or never
+ * will be. */
+REPL_RESULT s3_removals_wait(struct s3_store *store, struct repl_error *err);
 
 /* --- store_s3_lock.c -------------------------------------------------------------------------- */
 

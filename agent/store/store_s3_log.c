@@ -260,7 +260,7 @@ static repl_result piece_remove(void *context, size_t i, struct repl_error *err)
     /* Each time: so no deletion of a site that is no longer the writer comes late. */
     REPL_TRY(s3_claim_begin(r->store, err));
     piece_key(r->volume, &r->pieces[i], key);
-    return s3_delete(r->store->client, key, err);
+    return s3_store_remove(r->store, key, err);
 }
 
 /* Of no use to anybody, so it does no harm where it fails. */
@@ -562,7 +562,7 @@ static repl_result log_append_locked(struct s3_store *store, struct s3_log *log,
 {
     REPL_TRY(s3_claim_begin(store, err));
     REPL_TRY(log_know(store, log, err));
-    if (end_of(&log->chain) != end)
+    if (size == 0 || end_of(&log->chain) != end)
         REPL_TRY(log_cut(store, log, end, err));
     if (size == 0)
         return s3_claim_end(store, err);

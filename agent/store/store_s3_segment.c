@@ -113,7 +113,7 @@ static repl_result segment_put(struct s3_store *store, const struct s3_put *put,
     if (same)
         return REPL_SUCCESS;
     REPL_TRY(s3_claim_begin(store, err));
-    REPL_TRY(s3_delete(store->client, put->key, err));
+    REPL_TRY(s3_store_remove(store, put->key, err));
     REPL_TRY(s3_put(store->client, put, &existed, err));
     if (existed)
         return repl_fail(err, REPL_E_RETRY,
@@ -162,7 +162,7 @@ repl_result s3_segment_remove(struct repl_store *base, const char *volume,
     REPL_TRY(segment_key(volume, "segments", id, key, err));
     REPL_TRY(s3_claim_begin(store, err));
     s3_recent_remove(&store->recent, key);
-    return s3_delete(store->client, key, err);
+    return s3_store_remove(store, key, err);
 }
 
 /* --- segments: setting aside ----------------------------------------------------------------- */
@@ -209,7 +209,7 @@ repl_result s3_segment_set_aside(struct repl_store *base, const char *volume,
         return REPL_SUCCESS;
     REPL_TRY(result);
     REPL_TRY(s3_claim_begin(store, err));
-    REPL_TRY(s3_delete(store->client, from, err));
+    REPL_TRY(s3_store_remove(store, from, err));
     snprintf(name, name_size, "%s", to + strlen(S3_VOLUMES_PREFIX) + strlen(volume) + 1);
     return REPL_SUCCESS;
 }

@@ -60,8 +60,8 @@ static bool is_id(const char *text)
     return strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32;
 }
 
-static repl_result file_make(const struct s3_store *store, const char *name, const char *text,
-                             struct repl_error *err)
+repl_result s3_local_make(const struct s3_store *store, const char *name, const char *text,
+                          struct repl_error *err)
 {
     int fd =
         openat(store->local_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -83,7 +83,7 @@ static repl_result id_make(struct s3_store *store, struct repl_error *err)
         return repl_fail_errno(err, REPL_E_IO, errno, "cannot get random bytes");
     for (size_t i = 0; i < sizeof random; i++)
         snprintf(store->claim.id + 2 * i, 3, "%02x", random[i]);
-    return file_make(store, ID_NAME, store->claim.id, err);
+    return s3_local_make(store, ID_NAME, store->claim.id, err);
 }
 
 /* One that is empty was being made when the machine stopped. */
@@ -157,8 +157,7 @@ static repl_result claim_is_others(const struct s3_store *store, const struct wr
                      store->location, writer->host, writer->since);
 }
 
-/* Reads the writer, which has to be us. */
-static repl_result claim_settle(struct s3_store *store, struct repl_error *err)
+repl_result s3_claim_settle(struct s3_store *store, struct repl_error *err)
 {
     struct writer writer;
     int64_t now_ns = boot_ns();
@@ -176,7 +175,7 @@ static repl_result take_over_wait(struct s3_store *store, struct repl_error *err
     repl_log(LOG_NOTICE, "store %s: taken over; waiting %lld s, in which the writer before notices",
              store->location, (long long)store->limits.take_over_ms / 1000);
     REPL_TRY(s3_client_sleep(store->client, store->limits.take_over_ms, err));
-    REPL_TRY(claim_settle(store, err));
+    REPL_TRY(s3_claim_settle(store, err));
     if (unlinkat(store->local_fd, TAKING_OVER_NAME, 0) != 0 && errno != ENOENT)
         return repl_fail_errno(err, REPL_E_IO, errno, "cannot remove %s/%s", store->local,
                                TAKING_OVER_NAME);
@@ -189,7 +188,7 @@ static repl_result take_over(struct s3_store *store, const struct writer *from,
     char text[S3_WRITER_TEXT_MAX];
     repl_log(LOG_WARNING, "store %s: taking over from the site on %s, which wrote since %s",
              store->location, from->host, from->since);
-    REPL_TRY(file_make(store, TAKING_OVER_NAME, "", err));
+    REPL_TRY(s3_local_make(store, TAKING_OVER_NAME, "", err));
     writer_text(store, text);
     REPL_TRY(s3_store_put(store, WRITER_KEY, text, strlen(text), false, NULL, err));
     return take_over_wait(store, err);
@@ -201,7 +200,7 @@ static repl_result claim_absent(struct s3_store *store, struct repl_error *err)
     bool existed;
     writer_text(store, text);
     REPL_TRY(s3_store_put(store, WRITER_KEY, text, strlen(text), true, &existed, err));
-    return claim_settle(store, err);
+    return s3_claim_settle(store, err);
 }
 
 repl_result s3_claim_take(struct s3_store *store, bool take_over_wanted, struct repl_error *err)
@@ -217,7 +216,7 @@ repl_result s3_claim_take(struct s3_store *store, bool take_over_wanted, struct 
                                 : claim_is_others(store, &writer, err);
     if (faccessat(store->local_fd, TAKING_OVER_NAME, F_OK, 0) == 0)
         return take_over_wait(store, err);
-    return claim_settle(store, err);
+    return s3_claim_settle(store, err);
 }
 
 /* --- holding it ------------------------------------------------------------------------------ */
@@ -299,7 +298,7 @@ void s3_claim_release(struct s3_store *store)
         return;
     repl_result result = s3_claim_begin(store, &err);
     if (repl_ok(result))
-        result = s3_delete(store->client, WRITER_KEY, &err);
+        result = s3_store_remove(store, WRITER_KEY, &err);
     if (!repl_ok(result) && !store->claim.fenced)
         repl_log(LOG_WARNING, "%s: another site needs --take-over", err.text);
 }

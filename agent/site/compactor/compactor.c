@@ -372,8 +372,10 @@ static void leftovers_take(struct site_compactor *c)
 {
     int64_t due_ns = repl_now_mono_ns() + c->site->config->grace_ms * 1000000;
     for (struct site_volume *v = c->site->volumes; v != NULL; v = v->next) {
-        for (size_t i = 0; i < v->leftover_count; i++)
-            compactor_remove_later(c, v->name, &v->leftovers[i].id, due_ns, false);
+        for (size_t i = 0; i < v->leftover_count && v->damaged[0] == '\0'; i++) {
+            const struct repl_segment_id *id = &v->leftovers[i].id;
+            compactor_remove_later(c, v->name, id, due_ns, id->merge != 0);
+        }
         free(v->leftovers);
         v->leftovers = NULL;
         v->leftover_count = 0;

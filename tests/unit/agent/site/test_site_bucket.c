@@ -11,6 +11,7 @@
 
 #include "fake/fake_s3.h"
 #include "recover/origin.h"
+#include "site/site_volume.h"
 #include "unit/agent/site/site_fixture.h"
 
 struct bucket_world {
@@ -183,15 +184,25 @@ static void test_a_log_that_cannot_be_read_now(void **state)
     struct repl_error err;
     seed(w);
     site_stop(w);
-    fake_s3_fault(b->fake, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
-                                                   .method = "GET",
-                                                   .key = "log%2F",
-                                                   .count = 1,
-                                                   .status = 403,
-                                                   .code = "RequestTimeTooSkewed"});
-    assert_int_equal(repl_site_new(w->loop, config_make(w), &w->site, &err).code, REPL_E_RETRY);
-    assert_non_null(strstr(err.text, "clocks"));
+    static const struct {
+        const char *code, *key, *words;
+    } cases[] = {{"RequestTimeTooSkewed", "log%2F", "clocks"},
+                 {"AccessDenied", "log%2F", "the credentials"},
+                 {"ExpiredToken", "volumes/data/log/", "renew it"},
+                 {"InvalidAccessKeyId", "segments%2F", "correct it"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        fake_s3_fault(b->fake, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
+                                                       .method = "GET",
+                                                       .key = cases[i].key,
+                                                       .count = 1,
+                                                       .status = 403,
+                                                       .code = cases[i].code});
+        repl_result result = repl_site_new(w->loop, config_make(w), &w->site, &err);
+        assert_int_equal(result.code, i == 0 ? REPL_E_RETRY : REPL_E_REFUSED);
+        assert_non_null(strstr(err.text, cases[i].words));
+    }
     site_start(w);
+    assert_string_equal(w->site->volumes->damaged, "");
     hello(w);
     increment(w);
     expect_points(b, 2);

@@ -51,6 +51,8 @@ static void good(struct world *w, repl_result result)
         fail_msg("%s", w->m.err.text);
 }
 
+static struct repl_config directory_config = {.store = (char[]){"/directory"}};
+
 static int set_up(void **state)
 {
     struct world *w = calloc(1, sizeof *w);
@@ -58,6 +60,7 @@ static int set_up(void **state)
     model_init(&w->m);
     snprintf(w->path, sizeof w->path, "%s/index", w->m.temporary.path);
     w->site.store = w->m.store;
+    w->site.config = &directory_config;
     pthread_mutex_init(&w->site.index_lock, NULL);
     good(w, repl_index_open(w->path, true, &w->site.index, &w->m.err));
     return 0;

@@ -154,6 +154,48 @@ static void who_was_killed_taking_over_waits_again(void **state)
     other->ops->close(other);
 }
 
+static const struct repl_segment_id removed_id = {.to_seq = 7};
+
+static void *remove_one(void *context)
+{
+    struct fixture *f = context;
+    assert_code(&f->c, f->c.store->ops->segment_remove(f->c.store, "data", &removed_id, &f->c.err),
+                REPL_E_RETRY);
+    return NULL;
+}
+
+static int64_t opened_again_ns(struct fixture *f)
+{
+    close_store(&f->c);
+    int64_t begun_ns = repl_now_mono_ns();
+    assert_code(&f->c, open_at(f, f->local, true, &f->c.store), REPL_OK);
+    return repl_now_mono_ns() - begun_ns;
+}
+
+/* What is sent is carried out, whatever becomes of the sender. */
+static void a_removal_that_may_be_on_its_way_is_waited_for(void **state)
+{
+    struct fixture *f = *state;
+    pthread_t thread;
+    char path[PATH_SIZE + 16];
+    snprintf(path, sizeof path, "%s/removing", f->local);
+    assert_code(&f->c, f->c.store->ops->segment_remove(f->c.store, "data", &removed_id, &f->c.err),
+                REPL_OK);
+    assert_int_equal(access(path, F_OK), -1);
+    fault(f, FAKE_S3_HANG, "DELETE", "/segments/", 99);
+    assert_int_equal(pthread_create(&thread, NULL, remove_one, f), 0);
+    for (unsigned i = 0; access(path, F_OK) != 0; i++) {
+        assert_true(i < 1000);
+        pause_ms(1);
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(access(path, F_OK), 0); /* it was given up, which is no end */
+    fake_s3_release(f->fake);
+    assert_true(opened_again_ns(f) >= f->limits.late_ms * MS);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_true(opened_again_ns(f) < f->limits.late_ms * MS);
+}
+
 static void nothing_is_answered_on_an_old_claim(void **state)
 {
     struct fixture *f = *state;
@@ -335,6 +377,7 @@ int main(void)
         TEST(a_service_without_conditions_is_used_all_the_same),
         TEST(another_site_is_refused_until_it_takes_over),
         TEST(who_was_killed_taking_over_waits_again),
+        TEST(a_removal_that_may_be_on_its_way_is_waited_for),
         TEST(nothing_is_answered_on_an_old_claim),
         TEST(a_writer_that_vanished_is_a_fence),
         TEST(a_segment_is_read_by_few_requests),

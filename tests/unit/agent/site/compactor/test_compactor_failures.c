@@ -167,6 +167,78 @@ static void a_merge_that_is_not_logged_leaves_nothing(void **state)
     end();
 }
 
+/* --- what comes late ------------------------------------------------------------------------- */
+
+/* A merge's record is made, but its sender does not get to know, and takes the log's end for what
+ * it was. The bytes are the caller's to free; key: room for 128. */
+static char *record_lost(char *key, size_t *size)
+{
+    const struct site_volume *v = site_find_volume(w.site, "data");
+    w.site->store->late_ms = 3600 * 1000;
+    hurry();
+    visit();
+    snprintf(key, 128, "dc/site/volumes/data/log/%020llu", (unsigned long long)v->log_end);
+    fault(FAKE_S3_CUT_DONE, "PUT", "/log/", 1);
+    fault(FAKE_S3_STATUS, "GET", "/log/", 1);
+    w.site->compactor->visit_ns = LIMIT_NS;
+    visit_go_on();
+    assert_true(v->unsettled);
+    return fake_s3_get(fake, key, size);
+}
+
+/* As long as it can still come, what it names stays: the log may have it after a crash. */
+static void a_record_that_comes_late(void **state)
+{
+    size_t segments, left, files, size;
+    char key[128];
+    (void)state;
+    bucket_begin();
+    left = points_check(&segments);
+    files = fake_s3_count(fake, SEGMENTS);
+    char *record = record_lost(key, &size);
+    assert_non_null(record);
+    fake_s3_remove(fake, key); /* not yet */
+    struct compactor_removals *removals = &w.site->compactor->removals;
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(removals->count, 1);
+        removals->items[removals->first].due_ns = 0;
+        turn_of_compactor();
+    }
+    assert_int_equal(fake_s3_requests(fake, "DELETE", ".mrg"), 0);
+    fake_s3_put(fake, key, record, size);
+    free(record);
+    w.site->store->late_ms = 0; /* nothing more comes */
+    PUMP_UNTIL(&w, !w.site->volumes->unsettled);
+    assert_false(fake_s3_exists(fake, key));
+    removals->items[removals->first].due_ns = 0;
+    TURN_UNTIL(fake_s3_count(fake, SEGMENTS) == files);
+    site_restart(&w);
+    assert_string_equal(w.site->volumes->damaged, "");
+    assert_int_equal(points_check(&segments), left);
+    bucket_end();
+}
+
+static void a_record_that_came_before_a_crash(void **state)
+{
+    size_t segments, left, size;
+    char key[128];
+    (void)state;
+    bucket_begin();
+    left = points_check(&segments);
+    char *record = record_lost(key, &size);
+    assert_non_null(record);
+    fake_s3_remove(fake, key);
+    turn_of_compactor();
+    site_restart(&w); /* the pieces are left over, of a merge of which the log has nothing yet */
+    assert_true(w.site->volumes->unsettled && w.site->volumes->drop_unsure);
+    fake_s3_put(fake, key, record, size);
+    free(record);
+    site_restart(&w);
+    assert_string_equal(w.site->volumes->damaged, "");
+    assert_true(points_check(&segments) < left);
+    bucket_end();
+}
+
 /* --- what is not merged ---------------------------------------------------------------------- */
 
 /* A record of which nobody knows whether it is in the log: no run is merged in vain meanwhile. */
@@ -256,6 +328,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_merge_that_fails_leaves_nothing),
         cmocka_unit_test(a_merge_that_is_not_logged_leaves_nothing),
+        cmocka_unit_test(a_record_that_comes_late),
+        cmocka_unit_test(a_record_that_came_before_a_crash),
         cmocka_unit_test(a_log_that_is_not_settled),
         cmocka_unit_test(an_index_that_was_made_anew),
         cmocka_unit_test(a_merge_that_does_not_fit),
