@@ -54,17 +54,6 @@ void repl_pipeline_fini(struct repl_pipeline *p)
 
 /* --- durability ------------------------------------------------------------------------------ */
 
-int repl_pipeline_place_of(const struct repl_source_state *state, const struct repl_digest *head)
-{
-    if (repl_digest_equal(&state->checkpoint.digest, head))
-        return 0;
-    for (uint32_t i = 0; i < state->sent_count; i++) {
-        if (repl_digest_equal(&state->sent[i].digest, head))
-            return 1 + (int)i;
-    }
-    return -1;
-}
-
 /* Whether the checkpoint lags behind what the site is known to have. */
 static bool checkpoint_is_behind(const struct repl_pipeline *p)
 {
@@ -226,51 +215,6 @@ static void segment_acknowledged(struct repl_pipeline *p, const struct repl_ship
     repl_pipeline_rest(p);
 }
 
-/* Whatever the site is found to hold, it may be something newer. */
-static void acknowledged_forget(struct repl_pipeline *p)
-{
-    while (p->acknowledged.oldest != NULL) {
-        struct repl_pipeline_segment *segment = p->acknowledged.oldest;
-        const struct repl_batch_digest *digests = (const void *)segment->digests.data;
-        for (size_t i = 0; i < segment->digests.size / sizeof *digests; i++) {
-            repl_digest_table_dropped(&p->table, digests[i].page, segment->number);
-            repl_digest_table_forget(&p->table, digests[i].page, 1);
-            repl_bitmap_set(&p->round.dirty, digests[i].page, 1);
-        }
-        repl_pipeline_segment_free(p, &p->acknowledged, segment);
-    }
-}
-
-static void all_segments_drop(struct repl_pipeline *p)
-{
-    repl_pipeline_abandon(p);
-    while (p->segments.oldest != NULL)
-        repl_pipeline_give_up(p, p->segments.oldest);
-    acknowledged_forget(p);
-    p->lost.size = 0;
-    p->spool_bytes = 0;
-    p->point_changed_bytes = 0;
-}
-
-/* The site has nothing of this volume any more: a new chain, everything anew. */
-static void chain_restart(struct repl_pipeline *p, int64_t now_ns)
-{
-    all_segments_drop(p);
-    repl_digest_table_forget(&p->table, 0, p->table.page_count);
-    p->state.checkpoint = (struct repl_head){0};
-    p->state.sent_count = p->state.acknowledged_count = 0;
-    repl_pipeline_site_point(p, &(struct repl_point){0});
-    p->state_due = true;
-    if (p->epoch.next_seq < p->state.next_seq)
-        p->epoch.next_seq = p->state.next_seq;
-    repl_ship_restarted(&p->ship);
-    p->greeted = true;
-    p->recovering = false;
-    repl_pipeline_all_dirty(p);
-    repl_pipeline_round_void(p, now_ns);
-    repl_pipeline_resync(p, now_ns);
-}
-
 /* Lets the ship say what it wants until it waits. */
 static int64_t ship_drain(struct repl_pipeline *p, int64_t now_ns)
 {
@@ -306,12 +250,12 @@ static int64_t ship_drain(struct repl_pipeline *p, int64_t now_ns)
         case REPL_SHIP_RECOVER:
             p->recover_due = p->recovering = true;
             p->recover_head = action.head;
-            all_segments_drop(p);
+            repl_pipeline_drop_all(p);
             repl_ship_dropped(&p->ship);
             repl_pipeline_round_void(p, now_ns);
             break;
         case REPL_SHIP_RESTART:
-            chain_restart(p, now_ns);
+            repl_pipeline_restart(p, now_ns);
             break;
         }
     }
@@ -443,17 +387,11 @@ void repl_pipeline_hello(const struct repl_pipeline *p, uint32_t rpo_ms, int64_t
                                .sent_ns = now_ns};
 }
 
-bool repl_pipeline_site_went_back(const struct repl_pipeline *p, const struct repl_welcome *welcome)
-{
-    int place = repl_pipeline_place_of(&p->state, &welcome->head.digest);
-    return p->greeted && welcome->known && place >= 0 && place < (int)p->state.acknowledged_count;
-}
-
 void repl_pipeline_welcome(struct repl_pipeline *p, const struct repl_welcome *welcome,
                            int64_t now_ns)
 {
     if (!p->greeted && welcome->known)
-        repl_pipeline_site_found(p, &welcome->head.digest, now_ns);
+        repl_pipeline_site_found(p, &welcome->head, now_ns);
     repl_ship_welcome(&p->ship, welcome, now_ns);
     if (p->ship.state == REPL_SHIP_READY) {
         p->greeted = true;
@@ -517,7 +455,7 @@ void repl_pipeline_forget(struct repl_pipeline *p, uint64_t offset, uint64_t len
 
 void repl_pipeline_recovered(struct repl_pipeline *p, int64_t now_ns)
 {
-    all_segments_drop(p);
+    repl_pipeline_drop_all(p);
     repl_pipeline_settle_all(p);
     repl_ship_recovered(&p->ship);
     p->greeted = true;

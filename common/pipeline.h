@@ -367,11 +367,18 @@ bool repl_pipeline_stopped(const struct repl_pipeline *p);
 
 void repl_pipeline_hello(const struct repl_pipeline *p, uint32_t rpo_ms, int64_t now_ns,
                          struct repl_hello *out);
+/* Whether the site's head is none that the state knows of: then whoever has kept what has left the
+ * state says whether it is remembered. */
+bool repl_pipeline_is_unknown(const struct repl_pipeline *p, const struct repl_welcome *welcome);
 /* Whether the site says that it has less than it acknowledged before: it was put back. What the
  * digest table has taken over cannot be told apart any more: end, and begin again from the state,
- * as after a crash, in place of calling welcome. */
-bool repl_pipeline_site_went_back(const struct repl_pipeline *p,
-                                  const struct repl_welcome *welcome);
+ * as after a crash, in place of calling welcome. remembered: it is unknown to the state alone. */
+bool repl_pipeline_site_went_back(const struct repl_pipeline *p, const struct repl_welcome *welcome,
+                                  bool remembered);
+/* Before the first welcome, whose head is unknown to the state and remembered: everything is
+ * compared with what the site has. */
+void repl_pipeline_site_put_back(struct repl_pipeline *p, const struct repl_head *head,
+                                 int64_t now_ns);
 void repl_pipeline_welcome(struct repl_pipeline *p, const struct repl_welcome *welcome,
                            int64_t now_ns);
 /* To the request that sent segment number. */

@@ -1,5 +1,6 @@
 /* What the parts of the pipeline share: pipeline.c (link, durability, what to do next),
- * pipeline_round.c (from the clock to a point), pipeline_build.c (segments in the spool). */
+ * pipeline_back.c (a site that has less than it had), pipeline_round.c (from the clock to a
+ * point), pipeline_build.c (segments in the spool). */
 #ifndef REPL_PIPELINE_INTERNAL_H
 #define REPL_PIPELINE_INTERNAL_H
 
@@ -52,6 +53,18 @@ bool repl_pipeline_is_torn(const struct repl_pipeline *p);
 /* What to do about a spool that fills, if anything. */
 bool repl_pipeline_coalesce_next(struct repl_pipeline *p, struct repl_pipeline_action *action);
 
+/* --- pipeline_back.c ------------------------------------------------------------------------- */
+
+/* How far along the segments that the state knows of this one is; 0: the checkpoint, -1: it knows
+ * of no such. */
+int repl_pipeline_place_of(const struct repl_source_state *state, const struct repl_digest *head);
+/* Every segment, with those that are acknowledged and not in the table yet. */
+void repl_pipeline_drop_all(struct repl_pipeline *p);
+void repl_pipeline_restart(struct repl_pipeline *p, int64_t now_ns);
+/* The site's last segment, as it says for the first time. */
+void repl_pipeline_site_found(struct repl_pipeline *p, const struct repl_head *head,
+                              int64_t now_ns);
+
 /* --- pipeline_round.c ------------------------------------------------------------------------ */
 
 /* What has been read so far proves nothing any more: digests were forgotten. */
@@ -69,14 +82,8 @@ void repl_pipeline_rest(struct repl_pipeline *p);
 /* The state will forget segments before the last that the site is known to have: the record must
  * not name one of those. */
 void repl_pipeline_note(struct repl_pipeline *p);
-/* How far along the segments that the state knows of this one is; 0: the checkpoint, -1: it knows
- * of no such. */
-int repl_pipeline_place_of(const struct repl_source_state *state, const struct repl_digest *head);
 /* The newest that is known to be the site's; zeros: none is. */
 void repl_pipeline_site_point(struct repl_pipeline *p, const struct repl_point *point);
-/* The site's last segment, as it says for the first time. */
-void repl_pipeline_site_found(struct repl_pipeline *p, const struct repl_digest *head,
-                              int64_t now_ns);
 /* What to do next for it, if anything. */
 bool repl_pipeline_round_next(struct repl_pipeline *p, int64_t now_ns,
                               struct repl_pipeline_action *action);

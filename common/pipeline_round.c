@@ -140,36 +140,6 @@ bool repl_pipeline_track(struct repl_pipeline *p, const struct repl_track_record
     return false;
 }
 
-/* The furthest along the chain that something here takes for the site's. */
-static int place_believed(const struct repl_pipeline *p)
-{
-    int acknowledged = (int)p->state.acknowledged_count;
-    int settled =
-        is_audited(p) && is_based(p) ? repl_pipeline_place_of(&p->state, &p->settled_head) : 0;
-    return acknowledged > settled ? acknowledged : settled;
-}
-
-/* The site had more, when a digest was noted or the tracking was settled: what is behind its head
- * is at neither end. */
-void repl_pipeline_site_found(struct repl_pipeline *p, const struct repl_digest *head,
-                              int64_t now_ns)
-{
-    int place = repl_pipeline_place_of(&p->state, head);
-    if (place < 0 || place >= place_believed(p))
-        return;
-    p->comparing = is_audited(p);
-    snprintf(p->degraded_cause, sizeof p->degraded_cause,
-             "the site's history is shorter than it was; was it put back?");
-    p->state.acknowledged_count = (uint32_t)place;
-    p->state_due = true;
-    repl_pipeline_site_point(p, &(struct repl_point){0});
-    p->full_wanted = is_tree(p); /* what it has been told is not kept */
-    repl_digest_table_forget(&p->table, 0, p->table.page_count);
-    repl_pipeline_all_dirty(p);
-    repl_pipeline_round_void(p, now_ns);
-    repl_pipeline_resync(p, now_ns);
-}
-
 /* --- the phases ------------------------------------------------------------------------------ */
 
 static void resume(struct repl_pipeline *p)

@@ -389,8 +389,9 @@ void repl_ship_welcome(struct repl_ship *ship, const struct repl_welcome *welcom
             char text[REPL_WIRE_TEXT_MAX + 1];
             snprintf(text, sizeof text,
                      "the site's history ends in segment %llu.%u, which this host did not write: "
-                     "the host was cloned or rolled back. The history is kept; to go on as a new "
-                     "volume: repl forget, and another name",
+                     "the host was cloned or rolled back, or the site was put back to long ago. "
+                     "The history is kept; to go on as a new volume: repl forget, and another "
+                     "name",
                      (unsigned long long)welcome->head.to_seq, welcome->head.part);
             halt(ship, REPL_REFUSAL_FORK, text, now_ns);
             return;
@@ -410,6 +411,14 @@ void repl_ship_recovered(struct repl_ship *ship)
     head_advance(ship, &ship->recover_head);
     /* What was sent behind that head stays known: it may be committed yet. */
     ship->state = REPL_SHIP_READY;
+}
+
+void repl_ship_put_back(struct repl_ship *ship, const struct repl_head *head)
+{
+    repl_ship_dropped(ship);
+    ship->head = *head;
+    ship->point_seq = head->has_point ? head->to_seq : head->from_seq;
+    ship->sent_count = 0;
 }
 
 void repl_ship_restarted(struct repl_ship *ship)

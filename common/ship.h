@@ -164,6 +164,9 @@ void repl_ship_lost(struct repl_ship *ship, const char *cause, int64_t now_ns);
 void repl_ship_dropped(struct repl_ship *ship);
 void repl_ship_recovered(struct repl_ship *ship);
 void repl_ship_restarted(struct repl_ship *ship);
+/* Unasked, before welcome: the site was put back to this head, which was ours, and every segment is
+ * gone. */
+void repl_ship_put_back(struct repl_ship *ship, const struct repl_head *head);
 
 /* One exchange: our clock when it was sent and when the answer came, the site's when it received
  * and when it replied (Mills, RFC 5905, section 8). */

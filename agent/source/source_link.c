@@ -1,7 +1,6 @@
 /*
  * The volume's side of the link: requests on the pipeline's behalf (one or two
- * that bring segments, one of another kind), and a report each second, which is
- * the link's heartbeat.
+ * that bring segments, one of another kind).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -12,9 +11,8 @@
 #include "base/ensure.h"
 #include "control/control.h"
 #include "source/check_job.h"
+#include "source/past_heads.h"
 #include "source/source_volume_internal.h"
-
-#define REPORT_NS REPL_SECOND_NS
 
 /* The site has a segment on its disk and looked through, up to REPL_SEGMENT_HARD_LIMIT of it,
  * before it answers. As long as its host is there, a slow disk is waited for. */
@@ -75,37 +73,74 @@ static void link_refused(struct repl_source_volume *v, const struct repl_request
     }
 }
 
+/* remembered: its head, which the state knows nothing of. */
+static void welcome_take(struct repl_source_volume *v, const struct repl_welcome *welcome,
+                         bool remembered)
+{
+    int64_t now_ns = repl_now_wall_ns();
+    struct repl_error err;
+    if (repl_pipeline_site_went_back(&v->pipeline, welcome, remembered)) {
+        repl_ignore(repl_fail(&err, REPL_E_RETRY,
+                              "the site's history ends in segment %llu.%u, before what it had "
+                              "acknowledged: it was put back; the volume is begun again and "
+                              "compared",
+                              (unsigned long long)welcome->head.to_seq, welcome->head.part));
+        volume_fail(v, &err);
+        return;
+    }
+    if (!welcome->known && !repl_dedup_is_shared(v->dedup)) /* else it may have what others sent */
+        repl_dedup_forget(v->dedup);
+    if (!welcome->known)
+        v->names_due_ns = 0;
+    if (remembered)
+        repl_pipeline_site_put_back(&v->pipeline, &welcome->head, now_ns);
+    repl_pipeline_welcome(&v->pipeline, welcome, now_ns);
+    volume_names_look(v);
+}
+
+static void head_look(struct repl_job *job)
+{
+    struct repl_source_volume *v = job->context;
+    v->head_result = repl_past_heads_find(v->dir.dir_fd, &v->welcome.head.digest,
+                                          &v->head_remembered, &v->head_err);
+}
+
+static void head_looked(struct repl_job *job)
+{
+    struct repl_source_volume *v = job->context;
+    v->head_out = false;
+    if (!volume_is_up(v)) {
+        volume_close_if_drained(v);
+        return;
+    }
+    if (repl_ok(v->head_result))
+        welcome_take(v, &v->welcome, v->head_remembered);
+    else
+        repl_pipeline_lost(&v->pipeline, v->head_err.text, repl_now_wall_ns());
+    volume_pump(v);
+}
+
 static void hello_answered(struct repl_request *request, repl_result result,
                            const struct repl_error *err)
 {
     struct repl_source_volume *v = request->context;
     int64_t now_ns = repl_now_wall_ns();
-    struct repl_welcome welcome;
     struct repl_error mine;
     v->link_out = false;
     if (!repl_ok(result)) {
         repl_pipeline_lost(&v->pipeline, err->text, now_ns);
     } else if (request->status == 200 &&
-               repl_ok(repl_welcome_decode(request->response, request->response_size, &welcome,
+               repl_ok(repl_welcome_decode(request->response, request->response_size, &v->welcome,
                                            &mine))) {
-        repl_ship_clock(&v->pipeline.ship, v->link_sent_ns, welcome.received_ns, welcome.replied_ns,
-                        now_ns);
-        if (repl_pipeline_site_went_back(&v->pipeline, &welcome)) {
-            repl_ignore(repl_fail(&mine, REPL_E_RETRY,
-                                  "the site's history ends in segment %llu.%u, before what it had "
-                                  "acknowledged: it was put back; the volume is begun again and "
-                                  "compared",
-                                  (unsigned long long)welcome.head.to_seq, welcome.head.part));
-            volume_fail(v, &mine);
-            return;
+        repl_ship_clock(&v->pipeline.ship, v->link_sent_ns, v->welcome.received_ns,
+                        v->welcome.replied_ns, now_ns);
+        if (repl_pipeline_is_unknown(&v->pipeline, &v->welcome)) {
+            v->head_out = true;
+            v->head_job = (struct repl_job){.work = head_look, .done = head_looked, .context = v};
+            repl_loop_work(v->options.loop, &v->head_job);
+        } else {
+            welcome_take(v, &v->welcome, false);
         }
-        if (!welcome.known &&
-            !repl_dedup_is_shared(v->dedup)) /* else it may have what others sent */
-            repl_dedup_forget(v->dedup);
-        if (!welcome.known)
-            v->names_due_ns = 0;
-        repl_pipeline_welcome(&v->pipeline, &welcome, now_ns);
-        volume_names_look(v);
     } else {
         link_refused(v, request, now_ns);
     }
@@ -452,107 +487,6 @@ void volume_recover(struct repl_source_volume *v, const struct repl_head *from,
         v->recover_out = true;
     else
         repl_pipeline_lost(&v->pipeline, err.text, repl_now_wall_ns());
-}
-
-/* --- reports --------------------------------------------------------------------------------- */
-
-/* A report is the link's heartbeat: where no segment is on its way, nothing else would notice that
- * the site has gone or has changed its mind. */
-static void report_failed(struct repl_source_volume *v, repl_result result,
-                          const struct repl_error *err, int64_t now_ns)
-{
-    struct repl_refusal refusal;
-    struct repl_error mine;
-    if (v->link_out || v->sends[0].out || v->sends[1].out || v->recover_out ||
-        v->pipeline.ship.state != REPL_SHIP_READY)
-        return;
-    if (!repl_ok(result))
-        repl_pipeline_lost(&v->pipeline, err->text, now_ns);
-    else if (repl_ok(
-                 repl_refusal_decode(v->report.response, v->report.response_size, &refusal, &mine)))
-        repl_pipeline_refused(&v->pipeline, &refusal, now_ns);
-    volume_pump(v);
-}
-
-static void report_answered(struct repl_request *request, repl_result result,
-                            const struct repl_error *err)
-{
-    struct repl_source_volume *v = request->context;
-    int64_t now_ns = repl_now_wall_ns();
-    struct repl_ack ack;
-    struct repl_error mine;
-    v->report_out = false;
-    if (repl_ok(result) && request->status == 200 &&
-        repl_ok(repl_ack_decode(request->response, request->response_size, &ack, &mine)))
-        repl_ship_clock(&v->pipeline.ship, v->report_sent_ns, ack.received_ns, ack.replied_ns,
-                        now_ns);
-    else
-        report_failed(v, result, err, now_ns);
-}
-
-/* Of what leaves, not of what is acknowledged: that comes a segment at a time, and over a narrow
- * link one may take a minute. The second in which one is begun again counts for nothing. */
-static void rate_follow(struct repl_source_volume *v)
-{
-    int64_t now_ns = repl_now_mono_ns();
-    uint64_t sent = volume_sent_bytes(v);
-    double seconds = (double)(now_ns - v->rate_ns) / 1e9;
-    double rate =
-        (double)(sent > v->rate_bytes ? sent - v->rate_bytes : 0) / (seconds > 0 ? seconds : 1);
-    v->rate = v->rate == 0 ? rate : 0.8 * v->rate + 0.2 * rate;
-    v->rate_bytes = sent;
-    v->rate_ns = now_ns;
-}
-
-static void lost_log(struct repl_source_volume *v)
-{
-    uint64_t lost = v->pipeline.lost_points - v->lost_logged;
-    v->lost_logged += lost;
-    if (lost > 0)
-        repl_log(LOG_WARNING,
-                 "volume %s: %llu points that the site did not have yet were lost with the spool; "
-                 "what they held is in the next one",
-                 volume_name(v), (unsigned long long)lost);
-}
-
-static void state_log(struct repl_source_volume *v, const struct repl_report *report)
-{
-    enum repl_state state = report->state == REPL_STATE_IDLE ? REPL_STATE_OK : report->state;
-    if (state == v->logged)
-        return;
-    v->logged = state;
-    repl_log(state == REPL_STATE_OK ? LOG_NOTICE : LOG_WARNING, "volume %s: %s%s%s", volume_name(v),
-             repl_state_name(state), report->cause[0] != '\0' ? ": " : "", report->cause);
-}
-
-void volume_report(struct repl_timer *timer)
-{
-    struct repl_source_volume *v = timer->context;
-    struct repl_report report;
-    struct repl_error err;
-    repl_timer_arm(v->options.loop, &v->report_timer, repl_now_mono_ns() + REPORT_NS);
-    rate_follow(v);
-    volume_space_look(v);
-    volume_names_look(v);
-    v->report_sent_ns = repl_now_wall_ns();
-    repl_pipeline_report(&v->pipeline, v->report_sent_ns, &report);
-    state_log(v, &report);
-    lost_log(v);
-    volume_tree_log(v);
-    enum repl_ship_state link = v->pipeline.ship.state;
-    if (v->report_out || (link != REPL_SHIP_READY && link != REPL_SHIP_SENDING))
-        return;
-    v->report_body.size = 0;
-    if (!repl_ok(repl_report_encode(&report, &v->report_body, &err)))
-        return;
-    v->report = (struct repl_request){.method = "POST",
-                                      .offset = -1,
-                                      .body = v->report_body.data,
-                                      .body_size = v->report_body.size,
-                                      .done = report_answered,
-                                      .context = v};
-    snprintf(v->report.path, sizeof v->report.path, "/v1/volumes/%s/report", volume_name(v));
-    v->report_out = repl_ok(repl_request_start(v->options.client, &v->report, &err));
 }
 
 void volume_send_resume(struct repl_source_volume *v, uint64_t number)

@@ -76,8 +76,8 @@ static void parts_close(struct repl_source_volume *v)
 void volume_close_if_drained(struct repl_source_volume *v)
 {
     if (v->phase != VOLUME_CLOSING || !volume_rounds_idle(v) || !repl_spool_is_idle(&v->spool) ||
-        v->state_out || v->checkpoint_out || v->tree_out || v->recover_out || v->coalesce != NULL ||
-        v->checks_out > 0 || !repl_dedup_is_idle(v->dedup))
+        v->state_out || v->checkpoint_out || v->head_out || v->tree_out || v->recover_out ||
+        v->coalesce != NULL || v->checks_out > 0 || !repl_dedup_is_idle(v->dedup))
         return;
     parts_close(v);
     v->phase = VOLUME_CLOSED;

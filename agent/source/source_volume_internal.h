@@ -154,6 +154,11 @@ struct repl_source_volume {
     bool link_out, report_out, recover_out;
     struct repl_buffer link_body, report_body;
     int64_t link_sent_ns, report_sent_ns;
+    struct repl_welcome welcome;
+    struct repl_job head_job; /* its head is looked for among the past ones */
+    bool head_out, head_remembered;
+    repl_result head_result;
+    struct repl_error head_err;
     struct repl_recover_job *recover;
     struct repl_coalesce_job *coalesce;       /* NULL: none is under way */
     struct repl_pipeline_action coalesce_due; /* as soon as all of the spool is written */
@@ -289,6 +294,9 @@ void volume_sends_settle(struct repl_source_volume *v);
 void volume_recover(struct repl_source_volume *v, const struct repl_head *from,
                     const struct repl_head *head);
 void volume_link_cancel(struct repl_source_volume *v);
+
+/* --- source_report.c ------------------------------------------------------------------------- */
+
 /* The report timer: says how the volume fares. */
 void volume_report(struct repl_timer *timer);
 

@@ -9,10 +9,13 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "control/control.h"
 #include "control/lock.h"
+#include "source/past_heads.h"
 
 #define DIGESTS_HEADER 4096u
 #define DIGESTS_MAGIC  0x5453454744504552ull
@@ -104,6 +107,7 @@ static repl_result state_create(struct repl_state_dir *dir, struct repl_error *e
     if (failed != 0)
         return repl_fail_errno(err, failed == ENOSPC ? REPL_E_NOSPACE : REPL_E_IO, failed,
                                "%s/state.new", dir->label);
+    dir->written = dir->state;
     REPL_TRY(repl_state_dir_write(dir, &dir->state, err));
     if (renameat(dir->dir_fd, "state.new", dir->dir_fd, "state") != 0 || fsync(dir->dir_fd) != 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "%s/state", dir->label);
@@ -164,17 +168,46 @@ static repl_result state_load(struct repl_state_dir *dir, uint64_t volume_size,
     return state_create(dir, err);
 }
 
+static bool state_has(const struct repl_source_state *state, const struct repl_digest *head)
+{
+    bool has = repl_digest_equal(&state->checkpoint.digest, head);
+    for (uint32_t i = 0; !has && i < state->sent_count; i++)
+        has = repl_digest_equal(&state->sent[i].digest, head);
+    return has;
+}
+
+/* What the next state does not speak of any more is kept elsewhere before it is written. */
+static void past_keep(struct repl_state_dir *dir, const struct repl_source_state *next)
+{
+    static const struct repl_head none;
+    const struct repl_source_state *last = &dir->written;
+    struct repl_digest gone[1 + REPL_SENT_MAX];
+    struct repl_error err;
+    size_t count = 0;
+    for (uint32_t i = 0; i <= last->sent_count; i++) {
+        const struct repl_head *head = i == 0 ? &last->checkpoint : &last->sent[i - 1];
+        if (!repl_digest_equal(&head->digest, &none.digest) && !state_has(next, &head->digest))
+            gone[count++] = head->digest;
+    }
+    if (count > 0 && !repl_ok(repl_past_heads_add(dir->dir_fd, gone, count, &err)))
+        repl_log(LOG_WARNING,
+                 "%s/%s: a site that is put back to now from a copy will be taken for another's",
+                 dir->label, err.text);
+}
+
 repl_result repl_state_dir_write(struct repl_state_dir *dir, const struct repl_source_state *state,
                                  struct repl_error *err)
 {
     uint8_t slot[REPL_SLOT_SIZE];
     uint64_t generation = dir->generation + 1;
+    past_keep(dir, state);
     repl_source_state_encode(state, generation, slot);
     ssize_t put = pwrite(dir->state_fd, slot, sizeof slot, (off_t)repl_slot_offset(generation));
     if (put != (ssize_t)sizeof slot || fdatasync(dir->state_fd) != 0)
         return repl_fail_errno(err, errno == ENOSPC ? REPL_E_NOSPACE : REPL_E_IO, errno, "%s/state",
                                dir->label);
     dir->generation = generation;
+    dir->written = *state;
     return REPL_SUCCESS;
 }
 

@@ -2,6 +2,7 @@
  * What the source keeps of one volume on its own disk:
  *
  *   STATE/volumes/NAME/state     two slots, struct repl_source_state
+ *   STATE/volumes/NAME/heads   what has left the state (past_heads.h)
  *   STATE/volumes/NAME/digests   4 KiB of header, then 16 bytes a page, mapped
  *   STATE/volumes/NAME/tree      what a directory tree holds (tree/tree_index.h)
  *   STATE/volumes/NAME/spool/    segments the site has not acknowledged, and the
@@ -28,8 +29,9 @@ struct repl_state_dir {
     int digests_fd;
     uint64_t generation; /* of the state last written or read */
     struct repl_source_state state;
-    bool is_new;  /* no state was there */
-    uint8_t *map; /* of the digests' file */
+    struct repl_source_state written; /* the last one */
+    bool is_new;                      /* no state was there */
+    uint8_t *map;                     /* of the digests' file */
     size_t map_size;
     struct repl_page_digest *digests;
     char label[128]; /* for messages */
@@ -47,7 +49,9 @@ REPL_RESULT repl_state_dir_open(const char *state_path, const char *volume, uint
                                 struct repl_error *err);
 void repl_state_dir_close(struct repl_state_dir *dir);
 
-/* Durable when it returns. Blocks; one at a time. */
+/* Durable when it returns, as are the heads that were in the state and are not any more; where
+ * these cannot be kept, the log says so, and the state is written all the same. Blocks; one at a
+ * time. */
 REPL_RESULT repl_state_dir_write(struct repl_state_dir *dir, const struct repl_source_state *state,
                                  struct repl_error *err);
 /* msync of the digests; blocks. */

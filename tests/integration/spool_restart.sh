@@ -92,23 +92,33 @@ start_site
 raw_equal "after damage"
 note "$(points_since "$seed") points arrived"
 
-note "the site is put back, to what it was some points ago, and the agent goes on"
-stop_site
-run cp -a "$workdir/store" "$workdir/store.before"
-start_site
-for i in 1 2 3; do
-    run dd if=/dev/urandom of="$disk" bs=4k count=$i seek=$((2000 + 10 * i)) oflag=direct conv=notrunc status=none
-    wait_replicated raw 60
-done
-seed=$(site_value raw .point.seq)
-stop_site
-run rm -rf "$workdir/store"
-run mv "$workdir/store.before" "$workdir/store"
-start_site
-wait_for 30 "the agent says so" grep -q "was put back" "$workdir/agent.log"
 more_points() { [ "$(site_value raw .point.seq)" -gt "$seed" ] 2>/dev/null; }
-wait_for 60 "a point behind those that were lost" more_points
-raw_equal "after the site was put back"
+is_down() { [ "$(agent_value raw .state)" = link-down ]; }
+checkpointed() { [ "$(stat -c %s "$workdir/state/volumes/raw/heads" 2>/dev/null || echo 0)" -gt "$heads" ]; }
+for noticed in no yes; do
+    note "the site is put back, to what it was some points ago, and the agent goes on; saw it go away: $noticed"
+    : >"$workdir/agent.log"
+    stop_site
+    run cp -a "$workdir/store" "$workdir/store.before"
+    start_site
+    for i in 1 2 3; do
+        run dd if=/dev/urandom of="$disk" bs=4k count=$i seek=$((2000 + 10 * i)) oflag=direct conv=notrunc status=none
+        wait_replicated raw 60
+    done
+    seed=$(site_value raw .point.seq)
+    heads=$(stat -c %s "$workdir/state/volumes/raw/heads" 2>/dev/null || echo 0)
+    stop_site
+    run rm -rf "$workdir/store"
+    run mv "$workdir/store.before" "$workdir/store"
+    if [ $noticed = yes ]; then # and has made a checkpoint, behind which the site's history ends
+        wait_for 20 "the agent sees that the link is down" is_down
+        wait_for 20 "a checkpoint" checkpointed
+    fi
+    start_site
+    wait_for 30 "the agent says so" grep -q "was put back" "$workdir/agent.log"
+    wait_for 60 "a point behind those that were lost" more_points
+    raw_equal "after the site was put back"
+done
 
 note "both are killed, and started again before they are gone"
 for _ in $(seq 10); do

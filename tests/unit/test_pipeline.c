@@ -1986,17 +1986,69 @@ static void a_site_that_goes_back_meanwhile_is_noticed(void **state)
     struct rig *rig = rig_tracked(REPL_QUIESCE_WINDOW);
     struct repl_welcome message = {.known = true, .head = world.head};
     for (uint64_t page = 3; page < 5; page++) {
-        assert_false(repl_pipeline_site_went_back(&rig->p, &message));
+        assert_false(repl_pipeline_site_went_back(&rig->p, &message, false));
         write_page(rig, page, 99);
         later(rig, SECOND);
         acknowledge(rig);
-        assert_true(repl_pipeline_site_went_back(&rig->p, &message));
+        assert_true(repl_pipeline_site_went_back(&rig->p, &message, false));
         message.head = world.head;
     }
-    assert_false(repl_pipeline_site_went_back(&rig->p, &message));
-    message.head.digest.bytes[0] ^= 1; /* not of this host */
-    assert_false(repl_pipeline_site_went_back(&rig->p, &message));
+    assert_false(repl_pipeline_site_went_back(&rig->p, &message, false));
+    assert_false(repl_pipeline_is_unknown(&rig->p, &message));
+    message.head.digest.bytes[0] ^= 1; /* not of this host, or of long ago */
+    assert_true(repl_pipeline_is_unknown(&rig->p, &message));
+    assert_false(repl_pipeline_site_went_back(&rig->p, &message, false));
+    assert_true(repl_pipeline_site_went_back(&rig->p, &message, true));
     rig_free(rig);
+}
+
+/* To before the checkpoint, which the state knows nothing of: whoever remembers the head says so.
+ * Until the table without what was lost is durable, a start from the state believes nothing of what
+ * is in its file. */
+static void a_site_that_went_back_further_is_given_everything(void **state)
+{
+    (void)state;
+    for (unsigned tracked = 0; tracked < 2; tracked++) {
+        struct rig *rig = rig_seeded_as(&(struct setup){.tracked = tracked});
+        struct repl_welcome message = {.known = true, .head = world.head};
+        struct repl_page_digest site[PAGES_MAX], table[PAGES_MAX];
+        memcpy(site, world.site, sizeof site);
+        for (uint64_t page = 3; page < 6; page++) {
+            write_page(rig, page, 99);
+            later(rig, SECOND);
+            acknowledge(rig);
+        }
+        stop_and_wait(rig); /* with a checkpoint */
+        assert_true(world.state.sent_count == 0);
+        memcpy(table, world.digests, sizeof table);
+        for (unsigned power_cut = 0; power_cut < 2; power_cut++) {
+            rig = rig_again(rig, &(struct setup){.tracked = tracked});
+            rig->hold[REPL_PIPELINE_CHECKPOINT] = true;
+            run(rig);
+            memcpy(world.site, site, sizeof site);
+            assert_true(repl_pipeline_is_unknown(&rig->p, &message) == (power_cut == 0));
+            if (power_cut == 0) {
+                repl_pipeline_site_put_back(&rig->p, &message.head, rig->now_ns);
+                welcome(rig, &message.head);
+                assert_true(rig->p.greeted);
+                assert_int_equal(rig->count[REPL_PIPELINE_RECOVER], 0);
+                assert_true(world.state.checkpoint.to_seq == 0);
+                memcpy(world.digests, table,
+                       sizeof table); /* of what was forgotten nothing is left */
+                continue;
+            }
+            welcome(rig, &message.head);
+            assert_int_equal(rig->count[REPL_PIPELINE_RECOVER], 1);
+            repl_pipeline_recovered(&rig->p, rig->now_ns);
+        }
+        for (unsigned i = 0; i < 5; i++) {
+            later(rig, SECOND);
+            acknowledge_all(rig);
+        }
+        assert_true(rig->p.point_count >= 1 && (rig->p.point.flags & REPL_POINT_RESYNC) != 0);
+        assert_site_is_device(rig);
+        rig_free(rig);
+    }
 }
 
 /* The same without a tracker, or with one that a reboot has ended: the digests that the site no
@@ -2438,6 +2490,7 @@ int main(void)
         cmocka_unit_test(a_record_of_a_later_history_is_of_no_use),
         cmocka_unit_test(a_site_that_went_back_is_given_everything),
         cmocka_unit_test(a_site_that_goes_back_meanwhile_is_noticed),
+        cmocka_unit_test(a_site_that_went_back_further_is_given_everything),
         cmocka_unit_test(digests_that_the_site_lost_are_not_believed),
         cmocka_unit_test(a_freeze_does_not_wait_for_the_link),
         cmocka_unit_test(stops_at_any_time),
