@@ -19,6 +19,7 @@
 #define LOG_SIZE_MIN (UINT64_C(1) << 20)
 
 #define SUPPLY_EVERY_NS (INT64_C(86400) * 1000000000)
+#define SWEEP_EVERY_NS  (INT64_C(86400) * 1000000000)
 
 /* A run that could not be merged is not tried again for so long. */
 #define FAILURE_NS (INT64_C(3600) * 1000000000)
@@ -102,6 +103,7 @@ static void visit_begin(struct site_compactor *c, struct site_volume *v)
         .reached_seq = replica_reached(v),
         .merge_number = v->last_merge,
         .keep = !site_pool_is_known(v),
+        .sweeps = &c->sweeps,
         .merging = &c->merging,
         .pacer = {.rate_bytes = c->site->config->merge_rate_bytes, .stop = &c->stop},
         .options = {.store = c->site->store, .stop = &c->stop}};
@@ -178,6 +180,8 @@ static void visit_done(struct repl_job *job)
         pieces_remove(c, false);
         visit_end(c);
     } else if (!c->visit.found || v == NULL || atomic_load(&c->stop)) {
+        if (v != NULL)
+            v->visit_again |= c->visit.more;
         pieces_remove(c, false);
         visit_end(c);
     } else {
@@ -294,6 +298,10 @@ static void merge_log(struct site_compactor *c)
     }
     repl_log(LOG_INFO, "volume %s: %zu segments up to point %" PRIu64 " became %zu", v->name,
              c->visit.end - c->visit.first, c->visit.merge.to_seq, c->visit.result.piece_count);
+    if (c->visit.swept_bytes > 0)
+        repl_log(LOG_INFO,
+                 "volume %s: %" PRIu64 " bytes of chunks that nothing refers to go with that",
+                 v->name, c->visit.swept_bytes);
     site_volume_append_group(v, c->indexed, c->record_count, merge_logged);
 }
 
@@ -392,6 +400,7 @@ repl_result site_compactor_new(struct repl_site *site, struct site_compactor **o
     c->visit_ns = VISIT_NS;
     c->log_size_min = LOG_SIZE_MIN;
     c->supply_every_ns = SUPPLY_EVERY_NS;
+    c->sweeps.every_ns = SWEEP_EVERY_NS;
     repl_result result = repl_pool_new(site->loop, 1, NICE_MAX, "repl-merge", &c->pool, err);
     if (!repl_ok(result)) {
         free(c);
@@ -431,6 +440,7 @@ void site_compactor_free(struct site_compactor *c)
     if (c->waits != NULL)
         visit_end(c);
     repl_pool_free(c->pool);
+    compactor_sweeps_fini(&c->sweeps);
     free(c->removals.items);
     free(c);
 }

@@ -4,6 +4,7 @@
  *
  *   compactor.c          its turns, on the loop: whose is it, the log, what is told
  *   compactor_visit.c    a visit of a volume, on a thread of its own: what is due, one merge
+ *   compactor_sweep.c    segments that carry too much which nothing refers to
  *   compactor_dropped.c  chunks that a merge leaves out: whether it still may
  *   compactor_remove.c   files that go when their grace is over
  *   compactor_supplies.c files with chunks that came on request, when nothing needs them

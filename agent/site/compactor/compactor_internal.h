@@ -37,6 +37,24 @@ struct compactor_removals {
     size_t first, count, room;
 };
 
+/* What is known of a segment that a merge has made (compactor_sweep.c). */
+struct compactor_look {
+    struct repl_segment_id id;
+    uint64_t carried_bytes, dead_bytes;
+    int64_t looked_ns; /* monotonic; 0: never */
+};
+
+/* The thread's, as long as the compactor. */
+struct compactor_sweeps {
+    int64_t every_ns; /* between looks at a segment */
+    struct compactor_sweep {
+        char volume[REPL_VOLUME_NAME_SIZE + 1];
+        struct compactor_look *looks; /* by id */
+        size_t count;
+    } * volumes;
+    size_t count;
+};
+
 /* What a visit finds out and does; the thread's while it is out. */
 struct compactor_visit {
     struct repl_job job;
@@ -53,6 +71,7 @@ struct compactor_visit {
     atomic_bool *merging;                /* true while a merge is made */
     uint64_t skip[COMPACTOR_FAILED_MAX]; /* ends of runs that could not be merged lately */
     size_t skip_count;
+    struct compactor_sweeps *sweeps;
     /* found */
     struct repl_chain chain;
     struct repl_merge merge;
@@ -60,6 +79,8 @@ struct compactor_visit {
     bool more;                     /* and it may not be the only one */
     size_t first, read_first, end; /* of its run, in the chain; what is read of it, */
     bool reads;                    /* if anything is */
+    bool *remade;         /* of a sweep: which of the run are made anew, if it is the base */
+    uint64_t swept_bytes; /* that nothing refers to, about */
     struct site_merge_options options;
     struct site_merge_result result;
     repl_result outcome;
@@ -119,6 +140,7 @@ struct site_compactor {
     bool removal_out;
     struct compactor_supply supply;
     int64_t supply_every_ns; /* between looks at one */
+    struct compactor_sweeps sweeps;
     struct repl_clock_guard clock;
     int64_t clock_saved_ns; /* monotonic */
     char doubt[REPL_CLOCK_TEXT_SIZE];
@@ -127,6 +149,11 @@ struct site_compactor {
 /* compactor_visit.c: on the thread. */
 void compactor_visit_work(struct repl_job *job);
 void compactor_visit_fini(struct compactor_visit *visit);
+
+/* compactor_sweep.c: on the thread. Where nothing else is to be merged: whether a part of the chain
+ * is to be made anew, as too much of it is of no use. more: there may be others. */
+REPL_RESULT compactor_sweep_find(struct compactor_visit *visit, struct repl_error *err);
+void compactor_sweeps_fini(struct compactor_sweeps *sweeps);
 
 /* compactor_dropped.c: on the loop, in the volume's turn. done: at once if nothing was dropped. */
 void compactor_dropped_look(struct site_compactor *c, void (*done)(struct site_compactor *c));

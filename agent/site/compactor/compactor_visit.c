@@ -1,6 +1,6 @@
 /*
  * A visit: what is there of a volume, which points the policy gives up, what is
- * to be merged by that; and the merge.
+ * to be merged by that or else swept; and the merge.
  *
  * Nothing is kept from one visit to the next: what was given up before is what
  * is not there any more, and the plan is made anew of what is. A dropped point
@@ -25,6 +25,8 @@ void compactor_visit_fini(struct compactor_visit *visit)
 {
     repl_chain_fini(&visit->chain);
     site_merge_result_fini(&visit->result);
+    free(visit->remade);
+    visit->remade = NULL;
 }
 
 /* --- what there is --------------------------------------------------------------------------- */
@@ -166,6 +168,7 @@ static repl_result run_merge(struct compactor_visit *visit, struct repl_error *e
     o->after_seq = visit->merge.after_seq;
     o->merge = visit->merge_number;
     o->needless_count = visit->read_first - visit->first;
+    o->remade = visit->remade;
     o->referred = referred;
     o->referred_context = visit;
     o->extents_max = SITE_PIECE_EXTENTS_MAX;
@@ -209,6 +212,8 @@ static repl_result visit_do(struct compactor_visit *visit, struct repl_error *er
         visit->more = visit->found && merge_next(visit, &plan, &next);
     }
     repl_merge_plan_fini(&plan);
+    if (repl_ok(result) && !visit->found && !visit->keep)
+        result = compactor_sweep_find(visit, err);
     if (repl_ok(result) && visit->found) {
         atomic_store(visit->merging, true);
         result = run_merge(visit, err);

@@ -142,6 +142,8 @@ repl_result site_merge_touched(struct merge_run *run, size_t base_count, bool **
     } else if (tiles_gather(run, base_count, &tiles)) {
         for (size_t i = base_count; repl_ok(result) && i < run->options->entry_count; i++)
             result = manifest_touch(run, i, &tiles, &size, err);
+        for (size_t i = 0; run->options->remade != NULL && i < base_count; i++)
+            tiles.touched[i] |= run->options->remade[i];
         touch_one(&tiles);
         *touched = tiles.touched;
         tiles.touched = NULL;

@@ -427,19 +427,21 @@ static repl_result increments_merge(struct merge_run *run,
     return result;
 }
 
-/* Tile i with what follows the base. */
+/* Tile i with what follows the base; where nothing does, with the tile that has its point. */
 static repl_result tile_merge(struct merge_run *run, const struct repl_segment **segments,
                               size_t base_count, size_t i, bool last, struct repl_error *err)
 {
-    const struct repl_segment *before = segments[base_count - 1];
-    const struct stretch stretch = {.segments = segments + base_count - 1,
-                                    .count = run->options->entry_count - base_count + 1,
+    const size_t count = run->options->entry_count;
+    const size_t first = base_count == count && i + 1 < count ? count - 2 : base_count - 1;
+    const struct repl_segment *before = segments[first];
+    const struct stretch stretch = {.segments = segments + first,
+                                    .count = count - first,
                                     .range = site_merge_range_of(&run->options->entries[i]),
                                     .base = true,
                                     .last = last};
-    segments[base_count - 1] = run->inputs[i].segment;
+    segments[first] = run->inputs[i].segment;
     repl_result result = stretch_merge(run, &stretch, err);
-    segments[base_count - 1] = before;
+    segments[first] = before;
     return result;
 }
 

@@ -41,6 +41,9 @@ struct site_merge_options {
     /* The point that the run begins behind; 0: it begins with the base, of which only what has
      * changed is made anew. */
     uint64_t after_seq;
+    /* Of a base that nothing follows, one for each entry: whether it is made anew though nothing
+     * has changed; those that have its point's number have to be. NULL: none. */
+    const bool *remade;
     uint64_t merge; /* the number that the pieces' names have */
     site_merge_referred_fn *referred;
     void *referred_context;

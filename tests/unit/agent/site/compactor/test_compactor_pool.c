@@ -8,131 +8,9 @@
 #include "fake/fake_s3.h"
 #include "site/index/index_internal.h"
 #include "site/site_gate.h"
-#include "unit/agent/site/compactor/compactor_world.h"
+#include "unit/agent/site/compactor/compactor_pool.h"
 
-#define LISTED_SLOT 58u /* of chunks: where no increment of the fixture's writes */
-#define ROUNDS      16u
-
-static struct world b; /* the other volume, else; w writes data */
-static int64_t second_ns;
-
-/* Both with a first point, an hour ago. bucket: NULL for a store in a directory. */
-static void pool_begin_in(const char *bucket, const char *endpoint)
-{
-    struct build build;
-    world_init(&w, NULL);
-    w.bucket = bucket;
-    w.s3_endpoint = endpoint;
-    w.retention = "1s:1d";
-    w.tenants[0] = w.tenants[1] = "acme";
-    site_start(&w);
-    second_ns = (repl_now_wall_ns() / SECOND_NS - 3600) * SECOND_NS;
-    w.time_ns = second_ns;
-    seed(&w);
-    point_keep();
-    world_share(&b, &w, "else", KEY_OTHER);
-    hello(&b);
-    build_begin(&build, &b, 0, 1, 0);
-    build_zero(&build, 0, b.size);
-    build_end(&build, true);
-    build_commit(&build);
-}
-
-static void pool_begin(void)
-{
-    pool_begin_in(NULL, NULL);
-}
-
-static void pool_end(void)
-{
-    world_unshare(&b);
-    end();
-}
-
-/* What comes from here on, of either, is of another second than what came before. */
-static void second_begin(void)
-{
-    second_ns += SECOND_NS;
-}
-
-static void time_next(struct world *of)
-{
-    static int64_t count;
-    of->time_ns = second_ns + ++count % 900 * 1000000;
-}
-
-static void points_add(unsigned count)
-{
-    for (unsigned i = 0; i < count; i++) {
-        time_next(&w);
-        increment(&w);
-        point_keep();
-    }
-}
-
-static void data_add(struct world *to, unsigned slot)
-{
-    struct build build;
-    time_next(to);
-    build_begin(&build, to, to->head.to_seq, to->head.to_seq + 1, 0);
-    build_data(&build, (uint64_t)slot * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
-    build_end(&build, true);
-    build_commit(&build);
-}
-
-/* No visit begins by itself. */
-static void visits_stop(void)
-{
-    PUMP_UNTIL(&w, !w.site->compactor->out && w.site->compactor->waits == NULL);
-    w.site->compactor->out = true;
-}
-
-static void visits_go_on(void)
-{
-    w.site->compactor->out = false;
-}
-
-/* A second of data's that is due to be merged: in it a chunk came, and was written over. */
-static void lonely_chunk(uint8_t chunk[REPL_CHUNK_SIZE])
-{
-    visits_stop();
-    second_begin();
-    points_add(1); /* which is kept */
-    data_add(&w, LISTED_SLOT);
-    point_keep();
-    memcpy(chunk, w.model + LISTED_SLOT * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
-    data_add(&w, LISTED_SLOT);
-    point_keep();
-    points_add(14);
-    second_begin();
-    points_add(3); /* kept, given up, and the newest */
-    visits_go_on();
-}
-
-static void reference_build(struct build *build, const uint8_t *chunk, unsigned slot)
-{
-    time_next(&b);
-    build_begin(build, &b, b.head.to_seq, b.head.to_seq + 1, 0);
-    build_chunk(build, (uint64_t)slot * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, chunk, 0);
-    build_end(build, true);
-}
-
-static void reference_add(const uint8_t *chunk, unsigned slot)
-{
-    struct build build;
-    reference_build(&build, chunk, slot);
-    build_commit(&build);
-}
-
-static bool is_found(const uint8_t *chunk)
-{
-    struct repl_digest name = chunk_name_of(chunk);
-    struct repl_chunk_place place;
-    struct repl_error err;
-    bool found;
-    must(repl_index_chunk(w.site->index, "else", &name, &place, &found, &err), &err);
-    return found;
-}
+#define ROUNDS 16u
 
 /* --- the other volume, restored -------------------------------------------------------------- */
 
@@ -203,7 +81,7 @@ static void it_does_out_of_a_bucket(void **state)
     setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
     struct fake_s3 *fake = fake_s3_start();
     assert_non_null(fake);
-    pool_begin_in("s3://bucket/dc/site", fake_s3_endpoint(fake));
+    pool_begin_in("1s:1d", "s3://bucket/dc/site", fake_s3_endpoint(fake));
     other_restores_after_a_merge();
     pool_end();
     fake_s3_stop(fake);

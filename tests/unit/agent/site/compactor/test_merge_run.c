@@ -36,7 +36,8 @@ struct world {
     uint8_t chunks[NAMES_MAX][REPL_CHUNK_SIZE];
     size_t name_count;
     bool names_often;
-    unsigned merges, pieces, kept_tiles, dropped, carried;
+    bool remade[ENTRIES_MAX]; /* of a base that is made anew by itself */
+    unsigned merges, pieces, kept_tiles, dropped, carried, alone;
     struct repl_error err;
 };
 
@@ -361,9 +362,10 @@ static void dropped_check(struct world *w, const struct site_merge_result *resul
     }
 }
 
-static void merge_do(struct world *w, size_t first, size_t end, size_t needless)
+static void merge_do(struct world *w, size_t first, size_t end, size_t needless, const bool *remade)
 {
     struct site_merge_options options = options_of(w, first, end, needless);
+    options.remade = remade;
     struct site_merge_result result;
     struct repl_log_record *records;
     size_t count, base_count = 0;
@@ -387,7 +389,19 @@ static void merge_do(struct world *w, size_t first, size_t end, size_t needless)
 
 static void merge(struct world *w, size_t first, size_t end)
 {
-    merge_do(w, first, end, 0);
+    merge_do(w, first, end, 0, NULL);
+}
+
+/* The segments of one point anew, of a base some of the others too: what is superseded in them is
+ * no less, but chunks may go that were carried for segments which have gone meanwhile. */
+static void merge_alone(struct world *w, size_t first, size_t end)
+{
+    for (size_t i = first; i < end; i++)
+        w->remade[i - first] =
+            w->chain.entries[i].commit.to_seq == w->chain.entries[end - 1].commit.to_seq ||
+            below(w, 3) == 0;
+    w->alone++;
+    merge_do(w, first, end, 0, first == 0 ? w->remade : NULL);
 }
 
 /* Behind the point that entry i has, or at the base. */
@@ -411,9 +425,12 @@ static void random_merges(struct world *w)
                 points++;
             }
         }
-        if (end <= first + 1 || (first == 0 && w->chain.entries[end - 1].commit.from_seq == 0))
+        if (end <= first)
             continue;
-        merge(w, first, end);
+        if (end == first + 1 || (first == 0 && w->chain.entries[end - 1].commit.from_seq == 0))
+            merge_alone(w, first, end);
+        else
+            merge(w, first, end);
         points_check(w);
     }
 }
@@ -421,7 +438,7 @@ static void random_merges(struct world *w)
 static void random_histories(void **state)
 {
     struct world *w = malloc(sizeof *w);
-    unsigned merges = 0, pieces = 0, kept = 0, dropped = 0, carried = 0;
+    unsigned merges = 0, pieces = 0, kept = 0, dropped = 0, carried = 0, alone = 0;
     (void)state;
     for (uint64_t seed = 1; seed <= 6; seed++) {
         world_begin(w, seed);
@@ -431,11 +448,14 @@ static void random_histories(void **state)
         kept += w->kept_tiles;
         dropped += w->dropped;
         carried += w->carried;
+        alone += w->alone;
         world_end(w);
     }
-    print_message("%u merges, %u pieces, %u tiles stayed; chunks: %u carried, %u dropped\n", merges,
-                  pieces, kept, carried, dropped);
-    assert_true(carried > 20 && dropped > 5);
+    print_message(
+        "%u merges, %u of one point alone, %u pieces, %u tiles stayed; chunks: %u carried, "
+        "%u dropped\n",
+        merges, alone, pieces, kept, carried, dropped);
+    assert_true(carried > 20 && dropped > 5 && alone > 5);
     assert_true(merges > 30 && pieces > 2 * merges && kept > 10);
     free(w);
 }
@@ -495,7 +515,7 @@ static void a_full_refers_to_the_needless(void **state)
         dropped_check(w, &result);
         site_merge_result_fini(&result);
     }
-    merge_do(w, full, full + 1, full); /* all before it */
+    merge_do(w, full, full + 1, full, NULL); /* all before it */
     points_check(w);
     assert_int_equal(w->carried, 1);
     assert_true(repl_chain_find_point(&w->chain, 14) == SIZE_MAX);

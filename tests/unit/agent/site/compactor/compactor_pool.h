@@ -1,0 +1,133 @@
+/*
+ * Two volumes of a pool, one of which refers to chunks of the other: for the tests of the
+ * compactor.
+ */
+#ifndef TESTS_UNIT_COMPACTOR_POOL_H
+#define TESTS_UNIT_COMPACTOR_POOL_H
+
+#include "unit/agent/site/compactor/compactor_world.h"
+
+#define LISTED_SLOT 58u /* of chunks: where no increment of the fixture's writes */
+
+static struct world b; /* the other volume, else; w writes data */
+static int64_t second_ns;
+
+/* Both with a first point, an hour ago. bucket: NULL for a store in a directory. */
+static inline void pool_begin_in(const char *retention, const char *bucket, const char *endpoint)
+{
+    struct build build;
+    world_init(&w, NULL);
+    w.bucket = bucket;
+    w.s3_endpoint = endpoint;
+    w.retention = retention;
+    w.tenants[0] = w.tenants[1] = "acme";
+    site_start(&w);
+    second_ns = (repl_now_wall_ns() / SECOND_NS - 3600) * SECOND_NS;
+    w.time_ns = second_ns;
+    seed(&w);
+    point_keep();
+    world_share(&b, &w, "else", KEY_OTHER);
+    hello(&b);
+    build_begin(&build, &b, 0, 1, 0);
+    build_zero(&build, 0, b.size);
+    build_end(&build, true);
+    build_commit(&build);
+}
+
+static inline void pool_begin(void)
+{
+    pool_begin_in("1s:1d", NULL, NULL);
+}
+
+static inline void pool_end(void)
+{
+    world_unshare(&b);
+    end();
+}
+
+/* What comes from here on, of either, is of another second than what came before. */
+static inline void second_begin(void)
+{
+    second_ns += SECOND_NS;
+}
+
+static inline void time_next(struct world *of)
+{
+    static int64_t count;
+    of->time_ns = second_ns + ++count % 900 * 1000000;
+}
+
+static inline void points_add(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        time_next(&w);
+        increment(&w);
+        point_keep();
+    }
+}
+
+static inline void data_add(struct world *to, unsigned slot)
+{
+    struct build build;
+    time_next(to);
+    build_begin(&build, to, to->head.to_seq, to->head.to_seq + 1, 0);
+    build_data(&build, (uint64_t)slot * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+    build_end(&build, true);
+    build_commit(&build);
+}
+
+/* No visit begins by itself. */
+static inline void visits_stop(void)
+{
+    PUMP_UNTIL(&w, !w.site->compactor->out && w.site->compactor->waits == NULL);
+    w.site->compactor->out = true;
+}
+
+static inline void visits_go_on(void)
+{
+    w.site->compactor->out = false;
+}
+
+/* A second of data's that is due to be merged: in it a chunk came, and was written over. */
+static inline void lonely_chunk(uint8_t chunk[REPL_CHUNK_SIZE])
+{
+    visits_stop();
+    second_begin();
+    points_add(1); /* which is kept */
+    data_add(&w, LISTED_SLOT);
+    point_keep();
+    memcpy(chunk, w.model + LISTED_SLOT * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+    data_add(&w, LISTED_SLOT);
+    point_keep();
+    points_add(14);
+    second_begin();
+    points_add(3); /* kept, given up, and the newest */
+    visits_go_on();
+}
+
+static inline void reference_build(struct build *build, const uint8_t *chunk, unsigned slot)
+{
+    time_next(&b);
+    build_begin(build, &b, b.head.to_seq, b.head.to_seq + 1, 0);
+    build_chunk(build, (uint64_t)slot * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, chunk, 0);
+    build_end(build, true);
+}
+
+static inline void reference_add(const uint8_t *chunk, unsigned slot)
+{
+    struct build build;
+    reference_build(&build, chunk, slot);
+    build_commit(&build);
+}
+
+static inline bool is_found(const uint8_t *chunk)
+{
+    struct repl_digest name = chunk_name_of(chunk);
+    struct repl_chunk_place place;
+    struct repl_error err;
+    bool found;
+    must(repl_index_chunk(w.site->index, "else", &name, &place, &found, &err), &err);
+    return found;
+}
+
+#endif
