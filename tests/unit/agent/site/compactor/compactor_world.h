@@ -172,14 +172,6 @@ static inline void turns(unsigned ms)
         turn(&w);
 }
 
-/* The policies keep a point a second, of those that came in it. */
-static inline void next_second(void)
-{
-    int64_t second = repl_now_wall_ns() / SECOND_NS;
-    while (repl_now_wall_ns() / SECOND_NS == second)
-        turn(&w);
-}
-
 /* --- a merge, step by step ------------------------------------------------------------------- */
 
 /* A visit of the volume begins, and its merge has to wait until it is let go. */

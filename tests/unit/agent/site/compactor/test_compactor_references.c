@@ -11,6 +11,31 @@
 #define LISTED_SLOT   58u /* of chunks: where no increment of the fixture's writes */
 #define REFERRED_SLOT 59u
 
+/* Points are of a minute ago and of the second that is begun last, however long it takes to make
+ * them: the policy keeps the first of each. */
+static int64_t second_ns;
+
+static void second_begin(void)
+{
+    second_ns += SECOND_NS;
+    w.time_ns = second_ns;
+}
+
+static void point_taken(void)
+{
+    w.time_ns += 1000000 - SECOND_NS; /* the fixture's is a second later */
+    assert_true(w.time_ns < second_ns + SECOND_NS);
+    point_keep();
+}
+
+static void points_add(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        increment(&w);
+        point_taken();
+    }
+}
+
 /* A point with a chunk of its own, and one that writes over it: nobody refers to it. */
 static void lonely_chunk(uint8_t *bytes)
 {
@@ -22,21 +47,27 @@ static void lonely_chunk(uint8_t *bytes)
             memcpy(bytes, w.model + LISTED_SLOT * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
         build_end(&b, true);
         build_commit(&b);
-        point_keep();
+        point_taken();
     }
 }
 
-/* What comes in the first second is to be merged. */
+/* What comes in the first second behind the seed is to be merged. */
 static void history_make(uint8_t *bytes)
 {
-    begin("1s:1h 1h:1d");
-    next_second();
-    points_make(5);
+    world_init(&w, NULL);
+    w.retention = "1s:1h 1h:1d";
+    site_start(&w);
+    second_ns = (repl_now_wall_ns() / SECOND_NS - 60) * SECOND_NS;
+    w.time_ns = second_ns;
+    seed(&w);
+    point_taken();
+    second_begin();
+    points_add(5);
     lonely_chunk(bytes);
-    points_make(10);
+    points_add(10);
     for (unsigned i = 0; i < 2; i++) {
-        next_second();
-        points_make(12);
+        second_begin();
+        points_add(12);
     }
 }
 
@@ -47,7 +78,7 @@ static void refer_to(const uint8_t *bytes)
     build_chunk(&b, REFERRED_SLOT * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, bytes, 0);
     build_end(&b, true);
     build_commit(&b);
-    point_keep();
+    point_taken();
 }
 
 static bool is_found(const uint8_t *bytes)
@@ -128,7 +159,8 @@ static void a_chunk_nobody_refers_to_goes(void **state)
     assert_false(is_found(chunk));
     points_check(&segments);
     references_check();
-    points_make(60);
+    second_begin();
+    points_add(60);
     for (unsigned i = 0; i < 3; i++) {
         site_compactor_tick(w.site->compactor);
         turns(300);
@@ -137,7 +169,7 @@ static void a_chunk_nobody_refers_to_goes(void **state)
     references_check();
     index_lose();
     references_check();
-    points_make(5);
+    points_add(5);
     references_check();
     end();
 }
