@@ -404,6 +404,10 @@ bool repl_pipeline_has_since(const struct repl_pipeline *p, int64_t since_ns, in
 /* It is waited for: the next round is to come soon. */
 void repl_pipeline_want(struct repl_pipeline *p, int64_t now_ns);
 
+/* The site has lost what it had of these bytes: they are sent once more, as they are by the next
+ * point, which is cut whether anything has changed or not. */
+void repl_pipeline_send_again(struct repl_pipeline *p, uint64_t offset, uint64_t length);
+
 /* What to report now: state, cause, claim, backlog, progress. */
 void repl_pipeline_report(const struct repl_pipeline *p, int64_t now_ns, struct repl_report *out);
 

@@ -36,3 +36,9 @@ void repl_pipeline_want(struct repl_pipeline *p, int64_t now_ns)
     if (p->epoch.torn == 0 && p->epoch.pause_ns == 0)
         repl_pipeline_hurry(p, now_ns);
 }
+
+void repl_pipeline_send_again(struct repl_pipeline *p, uint64_t offset, uint64_t length)
+{
+    repl_pipeline_forget(p, offset, length);
+    p->epoch.at_point = false; /* without a tracker nothing else would open a round */
+}

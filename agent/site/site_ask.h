@@ -26,6 +26,7 @@ enum site_request_kind {
     SITE_REQUEST_VERIFIED,
     SITE_REQUEST_CHUNKS,
     SITE_REQUEST_POOL,
+    SITE_REQUEST_RESEND,
 };
 
 struct site_ask {

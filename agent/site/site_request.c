@@ -199,6 +199,12 @@ static bool is_write(enum site_request_kind kind)
            kind == SITE_REQUEST_SUPPLY || kind == SITE_REQUEST_MARK;
 }
 
+/* Read, and nobody else's business. */
+static bool is_for_sources(enum site_request_kind kind)
+{
+    return kind == SITE_REQUEST_POOL || kind == SITE_REQUEST_RESEND;
+}
+
 static bool permission_check(struct site_request *request, const struct repl_config_peer *peer)
 {
     char text[REPL_FINGERPRINT_TEXT_SIZE];
@@ -213,12 +219,12 @@ static bool permission_check(struct site_request *request, const struct repl_con
                          "the key %s (peer %s) is for recovery: it may read volume %s, not write "
                          "it",
                          text, peer->name, request->ask.name);
-    else if (request->ask.kind == SITE_REQUEST_POOL && peer->recovery)
+    else if (is_for_sources(request->ask.kind) && peer->recovery)
         site_refuse_text(
             request, REPL_REFUSAL_PERMISSION,
-            "the key %s (peer %s) is for recovery: what the pool of volume %s holds is "
-            "told to its source",
-            text, peer->name, request->ask.name);
+            "the key %s (peer %s) is for recovery: what %s volume %s %s is told to its source",
+            text, peer->name, request->ask.kind == SITE_REQUEST_POOL ? "the pool of" : "of",
+            request->ask.name, request->ask.kind == SITE_REQUEST_POOL ? "holds" : "is damaged");
     else
         return true;
     return false;
@@ -387,6 +393,9 @@ static void on_end(void *owner, struct repl_exchange *exchange)
         return;
     case SITE_REQUEST_DIGESTS:
         site_digests_begin(request);
+        return;
+    case SITE_REQUEST_RESEND:
+        site_scrub_resend(request);
         return;
     default:
         site_read_begin(request);

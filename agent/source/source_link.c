@@ -96,6 +96,7 @@ static void welcome_take(struct repl_source_volume *v, const struct repl_welcome
         repl_pipeline_site_put_back(&v->pipeline, &welcome->head, now_ns);
     repl_pipeline_welcome(&v->pipeline, welcome, now_ns);
     volume_names_look(v);
+    volume_resend_greeted(v);
 }
 
 static void head_look(struct repl_job *job)
@@ -506,5 +507,6 @@ void volume_link_cancel(struct repl_source_volume *v)
     if (v->report_out)
         repl_request_cancel(&v->report);
     volume_names_cancel(v);
+    volume_resend_cancel(v);
     v->link_out = v->report_out = false;
 }

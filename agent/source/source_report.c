@@ -88,6 +88,7 @@ void volume_report(struct repl_timer *timer)
     rate_follow(v);
     volume_space_look(v);
     volume_names_look(v);
+    volume_resend_look(v);
     v->report_sent_ns = repl_now_wall_ns();
     repl_pipeline_report(&v->pipeline, v->report_sent_ns, &report);
     state_log(v, &report);

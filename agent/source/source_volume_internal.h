@@ -8,6 +8,7 @@
  *   source_snapshot.c  and are read from a snapshot
  *   source_link.c    requests to the site, and reports
  *   source_names.c   what its pool holds
+ *   source_resend.c  what the site asks for once more
  */
 #ifndef REPL_AGENT_SOURCE_VOLUME_INTERNAL_H
 #define REPL_AGENT_SOURCE_VOLUME_INTERNAL_H
@@ -172,7 +173,12 @@ struct repl_source_volume {
     int64_t names_due_ns;       /* the loop's clock */
     int64_t names_hold_ns;      /* nothing is read before it; 0: nothing waits */
     bool names_comparing;       /* when it was last looked */
-    int supply_fd;              /* the supply being sent */
+    /* pages that are damaged at the site */
+    struct repl_request resend;
+    bool resend_out;
+    int64_t resend_due_ns;   /* the loop's clock, as the next */
+    int64_t resend_taken_ns; /* when the site wanted any last; 0: it has not */
+    int supply_fd;           /* the supply being sent */
     uint64_t supply_size, supply_at;
 
     uint64_t rate_bytes; /* sent when the rate was last looked at */
@@ -311,5 +317,13 @@ void volume_names_follow(struct repl_source_volume *v);
 /* Whether reading waits for them. */
 bool volume_names_hold(const struct repl_source_volume *v);
 void volume_names_cancel(struct repl_source_volume *v);
+
+/* --- source_resend.c ------------------------------------------------------------------------- */
+
+/* The site has answered a hello. */
+void volume_resend_greeted(struct repl_source_volume *v);
+/* Asks for the list, if it is time and the link is up. */
+void volume_resend_look(struct repl_source_volume *v);
+void volume_resend_cancel(struct repl_source_volume *v);
 
 #endif

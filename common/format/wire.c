@@ -25,7 +25,7 @@ static const char *const type_names[] = {
     [REPL_WIRE_DIGESTS] = "digests",   [REPL_WIRE_MERGED_SEGMENTS] = "merged segments",
     [REPL_WIRE_MARK] = "mark",         [REPL_WIRE_MARKS] = "marks",
     [REPL_WIRE_WANTED] = "wanted",     [REPL_WIRE_POOL_NAMES] = "pool names",
-    [REPL_WIRE_TIMELINE] = "timeline",
+    [REPL_WIRE_TIMELINE] = "timeline", [REPL_WIRE_RESEND] = "resend",
 };
 
 enum repl_wire_type repl_wire_type_of(const void *data, size_t size)

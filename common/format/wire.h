@@ -31,7 +31,8 @@ enum repl_wire_type {
     REPL_WIRE_WANTED = 13,
     REPL_WIRE_POOL_NAMES = 14,
     REPL_WIRE_TIMELINE = 15, /* POINTS with how much has changed */
-    REPL_WIRE_LAST = REPL_WIRE_TIMELINE,
+    REPL_WIRE_RESEND = 16,
+    REPL_WIRE_LAST = REPL_WIRE_RESEND,
 };
 
 /* Source to site, first after each loss of contact: who I am and where I stand. */
@@ -112,6 +113,18 @@ struct repl_pool_names {
 void repl_pool_names_fini(struct repl_pool_names *names);
 /* The first 8 bytes of a chunk's name, as a number in their order. */
 uint64_t repl_chunk_prefix(const struct repl_digest *name);
+
+/* Site to source: pages that it wants the content of once more, although they may not have changed,
+ * as what it has of them is damaged. */
+struct repl_page_run {
+    uint64_t first, count; /* in pages; count is not 0, and all lie below REPL_VOLUME_SIZE_MAX */
+};
+struct repl_resend {
+    uint32_t count;             /* at most REPL_LIST_ENTRIES_MAX; 0: nothing is damaged */
+    struct repl_page_run *runs; /* ascending, with a gap between any two; decoded: heap, freed by
+                                   repl_resend_fini */
+};
+void repl_resend_fini(struct repl_resend *resend);
 
 /* Source to site, every few seconds: how it fares; and where nothing changed since point seq, that
  * the point is still the present. */
@@ -207,6 +220,10 @@ REPL_RESULT repl_pool_names_encode(const struct repl_pool_names *m, struct repl_
                                    struct repl_error *err);
 REPL_RESULT repl_pool_names_decode(const void *data, size_t size, struct repl_pool_names *out,
                                    struct repl_error *err);
+REPL_RESULT repl_resend_encode(const struct repl_resend *m, struct repl_buffer *out,
+                               struct repl_error *err);
+REPL_RESULT repl_resend_decode(const void *data, size_t size, struct repl_resend *out,
+                               struct repl_error *err);
 REPL_RESULT repl_report_encode(const struct repl_report *m, struct repl_buffer *out,
                                struct repl_error *err);
 REPL_RESULT repl_report_decode(const void *data, size_t size, struct repl_report *out,

@@ -72,7 +72,12 @@ stop_agent
 last=$(site_value raw .point.seq)
 stop_site
 start_site
-spared() { site_value raw .damaged | grep -q "^segment .* (points $first to $((last - 1)))\$"; }
+spared() {
+    local text end
+    text=$(site_value raw .damaged)
+    end=${text##* }
+    [[ $text == "segment "*" (points $first to "* ]] && [ "${end%)}" -lt "$last" ]
+}
 wait_for 20 "only points of before are said to be damaged" spared
 stop_site
 restore "$last" || fail "the last point is not restored"

@@ -937,6 +937,35 @@ static void recovers_from_what_the_site_has(void **state)
     rig_free(rig);
 }
 
+/* Pages that the site has lost are sent once more though they have not changed, also where it says
+ * so in the middle of a round, and they are no reason to read anything else. */
+static void what_the_site_wants_again_is_sent(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        bool reading = i % 2 != 0;
+        struct rig *rig = i < 2 ? rig_seeded() : rig_tracked(REPL_QUIESCE_WINDOW);
+        later(rig, 10 * SECOND);
+        uint64_t points = rig->p.point_count;
+        if (reading) {
+            rig->hold_reads = true;
+            write_page(rig, 9, 77);
+            later(rig, SECOND);
+        }
+        repl_pipeline_send_again(&rig->p, 3 * REPL_PAGE_SIZE, 2 * REPL_PAGE_SIZE);
+        repl_pipeline_want(&rig->p, rig->now_ns);
+        rig->hold_reads = false;
+        later(rig, SECOND);
+        assert_int_equal(rig->p.point_count, points + 1);
+        assert_int_equal(rig->p.point.changed_bytes, (2 + reading) * REPL_PAGE_SIZE);
+        acknowledge_all(rig);
+        assert_site_is_device(rig);
+        later(rig, 10 * SECOND);
+        assert_int_equal(rig->p.point_count, points + 1); /* once */
+        rig_free(rig);
+    }
+}
+
 /* A segment may have reached the site whole, and the link is down when the agent starts again: with
  * the segment in the spool, points go on being cut. */
 static void what_was_sent_and_is_kept_need_not_be_asked_for(void **state)
@@ -2447,6 +2476,7 @@ int main(void)
         cmocka_unit_test(growth_alone_is_a_change),
         cmocka_unit_test(growth_survives_a_full_disk),
         cmocka_unit_test(recovers_from_what_the_site_has),
+        cmocka_unit_test(what_the_site_wants_again_is_sent),
         cmocka_unit_test(what_was_sent_and_is_kept_need_not_be_asked_for),
         cmocka_unit_test(a_lost_site_is_filled_anew),
         cmocka_unit_test(without_a_checkpoint_nothing_is_known),

@@ -58,8 +58,8 @@ static struct site_volume *volume_next(const struct site_scrub *s)
     struct site_volume *next = NULL;
     int64_t now_ns = repl_now_mono_ns();
     for (struct site_volume *v = s->site->volumes; v != NULL; v = v->next) {
-        if (volume_may(v) && now_ns >= v->scrub.next_ns &&
-            (next == NULL || v->scrub.oldest_ns < next->scrub.oldest_ns))
+        bool due = now_ns >= v->scrub.next_ns || scrub_resend_is_due(&v->scrub, now_ns);
+        if (volume_may(v) && due && (next == NULL || v->scrub.oldest_ns < next->scrub.oldest_ns))
             next = v;
     }
     return next;
@@ -88,6 +88,7 @@ static void visit_begin(struct site_scrub *s, struct site_volume *v)
         .every_ns = every_ns(site),
         .now_ns = repl_now_wall_ns(),
         .first = of->visited_ns == 0,
+        .again = scrub_resend_is_due(of, now_ns),
         .in_bucket = repl_store_is_bucket(site->config->store),
         .idle_ns = of->visited_ns == 0 ? VISIT_NS : now_ns - of->visited_ns,
         .rate_limit = site->config->scrub_rate_bytes,
@@ -162,7 +163,7 @@ static void problem_note(struct site_volume *v, const struct scrub_visit *visit)
     memcpy(of->problem, text, sizeof of->problem);
 }
 
-static void volume_take(struct site_volume *v, const struct scrub_visit *visit)
+static void volume_take(struct site_volume *v, struct scrub_visit *visit)
 {
     struct scrub_of_volume *of = &v->scrub;
     bool again = visit->more && repl_ok(visit->outcome);
@@ -170,6 +171,7 @@ static void volume_take(struct site_volume *v, const struct scrub_visit *visit)
     of->read_bytes += visit->read_bytes;
     of->repaired_count += visit->repaired_count;
     of->credit = visit->credit;
+    scrub_resend_take(of, visit, v->name);
     if (!visit->looked)
         return;
     of->known = visit->oldest_ns != INT64_MAX;
@@ -202,6 +204,7 @@ static void visit_done(struct repl_job *job)
             doubts_put(s, visit);
         volume_take(v, visit);
     }
+    repl_extent_map_fini(&visit->wanted);
     turn_next(s);
 }
 
@@ -229,6 +232,7 @@ void site_scrub_volume_fini(struct site_volume *v)
 {
     free(v->scrub.merged);
     v->scrub.merged = NULL;
+    repl_resend_fini(&v->scrub.resend);
 }
 
 /* "segment 12.0 (points 12 to 40)", and how many more. */
@@ -271,8 +275,9 @@ void site_scrub_status(const struct site_volume *v, int64_t now_ns, struct repl_
         return;
     size_t used = strlen(out->remedy);
     snprintf(out->remedy + used, sizeof out->remedy - used,
-             ". Where there is none, \"repl forget %s --resync\" on the source makes what comes "
-             "from then on whole",
+             ". Its source is asked for what has not changed since, which makes what comes from "
+             "then on whole; so does \"repl forget %s --resync\" there, where it is too old to be "
+             "asked",
              v->name);
 }
 

@@ -7,7 +7,9 @@
  *   scrub_heal.c     from which point on a damaged segment does no harm
  *   scrub_read.c     one segment, to its last byte
  *   scrub_repair.c   damaged frames, made anew of what the replica holds,
- *   scrub_chunks.c   or other segments do
+ *   scrub_later.c    or later segments say,
+ *   scrub_chunks.c   or other segments hold
+ *   scrub_resend.c   what the source is asked to send once more
  *
  * What was read when is in a file of the volume's directory (store/verified_file.h).
  *
@@ -29,11 +31,13 @@
 #include <stdint.h>
 
 #include "format/verified_record.h"
+#include "format/wire.h"
 #include "repl/error.h"
 #include "store/store.h"
 
 struct repl_site;
 struct repl_volume_status;
+struct site_request;
 struct site_volume;
 struct site_scrub;
 
@@ -66,6 +70,11 @@ struct scrub_of_volume {
     struct scrub_merged *merged;
     size_t merged_count;
     char problem[REPL_ERROR_TEXT_SIZE]; /* why nothing is read; "" */
+    struct repl_resend resend;          /* what the source is asked for; runs: heap */
+    bool resend_stale;                  /* more than that has been found */
+    /* Since the source was told: when to see what it has sent, and how long to wait behind that;
+     * 0: it was not. */
+    int64_t resend_look_ns, resend_pause_ns;
 };
 
 REPL_RESULT site_scrub_new(struct repl_site *site, struct site_scrub **out, struct repl_error *err);
@@ -84,6 +93,8 @@ bool site_scrub_doubts(struct site_scrub *scrub, const char *volume,
 /* A merge of that number is in the volume's log. */
 void site_scrub_merged(struct site_volume *volume, uint64_t merge, int64_t time_ns);
 void site_scrub_volume_fini(struct site_volume *volume);
+/* Answers what the source is asked to send once more. */
+void site_scrub_resend(struct site_request *request);
 /* Adds what there is to say of a volume. */
 void site_scrub_status(const struct site_volume *volume, int64_t now_ns,
                        struct repl_volume_status *out);

@@ -3,11 +3,12 @@
  * later segments have said something else of every byte that lay in its damaged
  * frames. A restore of that point or a later one does not read them.
  *
- * A later segment that is damaged itself counts for nothing, nor does one that
- * refers to a chunk in the damaged segment. Where this cannot be found out, no
- * point counts as free of the damage.
+ * A later segment that is damaged itself counts for nothing. What refers to a chunk
+ * in a damaged frame is damaged, wherever in the volume it stands. Where this cannot
+ * be found out, no point counts as free of the damage.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "site/scrub/scrub_internal.h"
 #include "store/segment_name.h"
@@ -15,45 +16,72 @@
 struct heal {
     struct scrub_visit *visit;
     const struct repl_segment_id *id; /* the damaged one */
-    struct repl_extent_map *broken;   /* what is left of it */
+    struct scrub_broken *broken;
     struct repl_frame_coder *coder;
 };
 
-/* Whether the chunk would be read in the damaged segment. */
+void scrub_broken_init(struct scrub_broken *broken)
+{
+    *broken = (struct scrub_broken){.begin = UINT64_MAX};
+    repl_extent_map_init(&broken->extents);
+}
+
+void scrub_broken_fini(struct scrub_broken *broken)
+{
+    repl_extent_map_fini(&broken->extents);
+}
+
+/* Whether the chunk would be read in a damaged frame. */
 static repl_result chunk_is_broken(const struct heal *heal, const struct repl_digest *name,
                                    bool *is, struct repl_error *err)
 {
     struct repl_chunk_place place;
     bool found;
     REPL_TRY(repl_index_chunk(heal->visit->index, heal->visit->volume, name, &place, &found, err));
-    *is = found && repl_segment_id_order(&place.segment, heal->id) == 0;
+    *is = false;
+    if (!found || strcmp(place.volume, heal->visit->volume) != 0 ||
+        repl_segment_id_order(&place.segment, heal->id) != 0)
+        return REPL_SUCCESS;
+    for (size_t i = 0; i < heal->broken->frame_count && !*is; i++)
+        *is = heal->broken->frames[i] == place.frame;
     return REPL_SUCCESS;
 }
 
-static repl_result record_cut(struct heal *heal, const struct repl_record *record,
-                              struct repl_error *err)
+/* *spoke: it says something of what is damaged. */
+static repl_result record_apply(struct heal *heal, const struct repl_record *record, bool *spoke,
+                                struct repl_error *err)
 {
+    struct repl_extent_map *map = &heal->broken->extents;
     bool is_broken = false;
     if (record->object != REPL_OBJECT_DEVICE || record->length == 0)
         return REPL_SUCCESS;
     if (record->type == REPL_RECORD_CHUNK)
         REPL_TRY(chunk_is_broken(heal, &record->chunk, &is_broken, err));
-    if (is_broken || (record->type != REPL_RECORD_CHUNK && record->type != REPL_RECORD_DATA &&
-                      record->type != REPL_RECORD_ZERO))
+    const struct repl_extent extent = {
+        .offset = record->offset, .length = record->length, .type = REPL_RECORD_DATA};
+    if (is_broken)
+        return repl_extent_map_put(map, &extent, err);
+    if (record->type != REPL_RECORD_CHUNK && record->type != REPL_RECORD_DATA &&
+        record->type != REPL_RECORD_ZERO)
         return REPL_SUCCESS;
-    return repl_extent_map_cut(heal->broken, record->offset, record->length, err);
+    struct repl_extent_cursor cursor = repl_extent_map_seek(map, record->offset);
+    const struct repl_extent *next = repl_extent_cursor_next(&cursor);
+    if (next == NULL || next->offset >= record->offset + record->length)
+        return REPL_SUCCESS;
+    *spoke = true;
+    return repl_extent_map_cut(map, record->offset, record->length, err);
 }
 
-static repl_result manifest_cut(struct heal *heal, const struct repl_segment *segment,
-                                struct repl_error *err)
+static repl_result manifest_apply(struct heal *heal, const struct repl_segment *segment,
+                                  bool *spoke, struct repl_error *err)
 {
     struct repl_record_walk walk;
     struct repl_record record = {0};
     bool done = false;
     repl_record_walk_begin(&walk, segment, heal->coder);
     repl_result result = repl_record_walk_next(&walk, &record, &done, err);
-    while (repl_ok(result) && !done && heal->broken->extent_count > 0) {
-        result = record_cut(heal, &record, err);
+    while (repl_ok(result) && !done) {
+        result = record_apply(heal, &record, spoke, err);
         if (repl_ok(result))
             result = repl_record_walk_next(&walk, &record, &done, err);
     }
@@ -61,14 +89,15 @@ static repl_result manifest_cut(struct heal *heal, const struct repl_segment *se
     return result;
 }
 
-static repl_result entry_cut(struct heal *heal, const struct repl_log_piece *entry,
-                             struct repl_error *err)
+static repl_result entry_apply(struct heal *heal, const struct repl_log_piece *entry,
+                               struct scrub_later *later, struct repl_error *err)
 {
     struct repl_store *store = heal->visit->store;
     const struct repl_segment_id id = {
         .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
     struct repl_stored_segment *file;
     struct repl_segment *segment = NULL;
+    bool spoke = false;
     if (scrub_visit_is_damaged(heal->visit, &id))
         return REPL_SUCCESS;
     REPL_TRY(store->ops->segment_open(store, heal->visit->volume, &id, entry->commit.file_size,
@@ -76,28 +105,35 @@ static repl_result entry_cut(struct heal *heal, const struct repl_log_piece *ent
     repl_result result =
         repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err);
     if (repl_ok(result))
-        result = manifest_cut(heal, segment, err);
+        result = manifest_apply(heal, segment, &spoke, err);
+    if (repl_ok(result) && spoke && later != NULL && later->count < SCRUB_LATER_MAX) {
+        later->files[later->count] = file;
+        later->segments[later->count++] = segment;
+        return REPL_SUCCESS;
+    }
     repl_segment_free(segment);
     file->close(file);
     return result;
 }
 
 repl_result scrub_heal(struct scrub_visit *visit, size_t entry, const struct repl_segment_id *id,
-                       struct repl_extent_map *broken, uint64_t *healed_seq, struct repl_error *err)
+                       struct scrub_broken *broken, struct scrub_later *later,
+                       struct repl_error *err)
 {
     const struct repl_chain *chain = &visit->chain;
     struct heal heal = {.visit = visit, .id = id, .broken = broken};
-    *healed_seq = 0;
+    size_t i = entry + 1;
     REPL_TRY(repl_frame_coder_new(&heal.coder, err));
     repl_result result = REPL_SUCCESS;
-    for (size_t i = entry + 1; i < chain->count && broken->extent_count > 0 && repl_ok(result);
-         i++) {
+    for (; i < chain->count && broken->extents.extent_count > 0 && repl_ok(result); i++) {
         if (chain->entries[i].begins)
             break;
-        result = entry_cut(&heal, &chain->entries[i], err);
-        if (repl_ok(result) && broken->extent_count == 0)
-            *healed_seq = chain->entries[i].commit.to_seq;
+        result = entry_apply(&heal, &chain->entries[i], later, err);
+        if (repl_ok(result) && broken->extents.extent_count == 0)
+            broken->healed_seq = chain->entries[i].commit.to_seq;
     }
     repl_frame_coder_free(heal.coder);
+    broken->healed_known = repl_ok(result);
+    broken->current = repl_ok(result) && i == chain->count;
     return result;
 }

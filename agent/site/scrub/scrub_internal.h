@@ -41,16 +41,30 @@ REPL_RESULT scrub_read(struct scrub_reader *reader, struct repl_store *store, co
 bool scrub_is_damage(repl_result result);
 
 struct scrub_visit;
+
+/* More of a segment than this is not held in memory at once. */
+#define SCRUB_FRAMES_MAX 64u
+
 /* What of the volume lies in damaged frames. */
 struct scrub_broken {
     bool known; /* else more is damaged than frames */
     struct repl_extent_map extents;
+    uint64_t begin, end; /* around all of them */
+    uint32_t frames[SCRUB_FRAMES_MAX];
+    size_t frame_count;
+    /* by scrub_heal, which leaves in extents what no later segment says anything else of */
+    bool healed_known;
+    uint64_t healed_seq; /* by that point there was nothing left; 0: there is */
+    bool current;        /* what is left is part of what the volume is now */
 };
-/* Puts right in place what the volume's replica still holds (scrub_repair.c). Else the segment is
- * as it was, and the error says why. broken: zeroed, but for its initialised map. */
-REPL_RESULT scrub_repair(struct scrub_visit *visit, const struct repl_segment_id *id,
-                         const struct repl_log_commit *commit, struct scrub_broken *broken,
-                         struct repl_error *err);
+void scrub_broken_init(struct scrub_broken *broken);
+void scrub_broken_fini(struct scrub_broken *broken);
+
+/* Puts right in place what the volume's replica or other segments still hold (scrub_repair.c). Else
+ * the segment is as it was, and the error says why. entry: of the chain. */
+REPL_RESULT scrub_repair(struct scrub_visit *visit, size_t entry, const struct repl_segment_id *id,
+                         struct scrub_broken *broken, struct repl_error *err);
+
 struct scrub_chunk_coders {
     struct repl_frame_coder *frames;
     struct repl_sha256 *sha;
@@ -61,11 +75,47 @@ struct scrub_chunk_coders {
 REPL_RESULT scrub_chunk_take(struct scrub_visit *visit, const struct repl_segment_id *damaged,
                              const struct repl_digest *name, struct scrub_chunk_coders *coders,
                              uint8_t *out, bool *found, struct repl_error *err);
-/* The point by which later segments than the entry have all of broken, which is used up;
- * *healed_seq 0: they have not. */
+
+/* --- later segments (scrub_heal.c, scrub_later.c) --------------------------------------------- */
+
+#define SCRUB_LATER_MAX 64u
+
+/* The first of them that say anything of what is damaged, oldest first; open. Zeroed: none. */
+struct scrub_later {
+    struct repl_stored_segment *files[SCRUB_LATER_MAX];
+    struct repl_segment *segments[SCRUB_LATER_MAX];
+    size_t count;
+};
+void scrub_later_fini(struct scrub_later *later);
+
+/* The point by which later segments than the entry have all of broken. later: NULL: not asked for.
+ */
 REPL_RESULT scrub_heal(struct scrub_visit *visit, size_t entry, const struct repl_segment_id *id,
-                       struct repl_extent_map *broken, uint64_t *healed_seq,
+                       struct scrub_broken *broken, struct scrub_later *later,
                        struct repl_error *err);
+
+struct scrub_later_reader;
+/* Of the bytes that later segments say first, between begin and end. later is not empty, and
+ * outlives it. */
+REPL_RESULT scrub_later_reader_new(struct scrub_visit *visit, const struct repl_segment_id *damaged,
+                                   struct scrub_later *later, uint64_t begin, uint64_t end,
+                                   struct scrub_chunk_coders *coders,
+                                   struct scrub_later_reader **out, struct repl_error *err);
+void scrub_later_reader_free(struct scrub_later_reader *reader);
+/* Into out and, 1 for each byte, covered, what they say; the rest of both stays as it is. */
+REPL_RESULT scrub_later_read(struct scrub_later_reader *reader, uint64_t offset, size_t size,
+                             uint8_t *out, uint8_t *covered, struct repl_error *err);
+
+/* --- what the source is asked for (scrub_resend.c) ---------------------------------------------
+ */
+
+/* What is left of broken, in whole pages, into what a visit asks for. */
+REPL_RESULT scrub_resend_add(struct scrub_visit *visit, const struct scrub_broken *broken,
+                             struct repl_error *err);
+/* What the visit found, on the loop. */
+void scrub_resend_take(struct scrub_of_volume *of, struct scrub_visit *visit, const char *volume);
+/* Whether it may have sent some of it by now. */
+bool scrub_resend_is_due(const struct scrub_of_volume *of, int64_t now_ns);
 
 /* --- a visit (scrub_visit.c) ----------------------------------------------------------------- */
 
@@ -87,6 +137,7 @@ struct scrub_visit {
     bool first;                                  /* since the start */
     struct scrub_damage seen[SCRUB_DAMAGES_MAX]; /* by the last visit */
     size_t seen_count;
+    bool again;             /* what is damaged is looked at, whenever it was looked at last */
     bool in_bucket;         /* where no file takes another's place */
     char replica_path[256]; /* an image or device; "": none whose pages could be read */
     int64_t batch_ns;       /* it reads for so long, and not less than a segment */
@@ -97,6 +148,9 @@ struct scrub_visit {
     uint64_t read_bytes, damaged_count, repaired_count;
     struct scrub_damage damages[SCRUB_DAMAGES_MAX];
     size_t damage_count;
+    bool asked; /* wanted is all that the source is to be asked for */
+    bool asks;  /* else it is more than it was asked for */
+    struct repl_extent_map wanted;
     repl_result outcome;
     struct repl_error err;
     /* private */

@@ -3,8 +3,9 @@
  * segments.
  *
  * A page that has not changed since the segment came is in the replica as it is
- * in the segment. So the bytes of a damaged frame are put together of the pages
- * that the manifest says lie in it, and of chunks that lie elsewhere, too; its checksum says
+ * in the segment; one that a later segment says something of may be in the first of
+ * these, as its source sent it once more. So the bytes of a damaged frame are put together of the
+ * pages that the manifest says lie in it, and of chunks that lie elsewhere, too; its checksum says
  * whether they are the ones. They are compressed as they were (each level is tried), put in the
  * damaged frame's place in a copy of the file, and the copy takes the file's place if it has the
  * digest that was committed: the same file, byte for byte, or nothing.
@@ -27,9 +28,7 @@
 #include "site/scrub/scrub_internal.h"
 #include "store/segment_name.h"
 
-/* More of a segment than this is not held in memory at once. */
-#define FRAMES_MAX 64u
-#define COPY_SIZE  (1u << 20)
+#define COPY_SIZE (1u << 20)
 
 /* A damaged frame. */
 struct broken {
@@ -41,6 +40,7 @@ struct broken {
 
 struct repair {
     struct scrub_visit *visit;
+    size_t entry; /* of the chain */
     const struct repl_segment_id *id;
     struct repl_stored_segment *file;
     struct repl_segment *segment;
@@ -48,8 +48,11 @@ struct repair {
     int replica_fd, staged_fd;
     char staged_path[PATH_MAX];
     uint32_t *broken_of; /* by frame: its number in broken and 1; 0: it is whole */
-    struct broken broken[FRAMES_MAX];
+    struct broken broken[SCRUB_FRAMES_MAX];
     uint32_t broken_count;
+    struct scrub_later later;
+    struct scrub_later_reader *reader; /* NULL: later segments are not looked at */
+    struct scrub_chunk_coders coders;
 };
 
 static repl_result file_read_at(void *context, uint64_t offset, void *out, size_t size,
@@ -69,8 +72,9 @@ static repl_result broken_add(struct repair *r, uint32_t index, struct repl_erro
 {
     struct broken *broken = &r->broken[r->broken_count];
     size_t size = r->segment->frames[index].raw_size;
-    if (r->broken_count == FRAMES_MAX)
-        return repl_fail(err, REPL_E_CORRUPT, "more than %u of its frames are damaged", FRAMES_MAX);
+    if (r->broken_count == SCRUB_FRAMES_MAX)
+        return repl_fail(err, REPL_E_CORRUPT, "more than %u of its frames are damaged",
+                         SCRUB_FRAMES_MAX);
     *broken = (struct broken){.index = index, .raw = malloc(size), .covered = calloc(1, size)};
     r->broken_of[index] = ++r->broken_count;
     if (broken->raw == NULL || broken->covered == NULL)
@@ -115,31 +119,45 @@ static repl_result broken_list(struct repair *r, struct scrub_broken *broken,
     while (repl_ok(result) && !done) {
         const struct repl_extent extent = {
             .offset = record.offset, .length = record.length, .type = REPL_RECORD_DATA};
-        if (record.type == REPL_RECORD_DATA && r->broken_of[record.frame] != 0)
+        if (record.type == REPL_RECORD_DATA && r->broken_of[record.frame] != 0) {
             result = repl_extent_map_put(&broken->extents, &extent, err);
+            broken->begin = record.offset < broken->begin ? record.offset : broken->begin;
+            broken->end = record.offset + record.length > broken->end
+                              ? record.offset + record.length
+                              : broken->end;
+        }
         if (repl_ok(result))
             result = repl_record_walk_next(&walk, &record, &done, err);
     }
     repl_record_walk_end(&walk);
+    for (uint32_t i = 0; i < r->broken_count; i++)
+        broken->frames[broken->frame_count++] = r->broken[i].index;
     broken->known = repl_ok(result);
     return result;
 }
 
 /* --- their bytes ----------------------------------------------------------------------------- */
 
-/* What the replica holds where the record says that bytes of a broken frame are. */
+/* What the replica holds where the record says that bytes of a broken frame are, or what a later
+ * segment says first. */
 static repl_result record_take(struct repair *r, const struct repl_record *record,
                                struct repl_error *err)
 {
     uint32_t number = r->broken_of[record->frame];
-    if (number == 0 || r->replica_fd < 0)
+    if (number == 0)
         return REPL_SUCCESS;
     struct broken *broken = &r->broken[number - 1];
-    ssize_t got = repl_read_full(r->replica_fd, broken->raw + record->frame_offset,
-                                 (size_t)record->length, record->offset);
+    uint8_t *raw = broken->raw + record->frame_offset;
+    uint8_t *covered = broken->covered + record->frame_offset;
+    if (r->reader != NULL)
+        return scrub_later_read(r->reader, record->offset, (size_t)record->length, raw, covered,
+                                err);
+    if (r->replica_fd < 0)
+        return REPL_SUCCESS;
+    ssize_t got = repl_read_full(r->replica_fd, raw, (size_t)record->length, record->offset);
     if (got < 0)
         return repl_fail_errno(err, REPL_E_IO, errno, "cannot read the replica");
-    memset(broken->covered + record->frame_offset, 1, (size_t)got);
+    memset(covered, 1, (size_t)got);
     return REPL_SUCCESS;
 }
 
@@ -163,8 +181,7 @@ static repl_result bytes_take(struct repair *r, struct repl_error *err)
 /* Chunks go by their names, so they are right whatever the replica has. */
 static repl_result chunks_take(struct repair *r, struct repl_error *err)
 {
-    struct scrub_chunk_coders coders = {.frames = r->coder};
-    repl_result result = repl_sha256_new(&coders.sha, err);
+    repl_result result = REPL_SUCCESS;
     for (uint32_t i = 0; i < r->segment->footer.chunk_count && repl_ok(result); i++) {
         const struct repl_chunk_entry *chunk = &r->segment->chunks[i];
         uint32_t number = r->broken_of[chunk->frame];
@@ -172,14 +189,13 @@ static repl_result chunks_take(struct repair *r, struct repl_error *err)
         if (number == 0)
             continue;
         struct broken *broken = &r->broken[number - 1];
-        repl_result taken = scrub_chunk_take(r->visit, r->id, &chunk->name, &coders,
+        repl_result taken = scrub_chunk_take(r->visit, r->id, &chunk->name, &r->coders,
                                              broken->raw + chunk->frame_offset, &found, err);
         if (repl_ok(taken) && found)
             memset(broken->covered + chunk->frame_offset, 1, REPL_CHUNK_SIZE);
         else if (taken.code == REPL_E_NOMEM || taken.code == REPL_E_RETRY)
             result = taken; /* else it is damaged there too */
     }
-    repl_sha256_free(coders.sha);
     return result;
 }
 
@@ -228,22 +244,48 @@ static repl_result frame_encode(struct repair *r, struct broken *broken, struct 
     return result;
 }
 
-static repl_result broken_mend(struct repair *r, struct repl_error *err)
+/* Of the replica and of chunks, or of later segments and of chunks. *wrong: the first frame that
+ * does not become what it was; its number in broken and 1; 0: all do. */
+static repl_result broken_fill(struct repair *r, uint32_t *wrong, struct repl_error *err)
 {
     REPL_TRY(bytes_take(r, err));
     REPL_TRY(chunks_take(r, err));
-    for (uint32_t i = 0; i < r->broken_count; i++) {
-        struct broken *broken = &r->broken[i];
+    *wrong = 0;
+    for (uint32_t i = 0; i < r->broken_count && *wrong == 0; i++) {
+        const struct broken *broken = &r->broken[i];
         const struct repl_frame_entry *entry = &r->segment->frames[broken->index];
         if (memchr(broken->covered, 0, entry->raw_size) != NULL ||
             repl_xxh3(broken->raw, entry->raw_size) != entry->raw_xxh3)
-            return repl_fail(
-                err, REPL_E_CORRUPT,
-                "neither the replica nor another segment holds what was in frame %" PRIu32
-                " any more",
-                broken->index);
-        REPL_TRY(frame_encode(r, broken, err));
+            *wrong = i + 1;
     }
+    return REPL_SUCCESS;
+}
+
+static repl_result later_fill(struct repair *r, struct scrub_broken *broken, uint32_t *wrong,
+                              struct repl_error *err)
+{
+    REPL_TRY(scrub_heal(r->visit, r->entry, r->id, broken, &r->later, err));
+    if (r->later.count == 0)
+        return REPL_SUCCESS;
+    REPL_TRY(scrub_later_reader_new(r->visit, r->id, &r->later, broken->begin, broken->end,
+                                    &r->coders, &r->reader, err));
+    return broken_fill(r, wrong, err);
+}
+
+static repl_result broken_mend(struct repair *r, struct scrub_broken *broken,
+                               struct repl_error *err)
+{
+    uint32_t wrong;
+    REPL_TRY(broken_fill(r, &wrong, err));
+    if (wrong != 0)
+        REPL_TRY(later_fill(r, broken, &wrong, err));
+    if (wrong != 0)
+        return repl_fail(err, REPL_E_CORRUPT,
+                         "neither the replica nor another segment holds what was in frame %" PRIu32
+                         " any more",
+                         r->broken[wrong - 1].index);
+    for (uint32_t i = 0; i < r->broken_count; i++)
+        REPL_TRY(frame_encode(r, &r->broken[i], err));
     return REPL_SUCCESS;
 }
 
@@ -255,13 +297,12 @@ static repl_result staged_fail(const struct repair *r, struct repl_error *err)
                            "cannot write %s", r->staged_path);
 }
 
-static repl_result staged_open(struct repair *r, const struct repl_segment_id *id,
-                               struct repl_error *err)
+static repl_result staged_open(struct repair *r, struct repl_error *err)
 {
     char directory[PATH_MAX - REPL_SEGMENT_ID_TEXT_SIZE - 16], text[REPL_SEGMENT_ID_TEXT_SIZE];
     REPL_TRY(
         repl_store_staging(r->visit->store, r->visit->volume, directory, sizeof directory, err));
-    repl_segment_id_text(id, text);
+    repl_segment_id_text(r->id, text);
     snprintf(r->staged_path, sizeof r->staged_path, "%s/%s.repair", directory, text);
     r->staged_fd = open(r->staged_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     return r->staged_fd < 0 ? staged_fail(r, err) : REPL_SUCCESS;
@@ -344,25 +385,26 @@ static repl_result replica_open(struct repair *r, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
-static repl_result repair_run(struct repair *r, const struct repl_segment_id *id,
-                              const struct repl_log_commit *commit, struct scrub_broken *broken,
-                              struct repl_error *err)
+static repl_result repair_run(struct repair *r, struct scrub_broken *broken, struct repl_error *err)
 {
     struct repl_store *store = r->visit->store;
+    const struct repl_log_commit *commit = &r->visit->chain.entries[r->entry].commit;
     REPL_TRY(
-        store->ops->segment_open(store, r->visit->volume, id, commit->file_size, &r->file, err));
+        store->ops->segment_open(store, r->visit->volume, r->id, commit->file_size, &r->file, err));
     REPL_TRY(repl_segment_open(file_read_at, r, r->file->size, &r->segment, err));
     REPL_TRY(repl_frame_coder_new(&r->coder, err));
+    r->coders.frames = r->coder;
+    REPL_TRY(repl_sha256_new(&r->coders.sha, err));
     REPL_TRY(broken_find(r, err));
     REPL_TRY(broken_list(r, broken, err));
     if (r->visit->in_bucket)
         return repl_fail(err, REPL_E_REFUSED, "in a bucket no object is ever changed");
     REPL_TRY(replica_open(r, err));
-    REPL_TRY(broken_mend(r, err));
-    REPL_TRY(staged_open(r, id, err));
+    REPL_TRY(broken_mend(r, broken, err));
+    REPL_TRY(staged_open(r, err));
     REPL_TRY(staged_write(r, err));
     REPL_TRY(staged_check(r, commit, err));
-    return store->ops->segment_replace(store, r->visit->volume, id, r->staged_fd, r->staged_path,
+    return store->ops->segment_replace(store, r->visit->volume, r->id, r->staged_fd, r->staged_path,
                                        err);
 }
 
@@ -374,6 +416,9 @@ static void repair_fini(struct repair *r)
         repl_buffer_fini(&r->broken[i].stored);
     }
     free(r->broken_of);
+    scrub_later_reader_free(r->reader);
+    scrub_later_fini(&r->later);
+    repl_sha256_free(r->coders.sha);
     repl_frame_coder_free(r->coder);
     repl_segment_free(r->segment);
     if (r->file != NULL)
@@ -386,20 +431,18 @@ static void repair_fini(struct repair *r)
     }
 }
 
-repl_result scrub_repair(struct scrub_visit *visit, const struct repl_segment_id *id,
-                         const struct repl_log_commit *commit, struct scrub_broken *broken,
-                         struct repl_error *err)
+repl_result scrub_repair(struct scrub_visit *visit, size_t entry, const struct repl_segment_id *id,
+                         struct scrub_broken *broken, struct repl_error *err)
 {
-    struct repair r = {.visit = visit, .id = id, .replica_fd = -1, .staged_fd = -1};
-    repl_result result = repair_run(&r, id, commit, broken, err);
+    struct repair r = {.visit = visit, .entry = entry, .id = id, .replica_fd = -1, .staged_fd = -1};
+    repl_result result = repair_run(&r, broken, err);
     char text[REPL_SEGMENT_ID_TEXT_SIZE];
     repl_segment_id_text(id, text);
     if (repl_ok(result))
         repl_log(LOG_WARNING,
                  "volume %s: segment %s was damaged in %u of its frames, and is as it was "
                  "committed again: they were made anew of what the replica and other segments "
-                 "hold. See to the disk "
-                 "under the store",
+                 "hold. See to the disk under the store",
                  visit->volume, text, r.broken_count);
     repair_fini(&r);
     return result;

@@ -34,6 +34,7 @@ struct scrub_stored {
     size_t entry; /* of the chain; SIZE_MAX: a supply */
     int64_t verified_ns;
     bool damaged; /* when it was looked at last */
+    bool looked;  /* by this visit */
     bool opens;   /* as in struct scrub_damage */
     uint64_t healed_seq;
 };
@@ -251,23 +252,36 @@ static repl_result note(struct batch *batch, struct scrub_stored *stored, bool d
     return batch->record_count == RECORDS_MAX || damaged ? records_flush(batch, err) : REPL_SUCCESS;
 }
 
+/* What the source is asked for, where it may have it. */
+static void mend_ask(struct scrub_visit *visit, struct scrub_broken *broken)
+{
+    struct repl_error err;
+    if (!broken->current || broken->extents.extent_count == 0)
+        return;
+    visit->asks = true;
+    repl_result added = scrub_resend_add(visit, broken, &err);
+    if (!repl_ok(added))
+        repl_log(LOG_ERR, "volume %s: what is damaged cannot be asked for: %s", visit->volume,
+                 err.text);
+}
+
 /* *why: also why it is not. */
 static bool is_mended(struct scrub_visit *visit, struct scrub_stored *stored,
-                      const struct repl_log_commit *commit, struct repl_error *why)
+                      struct repl_error *why)
 {
     struct repl_error vain, ignored;
-    struct scrub_broken broken = {0};
-    repl_extent_map_init(&broken.extents);
-    bool mended = repl_ok(scrub_repair(visit, &stored->id, commit, &broken, &vain));
-    stored->opens = broken.known;
-    stored->healed_seq = 0;
+    struct scrub_broken broken;
+    scrub_broken_init(&broken);
+    bool mended = repl_ok(scrub_repair(visit, stored->entry, &stored->id, &broken, &vain));
     /* Where that cannot be found out, the damage is said of too many points, and looked at again.
      */
-    if (!mended && broken.known &&
-        !repl_ok(scrub_heal(visit, stored->entry, &stored->id, &broken.extents, &stored->healed_seq,
-                            &ignored)))
-        stored->healed_seq = 0;
-    repl_extent_map_fini(&broken.extents);
+    if (!mended && broken.known && !broken.healed_known)
+        repl_ignore(scrub_heal(visit, stored->entry, &stored->id, &broken, NULL, &ignored));
+    stored->opens = broken.known;
+    stored->healed_seq = broken.healed_known ? broken.healed_seq : 0;
+    if (!mended)
+        mend_ask(visit, &broken);
+    scrub_broken_fini(&broken);
     visit->repaired_count += mended;
     if (!mended) {
         size_t used = strlen(why->text);
@@ -288,6 +302,7 @@ static repl_result item_read(struct batch *batch, struct scrub_stored *stored,
         scrub_read(&batch->reader, visit->store, visit->volume, &stored->id, stored->size,
                    piece != NULL ? &piece->commit.digest : NULL, &why);
     bool listed;
+    stored->looked = true;
     if (repl_ok(found))
         return note(batch, stored, false, "", err);
     if (!scrub_is_damage(found))
@@ -296,7 +311,7 @@ static repl_result item_read(struct batch *batch, struct scrub_stored *stored,
         return REPL_SUCCESS;
     /* A merge may have taken it away since the visit began. */
     REPL_TRY(site_chain_lists(visit->index, visit->volume, &stored->id, &listed, err));
-    if (listed && piece != NULL && is_mended(visit, stored, &piece->commit, &why))
+    if (listed && piece != NULL && is_mended(visit, stored, &why))
         return note(batch, stored, false, "", err);
     return listed ? note(batch, stored, true, why.text, err) : REPL_SUCCESS;
 }
@@ -306,14 +321,20 @@ static bool may_go_on(const struct batch *batch)
     return !atomic_load(batch->visit->stop) && repl_now_mono_ns() < batch->until_ns;
 }
 
+/* All that is damaged, if some of it is to be looked at again: what is wanted of the source is
+ * known when all of it was. */
 static repl_result damaged_read(struct batch *batch, struct repl_error *err)
 {
     struct scrub_visit *visit = batch->visit;
-    for (size_t i = 0; i < visit->stored_count && may_go_on(batch); i++) {
-        struct scrub_stored *stored = &visit->stored[i];
-        if (stored->damaged &&
-            (visit->first || visit->now_ns - stored->verified_ns >= LOOK_AGAIN_NS))
-            REPL_TRY(item_read(batch, stored, err));
+    bool due = false;
+    for (size_t i = 0; i < visit->stored_count && !due; i++) {
+        const struct scrub_stored *stored = &visit->stored[i];
+        due = stored->damaged && (visit->first || visit->again ||
+                                  visit->now_ns - stored->verified_ns >= LOOK_AGAIN_NS);
+    }
+    for (size_t i = 0; i < visit->stored_count && due && !atomic_load(visit->stop); i++) {
+        if (visit->stored[i].damaged)
+            REPL_TRY(item_read(batch, &visit->stored[i], err));
     }
     return REPL_SUCCESS;
 }
@@ -392,12 +413,14 @@ static repl_result visit_read(struct scrub_visit *visit, struct repl_error *err)
 static void sum_up(struct scrub_visit *visit)
 {
     visit->oldest_ns = INT64_MAX;
+    visit->asked = repl_ok(visit->outcome);
     for (size_t i = 0; i < visit->stored_count; i++) {
         const struct scrub_stored *stored = &visit->stored[i];
         if (stored->verified_ns < visit->oldest_ns)
             visit->oldest_ns = stored->verified_ns;
         if (!stored->damaged)
             continue;
+        visit->asked = visit->asked && stored->looked;
         visit->damaged_count++;
         if (visit->damage_count < SCRUB_DAMAGES_MAX)
             visit->damages[visit->damage_count++] = damage_of(visit, stored);
@@ -415,6 +438,7 @@ void scrub_visit_work(struct repl_job *job)
     struct scrub_visit *visit = job->context;
     priority_lower();
     repl_chain_init(&visit->chain);
+    repl_extent_map_init(&visit->wanted);
     visit->outcome = look(visit, &visit->err);
     visit->looked = repl_ok(visit->outcome);
     if (visit->looked) {

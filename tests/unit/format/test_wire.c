@@ -31,6 +31,7 @@ union message {
     struct repl_mark mark;
     struct repl_marks marks;
     struct repl_pool_names pool;
+    struct repl_resend resend;
 };
 
 /* --- random messages, and whether two are the same ------------------------------------------- */
@@ -426,6 +427,31 @@ static void pool_free(union message *m)
     repl_pool_names_fini(&m->pool);
 }
 
+static void resend_make(struct random *random, union message *m)
+{
+    uint32_t count = (uint32_t)random_below(random, 20);
+    uint64_t at = 0;
+    m->resend =
+        (struct repl_resend){.count = count, .runs = calloc(count + 1, sizeof m->resend.runs[0])};
+    for (uint32_t i = 0; i < count; i++) {
+        at += i == 0 ? 0 : 1 + random_below(random, 1u << 20);
+        m->resend.runs[i] =
+            (struct repl_page_run){.first = at, .count = 1 + random_below(random, 1u << 20)};
+        at += m->resend.runs[i].count;
+    }
+}
+
+static bool resend_same(const union message *ma, const union message *mb)
+{
+    const struct repl_resend *a = &ma->resend, *b = &mb->resend;
+    return a->count == b->count && memcmp(a->runs, b->runs, a->count * sizeof a->runs[0]) == 0;
+}
+
+static void resend_free(union message *m)
+{
+    repl_resend_fini(&m->resend);
+}
+
 /* --- the types, one row each ----------------------------------------------------------------- */
 
 #define DOORS(name, type)                                                                          \
@@ -451,6 +477,7 @@ DOORS(digests, digests)
 DOORS(mark, mark)
 DOORS(marks, marks)
 DOORS(pool, pool_names)
+DOORS(resend, resend)
 
 static repl_result timeline_out(const union message *m, struct repl_buffer *out,
                                 struct repl_error *err)
@@ -503,6 +530,7 @@ static const struct row {
     {REPL_WIRE_WANTED, wanted_make, missing_same, wanted_out, wanted_in, missing_free},
     {REPL_WIRE_POOL_NAMES, pool_make, pool_same, pool_out, pool_in, pool_free},
     {REPL_WIRE_TIMELINE, timeline_make, points_same, timeline_out, timeline_in, points_free},
+    {REPL_WIRE_RESEND, resend_make, resend_same, resend_out, resend_in, resend_free},
 };
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
 
@@ -991,6 +1019,17 @@ static void pages_are_in_order_and_get_on(void **state)
     assert_int_equal(there_and_back(&rows[12], &m), REPL_E_CORRUPT);
     m.missing = (struct repl_missing){0}; /* nothing is wanted */
     assert_int_equal(there_and_back(&rows[11], &m), REPL_E_CORRUPT);
+
+    const uint64_t end = REPL_VOLUME_SIZE_MAX / REPL_PAGE_SIZE;
+    struct repl_page_run runs[] = {{.first = 0, .count = 2}, {.first = 3, .count = end - 3}};
+    m.resend = (struct repl_resend){.count = 2, .runs = runs};
+    assert_int_equal(there_and_back(&rows[14], &m), REPL_OK);
+    runs[1].count++; /* past the end of any volume */
+    assert_int_equal(there_and_back(&rows[14], &m), REPL_E_CORRUPT);
+    runs[1] = (struct repl_page_run){.first = 2, .count = 1}; /* is one run with the first */
+    assert_int_equal(there_and_back(&rows[14], &m), REPL_E_CORRUPT);
+    runs[1] = (struct repl_page_run){.first = 9};
+    assert_int_equal(there_and_back(&rows[14], &m), REPL_E_CORRUPT);
 }
 
 static void refusals_are_errors_and_statuses(void **state)

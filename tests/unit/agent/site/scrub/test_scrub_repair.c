@@ -45,33 +45,6 @@ static void small_point_make(void)
     point_keep();
 }
 
-/* Bytes [at, at + size) of the file become others. */
-static void plant(struct damage *d, size_t at, size_t size)
-{
-    uint8_t *kept = malloc(size);
-    memcpy(kept, d->bytes + at, size);
-    for (size_t i = 0; i < size; i++)
-        d->bytes[at + i] ^= 0x55;
-    damage_put(d, d->size);
-    memcpy(d->bytes + at, kept, size);
-    free(kept);
-}
-
-static bool is_as_it_was(const struct damage *d)
-{
-    struct damage now = {0};
-    damage_take(&now, d->path);
-    bool same = now.size == d->size && memcmp(now.bytes, d->bytes, d->size) == 0;
-    damage_fini(&now);
-    return same;
-}
-
-static void look(void)
-{
-    every(SOON_MS);
-    round_make();
-}
-
 static void frames_are_mended(void **state)
 {
     char path[256];
@@ -137,48 +110,6 @@ static void what_was_overwritten_is_not_there_any_more(void **state)
     assert_int_equal(mkdir(staging, 0700), 0);
     damage_fini(&d);
     end();
-}
-
-/* What the point was, is what is restored of it; or that is refused. */
-static bool point_restores(uint64_t seq)
-{
-    struct repl_origin *origin;
-    struct repl_history *history;
-    struct repl_view *view;
-    struct repl_view_reader *reader;
-    struct repl_error err;
-    const struct repl_store_options options = {.location = w.store};
-    must(repl_origin_open_store(&options, "data", &origin, &err), &err);
-    must(repl_history_open(origin, &history, &err), &err);
-    const struct repl_catalogue *c = repl_history_catalogue(history);
-    size_t i = 0;
-    while (c->points[i].point.seq != seq)
-        i++;
-    uint8_t *bytes = malloc(MODEL_MAX);
-    must(repl_history_view(history, i, &view, &err), &err);
-    must(repl_view_reader_new(view, 8, &reader, &err), &err);
-    bool whole = repl_ok(repl_view_read(reader, 0, bytes, c->points[i].volume_size, &err));
-    if (whole)
-        assert_true(repl_xxh3(bytes, c->points[i].volume_size) == points[seq]);
-    repl_view_reader_free(reader);
-    repl_view_free(view);
-    repl_history_close(history);
-    free(bytes);
-    return whole;
-}
-
-/* Point seq overwrites [offset, offset + size), or says that it is zeros. */
-static void overwrite(uint64_t offset, size_t size, bool zeros)
-{
-    struct build b;
-    build_begin(&b, &w, w.head.to_seq, w.head.to_seq + 1, 0);
-    if (zeros)
-        build_zero(&b, offset, size);
-    else
-        build_data(&b, offset, size);
-    build_end(&b, true);
-    build_commit(&b);
-    point_keep();
 }
 
 /* Only points that need what is damaged are named: those before it was overwritten by others. */

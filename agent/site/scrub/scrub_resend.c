@@ -1,0 +1,103 @@
+/*
+ * What the source is asked to send once more: pages that lie in damaged frames, and
+ * of which no later segment says anything. They are part of what the volume is now,
+ * so the source has them, unless it has overwritten them since.
+ *
+ * What it sends becomes part of a new point. So what is damaged ends there for the
+ * points from then on, whatever becomes of the damaged segment; and where the pages
+ * are what they were, that one is made whole of them (scrub_later.c). The source
+ * asks from time to time (docs/formats/wire.md); what has come is looked at a few
+ * seconds after it was told, and then less and less often.
+ */
+#include <stdlib.h>
+#include <syslog.h>
+
+#include "control/control.h"
+#include "loop/loop.h"
+#include "site/scrub/scrub_internal.h"
+#include "site/site_volume.h"
+
+#define LOOK_NS     (INT64_C(3) * 1000000000)
+#define LOOK_NS_MAX (INT64_C(3600) * 1000000000)
+
+repl_result scrub_resend_add(struct scrub_visit *visit, const struct scrub_broken *broken,
+                             struct repl_error *err)
+{
+    struct repl_extent_cursor cursor = repl_extent_map_seek(&broken->extents, 0);
+    for (const struct repl_extent *e; (e = repl_extent_cursor_next(&cursor)) != NULL;) {
+        uint64_t first = e->offset / REPL_PAGE_SIZE;
+        uint64_t end = (e->offset + e->length + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
+        const struct repl_extent pages = {.offset = first * REPL_PAGE_SIZE,
+                                          .length = (end - first) * REPL_PAGE_SIZE,
+                                          .type = REPL_RECORD_ZERO};
+        REPL_TRY(repl_extent_map_put(&visit->wanted, &pages, err));
+    }
+    return REPL_SUCCESS;
+}
+
+/* As many as one answer takes: the rest is asked for when these have come. */
+static struct repl_resend runs_of(const struct repl_extent_map *wanted)
+{
+    struct repl_resend resend = {.runs = calloc(REPL_LIST_ENTRIES_MAX, sizeof *resend.runs)};
+    struct repl_extent_cursor cursor = repl_extent_map_seek(wanted, 0);
+    const struct repl_extent *e = repl_extent_cursor_next(&cursor);
+    for (; resend.runs != NULL && e != NULL; e = repl_extent_cursor_next(&cursor)) {
+        uint64_t first = e->offset / REPL_PAGE_SIZE, count = e->length / REPL_PAGE_SIZE;
+        struct repl_page_run *last = resend.count > 0 ? &resend.runs[resend.count - 1] : NULL;
+        if (last != NULL && first == last->first + last->count)
+            last->count += count;
+        else if (resend.count == REPL_LIST_ENTRIES_MAX)
+            break;
+        else
+            resend.runs[resend.count++] = (struct repl_page_run){.first = first, .count = count};
+    }
+    return resend;
+}
+
+static uint64_t pages_in(const struct repl_resend *resend)
+{
+    uint64_t pages = 0;
+    for (uint32_t i = 0; i < resend->count; i++)
+        pages += resend->runs[i].count;
+    return pages;
+}
+
+void scrub_resend_take(struct scrub_of_volume *of, struct scrub_visit *visit, const char *volume)
+{
+    of->resend_stale = visit->asks && !visit->asked && !visit->again && repl_ok(visit->outcome);
+    if (of->resend_look_ns != 0 && visit->again) {
+        of->resend_pause_ns =
+            2 * of->resend_pause_ns < LOOK_NS_MAX ? 2 * of->resend_pause_ns : LOOK_NS_MAX;
+        of->resend_look_ns = repl_now_mono_ns() + of->resend_pause_ns;
+    }
+    if (!visit->asked)
+        return;
+    uint64_t before = pages_in(&of->resend);
+    repl_resend_fini(&of->resend);
+    of->resend = runs_of(&visit->wanted);
+    uint64_t pages = pages_in(&of->resend);
+    if (pages == 0)
+        of->resend_look_ns = of->resend_pause_ns = 0;
+    if (pages > before)
+        repl_log(LOG_NOTICE,
+                 "volume %s: its source is asked to send %llu pages once more, which are damaged "
+                 "here and have not changed since",
+                 volume, (unsigned long long)pages);
+}
+
+bool scrub_resend_is_due(const struct scrub_of_volume *of, int64_t now_ns)
+{
+    return of->resend_stale || (of->resend_look_ns != 0 && now_ns >= of->resend_look_ns);
+}
+
+void site_scrub_resend(struct site_request *request)
+{
+    struct scrub_of_volume *of = &request->volume->scrub;
+    struct repl_buffer message = {0};
+    struct repl_error err;
+    if (of->resend.count > 0 && of->resend_look_ns == 0) {
+        of->resend_pause_ns = LOOK_NS;
+        of->resend_look_ns = repl_now_mono_ns() + LOOK_NS;
+    }
+    site_answer_message(request, 200, repl_resend_encode(&of->resend, &message, &err), &message);
+}
