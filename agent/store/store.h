@@ -79,8 +79,8 @@ struct repl_store_ops {
     REPL_RESULT (*segment_publish)(struct repl_store *store, const char *volume,
                                    const struct repl_segment_id *id, int fd,
                                    const char *staged_path, struct repl_error *err);
-    /* The same bytes in the place of a committed segment's file that is damaged, at once: whatever
-     * happens, one of the two is there. REPL_E_REFUSED: a store that cannot, and changes nothing. */
+    /* What was committed, in the place of the segment's file that is damaged, at once: whatever
+     * happens, one of the two is there. */
     REPL_RESULT (*segment_replace)(struct repl_store *store, const char *volume,
                                    const struct repl_segment_id *id, int fd,
                                    const char *staged_path, struct repl_error *err);

@@ -145,13 +145,29 @@ repl_result s3_segment_publish(struct repl_store *base, const char *volume,
     return REPL_SUCCESS;
 }
 
-/* An object would have to go first. */
+/* One PUT without a condition, over what is damaged: whoever reads meanwhile has the one or the
+ * other. One that was given up and comes late brings the same bytes, or makes an object that the
+ * history does not need any more. */
 repl_result s3_segment_replace(struct repl_store *base, const char *volume,
                                const struct repl_segment_id *id, int fd, const char *staged_path,
                                struct repl_error *err)
 {
-    (void)base, (void)volume, (void)id, (void)fd, (void)staged_path;
-    return repl_fail(err, REPL_E_REFUSED, "in a bucket no object is ever changed");
+    struct s3_store *store = s3_store_of(base);
+    char key[S3_STORE_KEY_SIZE];
+    struct repl_digest sha256;
+    struct s3_put put = {.key = key, .fd = fd, .sha256 = &sha256, .note_sha256 = true};
+    bool existed;
+    REPL_TRY(segment_key(volume, "segments", id, key, err));
+    REPL_TRY(s3_claim_begin(store, err));
+    REPL_TRY(repl_store_check_staged(fd, staged_path, err));
+    REPL_TRY(file_examine(fd, staged_path, &put.size, &sha256, err));
+    put.locked_until_s = s3_lock_until(store, key);
+    s3_recent_remove(&store->recent, key);
+    REPL_TRY(s3_put(store->client, &put, &existed, err));
+    REPL_TRY(s3_claim_end(store, err));
+    if (unlink(staged_path) != 0 && errno != ENOENT)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot remove %s", staged_path);
+    return REPL_SUCCESS;
 }
 
 repl_result s3_segment_remove(struct repl_store *base, const char *volume,

@@ -138,7 +138,7 @@ struct scrub_visit {
     struct scrub_damage seen[SCRUB_DAMAGES_MAX]; /* by the last visit */
     size_t seen_count;
     bool again;             /* what is damaged is looked at, whenever it was looked at last */
-    bool in_bucket;         /* where no file takes another's place */
+    bool in_bucket;         /* for the log */
     char replica_path[256]; /* an image or device; "": none whose pages could be read */
     int64_t batch_ns;       /* it reads for so long, and not less than a segment */
     /* found */

@@ -10,8 +10,7 @@
  * damaged frame's place in a copy of the file, and the copy takes the file's place if it has the
  * digest that was committed: the same file, byte for byte, or nothing.
  *
- * It takes a header, manifest, index and footer that are whole, and a store that
- * can put one file in the place of another at once.
+ * It takes a header, manifest, index and footer that are whole.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -397,8 +396,6 @@ static repl_result repair_run(struct repair *r, struct scrub_broken *broken, str
     REPL_TRY(repl_sha256_new(&r->coders.sha, err));
     REPL_TRY(broken_find(r, err));
     REPL_TRY(broken_list(r, broken, err));
-    if (r->visit->in_bucket)
-        return repl_fail(err, REPL_E_REFUSED, "in a bucket no object is ever changed");
     REPL_TRY(replica_open(r, err));
     REPL_TRY(broken_mend(r, broken, err));
     REPL_TRY(staged_open(r, err));
@@ -442,8 +439,9 @@ repl_result scrub_repair(struct scrub_visit *visit, size_t entry, const struct r
         repl_log(LOG_WARNING,
                  "volume %s: segment %s was damaged in %u of its frames, and is as it was "
                  "committed again: they were made anew of what the replica and other segments "
-                 "hold. See to the disk under the store",
-                 visit->volume, text, r.broken_count);
+                 "hold. See to the %s",
+                 visit->volume, text, r.broken_count,
+                 visit->in_bucket ? "service that keeps the bucket" : "disk under the store");
     repair_fini(&r);
     return result;
 }

@@ -54,6 +54,17 @@ static void what_is_written_is_locked(void **state)
     assert_locked_for(f, PROOF_KEY, f->limits.lock_proof_ms / 1000);
     assert_int_equal(fake_s3_locked_until(f->fake, "site/one/writer"), 0);
     assert_int_equal(fake_s3_locked_until(f->fake, "site/one/repl-store"), 0);
+    /* and what is put over something damaged: that is under it, as an older version */
+    char path[PATH_SIZE];
+    fake_s3_put(f->fake, SEGMENT_KEY, "bytez", 5);
+    assert_int_equal(fake_s3_locked_until(f->fake, SEGMENT_KEY), 0);
+    int fd = stage(&f->c, "bytes", path);
+    assert_code(&f->c,
+                f->c.store->ops->segment_replace(f->c.store, "data", &id, fd, path, &f->c.err),
+                REPL_OK);
+    close(fd);
+    assert_segment(&f->c, &id, "bytes");
+    assert_locked_for(f, SEGMENT_KEY, 30 * DAY_S);
     /* without it nothing is */
     const struct repl_segment_id other = {.to_seq = 2};
     locked_again(f, 0);

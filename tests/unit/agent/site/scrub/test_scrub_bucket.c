@@ -51,16 +51,49 @@ static void damaged_objects_are_found(void **state)
     snprintf(key, sizeof key, OBJECT, 3);
     char *bytes = fake_s3_get(fake, key, &size);
     assert_non_null(bytes);
-    bytes[size / 2] ^= 1;
+    bytes[size - 20] ^= 1; /* of the footer, which is nowhere else */
     fake_s3_put(fake, key, bytes, size);
     expect_damage("segment 3.0 (points 3 to 6)");
-    bytes[size / 2] ^= 1;
+    bytes[size - 20] ^= 1;
     fake_s3_put(fake, key, bytes, size);
     expect_damage("");
     fake_s3_remove(fake, key);
     expect_damage("segment 3.0 (points 3 to 6)");
     fake_s3_put(fake, key, bytes, size);
     expect_damage("");
+    free(bytes);
+}
+
+/* By a PUT over it: as long as that fails it is damaged, and said to be. */
+static void damaged_objects_are_made_anew(void **state)
+{
+    char key[128];
+    size_t size, now_size;
+    (void)state;
+    expect_replica(&w);
+    site_restart(&w); /* what was published lately is read from memory of its own */
+    snprintf(key, sizeof key, OBJECT, 1);
+    char *bytes = fake_s3_get(fake, key, &size);
+    assert_non_null(bytes);
+    bytes[size / 2] ^= 1;
+    fake_s3_put(fake, key, bytes, size);
+    bytes[size / 2] ^= 1;
+    fake_s3_fault(fake, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
+                                                .key = "/segments/",
+                                                .method = "PUT",
+                                                .count = 1000,
+                                                .status = 403,
+                                                .code = "AccessDenied"});
+    expect_damage("segment 1.0 (points 1 to 1)");
+    fake_s3_release(fake);
+    expect_damage("");
+    assert_int_equal(volume_status(&w, "data").repaired_segments, 1);
+    char *now = fake_s3_get(fake, key, &now_size);
+    assert_int_equal(now_size, size);
+    assert_memory_equal(now, bytes, size);
+    site_restart(&w);
+    expect_damage("");
+    free(now);
     free(bytes);
 }
 
@@ -86,6 +119,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(damaged_objects_are_found, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(damaged_objects_are_made_anew, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_service_that_refuses_is_no_damage, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
