@@ -260,6 +260,8 @@ static void print_host(const struct repl_status *status)
         print_space(status);
     if (status->clock_doubt[0] != '\0')
         printf("retention: %s\n", status->clock_doubt);
+    if (status->store_warning[0] != '\0')
+        printf("store: %s\n", status->store_warning);
     if (status->compression_level > 1)
         printf("compression: level %" PRIu64 "\n", status->compression_level);
     printf("\n");

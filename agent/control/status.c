@@ -42,6 +42,7 @@ static const struct field status_fields[] = {
     FIELD(repl_status, time_ns, FIELD_SIGNED),
     FIELD(repl_status, bandwidth_bytes_per_s, FIELD_UNSIGNED),
     FIELD(repl_status, clock_doubt, FIELD_TEXT),
+    FIELD(repl_status, store_warning, FIELD_TEXT),
     FIELD(repl_status, compression_level, FIELD_UNSIGNED),
     FIELD(repl_status, stored_bytes, FIELD_UNSIGNED),
     FIELD(repl_status, space_limit_bytes, FIELD_UNSIGNED),

@@ -72,6 +72,7 @@ struct repl_status {
     char io[16];    /* the loop's backend */
     int64_t time_ns;
     char clock_doubt[512];          /* site: why no points are given up; "": they are */
+    char store_warning[512];        /* site: what is to be seen to of its store; "": nothing */
     uint64_t bandwidth_bytes_per_s; /* agent: that segments may take now; 0: no limit */
     uint64_t compression_level;     /* agent: of what is compressed now; 0: not known */
     /* site: all histories and uploads, what they may be (0: no limit); of the filesystem, what is

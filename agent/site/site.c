@@ -188,6 +188,7 @@ repl_result repl_site_status(const struct repl_site *site, struct repl_status *o
     snprintf(out->io, sizeof out->io, "%s", repl_loop_backend_name(site->loop));
     snprintf(out->clock_doubt, sizeof out->clock_doubt, "%s",
              site_compactor_doubt(site->compactor));
+    site->store->ops->warning(site->store, out->store_warning, sizeof out->store_warning);
     site_space_status(site, out);
     if (gethostname(out->name, sizeof out->name - 1) != 0)
         snprintf(out->name, sizeof out->name, "?");

@@ -237,9 +237,11 @@ static void reserve_status(const struct repl_site *site, struct repl_volume_stat
              "no segment is taken in: %s are free where %.200s lies, and space_reserve is %s; a "
              "quarter more has to be free",
              left, path, reserve);
-    snprintf(remedy, sizeof remedy,
-             "make room on that filesystem, or keep fewer points (retention): what merging frees "
-             "goes when its grace is over");
+    snprintf(remedy, sizeof remedy, "make room on that filesystem%s",
+             repl_store_is_bucket(site->config->store)
+                 ? ", which has uploads, replicas and the index"
+                 : ", or keep fewer points (retention): what merging frees goes when its grace is "
+                   "over");
     full_status(out, remedy);
 }
 

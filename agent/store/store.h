@@ -59,6 +59,9 @@ struct repl_store_ops {
     /* Calls in progress give up as soon as they can, and later ones at once, with REPL_E_RETRY, as
      * far as they wait for something that may take long. From any thread. */
     void (*stop)(struct repl_store *store);
+    /* What a person has to see to although every call goes well; text is "" where there is nothing.
+     * Does not block; from any thread. */
+    void (*warning)(struct repl_store *store, char *text, size_t size);
 
     REPL_RESULT (*volumes)(struct repl_store *store, repl_volume_visit_fn *visit, void *context,
                            struct repl_error *err);

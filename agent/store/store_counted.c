@@ -304,6 +304,12 @@ static void counted_stop(struct repl_store *base)
     store->inner->ops->stop(store->inner);
 }
 
+static void counted_warning(struct repl_store *base, char *text, size_t size)
+{
+    struct counted_store *store = counted_of(base);
+    store->inner->ops->warning(store->inner, text, size);
+}
+
 static repl_result counted_volumes(struct repl_store *base, repl_volume_visit_fn *visit,
                                    void *context, struct repl_error *err)
 {
@@ -358,6 +364,7 @@ static const struct repl_store_ops counted_ops = {
     .name = "counted",
     .close = counted_close,
     .stop = counted_stop,
+    .warning = counted_warning,
     .volumes = counted_volumes,
     .volume_create = counted_volume_create,
     .volume_directory = counted_volume_directory,

@@ -597,6 +597,12 @@ static void posix_close(struct repl_store *base)
 }
 
 /* Its disk is all that it waits for. */
+static void posix_warning(struct repl_store *base, char *text, size_t size)
+{
+    (void)base;
+    snprintf(text, size, "%s", "");
+}
+
 static void posix_stop(struct repl_store *base)
 {
     (void)base;
@@ -628,6 +634,7 @@ static const struct repl_store_ops posix_ops = {
     .name = "posix",
     .close = posix_close,
     .stop = posix_stop,
+    .warning = posix_warning,
     .volumes = posix_volumes,
     .volume_create = posix_volume_create,
     .volume_directory = posix_volume_directory,

@@ -366,6 +366,7 @@ static const struct repl_store_ops s3_ops = {
     .name = "s3",
     .close = s3_close,
     .stop = s3_stop,
+    .warning = s3_locker_warning,
     .volumes = s3_volumes,
     .volume_create = s3_volume_create,
     .volume_directory = s3_volume_directory,

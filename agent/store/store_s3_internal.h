@@ -137,6 +137,8 @@ int64_t s3_lock_until(const struct s3_store *store, const char *key);
 REPL_RESULT s3_lock_prove(struct s3_store *store, struct repl_error *err);
 /* Extends the locks of what is there, in a thread of its own. */
 REPL_RESULT s3_locker_start(struct s3_store *store, struct repl_error *err);
+/* Why the locks of what is there could not all be extended at the last pass; "": they could. */
+void s3_locker_warning(struct repl_store *store, char *text, size_t size);
 /* Waits for the request that it may have under way. */
 void s3_locker_end(struct s3_store *store);
 

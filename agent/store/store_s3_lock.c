@@ -36,12 +36,15 @@
 
 #define PASSES_A_PERIOD 4
 
+#define WARNING_SIZE 512u
+
 struct s3_locker {
     struct s3_store *store;
     pthread_t thread;
-    pthread_mutex_t mutex; /* guards stopping */
+    pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t stop;   /* CLOCK_MONOTONIC */
     bool stopping;
+    char warning[WARNING_SIZE];
 };
 
 static int64_t seconds_from_now(int64_t ms)
@@ -166,31 +169,57 @@ static repl_result object_seen(void *context, const char *key, uint64_t size, bo
     return REPL_SUCCESS;
 }
 
+/* text: of WARNING_SIZE; "" if all went well. */
+static void pass_describe(const struct pass *pass, const struct repl_error *listing, char *text)
+{
+    const struct s3_store *store = pass->locker->store;
+    int64_t again_min = store->limits.lock_again_ms / 60000;
+    text[0] = '\0';
+    if (listing != NULL)
+        snprintf(text, WARNING_SIZE,
+                 "the locks of what is in the bucket could not all be extended, which is tried "
+                 "again every %" PRId64 " min; what stays so can be deleted when its lock is over: "
+                 "%.230s",
+                 again_min, listing->text);
+    else if (pass->failed > 0)
+        snprintf(text, WARNING_SIZE,
+                 "the locks of %" PRIu64 " of %" PRIu64 " objects could not be extended, which is "
+                 "tried again every %" PRId64 " min; what stays so can be deleted when its lock is "
+                 "over; the first: %.230s",
+                 pass->failed, pass->failed + pass->locked, again_min, pass->first.text);
+}
+
 /* Whether all that is there is locked for the whole time again. */
 static bool pass_run(struct s3_locker *locker)
 {
     struct s3_store *store = locker->store;
     struct pass pass = {.locker = locker};
     struct repl_error err;
+    char text[WARNING_SIZE];
     repl_result result = s3_list(store->client, S3_VOLUMES_PREFIX, false, object_seen, &pass, &err);
     if (!repl_ok(result) && !locker_sleep(locker, 0))
         return false;
-    if (!repl_ok(result))
-        repl_log(LOG_WARNING,
-                 "store %s: the locks of what is there could not all be extended, which is tried "
-                 "again in %" PRId64 " min: %s",
-                 store->location, store->limits.lock_again_ms / 60000, err.text);
-    else if (pass.failed > 0)
-        repl_log(LOG_WARNING,
-                 "store %s: the locks of %" PRIu64 " of %" PRIu64
-                 " objects could not be extended, which is tried again in %" PRId64
-                 " min; the first: %s",
-                 store->location, pass.failed, pass.failed + pass.locked,
-                 store->limits.lock_again_ms / 60000, pass.first.text);
+    pass_describe(&pass, repl_ok(result) ? NULL : &err, text);
+    if (text[0] != '\0')
+        repl_log(LOG_WARNING, "store %s: %s", store->location, text);
     else
         repl_log(LOG_INFO, "store %s: %" PRIu64 " objects are locked anew", store->location,
                  pass.locked);
-    return repl_ok(result) && pass.failed == 0;
+    pthread_mutex_lock(&locker->mutex);
+    memcpy(locker->warning, text, sizeof text);
+    pthread_mutex_unlock(&locker->mutex);
+    return text[0] == '\0';
+}
+
+void s3_locker_warning(struct repl_store *base, char *text, size_t size)
+{
+    struct s3_locker *locker = s3_store_of(base)->locker;
+    snprintf(text, size, "%s", "");
+    if (locker == NULL)
+        return;
+    pthread_mutex_lock(&locker->mutex);
+    snprintf(text, size, "%s", locker->warning);
+    pthread_mutex_unlock(&locker->mutex);
 }
 
 static void *locker_run(void *context)

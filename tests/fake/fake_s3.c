@@ -521,6 +521,18 @@ size_t fake_s3_count(struct fake_s3 *fake, const char *prefix)
     return count;
 }
 
+uint64_t fake_s3_bytes(struct fake_s3 *fake, const char *prefix)
+{
+    uint64_t bytes = 0;
+    pthread_mutex_lock(&fake->mutex);
+    for (size_t i = 0; i < fake->object_count; i++) {
+        if (strncmp(fake->objects[i].key, prefix, strlen(prefix)) == 0)
+            bytes += fake->objects[i].size;
+    }
+    pthread_mutex_unlock(&fake->mutex);
+    return bytes;
+}
+
 void fake_s3_put(struct fake_s3 *fake, const char *key, const void *data, size_t size)
 {
     pthread_mutex_lock(&fake->mutex);

@@ -68,6 +68,8 @@ unsigned fake_s3_requests(struct fake_s3 *fake, const char *method, const char *
 bool fake_s3_exists(struct fake_s3 *fake, const char *key);
 /* How many begin with this. */
 size_t fake_s3_count(struct fake_s3 *fake, const char *prefix);
+/* How many bytes these have. */
+uint64_t fake_s3_bytes(struct fake_s3 *fake, const char *prefix);
 void fake_s3_put(struct fake_s3 *fake, const char *key, const void *data, size_t size);
 void fake_s3_remove(struct fake_s3 *fake, const char *key);
 /* Until when it is locked, seconds since 1970; 0: it is not, or not there. */

@@ -69,6 +69,7 @@ static void fill(struct repl_status *status, struct repl_volume_status volumes[2
                                    .io = "epoll",
                                    .time_ns = 1700000000000000009,
                                    .bandwidth_bytes_per_s = 5 << 20,
+                                   .store_warning = "the locks",
                                    .compression_level = 3,
                                    .stored_bytes = 8,
                                    .space_limit_bytes = 9,
@@ -100,6 +101,7 @@ static void test_there_and_back(void **state)
     assert_string_equal(back.io, "epoll");
     assert_int_equal(back.time_ns, status.time_ns);
     assert_int_equal(back.bandwidth_bytes_per_s, 5 << 20);
+    assert_string_equal(back.store_warning, "the locks");
     assert_int_equal(back.compression_level, 3);
     assert_int_equal(back.volume_count, 2);
     /* As JSON once more: every field is in there, and the structs' padding is not. */

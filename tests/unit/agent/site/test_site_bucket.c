@@ -122,9 +122,14 @@ static void test_a_full_bucket(void **state)
     assert_int_not_equal(build_put(&build), 201);
     assert_int_equal(w->refusal.code, REPL_REFUSAL_NO_SPACE);
     expect_points(b, 1);
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_int_equal(status.state, REPL_STATE_REFUSED);
+    assert_non_null(strstr(status.cause, "the service has no more room for it"));
+    assert_non_null(strstr(status.remedy, "in its bucket"));
     fake_s3_switch(b->fake, &(struct fake_s3_switches){0});
     build_commit(&build);
     expect_replica(w);
+    assert_true(volume_status(w, "data").state < REPL_STATE_REFUSED);
     expect_points(b, 2);
 }
 

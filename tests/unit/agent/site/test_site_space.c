@@ -1,6 +1,6 @@
 /*
- * Limits of space at a whole site: what is refused and what goes on, what is said
- * of it, and that the count is what lies there.
+ * Limits of space at a whole site, of a store in a directory and of one in a bucket: what is
+ * refused and what goes on, what is said of it, and that the count is what lies there.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,25 +11,52 @@
 
 #include <sys/statvfs.h>
 
+#include "fake/fake_s3.h"
 #include "site/site_internal.h"
 #include "site/site_volume.h"
 #include "unit/agent/site/site_fixture.h"
 
 static struct world world;
+static struct fake_s3 *fake; /* NULL: the store is a directory */
 static char line[64];
 
 static int setup(void **state)
 {
     world_init(&world, NULL);
+    if (fake != NULL) {
+        world.bucket = "s3://bucket/dc/site";
+        world.s3_endpoint = fake_s3_endpoint(fake);
+    }
     site_start(&world);
     *state = &world;
     return 0;
 }
 
+static int setup_bucket(void **state)
+{
+    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
+    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
+    fake = fake_s3_start();
+    return fake != NULL ? setup(state) : -1;
+}
+
 static int teardown(void **state)
 {
     world_fini(*state);
+    if (fake != NULL)
+        fake_s3_stop(fake);
+    fake = NULL;
     return 0;
+}
+
+static void expect_counted(struct world *w)
+{
+    if (fake == NULL) {
+        expect_stored(w);
+        return;
+    }
+    uint64_t bytes = fake_s3_bytes(fake, "dc/site/volumes/data/") + size_below(w, "staging");
+    assert_int_equal(volume_status(w, "data").stored_bytes, bytes);
 }
 
 __attribute__((format(printf, 1, 2))) static const char *text_of(const char *format, ...)
@@ -92,21 +119,21 @@ static void a_volume_reaches_its_limit_while_a_segment_comes(void **state)
     reload(w); /* of a section that was not there: a restart takes it */
     site_restart(w);
     seed(w);
-    expect_stored(w);
+    expect_counted(w);
     big_build(&b, w);
     build_put(&b);
     expect_refusal(w, 507, REPL_REFUSAL_NO_SPACE, "space_limit");
     expect_refused(w, "space_limit is 9.0 MiB");
     uint64_t staged = hello(w).staged_bytes;
     assert_true(staged > 0 && staged < b.file.bytes.size);
-    expect_stored(w);
+    expect_counted(w);
     put(w, 2, 0, staged, b.file.bytes.data + staged, b.file.bytes.size - staged);
     expect_refusal(w, 507, REPL_REFUSAL_NO_SPACE, "space_limit");
     expect_the_rest_goes_on(w);
     site_restart(w);
     assert_int_equal(hello(w).staged_bytes, staged);
     expect_refused(w, "space_limit is 9.0 MiB");
-    expect_stored(w);
+    expect_counted(w);
     w->limit = "space_limit = 20M\n";
     reload(w);
     assert_int_equal(put(w, 2, 0, staged, b.file.bytes.data + staged, b.file.bytes.size - staged),
@@ -114,7 +141,7 @@ static void a_volume_reaches_its_limit_while_a_segment_comes(void **state)
     build_taken(&b);
     build_fini(&b);
     assert_true(volume_status(w, "data").state < REPL_STATE_REFUSED);
-    expect_stored(w);
+    expect_counted(w);
     expect_replica(w);
 }
 
@@ -160,7 +187,7 @@ static void at_the_limit_of_the_site_nothing_is_received(void **state)
     w->limits = text_of("space_limit = %llu\n", (unsigned long long)(3 * stored));
     reload(w);
     build_commit(&b);
-    expect_stored(w);
+    expect_counted(w);
     expect_replica(w);
 }
 
@@ -178,6 +205,8 @@ static void the_disk_keeps_its_reserve(void **state)
     build_put(&b);
     expect_refusal(w, 507, REPL_REFUSAL_NO_SPACE, "disk is full");
     expect_refused(w, "space_reserve is");
+    bool frees = strstr(volume_status(w, "data").remedy, "retention") != NULL;
+    assert_int_equal(frees, fake == NULL); /* nothing of the history lies there */
     expect_the_rest_goes_on(w);
     w->limits = "space_reserve = 0\n";
     reload(w);
@@ -206,12 +235,12 @@ static void the_count_is_what_lies_there(void **state)
     seed(w);
     for (int i = 0; i < 3; i++)
         increment(w);
-    expect_stored(w);
+    expect_counted(w);
     site_restart(w);
-    expect_stored(w);
+    expect_counted(w);
     big_build(&b, w);
     build_commit(&b);
-    expect_stored(w);
+    expect_counted(w);
 }
 
 /* Of many that send at once each gets less, and keeps nothing. */
@@ -250,6 +279,10 @@ static void memory_for_uploads_is_bounded(void **state)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define IN_BUCKET(name)                                                                            \
+    {                                                                                              \
+        "in a bucket: " #name, name, setup_bucket, teardown, NULL                                  \
+    }
 
 int main(void)
 {
@@ -259,6 +292,10 @@ int main(void)
         TEST(the_disk_keeps_its_reserve),
         TEST(the_count_is_what_lies_there),
         TEST(memory_for_uploads_is_bounded),
+        IN_BUCKET(a_volume_reaches_its_limit_while_a_segment_comes),
+        IN_BUCKET(at_the_limit_of_the_site_nothing_is_received),
+        IN_BUCKET(the_disk_keeps_its_reserve),
+        IN_BUCKET(the_count_is_what_lies_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

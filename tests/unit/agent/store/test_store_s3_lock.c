@@ -113,11 +113,23 @@ static void locks_go_on(void **state)
     fault(f, FAKE_S3_STATUS, "PUT",
           "seg?retention=", 4); /* more than the attempts of one request */
     locked_again(f, 10 * INT64_C(1000) * DAY_S);
+    char warning[512] = "";
+    for (unsigned i = 0; i < 500 && warning[0] == '\0'; i++) {
+        pause_ms(1);
+        f->c.store->ops->warning(f->c.store, warning, sizeof warning);
+    }
+    if (strstr(warning, "of 1 of 2 objects") == NULL || strstr(warning, "SlowDown") == NULL)
+        fail_msg("%s", warning);
     for (unsigned i = 0; i < 500 && fake_s3_locked_until(f->fake, SEGMENT_KEY) == 0; i++)
         pause_ms(20);
     assert_locked_for(f, SEGMENT_KEY, 10 * DAY_S);
     assert_locked_for(f, LOG_KEY "00000000000000000000", 10 * DAY_S);
     assert_int_equal(fake_s3_requests(f->fake, "PUT", "writer?retention="), 0);
+    for (unsigned i = 0; i < 500 && warning[0] != '\0'; i++) {
+        pause_ms(20);
+        f->c.store->ops->warning(f->c.store, warning, sizeof warning);
+    }
+    assert_string_equal(warning, "");
 
     /* shorter: what is locked for longer stays so, and that is no failure */
     unsigned before = fake_s3_requests(f->fake, "PUT", "?retention=");
