@@ -92,9 +92,19 @@ static bool may_be_of(const struct site_volume *v, const char *pool)
            (v->damaged[0] != '\0' && v->journal.pool[0] == '\0');
 }
 
+static bool keeps_all(const struct repl_site *site, const char *pool)
+{
+    const struct site_gate *gate = site->gates;
+    while (gate != NULL && strcmp(gate->pool, pool) != 0)
+        gate = gate->next;
+    return gate != NULL && gate->keeps;
+}
+
 bool site_pool_is_known(const struct site_volume *volume)
 {
     const char *pool = volume->journal.pool;
+    if (keeps_all(volume->site, pool))
+        return false;
     for (const struct site_volume *v = volume->site->volumes; v != NULL; v = v->next) {
         bool of_it = v == volume || (pool[0] != '\0' && may_be_of(v, pool));
         /* What could not be appended may be in the log after a crash. */

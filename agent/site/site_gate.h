@@ -31,6 +31,7 @@ struct site_gate {
     char pool[REPL_VOLUME_NAME_SIZE + 1];
     unsigned inside;
     bool alone;
+    bool keeps;       /* until the next start: a volume of it is gone (site_gone.c) */
     uint64_t takings; /* how often somebody was inside alone */
     struct site_pass *first, *last;
 };
@@ -46,8 +47,8 @@ void site_gate_leave(struct site_pass *pass);
 void site_gates_free(struct repl_site *site);
 
 /* Whether all that refers to chunks of the volume's pool is in the index. Not while the index of
- * one of its volumes is behind the log, or one is damaged: nothing may be taken away then. A
- * damaged one of which no pool is known may be of any. */
+ * one of its volumes is behind the log, or one is damaged or gone: nothing may be taken away then.
+ * A damaged one of which no pool is known may be of any. */
 bool site_pool_is_known(const struct site_volume *volume);
 /* Whether chunks may be found in the index that a merge has taken away, or will have after a crash.
  */

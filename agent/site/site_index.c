@@ -17,6 +17,7 @@
 #include "base/ensure.h"
 #include "journal/chain.h"
 #include "segment/segment_references.h"
+#include "site/site_chain.h"
 #include "site/site_volume.h"
 
 #define BATCH_RECORDS 4096u
@@ -271,6 +272,23 @@ repl_result site_index_refill(struct site_volume *v, bool supplies, uint64_t log
         result =
             site_index_catch_up(v->site, v->name, &log, begin, log_end, &v->site->index_lock, err);
     repl_buffer_fini(&log);
+    return result;
+}
+
+repl_result site_index_places(struct site_volume *v, struct repl_error *err)
+{
+    struct repl_chain chain;
+    repl_chain_init(&chain);
+    repl_result result = site_chain_read(v->site->index, v->name, &chain, err);
+    for (size_t i = 0; i < chain.count && repl_ok(result); i++) {
+        const struct repl_log_piece *entry = &chain.entries[i];
+        const struct repl_segment_id id = {
+            .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
+        result = index_segment(v->site, v->name, &id, entry->commit.file_size, err);
+    }
+    for (size_t i = 0; i < v->supply_count && repl_ok(result); i++)
+        site_index_supply(v, &v->supplies[i].id, 0);
+    repl_chain_fini(&chain);
     return result;
 }
 

@@ -15,6 +15,7 @@
  *   site_supply.c   chunks that were found missing
  *   site_mark.c     names of points
  *   site_pool.c     chunks given out by name
+ *   site_gone.c     volumes that are in the store no more
  *   site_gate.c     chunks that nobody takes away meanwhile
  *   site_space.c    how much room there is
  */
@@ -335,6 +336,11 @@ void site_index_supply(const struct site_volume *volume, const struct repl_segme
  * everything. */
 REPL_RESULT site_index_refill(struct site_volume *volume, bool supplies, uint64_t log_end,
                               struct repl_error *err);
+
+/* Names the places again of all chunks that the volume's segments and supplies have. At a start. */
+REPL_RESULT site_index_places(struct site_volume *volume, struct repl_error *err);
+/* Forgets the volumes that the index has and the store does not. At a start, when all are read. */
+REPL_RESULT site_gone_forget(struct repl_site *site, struct repl_error *err);
 
 void site_upload_begin(struct site_volume *volume, struct site_request *request);
 void site_ahead_begin(struct site_volume *volume, struct site_request *request);

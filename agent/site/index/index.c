@@ -117,7 +117,7 @@ MDB_val repl_index_text_val(const char *text)
 
 /* --- values ---------------------------------------------------------------------------------- */
 
-repl_result repl_index_volume_get(struct repl_index *index, MDB_txn *txn, const char *name,
+repl_result repl_index_volume_get(const struct repl_index *index, MDB_txn *txn, const char *name,
                                   struct index_volume *out, bool *found, struct repl_error *err)
 {
     MDB_val key = repl_index_text_val(name), value;

@@ -85,9 +85,18 @@ REPL_RESULT repl_index_forget_supply(struct repl_index *index, const char *volum
                                      const struct repl_segment_id *id,
                                      const struct repl_chunk_entry *chunks, uint32_t chunk_count,
                                      struct repl_error *err);
-/* Forgets all of a volume, to compute it anew. Not within a batch. Of a pool that others share, its
- * places and references stay, and are good no more. */
+/* Forgets all of a volume, to compute it anew or as it is there no more. Not within a batch. In a
+ * pool that others share, places that they have named as well are not found again by that: name
+ * them again, ahead. */
 REPL_RESULT repl_index_drop(struct repl_index *index, const char *volume, struct repl_error *err);
+/* The volumes that something is known of. *out: heap, freed by the caller; NULL where *count is 0.
+ */
+struct repl_index_member {
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    uint32_t pool; /* the same for those that share chunks */
+};
+REPL_RESULT repl_index_members(struct repl_index *index, struct repl_index_member **out,
+                               size_t *count, struct repl_error *err);
 /* Makes durable what was applied; the site calls it when idle and at its end. */
 REPL_RESULT repl_index_sync(struct repl_index *index, struct repl_error *err);
 

@@ -1,6 +1,6 @@
 /*
  * What changes the index: records of the log (index_group.c: those that come
- * together), chunks of supplies, and dropping a volume.
+ * together) and chunks of supplies; index_drop.c has dropping a volume.
  *
  * The index believes the log. What relates records to each other (that points
  * ascend, that an IDLE record speaks of the last point) was checked before they
@@ -17,9 +17,6 @@
 #include "store/segment_name.h"
 
 #define NEXT_NUMBER_KEY "next-number"
-
-/* Removed in one transaction when a volume is dropped. */
-#define PURGE_BATCH 10000u
 
 _Static_assert(INDEX_POINT_SIZE == REPL_POINT_SIZE + 17 + REPL_CHURN_SIZE,
                "a point, a time, a size, and how much has changed where that is known");
@@ -138,8 +135,8 @@ repl_result repl_index_chunks_put(struct index_write *write, const struct index_
     return REPL_SUCCESS;
 }
 
-static repl_result key_remove(struct index_write *write, enum index_table table,
-                              struct index_key *key, struct repl_error *err)
+repl_result repl_index_key_remove(struct index_write *write, enum index_table table,
+                                  struct index_key *key, struct repl_error *err)
 {
     MDB_val key_value = repl_index_key_val(key);
     int error = mdb_del(write->txn, write->index->tables[table], &key_value, NULL);
@@ -153,7 +150,7 @@ repl_result repl_index_mark_put(struct index_write *write, uint32_t volume,
     uint8_t bytes[INDEX_MARK_SIZE];
     struct index_key key = repl_index_mark_key(volume, mark->name);
     if (mark->kind == REPL_MARK_REMOVED)
-        return key_remove(write, INDEX_MARKS, &key, err);
+        return repl_index_key_remove(write, INDEX_MARKS, &key, err);
     struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
     repl_write_u32(&w, mark->kind);
     repl_write_u64(&w, mark->seq);
@@ -368,7 +365,7 @@ static repl_result forget_work(struct index_write *write, void *context, struct 
         REPL_TRY(repl_index_place_get(write->index, write->txn, volume.pool, &forget->names[i],
                                       &place, &there, &good, err));
         if (there && !good)
-            REPL_TRY(key_remove(write, INDEX_CHUNKS, &key, err));
+            REPL_TRY(repl_index_key_remove(write, INDEX_CHUNKS, &key, err));
         REPL_TRY(repl_index_references_sweep(write, volume.pool, &forget->names[i], err));
     }
     return REPL_SUCCESS;
@@ -399,7 +396,7 @@ static repl_result forget_supply_work(struct index_write *write, void *context,
         if (!good || strcmp(place.volume, gone->name) != 0 ||
             repl_segment_id_order(&place.segment, &gone->id) != 0)
             continue;
-        REPL_TRY(key_remove(write, INDEX_CHUNKS, &key, err));
+        REPL_TRY(repl_index_key_remove(write, INDEX_CHUNKS, &key, err));
         REPL_TRY(repl_index_references_sweep(write, volume.pool, name, err));
     }
     return REPL_SUCCESS;
@@ -413,95 +410,4 @@ repl_result repl_index_forget_supply(struct repl_index *index, const char *volum
     struct segment_add gone = {.name = volume, .id = *id, .chunks = chunks, .count = chunk_count};
     ensure(id->supply != 0);
     return repl_index_write(index, forget_supply_work, &gone, err);
-}
-
-/* --- forgetting a volume --------------------------------------------------------------------- */
-
-static repl_result drop_work(struct index_write *write, void *context, struct repl_error *err)
-{
-    struct repl_index *index = write->index;
-    const char *name = context;
-    struct index_volume volume;
-    bool found;
-    REPL_TRY(repl_index_volume_get(index, write->txn, name, &volume, &found, err));
-    if (!found)
-        return REPL_SUCCESS;
-    MDB_val key = repl_index_text_val(name);
-    int error = mdb_del(write->txn, index->tables[INDEX_VOLUMES], &key, NULL);
-    if (error != 0)
-        return repl_index_write_fail(write, error, err);
-    struct index_key dropped = repl_index_volume_key(volume.number);
-    REPL_TRY(key_remove(write, INDEX_NUMBERS, &dropped, err));
-    struct repl_writer nothing = repl_writer_of(NULL, 0);
-    return repl_index_put(write, INDEX_DROPPED, repl_index_key_val(&dropped), &nothing, err);
-}
-
-repl_result repl_index_prefix_remove(struct index_write *write, enum index_table table,
-                                     struct index_key *prefix, uint32_t *left,
-                                     struct repl_error *err)
-{
-    MDB_cursor *cursor;
-    int error = mdb_cursor_open(write->txn, write->index->tables[table], &cursor);
-    if (error != 0)
-        return repl_index_write_fail(write, error, err);
-    while (*left > 0) {
-        MDB_val key = repl_index_key_val(prefix);
-        error = mdb_cursor_get(cursor, &key, NULL, MDB_SET_RANGE);
-        if (error != 0 || key.mv_size < prefix->size ||
-            memcmp(key.mv_data, prefix->bytes, prefix->size) != 0)
-            break;
-        error = mdb_cursor_del(cursor, 0);
-        if (error != 0)
-            break;
-        *left -= 1;
-    }
-    mdb_cursor_close(cursor);
-    return error == 0 || error == MDB_NOTFOUND ? REPL_SUCCESS
-                                               : repl_index_write_fail(write, error, err);
-}
-
-/* One transaction's worth of what a dropped volume left. *context: whether there may be more. */
-static repl_result purge_work(struct index_write *write, void *context, struct repl_error *err)
-{
-    static const enum index_table tables[] = {INDEX_POINTS,     INDEX_SEGMENTS, INDEX_CHUNKS,
-                                              INDEX_REFERENCES, INDEX_MARKS,    INDEX_DROPPED};
-    bool *more = context;
-    MDB_cursor *cursor;
-    MDB_val key, value;
-    *more = false;
-    int error = mdb_cursor_open(write->txn, write->index->tables[INDEX_DROPPED], &cursor);
-    if (error != 0)
-        return repl_index_write_fail(write, error, err);
-    error = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
-    bool whole = error != 0 || !repl_index_reader_of(INDEX_DROPPED, &key, &value).failed;
-    struct index_key prefix =
-        repl_index_volume_key(error == 0 ? (uint32_t)repl_index_key_number(&key, 0, 4) : 0);
-    mdb_cursor_close(cursor);
-    if (!whole) /* it may name a volume that lives */
-        return repl_index_damaged(write->index, INDEX_DROPPED, err);
-    if (error == MDB_NOTFOUND)
-        return REPL_SUCCESS;
-    if (error != 0)
-        return repl_index_write_fail(write, error, err);
-    uint32_t left = PURGE_BATCH;
-    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
-        REPL_TRY(repl_index_prefix_remove(write, tables[i], &prefix, &left, err));
-    *more = true;
-    return REPL_SUCCESS;
-}
-
-repl_result repl_index_purge(struct repl_index *index, struct repl_error *err)
-{
-    for (bool more = true; more;)
-        REPL_TRY(repl_index_write(index, purge_work, &more, err));
-    return REPL_SUCCESS;
-}
-
-repl_result repl_index_drop(struct repl_index *index, const char *volume, struct repl_error *err)
-{
-    char name[REPL_VOLUME_NAME_SIZE + 1];
-    ensure(!index->in_batch);
-    snprintf(name, sizeof name, "%s", volume);
-    REPL_TRY(repl_index_write(index, drop_work, name, err));
-    return repl_index_purge(index, err);
 }

@@ -1,8 +1,8 @@
 /*
  * What the parts of the index share: index.c (what is in it, and reading it),
- * index_apply.c and index_group.c (what changes it), index_pool.c (whose chunks are
- * shared), index_references.c (who refers to a chunk) and index_env.c (the LMDB file
- * under all of it).
+ * index_apply.c and index_group.c (what changes it), index_drop.c (what forgets a
+ * volume), index_pool.c (whose chunks are shared), index_references.c (who refers to
+ * a chunk) and index_env.c (the LMDB file under all of it).
  */
 #ifndef REPL_AGENT_INDEX_INTERNAL_H
 #define REPL_AGENT_INDEX_INTERNAL_H
@@ -128,7 +128,7 @@ struct index_volume {
 #define INDEX_PIECE_SIZE  (1u + REPL_LOG_PIECE_SIZE_MAX)
 #define INDEX_FIELDS_MAX  INDEX_PIECE_SIZE
 
-REPL_RESULT repl_index_volume_get(struct repl_index *index, MDB_txn *txn, const char *name,
+REPL_RESULT repl_index_volume_get(const struct repl_index *index, MDB_txn *txn, const char *name,
                                   struct index_volume *out, bool *found, struct repl_error *err);
 REPL_RESULT repl_index_point_decode(const struct repl_index *index, const MDB_val *key,
                                     const MDB_val *value, struct repl_points_entry *out,
@@ -159,15 +159,21 @@ REPL_RESULT repl_index_chunks_put(struct index_write *write, const struct index_
                                   const struct repl_segment_id *id,
                                   const struct repl_chunk_entry *chunks, uint32_t count,
                                   struct repl_error *err);
+/* It need not be there. */
+REPL_RESULT repl_index_key_remove(struct index_write *write, enum index_table table,
+                                  struct index_key *key, struct repl_error *err);
+/* A number that was given to nothing yet, be it volume or pool. */
+REPL_RESULT repl_index_number_take(struct index_write *write, uint32_t *out,
+                                   struct repl_error *err);
+
+/* --- index_drop.c ---------------------------------------------------------------------------- */
+
 /* Removes up to *left entries of a table that begin with prefix, and counts *left down. */
 REPL_RESULT repl_index_prefix_remove(struct index_write *write, enum index_table table,
                                      struct index_key *prefix, uint32_t *left,
                                      struct repl_error *err);
 /* Removes what dropped volumes have left. */
 REPL_RESULT repl_index_purge(struct repl_index *index, struct repl_error *err);
-/* A number that was given to nothing yet, be it volume or pool. */
-REPL_RESULT repl_index_number_take(struct index_write *write, uint32_t *out,
-                                   struct repl_error *err);
 
 /* --- index_pool.c ---------------------------------------------------------------------------- */
 

@@ -47,7 +47,8 @@ static void good(struct fixture *f, repl_result result)
 
 static struct repl_digest name_of(uint32_t number)
 {
-    return (struct repl_digest){{(uint8_t)number, (uint8_t)(number >> 8), 3}};
+    return (struct repl_digest){
+        {(uint8_t)number, (uint8_t)(number >> 8), 3, (uint8_t)(number >> 16)}};
 }
 
 /* --- records --------------------------------------------------------------------------------- */
@@ -216,6 +217,63 @@ static void a_volume_that_was_dropped_has_no_places(void **state)
     expect_place(f, "b", 1, "a", 1);
 }
 
+/* Of what others have in the pool nothing is lost, and nothing of the volume stays. More than is
+ * looked at in one transaction. */
+static void a_volume_that_was_dropped_leaves_nothing(void **state)
+{
+    enum { CHUNKS = 60000 };
+    struct fixture *f = *state;
+    static struct repl_chunk_entry chunks[CHUNKS];
+    static struct repl_digest names[CHUNKS];
+    const struct repl_segment_id id = {.to_seq = 1};
+    uint64_t before, after;
+    create(f, "b");
+    good(f, join(f, "b", "x"));
+    for (uint32_t i = 0; i < CHUNKS; i++) {
+        names[i] = name_of(i);
+        chunks[i] = (struct repl_chunk_entry){.name = name_of(2 * i), .frame = 2 * i};
+    }
+    good(f, repl_index_add_chunks(f->index, "b", &id, chunks, CHUNKS, &f->err));
+    good(f, repl_index_add_references(f->index, "b", &id, names, CHUNKS, &f->err));
+    commit(f, "b", 1, 0, 0);
+    good(f, repl_index_entry_count(f->index, &before, &f->err));
+    create(f, "a");
+    good(f, join(f, "a", "x"));
+    for (uint32_t i = 0; i < CHUNKS; i++)
+        chunks[i] = (struct repl_chunk_entry){.name = name_of(2 * i + 1), .frame = 2 * i + 1};
+    good(f, repl_index_add_chunks(f->index, "a", &id, chunks, CHUNKS / 2, &f->err));
+    good(f, repl_index_add_references(f->index, "a", &id, names, CHUNKS, &f->err));
+    commit(f, "a", 1, 0, 0);
+    expect_place(f, "b", 7, "a", 1);
+    expect_references(f, "b", 7, 2);
+    good(f, repl_index_drop(f->index, "a", &f->err));
+    good(f, repl_index_entry_count(f->index, &after, &f->err));
+    assert_int_equal(after, before);
+    expect_place(f, "b", 7, NULL, 0);
+    expect_place(f, "b", 8, "b", 1);
+    expect_references(f, "b", 7, 1);
+}
+
+static void the_members_are_listed(void **state)
+{
+    struct fixture *f = *state;
+    struct repl_index_member *members;
+    size_t count;
+    good(f, repl_index_members(f->index, &members, &count, &f->err));
+    assert_int_equal(count, 0);
+    create(f, "b");
+    create(f, "a");
+    create(f, "c");
+    good(f, join(f, "a", "x"));
+    good(f, join(f, "c", "x"));
+    good(f, repl_index_members(f->index, &members, &count, &f->err));
+    assert_int_equal(count, 3);
+    assert_string_equal(members[0].volume, "a");
+    assert_string_equal(members[2].volume, "c");
+    assert_true(members[0].pool == members[2].pool && members[0].pool != members[1].pool);
+    free(members);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -224,6 +282,8 @@ int main(void)
         TEST(chunks_are_shared_within_a_pool_alone),
         TEST(what_a_volume_had_joins_with_it),
         TEST(a_volume_that_was_dropped_has_no_places),
+        TEST(a_volume_that_was_dropped_leaves_nothing),
+        TEST(the_members_are_listed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,120 @@
+/*
+ * A volume of a tenant that somebody has removed from the store while the site was down: what the
+ * others have goes on, and nobody is told that a chunk lies where nothing is.
+ */
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "site/site_gate.h"
+#include "site/site_volume.h"
+#include "unit/agent/site/site_fixture.h"
+#include "unit/temporary.h"
+
+static struct world w, b; /* volumes data and else of a tenant */
+
+static bool is_found(const uint8_t *chunk)
+{
+    struct repl_digest name = chunk_name_of(chunk);
+    struct repl_chunk_place place;
+    struct repl_error err;
+    bool found;
+    must(repl_index_chunk(w.site->index, "else", &name, &place, &found, &err), &err);
+    return found;
+}
+
+static void refer(struct build *build, const uint8_t *chunk, unsigned slot)
+{
+    build_begin(build, &b, b.head.to_seq, b.head.to_seq + 1, 0);
+    build_chunk(build, (uint64_t)slot * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, chunk, 0);
+    build_end(build, true);
+}
+
+/* Both volumes have brought the chunk shared, data the other one. */
+static void volumes_make(uint8_t shared[REPL_CHUNK_SIZE], uint8_t alone[REPL_CHUNK_SIZE])
+{
+    struct build build;
+    w.tenants[0] = w.tenants[1] = "acme";
+    site_start(&w);
+    seed(&w);
+    memcpy(alone, w.model + 17 * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+    world_share(&b, &w, "else", KEY_OTHER);
+    hello(&b);
+    build_begin(&build, &b, 0, 1, 0);
+    build_data(&build, 0, REPL_CHUNK_SIZE);
+    build_zero(&build, REPL_CHUNK_SIZE, b.size - REPL_CHUNK_SIZE);
+    build_end(&build, true);
+    build_commit(&build);
+    memcpy(shared, b.model, REPL_CHUNK_SIZE);
+    struct random random = w.random;
+    w.random = random_begin("else", 20261123);
+    build_begin(&build, &w, 1, 2, 0);
+    build_data(&build, 0, REPL_CHUNK_SIZE);
+    build_end(&build, true);
+    build_commit(&build);
+    w.random = random;
+    assert_memory_equal(w.model, shared, REPL_CHUNK_SIZE);
+}
+
+static void start(void)
+{
+    site_start(&w);
+    b.site = w.site;
+    b.loop = w.loop;
+    memcpy(b.clients, w.clients, sizeof b.clients);
+}
+
+static void a_removed_volume_leaves_nothing_behind(void **state)
+{
+    static uint8_t shared[REPL_CHUNK_SIZE], alone[REPL_CHUNK_SIZE];
+    struct temporary directory;
+    struct build build;
+    (void)state;
+    world_init(&w, NULL);
+    volumes_make(shared, alone);
+    refer(&build, shared, 20);
+    build_commit(&build);
+    site_stop(&w);
+    snprintf(directory.path, sizeof directory.path, "%.200s/volumes/data", w.store);
+    temporary_remove(&directory);
+    start();
+    /* what else holds itself it finds, and nothing else */
+    assert_true(is_found(shared));
+    assert_false(is_found(alone));
+    expect_replica(&b);
+    refer(&build, alone, 21);
+    build_put(&build);
+    expect_missing(&b, 1);
+    build_fini(&build);
+    /* should it come back, what it refers to is still there */
+    assert_false(site_pool_is_known(site_find_volume(w.site, "else")));
+    site_stop(&w);
+    start();
+    assert_true(site_pool_is_known(site_find_volume(w.site, "else")));
+    /* another one of that name */
+    w.uuid.bytes[3]++;
+    w.head = (struct repl_head){0};
+    seed(&w);
+    increment(&w);
+    expect_replica(&w);
+    site_stop(&w);
+    start();
+    assert_string_equal(site_find_volume(w.site, "data")->damaged, "");
+    assert_int_equal(site_find_volume(w.site, "data")->journal.point.seq, 2);
+    expect_replica(&w);
+    world_unshare(&b);
+    site_stop(&w);
+    world_fini(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_removed_volume_leaves_nothing_behind),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
