@@ -485,7 +485,10 @@ static enum repl_state pipeline_state(const struct repl_pipeline *p, int64_t now
         bool full = repl_pipeline_spool_is_full(p);
         snprintf(cause, REPL_WIRE_TEXT_MAX + 1, "%.*s%s", (int)REPL_WIRE_TEXT_MAX - 60, ship->cause,
                  full ? "; the spool is full, no point is cut until then" : "");
-        return link == REPL_SHIP_HALTED ? REPL_STATE_REFUSED : REPL_STATE_LINK_DOWN;
+        if (link == REPL_SHIP_HALTED)
+            return REPL_STATE_REFUSED;
+        return ship->refused_by == REPL_REFUSAL_NO_SPACE ? REPL_STATE_SITE_FULL
+                                                         : REPL_STATE_LINK_DOWN;
     }
     if (stuck_ns > STUCK_INTERVALS * p->epoch.interval_ns) {
         const char *why = !p->epoch.tracked ? "each comparison had a write fall into it"

@@ -408,7 +408,8 @@ void repl_pipeline_want(struct repl_pipeline *p, int64_t now_ns);
  * point, which is cut whether anything has changed or not. */
 void repl_pipeline_send_again(struct repl_pipeline *p, uint64_t offset, uint64_t length);
 
-/* What to report now: state, cause, claim, backlog, progress. */
+/* What to report now: state, cause, claim, backlog, progress. While the link is down it is for a
+ * status alone: its state may be one that is not reported. */
 void repl_pipeline_report(const struct repl_pipeline *p, int64_t now_ns, struct repl_report *out);
 
 #endif

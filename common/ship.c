@@ -74,7 +74,7 @@ static void halt(struct repl_ship *ship, enum repl_refusal_code code, const char
 {
     ahead_end(ship);
     ship->state = REPL_SHIP_HALTED;
-    ship->halted_by = code;
+    ship->refused_by = code;
     ship->wait_until_ns = now_ns + HALTED_RETRY_NS;
     if (cause != ship->cause)
         snprintf(ship->cause, sizeof ship->cause, "%s", cause);
@@ -478,6 +478,7 @@ void repl_ship_refused(struct repl_ship *ship, const struct repl_refusal *refusa
 {
     ahead_end(ship);
     ship->no_offset = refusal->code == REPL_REFUSAL_DAMAGED;
+    ship->refused_by = refusal->code;
     snprintf(ship->cause, sizeof ship->cause, "%s", refusal->text);
     switch (refusal->code) {
     case REPL_REFUSAL_GREET:
@@ -547,6 +548,7 @@ void repl_ship_checked(struct repl_ship *ship, int64_t now_ns)
 void repl_ship_lost(struct repl_ship *ship, const char *cause, int64_t now_ns)
 {
     snprintf(ship->cause, sizeof ship->cause, "%s", cause);
+    ship->refused_by = 0;
     ship->supply_due = false;
     go_down(ship, now_ns);
 }

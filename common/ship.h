@@ -102,9 +102,9 @@ struct repl_ship {
     bool ahead_vain;      /* the one behind the first is not to be tried again */
     bool ahead_not_known; /* the site knows no such thing */
     int64_t wait_until_ns;
-    unsigned failures; /* in a row */
-    unsigned greets;   /* in a row, without an ack between */
-    enum repl_refusal_code halted_by;
+    unsigned failures;                  /* in a row */
+    unsigned greets;                    /* in a row, without an ack between */
+    enum repl_refusal_code refused_by;  /* of HALTED, and of DOWN, where 0 is none */
     char cause[REPL_WIRE_TEXT_MAX + 1]; /* of DOWN and HALTED, for people; kept by a hello */
     /* clock of the site minus ours, from the exchange with the shortest round trip lately */
     bool clock_known;

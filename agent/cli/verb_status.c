@@ -138,7 +138,7 @@ static int worst_first(const void *a, const void *b)
 {
     const struct repl_volume_status *x = a, *y = b;
     if (x->state != y->state)
-        return x->state > y->state ? -1 : 1;
+        return repl_state_rank(x->state) > repl_state_rank(y->state) ? -1 : 1;
     if (is_late(x) != is_late(y))
         return is_late(x) ? -1 : 1;
     return strcmp(x->name, y->name);

@@ -68,12 +68,13 @@ repl_result site_add_volume(struct repl_site *site, struct site_volume *volume,
     return REPL_SUCCESS;
 }
 
-/* Those of a hello that was refused. */
+/* Those of a hello that was refused; where that was for want of room, it comes again. */
 static void volumes_forget_empty(struct repl_site *site)
 {
     for (struct site_volume **link = &site->volumes; *link != NULL;) {
         struct site_volume *v = *link;
-        if (v->journal.exists || v->damaged[0] != '\0' || !site_volume_is_idle(v)) {
+        if (v->journal.exists || v->damaged[0] != '\0' || !site_volume_is_idle(v) ||
+            site_space_keeps_out(v)) {
             link = &v->next;
             continue;
         }
@@ -197,7 +198,7 @@ repl_result repl_site_status(const struct repl_site *site, struct repl_status *o
         return repl_fail(err, REPL_E_NOMEM, "no memory for the status of %zu volumes",
                          site->volume_count);
     for (const struct site_volume *v = site->volumes; v != NULL; v = v->next) {
-        if (v->journal.exists || v->damaged[0] != '\0')
+        if (v->journal.exists || v->damaged[0] != '\0' || site_space_keeps_out(v))
             site_volume_status(v, now_ns, &out->volumes[out->volume_count++]);
     }
     return REPL_SUCCESS;

@@ -23,6 +23,9 @@
 #define RESERVE_SLACK_SHARE 4u
 #define SIZE_TEXT           24
 
+/* A source that is refused asks again every ten seconds. */
+#define KEPT_OUT_NS (INT64_C(60) * 1000000000)
+
 static void size_text(uint64_t bytes, char text[SIZE_TEXT])
 {
     double mib = (double)bytes / (double)(1 << 20);
@@ -199,6 +202,12 @@ void site_space_went_well(struct site_volume *v, enum site_space_full what)
 {
     if (what >= v->disk_full)
         v->disk_full = SITE_SPACE_FITS;
+}
+
+bool site_space_keeps_out(const struct site_volume *v)
+{
+    return !v->journal.exists && v->disk_full != SITE_SPACE_FITS && v->source_heard &&
+           repl_now_boot_ns() - v->source_heard_ns < KEPT_OUT_NS;
 }
 
 /* --- what is told ---------------------------------------------------------------------------- */

@@ -68,6 +68,10 @@ void site_space_ran_out(struct site_volume *volume, enum site_space_full what,
                         const struct repl_error *err);
 void site_space_went_well(struct site_volume *volume, enum site_space_full what);
 
+/* A volume that is not there yet, as there was no room for its beginning, and whose source has
+ * asked within the last minute. */
+bool site_space_keeps_out(const struct site_volume *volume);
+
 /* Whether it refuses segments, and what it holds; for the volume's status and the site's. */
 void site_space_volume_status(const struct site_volume *volume, struct repl_volume_status *out);
 void site_space_status(const struct repl_site *site, struct repl_status *out);

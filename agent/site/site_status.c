@@ -195,7 +195,7 @@ static void clock_log(struct site_volume *v, const struct repl_volume_status *st
 void site_volume_log_state(struct site_volume *v, int64_t now_ns)
 {
     struct repl_volume_status status;
-    if (!v->journal.exists && v->damaged[0] == '\0')
+    if (!v->journal.exists && v->damaged[0] == '\0' && !site_space_keeps_out(v))
         return;
     site_volume_status(v, now_ns, &status);
     clock_log(v, &status);

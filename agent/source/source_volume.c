@@ -718,6 +718,9 @@ static const char *remedy_of(enum repl_state state, bool tracked, bool heard)
                          "for the time of one comparison";
     case REPL_STATE_LINK_DOWN:
         return "check the site and the network; nothing is lost, sending goes on by itself";
+    case REPL_STATE_SITE_FULL:
+        return "see that the operator of the site makes room there or raises its space_limit; "
+               "nothing is lost, sending goes on by itself";
     case REPL_STATE_REFUSED:
         return "a person has to decide; asked again every minute";
     case REPL_STATE_FAILED:

@@ -27,6 +27,7 @@ const char *repl_state_name(enum repl_state state)
         [REPL_STATE_LINK_DOWN] = "link-down",
         [REPL_STATE_REFUSED] = "refused",
         [REPL_STATE_FAILED] = "failed",
+        [REPL_STATE_SITE_FULL] = "site-full",
     };
     return (unsigned)state < REPL_STATE_COUNT ? names[state] : "unknown";
 }
@@ -332,7 +333,7 @@ static void payload_decode(struct repl_reader *r, uint8_t version, struct repl_l
     case REPL_LOG_STATE:
         out->state.state = repl_read_u8(r);
         repl_read_text(r, out->state.cause, REPL_WIRE_TEXT_MAX);
-        if (out->state.state >= REPL_STATE_COUNT)
+        if (out->state.state >= REPL_STATE_REPORTED_COUNT)
             r->failed = true;
         return;
     case REPL_LOG_MERGE:

@@ -333,7 +333,7 @@ repl_result repl_report_decode(const void *data, size_t size, struct repl_report
     out->done_bytes = repl_read_u64(&r);
     out->total_bytes = repl_read_u64(&r);
     out->sent_ns = repl_read_i64(&r);
-    if (out->state >= REPL_STATE_COUNT)
+    if (out->state >= REPL_STATE_REPORTED_COUNT)
         r.failed = true;
     return repl_wire_leave(&r, REPL_WIRE_REPORT, err);
 }

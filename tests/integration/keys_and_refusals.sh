@@ -62,6 +62,24 @@ make_loop "$workdir/spare" 16M
 # shellcheck disable=SC2086
 says "confirm|--yes|terminal" "$REPL" restore data $origin --to "$loop" </dev/null
 
+note "a site without room"
+write_some() { run dd if=/dev/urandom of="$disk" bs=4k count=5 oflag=direct conv=notrunc status=none; }
+sed -i "/^\[site\]/a space_limit = 1M" "$workdir/site.conf"
+stop_site
+start_site
+write_some
+full_state() { [ "$(agent_value data .state)" = site-full ]; }
+wait_for 20 "the state says site-full" full_state
+agent_value data .cause | grep -q space_limit || fail "the cause is: $(agent_value data .cause)"
+agent_value data .remedy | grep -q "makes room" || fail "the remedy is: $(agent_value data .remedy)"
+"$REPL" status --socket "$workdir/agent.sock" >"$workdir/status.log"
+status=$?
+[ "$status" = 1 ] || fail "status exits with $status"
+sed -i "/^space_limit/d" "$workdir/site.conf"
+stop_site
+start_site
+wait_replicated data
+
 note "a key that is revoked"
 sed -i "/^\[peer agent\]/a revoked = yes" "$workdir/site.conf"
 stop_site

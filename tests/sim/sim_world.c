@@ -201,7 +201,7 @@ static void clone_ended(void *actor, uint64_t argument, void *payload)
     (void)argument;
     (void)payload;
     const struct repl_ship *ship = &sim->clone.pipeline.ship;
-    if (ship->state == REPL_SHIP_HALTED && ship->halted_by == REPL_REFUSAL_FORK)
+    if (ship->state == REPL_SHIP_HALTED && ship->refused_by == REPL_REFUSAL_FORK)
         sim->counts->forks++;
     clone_drop(sim);
 }

@@ -375,6 +375,9 @@ static void refusals_that_pass(void **state)
         refuse(&ship, codes[i]);
         assert_int_equal(ship.state, REPL_SHIP_DOWN);
         assert_string_equal(ship.cause, "because");
+        assert_int_equal(ship.refused_by, codes[i]);
+        repl_ship_lost(&ship, "gone", START);
+        assert_int_equal(ship.refused_by, 0);
         repl_ship_fini(&ship);
     }
 }
@@ -460,7 +463,7 @@ static void refusals_for_a_person(void **state)
         struct repl_ship ship = ship_sending();
         refuse(&ship, codes[i]);
         assert_int_equal(ship.state, REPL_SHIP_HALTED);
-        assert_int_equal(ship.halted_by, codes[i]);
+        assert_int_equal(ship.refused_by, codes[i]);
         struct repl_ship_action action = next(&ship, START);
         assert_true(action.type == REPL_SHIP_WAIT && action.until_ns == START + 60 * SECOND);
         assert_int_equal(next(&ship, action.until_ns).type, REPL_SHIP_HELLO);
@@ -513,7 +516,7 @@ static void a_head_that_is_not_ours_is_a_fork(void **state)
     repl_ship_lost(&ship, "gone", START);
     welcome(&ship, &head);
     assert_int_equal(ship.state, REPL_SHIP_HALTED);
-    assert_int_equal(ship.halted_by, REPL_REFUSAL_FORK);
+    assert_int_equal(ship.refused_by, REPL_REFUSAL_FORK);
     assert_non_null(strstr(ship.cause, "segment 9.2"));
     assert_non_null(strstr(ship.cause, "repl forget")); /* the next step */
     repl_ship_fini(&ship);

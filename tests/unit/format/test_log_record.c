@@ -117,7 +117,7 @@ static struct repl_log_record random_record(struct random *random, enum repl_log
         record.idle.until_ns = (int64_t)random_next(random);
         break;
     case REPL_LOG_STATE:
-        record.state.state = (enum repl_state)random_below(random, REPL_STATE_COUNT);
+        record.state.state = (enum repl_state)random_below(random, REPL_STATE_REPORTED_COUNT);
         random_text(random, record.state.cause, 0, REPL_WIRE_TEXT_MAX);
         break;
     case REPL_LOG_MERGE:
@@ -555,7 +555,7 @@ static void fields_are_held_to_their_bounds(void **state)
     good = random_record(&random, REPL_LOG_CHECKPOINT);
     REFUSED(record.checkpoint.create.name[0] = '\0');
     good = random_record(&random, REPL_LOG_STATE);
-    REFUSED(record.state.state = REPL_STATE_COUNT);
+    REFUSED(record.state.state = REPL_STATE_REPORTED_COUNT);
 
     /* types that are not there; a byte too many; has_point neither 0 nor 1 */
     uint8_t data[REPL_LOG_RECORD_SIZE_MAX];
@@ -602,7 +602,7 @@ static void words_are_made_fit_to_be_read(void **state)
 static void states_have_names(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < REPL_STATE_COUNT; i++) {
+    for (unsigned i = 0; i < REPL_STATE_REPORTED_COUNT; i++) {
         assert_string_not_equal(repl_state_name((enum repl_state)i), "unknown");
         for (unsigned j = 0; j < i; j++)
             assert_string_not_equal(repl_state_name((enum repl_state)i),

@@ -165,14 +165,14 @@ static void missing_free(union message *m)
 
 static void report_make(struct random *random, union message *m)
 {
-    m->report =
-        (struct repl_report){.seq = random_next(random),
-                             .unchanged_until_ns = (int64_t)random_next(random),
-                             .state = (enum repl_state)random_below(random, REPL_STATE_COUNT),
-                             .backlog_bytes = random_next(random),
-                             .done_bytes = random_next(random),
-                             .total_bytes = random_next(random),
-                             .sent_ns = (int64_t)random_next(random)};
+    m->report = (struct repl_report){
+        .seq = random_next(random),
+        .unchanged_until_ns = (int64_t)random_next(random),
+        .state = (enum repl_state)random_below(random, REPL_STATE_REPORTED_COUNT),
+        .backlog_bytes = random_next(random),
+        .done_bytes = random_next(random),
+        .total_bytes = random_next(random),
+        .sent_ns = (int64_t)random_next(random)};
     random_text(random, m->report.cause);
 }
 
@@ -826,7 +826,7 @@ static void fields_are_held_to_their_bounds(void **state)
         assert_int_equal(there_and_back(&rows[3], &m), REPL_E_CORRUPT);
     }
     report_make(&random, &m);
-    m.report.state = REPL_STATE_COUNT;
+    m.report.state = REPL_STATE_REPORTED_COUNT;
     assert_int_equal(there_and_back(&rows[5], &m), REPL_E_CORRUPT);
 }
 

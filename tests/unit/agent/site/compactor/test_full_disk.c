@@ -98,7 +98,7 @@ static void refused(const char *what)
     if (!atomic_load(&disk_is_full) || w.refusal.code != REPL_REFUSAL_NO_SPACE)
         fail_msg("call %ld, %s: answered %d, code %d: %s", atomic_load(&disk_calls), what, w.status,
                  w.refusal.code, w.refusal.text);
-    if (status.name[0] != '\0' && status.state != REPL_STATE_REFUSED)
+    if (status.name[0] == '\0' || status.state != REPL_STATE_REFUSED)
         fail_msg("call %ld, %s: the state is %s: %s", atomic_load(&disk_calls), what,
                  repl_state_name(status.state), status.cause);
     refusals++;
