@@ -20,7 +20,24 @@
 #include "site/site_chain.h"
 #include "site/site_volume.h"
 
-#define BATCH_RECORDS 4096u
+/* What is read, without the lock, and then put into the index in one transaction, with it: a store
+ * may take its time for a segment, and whoever commits must not wait for that. */
+#define BATCH_STEPS_MAX 1024u
+#define BATCH_NAMES_MAX 32768u /* which is begun with another one below that */
+
+/* The chunks of a segment or a supply, and what a segment refers to. */
+struct brought {
+    struct repl_segment_id id;
+    struct repl_chunk_entry *chunks;
+    struct repl_digest *names;
+    uint32_t chunk_count, name_count;
+};
+
+struct step {
+    bool is_group;          /* its records are applied, and all that its segments bring is there */
+    size_t group;           /* where it begins in the log */
+    struct brought brought; /* else */
+};
 
 struct follower {
     struct repl_site *site;
@@ -28,50 +45,75 @@ struct follower {
     const uint8_t *log;
     uint64_t begin; /* the offset of its first byte */
     size_t size;
-    size_t at;          /* the index has so much of it, */
-    uint64_t at_record; /* up to this record; at 0: not looked for yet */
+    uint64_t remakes;   /* of the index that this is of: */
+    size_t at;          /* it has so much of the log, */
+    uint64_t at_record; /* up to this record */
     struct repl_chain chain;
     /* the record that is next, or all of its group */
     struct repl_log_record *records;
     struct repl_index_record *added;
     size_t count, room;
+    /* what has been read of it: the group that begins at group, its segments before next, and */
+    size_t group, next;
+    uint64_t group_record; /* the last one before it */
+    struct step *steps;
+    size_t step_count, name_count;
 };
 
-static repl_result index_references(struct repl_site *site, const char *name,
-                                    const struct repl_segment_id *id,
-                                    const struct repl_segment *segment, struct repl_error *err)
+static void brought_fini(struct brought *b)
+{
+    free(b->chunks);
+    free(b->names);
+    *b = (struct brought){0};
+}
+
+static repl_result references_read(const struct repl_segment *segment, struct brought *b,
+                                   struct repl_error *err)
 {
     struct repl_frame_coder *coder;
-    struct repl_digest *names = NULL;
-    uint32_t count;
     REPL_TRY(repl_frame_coder_new(&coder, err));
-    repl_result result = repl_segment_references(segment, coder, &names, &count, err);
-    if (repl_ok(result) && count > 0)
-        result = repl_index_add_references(site->index, name, id, names, count, err);
-    free(names);
+    repl_result result = repl_segment_references(segment, coder, &b->names, &b->name_count, err);
     repl_frame_coder_free(coder);
     return result;
 }
 
-/* The chunks of a segment or a supply, and what a segment refers to. */
-static repl_result index_segment(struct repl_site *site, const char *name,
-                                 const struct repl_segment_id *id, uint64_t file_size,
-                                 struct repl_error *err)
+static repl_result segment_read(struct repl_stored_segment *file, struct brought *b,
+                                struct repl_error *err)
+{
+    struct repl_segment *segment;
+    REPL_TRY(repl_forward(
+        repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err), err, "%s",
+        file->label));
+    repl_result result = b->id.supply == 0 ? references_read(segment, b, err) : REPL_SUCCESS;
+    b->chunks = segment->chunks;
+    b->chunk_count = segment->footer.chunk_count;
+    segment->chunks = NULL;
+    repl_segment_free(segment);
+    return result;
+}
+
+/* Where it fails, there is nothing to free. */
+static repl_result brought_read(struct repl_site *site, const char *name,
+                                const struct repl_segment_id *id, uint64_t file_size,
+                                struct brought *out, struct repl_error *err)
 {
     struct repl_stored_segment *file;
-    struct repl_segment *segment = NULL;
+    *out = (struct brought){.id = *id};
     REPL_TRY(site->store->ops->segment_open(site->store, name, id, file_size, &file, err));
-    repl_result result = repl_forward(
-        repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err), err, "%s",
-        file->label);
-    if (repl_ok(result))
-        result = repl_index_add_chunks(site->index, name, id, segment->chunks,
-                                       segment->footer.chunk_count, err);
-    if (repl_ok(result) && id->supply == 0)
-        result = index_references(site, name, id, segment, err);
-    repl_segment_free(segment);
+    repl_result result = segment_read(file, out, err);
     file->close(file);
+    if (!repl_ok(result))
+        brought_fini(out);
     return result;
+}
+
+static repl_result brought_add(struct repl_site *site, const char *name, const struct brought *b,
+                               struct repl_error *err)
+{
+    REPL_TRY(repl_index_add_chunks(site->index, name, &b->id, b->chunks, b->chunk_count, err));
+    if (b->name_count == 0)
+        return REPL_SUCCESS;
+    return repl_index_add_references(site->index, name, &b->id, b->names, b->name_count, err);
 }
 
 /* --- groups ---------------------------------------------------------------------------------- */
@@ -123,7 +165,7 @@ static repl_result group_read(struct follower *f, size_t *at, struct repl_error 
     return REPL_SUCCESS;
 }
 
-/* --- one after the other --------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 /* The segment that the record brings, if it is still in the list. */
 static bool is_there(const struct follower *f, const struct repl_log_record *record,
@@ -140,38 +182,76 @@ static bool is_there(const struct follower *f, const struct repl_log_record *rec
     return repl_chain_find(&f->chain, id->to_seq, id->part, id->merge) != SIZE_MAX;
 }
 
-static repl_result group_apply(struct follower *f, struct repl_error *err)
+static struct step *step_new(struct follower *f)
 {
-    const struct repl_log_record *first = &f->records[0];
-    /* Written anew, it says nothing that an index which was up with it would not know. */
-    bool known =
-        first->type == REPL_LOG_CHECKPOINT && f->at_record > 0 && first->number == f->at_record + 1;
-    for (size_t i = 0; i < f->count && !known; i++) {
-        struct repl_segment_id id;
-        uint64_t file_size;
-        if (is_there(f, &f->records[i], &id, &file_size))
-            REPL_TRY(index_segment(f->site, f->name, &id, file_size, err));
-    }
-    f->at_record = f->records[f->count - 1].number;
-    return repl_index_apply(f->site->index, f->name, f->added, f->count, f->begin + f->at, err);
+    struct step *step = &f->steps[f->step_count++];
+    *step = (struct step){0};
+    return step;
 }
 
-static repl_result batch_apply(struct follower *f, struct repl_error *err)
+static repl_result segment_gather(struct follower *f, const struct repl_segment_id *id,
+                                  uint64_t file_size, struct repl_error *err)
 {
-    for (size_t done = 0; done < BATCH_RECORDS && f->at < f->size; done += f->count) {
-        REPL_TRY(group_read(f, &f->at, err));
-        REPL_TRY(group_apply(f, err));
-    }
+    struct brought brought;
+    REPL_TRY(brought_read(f->site, f->name, id, file_size, &brought, err));
+    step_new(f)->brought = brought;
+    f->name_count += brought.chunk_count + brought.name_count;
     return REPL_SUCCESS;
 }
+
+static bool batch_is_full(const struct follower *f)
+{
+    return f->step_count == BATCH_STEPS_MAX || f->name_count >= BATCH_NAMES_MAX;
+}
+
+/* Of the group that is next: what its segments bring, as far as there is room, and then the group
+ * itself. */
+static repl_result group_gather(struct follower *f, struct repl_error *err)
+{
+    size_t at = f->group;
+    REPL_TRY(group_read(f, &at, err));
+    const struct repl_log_record *first = &f->records[0];
+    /* Written anew, it says nothing that an index which was up with it would not know. */
+    bool known = first->type == REPL_LOG_CHECKPOINT && f->group_record > 0 &&
+                 first->number == f->group_record + 1;
+    for (; f->next < f->count && !known && !batch_is_full(f); f->next++) {
+        struct repl_segment_id id;
+        uint64_t file_size;
+        if (is_there(f, &f->records[f->next], &id, &file_size))
+            REPL_TRY(segment_gather(f, &id, file_size, err));
+    }
+    if (batch_is_full(f))
+        return REPL_SUCCESS;
+    struct step *step = step_new(f);
+    step->is_group = true;
+    step->group = f->group;
+    f->group_record = f->records[f->count - 1].number;
+    f->group = at;
+    f->next = 0;
+    return REPL_SUCCESS;
+}
+
+static repl_result batch_gather(struct follower *f, struct repl_error *err)
+{
+    while (f->group < f->size && !batch_is_full(f))
+        REPL_TRY(group_gather(f, err));
+    return REPL_SUCCESS;
+}
+
+static void batch_drop(struct follower *f)
+{
+    for (size_t i = 0; i < f->step_count; i++)
+        brought_fini(&f->steps[i].brought);
+    f->step_count = f->name_count = 0;
+}
+
+/* --- writing, with the lock ------------------------------------------------------------------ */
 
 /* Behind the record of that number; where the log begins behind it, at its beginning. */
 static repl_result position_find(struct follower *f, uint64_t record_number, struct repl_error *err)
 {
     struct repl_log_record record;
     size_t size, at = 0;
-    if (f->at > 0 && f->at_record == record_number)
-        return REPL_SUCCESS;
     for (f->at = 0; at < f->size; f->at = at) {
         REPL_TRY(record_decode(f, at, &record, &size, err));
         if (record.number > record_number)
@@ -182,20 +262,50 @@ static repl_result position_find(struct follower *f, uint64_t record_number, str
     return REPL_SUCCESS;
 }
 
-/* One batch from where the index is: another one may be in its place since the last. */
-static repl_result index_forward(struct follower *f, struct repl_error *err)
+/* Where the index is, and whether it is the one that what has been read is to go on. */
+static repl_result position_look(struct follower *f, bool *moved, struct repl_error *err)
 {
-    uint64_t log_end, record_number;
+    uint64_t log_end, record_number, remakes = repl_index_remakes(f->site->index);
     REPL_TRY(repl_index_position(f->site->index, f->name, &log_end, &record_number, err));
+    *moved = remakes != f->remakes || record_number != f->at_record;
+    if (!*moved)
+        return REPL_SUCCESS;
+    batch_drop(f);
     REPL_TRY(position_find(f, record_number, err));
-    if (f->at >= f->size)
+    f->remakes = remakes;
+    f->group = f->at;
+    f->group_record = f->at_record;
+    f->next = 0;
+    return REPL_SUCCESS;
+}
+
+static repl_result step_put(struct follower *f, const struct step *step, struct repl_error *err)
+{
+    if (!step->is_group)
+        return brought_add(f->site, f->name, &step->brought, err);
+    f->at = step->group;
+    REPL_TRY(group_read(f, &f->at, err));
+    f->at_record = f->records[f->count - 1].number;
+    return repl_index_apply(f->site->index, f->name, f->added, f->count, f->begin + f->at, err);
+}
+
+static repl_result batch_put(struct follower *f, struct repl_error *err)
+{
+    bool moved;
+    REPL_TRY(position_look(f, &moved, err));
+    if (moved) /* another index is in its place: what has been put in is not there any more */
         return REPL_SUCCESS;
     REPL_TRY(repl_index_batch_begin(f->site->index, err));
-    repl_result result = batch_apply(f, err);
+    repl_result result = REPL_SUCCESS;
+    for (size_t i = 0; i < f->step_count && repl_ok(result); i++)
+        result = step_put(f, &f->steps[i], err);
     repl_result ended = repl_index_batch_end(f->site->index, repl_ok(result) ? err : NULL);
+    batch_drop(f);
     REPL_TRY(result);
     return ended;
 }
+
+/* --- one after the other --------------------------------------------------------------------- */
 
 static repl_result chain_fold(struct follower *f, struct repl_error *err)
 {
@@ -203,6 +313,38 @@ static repl_result chain_fold(struct follower *f, struct repl_error *err)
     for (size_t at = 0, size; at < f->size; at += size) {
         REPL_TRY(record_decode(f, at, &record, &size, err));
         REPL_TRY(repl_chain_apply(&f->chain, &record, err));
+    }
+    return REPL_SUCCESS;
+}
+
+static repl_result follow_begin(struct follower *f, struct repl_error *err)
+{
+    bool moved;
+    REPL_TRY(chain_fold(f, err));
+    f->at_record = UINT64_MAX; /* nowhere yet */
+    REPL_TRY(position_look(f, &moved, err));
+    f->steps = calloc(BATCH_STEPS_MAX, sizeof *f->steps);
+    return f->steps != NULL
+               ? REPL_SUCCESS
+               : repl_fail(err, REPL_E_NOMEM, "out of memory for the log of volume %s", f->name);
+}
+
+static repl_result follow(struct follower *f, pthread_mutex_t *lock, struct repl_error *err)
+{
+    REPL_TRY(follow_begin(f, err));
+    while (f->at < f->size) {
+        struct repl_error why;
+        repl_result gathered = batch_gather(f, &why);
+        if (lock != NULL)
+            pthread_mutex_lock(lock);
+        repl_result result = batch_put(f, err);
+        if (lock != NULL)
+            pthread_mutex_unlock(lock);
+        REPL_TRY(result);
+        if (!repl_ok(gathered)) { /* what comes before it is in the index */
+            *err = why;
+            return gathered;
+        }
     }
     return REPL_SUCCESS;
 }
@@ -218,17 +360,12 @@ repl_result site_index_catch_up(struct repl_site *site, const char *name,
                          .size = (size_t)(log_end - begin)};
     ensure(log_end >= begin && f.size <= log->size);
     repl_chain_init(&f.chain);
-    repl_result result = chain_fold(&f, err);
-    while (repl_ok(result) && f.at < f.size) {
-        if (lock != NULL)
-            pthread_mutex_lock(lock);
-        result = index_forward(&f, err);
-        if (lock != NULL)
-            pthread_mutex_unlock(lock);
-    }
+    repl_result result = follow(&f, lock, err);
+    batch_drop(&f);
     repl_chain_fini(&f.chain);
     free(f.records);
     free(f.added);
+    free(f.steps);
     return result;
 }
 
@@ -239,18 +376,23 @@ static repl_result supply_refill(void *context, const struct repl_segment_id *id
 {
     struct site_volume *v = context;
     (void)err;
-    if (id->supply == 0)
-        return REPL_SUCCESS;
-    pthread_mutex_lock(&v->site->index_lock);
-    site_index_supply(v, id, size);
-    pthread_mutex_unlock(&v->site->index_lock);
+    if (id->supply != 0)
+        site_index_supply(v, id, size);
     return REPL_SUCCESS;
 }
 
-void site_index_supply(const struct site_volume *v, const struct repl_segment_id *id, uint64_t size)
+void site_index_supply(struct site_volume *v, const struct repl_segment_id *id, uint64_t size)
 {
     struct repl_error err;
-    if (!repl_ok(index_segment(v->site, v->name, id, size, &err)))
+    struct brought brought;
+    repl_result result = brought_read(v->site, v->name, id, size, &brought, &err);
+    if (repl_ok(result)) {
+        pthread_mutex_lock(&v->site->index_lock);
+        result = brought_add(v->site, v->name, &brought, &err);
+        pthread_mutex_unlock(&v->site->index_lock);
+        brought_fini(&brought);
+    }
+    if (!repl_ok(result))
         repl_log(LOG_WARNING, "volume %s: a supply is left out of the index: %s", v->name,
                  err.text);
 }

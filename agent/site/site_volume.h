@@ -321,7 +321,8 @@ REPL_RESULT site_volume_load(struct repl_site *site, const char *name, struct si
 /* Moves the segment that the log does not have, if there is one, to where it is kept. Blocks. */
 REPL_RESULT site_found_set_aside(struct site_volume *volume, struct repl_error *err);
 /* Applies to the index what the log has beyond it. On a worker, or at a start. begin: the offset of
- * the log's first byte. lock: taken for each batch; NULL: held already. */
+ * the log's first byte. lock: taken while something is written, not while the store is read; NULL:
+ * held already. */
 REPL_RESULT site_index_catch_up(struct repl_site *site, const char *name,
                                 const struct repl_buffer *log, uint64_t begin, uint64_t log_end,
                                 pthread_mutex_t *lock, struct repl_error *err);
@@ -330,8 +331,7 @@ REPL_RESULT site_index_catch_up(struct repl_site *site, const char *name,
 void site_index_append(struct site_append *append);
 /* The chunks of a supply into the index. One that cannot be read is left out, with a line in our
  * log: what nobody finds is asked of the source. */
-void site_index_supply(const struct site_volume *volume, const struct repl_segment_id *id,
-                       uint64_t size);
+void site_index_supply(struct site_volume *volume, const struct repl_segment_id *id, uint64_t size);
 /* The same while the site runs, on a worker. supplies: those as well, where the index has lost
  * everything. */
 REPL_RESULT site_index_refill(struct site_volume *volume, bool supplies, uint64_t log_end,

@@ -243,6 +243,46 @@ static void test_a_store_that_hangs(void **state)
     expect_points(b, 2);
 }
 
+/* Whoever commits does not wait for what is read meanwhile to make the index anew. */
+static void test_an_index_that_is_made_anew(void **state)
+{
+    struct bucket_world *b = *state;
+    struct world *w = &b->w;
+    struct repl_report message = {.state = REPL_STATE_OK, .sent_ns = repl_now_wall_ns()};
+    struct repl_error err;
+    seed(w);
+    for (int i = 0; i < 3; i++)
+        increment(w);
+    expect_replica(w);
+    w->volume = "spare";
+    hello(w);
+    site_restart(w); /* what was published lately is not read from its file then */
+    fake_s3_fault(
+        b->fake,
+        &(struct fake_s3_fault){
+            .kind = FAKE_S3_HANG, .method = "GET", .key = "data/segments/", .skip = 2, .count = 1});
+    struct site_volume *data = site_find_volume(w->site, "data");
+    struct site_volume *spare = site_find_volume(w->site, "spare");
+    pthread_mutex_lock(&w->site->index_lock);
+    must(repl_index_remake(w->site->index, &err), &err);
+    pthread_mutex_unlock(&w->site->index_lock);
+    w->site->index_generation++;
+    data->index_behind = data->index_lost = true;
+    spare->index_behind = spare->index_lost = true;
+    site_volume_pump(data);
+    site_volume_pump(spare);
+    PUMP_UNTIL(w, !spare->index_behind);
+    assert_int_equal(report(w, &message), 200);
+    assert_true(data->index_behind && data->busy);
+    fake_s3_release(b->fake);
+    PUMP_UNTIL(w, !data->index_behind);
+    w->volume = "data";
+    hello(w);
+    increment(w);
+    expect_replica(w);
+    expect_points(b, 5);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -251,7 +291,7 @@ int main(void)
         TEST(test_points_come_and_stay),  TEST(test_a_directory_that_is_lost),
         TEST(test_a_full_bucket),         TEST(test_a_commit_that_is_cut_short),
         TEST(test_answers_that_are_lost), TEST(test_a_log_that_cannot_be_read_now),
-        TEST(test_a_store_that_hangs),
+        TEST(test_a_store_that_hangs),    TEST(test_an_index_that_is_made_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
