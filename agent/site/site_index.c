@@ -371,6 +371,20 @@ repl_result site_index_catch_up(struct repl_site *site, const char *name,
 
 /* --- while the site runs --------------------------------------------------------------------- */
 
+/* Without the lock, which it takes when it has read. */
+static repl_result segment_put(struct repl_site *site, const char *name,
+                               const struct repl_segment_id *id, uint64_t size,
+                               struct repl_error *err)
+{
+    struct brought brought;
+    REPL_TRY(brought_read(site, name, id, size, &brought, err));
+    pthread_mutex_lock(&site->index_lock);
+    repl_result result = brought_add(site, name, &brought, err);
+    pthread_mutex_unlock(&site->index_lock);
+    brought_fini(&brought);
+    return result;
+}
+
 static repl_result supply_refill(void *context, const struct repl_segment_id *id, uint64_t size,
                                  struct repl_error *err)
 {
@@ -384,15 +398,7 @@ static repl_result supply_refill(void *context, const struct repl_segment_id *id
 void site_index_supply(struct site_volume *v, const struct repl_segment_id *id, uint64_t size)
 {
     struct repl_error err;
-    struct brought brought;
-    repl_result result = brought_read(v->site, v->name, id, size, &brought, &err);
-    if (repl_ok(result)) {
-        pthread_mutex_lock(&v->site->index_lock);
-        result = brought_add(v->site, v->name, &brought, &err);
-        pthread_mutex_unlock(&v->site->index_lock);
-        brought_fini(&brought);
-    }
-    if (!repl_ok(result))
+    if (!repl_ok(segment_put(v->site, v->name, id, size, &err)))
         repl_log(LOG_WARNING, "volume %s: a supply is left out of the index: %s", v->name,
                  err.text);
 }
@@ -426,7 +432,7 @@ repl_result site_index_places(struct site_volume *v, struct repl_error *err)
         const struct repl_log_piece *entry = &chain.entries[i];
         const struct repl_segment_id id = {
             .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
-        result = index_segment(v->site, v->name, &id, entry->commit.file_size, err);
+        result = segment_put(v->site, v->name, &id, entry->commit.file_size, err);
     }
     for (size_t i = 0; i < v->supply_count && repl_ok(result); i++)
         site_index_supply(v, &v->supplies[i].id, 0);
