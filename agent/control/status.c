@@ -82,6 +82,7 @@ static const struct field volume_fields[] = {
     FIELD(repl_volume_status, damaged_segments, FIELD_UNSIGNED),
     FIELD(repl_volume_status, repaired_segments, FIELD_UNSIGNED),
     FIELD(repl_volume_status, damaged, FIELD_TEXT),
+    FIELD(repl_volume_status, merging_waits, FIELD_BOOL),
     FIELD(repl_volume_status, points, FIELD_UNSIGNED),
     FIELD(repl_volume_status, bytes_changed, FIELD_UNSIGNED),
     FIELD(repl_volume_status, bytes_sent, FIELD_UNSIGNED),

@@ -47,6 +47,7 @@ struct repl_volume_status {
     uint64_t damaged_segments;  /* that were found not to be what they should be */
     uint64_t repaired_segments; /* since the start: that were put right */
     char damaged[256];          /* the first of them, and the points it is part of; "": none */
+    bool merging_waits;         /* points are not merged before one of them is whole */
     /* counters since the process started */
     uint64_t points;         /* cut (agent), committed (site) */
     uint64_t bytes_changed;  /* agent: of pages found changed */

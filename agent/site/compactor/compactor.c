@@ -21,11 +21,6 @@
 #define SUPPLY_EVERY_NS (INT64_C(86400) * 1000000000)
 #define SWEEP_EVERY_NS  (INT64_C(86400) * 1000000000)
 
-/* A run that could not be merged is not tried again for so long. */
-#define FAILURE_NS (INT64_C(3600) * 1000000000)
-/* Where the disk was full: what goes makes room, and merging is what makes more go. */
-#define FAILURE_FULL_NS (INT64_C(60) * 1000000000)
-
 /* Merging waits for a replica that is behind by no more than this. */
 #define REPLICA_BEHIND_MAX_MS (INT64_C(86400) * 1000)
 
@@ -77,16 +72,6 @@ static uint64_t replica_reached(const struct site_volume *v)
     return status.behind_ms > REPLICA_BEHIND_MAX_MS ? UINT64_MAX : status.reached.to_seq;
 }
 
-static void failures_list(const struct site_compactor *c, struct compactor_visit *visit)
-{
-    int64_t now_ns = repl_now_mono_ns();
-    for (size_t i = 0; i < COMPACTOR_FAILED_MAX; i++) {
-        const struct compactor_failure *failure = &c->failures[i];
-        if (failure->until_ns > now_ns && strcmp(failure->volume, visit->volume) == 0)
-            visit->skip[visit->skip_count++] = failure->to_seq;
-    }
-}
-
 static void visit_done(struct repl_job *job);
 
 static void visit_begin(struct site_compactor *c, struct site_volume *v)
@@ -110,7 +95,7 @@ static void visit_begin(struct site_compactor *c, struct site_volume *v)
     snprintf(visit->volume, sizeof visit->volume, "%s", v->name);
     ensure(repl_ok(repl_retention_parse(policy_text(c->site, v->name), &visit->policy, &err)));
     repl_chain_init(&visit->chain);
-    failures_list(c, visit);
+    compactor_failures_list(c, v, visit);
     v->visited_ns = repl_now_mono_ns();
     v->visited_points = v->points;
     v->visit_again = false;
@@ -156,18 +141,12 @@ static void visit_failed(struct site_compactor *c)
     const struct compactor_visit *visit = &c->visit;
     if (visit->outcome.code == REPL_E_RETRY && atomic_load(&c->stop))
         return;
-    repl_log(LOG_ERR, "volume %s: points up to %" PRIu64 " are not merged for now: %s",
-             visit->volume, visit->merge.to_seq, visit->err.text);
-    if (!visit->found)
-        return;
     struct site_volume *v = site_find_volume(c->site, visit->volume);
-    if (v != NULL)
-        v->merge_failed = true;
-    struct compactor_failure *failure = &c->failures[c->next_failure++ % COMPACTOR_FAILED_MAX];
-    int64_t wait_ns = visit->outcome.code == REPL_E_NOSPACE ? FAILURE_FULL_NS : FAILURE_NS;
-    *failure = (struct compactor_failure){.to_seq = visit->merge.to_seq,
-                                          .until_ns = repl_now_mono_ns() + wait_ns};
-    memcpy(failure->volume, visit->volume, sizeof failure->volume);
+    if (visit->found && v != NULL)
+        compactor_failure_note(c, v);
+    else
+        repl_log(LOG_ERR, "volume %s: nothing is merged for now: %s", visit->volume,
+                 visit->err.text);
 }
 
 static void visit_done(struct repl_job *job)

@@ -4,6 +4,7 @@
  *
  *   compactor.c          its turns, on the loop: whose is it, the log, what is told
  *   compactor_visit.c    a visit of a volume, on a thread of its own: what is due, one merge
+ *   compactor_failures.c runs that could not be merged, and what they wait for
  *   compactor_sweep.c    segments that carry too much which nothing refers to
  *   compactor_dropped.c  chunks that a merge leaves out: whether it still may
  *   compactor_remove.c   files that go when their grace is over
@@ -47,6 +48,8 @@ void site_compactor_tick(struct site_compactor *compactor);
 void site_compactor_pump(struct site_compactor *compactor, struct site_volume *volume);
 /* A person says that this machine's clock is right. */
 void site_compactor_confirm_clock(struct site_compactor *compactor);
+/* Points of the volume are not merged before a segment that is damaged is whole again. */
+bool site_compactor_waits(const struct site_volume *volume);
 /* Why no points are given up; "" if they are. */
 const char *site_compactor_doubt(const struct site_compactor *compactor);
 

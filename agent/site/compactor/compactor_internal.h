@@ -17,11 +17,21 @@
 
 #define COMPACTOR_FAILED_MAX 32u
 
-/* A run that could not be merged, for the time being. */
+/* A run that could not be merged, for the time being (compactor_failures.c). */
 struct compactor_failure {
-    char volume[REPL_VOLUME_NAME_SIZE + 1];
-    uint64_t to_seq;
-    int64_t until_ns; /* monotonic */
+    char volume[REPL_VOLUME_NAME_SIZE + 1]; /* "": none */
+    uint64_t first_seq, to_seq;             /* of the segments it reads, and it ends with this */
+    int64_t until_ns;                       /* monotonic */
+    bool unreadable;                        /* by what it read */
+    bool damaged;                           /* and by that segment, which is damaged: until */
+    struct repl_segment_id segment;         /* it is not */
+};
+
+/* A run that is left alone. */
+struct compactor_skip {
+    uint64_t to_seq;     /* where it ends; 0: */
+    uint64_t damaged_to; /* it has this segment in it, */
+    uint64_t healed_seq; /* and ends before this point; 0: wherever it ends */
 };
 
 /* A file that nothing refers to any more. */
@@ -68,8 +78,8 @@ struct compactor_visit {
     uint64_t agreed_seq;  /* of which the source says that it knows of it */
     uint64_t reached_seq; /* behind it nothing is merged: the replica is there */
     uint64_t merge_number;
-    atomic_bool *merging;                /* true while a merge is made */
-    uint64_t skip[COMPACTOR_FAILED_MAX]; /* ends of runs that could not be merged lately */
+    atomic_bool *merging; /* true while a merge is made */
+    struct compactor_skip skip[COMPACTOR_FAILED_MAX];
     size_t skip_count;
     struct compactor_sweeps *sweeps;
     /* found */
@@ -149,6 +159,15 @@ struct site_compactor {
 /* compactor_visit.c: on the thread. */
 void compactor_visit_work(struct repl_job *job);
 void compactor_visit_fini(struct compactor_visit *visit);
+/* Whether the run behind a point, up to another one, is left alone for now. */
+bool compactor_visit_skips(const struct compactor_visit *visit, uint64_t after_seq,
+                           uint64_t to_seq);
+
+/* compactor_failures.c: on the loop. The merge of the visit could not be made. */
+void compactor_failure_note(struct site_compactor *c, struct site_volume *v);
+/* What a visit of the volume is to leave alone. */
+void compactor_failures_list(struct site_compactor *c, const struct site_volume *v,
+                             struct compactor_visit *visit);
 
 /* compactor_sweep.c: on the thread. Where nothing else is to be merged: whether a part of the chain
  * is to be made anew, as too much of it is of no use. more: there may be others. */

@@ -237,13 +237,11 @@ static bool unit_may(const struct compactor_visit *visit, const struct unit *uni
 {
     const struct repl_chain *chain = &visit->chain;
     const struct repl_log_piece *last = &chain->entries[unit->end - 1];
-    bool may = unit->end < chain->count && last->merge != 0 &&
-               last->commit.to_seq <= visit->reached_seq &&
-               repl_chain_has_point(chain, unit->end - 1) &&
-               (unit->base || (unit->first > 0 && repl_chain_has_point(chain, unit->first - 1)));
-    for (size_t i = 0; i < visit->skip_count; i++)
-        may &= last->commit.to_seq != visit->skip[i];
-    return may;
+    return unit->end < chain->count && last->merge != 0 &&
+           last->commit.to_seq <= visit->reached_seq &&
+           repl_chain_has_point(chain, unit->end - 1) &&
+           (unit->base || (unit->first > 0 && repl_chain_has_point(chain, unit->first - 1))) &&
+           !compactor_visit_skips(visit, unit->after_seq, last->commit.to_seq);
 }
 
 /* Whether entry i has to be made anew with the unit. */

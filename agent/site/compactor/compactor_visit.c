@@ -185,15 +185,25 @@ static repl_result run_merge(struct compactor_visit *visit, struct repl_error *e
     return site_merge_run(o, &visit->result, err);
 }
 
+bool compactor_visit_skips(const struct compactor_visit *visit, uint64_t after_seq, uint64_t to_seq)
+{
+    for (size_t i = 0; i < visit->skip_count; i++) {
+        const struct compactor_skip *skip = &visit->skip[i];
+        bool has = after_seq < skip->damaged_to && skip->damaged_to <= to_seq;
+        if (skip->to_seq != 0 ? skip->to_seq == to_seq
+                              : has && (skip->healed_seq == 0 || skip->healed_seq > to_seq))
+            return true;
+    }
+    return false;
+}
+
 /* The next one that may be done: not beyond the replica, and not one that has failed lately. */
 static bool merge_next(const struct compactor_visit *visit, struct repl_merge_plan *plan,
                        struct repl_merge *merge)
 {
     while (repl_merge_plan_next(plan, visit->now_ns, merge)) {
-        bool skipped = merge->to_seq > visit->reached_seq;
-        for (size_t i = 0; i < visit->skip_count; i++)
-            skipped |= merge->to_seq == visit->skip[i];
-        if (!skipped)
+        if (merge->to_seq <= visit->reached_seq &&
+            !compactor_visit_skips(visit, merge->after_seq, merge->to_seq))
             return true;
     }
     return false;

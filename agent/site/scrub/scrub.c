@@ -88,6 +88,7 @@ static void visit_begin(struct site_scrub *s, struct site_volume *v)
         .every_ns = every_ns(site),
         .now_ns = repl_now_wall_ns(),
         .first = of->visited_ns == 0,
+        .suspicion = of->suspicion,
         .again = scrub_resend_is_due(of, now_ns),
         .in_bucket = repl_store_is_bucket(site->config->store),
         .idle_ns = of->visited_ns == 0 ? VISIT_NS : now_ns - of->visited_ns,
@@ -168,6 +169,10 @@ static void volume_take(struct site_volume *v, struct scrub_visit *visit)
     struct scrub_of_volume *of = &v->scrub;
     bool again = visit->more && repl_ok(visit->outcome);
     of->next_ns = again ? 0 : of->visited_ns + VISIT_NS;
+    if (of->suspicion.since_ns == visit->suspicion.since_ns && !again && repl_ok(visit->outcome))
+        of->suspicion = (struct scrub_suspicion){0};
+    else if (of->suspicion.since_ns != visit->suspicion.since_ns)
+        of->next_ns = 0; /* raised meanwhile */
     of->read_bytes += visit->read_bytes;
     of->repaired_count += visit->repaired_count;
     of->credit = visit->credit;
@@ -228,6 +233,17 @@ void site_scrub_merged(struct site_volume *v, uint64_t merge, int64_t time_ns)
     larger[of->merged_count++] = (struct scrub_merged){.merge = merge, .time_ns = time_ns};
 }
 
+void site_scrub_suspect(struct site_volume *v, uint64_t first_seq, uint64_t last_seq)
+{
+    struct scrub_suspicion *known = &v->scrub.suspicion;
+    bool more = known->since_ns != 0;
+    *known = (struct scrub_suspicion){
+        .first_seq = more && known->first_seq < first_seq ? known->first_seq : first_seq,
+        .last_seq = more && known->last_seq > last_seq ? known->last_seq : last_seq,
+        .since_ns = repl_now_wall_ns()};
+    v->scrub.next_ns = 0;
+}
+
 void site_scrub_volume_fini(struct site_volume *v)
 {
     free(v->scrub.merged);
@@ -263,11 +279,13 @@ void site_scrub_status(const struct site_volume *v, int64_t now_ns, struct repl_
     if (of->damaged_count == 0)
         return;
     damage_text(of, out->damaged, sizeof out->damaged);
+    out->merging_waits = site_compactor_waits(v);
     if (out->state >= REPL_STATE_DEGRADED)
         return;
     out->state = REPL_STATE_DEGRADED;
-    snprintf(out->cause, sizeof out->cause, "damaged in the store: %s may not restore exactly",
-             out->damaged);
+    snprintf(out->cause, sizeof out->cause, "damaged in the store: %s may not restore exactly%s",
+             out->damaged,
+             out->merging_waits ? "; what it is part of is not merged before it is whole" : "");
     snprintf(out->remedy, sizeof out->remedy,
              "\"repl verify\" says what is whole; bring the damaged file back from a copy of the "
              "store, and it is looked at again within the hour");

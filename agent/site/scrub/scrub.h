@@ -57,6 +57,12 @@ struct scrub_merged {
     int64_t time_ns;
 };
 
+/* Segments that somebody could not read: they are due unless they were read since. */
+struct scrub_suspicion {
+    uint64_t first_seq, last_seq; /* by what they end in; 0: none */
+    int64_t since_ns;
+};
+
 /* Of a volume, on the loop. Zeroed: not visited yet. */
 struct scrub_of_volume {
     bool known;
@@ -70,8 +76,9 @@ struct scrub_of_volume {
     struct scrub_merged *merged;
     size_t merged_count;
     char problem[REPL_ERROR_TEXT_SIZE]; /* why nothing is read; "" */
-    struct repl_resend resend;          /* what the source is asked for; runs: heap */
-    bool resend_stale;                  /* more than that has been found */
+    struct scrub_suspicion suspicion;
+    struct repl_resend resend; /* what the source is asked for; runs: heap */
+    bool resend_stale;         /* more than that has been found */
     /* Since the source was told: when to see what it has sent, and how long to wait behind that;
      * 0: it was not. */
     int64_t resend_look_ns, resend_pause_ns;
@@ -90,6 +97,8 @@ void site_scrub_tick(struct site_scrub *scrub);
  * From any thread. */
 bool site_scrub_doubts(struct site_scrub *scrub, const char *volume,
                        const struct repl_segment_id *id);
+/* Something of the segments that end in these points, or between them, could not be read. */
+void site_scrub_suspect(struct site_volume *volume, uint64_t first_seq, uint64_t last_seq);
 /* A merge of that number is in the volume's log. */
 void site_scrub_merged(struct site_volume *volume, uint64_t merge, int64_t time_ns);
 void site_scrub_volume_fini(struct site_volume *volume);

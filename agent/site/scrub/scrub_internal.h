@@ -137,6 +137,7 @@ struct scrub_visit {
     bool first;                                  /* since the start */
     struct scrub_damage seen[SCRUB_DAMAGES_MAX]; /* by the last visit */
     size_t seen_count;
+    struct scrub_suspicion suspicion;
     bool again;             /* what is damaged is looked at, whenever it was looked at last */
     bool in_bucket;         /* for the log */
     char replica_path[256]; /* an image or device; "": none whose pages could be read */

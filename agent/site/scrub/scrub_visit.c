@@ -107,6 +107,14 @@ static void seen_take(const struct scrub_visit *visit, struct scrub_stored *stor
     }
 }
 
+static bool is_suspected(const struct scrub_visit *visit, const struct repl_segment_id *id,
+                         int64_t record_ns)
+{
+    const struct scrub_suspicion *suspicion = &visit->suspicion;
+    return id->supply == 0 && suspicion->since_ns > record_ns &&
+           id->to_seq >= suspicion->first_seq && id->to_seq <= suspicion->last_seq;
+}
+
 /* Times by the record, and into the record what merges have read back. */
 static repl_result times_find(struct scrub_visit *visit, struct repl_error *err)
 {
@@ -127,6 +135,8 @@ static repl_result times_find(struct scrub_visit *visit, struct repl_error *err)
         seen_take(visit, stored);
         stored->verified_ns =
             repl_scrub_verified_ns(record_ns, committed_ns, visit->every_ns, visit->now_ns);
+        if (is_suspected(visit, &stored->id, record_ns))
+            stored->verified_ns = visit->now_ns - visit->every_ns;
         /* Nobody says when a supply came: it is read once, and then its record does. */
         if (committed_ns == 0 && record_ns == 0)
             stored->verified_ns = visit->now_ns - visit->every_ns;

@@ -56,6 +56,7 @@ static void fill(struct repl_status *status, struct repl_volume_status volumes[2
         .damaged_segments = 2,
         .repaired_segments = 7,
         .damaged = "segment 3.0 (points 3 to 9)",
+        .merging_waits = true,
         .points = 1,
         .bytes_changed = 2,
         .bytes_sent = 3,

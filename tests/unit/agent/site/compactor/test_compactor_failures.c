@@ -6,6 +6,7 @@
 #include "store/store_counted.h"
 #include "store/store_posix_internal.h"
 #include "unit/agent/site/compactor/compactor_world.h"
+#include "unit/damage.h"
 
 #define SEGMENTS "dc/site/volumes/data/segments/"
 
@@ -123,6 +124,52 @@ static void a_merge_that_fails_leaves_nothing(void **state)
     fake_s3_release(fake);
     points_check(&segments);
     bucket_end();
+}
+
+/* What a merge could not read is looked at by the scrub though it is not due; what is damaged is
+ * not tried again, however long it takes, and merged when it is whole. */
+static void a_merge_waits_for_what_is_damaged(void **state)
+{
+    struct damage d = {0};
+    char path[256];
+    size_t segments;
+    (void)state;
+    directory_begin();
+    struct site_volume *v = site_find_volume(w.site, "data");
+    struct site_compactor *c = w.site->compactor;
+    file_path(&w, path, "segments/00000000000000000005.000000.seg");
+    damage_take(&d, path);
+    d.bytes[d.size - 20] ^= 1;
+    damage_put(&d, d.size);
+    d.bytes[d.size - 20] ^= 1;
+    site_scrub_tick(w.site->scrub); /* the visit of a start, when nothing is due */
+    PUMP_UNTIL(&w, !site_scrub_is_busy(w.site->scrub));
+    assert_int_equal(volume_status(&w, "data").damaged_segments, 0);
+    hurry();
+    TURN_UNTIL(v->merge_failed);
+    site_scrub_tick(w.site->scrub);
+    PUMP_UNTIL(&w, !site_scrub_is_busy(w.site->scrub));
+    assert_int_equal(volume_status(&w, "data").damaged_segments, 1);
+    TURN_UNTIL(site_compactor_waits(v));
+    struct repl_volume_status status = volume_status(&w, "data");
+    assert_true(status.merging_waits);
+    for (size_t i = 0; i < COMPACTOR_FAILED_MAX; i++)
+        c->failures[i].until_ns = 0;
+    size_t failed = c->next_failure;
+    uint64_t number = v->last_merge;
+    TURN_UNTIL(v->last_merge >= number + 3); /* a number for each visit */
+    assert_int_equal(c->next_failure, failed);
+    assert_true(site_compactor_waits(v));
+    damage_put(&d, d.size);
+    v->scrub.resend_stale = true; /* in place of an hour */
+    site_scrub_tick(w.site->scrub);
+    PUMP_UNTIL(&w, !site_scrub_is_busy(w.site->scrub));
+    assert_int_equal(volume_status(&w, "data").damaged_segments, 0);
+    TURN_UNTIL(c->removals.count > 0);
+    assert_false(site_compactor_waits(v));
+    points_check(&segments);
+    damage_fini(&d);
+    end();
 }
 
 static unsigned syncs_fail;
@@ -327,6 +374,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_merge_that_fails_leaves_nothing),
+        cmocka_unit_test(a_merge_waits_for_what_is_damaged),
         cmocka_unit_test(a_merge_that_is_not_logged_leaves_nothing),
         cmocka_unit_test(a_record_that_comes_late),
         cmocka_unit_test(a_record_that_came_before_a_crash),
