@@ -89,6 +89,7 @@ rgw_data = $ceph/rgw
 rgw_frontends = beast ssl_endpoint=127.0.0.1:$s3_base ssl_certificate=$s3_ca ssl_private_key=$ceph/tls.key
 rgw_thread_pool_size = 32
 rgw_bucket_quota_ttl = 1
+rgw_lc_debug_interval = 1
 EOF
 }
 

@@ -197,11 +197,11 @@ EOF
     done >>"$workdir/agent.conf"
 }
 
-start_site() {
+start_site() { # [SECONDS that it may take]
     "$REPL" site --config "$workdir/site.conf" >>"$workdir/site.log" 2>&1 &
     site_pid=$!
     test_pids[0]=$site_pid
-    wait_for 10 "the site answers" site_answers
+    wait_for "${1:-10}" "the site answers" site_answers
 }
 start_agent() {
     "$REPL" agent --config "$workdir/agent.conf" >>"$workdir/agent.log" 2>&1 &

@@ -3,7 +3,9 @@
 #
 #   s3_ceph.sh          one OSD in memory
 #   s3_ceph.sh --long   three OSDs on disk, of which one is killed; the gateway hangs for 90 s; another
-#                       site takes over
+#                       site takes over; then what s3_ceph_upkeep.sh says. S3_LOCKS: the program of
+#                       that name
+#   s3_ceph.sh --upkeep one OSD in memory, and the latter alone
 #
 # Shown: what is acknowledged is in the bucket, whatever is killed; a service that refuses, hangs or
 # breaks off stops the intake, visibly, and it goes on by itself; with all of the site's own
@@ -11,6 +13,10 @@
 . "${0%/*}/functions.sh"
 . "${0%/*}/ceph_functions.sh"
 osds=1 kind=memstore hang_s=6
+if [ "${1:-}" = --long ] || [ "${1:-}" = --upkeep ]; then
+    : "${S3_LOCKS:?the path of the program s3_locks}"
+    . "${0%/*}/s3_ceph_upkeep.sh"
+fi
 [ "${1:-}" = --long ] && osds=3 kind=bluestore hang_s=90
 requires_ceph
 raw_volume 24M
@@ -50,6 +56,16 @@ stays_behind() { # SECONDS WHAT
     note "$2: the source is at \"$(agent_value raw .state)\", $(agent_value raw .cause | head -c 100)"
 }
 
+upkeep() {
+    export AWS_ENDPOINT_URL=$s3_endpoint AWS_CA_BUNDLE=$s3_ca AWS_ACCESS_KEY_ID=$s3_key AWS_SECRET_ACCESS_KEY=$s3_secret
+    secret "$s3_secret"
+    upkeep_merges
+    upkeep_scrub
+    upkeep_locks
+    note "passed"
+}
+[ "${1:-}" = --upkeep ] && { upkeep; exit; }
+
 secret wrong
 site_refuses "the secret does not belong to the access key (from $workdir/credentials"
 chmod 644 "$workdir/credentials"
@@ -73,7 +89,7 @@ writer=$!
 sleep 0.$((RANDOM % 9))
 stop_site KILL
 wait "$writer"
-start_site
+start_site 90 # a minute more where a removal may be on its way
 same_as_source "the site was killed"
 
 ceph_signal STOP rgw
@@ -127,7 +143,7 @@ if [ "${1:-}" = --long ]; then
 else
     rm -rf "$workdir/local"
     mv "$workdir/kept" "$workdir/local"
-    start_site
+    start_site 90
 fi
 stop_site
 rm -rf "$workdir/local"
@@ -149,3 +165,6 @@ note "restored from the bucket alone"
 AWS_SECRET_ACCESS_KEY=wrong "$REPL" restore raw --store "$store" --to "$workdir/none" --yes \
     >"$workdir/restore.log" 2>&1 && fail "a wrong secret restores"
 grep -q "from the environment" "$workdir/restore.log" || fail "it does not say where the secret is from"
+[ "${1:-}" = --long ] || exit 0
+drop_loop "$disk"
+upkeep
