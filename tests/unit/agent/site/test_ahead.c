@@ -10,23 +10,7 @@
 #include <cmocka.h>
 
 #include "site/site_volume.h"
-#include "unit/agent/site/site_fixture.h"
-
-static struct world world;
-
-static int setup(void **state)
-{
-    world_init(&world, NULL);
-    site_start(&world);
-    *state = &world;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    world_fini(*state);
-    return 0;
-}
+#include "unit/agent/site/site_world.h"
 
 /* The segment behind the head, without a word to the site. */
 static void build_one(struct build *b, struct world *w, uint64_t from, uint64_t to)
@@ -471,18 +455,18 @@ static void test_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_complete_before_its_turn, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_turn_comes_in_the_middle, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_ahead_of_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_first_is_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_refused_ahead, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_taken_over, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lost_and_resumed, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_restart, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_first_is_lost, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_first_finds_a_full_disk, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_given_up_late, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_many, setup, teardown),
+        SITE_TEST(test_complete_before_its_turn),
+        SITE_TEST(test_turn_comes_in_the_middle),
+        SITE_TEST(test_ahead_of_nothing),
+        SITE_TEST(test_first_is_refused),
+        SITE_TEST(test_refused_ahead),
+        SITE_TEST(test_taken_over),
+        SITE_TEST(test_lost_and_resumed),
+        SITE_TEST(test_restart),
+        SITE_TEST(test_first_is_lost),
+        SITE_TEST(test_first_finds_a_full_disk),
+        SITE_TEST(test_given_up_late),
+        SITE_TEST(test_many),
     };
     return cmocka_run_group_tests_name("ahead", tests, NULL, NULL);
 }

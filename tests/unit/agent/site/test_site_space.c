@@ -14,7 +14,7 @@
 #include "fake/fake_s3.h"
 #include "site/site_internal.h"
 #include "site/site_volume.h"
-#include "unit/agent/site/site_fixture.h"
+#include "unit/agent/site/site_world.h"
 
 static struct world world;
 static struct fake_s3 *fake; /* NULL: the store is a directory */
@@ -81,15 +81,6 @@ static struct site_volume *volume_of(struct world *w)
     return v;
 }
 
-static void big_build(struct build *b, struct world *w)
-{
-    uint64_t seq = w->head.to_seq;
-    build_begin(b, w, seq, seq + 1, 0);
-    for (unsigned i = 0; i < 4; i++)
-        build_data(b, (uint64_t)i * MIB, MIB);
-    build_end(b, true);
-}
-
 static void expect_refused(struct world *w, const char *words)
 {
     struct repl_volume_status status;
@@ -120,7 +111,7 @@ static void a_volume_reaches_its_limit_while_a_segment_comes(void **state)
     site_restart(w);
     seed(w);
     expect_counted(w);
-    big_build(&b, w);
+    build_big(&b, w);
     build_put(&b);
     expect_refusal(w, 507, REPL_REFUSAL_NO_SPACE, "space_limit");
     expect_refused(w, "space_limit is 9.0 MiB");
@@ -166,7 +157,7 @@ static void at_the_limit_of_the_site_nothing_is_received(void **state)
     uint64_t received = w->site->space.taken_bytes;
     w->limits = text_of("space_limit = %llu\n", (unsigned long long)stored);
     reload(w);
-    big_build(&b, w);
+    build_big(&b, w);
     build_put(&b);
     expect_refusal(w, 507, REPL_REFUSAL_NO_SPACE, "space_limit");
     put_ahead(w, &b);
@@ -201,7 +192,7 @@ static void the_disk_keeps_its_reserve(void **state)
     w->limits = text_of("space_reserve = %llu\n",
                         (unsigned long long)(disk.f_bavail * disk.f_frsize + ((uint64_t)1 << 30)));
     reload(w);
-    big_build(&b, w);
+    build_big(&b, w);
     build_put(&b);
     expect_refusal(w, 507, REPL_REFUSAL_NO_SPACE, "disk is full");
     expect_refused(w, "space_reserve is");
@@ -220,7 +211,7 @@ static void the_disk_keeps_its_reserve(void **state)
     PUMP_UNTIL(w, !space->looking);
     space->free_bytes = 4 * MIB;
     space->taken_before = space->taken_bytes;
-    big_build(&b, w);
+    build_big(&b, w);
     build_put(&b);
     expect_refusal(w, 507, REPL_REFUSAL_NO_SPACE, "disk is full");
     assert_true(hello(w).staged_bytes > 0);
@@ -238,7 +229,7 @@ static void the_count_is_what_lies_there(void **state)
     expect_counted(w);
     site_restart(w);
     expect_counted(w);
-    big_build(&b, w);
+    build_big(&b, w);
     build_commit(&b);
     expect_counted(w);
 }
@@ -257,7 +248,7 @@ static void memory_for_uploads_is_bounded(void **state)
     assert_null(v->uploads[0].intake.writing.data);
     assert_int_equal(w->site->intakes, 0);
     w->site->intakes = 4000;
-    big_build(&b, w);
+    build_big(&b, w);
     call_init(&call, w, "PUT", "/v1/volumes/data/segments/2.0");
     call.request.body = b.file.bytes.data;
     call.request.body_size = b.file.bytes.size;
