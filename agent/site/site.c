@@ -295,7 +295,7 @@ static repl_result site_open(struct repl_site *site, struct repl_error *err)
     REPL_TRY(site_space_begin(site, err));
     REPL_TRY(index_open(site, err));
     REPL_TRY(site->store->ops->volumes(site->store, volume_found, site, err));
-    REPL_TRY(site_gone_forget(site, err));
+    REPL_TRY(site_members_check(site, err));
     for (struct site_volume *v = site->volumes; v != NULL; v = v->next) {
         if (v->damaged[0] == '\0')
             site_volume_follow(v);

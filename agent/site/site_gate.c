@@ -86,10 +86,12 @@ void site_gates_free(struct repl_site *site)
 
 /* --- what is known of a pool ----------------------------------------------------------------- */
 
+/* A volume keeps the pool that it is of. That it is of none yet the index cannot say: it may be
+ * behind the log. */
 static bool may_be_of(const struct site_volume *v, const char *pool)
 {
-    return strcmp(v->journal.pool, pool) == 0 ||
-           (v->damaged[0] != '\0' && v->journal.pool[0] == '\0');
+    const char *known = v->journal.pool[0] != '\0' ? v->journal.pool : v->index_pool;
+    return strcmp(known, pool) == 0 || (v->damaged[0] != '\0' && known[0] == '\0');
 }
 
 static bool keeps_all(const struct repl_site *site, const char *pool)

@@ -48,7 +48,7 @@ void site_gates_free(struct repl_site *site);
 
 /* Whether all that refers to chunks of the volume's pool is in the index. Not while the index of
  * one of its volumes is behind the log, or one is damaged or gone: nothing may be taken away then.
- * A damaged one of which no pool is known may be of any. */
+ * A damaged one of which neither its log nor the index says the pool may be of any. */
 bool site_pool_is_known(const struct site_volume *volume);
 /* Whether chunks may be found in the index that a merge has taken away, or will have after a crash.
  */

@@ -7,6 +7,8 @@
  * place for each chunk, so theirs are named once more before that of the volume goes.
  * And nothing of the pool is dropped until the next start: should the volume have
  * been away by mistake, its references are back with it by then.
+ *
+ * Of a volume whose log cannot be read the index may know the pool.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -52,15 +54,18 @@ static repl_result member_forget(struct repl_site *site, const struct repl_index
     return repl_index_drop(site->index, gone->volume, err);
 }
 
-repl_result site_gone_forget(struct repl_site *site, struct repl_error *err)
+repl_result site_members_check(struct repl_site *site, struct repl_error *err)
 {
     struct repl_index_member *members;
     size_t count;
     REPL_TRY(repl_index_members(site->index, &members, &count, err));
     repl_result result = REPL_SUCCESS;
     for (size_t i = 0; i < count && repl_ok(result); i++) {
-        if (site_find_volume(site, members[i].volume) == NULL)
+        struct site_volume *v = site_find_volume(site, members[i].volume);
+        if (v == NULL)
             result = member_forget(site, &members[i], members, count, err);
+        else
+            memcpy(v->index_pool, members[i].pool_name, sizeof v->index_pool);
     }
     free(members);
     return result;

@@ -219,10 +219,12 @@ struct site_volume {
      */
     struct site_leftover *leftovers;
     size_t leftover_count;
-    bool index_behind;                          /* the log has records that the index lacks */
-    bool index_stale;                           /* what it lacks may be a merge that drops chunks */
-    bool index_lost;                            /* all of them: it has been made anew */
-    bool index_vain;                            /* tried since the last tick */
+    char
+        index_pool[REPL_VOLUME_NAME_SIZE + 1]; /* that the index had it in at the start; "": none */
+    bool index_behind;                         /* the log has records that the index lacks */
+    bool index_stale;                          /* what it lacks may be a merge that drops chunks */
+    bool index_lost;                           /* all of them: it has been made anew */
+    bool index_vain;                           /* tried since the last tick */
     char index_problem[REPL_WIRE_TEXT_MAX + 1]; /* why it is behind; "": nothing has failed */
     struct site_refill refill;
 
@@ -339,8 +341,9 @@ REPL_RESULT site_index_refill(struct site_volume *volume, bool supplies, uint64_
 
 /* Names the places again of all chunks that the volume's segments and supplies have. At a start. */
 REPL_RESULT site_index_places(struct site_volume *volume, struct repl_error *err);
-/* Forgets the volumes that the index has and the store does not. At a start, when all are read. */
-REPL_RESULT site_gone_forget(struct repl_site *site, struct repl_error *err);
+/* Forgets the volumes that the index has and the store does not, and takes from it which pools the
+ * others are of. At a start, when all are read. */
+REPL_RESULT site_members_check(struct repl_site *site, struct repl_error *err);
 
 void site_upload_begin(struct site_volume *volume, struct site_request *request);
 void site_ahead_begin(struct site_volume *volume, struct site_request *request);

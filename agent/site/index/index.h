@@ -93,7 +93,8 @@ REPL_RESULT repl_index_drop(struct repl_index *index, const char *volume, struct
  */
 struct repl_index_member {
     char volume[REPL_VOLUME_NAME_SIZE + 1];
-    uint32_t pool; /* the same for those that share chunks */
+    uint32_t pool;                             /* the same for those that share chunks, and then */
+    char pool_name[REPL_VOLUME_NAME_SIZE + 1]; /* "": it shares them with nobody */
 };
 REPL_RESULT repl_index_members(struct repl_index *index, struct repl_index_member **out,
                                size_t *count, struct repl_error *err);

@@ -183,6 +183,34 @@ struct member_list {
     size_t count, room;
 };
 
+/* "" of a pool without one. */
+static repl_result pool_name_get(const struct repl_index *index, MDB_txn *txn, uint32_t pool,
+                                 char name[REPL_VOLUME_NAME_SIZE + 1], struct repl_error *err)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    bool whole = true;
+    name[0] = '\0';
+    int error = mdb_cursor_open(txn, index->tables[INDEX_POOLS], &cursor);
+    if (error != 0)
+        return repl_index_fail(index, error, err, "read");
+    error = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
+    for (; error == 0 && whole; error = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+        struct repl_reader r = repl_index_reader_of(INDEX_POOLS, &key, &value);
+        uint32_t number = repl_read_u32(&r);
+        whole = repl_ok(repl_reader_end(&r, NULL, "")) && key.mv_size <= REPL_VOLUME_NAME_SIZE;
+        if (whole && number == pool) {
+            memcpy(name, key.mv_data, key.mv_size);
+            name[key.mv_size] = '\0';
+        }
+    }
+    mdb_cursor_close(cursor);
+    if (!whole)
+        return repl_index_damaged(index, INDEX_POOLS, err);
+    return error == 0 || error == MDB_NOTFOUND ? REPL_SUCCESS
+                                               : repl_index_fail(index, error, err, "read");
+}
+
 static repl_result member_add(const struct repl_index *index, const MDB_val *key, MDB_txn *txn,
                               struct member_list *list, struct repl_error *err)
 {
@@ -204,6 +232,8 @@ static repl_result member_add(const struct repl_index *index, const MDB_val *key
     memcpy(member->volume, key->mv_data, key->mv_size);
     REPL_TRY(repl_index_volume_get(index, txn, member->volume, &volume, &found, err));
     member->pool = volume.pool;
+    if (volume.pool != volume.number)
+        REPL_TRY(pool_name_get(index, txn, volume.pool, member->pool_name, err));
     list->count++;
     return REPL_SUCCESS;
 }

@@ -271,6 +271,8 @@ static void the_members_are_listed(void **state)
     assert_string_equal(members[0].volume, "a");
     assert_string_equal(members[2].volume, "c");
     assert_true(members[0].pool == members[2].pool && members[0].pool != members[1].pool);
+    assert_string_equal(members[0].pool_name, "x");
+    assert_string_equal(members[1].pool_name, "");
     free(members);
 }
 

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "site/site_gate.h"
 #include "site/site_volume.h"
 #include "unit/agent/site/site_fixture.h"
 
@@ -197,6 +198,37 @@ static void a_volume_stays_in_its_pool(void **state)
     end();
 }
 
+/* A log that is damaged from its first byte on, and who is held up by it. */
+static void a_damaged_volume_holds_up_its_own_tenant(void **state)
+{
+    static const char *const tenants[] = {"acme", "other"};
+    char path[256], index[300];
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        begin("acme", tenants[i]);
+        seed(&a);
+        hello(&b);
+        site_stop(&a);
+        file_path(&a, path, "log");
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        assert_true(fd >= 0 && pwrite(fd, "", 1, 0) == 1);
+        close(fd);
+        site_start(&a);
+        b.site = a.site;
+        assert_string_not_equal(site_find_volume(a.site, "data")->damaged, "");
+        assert_string_equal(pool_of(&a), "");
+        const struct site_volume *other = site_find_volume(a.site, "else");
+        assert_int_equal(site_pool_is_known(other), i == 1);
+        /* without what the index knew it may be of any */
+        site_stop(&a);
+        snprintf(index, sizeof index, "%s/index.lmdb", a.store);
+        assert_int_equal(unlink(index), 0);
+        site_start(&a);
+        assert_false(site_pool_is_known(site_find_volume(a.site, "else")));
+        end();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -205,6 +237,7 @@ int main(void)
         cmocka_unit_test(tenants_learn_nothing_of_each_other),
         cmocka_unit_test(a_volume_with_a_history_joins_later),
         cmocka_unit_test(a_volume_stays_in_its_pool),
+        cmocka_unit_test(a_damaged_volume_holds_up_its_own_tenant),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
