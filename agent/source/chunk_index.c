@@ -49,6 +49,13 @@ struct expected {
     uint64_t names;
 };
 
+/* Of a pool whose names are asked for, or were. */
+struct names_turn {
+    uint64_t pool;
+    bool out;
+    int64_t taken_ns; /* when they last had come; 0: never */
+};
+
 struct repl_chunk_index {
     char *path;
     pthread_mutex_t
@@ -59,7 +66,9 @@ struct repl_chunk_index {
     pthread_rwlock_t env_lock; /* shared: env is used; exclusive: it is opened or closed */
     MDB_env *env;              /* NULL: the disk failed; nothing is known */
     MDB_dbi tables[TABLE_COUNT];
-    int commit_errno; /* a test's */
+    int commit_errno;         /* a test's */
+    struct names_turn *turns; /* the loop's */
+    size_t turn_count;
 };
 
 /* --- errors ---------------------------------------------------------------------------------- */
@@ -248,6 +257,7 @@ void repl_chunk_index_close(struct repl_chunk_index *index)
     pthread_rwlock_destroy(&index->env_lock);
     pthread_mutex_destroy(&index->mutex);
     free(index->expected);
+    free(index->turns);
     free(index->path);
     free(index);
 }
@@ -581,4 +591,50 @@ void repl_chunk_index_break_commit(struct repl_chunk_index *index, int os_errno)
     pthread_mutex_lock(&index->mutex);
     index->commit_errno = os_errno;
     pthread_mutex_unlock(&index->mutex);
+}
+
+/* --- whose turn it is to ask for names ---------------------------------------------------------
+ */
+
+static struct names_turn *turn_of(struct repl_chunk_index *index, uint64_t pool)
+{
+    for (size_t i = 0; i < index->turn_count; i++) {
+        if (index->turns[i].pool == pool)
+            return &index->turns[i];
+    }
+    return NULL;
+}
+
+enum repl_chunk_names_turn repl_chunk_index_names_begin(struct repl_chunk_index *index,
+                                                        uint64_t pool, int64_t now_ns)
+{
+    if (index == NULL)
+        return REPL_CHUNK_NAMES_MINE;
+    struct names_turn *turn = turn_of(index, pool);
+    if (turn == NULL) {
+        struct names_turn *larger =
+            reallocarray(index->turns, index->turn_count + 1, sizeof *larger);
+        if (larger == NULL)
+            return REPL_CHUNK_NAMES_MINE;
+        index->turns = larger;
+        turn = &larger[index->turn_count++];
+        *turn = (struct names_turn){.pool = pool};
+    }
+    if (turn->out)
+        return REPL_CHUNK_NAMES_OTHERS;
+    if (turn->taken_ns != 0 && now_ns - turn->taken_ns < REPL_CHUNK_NAMES_FRESH_NS)
+        return REPL_CHUNK_NAMES_FRESH;
+    turn->out = true;
+    return REPL_CHUNK_NAMES_MINE;
+}
+
+void repl_chunk_index_names_end(struct repl_chunk_index *index, uint64_t pool, bool whole,
+                                int64_t now_ns)
+{
+    struct names_turn *turn = index != NULL ? turn_of(index, pool) : NULL;
+    if (turn == NULL)
+        return;
+    turn->out = false;
+    if (whole)
+        turn->taken_ns = now_ns;
 }

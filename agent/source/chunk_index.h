@@ -69,6 +69,21 @@ uint64_t repl_chunk_index_count(struct repl_chunk_index *index);
 /* How many of others' names are worth being asked for at once: a quarter of the limit. */
 uint64_t repl_chunk_index_guesses(struct repl_chunk_index *index);
 
+/* A pool's names are asked of the site by one of its volumes at a time, and are good for all: who
+ * begins is told that it is his turn, that another one is at it, or that one was, not FRESH ago. Of
+ * the loop's thread; index NULL: each for itself. */
+#define REPL_CHUNK_NAMES_FRESH_NS (INT64_C(600) * 1000000000)
+enum repl_chunk_names_turn {
+    REPL_CHUNK_NAMES_MINE,
+    REPL_CHUNK_NAMES_OTHERS,
+    REPL_CHUNK_NAMES_FRESH
+};
+enum repl_chunk_names_turn repl_chunk_index_names_begin(struct repl_chunk_index *index,
+                                                        uint64_t pool, int64_t now_ns);
+/* Who had the turn has them, or gives up. */
+void repl_chunk_index_names_end(struct repl_chunk_index *index, uint64_t pool, bool whole,
+                                int64_t now_ns);
+
 /* For tests: lets the next commit fail with this errno, as a broken disk would. */
 void repl_chunk_index_break_commit(struct repl_chunk_index *index, int os_errno);
 

@@ -2,7 +2,7 @@
  * What the pool of a volume holds, asked of the site: which pool it is, then, if it
  * is shared with others, the names of its chunks, page by page into the index of
  * chunks, so that what another host has sent goes by name. At the begin of a
- * full copy or a resync, and once a day.
+ * full copy or a resync, and once a day, once for all volumes of the pool.
  *
  * A copy of a volume that the site does not have yet waits for the names for a
  * moment, before the first page is read; nothing else waits for them. Where they
@@ -19,6 +19,8 @@
 #define NAMES_EACH_NS  (24 * 3600 * REPL_SECOND_NS)
 #define NAMES_RETRY_NS (600 * REPL_SECOND_NS)
 #define NAMES_HOLD_NS  (5 * REPL_SECOND_NS)
+/* Another volume of the pool is asking for the same: looked at again so soon. */
+#define NAMES_OTHERS_NS (REPL_SECOND_NS / 2)
 
 /* Behind all names: the answer says which pool it is, and no more. */
 #define NAMES_NONE UINT64_MAX
@@ -39,9 +41,17 @@ bool volume_names_hold(const struct repl_source_volume *v)
     return v->names_hold_ns != 0 && repl_now_mono_ns() < v->names_hold_ns;
 }
 
+static void turn_end(struct repl_source_volume *v, bool whole)
+{
+    if (v->names_mine)
+        repl_chunk_index_names_end(v->options.chunks, v->names_pool, whole, repl_now_mono_ns());
+    v->names_mine = false;
+}
+
 /* Until they are due again. */
 static void names_end(struct repl_source_volume *v, int64_t pause_ns)
 {
+    turn_end(v, pause_ns == NAMES_EACH_NS);
     v->names_more = false;
     v->names_due_ns = repl_now_mono_ns() + pause_ns;
     v->names_hold_ns = 0;
@@ -60,6 +70,26 @@ static void names_ask(struct repl_source_volume *v, uint64_t after)
         names_end(v, NAMES_RETRY_NS);
 }
 
+/* It is known which pool the volume is of: its names are asked for once for all of its volumes. */
+static void names_begin(struct repl_source_volume *v, uint64_t pool)
+{
+    switch (repl_chunk_index_names_begin(v->options.chunks, pool, repl_now_mono_ns())) {
+    case REPL_CHUNK_NAMES_OTHERS:
+        v->names_due_ns = repl_now_mono_ns() + NAMES_OTHERS_NS; /* what waits, waits on */
+        return;
+    case REPL_CHUNK_NAMES_FRESH:
+        names_end(v, NAMES_EACH_NS);
+        return;
+    case REPL_CHUNK_NAMES_MINE:
+        break;
+    }
+    v->names_mine = true;
+    v->names_pool = pool;
+    v->names_left = repl_dedup_guesses(v->dedup);
+    v->names_taken = 0;
+    names_ask(v, 0);
+}
+
 static void page_take(struct repl_source_volume *v, struct repl_pool_names *page)
 {
     uint64_t pool = repl_chunk_pool_of(&page->pool);
@@ -68,9 +98,7 @@ static void page_take(struct repl_source_volume *v, struct repl_pool_names *page
     if (!shared) { /* what it holds, this volume has brought */
         names_end(v, NAMES_EACH_NS);
     } else if (v->names_after == NAMES_NONE) {
-        v->names_left = repl_dedup_guesses(v->dedup);
-        v->names_taken = 0;
-        names_ask(v, 0);
+        names_begin(v, pool);
     } else if (v->names_after == 0 && page->count == 0) {
         repl_dedup_forget(v->dedup);
         names_end(v, NAMES_EACH_NS);
@@ -135,4 +163,5 @@ void volume_names_cancel(struct repl_source_volume *v)
     if (v->names_out)
         repl_request_cancel(&v->names);
     v->names_out = false;
+    turn_end(v, false);
 }

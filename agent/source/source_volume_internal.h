@@ -167,12 +167,14 @@ struct repl_source_volume {
     /* the names of the pool's chunks */
     struct repl_request names;
     bool names_out, names_more; /* asked for; there is another page to be asked for */
-    uint64_t names_after;       /* of the page that was asked for, or is next */
-    uint64_t names_taken;       /* so far */
-    uint64_t names_left;        /* worth being asked for */
-    int64_t names_due_ns;       /* the loop's clock */
-    int64_t names_hold_ns;      /* nothing is read before it; 0: nothing waits */
-    bool names_comparing;       /* when it was last looked */
+    bool names_mine;            /* it is this volume's turn to ask for those of names_pool */
+    uint64_t names_pool;
+    uint64_t names_after;  /* of the page that was asked for, or is next */
+    uint64_t names_taken;  /* so far */
+    uint64_t names_left;   /* worth being asked for */
+    int64_t names_due_ns;  /* the loop's clock */
+    int64_t names_hold_ns; /* nothing is read before it; 0: nothing waits */
+    bool names_comparing;  /* when it was last looked */
     /* pages that are damaged at the site */
     struct repl_request resend;
     bool resend_out;
