@@ -119,7 +119,8 @@ const struct repl_config_option repl_config_options[] = {
     {REPL_CONFIG_SITE, "s3_credentials", REPL_ROLE_SITE, REPL_CONFIG_PATH,
      IN_CONFIG(s3_credentials), "", 1, PATH_SIZE_MAX,
      "A file with aws_access_key_id and aws_secret_access_key below a line [default], or that of "
-     "s3_profile. It must be readable by the site's user only. Without it the environment's "
+     "s3_profile. It must be readable by the site's user only. When the service refuses them it is "
+     "read again, so keys can be replaced while the site runs. Without it the environment's "
      "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."},
     {REPL_CONFIG_SITE, "s3_profile", REPL_ROLE_SITE, REPL_CONFIG_TEXT, IN_CONFIG(s3_profile),
      "", 1, 64, "Which section of that file. Without it the environment's AWS_PROFILE, else default."},

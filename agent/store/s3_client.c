@@ -20,10 +20,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "block/read_full.h"
+#include "control/control.h"
 #include "libcurl_start.h"
 #include "loop/loop.h"
 #include "store/s3_internal.h"
@@ -36,7 +38,9 @@
 #define NS_PER_MS            INT64_C(1000000)
 
 struct s3_client {
-    struct s3_settings settings;
+    struct s3_settings settings; /* but for the credentials, which are renewed: under keys_mutex */
+    pthread_mutex_t keys_mutex;
+    unsigned keys_renewed;
     struct s3_limits limits;
     atomic_bool stopped;
     pthread_mutex_t mutex; /* guards what follows */
@@ -62,6 +66,7 @@ repl_result s3_client_new(struct s3_settings *settings, const struct s3_limits *
     client->settings = *settings;
     *settings = (struct s3_settings){0};
     client->limits = *limits;
+    pthread_mutex_init(&client->keys_mutex, NULL);
     pthread_mutex_init(&client->mutex, NULL);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
@@ -80,6 +85,7 @@ void s3_client_free(struct s3_client *client)
         curl_easy_cleanup(client->idle[--client->idle_count]);
     pthread_cond_destroy(&client->stop);
     pthread_mutex_destroy(&client->mutex);
+    pthread_mutex_destroy(&client->keys_mutex);
     s3_settings_fini(&client->settings);
     free(client);
 }
@@ -301,15 +307,15 @@ static int progress(void *context, curl_off_t down_all, curl_off_t down, curl_of
     } while (0)
 
 static CURLcode set_service(CURL *easy, const struct s3_client *client,
-                            const struct s3_request *request)
+                            const struct s3_request *request, const struct s3_credentials *keys)
 {
     CURLcode code = CURLE_OK;
     const struct s3_settings *s = &client->settings;
     char signing[128];
     snprintf(signing, sizeof signing, "aws:amz:%s:s3", s->region);
     SET(CURLOPT_AWS_SIGV4, signing);
-    SET(CURLOPT_USERNAME, s->credentials.key_id);
-    SET(CURLOPT_PASSWORD, s->credentials.secret);
+    SET(CURLOPT_USERNAME, keys->key_id);
+    SET(CURLOPT_PASSWORD, keys->secret);
     SET(CURLOPT_PROTOCOLS_STR, "http,https");
     SET(CURLOPT_FOLLOWLOCATION, 0l);
     SET(CURLOPT_SSL_VERIFYPEER, 1l);
@@ -392,15 +398,17 @@ static void answer_read(struct attempt *a)
 }
 
 /* timeout_ms 0: none but the limits. */
-static void attempt_run(struct s3_client *client, const struct s3_request *request, const char *url,
-                        long timeout_ms, struct s3_answer *answer)
+static void attempt_run(struct s3_client *client, const struct s3_request *request,
+                        const struct s3_credentials *keys, const char *url, long timeout_ms,
+                        struct s3_answer *answer)
 {
     *answer = (struct s3_answer){0};
     struct attempt a = {
         .client = client, .request = request, .answer = answer, .easy = handle_take(client)};
     if (request->buffer != NULL)
         request->buffer->size = 0;
-    answer->curl = a.easy == NULL ? CURLE_OUT_OF_MEMORY : set_service(a.easy, client, request);
+    answer->curl =
+        a.easy == NULL ? CURLE_OUT_OF_MEMORY : set_service(a.easy, client, request, keys);
     if (answer->curl == CURLE_OK)
         answer->curl = set_request(a.easy, request, url);
     if (answer->curl == CURLE_OK)
@@ -433,7 +441,8 @@ static int64_t pause_of(const struct s3_limits *limits, unsigned attempt)
 }
 
 static repl_result attempts_run(struct s3_client *client, const struct s3_request *request,
-                                const char *url, struct s3_answer *answer, struct repl_error *err)
+                                const struct s3_credentials *keys, const char *url,
+                                struct s3_answer *answer, struct repl_error *err)
 {
     const struct s3_limits *limits = &client->limits;
     int64_t total_ms = request->total_ms != 0 ? request->total_ms : limits->attempts_ms;
@@ -441,7 +450,7 @@ static repl_result attempts_run(struct s3_client *client, const struct s3_reques
     for (unsigned attempt = 1;; attempt++) {
         int64_t left_ms = total_ms - (repl_now_mono_ns() - begun_ns) / NS_PER_MS;
         long timeout_ms = request->total_ms == 0 ? 0 : left_ms > 1 ? (long)left_ms : 1;
-        attempt_run(client, request, url, timeout_ms, answer);
+        attempt_run(client, request, keys, url, timeout_ms, answer);
         if (atomic_load(&client->stopped))
             return fail_stopped(client, err);
         if (s3_answer_is_good(answer))
@@ -454,34 +463,114 @@ static repl_result attempts_run(struct s3_client *client, const struct s3_reques
     }
 }
 
-static repl_result headers_complete(const struct s3_client *client, struct s3_request *request,
+/* --- credentials ----------------------------------------------------------------------------- */
+
+static repl_result keys_take(struct s3_client *client, struct s3_credentials *out,
+                             unsigned *renewed, struct repl_error *err)
+{
+    pthread_mutex_lock(&client->keys_mutex);
+    repl_result result = s3_credentials_copy(&client->settings.credentials, out, err);
+    *renewed = client->keys_renewed;
+    pthread_mutex_unlock(&client->keys_mutex);
+    return result;
+}
+
+/* Under the mutex. */
+static bool keys_read(struct s3_client *client)
+{
+    struct s3_settings *s = &client->settings;
+    struct s3_credentials found;
+    struct repl_error err;
+    if (s->credentials_file == NULL)
+        return false;
+    if (!repl_ok(s3_credentials_load(s->credentials_file, s->profile, &found, &err))) {
+        repl_log(LOG_WARNING, "the credentials of bucket %s stay what they were: %s", s->bucket,
+                 err.text);
+        return false;
+    }
+    bool other = !s3_credentials_equal(&found, &s->credentials);
+    if (other) {
+        struct s3_credentials before = s->credentials;
+        s->credentials = found;
+        found = before;
+        client->keys_renewed++;
+        repl_log(LOG_NOTICE, "bucket %s: other credentials from %s", s->bucket,
+                 s->credentials_from);
+    }
+    s3_credentials_wipe(&found);
+    return other;
+}
+
+/* Whether there are others than those that were taken then. */
+static bool keys_renew(struct s3_client *client, unsigned renewed)
+{
+    pthread_mutex_lock(&client->keys_mutex);
+    bool other = client->keys_renewed != renewed || keys_read(client);
+    pthread_mutex_unlock(&client->keys_mutex);
+    return other;
+}
+
+/* --- requests -------------------------------------------------------------------------------- */
+
+static void headers_free(struct curl_slist *headers)
+{
+    for (struct curl_slist *header = headers; header != NULL; header = header->next)
+        explicit_bzero(header->data, strlen(header->data));
+    curl_slist_free_all(headers);
+}
+
+static repl_result headers_complete(const struct s3_credentials *keys,
+                                    const struct s3_request *asked, struct s3_request *request,
                                     struct repl_error *err)
 {
     char hash[REPL_DIGEST_TEXT_SIZE];
+    request->headers = NULL;
+    for (const struct curl_slist *header = asked->headers; header != NULL; header = header->next)
+        REPL_TRY(s3_header_add(request, err, "%s", header->data));
     repl_digest_format(&request->body_sha256, hash);
     REPL_TRY(s3_header_add(request, err, "x-amz-content-sha256: %s", hash));
-    if (client->settings.credentials.token != NULL)
-        REPL_TRY(s3_header_add(request, err, "x-amz-security-token: %s",
-                               client->settings.credentials.token));
+    if (keys->token != NULL)
+        REPL_TRY(s3_header_add(request, err, "x-amz-security-token: %s", keys->token));
     return REPL_SUCCESS;
+}
+
+/* *again: it was denied, and there are other credentials by now. */
+static repl_result request_try(struct s3_client *client, const struct s3_request *asked,
+                               const char *url, struct s3_answer *answer, bool *again,
+                               struct repl_error *err)
+{
+    struct s3_request request = *asked;
+    struct s3_credentials keys;
+    unsigned renewed;
+    *again = false;
+    REPL_TRY(keys_take(client, &keys, &renewed, err));
+    if (request.stall_s == 0)
+        request.stall_s = client->limits.stall_s;
+    repl_result result = atomic_load(&client->stopped)
+                             ? fail_stopped(client, err)
+                             : headers_complete(&keys, asked, &request, err);
+    if (repl_ok(result)) {
+        result = attempts_run(client, &request, &keys, url, answer, err);
+        *again = result.code == REPL_E_REFUSED && s3_answer_is_denied(answer) &&
+                 keys_renew(client, renewed);
+    }
+    s3_credentials_wipe(&keys);
+    if (request.headers != asked->headers)
+        headers_free(request.headers);
+    return result;
 }
 
 repl_result s3_request_run(struct s3_client *client, const struct s3_request *asked,
                            struct s3_answer *answer, struct repl_error *err)
 {
-    struct s3_request request = *asked; /* its list of headers grows, and is freed with it */
-    char *url = url_of(&client->settings, &request);
-    if (request.stall_s == 0)
-        request.stall_s = client->limits.stall_s;
+    char *url = url_of(&client->settings, asked);
+    bool again = false;
     repl_result result =
         url == NULL ? repl_fail(err, REPL_E_NOMEM, "out of memory for a request to the bucket")
-        : atomic_load(&client->stopped) ? fail_stopped(client, err)
-                                        : headers_complete(client, &request, err);
-    if (repl_ok(result))
-        result = attempts_run(client, &request, url, answer, err);
-    for (struct curl_slist *header = request.headers; header != NULL; header = header->next)
-        explicit_bzero(header->data, strlen(header->data));
-    curl_slist_free_all(request.headers);
+                    : request_try(client, asked, url, answer, &again, err);
+    if (again)
+        result = request_try(client, asked, url, answer, &again, err);
+    headers_free(asked->headers);
     free(url);
     return result;
 }

@@ -157,6 +157,36 @@ repl_result s3_credentials_parse(const char *text, size_t size, const char *path
     return result;
 }
 
+/* --- copies ---------------------------------------------------------------------------------- */
+
+static bool text_copy(const char *text, char **out)
+{
+    *out = text != NULL ? strdup(text) : NULL;
+    return (text == NULL) == (*out == NULL);
+}
+
+repl_result s3_credentials_copy(const struct s3_credentials *from, struct s3_credentials *out,
+                                struct repl_error *err)
+{
+    *out = (struct s3_credentials){0};
+    if (text_copy(from->key_id, &out->key_id) && text_copy(from->secret, &out->secret) &&
+        text_copy(from->token, &out->token))
+        return REPL_SUCCESS;
+    s3_credentials_wipe(out);
+    return repl_fail(err, REPL_E_NOMEM, "out of memory for credentials");
+}
+
+static bool texts_equal(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+bool s3_credentials_equal(const struct s3_credentials *a, const struct s3_credentials *b)
+{
+    return texts_equal(a->key_id, b->key_id) && texts_equal(a->secret, b->secret) &&
+           texts_equal(a->token, b->token);
+}
+
 /* --- the file -------------------------------------------------------------------------------- */
 
 static repl_result file_check(int fd, const char *path, struct repl_error *err)

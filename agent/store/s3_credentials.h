@@ -13,6 +13,7 @@
 #ifndef REPL_AGENT_S3_CREDENTIALS_H
 #define REPL_AGENT_S3_CREDENTIALS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "repl/error.h"
@@ -35,6 +36,9 @@ REPL_RESULT s3_credentials_parse(const char *text, size_t size, const char *path
  */
 REPL_RESULT s3_credentials_load(const char *path, const char *profile, struct s3_credentials *out,
                                 struct repl_error *err);
+REPL_RESULT s3_credentials_copy(const struct s3_credentials *from, struct s3_credentials *out,
+                                struct repl_error *err);
+bool s3_credentials_equal(const struct s3_credentials *a, const struct s3_credentials *b);
 void s3_credentials_wipe(struct s3_credentials *credentials);
 
 #endif

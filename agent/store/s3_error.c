@@ -62,6 +62,14 @@ bool s3_answer_is_passing(const struct s3_answer *answer)
            code_is(answer, "XAmzContentSHA256Mismatch") || code_is(answer, "IncompleteBody");
 }
 
+bool s3_answer_is_denied(const struct s3_answer *answer)
+{
+    if (code_is(answer, "RequestTimeTooSkewed"))
+        return false;
+    return answer->status == 401 || answer->status == 403 || code_is(answer, "ExpiredToken") ||
+           code_is(answer, "InvalidToken");
+}
+
 /* --- messages -------------------------------------------------------------------------------- */
 
 struct place {
@@ -162,7 +170,7 @@ static repl_result fail_status(const struct place *p, struct repl_error *err)
     if (code_is(a, "NoSuchBucket"))
         return repl_fail(err, REPL_E_USAGE,
                          "%s: there is no such bucket: make it first, or name another", p->what);
-    if (a->status == 401 || a->status == 403)
+    if (s3_answer_is_denied(a))
         return fail_denied(p, err);
     if (a->status == 416)
         return repl_fail(err, REPL_E_CORRUPT, "%s: it is shorter than it was", p->what);

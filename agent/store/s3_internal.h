@@ -64,6 +64,8 @@ char *s3_encode(const char *text, bool keep_slashes);
 
 /* Whether another attempt may help. */
 bool s3_answer_is_passing(const struct s3_answer *answer);
+/* Whether other credentials may help. */
+bool s3_answer_is_denied(const struct s3_answer *answer);
 /* Whether it is what s3_request_run succeeds with. */
 bool s3_answer_is_good(const struct s3_answer *answer);
 REPL_RESULT s3_answer_fail(const struct s3_settings *settings, const struct s3_request *request,

@@ -200,6 +200,8 @@ static repl_result credentials_from_file(const char *path, const char *profile,
                          "AWS_SECRET_ACCESS_KEY, or write them to %s",
                          path);
     REPL_TRY(result);
+    REPL_TRY(copy(path, &out->credentials_file, err));
+    REPL_TRY(copy(profile, &out->profile, err));
     if (asprintf(&out->credentials_from, "%s, section [%s]", path, profile) < 0) {
         out->credentials_from = NULL;
         return repl_fail(err, REPL_E_NOMEM, "out of memory for the settings of a bucket");
@@ -257,5 +259,7 @@ void s3_settings_fini(struct s3_settings *settings)
     free(settings->ca);
     s3_credentials_wipe(&settings->credentials);
     free(settings->credentials_from);
+    free(settings->credentials_file);
+    free(settings->profile);
     *settings = (struct s3_settings){0};
 }

@@ -20,6 +20,8 @@ struct s3_settings {
     bool host_style;
     struct s3_credentials credentials;
     char *credentials_from; /* for messages: where they were found */
+    char *credentials_file; /* NULL: in the environment; */
+    char *profile;          /* else which section of the file */
 };
 
 /* s3://BUCKET or s3://BUCKET/PREFIX; a slash at the end of the prefix makes no difference. bucket

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@
 #include "fake/fake_s3.h"
 #include "loop/loop.h"
 #include "store/s3_client.h"
+#include "unit/temporary.h"
 
 #define MS INT64_C(1000000)
 
@@ -36,6 +38,7 @@ struct fixture {
     struct fake_s3 *fake;
     struct s3_client *client;
     struct repl_error err;
+    struct temporary temporary;
 };
 
 static void assert_code(const struct fixture *f, repl_result result, enum repl_code code)
@@ -71,7 +74,7 @@ static int set_up(void **state)
     struct fixture *f = calloc(1, sizeof *f);
     *state = f;
     f->fake = fake_s3_start();
-    if (f->fake == NULL)
+    if (f->fake == NULL || temporary_make(&f->temporary) != 0)
         return -1;
     client_open(f, "s3://bucket/a@b/c", fake_s3_endpoint(f->fake), FAKE_S3_KEY_ID, FAKE_S3_SECRET);
     return 0;
@@ -83,6 +86,7 @@ static int tear_down(void **state)
     fake_s3_release(f->fake);
     s3_client_free(f->client);
     fake_s3_stop(f->fake);
+    temporary_remove(&f->temporary);
     free(f);
     return 0;
 }
@@ -421,6 +425,49 @@ static void errors_say_what_to_do(void **state)
     assert_int_equal(fake_s3_requests(f->fake, "PUT", NULL), 9);
 }
 
+static void credentials_write(const char *path, const char *key_id, const char *secret)
+{
+    umask(077);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fprintf(file, "[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", key_id,
+            secret);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* While the site runs: what the service refuses is looked for in the file once more. */
+static void credentials_are_replaced(void **state)
+{
+    struct fixture *f = *state;
+    struct s3_settings settings;
+    char path[sizeof f->temporary.path + 16];
+    const struct repl_s3_options options = {.endpoint = fake_s3_endpoint(f->fake),
+                                            .credentials = path};
+    snprintf(path, sizeof path, "%s/credentials", f->temporary.path);
+    credentials_write(path, FAKE_S3_KEY_ID, "superseded");
+    s3_client_free(f->client);
+    f->client = NULL;
+    assert_code(f, s3_settings_load("s3://bucket/a@b/c", &options, &settings, &f->err), REPL_OK);
+    assert_code(f, s3_client_new(&settings, &quick, &f->client, &f->err), REPL_OK);
+    assert_code(f, put(f, "x", "abc", false, NULL), REPL_E_REFUSED);
+    assert_says(f, "does not belong to the access key");
+    assert_null(strstr(f->err.text, "superseded"));
+    assert_int_equal(fake_s3_requests(f->fake, "PUT", NULL), 1); /* there are no others yet */
+    credentials_write(path, FAKE_S3_KEY_ID, FAKE_S3_SECRET);
+    assert_code(f, put(f, "x", "abc", false, NULL), REPL_OK);
+    assert_int_equal(fake_s3_requests(f->fake, "PUT", NULL), 3);
+    assert_object(f, "a@b/c/x", "abc");
+    assert_code(f, put(f, "y", "abc", false, NULL), REPL_OK);
+    assert_int_equal(fake_s3_requests(f->fake, "PUT", NULL), 4);
+    assert_int_equal(unlink(path), 0);
+    fake_s3_fault(f->fake,
+                  &(struct fake_s3_fault){
+                      .kind = FAKE_S3_STATUS, .status = 400, .code = "ExpiredToken", .count = 1});
+    assert_code(f, put(f, "z", "abc", false, NULL), REPL_E_REFUSED);
+    assert_says(f, "is not valid any more: renew it");
+    assert_code(f, put(f, "z", "abc", false, NULL), REPL_OK);
+}
+
 static void a_service_without_ranges_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -504,6 +551,7 @@ int main(void)
         TEST(nobody_listens),
         TEST(a_call_in_progress_is_stopped),
         TEST(errors_say_what_to_do),
+        TEST(credentials_are_replaced),
         TEST(a_service_without_ranges_is_refused),
         TEST(plain_text_is_no_tls),
         TEST(several_threads_share_it),
