@@ -16,6 +16,7 @@
 #include "cli/verbs.h"
 #include "config/config.h"
 #include "journal/trouble.h"
+#include "recover/damage.h"
 #include "recover/origin.h"
 #include "recover/words.h"
 
@@ -35,6 +36,8 @@ struct timeline {
     int64_t gap_ns;
     int64_t now_ns;
     json_t *list; /* JSON */
+    struct repl_damaged damaged;
+    bool damaged_known;
     size_t *behind;
     size_t gap_count;
     int64_t gap_sum_ns;
@@ -112,6 +115,8 @@ static void point_text(const struct timeline *t, const struct repl_points_entry 
         repl_words_local(entry->unchanged_until_ns, until);
         printf("  unchanged until %s", until);
     }
+    if (repl_damaged_has(&t->damaged, p->seq))
+        fputs("  DAMAGED, may not restore exactly", stdout);
     trouble_text(t, entry);
     names_text(t->catalogue, p->seq);
     putchar('\n');
@@ -198,6 +203,8 @@ static json_t *point_json(const struct timeline *t, const struct repl_points_ent
         "names", names_json(t->catalogue, p->seq), "proven", is_proven(t->catalogue, p->seq));
     if (point != NULL)
         churn_json(t, entry, point);
+    if (point != NULL && t->damaged_known)
+        json_object_set_new(point, "damaged", json_boolean(repl_damaged_has(&t->damaged, p->seq)));
     return point;
 }
 
@@ -320,6 +327,16 @@ static repl_result gap_length(const char *volume, int64_t *gap_ns, struct repl_e
     return REPL_SUCCESS;
 }
 
+/* A list of points is of use without it. */
+static void damaged_look(struct timeline *t, struct repl_origin *origin)
+{
+    struct repl_error err;
+    repl_result result = repl_damage_find(origin, t->catalogue, &t->damaged, &err);
+    t->damaged_known = repl_ok(result);
+    if (!repl_ok(result) && result.code != REPL_E_MISSING)
+        fprintf(stderr, "repl points: which points are damaged is not known: %s\n", err.text);
+}
+
 static repl_result points(const char *volume, bool *damaged, struct repl_error *err)
 {
     struct repl_origin *origin = NULL;
@@ -335,6 +352,8 @@ static repl_result points(const char *volume, bool *damaged, struct repl_error *
     if (repl_ok(result) && catalogue.note[0] != '\0')
         fprintf(stderr, "repl points: %s\n", catalogue.note);
     if (repl_ok(result))
+        damaged_look(&timeline, origin);
+    if (repl_ok(result))
         result = behind_find(&timeline, err);
     if (repl_ok(result) && points_json)
         result = print_json(&timeline, err);
@@ -342,6 +361,7 @@ static repl_result points(const char *volume, bool *damaged, struct repl_error *
         print_text(&timeline);
     *damaged = catalogue.damaged;
     free(timeline.behind);
+    repl_damaged_fini(&timeline.damaged);
     repl_catalogue_fini(&catalogue);
     origin->ops->close(origin);
     return result;
@@ -400,6 +420,12 @@ const struct repl_verb repl_verb_points = {
         "began is marked too, is kept for 30 days whatever \"retention\" says, and is what --at "
         "\"before trouble\" means. It is a suspicion: \"repl points\" says nothing of what was "
         "written.\n"
+        "\n"
+        "DAMAGED: something that the point is made of was not what it should be when the site read "
+        "it last. From a store whose site does not run, or of an older site, that is said of all "
+        "points up to the next full copy, though some may not need what is damaged; \"repl "
+        "verify\" "
+        "finds out.\n"
         "\n"
         "From a store directory, changes of the source's state are shown too, by the site's clock.",
     .options = points_options,

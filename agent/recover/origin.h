@@ -71,6 +71,10 @@ struct repl_origin_ops {
      * Behind catalogue. */
     REPL_RESULT(*verified)
     (struct repl_origin *origin, struct repl_verified_list *out, struct repl_error *err);
+    /* Which points are touched by what is damaged. NULL where there is no site to ask.
+     * REPL_E_MISSING: it is too old to say. */
+    REPL_RESULT(*damaged)
+    (struct repl_origin *origin, struct repl_damaged *out, struct repl_error *err);
     /* Makes calls that wait for a site give up. From any thread. */
     void (*stop)(struct repl_origin *origin);
 };

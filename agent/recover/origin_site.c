@@ -473,6 +473,19 @@ static repl_result site_verified(struct repl_origin *base, struct repl_verified_
     return result;
 }
 
+static repl_result site_damaged(struct repl_origin *base, struct repl_damaged *out,
+                                struct repl_error *err)
+{
+    struct site_origin *origin = (struct site_origin *)base;
+    char path[512];
+    struct answer answer;
+    snprintf(path, sizeof path, "/v1/volumes/%s/damaged", base->volume);
+    REPL_TRY(fetch(origin, path, NULL, REPL_MESSAGE_SIZE_MAX, &answer, err));
+    repl_result result = repl_damaged_decode(answer.body, answer.size, out, err);
+    free(answer.body);
+    return result;
+}
+
 static repl_result site_digests(struct repl_origin *base, uint64_t first_page, uint32_t page_count,
                                 struct repl_digests *out, struct repl_error *err)
 {
@@ -549,6 +562,7 @@ static const struct repl_origin_ops site_origin_ops = {
     .chunks = site_chunks,
     .digests = site_digests,
     .verified = site_verified,
+    .damaged = site_damaged,
     .mark = site_mark,
     .stop = site_stop,
 };

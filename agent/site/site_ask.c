@@ -127,6 +127,8 @@ static bool volume_path_parse(const struct path *path, const char *method, struc
         out->kind = SITE_REQUEST_VERIFIED;
     } else if (path->count == 4 && strcmp(word, "resend") == 0) {
         out->kind = SITE_REQUEST_RESEND;
+    } else if (path->count == 4 && strcmp(word, "damaged") == 0) {
+        out->kind = SITE_REQUEST_DAMAGED;
     } else if (path->count == 4 && strcmp(word, "chunks") == 0) {
         *wanted = "POST";
         out->kind = SITE_REQUEST_CHUNKS;

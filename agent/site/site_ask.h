@@ -27,6 +27,7 @@ enum site_request_kind {
     SITE_REQUEST_CHUNKS,
     SITE_REQUEST_POOL,
     SITE_REQUEST_RESEND,
+    SITE_REQUEST_DAMAGED,
 };
 
 struct site_ask {

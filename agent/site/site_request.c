@@ -397,6 +397,9 @@ static void on_end(void *owner, struct repl_exchange *exchange)
     case SITE_REQUEST_RESEND:
         site_scrub_resend(request);
         return;
+    case SITE_REQUEST_DAMAGED:
+        site_scrub_damaged(request);
+        return;
     default:
         site_read_begin(request);
         return;

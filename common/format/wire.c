@@ -18,14 +18,23 @@
 #define WIRE_HEADER_SIZE 12u
 
 static const char *const type_names[] = {
-    [REPL_WIRE_HELLO] = "hello",       [REPL_WIRE_WELCOME] = "welcome",
-    [REPL_WIRE_ACK] = "ack",           [REPL_WIRE_REFUSAL] = "refusal",
-    [REPL_WIRE_MISSING] = "missing",   [REPL_WIRE_REPORT] = "report",
-    [REPL_WIRE_POINTS] = "points",     [REPL_WIRE_SEGMENTS] = "segments",
-    [REPL_WIRE_DIGESTS] = "digests",   [REPL_WIRE_MERGED_SEGMENTS] = "merged segments",
-    [REPL_WIRE_MARK] = "mark",         [REPL_WIRE_MARKS] = "marks",
-    [REPL_WIRE_WANTED] = "wanted",     [REPL_WIRE_POOL_NAMES] = "pool names",
-    [REPL_WIRE_TIMELINE] = "timeline", [REPL_WIRE_RESEND] = "resend",
+    [REPL_WIRE_HELLO] = "hello",
+    [REPL_WIRE_WELCOME] = "welcome",
+    [REPL_WIRE_ACK] = "ack",
+    [REPL_WIRE_REFUSAL] = "refusal",
+    [REPL_WIRE_MISSING] = "missing",
+    [REPL_WIRE_REPORT] = "report",
+    [REPL_WIRE_POINTS] = "points",
+    [REPL_WIRE_SEGMENTS] = "segments",
+    [REPL_WIRE_DIGESTS] = "digests",
+    [REPL_WIRE_MERGED_SEGMENTS] = "merged segments",
+    [REPL_WIRE_MARK] = "mark",
+    [REPL_WIRE_MARKS] = "marks",
+    [REPL_WIRE_WANTED] = "wanted",
+    [REPL_WIRE_POOL_NAMES] = "pool names",
+    [REPL_WIRE_TIMELINE] = "timeline",
+    [REPL_WIRE_RESEND] = "resend",
+    [REPL_WIRE_DAMAGED] = "damaged points",
 };
 
 enum repl_wire_type repl_wire_type_of(const void *data, size_t size)

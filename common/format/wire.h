@@ -32,7 +32,8 @@ enum repl_wire_type {
     REPL_WIRE_POOL_NAMES = 14,
     REPL_WIRE_TIMELINE = 15, /* POINTS with how much has changed */
     REPL_WIRE_RESEND = 16,
-    REPL_WIRE_LAST = REPL_WIRE_RESEND,
+    REPL_WIRE_DAMAGED = 17,
+    REPL_WIRE_LAST = REPL_WIRE_DAMAGED,
 };
 
 /* Source to site, first after each loss of contact: who I am and where I stand. */
@@ -125,6 +126,19 @@ struct repl_resend {
                                    repl_resend_fini */
 };
 void repl_resend_fini(struct repl_resend *resend);
+
+/* Site to recovery: points that something damaged is part of, and may not restore exactly. */
+struct repl_point_run {
+    uint64_t first_seq, last_seq; /* not 0, both included */
+};
+struct repl_damaged {
+    uint32_t count;              /* at most REPL_LIST_ENTRIES_MAX */
+    bool complete;               /* nothing else is known to be damaged */
+    struct repl_point_run *runs; /* in no particular order, and they may overlap; decoded: heap,
+                                    freed by repl_damaged_fini */
+};
+void repl_damaged_fini(struct repl_damaged *damaged);
+bool repl_damaged_has(const struct repl_damaged *damaged, uint64_t seq);
 
 /* Source to site, every few seconds: how it fares; and where nothing changed since point seq, that
  * the point is still the present. */
@@ -224,6 +238,10 @@ REPL_RESULT repl_resend_encode(const struct repl_resend *m, struct repl_buffer *
                                struct repl_error *err);
 REPL_RESULT repl_resend_decode(const void *data, size_t size, struct repl_resend *out,
                                struct repl_error *err);
+REPL_RESULT repl_damaged_encode(const struct repl_damaged *m, struct repl_buffer *out,
+                                struct repl_error *err);
+REPL_RESULT repl_damaged_decode(const void *data, size_t size, struct repl_damaged *out,
+                                struct repl_error *err);
 REPL_RESULT repl_report_encode(const struct repl_report *m, struct repl_buffer *out,
                                struct repl_error *err);
 REPL_RESULT repl_report_decode(const void *data, size_t size, struct repl_report *out,

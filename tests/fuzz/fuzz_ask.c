@@ -87,6 +87,9 @@ static const char *ask_write(const struct site_ask *ask, char path[PATH_SIZE])
     case SITE_REQUEST_RESEND:
         snprintf(rest, sizeof rest, "resend");
         break;
+    case SITE_REQUEST_DAMAGED:
+        snprintf(rest, sizeof rest, "damaged");
+        break;
     case SITE_REQUEST_DIGESTS:
         ensure(ask->page_count <= REPL_DIGESTS_MAX);
         snprintf(rest, sizeof rest, "replica/%" PRIu64 ".%" PRIu32, ask->first_page,

@@ -60,6 +60,7 @@ TRY_TYPE(wanted_message, struct repl_missing, repl_missing_fini)
 TRY_TYPE(timeline, struct repl_points_page, repl_points_page_fini)
 TRY_TYPE(pool_names, struct repl_pool_names, repl_pool_names_fini)
 TRY_TYPE(resend, struct repl_resend, repl_resend_fini)
+TRY_TYPE(damaged, struct repl_damaged, repl_damaged_fini)
 
 static void try_all(const uint8_t *data, size_t size)
 {
@@ -78,6 +79,7 @@ static void try_all(const uint8_t *data, size_t size)
     try_timeline(data, size);
     try_pool_names(data, size);
     try_resend(data, size);
+    try_damaged(data, size);
     (void)repl_wire_type_of(data, size);
 }
 

@@ -91,4 +91,24 @@ last=$(site_value raw .point.seq)
 restore raw "$last" || fail "the last point is not restored"
 same_bytes "$workdir/restored-raw" "$disk" || fail "the last point is not what is on the device"
 restore raw "${first[raw]}" && fail "a damaged point is restored as if nothing was"
-exit 0
+
+note "which points are damaged"
+cat >"$workdir/rescue.conf" <<EOF
+[agent]
+key = $workdir/rescue.key
+[remote]
+address = 127.0.0.1:$port
+fingerprint = $site_fingerprint
+EOF
+# The points that are listed as damaged, from the site and from the store.
+damaged_points() { jq -r '[.timeline[] | select(.damaged) | .seq] | @csv'; }
+"$REPL" points raw --config "$workdir/rescue.conf" --json >"$workdir/points" || fail "no points"
+listed=$(damaged_points <"$workdir/points")
+[[ $listed == "${first[raw]},"* && $listed != *",$last" ]] || fail "points $listed are listed as damaged"
+stop_agent
+stop_site
+"$REPL" points raw --store "$workdir/store" --json >"$workdir/points" || fail "no points"
+listed=$(damaged_points <"$workdir/points")
+[[ $listed == "${first[raw]},"*",$last" ]] || fail "without a site, points $listed are listed as damaged"
+"$REPL" points tree --store "$workdir/store" --json >"$workdir/points" || fail "no points"
+[ -z "$(damaged_points <"$workdir/points")" ] || fail "points are listed as damaged that are not"

@@ -180,6 +180,7 @@ static void volume_take(struct site_volume *v, struct scrub_visit *visit)
     if (!visit->looked)
         return;
     of->known = visit->oldest_ns != INT64_MAX;
+    of->looked = true;
     of->oldest_ns = visit->oldest_ns;
     of->damaged_count = visit->damaged_count;
     of->damage_count = visit->damage_count;
@@ -297,6 +298,23 @@ void site_scrub_status(const struct site_volume *v, int64_t now_ns, struct repl_
              "then on whole; so does \"repl forget %s --resync\" there, where it is too old to be "
              "asked",
              v->name);
+}
+
+void site_scrub_damaged(struct site_request *request)
+{
+    const struct scrub_of_volume *of = &request->volume->scrub;
+    struct repl_point_run runs[SCRUB_DAMAGES_MAX];
+    struct repl_damaged damaged = {.complete = of->looked && of->damage_count == of->damaged_count,
+                                   .runs = runs};
+    struct repl_buffer message = {0};
+    struct repl_error err;
+    for (size_t i = 0; i < of->damage_count; i++) {
+        const struct scrub_damage *damage = &of->damages[i];
+        if (damage->first_seq != 0) /* else it is what others refer to */
+            runs[damaged.count++] = (struct repl_point_run){.first_seq = damage->first_seq,
+                                                            .last_seq = damage->last_seq};
+    }
+    site_answer_message(request, 200, repl_damaged_encode(&damaged, &message, &err), &message);
 }
 
 /* --- all of it ------------------------------------------------------------------------------- */

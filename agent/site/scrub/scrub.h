@@ -65,7 +65,7 @@ struct scrub_suspicion {
 
 /* Of a volume, on the loop. Zeroed: not visited yet. */
 struct scrub_of_volume {
-    bool known;
+    bool known, looked; /* the next; damages */
     int64_t oldest_ns;  /* when that was read whole which was read longest ago */
     int64_t visited_ns; /* monotonic */
     int64_t next_ns;    /* monotonic: no visit before that */
@@ -104,6 +104,8 @@ void site_scrub_merged(struct site_volume *volume, uint64_t merge, int64_t time_
 void site_scrub_volume_fini(struct site_volume *volume);
 /* Answers what the source is asked to send once more. */
 void site_scrub_resend(struct site_request *request);
+/* Answers which points are touched by what is damaged. */
+void site_scrub_damaged(struct site_request *request);
 /* Adds what there is to say of a volume. */
 void site_scrub_status(const struct site_volume *volume, int64_t now_ns,
                        struct repl_volume_status *out);

@@ -32,6 +32,7 @@ union message {
     struct repl_marks marks;
     struct repl_pool_names pool;
     struct repl_resend resend;
+    struct repl_damaged damaged;
 };
 
 /* --- random messages, and whether two are the same ------------------------------------------- */
@@ -452,6 +453,31 @@ static void resend_free(union message *m)
     repl_resend_fini(&m->resend);
 }
 
+static void damaged_make(struct random *random, union message *m)
+{
+    uint32_t count = (uint32_t)random_below(random, 20);
+    m->damaged = (struct repl_damaged){.count = count,
+                                       .complete = random_below(random, 2),
+                                       .runs = calloc(count + 1, sizeof m->damaged.runs[0])};
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t first = 1 + (random_next(random) >> 1);
+        m->damaged.runs[i] = (struct repl_point_run){.first_seq = first,
+                                                     .last_seq = first + random_below(random, 9)};
+    }
+}
+
+static bool damaged_same(const union message *ma, const union message *mb)
+{
+    const struct repl_damaged *a = &ma->damaged, *b = &mb->damaged;
+    return a->count == b->count && a->complete == b->complete &&
+           memcmp(a->runs, b->runs, a->count * sizeof a->runs[0]) == 0;
+}
+
+static void damaged_free(union message *m)
+{
+    repl_damaged_fini(&m->damaged);
+}
+
 /* --- the types, one row each ----------------------------------------------------------------- */
 
 #define DOORS(name, type)                                                                          \
@@ -478,6 +504,7 @@ DOORS(mark, mark)
 DOORS(marks, marks)
 DOORS(pool, pool_names)
 DOORS(resend, resend)
+DOORS(damaged, damaged)
 
 static repl_result timeline_out(const union message *m, struct repl_buffer *out,
                                 struct repl_error *err)
@@ -531,6 +558,7 @@ static const struct row {
     {REPL_WIRE_POOL_NAMES, pool_make, pool_same, pool_out, pool_in, pool_free},
     {REPL_WIRE_TIMELINE, timeline_make, points_same, timeline_out, timeline_in, points_free},
     {REPL_WIRE_RESEND, resend_make, resend_same, resend_out, resend_in, resend_free},
+    {REPL_WIRE_DAMAGED, damaged_make, damaged_same, damaged_out, damaged_in, damaged_free},
 };
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
 
@@ -1030,6 +1058,16 @@ static void pages_are_in_order_and_get_on(void **state)
     assert_int_equal(there_and_back(&rows[14], &m), REPL_E_CORRUPT);
     runs[1] = (struct repl_page_run){.first = 9};
     assert_int_equal(there_and_back(&rows[14], &m), REPL_E_CORRUPT);
+
+    struct repl_point_run seqs[] = {{.first_seq = 7, .last_seq = 9}};
+    m.damaged = (struct repl_damaged){.count = 1, .runs = seqs};
+    assert_int_equal(there_and_back(&rows[15], &m), REPL_OK);
+    assert_true(repl_damaged_has(&m.damaged, 7) && repl_damaged_has(&m.damaged, 9));
+    assert_false(repl_damaged_has(&m.damaged, 6) || repl_damaged_has(&m.damaged, 10));
+    seqs[0].last_seq = 6;
+    assert_int_equal(there_and_back(&rows[15], &m), REPL_E_CORRUPT);
+    seqs[0] = (struct repl_point_run){.last_seq = 6};
+    assert_int_equal(there_and_back(&rows[15], &m), REPL_E_CORRUPT);
 }
 
 static void refusals_are_errors_and_statuses(void **state)

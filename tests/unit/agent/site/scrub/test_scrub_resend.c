@@ -19,6 +19,22 @@ static struct repl_resend asked(void)
     return resend;
 }
 
+/* The only run of points that are said to be damaged; 0: none is. */
+static void expect_damaged(uint64_t first_seq, uint64_t last_seq)
+{
+    struct repl_damaged damaged;
+    struct repl_error err;
+    assert_int_equal(get(&w, KEY_RECOVERY, "/v1/volumes/data/damaged"), 200);
+    must(repl_damaged_decode(w.response.data, w.response.size, &damaged, &err), &err);
+    assert_true(damaged.complete);
+    assert_int_equal(damaged.count, first_seq != 0);
+    if (first_seq != 0) {
+        assert_int_equal(damaged.runs[0].first_seq, first_seq);
+        assert_int_equal(damaged.runs[0].last_seq, last_seq);
+    }
+    repl_damaged_fini(&damaged);
+}
+
 static void expect_nothing_asked(void)
 {
     struct repl_resend resend = asked();
@@ -73,6 +89,7 @@ static void what_has_not_changed_is_sent_again(void **state)
     assert_int_equal(resend.runs[0].first, FRAME_AT);
     assert_int_equal(resend.runs[0].count, MIB_PAGES);
     assert_int_equal(get(&w, KEY_RECOVERY, "/v1/volumes/data/resend"), 403);
+    expect_damaged(1, 2);
     send_again(&resend);
     overwrite(FRAME + 7 * REPL_PAGE_SIZE, REPL_PAGE_SIZE, false); /* and only then written */
     repl_resend_fini(&resend);
@@ -80,6 +97,7 @@ static void what_has_not_changed_is_sent_again(void **state)
     assert_string_equal(volume_status(&w, "data").damaged, "");
     assert_int_equal(volume_status(&w, "data").repaired_segments, 1);
     assert_true(is_as_it_was(&d));
+    expect_damaged(0, 0);
     for (uint64_t seq = 1; seq <= w.head.to_seq; seq++)
         assert_true(point_restores(seq));
     expect_nothing_asked();
@@ -112,6 +130,7 @@ static void what_has_changed_is_lost_and_said(void **state)
     for (uint64_t seq = 1; seq <= w.head.to_seq; seq++)
         assert_int_equal(point_restores(seq), seq > 2);
     expect_nothing_asked(); /* there is nothing left of it that is not lost */
+    expect_damaged(1, 2);
     damage_fini(&d);
     end();
 }
