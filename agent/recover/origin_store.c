@@ -22,6 +22,10 @@
 #include "store/segment_name.h"
 #include "store/verified_file.h"
 
+/* Beside a site what lay somewhere may lie elsewhere by now: places are looked for again where a
+ * chunk is missing, so often. */
+#define GATHERS_MAX 3u
+
 #define POOL_SIZE 128u /* above the number of reading threads, below any limit of open files */
 
 struct pooled_file {
@@ -37,8 +41,9 @@ struct store_origin {
     bool borrowed;                          /* the caller's, not ours to close */
     struct repl_chain chain;                /* of the last catalogue */
     char shared[REPL_VOLUME_NAME_SIZE + 1]; /* the pool the volume is of; "": its own */
-    pthread_mutex_t places_mutex;           /* guards places until they are there */
+    pthread_rwlock_t places_lock;           /* exclusive: they are looked for */
     struct repl_pool_places *places;        /* NULL: not looked for yet */
+    unsigned gathers;                       /* how often they have been */
     repl_chunk_find_fn *find;               /* in their place; NULL: there is none */
     void *find_context;
     pthread_mutex_t mutex; /* guards the pool */
@@ -81,9 +86,11 @@ static repl_result volume_gather(void *context, const char *volume, struct repl_
 {
     struct gathering *g = context;
     struct repl_catalogue c = {0};
+    bool own = strcmp(volume, g->origin->base.volume) == 0;
     char pool[REPL_VOLUME_NAME_SIZE + 1];
     struct repl_error why;
-    if (strcmp(volume, g->origin->base.volume) == 0)
+    /* What its own segments have is known, as they were at the begin. */
+    if (own ? g->origin->gathers == 0 : g->origin->shared[0] == '\0')
         return REPL_SUCCESS;
     struct repl_chain chain;
     repl_result result = repl_store_catalogue(g->origin->store, g->origin->base.label, volume, &c,
@@ -115,7 +122,9 @@ static repl_result places_gather(struct store_origin *origin, struct repl_error 
         return result;
     }
     repl_pool_places_sort(g.places);
+    repl_pool_places_free(origin->places);
     origin->places = g.places;
+    origin->gathers++;
     return REPL_SUCCESS;
 }
 
@@ -160,23 +169,32 @@ static repl_result found_read(struct store_origin *origin, const struct repl_dig
     return result;
 }
 
+/* Unless somebody has done so since the gathers were seen. */
+static repl_result places_renew(struct store_origin *origin, unsigned seen, struct repl_error *err)
+{
+    pthread_rwlock_wrlock(&origin->places_lock);
+    repl_result result = origin->gathers == seen ? places_gather(origin, err) : REPL_SUCCESS;
+    pthread_rwlock_unlock(&origin->places_lock);
+    return result;
+}
+
 static repl_result store_chunks(struct repl_origin *base, const struct repl_digest *names,
                                 uint32_t count, void *out, struct repl_error *err)
 {
     struct store_origin *origin = (struct store_origin *)base;
-    repl_result result = REPL_SUCCESS;
-    char text[REPL_DIGEST_TEXT_SIZE];
-    repl_digest_format(&names[0], text);
     if (origin->find != NULL)
         return found_read(origin, names, count, out, err);
-    if (origin->shared[0] == '\0')
-        return repl_fail(err, REPL_E_MISSING, "chunk %.16s is in no segment of the volume", text);
-    pthread_mutex_lock(&origin->places_mutex);
-    if (origin->places == NULL)
-        result = places_gather(origin, err);
-    pthread_mutex_unlock(&origin->places_mutex);
-    REPL_TRY(result);
-    return repl_pool_places_read(origin->places, names, count, out, err);
+    for (;;) {
+        repl_result result = REPL_SUCCESS;
+        pthread_rwlock_rdlock(&origin->places_lock);
+        unsigned seen = origin->gathers;
+        if (seen > 0)
+            result = repl_pool_places_read(origin->places, names, count, out, err);
+        pthread_rwlock_unlock(&origin->places_lock);
+        if (seen > 0 && (result.code != REPL_E_MISSING || seen == GATHERS_MAX))
+            return result;
+        REPL_TRY(places_renew(origin, seen, err));
+    }
 }
 
 /* --- files ----------------------------------------------------------------------------------- */
@@ -280,7 +298,7 @@ static void store_close(struct repl_origin *base)
     if (origin->store != NULL && !origin->borrowed)
         origin->store->ops->close(origin->store);
     repl_chain_fini(&origin->chain);
-    pthread_mutex_destroy(&origin->places_mutex);
+    pthread_rwlock_destroy(&origin->places_lock);
     pthread_mutex_destroy(&origin->mutex);
     free(origin);
 }
@@ -303,7 +321,7 @@ static struct store_origin *origin_new(const char *volume)
     origin->base.ops = &store_origin_ops;
     snprintf(origin->base.volume, sizeof origin->base.volume, "%s", volume);
     pthread_mutex_init(&origin->mutex, NULL);
-    pthread_mutex_init(&origin->places_mutex, NULL);
+    pthread_rwlock_init(&origin->places_lock, NULL);
     return origin;
 }
 

@@ -17,6 +17,8 @@
 #include "site/site_internal.h"
 #include "store/chunk_reader.h"
 
+#define LOOKS_MAX 3u
+
 repl_result site_scratch_open(struct repl_site *site, const char *volume, int *fd,
                               struct repl_error *err)
 {
@@ -61,21 +63,23 @@ static repl_result chunk_keep(void *context, uint32_t at, const void *bytes, str
                : repl_fail_errno(err, REPL_E_RETRY, errno, "cannot keep the bytes of chunks");
 }
 
+/* Where the chunks lie, and then what lies there: a file may go in between, when they are elsewhere
+ * already. */
 static repl_result chunks_read(struct repl_site *site, const char *volume,
                                const struct repl_missing *wanted, struct repl_placed_chunk *placed,
-                               int *fd, struct repl_error *err)
+                               struct repl_chunk_reader *reader, int *fd, struct repl_error *err)
 {
-    struct repl_chunk_reader *reader = NULL;
-    for (uint32_t i = 0; i < wanted->count; i++) {
-        placed[i].at = i;
-        REPL_TRY(chunk_place(site->index, volume, &wanted->names[i], &placed[i], err));
-    }
-    REPL_TRY(site_scratch_open(site, volume, fd, err));
-    repl_result result = repl_chunk_reader_new(site->store, &reader, err);
-    if (repl_ok(result))
+    repl_result result = REPL_SUCCESS;
+    for (unsigned look = 0; look < LOOKS_MAX; look++) {
+        for (uint32_t i = 0; i < wanted->count; i++) {
+            placed[i].at = i;
+            REPL_TRY(chunk_place(site->index, volume, &wanted->names[i], &placed[i], err));
+        }
         result = repl_chunk_reader_read(reader, placed, wanted->count, wanted->names, chunk_keep,
                                         fd, err);
-    repl_chunk_reader_free(reader);
+        if (result.code != REPL_E_MISSING)
+            break;
+    }
     return result;
 }
 
@@ -83,10 +87,16 @@ repl_result site_chunks_read(struct repl_site *site, const char *volume,
                              const struct repl_missing *wanted, int *fd, struct repl_error *err)
 {
     struct repl_placed_chunk *placed = calloc(wanted->count, sizeof *placed);
+    struct repl_chunk_reader *reader = NULL;
     *fd = -1;
     if (placed == NULL)
         return repl_fail(err, REPL_E_NOMEM, "no memory for a list of chunks");
-    repl_result result = chunks_read(site, volume, wanted, placed, fd, err);
+    repl_result result = site_scratch_open(site, volume, fd, err);
+    if (repl_ok(result))
+        result = repl_chunk_reader_new(site->store, &reader, err);
+    if (repl_ok(result))
+        result = chunks_read(site, volume, wanted, placed, reader, fd, err);
+    repl_chunk_reader_free(reader);
     free(placed);
     if (!repl_ok(result) && *fd >= 0) {
         close(*fd);

@@ -4,6 +4,7 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -115,6 +116,42 @@ static void test_chunks_damaged(void **state)
     free(zeros);
     chunks_as(w, KEY_RECOVERY, "data", &name, 1);
     expect_refusal(w, 404, REPL_REFUSAL_NOT_FOUND, "is damaged");
+}
+
+static const struct repl_store_ops *ops_before;
+static atomic_uint opens_gone, opens;
+
+static repl_result open_gone(struct repl_store *store, const char *volume,
+                             const struct repl_segment_id *id, uint64_t size,
+                             struct repl_stored_segment **out, struct repl_error *err)
+{
+    if (atomic_fetch_add(&opens, 1) < atomic_load(&opens_gone))
+        return repl_fail(err, REPL_E_MISSING, "it has just gone");
+    return ops_before->segment_open(store, volume, id, size, out, err);
+}
+
+/* A file that went after it was found in the index: its chunks are looked for again, not for ever.
+ */
+static void test_chunks_move(void **state)
+{
+    struct world *w = *state;
+    static uint8_t chunks[3 * REPL_CHUNK_SIZE];
+    refer(w, chunks);
+    const struct repl_digest name = chunk_name_of(chunks);
+    static struct repl_store_ops ops;
+    expect_replica(w); /* which reads too */
+    ops = *(ops_before = w->site->store->ops);
+    ops.segment_open = open_gone;
+    w->site->store->ops = &ops;
+    atomic_store(&opens_gone, 2);
+    assert_int_equal(chunks_as(w, KEY_RECOVERY, "data", &name, 1), 200);
+    assert_memory_equal(w->response.data, chunks, REPL_CHUNK_SIZE);
+    atomic_store(&opens, 0);
+    atomic_store(&opens_gone, 100);
+    chunks_as(w, KEY_RECOVERY, "data", &name, 1);
+    expect_refusal(w, 404, REPL_REFUSAL_NOT_FOUND, "just gone");
+    assert_in_range(atomic_load(&opens), 2, 10);
+    w->site->store->ops = ops_before;
 }
 
 /* --- what the pool holds --------------------------------------------------------------------- */
@@ -229,8 +266,9 @@ static void test_pool_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_chunks), TEST(test_chunks_refused), TEST(test_chunks_damaged),
-        TEST(test_pool),   TEST(test_pool_refused),   TEST(test_pool_of_tenants),
+        TEST(test_chunks),          TEST(test_chunks_refused), TEST(test_chunks_damaged),
+        TEST(test_chunks_move),     TEST(test_pool),           TEST(test_pool_refused),
+        TEST(test_pool_of_tenants),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -87,6 +87,44 @@ static void it_does_out_of_a_bucket(void **state)
     fake_s3_stop(fake);
 }
 
+/* A restore has looked where the chunks of the pool lie, and then a merge puts one elsewhere. */
+static void what_moves_while_it_restores_is_found(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE], stays[REPL_CHUNK_SIZE], bytes[REPL_CHUNK_SIZE];
+    const struct repl_store_options options = {.location = w.store};
+    struct repl_catalogue catalogue = {0};
+    struct repl_origin *origin;
+    struct repl_digest names[2];
+    struct repl_error err;
+    (void)state;
+    pool_begin();
+    w.site->config->grace_ms = 0;
+    lonely_chunk(chunk);
+    memcpy(stays, w.model + 56 * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+    reference_add(chunk, 3);
+    names[0] = chunk_name_of(w.model + 56 * REPL_CHUNK_SIZE);
+    names[1] = chunk_name_of(chunk);
+    must(repl_origin_open_store(&options, "else", &origin, &err), &err);
+    must(origin->ops->catalogue(origin, &catalogue, &err), &err);
+    must(origin->ops->chunks(origin, &names[0], 1, bytes, &err), &err);
+    assert_memory_equal(bytes, stays, sizeof bytes);
+    size_t files = files_count();
+    merge_once("data");
+    visits_stop();
+    PUMP_UNTIL(&w, (site_compactor_tick(w.site->compactor), files_count() < files - 10));
+    must(origin->ops->chunks(origin, &names[1], 1, bytes, &err), &err);
+    assert_memory_equal(bytes, chunk, sizeof bytes);
+    /* what is nowhere is still missing, and not looked for time and again */
+    memset(&names[1], 7, sizeof names[1]);
+    for (unsigned i = 0; i < 20; i++)
+        assert_int_equal(origin->ops->chunks(origin, &names[1], 1, bytes, &err).code,
+                         REPL_E_MISSING);
+    visits_go_on();
+    repl_catalogue_fini(&catalogue);
+    origin->ops->close(origin);
+    pool_end();
+}
+
 /* --- what is carried along, and what goes ---------------------------------------------------- */
 
 static void a_chunk_of_another_volume_stays(void **state)
@@ -483,6 +521,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_volume_restores_when_another_was_merged),
         cmocka_unit_test(it_does_out_of_a_bucket),
+        cmocka_unit_test(what_moves_while_it_restores_is_found),
         cmocka_unit_test(a_chunk_of_another_volume_stays),
         cmocka_unit_test(a_chunk_goes_with_the_last_reference),
         cmocka_unit_test(a_log_written_anew_says_the_pool),
