@@ -129,13 +129,18 @@ repl_result s3_put(struct s3_client *client, const struct s3_put *put, bool *exi
                                                   : judge(client, &request, &answer, err);
 }
 
-repl_result s3_delete(struct s3_client *client, const char *key, struct repl_error *err)
+repl_result s3_delete(struct s3_client *client, const char *key, bool *sure, struct repl_error *err)
 {
-    struct s3_answer answer;
+    struct s3_answer answer = {0};
+    bool answered;
     struct s3_request request = request_of("remove", "DELETE", key);
     request.total_ms = s3_client_limits(client)->short_total_ms;
     request.out_size = S3_ANSWER_MAX;
-    REPL_TRY(s3_request_run(client, &request, &answer, err));
+    repl_result result = s3_request_run(client, &request, &answer, err);
+    answered = answer.attempts == 0 || (answer.attempts == 1 && result.code != REPL_E_RETRY);
+    if (sure != NULL)
+        *sure = answered;
+    REPL_TRY(result);
     return answer.status == 404 ? REPL_SUCCESS : judge(client, &request, &answer, err);
 }
 

@@ -451,6 +451,7 @@ static repl_result attempts_run(struct s3_client *client, const struct s3_reques
         int64_t left_ms = total_ms - (repl_now_mono_ns() - begun_ns) / NS_PER_MS;
         long timeout_ms = request->total_ms == 0 ? 0 : left_ms > 1 ? (long)left_ms : 1;
         attempt_run(client, request, keys, url, timeout_ms, answer);
+        answer->attempts = attempt;
         if (atomic_load(&client->stopped))
             return fail_stopped(client, err);
         if (s3_answer_is_good(answer))

@@ -80,8 +80,10 @@ struct s3_head {
 
 REPL_RESULT s3_head(struct s3_client *client, const char *key, struct s3_head *out,
                     struct repl_error *err);
-/* Success if it is not there. Is over, whatever happens, after limits.short_total_ms. */
-REPL_RESULT s3_delete(struct s3_client *client, const char *key, struct repl_error *err);
+/* Success if it is not there. Is over, whatever happens, after limits.short_total_ms. *sure (NULL:
+ * not asked for): what was sent has been answered, so that nothing of it comes later. */
+REPL_RESULT s3_delete(struct s3_client *client, const char *key, bool *sure,
+                      struct repl_error *err);
 /* Locks the object until then, which is not before it would be free anyway. */
 REPL_RESULT s3_lock(struct s3_client *client, const char *key, int64_t until_s,
                     struct repl_error *err);

@@ -37,9 +37,10 @@ struct s3_request {
 struct s3_answer {
     CURLcode curl;
     char curl_text[CURL_ERROR_SIZE];
-    long status;   /* 0: none came */
-    bool overflow; /* more bytes than out_size */
-    size_t got;    /* bytes of a good answer */
+    long status;       /* 0: none came */
+    unsigned attempts; /* of the request, with this one; 0: it was not sent */
+    bool overflow;     /* more bytes than out_size */
+    size_t got;        /* bytes of a good answer */
     struct s3_error_text text;
     char date[64]; /* the service's, as it says it */
     char region[64];

@@ -85,6 +85,7 @@ repl_result s3_store_put(struct s3_store *store, const char *key, const void *da
                          bool if_absent, bool *existed, struct repl_error *err)
 {
     struct repl_digest sha256;
+    REPL_TRY(s3_name_check(store, key, err));
     REPL_TRY(sha256_of(data, size, &sha256, err));
     const struct s3_put put = {.key = key,
                                .data = data,

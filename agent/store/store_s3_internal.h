@@ -42,11 +42,19 @@ struct s3_claim {
 };
 
 /* Removals that are on their way; see store_s3_remove.c. */
+#define S3_DOUBTS_MAX 256u
+
+struct s3_doubt {
+    uint64_t key; /* its XXH3 */
+    int64_t until_ns;
+};
+
 struct s3_removals {
     pthread_mutex_t mutex; /* guards what follows, also while the mark is made or removed */
     unsigned out;
     bool marked;
-    int64_t given_up_ns; /* monotonic: one may be carried out later still; 0: none */
+    struct s3_doubt doubts[S3_DOUBTS_MAX]; /* removals that may be carried out later still */
+    size_t doubt_count;
 };
 
 /* store_s3_recent.c */
@@ -123,6 +131,9 @@ REPL_RESULT s3_local_make(const struct s3_store *store, const char *name, const 
 
 /* --- store_s3_remove.c ----------------------------------------------------------------------- */
 
+/* Before anything is written under the key: REPL_E_RETRY while a removal of it that was not
+ * answered may still come. */
+REPL_RESULT s3_name_check(struct s3_store *store, const char *key, struct repl_error *err);
 /* Every removal of a writer: success if it is not there. */
 REPL_RESULT s3_store_remove(struct s3_store *store, const char *key, struct repl_error *err);
 /* Where the process before ended while it removed something, waits until that is done or never

@@ -107,6 +107,7 @@ static repl_result segment_put(struct s3_store *store, const struct s3_put *put,
                                struct repl_error *err)
 {
     bool existed, same = true;
+    REPL_TRY(s3_name_check(store, put->key, err));
     REPL_TRY(s3_put(store->client, put, &existed, err));
     if (existed)
         REPL_TRY(object_is(store, put, &same, err));
@@ -114,6 +115,7 @@ static repl_result segment_put(struct s3_store *store, const struct s3_put *put,
         return REPL_SUCCESS;
     REPL_TRY(s3_claim_begin(store, err));
     REPL_TRY(s3_store_remove(store, put->key, err));
+    REPL_TRY(s3_name_check(store, put->key, err));
     REPL_TRY(s3_put(store->client, put, &existed, err));
     if (existed)
         return repl_fail(err, REPL_E_RETRY,

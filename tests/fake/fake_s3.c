@@ -345,6 +345,8 @@ static enum MHD_Result complete(struct fake_s3 *fake, struct MHD_Connection *con
         .skew_s = fake->switches.skew_s};
     if (x->has_fault && x->fault.kind == FAKE_S3_STATUS)
         return answer_error(fake, connection, x->fault.status, x->fault.code);
+    if (x->has_fault && x->fault.kind == FAKE_S3_LATE)
+        hang(fake);
     if (x->has_fault && x->fault.kind == FAKE_S3_HANG) {
         hang(fake);
         return MHD_NO;
@@ -357,9 +359,10 @@ static enum MHD_Result complete(struct fake_s3 *fake, struct MHD_Connection *con
     enum MHD_Result result = serve(fake, connection, method, x);
     if (x->has_fault && x->fault.kind == FAKE_S3_HANG_DONE)
         hang(fake);
-    return x->has_fault && (x->fault.kind == FAKE_S3_HANG_DONE || x->fault.kind == FAKE_S3_CUT_DONE)
-               ? MHD_NO
-               : result;
+    bool unanswered =
+        x->has_fault && (x->fault.kind == FAKE_S3_HANG_DONE || x->fault.kind == FAKE_S3_CUT_DONE ||
+                         x->fault.kind == FAKE_S3_LATE);
+    return unanswered ? MHD_NO : result;
 }
 
 static enum MHD_Result on_request(void *owner, struct MHD_Connection *connection, const char *url,

@@ -22,6 +22,7 @@ enum fake_s3_fault_kind {
     FAKE_S3_CUT_ANSWER, /* closes it in the middle of the answer's body */
     FAKE_S3_CUT_DONE,   /* does what is asked for, and closes it without an answer */
     FAKE_S3_HANG_DONE,  /* does what is asked for, and does not answer */
+    FAKE_S3_LATE,       /* does not answer, and does it at fake_s3_release */
 };
 
 struct fake_s3_fault {

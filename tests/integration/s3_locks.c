@@ -74,7 +74,7 @@ int main(int argc, char **argv)
     check(head.locked_until_s > first.locked_until_s, "the lock is extended");
     check(strcmp(head.version, first.version) == 0, "of the same version");
 
-    must(s3_delete(client, key, &err), "removing");
+    must(s3_delete(client, key, NULL, &err), "removing");
     check(s3_head(client, key, &head, &err).code == REPL_E_MISSING,
           "what was removed is not found");
     check(s3_delete_version(client, key, first.version, &err).code == REPL_E_REFUSED,

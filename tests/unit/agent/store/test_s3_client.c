@@ -156,8 +156,8 @@ static void objects_are_written_and_read(void **state)
     assert_true(head.has_sha256 && repl_digest_equal(&head.sha256, &sha256));
     assert_code(f, s3_copy(f->client, "x/y", "x/z +=%", &f->err), REPL_OK);
     assert_object(f, "a@b/c/x/z +=%", "0123456789");
-    assert_code(f, s3_delete(f->client, "x/y", &f->err), REPL_OK);
-    assert_code(f, s3_delete(f->client, "x/y", &f->err), REPL_OK);
+    assert_code(f, s3_delete(f->client, "x/y", NULL, &f->err), REPL_OK);
+    assert_code(f, s3_delete(f->client, "x/y", NULL, &f->err), REPL_OK);
     assert_code(f, s3_get(f->client, "x/y", 0, bytes, 4, &f->err), REPL_E_MISSING);
     assert_code(f, s3_get_all(f->client, "x/y", 10, &all, &f->err), REPL_E_MISSING);
     assert_code(f, s3_head(f->client, "x/y", &head, &f->err), REPL_E_MISSING);
@@ -342,7 +342,7 @@ static void a_service_that_hangs_is_given_up(void **state)
     assert_true(repl_now_mono_ns() - begun_ns < 15000 * MS);
     /* a deletion has a limit for all of it */
     begun_ns = repl_now_mono_ns();
-    assert_code(f, s3_delete(f->client, "x", &f->err), REPL_E_RETRY);
+    assert_code(f, s3_delete(f->client, "x", NULL, &f->err), REPL_E_RETRY);
     assert_true(repl_now_mono_ns() - begun_ns < 3500 * MS);
 }
 

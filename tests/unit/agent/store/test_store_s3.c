@@ -179,6 +179,8 @@ static void a_removal_that_may_be_on_its_way_is_waited_for(void **state)
     pthread_t thread;
     char path[PATH_SIZE + 16];
     snprintf(path, sizeof path, "%s/removing", f->local);
+    f->limits.late_ms = 1000;
+    reopen(&f->c);
     assert_code(&f->c, f->c.store->ops->segment_remove(f->c.store, "data", &removed_id, &f->c.err),
                 REPL_OK);
     assert_int_equal(access(path, F_OK), -1);

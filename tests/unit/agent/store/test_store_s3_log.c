@@ -165,6 +165,33 @@ static void an_append_that_failed_is_replaced(void **state)
     assert_log(&f->c, "one.new.new.");
 }
 
+/* The service hangs, and goes on when what it was asked for has been given up. */
+static void a_removal_that_lands_late_takes_nothing_away(void **state)
+{
+    struct fixture *f = *state;
+    f->limits.late_ms = 1000;
+    f->limits.client.short_total_ms = 300;
+    reopen(&f->c);
+    assert_code(&f->c, append(&f->c, 0, "one."), REPL_OK);
+    fault(f, FAKE_S3_STATUS, "PUT", LOG_KEY, 9);
+    assert_code(&f->c, append(&f->c, 4, "lost."), REPL_E_RETRY);
+    fake_s3_release(f->fake);
+    fake_s3_put(f->fake, LOG_KEY "00000000000000000004", "lost.", 5);
+    fault(f, FAKE_S3_LATE, "DELETE", LOG_KEY, 1);
+    assert_code(&f->c, append(&f->c, 4, "two."), REPL_E_RETRY);
+    assert_code(&f->c, append(&f->c, 4, "two."), REPL_E_RETRY);
+    assert_says(f, "may still be carried out");
+    fake_s3_release(f->fake);
+    repl_result result;
+    for (unsigned i = 0; result = append(&f->c, 4, "two."), !repl_ok(result); i++) {
+        assert_true(i < 100);
+        pause_ms(50);
+    }
+    pause_ms(50);
+    reopen(&f->c);
+    assert_log(&f->c, "one.two.");
+}
+
 static void a_cut_may_fail_anywhere(void **state)
 {
     struct fixture *f = *state;
@@ -191,6 +218,7 @@ static void a_cut_may_fail_anywhere(void **state)
         if (!repl_ok(result)) {
             assert_true(log.size >= 7 && log.size <= strlen(all));
             assert_memory_equal(log.data, all, log.size);
+            pause_ms(f->limits.late_ms + 1);
             assert_code(&f->c, append(&f->c, 7, "cut."), REPL_OK);
         }
         assert_log(&f->c, "00.01.0cut.");
@@ -516,6 +544,7 @@ int main(void)
         TEST(a_gap_is_damage),
         TEST(an_append_that_had_landed_is_known_again),
         TEST(an_append_that_failed_is_replaced),
+        TEST(a_removal_that_lands_late_takes_nothing_away),
         TEST(a_cut_may_fail_anywhere),
         TEST(a_log_written_anew_begins_behind_the_old_one),
         TEST(a_replacement_may_fail_anywhere),
