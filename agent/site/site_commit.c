@@ -78,6 +78,7 @@ static void commit_end(struct site_volume *v)
     repl_segment_free(c->segment);
     repl_missing_fini(&c->missing);
     repl_buffer_fini(&c->refs);
+    repl_buffer_fini(&c->supplies);
     *c = (struct site_commit){0};
     v->journal.upload.committing = false;
     site_volume_release(v);
@@ -172,6 +173,7 @@ static void commit_logged(struct site_volume *v, repl_result result, const struc
     v->points += c->record.commit.has_point;
     site_space_went_well(v, SITE_SPACE_DATA_FULL);
     trouble_tell(v);
+    site_supplies_found(v);
     site_answer_ack(c->request, v, 201);
     site_upload_next(v);
     site_volume_follow(v);

@@ -132,8 +132,9 @@ static repl_result supply_needed(struct site_volume *v, const struct repl_segmen
 {
     *needed = false;
     for (uint32_t i = 0; i < segment->footer.chunk_count && !*needed; i++) {
+        struct repl_chunk_place place;
         bool found;
-        REPL_TRY(site_chunk_find(v, &segment->chunks[i].name, &found, err));
+        REPL_TRY(site_chunk_find(v, &segment->chunks[i].name, &place, &found, err));
         *needed = !found;
     }
     return REPL_SUCCESS;
@@ -250,6 +251,19 @@ void site_supply_drop(struct site_volume *v, const struct repl_segment_id *id)
             v->supplies[kept++] = v->supplies[i];
     }
     v->supply_count = kept;
+}
+
+void site_supplies_found(const struct site_volume *v)
+{
+    const struct repl_buffer *supplies = &v->commit.supplies;
+    const struct site_supply_found *found = (const void *)supplies->data;
+    for (size_t i = 0; i < supplies->size / sizeof *found; i++) {
+        struct site_volume *of = site_find_volume(v->site, found[i].volume);
+        for (size_t k = 0; of != NULL && k < of->supply_count; k++) {
+            if (repl_segment_id_order(&of->supplies[k].id, &found[i].id) == 0)
+                of->supplies[k].idle_ns = 0;
+        }
+    }
 }
 
 bool site_supply_is_late(const struct site_volume *v, const struct repl_segment_id *id)

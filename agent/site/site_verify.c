@@ -18,6 +18,7 @@
 #include "base/hash.h"
 #include "journal/churn.h"
 #include "site/site_volume.h"
+#include "store/segment_name.h"
 
 /* Of up to 1 MiB each, decoded: some 20 ms. */
 #define FRAMES_A_JOB 16u
@@ -32,14 +33,14 @@ struct chunk_search {
     bool has_last, last_is_own;
     struct repl_missing *missing;
     struct repl_buffer *refs; /* struct repl_digest: all names that are referred to */
+    struct repl_buffer *supplies;
 };
 
 repl_result site_chunk_find(const struct site_volume *v, const struct repl_digest *name,
-                            bool *found, struct repl_error *err)
+                            struct repl_chunk_place *place, bool *found, struct repl_error *err)
 {
-    struct repl_chunk_place place;
-    REPL_TRY(repl_index_chunk(v->site->index, v->name, name, &place, found, err));
-    if (*found && site_scrub_doubts(v->site->scrub, place.volume, &place.segment))
+    REPL_TRY(repl_index_chunk(v->site->index, v->name, name, place, found, err));
+    if (*found && site_scrub_doubts(v->site->scrub, place->volume, &place->segment))
         *found = false;
     return REPL_SUCCESS;
 }
@@ -68,15 +69,34 @@ static repl_result missing_add(struct repl_missing *missing, const struct repl_d
     return REPL_SUCCESS;
 }
 
+/* Most of a supply's chunks are found one behind the other. */
+static repl_result supply_add(struct repl_buffer *supplies, const struct repl_chunk_place *place,
+                              struct repl_error *err)
+{
+    struct site_supply_found found = {.id = place->segment};
+    memcpy(found.volume, place->volume, sizeof found.volume);
+    if (supplies->size > 0) {
+        const struct site_supply_found *last =
+            (const void *)(supplies->data + supplies->size - sizeof *last);
+        if (repl_segment_id_order(&last->id, &found.id) == 0 &&
+            strcmp(last->volume, found.volume) == 0)
+            return REPL_SUCCESS;
+    }
+    return repl_buffer_append(supplies, &found, sizeof found, err);
+}
+
 static repl_result chunk_look(struct chunk_search *search, const struct repl_digest *name,
                               struct repl_error *err)
 {
+    struct repl_chunk_place place;
     bool found;
     search->last_is_own =
         bsearch(name, search->own, search->own_count, sizeof *name, repl_digest_order) != NULL;
     if (search->last_is_own)
         return REPL_SUCCESS;
-    REPL_TRY(site_chunk_find(search->volume, name, &found, err));
+    REPL_TRY(site_chunk_find(search->volume, name, &place, &found, err));
+    if (found && place.segment.supply != 0)
+        return supply_add(search->supplies, &place, err);
     return found ? REPL_SUCCESS : missing_add(search->missing, name, err);
 }
 
@@ -122,7 +142,7 @@ static repl_result chunks_again(struct site_volume *v, struct site_commit *c,
                                 struct repl_error *err)
 {
     const struct repl_digest *refs = (const struct repl_digest *)(const void *)c->refs.data;
-    struct chunk_search search = {.volume = v, .missing = &c->missing};
+    struct chunk_search search = {.volume = v, .missing = &c->missing, .supplies = &c->supplies};
     repl_result result = own_chunks(c->segment, &search, err);
     for (uint32_t i = 0; repl_ok(result) && i < c->ref_count; i++) {
         if (c->missing.count == REPL_MISSING_CHUNKS_MAX)
@@ -263,7 +283,8 @@ static void open_work(struct repl_job *job)
 static repl_result rest_verify(struct site_volume *v, struct site_commit *c,
                                struct repl_frame_coder *coder, struct repl_error *err)
 {
-    struct chunk_search search = {.volume = v, .missing = &c->missing, .refs = &c->refs};
+    struct chunk_search search = {
+        .volume = v, .missing = &c->missing, .refs = &c->refs, .supplies = &c->supplies};
     REPL_TRY(repl_segment_verify_digest(c->segment, &v->upload->digest, err));
     REPL_TRY(repl_segment_verify_records(c->segment, coder, err));
     repl_result result = own_chunks(c->segment, &search, err);

@@ -127,6 +127,11 @@ struct site_check {
     struct repl_error err;
 };
 
+struct site_supply_found {
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    struct repl_segment_id id;
+};
+
 struct site_commit {
     struct repl_job job;
     struct site_request *request; /* who waits for the answer */
@@ -147,7 +152,8 @@ struct site_commit {
     struct repl_missing missing;
     struct repl_buffer refs; /* struct repl_digest: the names the segment refers to, each once */
     uint32_t ref_count;
-    struct repl_churn churn; /* of the segment */
+    struct repl_buffer supplies; /* struct site_supply_found: that chunks were found in */
+    struct repl_churn churn;     /* of the segment */
     struct repl_log_record record;
     repl_result result;
     struct repl_error err;
@@ -372,7 +378,7 @@ void site_verify_begin(struct site_volume *volume);
  * found damaged since. A point that refers to what has rotted would not restore, so it is asked for
  * again. From a worker. */
 REPL_RESULT site_chunk_find(const struct site_volume *volume, const struct repl_digest *name,
-                            bool *found, struct repl_error *err);
+                            struct repl_chunk_place *place, bool *found, struct repl_error *err);
 /* The same, for the chunks alone that it refers to. */
 void site_verify_chunks(struct site_volume *volume);
 
@@ -392,6 +398,9 @@ bool site_supply_is_late(const struct site_volume *volume, const struct repl_seg
 /* It lies in the store, or lies there again; where there is no memory for it, it is found at the
  * next start. */
 void site_supply_note(struct site_volume *volume, const struct repl_segment_id *id);
+/* A commit of the volume that has found chunks in supplies refers to them: for those a time in
+ * which nothing needs them begins anew. */
+void site_supplies_found(const struct site_volume *volume);
 /* It does not lie there any more. */
 void site_supply_drop(struct site_volume *volume, const struct repl_segment_id *id);
 

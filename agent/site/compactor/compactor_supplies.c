@@ -8,6 +8,7 @@
  *   nothing needs it -> again after the grace, as who began to read before the last
  *       reference went may still need it; after a day, if the segment that it came for
  *       is not there yet
+ *   a commit finds a chunk in it -> that begins anew
  *   nothing does still -> in the volume's turn and alone at the gate: a last look, its
  *       places leave the index, durably, and then the file goes
  *
@@ -191,9 +192,11 @@ static void removal_begin(void *context)
 {
     struct site_compactor *c = context;
     struct compactor_supply *s = &c->supply;
+    const struct site_supply *entry = entry_of(s);
     s->job = (struct repl_job){.work = work, .done = removal_done, .context = s};
-    /* It may have changed while it waited: then nothing is certain, and nothing goes. */
-    if (!site_pool_is_known(s->volume) || atomic_load(&c->stop)) {
+    /* It may have changed while it waited, or something has found it: then nothing goes. */
+    if (!site_pool_is_known(s->volume) || atomic_load(&c->stop) || entry == NULL ||
+        entry->idle_ns == 0) {
         struct site_volume *v = s->volume;
         site_gate_leave(&s->pass);
         v->busy = false;
@@ -212,7 +215,7 @@ bool compactor_supplies_pump(struct site_compactor *c, struct site_volume *v)
     if (s->volume != v || !s->due || s->in_turn)
         return false;
     const struct site_supply *entry = entry_of(s);
-    if (entry == NULL || entry->idle_ns == 0) { /* it has come once more */
+    if (entry == NULL || entry->idle_ns == 0) { /* it has come once more, or has been found */
         looked(c, false);
         return false;
     }

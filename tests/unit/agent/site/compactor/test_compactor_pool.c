@@ -441,6 +441,23 @@ static void a_supply_that_nobody_referred_to_goes(void **state)
     pool_end();
 }
 
+/* The reference may be gone by the next look, and whoever has begun to read then needs it. */
+static void a_supply_that_is_found_waits_anew(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    (void)state;
+    pool_begin();
+    supply_make(chunk);
+    struct site_volume *v = site_find_volume(w.site, "data");
+    assert_int_equal(v->supply_count, 1);
+    v->supplies[0].look_ns = INT64_MAX;
+    v->supplies[0].idle_ns = 1;
+    second_begin();
+    reference_add(chunk, 3);
+    assert_int_equal(v->supplies[0].idle_ns, 0);
+    pool_end();
+}
+
 /* Nobody knows what the index has after a crash where its sync has failed. */
 static void a_supply_stays_where_its_places_may(void **state)
 {
@@ -533,6 +550,7 @@ int main(void)
         cmocka_unit_test(a_supply_goes_with_the_last_reference),
         cmocka_unit_test(a_supply_that_lay_there_at_the_start_goes),
         cmocka_unit_test(a_supply_that_nobody_referred_to_goes),
+        cmocka_unit_test(a_supply_that_is_found_waits_anew),
         cmocka_unit_test(a_supply_stays_where_its_places_may),
         cmocka_unit_test(commits_and_merges_go_side_by_side),
     };
