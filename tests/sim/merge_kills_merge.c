@@ -9,12 +9,13 @@
 #include "segment/segment_merge.h"
 #include "unit/segment/segment_fixture.h"
 
-#define PIECES_MAX  (KILLS_SIZE / KILLS_TILE)
+#define PIECES_MAX  (KILLS_SIZE / KILLS_TILE + 2) /* of the space, and of a tree's objects */
 #define ENTRIES_MAX 256u
 #define STAGED      "staged.merge"
 
 /* A merge on its way, with what it was begun with: commits may come meanwhile. */
 struct merge {
+    struct kills_volume *v;
     struct kills_world *w;
     struct repl_merge plan;
     struct repl_log_piece entries[ENTRIES_MAX]; /* of the run, needless ones first */
@@ -40,9 +41,9 @@ struct merge {
 
 /* --- what is merged -------------------------------------------------------------------------- */
 
-static void points_drop(struct kills_world *w, struct repl_merge_plan *plan)
+static void points_drop(struct kills_volume *v, struct repl_merge_plan *plan)
 {
-    const struct repl_chain *chain = &w->site.chain;
+    const struct repl_chain *chain = &v->chain;
     struct repl_retention_point points[ENTRIES_MAX] = {0};
     bool keep[ENTRIES_MAX];
     size_t count = 0;
@@ -53,10 +54,10 @@ static void points_drop(struct kills_world *w, struct repl_merge_plan *plan)
                                                             .time_ns = commit->point.end_ns};
     }
     points[count - 1].protect = REPL_PROTECT_NEWEST;
-    repl_retention_pass(&w->policy, points, count, 0, w->now_ns, keep);
+    repl_retention_pass(&v->w->policy, points, count, 0, v->w->now_ns, keep);
     for (size_t i = 0; i < count; i++) {
         const int64_t *before = i > 0 ? &points[i - 1].time_ns : NULL;
-        int64_t until = repl_retention_until(&w->policy, before, points[i].time_ns, NULL);
+        int64_t until = repl_retention_until(&v->w->policy, before, points[i].time_ns, NULL);
         if (!keep[i])
             repl_merge_plan_drop(plan, points[i].seq,
                                  until == REPL_RETENTION_NEVER ? points[i].time_ns : until);
@@ -64,9 +65,9 @@ static void points_drop(struct kills_world *w, struct repl_merge_plan *plan)
 }
 
 /* As a visit of the compactor has it. */
-static bool merge_find(struct kills_world *w, struct repl_merge *merge)
+static bool merge_find(struct kills_volume *v, struct repl_merge *merge)
 {
-    const struct repl_chain *chain = &w->site.chain;
+    const struct repl_chain *chain = &v->chain;
     struct repl_merge_plan plan;
     ensure(chain->count < ENTRIES_MAX);
     repl_merge_plan_init(&plan, UINT64_MAX);
@@ -83,39 +84,56 @@ static bool merge_find(struct kills_world *w, struct repl_merge *merge)
                                              .file_size = entry->commit.file_size};
         ensure(repl_ok(repl_merge_plan_add(&plan, &segment, NULL)));
     }
-    points_drop(w, &plan);
-    bool found = repl_merge_plan_next(&plan, w->now_ns, merge);
+    points_drop(v, &plan);
+    bool found = repl_merge_plan_next(&plan, v->w->now_ns, merge);
     repl_merge_plan_fini(&plan);
     return found;
 }
 
-static bool is_going(const struct merge *m, const struct repl_log_piece *entry)
+static bool is_going(const struct merge *m, const struct kills_file *file)
 {
-    for (size_t i = 0; i < m->count; i++) {
-        if (m->goes[i] && m->entries[i].commit.to_seq == entry->commit.to_seq &&
-            m->entries[i].commit.part == entry->commit.part && m->entries[i].merge == entry->merge)
+    for (size_t i = 0; i < m->count && file->v == m->v && file->entry != NULL; i++) {
+        if (m->goes[i] && m->entries[i].commit.to_seq == file->entry->commit.to_seq &&
+            m->entries[i].commit.part == file->entry->commit.part &&
+            m->entries[i].merge == file->entry->merge)
             return true;
     }
     return false;
 }
 
-/* Whether a segment of now that stays refers to it. */
+/* Whether a segment of now that stays refers to it, of whichever volume of the pool. */
 static bool stays_wanted(const struct merge *m, const struct repl_digest *name)
 {
-    const struct repl_chain *chain = &m->w->site.chain;
+    size_t count;
+    struct kills_file *files = kills_pool_open(m->v, &count);
     bool wanted = false;
-    for (size_t i = 0; i < chain->count && !wanted; i++) {
-        if (is_going(m, &chain->entries[i]))
-            continue;
-        struct repl_segment *segment = kills_open(m->w, &chain->entries[i]);
-        wanted = kills_refers(m->w, segment, name);
-        repl_segment_free(segment);
+    for (size_t i = 0; i < count && !wanted; i++) {
+        bool asked = files[i].v == m->v || m->w->bug != KILLS_BUG_POOL_UNASKED;
+        wanted = asked && !is_going(m, &files[i]) && kills_refers(m->w, files[i].segment, name);
     }
+    kills_pool_close(files, count);
     return wanted;
 }
 
+/* Whether a record speaks of what is between the two. */
+static bool record_touches(const struct merge *m, const struct repl_record *record,
+                           const struct repl_log_piece *tile)
+{
+    struct repl_record_place begin = {record->object, 0}, end = {record->object + 1, 0};
+    if (record->type == REPL_RECORD_OBJECT ||
+        (record->object != REPL_OBJECT_DEVICE && m->w->bug == KILLS_BUG_OBJECTS_UNSEEN))
+        return false;
+    if (record->object == REPL_OBJECT_DEVICE) {
+        begin.offset = record->offset;
+        end = (struct repl_record_place){record->object, record->offset + record->length};
+    }
+    return repl_record_place_before(&begin, &tile->end) &&
+           repl_record_place_before(&tile->begin, &end);
+}
+
 /* Whether an increment of the run speaks of the tile. */
-static bool tile_is_touched(const struct merge *m, size_t base_count, uint64_t begin, uint64_t end)
+static bool tile_is_touched(const struct merge *m, size_t base_count,
+                            const struct repl_log_piece *tile)
 {
     bool found = false;
     for (size_t i = m->needless + base_count; i < m->count && !found; i++) {
@@ -126,17 +144,21 @@ static bool tile_is_touched(const struct merge *m, size_t base_count, uint64_t b
             ensure(repl_ok(repl_record_walk_next(&walk, &record, &done, NULL)));
             if (done)
                 break;
-            found = record.type != REPL_RECORD_OBJECT && record.offset < end &&
-                    record.offset + record.length > begin;
+            found = record_touches(m, &record, tile);
         }
         repl_record_walk_end(&walk);
     }
     return found;
 }
 
-static uint64_t end_of(const struct repl_log_piece *entry)
+static struct repl_merge_range range_of(const struct repl_log_piece *entry)
 {
-    return entry->end.object > REPL_OBJECT_DEVICE ? UINT64_MAX : entry->end.offset;
+    if (entry->begin.object > REPL_OBJECT_DEVICE)
+        return (struct repl_merge_range){.object_begin = entry->begin.object,
+                                         .object_end = entry->end.object};
+    return (struct repl_merge_range){
+        .begin = entry->begin.offset,
+        .end = entry->end.object > REPL_OBJECT_DEVICE ? UINT64_MAX : entry->end.offset};
 }
 
 /* A base of tiles is brought forward by those that something has changed in. */
@@ -145,14 +167,24 @@ static void tiles_choose(struct merge *m, size_t base_count)
     m->tiles = true;
     for (size_t i = 0; i < base_count; i++) {
         const struct repl_log_piece *entry = &m->entries[m->needless + i];
-        if (!tile_is_touched(m, base_count, entry->begin.offset, end_of(entry)) &&
-            (m->piece_count > 0 || i + 1 < base_count))
+        if (!tile_is_touched(m, base_count, entry) && (m->piece_count > 0 || i + 1 < base_count))
             continue;
         m->tile_of[m->piece_count] = m->needless + i;
         m->goes[m->needless + i] = true;
-        m->ranges[m->piece_count++] =
-            (struct repl_merge_range){.begin = entry->begin.offset, .end = end_of(entry)};
+        m->ranges[m->piece_count++] = range_of(entry);
     }
+}
+
+/* A tree's objects, in two: behind those of its space. */
+static void objects_split(struct merge *m)
+{
+    const uint64_t middle = REPL_OBJECT_ROOT + KILLS_OBJECTS / 2;
+    if (m->v->kind != REPL_VOLUME_TREE)
+        return;
+    m->ranges[m->piece_count++] =
+        (struct repl_merge_range){.object_begin = REPL_OBJECT_ROOT, .object_end = middle};
+    m->ranges[m->piece_count++] =
+        (struct repl_merge_range){.object_begin = middle, .object_end = UINT64_MAX};
 }
 
 /* One that was received becomes tiles. */
@@ -172,6 +204,7 @@ static void base_split(struct merge *m)
     for (uint64_t begin = 0; begin < KILLS_SIZE; begin += KILLS_TILE)
         m->ranges[m->piece_count++] =
             (struct repl_merge_range){.begin = begin, .end = begin + KILLS_TILE};
+    objects_split(m);
 }
 
 /* Whether a full makes all of the run needless, and nobody wants a chunk of it. */
@@ -188,24 +221,25 @@ static bool only_goes(struct merge *m)
     return true;
 }
 
-static void merge_begin(struct merge *m, struct kills_world *w, const struct repl_merge *plan)
+static void merge_begin(struct merge *m, struct kills_volume *v, const struct repl_merge *plan)
 {
-    const struct repl_chain *chain = &w->site.chain;
+    const struct repl_chain *chain = &v->chain;
     size_t end = repl_chain_find_point(chain, plan->to_seq) + 1;
     size_t first = plan->after_seq == 0 ? 0 : repl_chain_find_point(chain, plan->after_seq) + 1;
     size_t base = repl_chain_base_of(chain, end - 1);
-    m->w = w;
+    m->v = v;
+    m->w = v->w;
     m->plan = *plan;
     m->needless = base > first ? base - first : 0;
-    uint64_t number = w->site.journal.record_number + 1;
-    if (w->bug == KILLS_BUG_NUMBER_REUSED)
-        w->site.last_merge++;
+    uint64_t number = v->journal.record_number + 1;
+    if (v->w->bug == KILLS_BUG_NUMBER_REUSED)
+        v->last_merge++;
     else
-        w->site.last_merge = number > w->site.last_merge ? number : w->site.last_merge + 1;
-    m->number = w->site.last_merge;
+        v->last_merge = number > v->last_merge ? number : v->last_merge + 1;
+    m->number = v->last_merge;
     for (size_t i = first; i < end; i++) {
         m->entries[m->count] = chain->entries[i];
-        m->inputs[m->count++] = kills_open(w, &chain->entries[i]);
+        m->inputs[m->count++] = kills_open(v, &chain->entries[i]);
     }
     for (size_t i = 0; i < m->needless; i++)
         m->goes[i] = true;
@@ -225,6 +259,7 @@ static void merge_begin(struct merge *m, struct kills_world *w, const struct rep
     m->ranges[0] = (struct repl_merge_range){.end = KILLS_SIZE / 2};
     m->ranges[1] = (struct repl_merge_range){.begin = KILLS_SIZE / 2, .end = UINT64_MAX};
     m->piece_count = 2;
+    objects_split(m);
 }
 
 static void merge_end(struct merge *m)
@@ -326,7 +361,7 @@ static void piece_write(struct merge *m)
                                          .sink_context = &m->file};
     if (!repl_ok(repl_segment_merge(&options, &m->report, &err)))
         kills_fail(m->w, "a merge: %s", err.text);
-    m->staged = kills_stage(m->w, STAGED, &m->file.bytes);
+    m->staged = kills_stage(m->v, STAGED, &m->file.bytes);
 }
 
 static void piece_note(struct merge *m)
@@ -351,10 +386,14 @@ static void piece_note(struct merge *m)
     }
     if (!m->base)
         return;
-    piece->begin = (struct repl_record_place){REPL_OBJECT_DEVICE, m->how.range.begin};
-    piece->end = m->how.range.end == UINT64_MAX
+    const struct repl_merge_range *range = &m->how.range;
+    bool objects = range->object_end > 0;
+    piece->begin = objects ? (struct repl_record_place){range->object_begin, 0}
+                           : (struct repl_record_place){REPL_OBJECT_DEVICE, range->begin};
+    piece->end = objects ? (struct repl_record_place){range->object_end, 0}
+                 : range->end == UINT64_MAX
                      ? (struct repl_record_place){REPL_OBJECT_ROOT, 0}
-                     : (struct repl_record_place){REPL_OBJECT_DEVICE, m->how.range.end};
+                     : (struct repl_record_place){REPL_OBJECT_DEVICE, range->end};
 }
 
 static void piece_step(struct merge *m, enum repl_merge_step step)
@@ -366,17 +405,17 @@ static void piece_step(struct merge *m, enum repl_merge_step step)
         break;
     case REPL_MERGE_SYNC:
         if (m->w->bug != KILLS_BUG_SKIP_PIECE_SYNC)
-            kills_sync(m->w, m->staged, "sync of a piece");
+            kills_sync(m->v, m->staged, "sync of a piece");
         break;
     case REPL_MERGE_PUBLISH:
         piece_note(m);
         kills_entry_name(&m->pieces[m->made], name);
-        kills_rename(m->w, STAGED, name);
+        kills_rename(m->v, STAGED, name);
         if (m->w->bug != KILLS_BUG_SKIP_NAME_SYNC)
-            kills_sync_names(m->w);
+            kills_sync_names(m->v);
         break;
     case REPL_MERGE_CHECK:
-        m->outputs[m->made] = kills_open(m->w, &m->pieces[m->made]);
+        m->outputs[m->made] = kills_open(m->v, &m->pieces[m->made]);
         kills_verify(m->w, m->outputs[m->made]);
         m->made++;
         break;
@@ -404,7 +443,8 @@ static void merge_log(struct merge *m)
                                           .merge = {m->plan.after_seq,
                                                     m->entries[m->count - 1].commit.to_seq,
                                                     (uint32_t)(count - 1)}};
-    kills_log(m->w, records, count);
+    m->w->takings++;
+    kills_log(m->v, records, count);
 }
 
 static void run_remove(struct merge *m, int64_t due_ns)
@@ -413,7 +453,7 @@ static void run_remove(struct merge *m, int64_t due_ns)
     for (size_t i = 0; i < m->count; i++) {
         kills_entry_name(&m->entries[i], name);
         if (m->goes[i])
-            kills_remove_later(m->w, name, due_ns);
+            kills_remove_later(m->v, name, due_ns);
     }
 }
 
@@ -422,7 +462,7 @@ static void pieces_remove(struct merge *m)
     char name[SIM_NAME_SIZE];
     for (size_t i = 0; i < m->made; i++) {
         kills_entry_name(&m->pieces[i], name);
-        kills_remove_later(m->w, name, 0);
+        kills_remove_later(m->v, name, 0);
     }
     m->w->discards++;
 }
@@ -474,7 +514,7 @@ static void merge_run(struct merge *m)
                    : repl_merge_step_next(step, good);
         if (step == REPL_MERGE_LOG && w->bug == KILLS_BUG_REMOVE_EARLY) {
             run_remove(m, 0);
-            kills_remove_due(w);
+            kills_remove_due(m->v);
         }
     }
     if (step == REPL_MERGE_DISCARD) {
@@ -489,14 +529,16 @@ static void merge_run(struct merge *m)
     w->needless += m->piece_count == 0;
 }
 
-bool kills_visit(struct kills_world *w)
+bool kills_visit(struct kills_volume *v)
 {
     struct repl_merge plan;
-    if (!merge_find(w, &plan))
+    if (v->w->merging || !merge_find(v, &plan))
         return false;
     struct merge *m = sim_alloc(sizeof *m);
-    merge_begin(m, w, &plan);
+    v->w->merging = true;
+    merge_begin(m, v, &plan);
     merge_run(m);
     merge_end(m);
+    v->w->merging = false;
     return true;
 }

@@ -23,46 +23,46 @@ void kills_entry_name(const struct repl_log_piece *entry, char name[SIM_NAME_SIZ
     kills_name(entry->commit.to_seq, entry->commit.part, entry->merge, name);
 }
 
-static void put(struct kills_world *w, struct sim_inode *inode, uint64_t offset, const void *data,
+static void put(struct kills_volume *v, struct sim_inode *inode, uint64_t offset, const void *data,
                 size_t size, const char *what)
 {
-    ensure(repl_ok(sim_disk_write(&w->site.disk, inode, offset, data, size, NULL)));
-    kills_here(w, what);
+    ensure(repl_ok(sim_disk_write(&v->disk, inode, offset, data, size, NULL)));
+    kills_here(v->w, what);
 }
 
-struct sim_inode *kills_stage(struct kills_world *w, const char *name,
+struct sim_inode *kills_stage(struct kills_volume *v, const char *name,
                               const struct repl_buffer *bytes)
 {
-    struct sim_inode *inode = sim_disk_create(&w->site.disk, name);
+    struct sim_inode *inode = sim_disk_create(&v->disk, name);
     size_t half = bytes->size / 2;
-    kills_here(w, "making of a staged file");
-    put(w, inode, 0, bytes->data, half, "write to a staged file");
-    put(w, inode, half, bytes->data + half, bytes->size - half, "write to a staged file");
+    kills_here(v->w, "making of a staged file");
+    put(v, inode, 0, bytes->data, half, "write to a staged file");
+    put(v, inode, half, bytes->data + half, bytes->size - half, "write to a staged file");
     return inode;
 }
 
-void kills_sync(struct kills_world *w, struct sim_inode *inode, const char *what)
+void kills_sync(struct kills_volume *v, struct sim_inode *inode, const char *what)
 {
-    ensure(repl_ok(sim_disk_sync(&w->site.disk, inode, NULL)));
-    kills_here(w, what);
+    ensure(repl_ok(sim_disk_sync(&v->disk, inode, NULL)));
+    kills_here(v->w, what);
 }
 
-void kills_rename(struct kills_world *w, const char *from, const char *to)
+void kills_rename(struct kills_volume *v, const char *from, const char *to)
 {
-    sim_disk_rename(&w->site.disk, from, to);
-    kills_here(w, "rename");
+    sim_disk_rename(&v->disk, from, to);
+    kills_here(v->w, "rename");
 }
 
-void kills_sync_names(struct kills_world *w)
+void kills_sync_names(struct kills_volume *v)
 {
-    ensure(repl_ok(sim_disk_sync_directory(&w->site.disk, NULL)));
-    kills_here(w, "sync of the directory");
+    ensure(repl_ok(sim_disk_sync_directory(&v->disk, NULL)));
+    kills_here(v->w, "sync of the directory");
 }
 
-void kills_unlink(struct kills_world *w, const char *name)
+void kills_unlink(struct kills_volume *v, const char *name)
 {
-    sim_disk_unlink(&w->site.disk, name);
-    kills_here(w, "removal");
+    sim_disk_unlink(&v->disk, name);
+    kills_here(v->w, "removal");
 }
 
 /* --- segments -------------------------------------------------------------------------------- */
@@ -79,22 +79,26 @@ static repl_result read_at(void *context, uint64_t offset, void *out, size_t siz
     return REPL_SUCCESS;
 }
 
-struct repl_segment *kills_open(struct kills_world *w, const struct repl_log_piece *entry)
+struct repl_segment *kills_open_name(struct kills_volume *v, const char *name)
 {
-    char name[SIM_NAME_SIZE];
     struct repl_segment *segment;
     struct repl_error err;
-    kills_entry_name(entry, name);
-    struct sim_inode *inode = sim_disk_open(&w->site.disk, name);
+    struct sim_inode *inode = sim_disk_open(&v->disk, name);
     if (inode == NULL)
-        kills_fail(w, "segment %s is named by the log and not there", name);
-    if (inode->cached.size != entry->commit.file_size)
-        kills_fail(w, "segment %s has %zu bytes and not %llu", name, inode->cached.size,
-                   (unsigned long long)entry->commit.file_size);
+        kills_fail(v->w, "segment %s is named and not there", name);
     if (!repl_ok(repl_segment_open(read_at, &inode->cached, inode->cached.size, &segment, &err)))
-        kills_fail(w, "segment %s: %s", name, err.text);
-    if (!repl_digest_equal(&segment->footer.digest, &entry->commit.digest))
-        kills_fail(w, "segment %s is not what was committed", name);
+        kills_fail(v->w, "segment %s: %s", name, err.text);
+    return segment;
+}
+
+struct repl_segment *kills_open(struct kills_volume *v, const struct repl_log_piece *entry)
+{
+    char name[SIM_NAME_SIZE];
+    kills_entry_name(entry, name);
+    struct repl_segment *segment = kills_open_name(v, name);
+    if (segment->footer.file_size != entry->commit.file_size ||
+        !repl_digest_equal(&segment->footer.digest, &entry->commit.digest))
+        kills_fail(v->w, "segment %s is not what was committed", name);
     return segment;
 }
 
@@ -104,62 +108,6 @@ void kills_verify(struct kills_world *w, const struct repl_segment *segment)
     if (!repl_ok(repl_segment_verify(segment, w->coder, &err)))
         kills_fail(w, "segment %llu.%u: %s", (unsigned long long)segment->header.to_seq,
                    segment->header.part, err.text);
-}
-
-struct repl_segment **kills_open_all(struct kills_world *w)
-{
-    const struct repl_chain *chain = &w->site.chain;
-    struct repl_segment **segments = sim_alloc((chain->count + 1) * sizeof(struct repl_segment *));
-    for (size_t i = 0; i < chain->count; i++)
-        segments[i] = kills_open(w, &chain->entries[i]);
-    return segments;
-}
-
-void kills_close_all(struct repl_segment **segments, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        repl_segment_free(segments[i]);
-    free(segments);
-}
-
-bool kills_lists(const struct repl_segment *segment, const struct repl_digest *name,
-                 const struct repl_chunk_entry **where)
-{
-    for (uint32_t i = 0; i < segment->footer.chunk_count; i++) {
-        if (!repl_digest_equal(&segment->chunks[i].name, name))
-            continue;
-        if (where != NULL)
-            *where = &segment->chunks[i];
-        return true;
-    }
-    return false;
-}
-
-bool kills_refers(struct kills_world *w, const struct repl_segment *segment,
-                  const struct repl_digest *name)
-{
-    struct repl_record_walk walk;
-    struct repl_record record;
-    bool found = false;
-    repl_record_walk_begin(&walk, segment, w->coder);
-    for (bool done = false; !found;) {
-        ensure(repl_ok(repl_record_walk_next(&walk, &record, &done, NULL)));
-        if (done)
-            break;
-        found = record.type == REPL_RECORD_CHUNK && repl_digest_equal(&record.chunk, name);
-    }
-    repl_record_walk_end(&walk);
-    return found;
-}
-
-static bool has_chunk(struct kills_world *w, const struct repl_digest *name)
-{
-    struct repl_segment **segments = kills_open_all(w);
-    bool found = false;
-    for (size_t i = 0; i < w->site.chain.count && !found; i++)
-        found = kills_lists(segments[i], name, NULL);
-    kills_close_all(segments, w->site.chain.count);
-    return found;
 }
 
 /* --- the log --------------------------------------------------------------------------------- */
@@ -175,142 +123,143 @@ static void records_encode(const struct repl_log_record *records, size_t count,
     }
 }
 
-static void record_apply(struct kills_world *w, const struct repl_log_record *record)
+static void record_apply(struct kills_volume *v, const struct repl_log_record *record)
 {
     struct repl_error err;
-    if (!repl_ok(repl_journal_apply(&w->site.journal, record, &err)) ||
-        !repl_ok(repl_chain_apply(&w->site.chain, record, &err)))
-        kills_fail(w, "the log: %s", err.text);
+    if (!repl_ok(repl_journal_apply(&v->journal, record, &err)) ||
+        !repl_ok(repl_chain_apply(&v->chain, record, &err)))
+        kills_fail(v->w, "the log: %s", err.text);
 }
 
-void kills_log(struct kills_world *w, struct repl_log_record *records, size_t count)
+void kills_log(struct kills_volume *v, struct repl_log_record *records, size_t count)
 {
-    struct kills_site *site = &w->site;
-    struct sim_inode *log = sim_disk_open(&site->disk, LOG_NAME);
+    struct sim_inode *log = sim_disk_open(&v->disk, LOG_NAME);
     struct repl_buffer bytes = {0};
     for (size_t i = 0; i < count; i++) {
-        records[i].number = site->journal.record_number + 1 + i;
-        records[i].time_ns = w->now_ns;
+        records[i].number = v->journal.record_number + 1 + i;
+        records[i].time_ns = v->w->now_ns;
     }
     records_encode(records, count, &bytes);
     if (log == NULL) {
-        log = sim_disk_create(&site->disk, LOG_NAME);
-        kills_sync_names(w);
+        log = sim_disk_create(&v->disk, LOG_NAME);
+        kills_sync_names(v);
     }
-    uint64_t at = w->bug == KILLS_BUG_TAIL_KEPT ? log->cached.size : site->log_end;
-    put(w, log, at, bytes.data, bytes.size, "write to the log");
-    if (w->bug != KILLS_BUG_LOG_NOT_SYNCED || records[0].type != REPL_LOG_MERGE)
-        kills_sync(w, log, "sync of the log");
-    site->log_end += bytes.size;
+    uint64_t at = v->w->bug == KILLS_BUG_TAIL_KEPT ? log->cached.size : v->log_end;
+    put(v, log, at, bytes.data, bytes.size, "write to the log");
+    if (v->w->bug != KILLS_BUG_LOG_NOT_SYNCED || records[0].type != REPL_LOG_MERGE)
+        kills_sync(v, log, "sync of the log");
+    v->log_end += bytes.size;
     repl_buffer_fini(&bytes);
     for (size_t i = 0; i < count; i++)
-        record_apply(w, &records[i]);
+        record_apply(v, &records[i]);
 }
 
-static void log_replace(struct kills_world *w, const struct repl_buffer *bytes)
+static void log_replace(struct kills_volume *v, const struct repl_buffer *bytes)
 {
     struct sim_inode *log;
-    if (w->bug == KILLS_BUG_CHECKPOINT_IN_PLACE) {
-        log = sim_disk_open(&w->site.disk, LOG_NAME);
+    if (v->w->bug == KILLS_BUG_CHECKPOINT_IN_PLACE) {
+        log = sim_disk_open(&v->disk, LOG_NAME);
         sim_disk_truncate(log, 0);
-        kills_here(w, "cut of the log");
-        put(w, log, 0, bytes->data, bytes->size, "write to the log");
-        kills_sync(w, log, "sync of the log");
+        kills_here(v->w, "cut of the log");
+        put(v, log, 0, bytes->data, bytes->size, "write to the log");
+        kills_sync(v, log, "sync of the log");
     } else {
-        log = kills_stage(w, "log.new", bytes);
-        if (w->bug != KILLS_BUG_CHECKPOINT_NOT_SYNCED)
-            kills_sync(w, log, "sync of the new log");
-        kills_rename(w, "log.new", LOG_NAME);
-        kills_sync_names(w);
+        log = kills_stage(v, "log.new", bytes);
+        if (v->w->bug != KILLS_BUG_CHECKPOINT_NOT_SYNCED)
+            kills_sync(v, log, "sync of the new log");
+        kills_rename(v, "log.new", LOG_NAME);
+        kills_sync_names(v);
     }
-    w->site.log_end = bytes->size;
+    v->log_end = bytes->size;
 }
 
 /* What checkpoint.c of the agent makes of the fold. */
-void kills_checkpoint(struct kills_world *w)
+void kills_checkpoint(struct kills_volume *v)
 {
-    struct kills_site *site = &w->site;
-    size_t count = 1 + site->chain.count;
+    bool pool = v->journal.pool[0] != '\0' && v->w->bug != KILLS_BUG_POOL_FORGOTTEN;
+    size_t first = pool ? 2 : 1, count = first + v->chain.count;
     struct repl_log_record *records = sim_alloc(count * sizeof *records);
     struct repl_buffer bytes = {0};
     records[0] = (struct repl_log_record){.type = REPL_LOG_CHECKPOINT,
-                                          .checkpoint = {.create = site->journal.create,
-                                                         .lineage = site->journal.lineage,
-                                                         .records = (uint32_t)site->chain.count,
-                                                         .heard_ns = site->journal.heard_ns}};
-    for (size_t i = 1; i < count; i++)
+                                          .checkpoint = {.create = v->journal.create,
+                                                         .lineage = v->journal.lineage,
+                                                         .records = (uint32_t)count - 1,
+                                                         .heard_ns = v->journal.heard_ns}};
+    if (pool)
+        repl_journal_pool(&v->journal, v->journal.pool, v->w->now_ns, &records[1]);
+    for (size_t i = first; i < count; i++)
         records[i] =
-            (struct repl_log_record){.type = REPL_LOG_PIECE, .piece = site->chain.entries[i - 1]};
+            (struct repl_log_record){.type = REPL_LOG_PIECE, .piece = v->chain.entries[i - first]};
     for (size_t i = 0; i < count; i++) {
-        records[i].number = site->journal.record_number + 1 + i;
-        records[i].time_ns = w->now_ns;
+        records[i].number = v->journal.record_number + 1 + i;
+        records[i].time_ns = v->w->now_ns;
     }
     records_encode(records, count, &bytes);
-    log_replace(w, &bytes);
-    site->journal.record_number += count;
+    log_replace(v, &bytes);
+    v->journal.record_number += count;
     repl_buffer_fini(&bytes);
     free(records);
-    w->checkpoints++;
+    v->w->checkpoints++;
 }
 
 /* --- commits --------------------------------------------------------------------------------- */
 
-/* Whether a chunk that it refers to is nowhere. */
-static bool is_lacking(struct kills_world *w, const struct repl_segment *segment)
-{
-    struct repl_record_walk walk;
-    struct repl_record record;
-    bool lacking = false;
-    repl_record_walk_begin(&walk, segment, w->coder);
-    for (bool done = false; !lacking;) {
-        ensure(repl_ok(repl_record_walk_next(&walk, &record, &done, NULL)));
-        if (done)
-            break;
-        lacking = record.type == REPL_RECORD_CHUNK && !has_chunk(w, &record.chunk);
-    }
-    repl_record_walk_end(&walk);
-    return lacking;
-}
-
-static enum kills_verdict judge(struct kills_world *w, struct sim_inode *staged,
+static enum kills_verdict judge(struct kills_volume *v, struct sim_inode *staged,
                                 struct repl_log_record *record)
 {
     struct repl_segment *segment;
     struct repl_refusal refusal;
     ensure(
         repl_ok(repl_segment_open(read_at, &staged->cached, staged->cached.size, &segment, NULL)));
-    ensure(repl_ok(repl_segment_verify(segment, w->coder, NULL)));
-    bool lacking = is_lacking(w, segment);
-    if (!lacking && repl_journal_check(&w->site.journal, &segment->header, &segment->footer,
-                                       KILLS_SIZE, repl_segment_last_point(segment), NULL,
-                                       w->now_ns, record, &refusal) != REPL_VERDICT_ACCEPT)
-        kills_fail(w, "a segment that follows was refused: %s", refusal.text);
+    ensure(repl_ok(repl_segment_verify(segment, v->w->coder, NULL)));
+    bool lacking = kills_is_lacking(v, segment);
+    if (!lacking && repl_journal_check(&v->journal, &segment->header, &segment->footer, KILLS_SIZE,
+                                       repl_segment_last_point(segment), NULL, v->w->now_ns, record,
+                                       &refusal) != REPL_VERDICT_ACCEPT)
+        kills_fail(v->w, "a segment that follows was refused: %s", refusal.text);
     repl_segment_free(segment);
     return lacking ? KILLS_LACKING : KILLS_COMMITTED;
 }
 
-enum kills_verdict kills_commit(struct kills_world *w, const struct repl_buffer *bytes)
+/* What was found before it passed the gate is looked for again if some has gone since. */
+static bool still_has_all(struct kills_volume *v, uint64_t takings)
+{
+    if (v->w->takings == takings)
+        return true;
+    v->w->looked_again++;
+    struct repl_segment *segment = kills_open_name(v, STAGED_NAME);
+    bool lacking = kills_is_lacking(v, segment);
+    repl_segment_free(segment);
+    return !lacking;
+}
+
+static enum kills_verdict commit_run(struct kills_volume *v, struct sim_inode *staged)
 {
     struct repl_log_record record;
     char name[SIM_NAME_SIZE];
-    struct sim_inode *staged = kills_stage(w, STAGED_NAME, bytes);
+    uint64_t takings = 0;
     for (enum repl_commit_step step = REPL_COMMIT_SYNC; step != REPL_COMMIT_DONE;
          step = repl_commit_next(step, true)) {
         switch (step) {
         case REPL_COMMIT_SYNC:
-            kills_sync(w, staged, "sync of a staged file");
+            kills_sync(v, staged, "sync of a staged file");
             break;
         case REPL_COMMIT_VERIFY:
-            if (judge(w, staged, &record) == KILLS_LACKING)
+            takings = v->w->takings;
+            if (judge(v, staged, &record) == KILLS_LACKING)
                 return KILLS_LACKING;
+            v->w->gap(v->w);
             break;
         case REPL_COMMIT_PUBLISH:
+            if (!still_has_all(v, takings))
+                return KILLS_LACKING;
             kills_name(record.commit.to_seq, record.commit.part, 0, name);
-            kills_rename(w, STAGED_NAME, name);
-            kills_sync_names(w);
+            kills_rename(v, STAGED_NAME, name);
+            kills_sync_names(v);
             break;
         case REPL_COMMIT_LOG:
-            kills_log(w, &record, 1);
+            kills_log(v, &record, 1);
+            kills_supplies_found(v, name);
             break;
         default:
             abort();
@@ -319,80 +268,86 @@ enum kills_verdict kills_commit(struct kills_world *w, const struct repl_buffer 
     return KILLS_COMMITTED;
 }
 
+enum kills_verdict kills_commit(struct kills_volume *v, const struct repl_buffer *bytes)
+{
+    v->busy = true;
+    enum kills_verdict verdict = commit_run(v, kills_stage(v, STAGED_NAME, bytes));
+    v->busy = false;
+    return verdict;
+}
+
 /* --- removals -------------------------------------------------------------------------------- */
 
-void kills_remove_later(struct kills_world *w, const char *name, int64_t due_ns)
+void kills_remove_later(struct kills_volume *v, const char *name, int64_t due_ns)
 {
-    struct kills_site *site = &w->site;
-    ensure(site->removal_count < KILLS_REMOVAL);
-    struct kills_removal *removal = &site->removals[site->removal_count++];
+    ensure(v->removal_count < KILLS_REMOVAL);
+    struct kills_removal *removal = &v->removals[v->removal_count++];
     removal->due_ns = due_ns;
     snprintf(removal->name, sizeof removal->name, "%s", name);
 }
 
-void kills_remove_due(struct kills_world *w)
+void kills_remove_due(struct kills_volume *v)
 {
-    struct kills_site *site = &w->site;
     size_t kept = 0;
-    for (size_t i = 0; i < site->removal_count; i++) {
-        const struct kills_removal removal = site->removals[i];
-        if (removal.due_ns > w->now_ns) {
-            site->removals[kept++] = removal;
+    for (size_t i = 0; i < v->removal_count; i++) {
+        const struct kills_removal removal = v->removals[i];
+        if (removal.due_ns > v->w->now_ns) {
+            v->removals[kept++] = removal;
             continue;
         }
-        if (sim_disk_open(&site->disk, removal.name) == NULL)
+        if (sim_disk_open(&v->disk, removal.name) == NULL)
             continue;
-        kills_unlink(w, removal.name);
-        kills_sync_names(w);
+        kills_unlink(v, removal.name);
+        kills_sync_names(v);
     }
-    site->removal_count = kept;
+    v->removal_count = kept;
 }
 
 /* --- a start --------------------------------------------------------------------------------- */
 
-void kills_site_forget(struct kills_site *site)
+static void volume_forget(struct kills_volume *v)
 {
-    repl_chain_fini(&site->chain);
-    repl_chain_init(&site->chain);
-    repl_journal_init(&site->journal);
-    site->log_end = site->last_merge = 0;
-    site->removal_count = 0;
+    repl_chain_fini(&v->chain);
+    repl_chain_init(&v->chain);
+    repl_journal_init(&v->journal);
+    v->log_end = v->last_merge = 0;
+    v->removal_count = v->supply_count = 0;
+    v->busy = false;
 }
 
 /* The records of the first end bytes; behind the last with which no group is left open. */
-static uint64_t records_fold(struct kills_world *w, const struct sim_inode *log, uint64_t end)
+static uint64_t records_fold(struct kills_volume *v, const struct sim_inode *log, uint64_t end)
 {
     uint64_t whole = 0;
     size_t size;
-    kills_site_forget(&w->site);
+    volume_forget(v);
     for (uint64_t at = 0; at < end; at += size) {
         struct repl_log_record record;
         if (!repl_ok(repl_log_record_decode(log->cached.data + at, end - at, &record, &size, NULL)))
             break;
-        record_apply(w, &record);
-        if (w->site.chain.group_left == 0 || w->bug == KILLS_BUG_GROUP_OPEN)
+        record_apply(v, &record);
+        if (v->chain.group_left == 0 || v->w->bug == KILLS_BUG_GROUP_OPEN)
             whole = at + size;
     }
     return whole;
 }
 
-static void log_load(struct kills_world *w)
+static void log_load(struct kills_volume *v)
 {
-    struct kills_site *site = &w->site;
-    struct sim_inode *log = sim_disk_open(&site->disk, LOG_NAME);
+    struct sim_inode *log = sim_disk_open(&v->disk, LOG_NAME);
     if (log == NULL)
-        kills_fail(w, "there is no log");
-    kills_sync(w, log, "sync of the log at a start");
-    kills_sync_names(w);
-    uint64_t whole = records_fold(w, log, log->cached.size);
-    if (site->chain.group_left > 0 && w->bug != KILLS_BUG_GROUP_OPEN)
-        whole = records_fold(w, log, whole);
-    site->log_end = whole;
-    if (log->cached.size == whole || w->bug == KILLS_BUG_TAIL_KEPT)
+        kills_fail(v->w, "there is no log");
+    kills_sync(v, log, "sync of the log at a start");
+    kills_sync_names(v);
+    uint64_t whole = records_fold(v, log, log->cached.size);
+    if (v->chain.group_left > 0 && v->w->bug != KILLS_BUG_GROUP_OPEN)
+        whole = records_fold(v, log, whole);
+    v->log_end = whole;
+    if (log->cached.size == whole || v->w->bug == KILLS_BUG_TAIL_KEPT)
         return;
     sim_disk_truncate(log, whole);
-    kills_here(w, "cut of the log");
-    kills_sync(w, log, "sync of the log at a start");
+    kills_here(v->w, "cut of the log");
+    kills_sync(v, log, "sync of the log at a start");
 }
 
 static bool is_segment(const char *name, uint64_t *to_seq, uint32_t *part, uint64_t *merge)
@@ -406,53 +361,59 @@ static bool is_segment(const char *name, uint64_t *to_seq, uint32_t *part, uint6
 }
 
 /* What a start makes of a file: true if it is none that the log or a merge accounts for. */
-static bool file_note(struct kills_world *w, const char *name)
+static bool file_note(struct kills_volume *v, const char *name)
 {
-    struct kills_site *site = &w->site;
     uint64_t to_seq, merge;
     uint32_t part;
-    if (!is_segment(name, &to_seq, &part, &merge))
+    if (kills_supply_note(v, name) || !is_segment(name, &to_seq, &part, &merge))
         return false;
-    if (merge > site->last_merge && w->bug != KILLS_BUG_NUMBER_REUSED)
-        site->last_merge = merge;
-    if (repl_chain_find(&site->chain, to_seq, part, merge) != SIZE_MAX)
+    if (merge > v->last_merge && v->w->bug != KILLS_BUG_NUMBER_REUSED)
+        v->last_merge = merge;
+    if (repl_chain_find(&v->chain, to_seq, part, merge) != SIZE_MAX)
         return false;
-    if (merge == 0 && !repl_chain_has_replaced(&site->chain, to_seq))
+    if (merge == 0 && !repl_chain_has_replaced(&v->chain, to_seq))
         return true;
-    if (w->bug != KILLS_BUG_LEFTOVERS_KEPT)
-        kills_remove_later(w, name, w->now_ns + KILLS_GRACE);
+    if (v->w->bug != KILLS_BUG_LEFTOVERS_KEPT)
+        kills_remove_later(v, name, v->w->now_ns + KILLS_GRACE);
     return false;
 }
 
-static void files_load(struct kills_world *w)
+static void files_load(struct kills_volume *v)
 {
-    struct sim_disk *disk = &w->site.disk;
+    struct sim_disk *disk = &v->disk;
     char unknown[SIM_NAME_SIZE], aside[SIM_NAME_SIZE + 8];
     unsigned count = 0;
     for (size_t i = 0; i < disk->cached.count; i++) {
-        if (!file_note(w, disk->cached.names[i].text))
+        if (!file_note(v, disk->cached.names[i].text))
             continue;
         count++;
         snprintf(unknown, sizeof unknown, "%s", disk->cached.names[i].text);
     }
     if (count > 1)
-        kills_fail(w, "%u segments are there that nothing accounts for", count);
+        kills_fail(v->w, "%u segments are there that nothing accounts for", count);
     if (count == 0)
         return;
     snprintf(aside, sizeof aside, "aside-%s", unknown);
     aside[SIM_NAME_SIZE - 1] = '\0';
-    kills_rename(w, unknown, aside);
-    kills_sync_names(w);
+    kills_rename(v, unknown, aside);
+    kills_sync_names(v);
+}
+
+static void volume_start(struct kills_volume *v)
+{
+    static const char *const staged[] = {STAGED_NAME, "staged.merge", "staged.supply", "log.new"};
+    volume_forget(v);
+    log_load(v);
+    files_load(v);
+    for (size_t i = 0; i < sizeof staged / sizeof *staged; i++) {
+        if (sim_disk_open(&v->disk, staged[i]) != NULL)
+            kills_unlink(v, staged[i]);
+    }
 }
 
 void kills_site_start(struct kills_world *w)
 {
-    static const char *const staged[] = {STAGED_NAME, "staged.merge", "log.new"};
-    kills_site_forget(&w->site);
-    log_load(w);
-    files_load(w);
-    for (size_t i = 0; i < sizeof staged / sizeof *staged; i++) {
-        if (sim_disk_open(&w->site.disk, staged[i]) != NULL)
-            kills_unlink(w, staged[i]);
-    }
+    w->merging = false;
+    for (size_t i = 0; i < w->volume_count; i++)
+        volume_start(&w->volumes[i]);
 }

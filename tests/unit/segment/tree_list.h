@@ -17,9 +17,8 @@ static inline void list_add(struct list *list, struct repl_record record)
     uint8_t bytes[REPL_RECORD_SIZE_MAX];
     struct repl_writer w = repl_writer_of(bytes, sizeof bytes);
     repl_record_encode(&w, &record);
-    assert_false(w.failed);
-    assert_int_equal(w.position, repl_record_size(&record));
-    assert_true(repl_ok(repl_buffer_append(&list->bytes, bytes, w.position, NULL)));
+    ensure(!w.failed && w.position == repl_record_size(&record));
+    ensure(repl_ok(repl_buffer_append(&list->bytes, bytes, w.position, NULL)));
 }
 
 static inline void list_node(struct list *list, uint64_t object, struct repl_node node)
@@ -58,7 +57,7 @@ static inline repl_result list_next(void *context, struct repl_record *record, b
         return REPL_SUCCESS;
     struct repl_reader r = repl_reader_of(list->bytes.data + list->at, list->bytes.size - list->at);
     repl_record_decode(&r, record);
-    assert_false(r.failed);
+    ensure(!r.failed);
     list->at += r.position;
     return REPL_SUCCESS;
 }
