@@ -33,11 +33,17 @@ static const char *policy_text(const struct repl_site *site, const char *volume)
                                                        : site->config->retention;
 }
 
+/* Whether it gives up points at all. */
+static bool thins(const struct site_volume *v)
+{
+    return strcmp(policy_text(v->site, v->name), REPL_RETENTION_EVERYTHING) != 0;
+}
+
 static bool volume_may(const struct site_volume *v)
 {
     return v->journal.exists && v->damaged[0] == '\0' && v->journal.point.seq != 0 &&
            !v->index_behind && !v->unsettled &&
-           strcmp(policy_text(v->site, v->name), REPL_RETENTION_EVERYTHING) != 0;
+           (thins(v) || site_scrub_patch(v->site->scrub, v->name) != NULL);
 }
 
 /* Looking at a volume takes a look at each of its segments: not more often than there is something
@@ -45,7 +51,8 @@ static bool volume_may(const struct site_volume *v)
 static bool volume_is_due(const struct site_compactor *c, const struct site_volume *v,
                           int64_t now_ns)
 {
-    bool fresh = v->points - v->visited_points >= REPL_MERGE_DROPPED_MIN || v->merge_failed;
+    bool fresh = v->points - v->visited_points >= REPL_MERGE_DROPPED_MIN || v->merge_failed ||
+                 site_scrub_patch(v->site->scrub, v->name) != NULL;
     return v->visited_ns == 0 || v->visit_again ||
            now_ns - v->visited_ns >= (fresh ? c->visit_ns : VISIT_IDLE_NS);
 }
@@ -93,8 +100,11 @@ static void visit_begin(struct site_compactor *c, struct site_volume *v)
         .pacer = {.rate_bytes = c->site->config->merge_rate_bytes, .stop = &c->stop},
         .options = {.store = c->site->store, .stop = &c->stop}};
     snprintf(visit->volume, sizeof visit->volume, "%s", v->name);
-    ensure(repl_ok(repl_retention_parse(policy_text(c->site, v->name), &visit->policy, &err)));
+    visit->thin = thins(v);
+    ensure(!visit->thin ||
+           repl_ok(repl_retention_parse(policy_text(c->site, v->name), &visit->policy, &err)));
     repl_chain_init(&visit->chain);
+    visit->patch = site_patch_copy(site_scrub_patch(c->site->scrub, v->name));
     compactor_failures_list(c, v, visit);
     v->visited_ns = repl_now_mono_ns();
     v->visited_points = v->points;

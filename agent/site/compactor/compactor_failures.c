@@ -5,7 +5,8 @@
  * Where it was what the merge read, the scrub looks at it next. If a segment of the
  * run is damaged, the run waits until that one is whole again, however long that
  * takes, and is then merged at the next visit; or until the run ends behind the
- * point from which on nothing of what is damaged is of use. It is tried once: what
+ * point from which on nothing of what is damaged is of use; or until there is something to stand in
+ * for what is damaged (site_patch.h). It is tried once: what
  * is damaged may be just what the merge leaves out.
  */
 #include <inttypes.h>
@@ -89,12 +90,14 @@ void compactor_failures_list(struct site_compactor *c, const struct site_volume 
                                             : failure->unreadable
                                                 ? damage_in(v, failure->first_seq, failure->to_seq)
                                                 : NULL;
-        if (damage != NULL && !failure->damaged)
+        bool patched = damage != NULL && visit->patch != NULL &&
+                       repl_segment_id_order(&visit->patch->id, &damage->id) == 0;
+        if (damage != NULL && !patched && !failure->damaged)
             failure_bind(failure, damage);
-        if (damage != NULL)
+        if (damage != NULL && !patched)
             visit->skip[visit->skip_count++] = (struct compactor_skip){
                 .damaged_to = damage->id.to_seq, .healed_seq = damage->healed_seq};
-        else if (!failure->damaged && failure->until_ns > now_ns)
+        else if (!patched && !failure->damaged && failure->until_ns > now_ns)
             visit->skip[visit->skip_count++] = (struct compactor_skip){.to_seq = failure->to_seq};
         else
             *failure = (struct compactor_failure){.to_seq = 0};

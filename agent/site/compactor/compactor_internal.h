@@ -82,6 +82,7 @@ struct compactor_visit {
     struct compactor_skip skip[COMPACTOR_FAILED_MAX];
     size_t skip_count;
     struct compactor_sweeps *sweeps;
+    struct site_patch *patch; /* heap; NULL: none */
     /* found */
     struct repl_chain chain;
     struct repl_merge merge;
@@ -172,6 +173,9 @@ void compactor_failures_list(struct site_compactor *c, const struct site_volume 
 /* compactor_sweep.c: on the thread. Where nothing else is to be merged: whether a part of the chain
  * is to be made anew, as too much of it is of no use. more: there may be others. */
 REPL_RESULT compactor_sweep_find(struct compactor_visit *visit, struct repl_error *err);
+/* Where nothing else is to be merged: the segment that the visit has a patch for, if it may be
+ * merged by itself. */
+REPL_RESULT compactor_patch_find(struct compactor_visit *visit, struct repl_error *err);
 void compactor_sweeps_fini(struct compactor_sweeps *sweeps);
 
 /* compactor_dropped.c: on the loop, in the volume's turn. done: at once if nothing was dropped. */

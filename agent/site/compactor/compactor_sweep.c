@@ -231,14 +231,13 @@ static struct unit unit_at(const struct repl_chain *chain, size_t i)
     return unit;
 }
 
-/* Whether a merge may be of it alone: it stands between two points, behind it is another one, and
- * a merge has made it. */
+/* Whether a merge may be of it alone: it stands between two points, and behind it is another one.
+ */
 static bool unit_may(const struct compactor_visit *visit, const struct unit *unit)
 {
     const struct repl_chain *chain = &visit->chain;
     const struct repl_log_piece *last = &chain->entries[unit->end - 1];
-    return unit->end < chain->count && last->merge != 0 &&
-           last->commit.to_seq <= visit->reached_seq &&
+    return unit->end < chain->count && last->commit.to_seq <= visit->reached_seq &&
            repl_chain_has_point(chain, unit->end - 1) &&
            (unit->base || (unit->first > 0 && repl_chain_has_point(chain, unit->first - 1))) &&
            !compactor_visit_skips(visit, unit->after_seq, last->commit.to_seq);
@@ -329,12 +328,49 @@ repl_result compactor_sweep_find(struct compactor_visit *visit, struct repl_erro
     for (size_t i = 0; i < visit->chain.count && !visit->found;) {
         struct unit unit = unit_at(&visit->chain, i);
         i = unit.end;
-        if (!unit_may(visit, &unit))
-            continue;
+        if (visit->chain.entries[unit.end - 1].merge == 0 || !unit_may(visit, &unit))
+            continue; /* what a merge has made */
         unit_look(visit, &unit, sweep->looks, &left);
         if (unit_is_over(visit, &unit, sweep->looks, false))
             REPL_TRY(unit_take(visit, &unit, sweep->looks, err));
     }
     visit->more |= visit->found;
+    return REPL_SUCCESS;
+}
+
+/* --- what stands in for what is damaged ------------------------------------------------------ */
+
+static repl_result patched_take(struct compactor_visit *visit, const struct unit *unit, size_t at,
+                                struct repl_error *err)
+{
+    const struct repl_log_commit *last = &visit->chain.entries[unit->end - 1].commit;
+    visit->remade = calloc(unit->end - unit->first, sizeof *visit->remade);
+    if (visit->remade == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of segments");
+    visit->merge = (struct repl_merge){
+        .after_seq = unit->after_seq, .to_seq = last->to_seq, .from_seq = last->from_seq};
+    for (size_t i = unit->first; i < unit->end; i++) {
+        bool anew = i == at || is_bound(visit, unit, i);
+        visit->remade[i - unit->first] = anew;
+        visit->merge.segments += anew;
+        visit->merge.size_bytes += anew ? visit->chain.entries[i].commit.file_size : 0;
+    }
+    visit->found = true;
+    return REPL_SUCCESS;
+}
+
+repl_result compactor_patch_find(struct compactor_visit *visit, struct repl_error *err)
+{
+    const struct repl_chain *chain = &visit->chain;
+    const struct repl_segment_id *id = &visit->patch->id;
+    size_t at = repl_chain_find(chain, id->to_seq, id->part, id->merge);
+    for (size_t i = 0; at != SIZE_MAX && i <= at;) {
+        struct unit unit = unit_at(chain, i);
+        bool is_full = !unit.base && chain->entries[unit.first].commit.from_seq == 0;
+        i = unit.end;
+        /* What is before a full goes with it: that is for the plan to say. */
+        if (at < unit.end && !is_full && unit_may(visit, &unit))
+            return patched_take(visit, &unit, at, err);
+    }
     return REPL_SUCCESS;
 }

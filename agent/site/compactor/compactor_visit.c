@@ -27,6 +27,8 @@ void compactor_visit_fini(struct compactor_visit *visit)
     site_merge_result_fini(&visit->result);
     free(visit->remade);
     visit->remade = NULL;
+    site_patch_free(visit->patch);
+    visit->patch = NULL;
 }
 
 /* --- what there is --------------------------------------------------------------------------- */
@@ -126,7 +128,7 @@ static repl_result plan_fill(struct compactor_visit *visit, struct repl_merge_pl
         if (!inner)
             REPL_TRY(repl_merge_plan_add(plan, &segment, err));
     }
-    return points_drop(visit, plan, err);
+    return visit->thin ? points_drop(visit, plan, err) : REPL_SUCCESS;
 }
 
 /* Where in the chain the run lies, and what of it is read: needless segments are not. */
@@ -169,6 +171,7 @@ static repl_result run_merge(struct compactor_visit *visit, struct repl_error *e
     o->merge = visit->merge_number;
     o->needless_count = visit->read_first - visit->first;
     o->remade = visit->remade;
+    o->patch = visit->patch;
     o->referred = referred;
     o->referred_context = visit;
     o->extents_max = SITE_PIECE_EXTENTS_MAX;
@@ -222,6 +225,8 @@ static repl_result visit_do(struct compactor_visit *visit, struct repl_error *er
         visit->more = visit->found && merge_next(visit, &plan, &next);
     }
     repl_merge_plan_fini(&plan);
+    if (repl_ok(result) && !visit->found && visit->patch != NULL)
+        result = compactor_patch_find(visit, err);
     if (repl_ok(result) && !visit->found && !visit->keep)
         result = compactor_sweep_find(visit, err);
     if (repl_ok(result) && visit->found) {

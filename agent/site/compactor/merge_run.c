@@ -14,6 +14,7 @@
 #include "block/read_full.h"
 #include "journal/churn.h"
 #include "journal/merge_order.h"
+#include "store/segment_name.h"
 
 #define RANGES_MAX  128u /* that wait: each halving leaves one behind */
 #define BUFFER_SIZE (1u << 20)
@@ -51,6 +52,8 @@ static repl_result input_read_at(void *context, uint64_t offset, void *out, size
                                  struct repl_error *err)
 {
     const struct merge_input *input = context;
+    if (input->patch != NULL && offset >= input->file->size)
+        return site_patch_read_at(input->patch, input->file->size, offset, out, size, err);
     return input->file->read_at(input->file, offset, out, size, err);
 }
 
@@ -71,6 +74,10 @@ repl_result site_merge_input_open(struct merge_run *run, ptrdiff_t i, struct mer
                          "%s is not the file that was committed: run repl "
                          "verify",
                          input->file->label);
+    if (o->patch != NULL && repl_segment_id_order(&o->patch->id, &id) == 0) {
+        input->patch = o->patch;
+        site_patch_apply(o->patch, input->file->size, input->segment);
+    }
     run->result->read_bytes += entry->commit.file_size;
     return REPL_SUCCESS;
 }

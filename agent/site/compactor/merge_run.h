@@ -15,6 +15,7 @@
 
 #include "format/log_record.h"
 #include "segment/segment_merge.h"
+#include "site/site_patch.h"
 #include "store/store.h"
 
 /* What a piece holds at most: some 100 MiB of memory, and files of a few hundred. */
@@ -44,7 +45,8 @@ struct site_merge_options {
     /* Of a base that nothing follows, one for each entry: whether it is made anew though nothing
      * has changed; those that have its point's number have to be. NULL: none. */
     const bool *remade;
-    uint64_t merge; /* the number that the pieces' names have */
+    const struct site_patch *patch; /* for frames of one of them that are damaged; NULL: none */
+    uint64_t merge;                 /* the number that the pieces' names have */
     site_merge_referred_fn *referred;
     void *referred_context;
     uint64_t extents_max, raw_size_max, records_max;
@@ -95,7 +97,8 @@ REPL_RESULT site_merge_records(const struct site_merge_options *options,
 struct merge_input {
     struct repl_stored_segment *file;
     struct repl_segment *segment;
-    bool goes; /* the pieces take its place */
+    const struct site_patch *patch; /* NULL: it is read as it lies there */
+    bool goes;                      /* the pieces take its place */
 };
 
 /* Which chunks are carried (merge_chunks.c). */

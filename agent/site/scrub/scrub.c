@@ -38,6 +38,7 @@ struct site_scrub {
     pthread_mutex_t doubts_mutex;
     struct doubt *doubts; /* in no order */
     size_t doubt_count;
+    struct site_patch *patches; /* on the loop */
 };
 
 /* --- whose turn it is ------------------------------------------------------------------------ */
@@ -149,6 +150,49 @@ static void doubts_put(struct site_scrub *s, const struct scrub_visit *visit)
                  visit->volume);
 }
 
+/* --- what stands in for what is damaged ------------------------------------------------------ */
+
+static bool is_damaged(const struct scrub_visit *visit, const struct repl_segment_id *id)
+{
+    for (size_t i = 0; i < visit->damage_count; i++) {
+        if (repl_segment_id_order(&visit->damages[i].id, id) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What a visit has made takes the place of what one before it made of the same, and what is not
+ * damaged any more needs none. */
+static void patches_put(struct site_scrub *s, struct scrub_visit *visit)
+{
+    for (struct site_patch **at = &s->patches; *at != NULL;) {
+        struct site_patch *patch = *at;
+        bool again = false;
+        for (const struct site_patch *p = visit->patches; p != NULL; p = p->next)
+            again |= repl_segment_id_order(&p->id, &patch->id) == 0;
+        if (strcmp(patch->volume, visit->volume) == 0 &&
+            (again || (visit->looked && !is_damaged(visit, &patch->id)))) {
+            *at = patch->next;
+            site_patch_free(patch);
+        } else {
+            at = &patch->next;
+        }
+    }
+    for (struct site_patch *patch; (patch = visit->patches) != NULL;) {
+        visit->patches = patch->next;
+        patch->next = s->patches;
+        s->patches = patch;
+    }
+}
+
+const struct site_patch *site_scrub_patch(const struct site_scrub *s, const char *volume)
+{
+    const struct site_patch *patch = s != NULL ? s->patches : NULL;
+    while (patch != NULL && strcmp(patch->volume, volume) != 0)
+        patch = patch->next;
+    return patch;
+}
+
 /* --- what a visit has brought ---------------------------------------------------------------- */
 
 static void problem_note(struct site_volume *v, const struct scrub_visit *visit)
@@ -210,6 +254,7 @@ static void visit_done(struct repl_job *job)
             doubts_put(s, visit);
         volume_take(v, visit);
     }
+    patches_put(s, visit);
     repl_extent_map_fini(&visit->wanted);
     turn_next(s);
 }
@@ -224,6 +269,8 @@ void site_scrub_tick(struct site_scrub *s)
 void site_scrub_merged(struct site_volume *v, uint64_t merge, int64_t time_ns)
 {
     struct scrub_of_volume *of = &v->scrub;
+    if (of->damaged_count > 0) /* and may not be part of the history any more */
+        of->next_ns = 0;
     if (v->site->config->scrub_every_ms == 0 || of->merged_count == MERGED_MAX)
         return;
     struct scrub_merged *larger =
@@ -354,5 +401,10 @@ void site_scrub_free(struct site_scrub *s)
     repl_pool_free(s->pool);
     pthread_mutex_destroy(&s->doubts_mutex);
     free(s->doubts);
+    while (s->patches != NULL) {
+        struct site_patch *next = s->patches->next;
+        site_patch_free(s->patches);
+        s->patches = next;
+    }
     free(s);
 }

@@ -39,6 +39,7 @@ struct repl_site;
 struct repl_volume_status;
 struct site_request;
 struct site_volume;
+struct site_patch;
 struct site_scrub;
 
 /* A segment that is not what it should be, and the points that are made of it. */
@@ -102,6 +103,9 @@ void site_scrub_suspect(struct site_volume *volume, uint64_t first_seq, uint64_t
 /* A merge of that number is in the volume's log. */
 void site_scrub_merged(struct site_volume *volume, uint64_t merge, int64_t time_ns);
 void site_scrub_volume_fini(struct site_volume *volume);
+/* What a merge may take in the place of damaged frames of a segment of the volume; NULL: nothing.
+ * The scrub's, until its next visit. */
+const struct site_patch *site_scrub_patch(const struct site_scrub *scrub, const char *volume);
 /* Answers what the source is asked to send once more. */
 void site_scrub_resend(struct site_request *request);
 /* Answers which points are touched by what is damaged. */

@@ -15,6 +15,7 @@
 #include "site/index/index.h"
 #include "site/scrub/scrub.h"
 #include "site/site_pacer.h"
+#include "site/site_patch.h"
 #include "store/verified_file.h"
 
 /* --- one segment (scrub_read.c) -------------------------------------------------------------- */
@@ -152,6 +153,7 @@ struct scrub_visit {
     bool asked; /* wanted is all that the source is to be asked for */
     bool asks;  /* else it is more than it was asked for */
     struct repl_extent_map wanted;
+    struct site_patch *patches; /* of what cannot be put right in place */
     repl_result outcome;
     struct repl_error err;
     /* private */

@@ -49,6 +49,7 @@ struct repair {
     uint32_t *broken_of; /* by frame: its number in broken and 1; 0: it is whole */
     struct broken broken[SCRUB_FRAMES_MAX];
     uint32_t broken_count;
+    bool filled; /* all of them have the bytes that they had */
     struct scrub_later later;
     struct scrub_later_reader *reader; /* NULL: later segments are not looked at */
     struct scrub_chunk_coders coders;
@@ -283,6 +284,7 @@ static repl_result broken_mend(struct repair *r, struct scrub_broken *broken,
                          "neither the replica nor another segment holds what was in frame %" PRIu32
                          " any more",
                          r->broken[wrong - 1].index);
+    r->filled = true;
     for (uint32_t i = 0; i < r->broken_count; i++)
         REPL_TRY(frame_encode(r, &r->broken[i], err));
     return REPL_SUCCESS;
@@ -405,6 +407,30 @@ static repl_result repair_run(struct repair *r, struct scrub_broken *broken, str
                                        err);
 }
 
+/* The bytes are there, and cannot be compressed to what they were: for a merge. Where there is no
+ * memory for it, later. */
+static void patch_make(struct repair *r)
+{
+    struct repl_error ignored;
+    struct site_patch *patch = site_patch_new(r->visit->volume, r->id, r->broken_count);
+    repl_frame_coder_level(r->coder, REPL_FRAME_ZSTD_LEVEL);
+    for (uint32_t i = 0; i < r->broken_count && patch != NULL; i++) {
+        const struct broken *broken = &r->broken[i];
+        struct site_patch_frame *frame = &patch->frames[i];
+        frame->index = broken->index;
+        if (repl_ok(repl_frame_encode(r->coder, broken->raw,
+                                      r->segment->frames[broken->index].raw_size, &frame->stored,
+                                      &frame->entry, &ignored)))
+            continue;
+        site_patch_free(patch);
+        patch = NULL;
+    }
+    if (patch == NULL)
+        return;
+    patch->next = r->visit->patches;
+    r->visit->patches = patch;
+}
+
 static void repair_fini(struct repair *r)
 {
     for (uint32_t i = 0; i < r->broken_count; i++) {
@@ -433,6 +459,8 @@ repl_result scrub_repair(struct scrub_visit *visit, size_t entry, const struct r
 {
     struct repair r = {.visit = visit, .entry = entry, .id = id, .replica_fd = -1, .staged_fd = -1};
     repl_result result = repair_run(&r, broken, err);
+    if (result.code == REPL_E_CORRUPT && r.filled)
+        patch_make(&r);
     char text[REPL_SEGMENT_ID_TEXT_SIZE];
     repl_segment_id_text(id, text);
     if (repl_ok(result))

@@ -281,6 +281,7 @@ static bool is_mended(struct scrub_visit *visit, struct scrub_stored *stored,
 {
     struct repl_error vain, ignored;
     struct scrub_broken broken;
+    const struct site_patch *before = visit->patches;
     scrub_broken_init(&broken);
     bool mended = repl_ok(scrub_repair(visit, stored->entry, &stored->id, &broken, &vain));
     /* Where that cannot be found out, the damage is said of too many points, and looked at again.
@@ -289,14 +290,14 @@ static bool is_mended(struct scrub_visit *visit, struct scrub_stored *stored,
         repl_ignore(scrub_heal(visit, stored->entry, &stored->id, &broken, NULL, &ignored));
     stored->opens = broken.known;
     stored->healed_seq = broken.healed_known ? broken.healed_seq : 0;
-    if (!mended)
+    if (!mended && visit->patches == before) /* else it is here, and a merge takes it */
         mend_ask(visit, &broken);
     scrub_broken_fini(&broken);
     visit->repaired_count += mended;
     if (!mended) {
         size_t used = strlen(why->text);
-        snprintf(why->text + used, sizeof why->text - used, "; it cannot be mended here: %.200s",
-                 vain.text);
+        snprintf(why->text + used, sizeof why->text - used, "; it cannot be mended here%s: %.200s",
+                 visit->patches != before ? ", but by a merge, which follows" : "", vain.text);
     }
     return mended;
 }

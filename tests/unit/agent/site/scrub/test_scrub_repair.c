@@ -2,6 +2,8 @@
  * Damage that the replica's pages mend: the file is then, byte for byte, what it was. What was
  * overwritten since, or is no frame, stays as it is, and is said.
  */
+#include <zstd.h>
+
 #include "unit/agent/site/scrub/scrub_world.h"
 
 /* As many bytes that compress, and not to nothing, at a level. */
@@ -249,6 +251,85 @@ static void a_piece_is_mended(void **state)
     end();
 }
 
+/* Text in a frame as another zstd may have made it. */
+static void foreign_build(struct build *b, uint64_t offset, size_t size)
+{
+    uint8_t *raw = w.model + offset, *stored = malloc(size);
+    struct repl_error err;
+    struct repl_frame_entry entry = {.raw_size = (uint32_t)size, .codec = REPL_CODEC_ZSTD};
+    uint32_t frame;
+    random_fill(&w.random, raw, size);
+    for (size_t i = 0; i < size; i++)
+        raw[i] = i % 64 < 40 ? (uint8_t)(i / 64 % 7) : raw[i] & 0x3f;
+    entry.stored_size = (uint32_t)ZSTD_compress(stored, size, raw, size, 19);
+    assert_false(ZSTD_isError(entry.stored_size));
+    entry.raw_xxh3 = repl_xxh3(raw, size);
+    must(repl_segment_builder_frame(b->builder, &entry, stored, &frame, &err), &err);
+    build_extent(b,
+                 &(struct repl_extent){
+                     .offset = offset, .length = size, .source = frame, .type = REPL_RECORD_DATA});
+    free(stored);
+}
+
+/* A history of four points, of which the first and the third begin with such a frame. */
+static void foreign_begin(void)
+{
+    struct build b;
+    world_init(&w, NULL);
+    w.retention = "everything";
+    site_start(&w);
+    hello(&w);
+    build_begin(&b, &w, 0, 1, 0);
+    foreign_build(&b, 0, MIB);
+    for (uint64_t at = MIB; at < w.size; at += MIB)
+        build_data(&b, at, w.size - at < MIB ? w.size - at : MIB);
+    build_end(&b, true);
+    build_commit(&b);
+    point_keep();
+    small_point_make();
+    build_begin(&b, &w, 2, 3, 0);
+    foreign_build(&b, 2 * MIB, 100 * REPL_PAGE_SIZE);
+    build_end(&b, true);
+    build_commit(&b);
+    point_keep();
+    small_point_make();
+    expect_replica(&w);
+}
+
+/* The file cannot be made what it was, but a merge says the same in its place: of that segment
+ * alone, though no point is given up, be it the base or not. */
+static void what_another_zstd_has_made_is_merged(void **state)
+{
+    (void)state;
+    for (unsigned to = 1; to <= 3; to += 2) {
+        char path[256];
+        struct damage d = {0};
+        size_t segments;
+        foreign_begin();
+        segment_path(path, to);
+        damage_take(&d, path);
+        plant(&d, 2000, 5);
+        look();
+        assert_int_equal(volume_status(&w, "data").damaged_segments, 1);
+        assert_false(point_restores(to));
+        every(FAR_MS);
+        hurry();
+        int64_t until_ns = repl_now_mono_ns() + LIMIT_NS;
+        while (volume_status(&w, "data").damaged_segments > 0) {
+            assert_true(repl_now_mono_ns() < until_ns);
+            site_compactor_tick(w.site->compactor);
+            site_scrub_tick(w.site->scrub);
+            turns(20);
+        }
+        PUMP_UNTIL(&w, !site_compactor_is_busy(w.site->compactor));
+        assert_null(site_scrub_patch(w.site->scrub, "data"));
+        points_check(&segments);
+        assert_int_equal(segments, 4);
+        damage_fini(&d);
+        end();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +338,7 @@ int main(void)
         cmocka_unit_test(the_points_are_named_that_need_it),
         cmocka_unit_test(a_chunk_that_is_supplied_mends_its_frame),
         cmocka_unit_test(a_piece_is_mended),
+        cmocka_unit_test(what_another_zstd_has_made_is_merged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
