@@ -75,6 +75,18 @@ static void replica_find(const struct site_volume *v, char *path, size_t size)
     snprintf(path, size, "%s", status.path);
 }
 
+/* Where there is no memory for them they are not named. */
+static void mates_list(const struct site_volume *v, struct scrub_visit *visit)
+{
+    size_t count = v->journal.pool[0] != '\0' ? v->site->volume_count : 0;
+    visit->mates = calloc(count + 1, sizeof *visit->mates);
+    for (const struct site_volume *mate = v->site->volumes;
+         mate != NULL && visit->mates != NULL && visit->mate_count < count; mate = mate->next) {
+        if (mate != v && strcmp(mate->journal.pool, v->journal.pool) == 0)
+            memcpy(visit->mates[visit->mate_count++], mate->name, sizeof *visit->mates);
+    }
+}
+
 static void visit_done(struct repl_job *job);
 
 static void visit_begin(struct site_scrub *s, struct site_volume *v)
@@ -105,6 +117,7 @@ static void visit_begin(struct site_scrub *s, struct site_volume *v)
     memcpy(s->visit.seen, of->damages, of->damage_count * sizeof *of->damages);
     s->visit.seen_count = of->damage_count;
     replica_find(v, s->visit.replica_path, sizeof s->visit.replica_path);
+    mates_list(v, &s->visit);
     of->merged = NULL;
     of->merged_count = 0;
     of->visited_ns = now_ns;
@@ -247,7 +260,9 @@ static void visit_done(struct repl_job *job)
     struct site_volume *v = site_find_volume(s->site, visit->volume);
     s->out = false;
     free(visit->merged);
+    free(visit->mates);
     visit->merged = NULL;
+    visit->mates = NULL;
     if (v != NULL && !atomic_load(&s->stop)) {
         problem_note(v, visit);
         if (visit->looked)
@@ -303,13 +318,15 @@ void site_scrub_volume_fini(struct site_volume *v)
 static void damage_text(const struct scrub_of_volume *of, char *out, size_t size)
 {
     const struct scrub_damage *first = &of->damages[0];
-    char id[REPL_SEGMENT_ID_TEXT_SIZE], more[48] = "";
+    char id[REPL_SEGMENT_ID_TEXT_SIZE], more[48] = "", mates[192] = "";
     repl_segment_id_text(&first->id, id);
     if (of->damaged_count > 1)
         snprintf(more, sizeof more, ", and %" PRIu64 " more", of->damaged_count - 1);
+    if (first->mates[0] != '\0')
+        snprintf(mates, sizeof mates, "; and volumes that refer to its chunks: %s", first->mates);
     if (first->first_seq != 0)
-        snprintf(out, size, "segment %s (points %" PRIu64 " to %" PRIu64 ")%s", id,
-                 first->first_seq, first->last_seq, more);
+        snprintf(out, size, "segment %s (points %" PRIu64 " to %" PRIu64 "%s)%s", id,
+                 first->first_seq, first->last_seq, mates, more);
     else
         snprintf(out, size, "%s %s (points that refer to its chunks)%s",
                  first->id.supply != 0 ? "supply" : "segment", id, more);

@@ -48,6 +48,7 @@ struct scrub_damage {
     uint64_t first_seq, last_seq; /* 0: none that can be restored */
     uint64_t healed_seq; /* from this point on all that was damaged is something else; 0: none */
     bool opens;          /* only frames are damaged, which not every restore reads */
+    char mates[128];     /* other volumes that refer to chunks in these: "b, c"; "": none known */
 };
 
 #define SCRUB_DAMAGES_MAX 64u /* that are kept in memory; all are counted, and in the file */

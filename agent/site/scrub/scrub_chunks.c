@@ -4,6 +4,7 @@
  * not relied on, or another segment that lists the chunk by now. A chunk's name is
  * a hash of its bytes, so what is found is what was there.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,4 +61,38 @@ repl_result scrub_chunk_take(struct scrub_visit *visit, const struct repl_segmen
         repl_segment_id_order(&place.segment, damaged) == 0)
         *found = false;
     return *found ? place_read(visit, &place, name, coders, out, found, err) : REPL_SUCCESS;
+}
+
+static repl_result refers(struct scrub_visit *visit, const char *mate,
+                          const struct repl_segment *segment, const uint32_t *broken_of, bool *out,
+                          struct repl_error *err)
+{
+    *out = false;
+    for (uint32_t i = 0; i < segment->footer.chunk_count && !*out; i++) {
+        const struct repl_chunk_entry *chunk = &segment->chunks[i];
+        if (broken_of[chunk->frame] != 0)
+            REPL_TRY(repl_index_is_referred_by(visit->index, mate, &chunk->name, out, err));
+    }
+    return REPL_SUCCESS;
+}
+
+repl_result scrub_mates_find(struct scrub_visit *visit, const struct repl_segment *segment,
+                             const uint32_t *broken_of, char *out, size_t size,
+                             struct repl_error *err)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < visit->mate_count; i++) {
+        const char *mate = visit->mates[i];
+        bool does;
+        REPL_TRY(refers(visit, mate, segment, broken_of, &does, err));
+        if (!does)
+            continue;
+        bool fits = used + strlen(mate) + sizeof ", ..." < size;
+        used += (size_t)snprintf(out + used, size - used, "%s%s", used > 0 ? ", " : "",
+                                 fits ? mate : "...");
+        if (!fits)
+            break;
+    }
+    return REPL_SUCCESS;
 }

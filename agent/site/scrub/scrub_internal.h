@@ -57,6 +57,7 @@ struct scrub_broken {
     bool healed_known;
     uint64_t healed_seq; /* by that point there was nothing left; 0: there is */
     bool current;        /* what is left is part of what the volume is now */
+    char mates[sizeof((struct scrub_damage *)0)->mates];
 };
 void scrub_broken_init(struct scrub_broken *broken);
 void scrub_broken_fini(struct scrub_broken *broken);
@@ -76,6 +77,12 @@ struct scrub_chunk_coders {
 REPL_RESULT scrub_chunk_take(struct scrub_visit *visit, const struct repl_segment_id *damaged,
                              const struct repl_digest *name, struct scrub_chunk_coders *coders,
                              uint8_t *out, bool *found, struct repl_error *err);
+
+/* Which other volumes of the pool refer to chunks of the segment in damaged frames, as far as there
+ * is room for their names. broken_of: by frame, 0: it is whole. */
+REPL_RESULT scrub_mates_find(struct scrub_visit *visit, const struct repl_segment *segment,
+                             const uint32_t *broken_of, char *out, size_t size,
+                             struct repl_error *err);
 
 /* --- later segments (scrub_heal.c, scrub_later.c) --------------------------------------------- */
 
@@ -129,8 +136,10 @@ struct scrub_visit {
     struct repl_index *index;
     char volume[REPL_VOLUME_NAME_SIZE + 1];
     int64_t every_ns, now_ns, idle_ns /* since the last visit */;
-    uint64_t rate_limit; /* bytes a second; 0: none */
-    double credit;       /* and what is left of it */
+    uint64_t rate_limit;                      /* bytes a second; 0: none */
+    double credit;                            /* and what is left of it */
+    char (*mates)[REPL_VOLUME_NAME_SIZE + 1]; /* heap: the other volumes of its pool */
+    size_t mate_count;
     const atomic_bool *stop;
     const atomic_bool *merging;
     struct scrub_merged *merged; /* heap */

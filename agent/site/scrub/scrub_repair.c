@@ -459,8 +459,13 @@ repl_result scrub_repair(struct scrub_visit *visit, size_t entry, const struct r
 {
     struct repair r = {.visit = visit, .entry = entry, .id = id, .replica_fd = -1, .staged_fd = -1};
     repl_result result = repair_run(&r, broken, err);
+    struct repl_error ignored;
     if (result.code == REPL_E_CORRUPT && r.filled)
         patch_make(&r);
+    if (!repl_ok(result) && broken->known && /* else they are not named */
+        !repl_ok(scrub_mates_find(visit, r.segment, r.broken_of, broken->mates,
+                                  sizeof broken->mates, &ignored)))
+        broken->mates[0] = '\0';
     char text[REPL_SEGMENT_ID_TEXT_SIZE];
     repl_segment_id_text(id, text);
     if (repl_ok(result))

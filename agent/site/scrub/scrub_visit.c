@@ -37,6 +37,7 @@ struct scrub_stored {
     bool looked;  /* by this visit */
     bool opens;   /* as in struct scrub_damage */
     uint64_t healed_seq;
+    char *mates; /* heap, as in struct scrub_damage; NULL: none */
 };
 
 struct batch {
@@ -96,6 +97,12 @@ static int64_t merged_ns(const struct scrub_visit *visit, const struct repl_segm
     return 0;
 }
 
+static void mates_put(struct scrub_stored *stored, const char *mates)
+{
+    free(stored->mates);
+    stored->mates = mates[0] != '\0' ? strdup(mates) : NULL;
+}
+
 /* What the last visit found out about a damaged segment. */
 static void seen_take(const struct scrub_visit *visit, struct scrub_stored *stored)
 {
@@ -104,6 +111,7 @@ static void seen_take(const struct scrub_visit *visit, struct scrub_stored *stor
             continue;
         stored->opens = visit->seen[i].opens;
         stored->healed_seq = visit->seen[i].healed_seq;
+        mates_put(stored, visit->seen[i].mates);
     }
 }
 
@@ -223,6 +231,8 @@ static struct scrub_damage damage_of(const struct scrub_visit *visit,
         .id = stored->id, .healed_seq = stored->healed_seq, .opens = stored->opens};
     if (stored->entry != SIZE_MAX)
         points_of(&visit->chain, stored->entry, &damage);
+    if (stored->mates != NULL)
+        snprintf(damage.mates, sizeof damage.mates, "%s", stored->mates);
     return damage;
 }
 
@@ -232,13 +242,15 @@ static void damage_log(const struct scrub_visit *visit, const struct scrub_store
     struct scrub_damage damage = damage_of(visit, stored);
     char text[REPL_SEGMENT_ID_TEXT_SIZE];
     repl_segment_id_text(&stored->id, text);
-    repl_log(LOG_ERR,
-             "volume %s: segment %s is damaged: %s. Points %" PRIu64 " to %" PRIu64
-             " may not restore exactly, nor what refers to chunks in it%s. Nothing was changed: "
-             "bring the file back from a copy of the store, it is looked at again every hour; "
-             "\"repl verify\" says what else is damaged",
-             visit->volume, text, why, damage.first_seq, damage.last_seq,
-             damage.healed_seq != 0 ? "; later ones do not need what was damaged" : "");
+    repl_log(
+        LOG_ERR,
+        "volume %s: segment %s is damaged: %s. Points %" PRIu64 " to %" PRIu64
+        " may not restore exactly, nor what refers to chunks in it%s%s%s. Nothing was changed: "
+        "bring the file back from a copy of the store, it is looked at again every hour; "
+        "\"repl verify\" says what else is damaged",
+        visit->volume, text, why, damage.first_seq, damage.last_seq,
+        damage.mates[0] != '\0' ? ", as does volume " : "", damage.mates,
+        damage.healed_seq != 0 ? "; later ones do not need what was damaged" : "");
 }
 
 /* What was found of it into record and log. */
@@ -290,6 +302,7 @@ static bool is_mended(struct scrub_visit *visit, struct scrub_stored *stored,
         repl_ignore(scrub_heal(visit, stored->entry, &stored->id, &broken, NULL, &ignored));
     stored->opens = broken.known;
     stored->healed_seq = broken.healed_known ? broken.healed_seq : 0;
+    mates_put(stored, broken.mates);
     if (!mended && visit->patches == before) /* else it is here, and a merge takes it */
         mend_ask(visit, &broken);
     scrub_broken_fini(&broken);
@@ -458,6 +471,8 @@ void scrub_visit_work(struct repl_job *job)
     }
     repl_chain_fini(&visit->chain);
     repl_verified_file_fini(&visit->file);
+    for (size_t i = 0; i < visit->stored_count; i++)
+        free(visit->stored[i].mates);
     free(visit->stored);
     visit->stored = NULL;
 }
