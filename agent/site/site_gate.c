@@ -57,6 +57,37 @@ bool site_gate_enter(struct site_gate *gate, struct site_pass *pass)
     return false;
 }
 
+static void let_in_next(struct site_gate *gate)
+{
+    while (gate->first != NULL && may_enter(gate, gate->first)) {
+        struct site_pass *next = gate->first;
+        gate->first = next->next;
+        let_in(gate, next);
+        next->entered(next->context);
+    }
+}
+
+bool site_gate_withdraw(struct site_pass *pass)
+{
+    struct site_gate *gate = pass->gate;
+    struct site_pass *before = NULL, *at = gate != NULL ? gate->first : NULL;
+    while (at != NULL && at != pass) {
+        before = at;
+        at = at->next;
+    }
+    if (at == NULL)
+        return false;
+    if (before == NULL)
+        gate->first = pass->next;
+    else
+        before->next = pass->next;
+    if (gate->last == pass)
+        gate->last = before;
+    pass->gate = NULL;
+    let_in_next(gate);
+    return true;
+}
+
 void site_gate_leave(struct site_pass *pass)
 {
     struct site_gate *gate = pass->gate;
@@ -66,12 +97,7 @@ void site_gate_leave(struct site_pass *pass)
     pass->gate = NULL;
     gate->inside--;
     gate->takings += pass->alone;
-    while (gate->first != NULL && may_enter(gate, gate->first)) {
-        struct site_pass *next = gate->first;
-        gate->first = next->next;
-        let_in(gate, next);
-        next->entered(next->context);
-    }
+    let_in_next(gate);
 }
 
 void site_gates_free(struct repl_site *site)

@@ -9,8 +9,10 @@
  * at who refers to them until the index knows that they are gone. What a commit has
  * found before it passed is looked at again if somebody has passed alone since.
  *
- * On the loop. In the order in which they came, so nobody waits for ever; who is
- * inside never waits for a volume's turn, so having a turn one may wait here.
+ * On the loop. In the order in which they came, so nobody waits for ever, but for a
+ * commit whose store hangs: who waits for it, to pass alone, withdraws after a while
+ * and comes again later, as others wait behind him. Who is inside never waits for a
+ * volume's turn, so having a turn one may wait here.
  */
 #ifndef REPL_AGENT_SITE_GATE_H
 #define REPL_AGENT_SITE_GATE_H
@@ -42,6 +44,8 @@ REPL_RESULT site_gate_of(const struct site_volume *volume, struct site_gate **ou
                          struct repl_error *err);
 /* True: inside. False: entered is called as soon as it is. */
 bool site_gate_enter(struct site_gate *gate, struct site_pass *pass);
+/* It waits no longer, and those behind it go on. False: it does not wait. */
+bool site_gate_withdraw(struct site_pass *pass);
 /* Does nothing where it is at no gate. */
 void site_gate_leave(struct site_pass *pass);
 void site_gates_free(struct repl_site *site);

@@ -21,6 +21,12 @@
 #define SUPPLY_EVERY_NS (INT64_C(86400) * 1000000000)
 #define SWEEP_EVERY_NS  (INT64_C(86400) * 1000000000)
 
+/* A merge that drops chunks waits at the gate of its pool for commits that are inside, and other
+ * commits behind it: so long, so often, and then it is made again one day. */
+#define GATE_WAIT_NS  (INT64_C(5) * 1000000000)
+#define GATE_AGAIN_NS (INT64_C(60) * 1000000000)
+#define GATE_MAX_NS   (INT64_C(600) * 1000000000)
+
 /* Merging waits for a replica that is behind by no more than this. */
 #define REPLICA_BEHIND_MAX_MS (INT64_C(86400) * 1000)
 
@@ -130,6 +136,7 @@ static void visit_end(struct site_compactor *c)
     c->indexed = NULL;
     c->waits = NULL;
     c->logging = false;
+    c->gate_since_ns = c->gate_first_ns = c->gate_again_ns = 0;
     site_gate_leave(&c->pass);
     turn_next(c);
 }
@@ -299,6 +306,7 @@ static void merge_look(void *context)
 {
     struct site_compactor *c = context;
     struct site_volume *v = c->waits;
+    c->gate_since_ns = 0;
     bool unknown = c->visit.result.dropped_count > 0 && !site_pool_is_known(v);
     if (!unknown && !atomic_load(&c->stop)) {
         compactor_dropped_look(c, merge_log);
@@ -322,7 +330,37 @@ static void merge_begin(struct site_compactor *c, struct site_volume *v)
         site_volume_pump(v);
     } else if (gate == NULL || site_gate_enter(gate, &c->pass)) {
         merge_look(c);
+    } else {
+        c->gate_since_ns = repl_now_mono_ns();
+        c->gate_first_ns = c->gate_first_ns != 0 ? c->gate_first_ns : c->gate_since_ns;
     }
+}
+
+bool compactor_gate_withdraws(const struct site_compactor *c, struct site_pass *pass,
+                              int64_t since_ns)
+{
+    return since_ns != 0 && repl_now_mono_ns() - since_ns >= c->gate_wait_ns &&
+           site_gate_withdraw(pass);
+}
+
+/* A commit of the pool hangs in its store: the others are not to wait for that too. */
+static void merge_tick(struct site_compactor *c)
+{
+    struct site_volume *v = c->waits;
+    if (!c->logging || !compactor_gate_withdraws(c, &c->pass, c->gate_since_ns))
+        return;
+    int64_t now_ns = repl_now_mono_ns();
+    if (c->gate_again_ns == 0)
+        repl_log(LOG_WARNING,
+                 "volume %s: a commit of its tenant takes long: a merge lets others go before it",
+                 v->name);
+    c->gate_since_ns = 0;
+    c->gate_again_ns = now_ns + GATE_AGAIN_NS;
+    c->logging = false;
+    if (now_ns - c->gate_first_ns >= GATE_MAX_NS)
+        merge_discard(c, v);
+    v->busy = false;
+    site_volume_pump(v);
 }
 
 void site_compactor_pump(struct site_compactor *c, struct site_volume *v)
@@ -332,7 +370,8 @@ void site_compactor_pump(struct site_compactor *c, struct site_volume *v)
         compactor_checkpoint_begin(v);
         return;
     }
-    if (compactor_supplies_pump(c, v) || c->waits != v || c->logging)
+    if (compactor_supplies_pump(c, v) || c->waits != v || c->logging ||
+        repl_now_mono_ns() < c->gate_again_ns)
         return;
     /* A name may have been given meanwhile to a point that is about to go; and an index that was
      * made anew meanwhile may have shown the visit a history of before, on its way to this one. */
@@ -359,6 +398,7 @@ void site_compactor_tick(struct site_compactor *c)
 {
     compactor_clock_tick(c);
     compactor_remove_due(c);
+    merge_tick(c);
     compactor_supplies_tick(c);
     turn_next(c);
 }
@@ -388,6 +428,7 @@ repl_result site_compactor_new(struct repl_site *site, struct site_compactor **o
     c->site = site;
     c->visit_ns = VISIT_NS;
     c->log_size_min = LOG_SIZE_MIN;
+    c->gate_wait_ns = GATE_WAIT_NS;
     c->supply_every_ns = SUPPLY_EVERY_NS;
     c->sweeps.every_ns = SWEEP_EVERY_NS;
     repl_result result = repl_pool_new(site->loop, 1, NICE_MAX, "repl-merge", &c->pool, err);

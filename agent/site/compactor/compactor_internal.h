@@ -117,7 +117,8 @@ struct compactor_supply {
     bool due;     /* it may go, in the volume's turn, */
     bool in_turn; /* which it has */
     struct site_pass pass;
-    uint64_t generation; /* of the index, when the turn began */
+    int64_t gate_since_ns; /* monotonic: it waits there */
+    uint64_t generation;   /* of the index, when the turn began */
     bool needed;
     repl_result result;
     struct repl_error err;
@@ -136,6 +137,10 @@ struct site_compactor {
     bool logging;
     struct compactor_dropped dropped;
     struct site_pass pass; /* at the gate of the volume's pool, if chunks are dropped */
+    int64_t gate_wait_ns;  /* so long it is waited for; then others go before */
+    int64_t gate_since_ns; /* monotonic, as are these: since when it is; 0: it is not */
+    int64_t gate_first_ns; /* of this merge; 0: never */
+    int64_t gate_again_ns; /* not before this */
     uint64_t marks_seen;   /* of the volume, when the visit began */
     uint64_t generation;   /* of the index, then */
     struct repl_log_record *records;
@@ -189,6 +194,9 @@ void compactor_remove_later(struct site_compactor *c, const char *volume,
 void compactor_remove_due(struct site_compactor *c);
 
 /* compactor_supplies.c: on the loop. */
+/* Somebody has waited for long enough at the gate, since then: whether it is withdrawn. */
+bool compactor_gate_withdraws(const struct site_compactor *c, struct site_pass *pass,
+                              int64_t since_ns);
 void compactor_supplies_tick(struct site_compactor *c);
 /* The volume is not busy. True: now it is. */
 bool compactor_supplies_pump(struct site_compactor *c, struct site_volume *v);

@@ -225,9 +225,22 @@ bool compactor_supplies_pump(struct site_compactor *c, struct site_volume *v)
     s->in_turn = true;
     v->busy = true;
     s->pass = (struct site_pass){.alone = true, .entered = removal_begin, .context = c};
+    s->gate_since_ns = repl_now_mono_ns();
     if (gate == NULL || site_gate_enter(gate, &s->pass))
         removal_begin(c);
     return true;
+}
+
+/* It stays for another day. */
+static void removal_tick(struct site_compactor *c)
+{
+    struct compactor_supply *s = &c->supply;
+    struct site_volume *v = s->volume;
+    if (!s->in_turn || !compactor_gate_withdraws(c, &s->pass, s->gate_since_ns))
+        return;
+    v->busy = false;
+    looked(c, false);
+    site_volume_pump(v);
 }
 
 /* The one whose look has been due for longest. */
@@ -250,6 +263,7 @@ static void next_find(const struct site_compactor *c, struct compactor_supply *o
 void compactor_supplies_tick(struct site_compactor *c)
 {
     struct compactor_supply *s = &c->supply;
+    removal_tick(c);
     if (s->volume != NULL || atomic_load(&c->stop))
         return;
     next_find(c, s);

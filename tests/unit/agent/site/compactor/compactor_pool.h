@@ -130,4 +130,13 @@ static inline bool is_found(const uint8_t *chunk)
     return found;
 }
 
+/* As after a failed sync, and the loop does not know of it yet. */
+static inline void index_remake(void)
+{
+    struct repl_error err;
+    pthread_mutex_lock(&w.site->index_lock);
+    must(repl_index_remake(w.site->index, &err), &err);
+    pthread_mutex_unlock(&w.site->index_lock);
+}
+
 #endif

@@ -6,7 +6,6 @@
 #include <stdatomic.h>
 
 #include "fake/fake_s3.h"
-#include "site/index/index_internal.h"
 #include "site/site_gate.h"
 #include "unit/agent/site/compactor/compactor_pool.h"
 
@@ -265,6 +264,78 @@ static void a_commit_looks_again_behind_a_merge(void **state)
     pool_end();
 }
 
+/* A commit of the tenant hangs, and who has to pass alone waits for it: a merge, or the end of a
+ * supply. The others do not wait for both. */
+static void a_commit_that_hangs_holds_up_no_others(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct site_pass hangs = {0}, removal = {.alone = true};
+    struct site_gate *gate;
+    struct repl_error err;
+    (void)state;
+    pool_begin();
+    struct site_compactor *c = w.site->compactor;
+    lonely_chunk(chunk);
+    merge_hold("data");
+    must(site_gate_of(site_find_volume(w.site, "data"), &gate, &err), &err);
+    assert_true(site_gate_enter(gate, &hangs));
+    merge_begin("data");
+    assert_true(c->logging && gate->first == &c->pass);
+    c->gate_wait_ns = SECOND_NS / 10;
+    site_compactor_tick(c);
+    assert_true(c->logging); /* for a moment it waits */
+    turns(150);
+    site_compactor_tick(c);
+    assert_true(!c->logging && gate->first == NULL);
+    data_add(&b, 4);
+    data_add(&w, 4); /* and so do those of its own volume */
+    point_keep();
+    /* it comes again, and when the other one is through it passes */
+    c->gate_again_ns = 0;
+    site_volume_pump(site_find_volume(w.site, "data"));
+    assert_true(c->logging && is_found(chunk));
+    site_gate_leave(&hangs);
+    PUMP_UNTIL(&w, !c->logging);
+    assert_false(is_found(chunk));
+    /* of several that wait the others keep their places */
+    struct site_pass second = {.alone = true}, third = {.alone = true};
+    assert_true(site_gate_enter(gate, &removal));
+    assert_false(site_gate_enter(gate, &second) || site_gate_enter(gate, &third));
+    assert_true(site_gate_withdraw(&third) && !site_gate_withdraw(&third));
+    assert_true(gate->first == &second && gate->last == &second);
+    assert_false(site_gate_withdraw(&removal));
+    assert_true(site_gate_withdraw(&second) && gate->first == NULL);
+    site_gate_leave(&removal);
+    pool_end();
+}
+
+static void a_merge_that_waits_for_long_is_given_up(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct site_pass hangs = {0};
+    struct site_gate *gate;
+    struct repl_error err;
+    (void)state;
+    pool_begin();
+    struct site_compactor *c = w.site->compactor;
+    struct site_volume *data = site_find_volume(w.site, "data");
+    lonely_chunk(chunk);
+    merge_hold("data");
+    uint64_t records = data->journal.record_number;
+    must(site_gate_of(data, &gate, &err), &err);
+    assert_true(site_gate_enter(gate, &hangs));
+    merge_begin("data");
+    c->out = true; /* no other visit begins */
+    c->gate_wait_ns = 0;
+    c->gate_first_ns -= 3600 * SECOND_NS;
+    site_compactor_tick(c);
+    assert_true(!c->logging && c->waits == NULL && !data->busy && gate->first == NULL);
+    assert_true(is_found(chunk) && data->journal.record_number == records);
+    site_gate_leave(&hangs);
+    c->out = false;
+    pool_end();
+}
+
 /* A merge that dropped the chunk may be in the log, and is not in the index. */
 static void what_may_be_gone_is_not_referred_to(void **state)
 {
@@ -289,15 +360,6 @@ static void what_may_be_gone_is_not_referred_to(void **state)
     pool_end();
 }
 
-/* As after a failed sync, and the loop does not know of it yet. */
-static void index_remake(void)
-{
-    struct repl_error err;
-    pthread_mutex_lock(&w.site->index_lock);
-    must(repl_index_remake(w.site->index, &err), &err);
-    pthread_mutex_unlock(&w.site->index_lock);
-}
-
 static void an_empty_index_drops_nothing(void **state)
 {
     static uint8_t chunk[REPL_CHUNK_SIZE];
@@ -314,185 +376,6 @@ static void an_empty_index_drops_nothing(void **state)
     merge_begin("data");
     PUMP_UNTIL(&w, !w.site->compactor->logging);
     assert_int_equal(data->journal.record_number, records);
-    pool_end();
-}
-
-/* --- supplies -------------------------------------------------------------------------------- */
-
-/* For segment 2.0 of data: a chunk that nobody else has. */
-static void supply_make(uint8_t chunk[REPL_CHUNK_SIZE])
-{
-    struct build build;
-    random_fill(&w.random, chunk, REPL_CHUNK_SIZE);
-    supply_build(&build, &w, chunk, 1);
-    assert_int_equal(supply_put(&build, 1), 201);
-    build_fini(&build);
-    assert_true(is_found(chunk));
-}
-
-static bool supply_is_there(void)
-{
-    char path[256];
-    file_path(&w, path, "segments/00000000000000000002.000000.001.sup");
-    return access(path, F_OK) == 0;
-}
-
-/* Long enough for a look, another one, and the removal. */
-static void supplies_look(void)
-{
-    struct site_volume *v = site_find_volume(w.site, "data");
-    w.site->config->grace_ms = 0;
-    w.site->compactor->supply_every_ns = SECOND_NS / 5;
-    for (size_t i = 0; i < v->supply_count; i++)
-        v->supplies[i].look_ns = 0;
-    for (unsigned i = 0; i < 4; i++) {
-        compactor_supplies_tick(w.site->compactor);
-        turns(250);
-    }
-}
-
-/* Point 2 of data refers to the chunk of a supply, and is due to be merged with what follows. */
-static void supplied_point(uint8_t chunk[REPL_CHUNK_SIZE])
-{
-    struct build build;
-    supply_make(chunk);
-    visits_stop();
-    time_next(&w);
-    build_begin(&build, &w, 1, 2, 0);
-    build_chunk(&build, LISTED_SLOT * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, chunk, 0);
-    build_end(&build, true);
-    build_commit(&build);
-    point_keep();
-    data_add(&w, LISTED_SLOT);
-    point_keep();
-    points_add(14);
-    second_begin();
-    points_add(3);
-    visits_go_on();
-}
-
-static void a_supply_goes_with_the_last_reference(void **state)
-{
-    static uint8_t chunk[REPL_CHUNK_SIZE];
-    size_t segments;
-    (void)state;
-    pool_begin();
-    supplied_point(chunk);
-    supplies_look();
-    assert_true(supply_is_there() && is_found(chunk));
-    /* one of another volume does as well */
-    reference_add(chunk, 3);
-    merge_once("data");
-    supplies_look();
-    assert_true(supply_is_there() && is_found(chunk));
-    points_check(&segments);
-    for (unsigned i = 0; i < 16; i++)
-        data_add(&b, 3);
-    second_begin();
-    for (unsigned i = 0; i < 3; i++)
-        data_add(&b, 4);
-    merge_once("else");
-    supplies_look();
-    assert_false(supply_is_there() || is_found(chunk));
-    assert_int_equal(site_find_volume(w.site, "data")->supply_count, 0);
-    points_check(&segments);
-    expect_replica(&b);
-    pool_end();
-}
-
-static void a_supply_that_lay_there_at_the_start_goes(void **state)
-{
-    static uint8_t chunk[REPL_CHUNK_SIZE];
-    char path[256];
-    (void)state;
-    pool_begin();
-    supplied_point(chunk);
-    snprintf(path, sizeof path, "%.200s/index.lmdb", w.store);
-    site_stop(&w);
-    assert_int_equal(unlink(path), 0);
-    site_start(&w);
-    b.site = w.site;
-    supplies_look();
-    assert_true(supply_is_there() && is_found(chunk));
-    merge_once("data");
-    supplies_look();
-    assert_false(supply_is_there() || is_found(chunk));
-    pool_end();
-}
-
-/* The segment that it was for never came. A chunk of it is asked for again, if it is needed. */
-static void a_supply_that_nobody_referred_to_goes(void **state)
-{
-    static uint8_t chunk[REPL_CHUNK_SIZE];
-    struct build build;
-    (void)state;
-    pool_begin();
-    supply_make(chunk);
-    w.site->config->grace_ms = 0;
-    compactor_supplies_tick(w.site->compactor);
-    turns(300);
-    assert_true(supply_is_there()); /* it has a day */
-    supplies_look();
-    assert_false(supply_is_there() || is_found(chunk));
-    reference_build(&build, chunk, 3);
-    build_put(&build);
-    expect_missing(&b, 1);
-    build_fini(&build);
-    pool_end();
-}
-
-/* The reference may be gone by the next look, and whoever has begun to read then needs it. */
-static void a_supply_that_is_found_waits_anew(void **state)
-{
-    static uint8_t chunk[REPL_CHUNK_SIZE];
-    (void)state;
-    pool_begin();
-    supply_make(chunk);
-    struct site_volume *v = site_find_volume(w.site, "data");
-    assert_int_equal(v->supply_count, 1);
-    v->supplies[0].look_ns = INT64_MAX;
-    v->supplies[0].idle_ns = 1;
-    second_begin();
-    reference_add(chunk, 3);
-    assert_int_equal(v->supplies[0].idle_ns, 0);
-    pool_end();
-}
-
-/* Nobody knows what the index has after a crash where its sync has failed. */
-static void a_supply_stays_where_its_places_may(void **state)
-{
-    static uint8_t chunk[REPL_CHUNK_SIZE];
-    (void)state;
-    pool_begin();
-    supply_make(chunk);
-    struct site_volume *v = site_find_volume(w.site, "data");
-    w.site->config->grace_ms = 0;
-    w.site->compactor->supply_every_ns = SECOND_NS;
-    v->supplies[0].look_ns = 0;
-    v->supplies[0].idle_ns = 1;
-    pthread_mutex_lock(&w.site->index_lock);
-    repl_index_break_sync(w.site->index, 2, EIO);
-    pthread_mutex_unlock(&w.site->index_lock);
-    compactor_supplies_tick(w.site->compactor);
-    PUMP_UNTIL(&w, w.site->compactor->supply.volume == NULL);
-    assert_true(supply_is_there() && v->supply_count == 1);
-    pool_end();
-}
-
-static void an_empty_index_needs_the_supply(void **state)
-{
-    static uint8_t chunk[REPL_CHUNK_SIZE];
-    (void)state;
-    pool_begin();
-    supplied_point(chunk);
-    struct site_volume *v = site_find_volume(w.site, "data");
-    w.site->config->grace_ms = 0;
-    v->supplies[0].look_ns = 0;
-    v->supplies[0].idle_ns = 1;
-    index_remake();
-    compactor_supplies_tick(w.site->compactor);
-    PUMP_UNTIL(&w, w.site->compactor->supply.volume == NULL);
-    assert_true(supply_is_there() && v->supply_count == 1);
     pool_end();
 }
 
@@ -544,14 +427,10 @@ int main(void)
         cmocka_unit_test(a_log_written_anew_says_the_pool),
         cmocka_unit_test(nothing_is_dropped_where_references_are_not_known),
         cmocka_unit_test(a_commit_looks_again_behind_a_merge),
+        cmocka_unit_test(a_commit_that_hangs_holds_up_no_others),
+        cmocka_unit_test(a_merge_that_waits_for_long_is_given_up),
         cmocka_unit_test(what_may_be_gone_is_not_referred_to),
         cmocka_unit_test(an_empty_index_drops_nothing),
-        cmocka_unit_test(an_empty_index_needs_the_supply),
-        cmocka_unit_test(a_supply_goes_with_the_last_reference),
-        cmocka_unit_test(a_supply_that_lay_there_at_the_start_goes),
-        cmocka_unit_test(a_supply_that_nobody_referred_to_goes),
-        cmocka_unit_test(a_supply_that_is_found_waits_anew),
-        cmocka_unit_test(a_supply_stays_where_its_places_may),
         cmocka_unit_test(commits_and_merges_go_side_by_side),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

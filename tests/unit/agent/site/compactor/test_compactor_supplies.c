@@ -1,0 +1,230 @@
+/*
+ * Files with chunks that came on request: each goes when nothing needs it any more, and not before.
+ */
+#include "site/index/index_internal.h"
+#include "site/site_gate.h"
+#include "unit/agent/site/compactor/compactor_pool.h"
+
+/* For segment 2.0 of data: a chunk that nobody else has. */
+static void supply_make(uint8_t chunk[REPL_CHUNK_SIZE])
+{
+    struct build build;
+    random_fill(&w.random, chunk, REPL_CHUNK_SIZE);
+    supply_build(&build, &w, chunk, 1);
+    assert_int_equal(supply_put(&build, 1), 201);
+    build_fini(&build);
+    assert_true(is_found(chunk));
+}
+
+static bool supply_is_there(void)
+{
+    char path[256];
+    file_path(&w, path, "segments/00000000000000000002.000000.001.sup");
+    return access(path, F_OK) == 0;
+}
+
+/* Long enough for a look, another one, and the removal. */
+static void supplies_look(void)
+{
+    struct site_volume *v = site_find_volume(w.site, "data");
+    w.site->config->grace_ms = 0;
+    w.site->compactor->supply_every_ns = SECOND_NS / 5;
+    for (size_t i = 0; i < v->supply_count; i++)
+        v->supplies[i].look_ns = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        compactor_supplies_tick(w.site->compactor);
+        turns(250);
+    }
+}
+
+/* Point 2 of data refers to the chunk of a supply, and is due to be merged with what follows. */
+static void supplied_point(uint8_t chunk[REPL_CHUNK_SIZE])
+{
+    struct build build;
+    supply_make(chunk);
+    visits_stop();
+    time_next(&w);
+    build_begin(&build, &w, 1, 2, 0);
+    build_chunk(&build, LISTED_SLOT * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, chunk, 0);
+    build_end(&build, true);
+    build_commit(&build);
+    point_keep();
+    data_add(&w, LISTED_SLOT);
+    point_keep();
+    points_add(14);
+    second_begin();
+    points_add(3);
+    visits_go_on();
+}
+
+static void a_supply_goes_with_the_last_reference(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    size_t segments;
+    (void)state;
+    pool_begin();
+    supplied_point(chunk);
+    supplies_look();
+    assert_true(supply_is_there() && is_found(chunk));
+    /* one of another volume does as well */
+    reference_add(chunk, 3);
+    merge_once("data");
+    supplies_look();
+    assert_true(supply_is_there() && is_found(chunk));
+    points_check(&segments);
+    for (unsigned i = 0; i < 16; i++)
+        data_add(&b, 3);
+    second_begin();
+    for (unsigned i = 0; i < 3; i++)
+        data_add(&b, 4);
+    merge_once("else");
+    supplies_look();
+    assert_false(supply_is_there() || is_found(chunk));
+    assert_int_equal(site_find_volume(w.site, "data")->supply_count, 0);
+    points_check(&segments);
+    expect_replica(&b);
+    pool_end();
+}
+
+static void a_supply_that_lay_there_at_the_start_goes(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    char path[256];
+    (void)state;
+    pool_begin();
+    supplied_point(chunk);
+    snprintf(path, sizeof path, "%.200s/index.lmdb", w.store);
+    site_stop(&w);
+    assert_int_equal(unlink(path), 0);
+    site_start(&w);
+    b.site = w.site;
+    supplies_look();
+    assert_true(supply_is_there() && is_found(chunk));
+    merge_once("data");
+    supplies_look();
+    assert_false(supply_is_there() || is_found(chunk));
+    pool_end();
+}
+
+/* The segment that it was for never came. A chunk of it is asked for again, if it is needed. */
+static void a_supply_that_nobody_referred_to_goes(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct build build;
+    (void)state;
+    pool_begin();
+    supply_make(chunk);
+    w.site->config->grace_ms = 0;
+    compactor_supplies_tick(w.site->compactor);
+    turns(300);
+    assert_true(supply_is_there()); /* it has a day */
+    supplies_look();
+    assert_false(supply_is_there() || is_found(chunk));
+    reference_build(&build, chunk, 3);
+    build_put(&build);
+    expect_missing(&b, 1);
+    build_fini(&build);
+    pool_end();
+}
+
+/* The reference may be gone by the next look, and whoever has begun to read then needs it. */
+static void a_supply_that_is_found_waits_anew(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    (void)state;
+    pool_begin();
+    supply_make(chunk);
+    struct site_volume *v = site_find_volume(w.site, "data");
+    assert_int_equal(v->supply_count, 1);
+    v->supplies[0].look_ns = INT64_MAX;
+    v->supplies[0].idle_ns = 1;
+    second_begin();
+    reference_add(chunk, 3);
+    assert_int_equal(v->supplies[0].idle_ns, 0);
+    pool_end();
+}
+
+/* Nothing needs it, but a commit of the tenant hangs: it stays for another day. */
+static void a_supply_waits_for_no_commit_that_hangs(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct site_pass hangs = {0};
+    struct site_gate *gate;
+    struct repl_error err;
+    (void)state;
+    pool_begin();
+    second_begin();
+    supply_make(chunk);
+    struct site_volume *v = site_find_volume(w.site, "data");
+    struct site_compactor *c = w.site->compactor;
+    must(site_gate_of(v, &gate, &err), &err);
+    assert_true(site_gate_enter(gate, &hangs));
+    w.site->config->grace_ms = 0;
+    v->supplies[0].look_ns = 0;
+    v->supplies[0].idle_ns = 1;
+    c->gate_wait_ns = 0;
+    c->supply_every_ns = SECOND_NS;
+    compactor_supplies_tick(c);
+    PUMP_UNTIL(&w, c->supply.in_turn && gate->first == &c->supply.pass);
+    compactor_supplies_tick(c);
+    assert_true(!c->supply.in_turn && gate->first == NULL && supply_is_there());
+    data_add(&b, 4);
+    data_add(&w, 4);
+    point_keep();
+    site_gate_leave(&hangs);
+    supplies_look();
+    assert_false(supply_is_there());
+    pool_end();
+}
+
+/* Nobody knows what the index has after a crash where its sync has failed. */
+static void a_supply_stays_where_its_places_may(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    (void)state;
+    pool_begin();
+    supply_make(chunk);
+    struct site_volume *v = site_find_volume(w.site, "data");
+    w.site->config->grace_ms = 0;
+    w.site->compactor->supply_every_ns = SECOND_NS;
+    v->supplies[0].look_ns = 0;
+    v->supplies[0].idle_ns = 1;
+    pthread_mutex_lock(&w.site->index_lock);
+    repl_index_break_sync(w.site->index, 2, EIO);
+    pthread_mutex_unlock(&w.site->index_lock);
+    compactor_supplies_tick(w.site->compactor);
+    PUMP_UNTIL(&w, w.site->compactor->supply.volume == NULL);
+    assert_true(supply_is_there() && v->supply_count == 1);
+    pool_end();
+}
+
+static void an_empty_index_needs_the_supply(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    (void)state;
+    pool_begin();
+    supplied_point(chunk);
+    struct site_volume *v = site_find_volume(w.site, "data");
+    w.site->config->grace_ms = 0;
+    v->supplies[0].look_ns = 0;
+    v->supplies[0].idle_ns = 1;
+    index_remake();
+    compactor_supplies_tick(w.site->compactor);
+    PUMP_UNTIL(&w, w.site->compactor->supply.volume == NULL);
+    assert_true(supply_is_there() && v->supply_count == 1);
+    pool_end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_empty_index_needs_the_supply),
+        cmocka_unit_test(a_supply_goes_with_the_last_reference),
+        cmocka_unit_test(a_supply_that_lay_there_at_the_start_goes),
+        cmocka_unit_test(a_supply_that_nobody_referred_to_goes),
+        cmocka_unit_test(a_supply_that_is_found_waits_anew),
+        cmocka_unit_test(a_supply_waits_for_no_commit_that_hangs),
+        cmocka_unit_test(a_supply_stays_where_its_places_may),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
