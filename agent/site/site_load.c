@@ -37,6 +37,7 @@
 #include "format/segment_format.h"
 #include "journal/chain.h"
 #include "journal/log_tail.h"
+#include "journal/merge_times.h"
 #include "site/site_volume.h"
 #include "store/segment_name.h"
 
@@ -53,6 +54,7 @@ struct loader {
     uint64_t index_record;
     uint64_t last_record; /* of what is whole */
     struct repl_chain chain;
+    struct repl_merge_times times;
     struct repl_buffer stored; /* struct stored_id each, sorted */
 };
 
@@ -83,6 +85,7 @@ static void fold_restart(struct loader *l)
 {
     struct site_volume *v = l->volume;
     repl_chain_fini(&l->chain);
+    repl_merge_times_fini(&l->times);
     repl_journal_init(&v->journal);
     v->point_head = (struct repl_head){0};
     v->point_size = 0;
@@ -93,7 +96,8 @@ static repl_result record_fold(struct loader *l, const struct repl_log_record *r
                                struct repl_error *err)
 {
     REPL_TRY(site_volume_apply(l->volume, record, err));
-    return repl_chain_apply(&l->chain, record, err);
+    REPL_TRY(repl_chain_apply(&l->chain, record, err));
+    return repl_merge_times_apply(&l->times, record, err);
 }
 
 /* What a record that does not decode, or cannot follow, is no torn tail for. */
@@ -222,16 +226,18 @@ static void committed_check(const struct loader *l)
     }
 }
 
-static repl_result leftover_add(struct site_volume *v, const struct repl_segment_id *id,
+static repl_result leftover_add(const struct loader *l, const struct repl_segment_id *id,
                                 struct repl_error *err)
 {
+    struct site_volume *v = l->volume;
     struct site_leftover *larger =
         reallocarray(v->leftovers, v->leftover_count + 1, sizeof *larger);
     if (larger == NULL)
         return repl_fail(err, REPL_E_NOMEM, "no memory for what is left over of volume %s",
                          v->name);
     v->leftovers = larger;
-    larger[v->leftover_count++] = (struct site_leftover){.id = *id, .since_ns = repl_now_mono_ns()};
+    larger[v->leftover_count++] = (struct site_leftover){
+        .id = *id, .replaced_ns = repl_merge_times_find(&l->times, id->to_seq, id->merge)};
     return REPL_SUCCESS;
 }
 
@@ -259,7 +265,7 @@ static repl_result stored_check(struct loader *l, size_t *unknown, struct repl_s
             repl_chain_find(&l->chain, id->to_seq, id->part, id->merge) != SIZE_MAX)
             continue;
         if (id->merge != 0 || repl_chain_has_replaced(&l->chain, id->to_seq)) {
-            REPL_TRY(leftover_add(l->volume, id, err));
+            REPL_TRY(leftover_add(l, id, err));
         } else {
             *unknown += 1;
             *last = *id;
@@ -489,6 +495,7 @@ repl_result site_volume_load(struct repl_site *site, const char *name, struct si
         damage(l.volume, "%.350s", err->text);
     repl_buffer_fini(&l.log);
     repl_chain_fini(&l.chain);
+    repl_merge_times_fini(&l.times);
     repl_buffer_fini(&l.stored);
     if (unreachable) {
         site_volume_free(l.volume);

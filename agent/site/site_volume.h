@@ -182,7 +182,7 @@ struct site_refill {
 
 struct site_leftover {
     struct repl_segment_id id;
-    int64_t since_ns; /* repl_now_mono_ns, when it was found */
+    int64_t replaced_ns; /* when a merge took its place, at the latest; 0: nobody knows */
 };
 
 /* One that lies in the store (compactor_supplies.c). */

@@ -403,15 +403,27 @@ void site_compactor_tick(struct site_compactor *c)
     turn_next(c);
 }
 
-/* What lay there at the start without being part of a history waits for as long as what was
- * replaced. */
+/* What is left of the grace of what a merge took the place of before the start; all of it where
+ * that, or what time it is, is not known. */
+static int64_t grace_left_ns(const struct site_compactor *c, const struct site_leftover *leftover)
+{
+    int64_t grace_ns = c->site->config->grace_ms * 1000000;
+    if (leftover->replaced_ns == 0 || leftover->replaced_ns > c->clock.wall_ns ||
+        !repl_clock_guard_trusts(&c->clock))
+        return grace_ns;
+    int64_t passed_ns = c->clock.wall_ns - leftover->replaced_ns;
+    return passed_ns < grace_ns ? grace_ns - passed_ns : 0;
+}
+
+/* What lay there at the start without being part of a history. */
 static void leftovers_take(struct site_compactor *c)
 {
-    int64_t due_ns = repl_now_mono_ns() + c->site->config->grace_ms * 1000000;
+    int64_t now_ns = repl_now_mono_ns();
     for (struct site_volume *v = c->site->volumes; v != NULL; v = v->next) {
         for (size_t i = 0; i < v->leftover_count && v->damaged[0] == '\0'; i++) {
-            const struct repl_segment_id *id = &v->leftovers[i].id;
-            compactor_remove_later(c, v->name, id, due_ns, id->merge != 0);
+            const struct site_leftover *leftover = &v->leftovers[i];
+            compactor_remove_later(c, v->name, &leftover->id, now_ns + grace_left_ns(c, leftover),
+                                   leftover->id.merge != 0);
         }
         free(v->leftovers);
         v->leftovers = NULL;

@@ -2,7 +2,8 @@
  * Files that go when their grace is over, one at a time.
  *
  * The list is in memory only: after a restart a volume is loaded with what lies in
- * its store and is not in its log, and that waits for as long again.
+ * its store and is not in its log, and that waits for what is left of its grace, where
+ * the log says when a merge took its place (journal/merge_times.h), or all of it.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -354,6 +354,41 @@ static void a_merge_that_does_not_fit(void **state)
     end();
 }
 
+/* --- what waits for the end of its grace ----------------------------------------------------- */
+
+static const struct compactor_removal *removal_first(void)
+{
+    const struct compactor_removals *removals = &w.site->compactor->removals;
+    assert_true(removals->count > 0);
+    return &removals->items[removals->first];
+}
+
+/* A site that begins anew more often than that would never let go of anything. */
+static void a_grace_goes_on_over_a_restart(void **state)
+{
+    char path[256];
+    (void)state;
+    directory_begin();
+    int64_t grace_ns = w.site->config->grace_ms * 1000000;
+    hurry();
+    TURN_UNTIL(w.site->compactor->removals.count > 0);
+    int64_t merged_ns = repl_now_mono_ns();
+    w.site->compactor->clock_saved_ns = 0;
+    turn_of_compactor();
+    turns(300);
+    site_restart(&w);
+    assert_true(removal_first()->due_ns < merged_ns + grace_ns + SECOND_NS / 10);
+    assert_true(removal_first()->due_ns > merged_ns + grace_ns - 60 * SECOND_NS);
+    /* by a clock of which nothing is known, all of it begins again */
+    site_stop(&w);
+    snprintf(path, sizeof path, "%s/clock", w.store);
+    assert_int_equal(unlink(path), 0);
+    merged_ns = repl_now_mono_ns();
+    site_start(&w);
+    assert_true(removal_first()->due_ns >= merged_ns + grace_ns);
+    end();
+}
+
 /* --- a slow merge ---------------------------------------------------------------------------- */
 
 static void a_slow_merge_ends_with_the_site(void **state)
@@ -381,6 +416,7 @@ int main(void)
         cmocka_unit_test(a_log_that_is_not_settled),
         cmocka_unit_test(an_index_that_was_made_anew),
         cmocka_unit_test(a_merge_that_does_not_fit),
+        cmocka_unit_test(a_grace_goes_on_over_a_restart),
         cmocka_unit_test(a_slow_merge_ends_with_the_site),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
