@@ -230,12 +230,16 @@ uint64_t repl_view_said(const struct repl_view *v, uint64_t offset, uint64_t lim
 
 /* --- reading --------------------------------------------------------------------------------- */
 
+/* So many frames are kept where they are small, as those that a merge has packed are, in the place
+ * of one of the largest. */
+#define SMALL_FRAMES 8u
+
 struct cached_frame {
-    const struct repl_segment *segment; /* NULL: empty */
+    const struct repl_segment *segment;
     uint32_t frame;
     size_t size;
     uint64_t used; /* the reader's clock when last used */
-    uint8_t *raw;
+    uint8_t *raw;  /* NULL: empty */
 };
 
 struct repl_view_reader {
@@ -245,6 +249,7 @@ struct repl_view_reader {
     struct repl_buffer stored;
     uint64_t clock;
     unsigned cache_size;
+    size_t cached_bytes, cached_bytes_max;
     struct cached_frame *cache;
     uint8_t *fetched; /* a chunk; NULL: none was yet */
 };
@@ -257,8 +262,9 @@ repl_result repl_view_reader_new(const struct repl_view *view, unsigned cache_fr
     if (reader == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a reader");
     reader->view = view;
-    reader->cache_size = cache_frames;
-    reader->cache = calloc(cache_frames, sizeof *reader->cache);
+    reader->cache_size = cache_frames * SMALL_FRAMES;
+    reader->cached_bytes_max = (size_t)cache_frames * REPL_FRAME_RAW_MAX;
+    reader->cache = calloc(reader->cache_size, sizeof *reader->cache);
     repl_result result = reader->cache == NULL
                              ? repl_fail(err, REPL_E_NOMEM, "out of memory for a reader")
                              : repl_frame_coder_new(&reader->coder, err);
@@ -286,12 +292,42 @@ void repl_view_reader_free(struct repl_view_reader *reader)
     free(reader);
 }
 
-/* The frame from the cache, or decoded into the place used least recently. */
+static void cached_drop(struct repl_view_reader *reader, struct cached_frame *c)
+{
+    reader->cached_bytes -= c->size;
+    free(c->raw);
+    *c = (struct cached_frame){0};
+}
+
+/* A place for a frame of this size, for which those go that were used least recently; with the
+ * memory of the last of these, if it is of the same size. */
+static struct cached_frame *room_make(struct repl_view_reader *reader, size_t size)
+{
+    for (;;) {
+        struct cached_frame *empty = NULL, *oldest = NULL;
+        for (unsigned i = 0; i < reader->cache_size; i++) {
+            struct cached_frame *c = &reader->cache[i];
+            if (c->raw == NULL)
+                empty = c;
+            else if (oldest == NULL || c->used < oldest->used)
+                oldest = c;
+        }
+        if (empty != NULL && reader->cached_bytes + size <= reader->cached_bytes_max)
+            return empty;
+        ensure(oldest != NULL);
+        if (oldest->size == size) {
+            oldest->segment = NULL;
+            return oldest;
+        }
+        cached_drop(reader, oldest);
+    }
+}
+
+/* The frame from the cache, or decoded into it. */
 static repl_result frame_get(struct repl_view_reader *reader, const struct repl_segment *segment,
                              uint32_t frame, const struct cached_frame **out,
                              struct repl_error *err)
 {
-    struct cached_frame *victim = &reader->cache[0];
     reader->clock++;
     for (unsigned i = 0; i < reader->cache_size; i++) {
         struct cached_frame *c = &reader->cache[i];
@@ -300,20 +336,30 @@ static repl_result frame_get(struct repl_view_reader *reader, const struct repl_
             *out = c;
             return REPL_SUCCESS;
         }
-        if (c->used < victim->used)
-            victim = c;
     }
-    if (victim->raw == NULL && (victim->raw = malloc(REPL_FRAME_RAW_MAX)) == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for a frame");
-    victim->segment = NULL;
-    REPL_TRY(repl_forward(repl_segment_read_frame(segment, frame, reader->coder, &reader->stored,
-                                                  victim->raw, &victim->size, err),
-                          err, "segment %llu.%u", (unsigned long long)segment->header.to_seq,
-                          segment->header.part));
-    victim->segment = segment;
-    victim->frame = frame;
-    victim->used = reader->clock;
-    *out = victim;
+    if (frame >= segment->footer.frame_count)
+        return repl_fail(err, REPL_E_CORRUPT, "segment %llu.%u: there is no frame %u",
+                         (unsigned long long)segment->header.to_seq, segment->header.part, frame);
+    size_t size = segment->frames[frame].raw_size;
+    struct cached_frame *c = room_make(reader, size);
+    if (c->raw == NULL) {
+        c->raw = malloc(size);
+        if (c->raw == NULL)
+            return repl_fail(err, REPL_E_NOMEM, "out of memory for a frame");
+        c->size = size;
+        reader->cached_bytes += size;
+    }
+    c->segment = segment;
+    c->frame = frame;
+    c->used = reader->clock;
+    repl_result result =
+        repl_segment_read_frame(segment, frame, reader->coder, &reader->stored, c->raw, &size, err);
+    if (!repl_ok(result)) {
+        cached_drop(reader, c);
+        return repl_forward(result, err, "segment %llu.%u",
+                            (unsigned long long)segment->header.to_seq, segment->header.part);
+    }
+    *out = c;
     return REPL_SUCCESS;
 }
 

@@ -196,6 +196,47 @@ static void a_volume_that_grew_and_shrank(void **state)
     chain_free(chain);
 }
 
+static uint8_t value_at(struct repl_view_reader *reader, uint64_t page)
+{
+    uint8_t value;
+    assert_true(repl_ok(repl_view_read(reader, page * PAGE, &value, 1, NULL)));
+    return value;
+}
+
+/* By bytes: of small frames more fit into a MiB. What is not read again is not seen to be damaged.
+ */
+static void small_frames_are_kept_as_large_ones_are(void **state)
+{
+    (void)state;
+    struct chain *chain = chain_new();
+    struct repl_view_reader *reader;
+    struct repl_error err;
+    uint8_t value;
+    for (unsigned i = 0; i < 5; i++) { /* of a quarter of a MiB each */
+        struct repl_segment_builder *b = build(chain, i, i + 1, 0, 5 * 64 * PAGE);
+        data(chain, b, i * 64 * PAGE, 64 * PAGE, (uint8_t)(i + 1));
+        if (i == 0)
+            zero(b, 64 * PAGE, 4 * 64 * PAGE);
+        finish(chain, b, i + 1, true);
+    }
+    struct repl_view *view = view_of(chain);
+    assert_true(repl_ok(repl_view_reader_new(view, 1, &reader, NULL)));
+    for (unsigned i = 0; i < 4; i++) {
+        assert_int_equal(value_at(reader, i * 64), i + 1);
+        chain->files[i].bytes.data[chain->segments[i]->frames[0].offset] ^= 1;
+    }
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(value_at(reader, i * 64 + 1), i + 1);
+    for (unsigned i = 4; i > 0; i--) /* for the last, the one goes that was used first */
+        assert_int_equal(value_at(reader, i * 64), i + 1);
+    assert_int_equal(repl_view_read(reader, 0, &value, 1, &err).code, REPL_E_CORRUPT);
+    assert_int_equal(repl_view_read(reader, 0, &value, 1, &err).code, REPL_E_CORRUPT);
+    assert_int_equal(value_at(reader, 64), 2);
+    repl_view_reader_free(reader);
+    repl_view_free(view);
+    chain_free(chain);
+}
+
 static void chunks_come_from_where_they_are(void **state)
 {
     (void)state;
@@ -458,6 +499,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(newest_wins),
         cmocka_unit_test(a_volume_that_grew_and_shrank),
+        cmocka_unit_test(small_frames_are_kept_as_large_ones_are),
         cmocka_unit_test(chunks_come_from_where_they_are),
         cmocka_unit_test(a_chunk_of_other_content_is_refused),
         cmocka_unit_test(a_chunk_that_lies_nowhere_is_fetched),
