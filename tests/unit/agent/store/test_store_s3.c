@@ -195,16 +195,23 @@ static void a_removal_that_may_be_on_its_way_is_waited_for(void **state)
     fake_s3_release(f->fake);
     assert_true(opened_again_ns(f) >= f->limits.late_ms * MS);
     assert_int_equal(access(path, F_OK), -1);
+    f->limits.late_ms = 60000;
     assert_true(opened_again_ns(f) < f->limits.late_ms * MS);
 }
 
 static void nothing_is_answered_on_an_old_claim(void **state)
 {
     struct fixture *f = *state;
-    assert_code(&f->c, append(&f->c, 0, "one."), REPL_OK);
+    const int64_t fresh_ms = f->limits.claim_fresh_ms;
+    f->limits.claim_fresh_ms = 20000;
+    reopen(&f->c);
     unsigned before = fake_s3_requests(f->fake, "GET", "one/writer");
+    assert_code(&f->c, append(&f->c, 0, "one."), REPL_OK);
     assert_code(&f->c, append(&f->c, 4, "two."), REPL_OK); /* it is fresh */
     assert_int_equal(fake_s3_requests(f->fake, "GET", "one/writer"), before);
+    f->limits.claim_fresh_ms = fresh_ms;
+    reopen(&f->c);
+    before = fake_s3_requests(f->fake, "GET", "one/writer");
     pause_ms(f->limits.claim_fresh_ms + 50);
     assert_code(&f->c, append(&f->c, 8, "three."), REPL_OK);
     assert_int_equal(fake_s3_requests(f->fake, "GET", "one/writer"), before + 1);
