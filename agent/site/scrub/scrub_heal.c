@@ -29,6 +29,7 @@ void scrub_broken_init(struct scrub_broken *broken)
 void scrub_broken_fini(struct scrub_broken *broken)
 {
     repl_extent_map_fini(&broken->extents);
+    free(broken->frames);
 }
 
 /* Whether the chunk would be read in a damaged frame. */
@@ -38,12 +39,9 @@ static repl_result chunk_is_broken(const struct heal *heal, const struct repl_di
     struct repl_chunk_place place;
     bool found;
     REPL_TRY(repl_index_chunk(heal->visit->index, heal->visit->volume, name, &place, &found, err));
-    *is = false;
-    if (!found || strcmp(place.volume, heal->visit->volume) != 0 ||
-        repl_segment_id_order(&place.segment, heal->id) != 0)
-        return REPL_SUCCESS;
-    for (size_t i = 0; i < heal->broken->frame_count && !*is; i++)
-        *is = heal->broken->frames[i] == place.frame;
+    *is = found && strcmp(place.volume, heal->visit->volume) == 0 &&
+          repl_segment_id_order(&place.segment, heal->id) == 0 &&
+          place.frame < heal->broken->frame_count && heal->broken->frames[place.frame];
     return REPL_SUCCESS;
 }
 

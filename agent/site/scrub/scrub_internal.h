@@ -51,8 +51,8 @@ struct scrub_broken {
     bool known; /* else more is damaged than frames */
     struct repl_extent_map extents;
     uint64_t begin, end; /* around all of them */
-    uint32_t frames[SCRUB_FRAMES_MAX];
-    size_t frame_count;
+    bool *frames;        /* heap: which of them are */
+    uint32_t frame_count;
     /* by scrub_heal, which leaves in extents what no later segment says anything else of */
     bool healed_known;
     uint64_t healed_seq; /* by that point there was nothing left; 0: there is */

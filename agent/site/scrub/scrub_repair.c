@@ -47,6 +47,7 @@ struct repair {
     int replica_fd, staged_fd;
     char staged_path[PATH_MAX];
     uint32_t *broken_of; /* by frame: its number in broken and 1; 0: it is whole */
+    bool too_many;       /* and more than these: numbers behind the last in broken */
     struct broken broken[SCRUB_FRAMES_MAX];
     uint32_t broken_count;
     bool filled; /* all of them have the bytes that they had */
@@ -72,11 +73,12 @@ static repl_result broken_add(struct repair *r, uint32_t index, struct repl_erro
 {
     struct broken *broken = &r->broken[r->broken_count];
     size_t size = r->segment->frames[index].raw_size;
-    if (r->broken_count == SCRUB_FRAMES_MAX)
-        return repl_fail(err, REPL_E_CORRUPT, "more than %u of its frames are damaged",
-                         SCRUB_FRAMES_MAX);
+    r->broken_of[index] = r->broken_count + 1;
+    r->too_many = r->broken_count == SCRUB_FRAMES_MAX;
+    if (r->too_many)
+        return REPL_SUCCESS;
     *broken = (struct broken){.index = index, .raw = malloc(size), .covered = calloc(1, size)};
-    r->broken_of[index] = ++r->broken_count;
+    r->broken_count++;
     if (broken->raw == NULL || broken->covered == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a frame");
     return REPL_SUCCESS;
@@ -130,8 +132,12 @@ static repl_result broken_list(struct repair *r, struct scrub_broken *broken,
             result = repl_record_walk_next(&walk, &record, &done, err);
     }
     repl_record_walk_end(&walk);
-    for (uint32_t i = 0; i < r->broken_count; i++)
-        broken->frames[broken->frame_count++] = r->broken[i].index;
+    broken->frame_count = r->segment->footer.frame_count;
+    broken->frames = calloc(broken->frame_count + 1, sizeof *broken->frames);
+    if (broken->frames == NULL && repl_ok(result))
+        result = repl_fail(err, REPL_E_NOMEM, "out of memory for a list of frames");
+    for (uint32_t i = 0; i < broken->frame_count && repl_ok(result); i++)
+        broken->frames[i] = r->broken_of[i] != 0;
     broken->known = repl_ok(result);
     return result;
 }
@@ -398,6 +404,9 @@ static repl_result repair_run(struct repair *r, struct scrub_broken *broken, str
     REPL_TRY(repl_sha256_new(&r->coders.sha, err));
     REPL_TRY(broken_find(r, err));
     REPL_TRY(broken_list(r, broken, err));
+    if (r->too_many)
+        return repl_fail(err, REPL_E_CORRUPT, "more than %u of its frames are damaged",
+                         SCRUB_FRAMES_MAX);
     REPL_TRY(replica_open(r, err));
     REPL_TRY(broken_mend(r, broken, err));
     REPL_TRY(staged_open(r, err));

@@ -168,6 +168,42 @@ static void what_refers_to_damage_is_asked_for(void **state)
     end();
 }
 
+/* More than is mended at once, as a bad stretch of a disk leaves it: it is asked for all the same.
+ */
+static void much_damage_is_asked_for(void **state)
+{
+    struct damage d = {0};
+    struct build b;
+    char path[256];
+    (void)state;
+    world_init(&w, "none");
+    w.retention = "everything";
+    site_start(&w);
+    hello(&w);
+    build_begin(&b, &w, 0, 1, 0);
+    for (uint64_t at = 0; at < w.size; at += 8 * REPL_PAGE_SIZE)
+        build_data(&b, at, w.size - at < 8 * REPL_PAGE_SIZE ? w.size - at : 8 * REPL_PAGE_SIZE);
+    build_end(&b, true);
+    build_commit(&b);
+    point_keep();
+    segment_path(path, 1);
+    damage_take(&d, path);
+    plant(&d, MIB + 1000, 3 * MIB); /* 97 frames */
+    look();
+    assert_int_equal(volume_status(&w, "data").damaged_segments, 1);
+    struct repl_resend resend = asked();
+    assert_int_equal(resend.count, 1);
+    assert_in_range(resend.runs[0].count, 3 * MIB_PAGES, 3 * MIB_PAGES + 8);
+    send_again(&resend);
+    repl_resend_fini(&resend);
+    look();
+    assert_string_equal(volume_status(&w, "data").damaged, "segment 1.0 (points 1 to 1)");
+    assert_true(point_restores(2));
+    expect_nothing_asked();
+    damage_fini(&d);
+    end();
+}
+
 /* The source comes with it soon after it was told, and that is looked at without waiting for the
  * next hour; what is found beside it is asked for as well. */
 static void what_comes_is_looked_at_soon(void **state)
@@ -216,6 +252,7 @@ int main(void)
         cmocka_unit_test(what_has_not_changed_is_sent_again),
         cmocka_unit_test(what_has_changed_is_lost_and_said),
         cmocka_unit_test(what_refers_to_damage_is_asked_for),
+        cmocka_unit_test(much_damage_is_asked_for),
         cmocka_unit_test(what_comes_is_looked_at_soon),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
