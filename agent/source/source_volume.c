@@ -265,6 +265,30 @@ static void spool_progress(void *context, struct repl_spool_file *file, repl_res
 
 /* --- the pump -------------------------------------------------------------------------------- */
 
+static void cut_together(struct repl_source_volume *v, enum repl_pipeline_action_type type)
+{
+    if (type == REPL_PIPELINE_QUIESCE)
+        repl_source_group_quiesce(v->options.group, v);
+    else if (type == REPL_PIPELINE_OPEN)
+        repl_source_group_open(v->options.group, v);
+    else if (type == REPL_PIPELINE_CLOSE)
+        repl_source_group_close(v->options.group, v);
+    else
+        repl_source_group_commit(v->options.group, v);
+}
+
+static void cut_alone(struct repl_source_volume *v, enum repl_pipeline_action_type type)
+{
+    if (type == REPL_PIPELINE_QUIESCE)
+        volume_quiesce(v);
+    else if (type == REPL_PIPELINE_OPEN)
+        volume_round_open(v);
+    else if (type == REPL_PIPELINE_CLOSE)
+        volume_round_close(v);
+    else
+        repl_pipeline_commit(&v->pipeline, true, repl_now_wall_ns());
+}
+
 static void action_perform(struct repl_source_volume *v, const struct repl_pipeline_action *action)
 {
     switch (action->type) {
@@ -274,22 +298,13 @@ static void action_perform(struct repl_source_volume *v, const struct repl_pipel
         volume_sync(v);
         break;
     case REPL_PIPELINE_QUIESCE:
-        if (v->options.group != NULL)
-            repl_source_group_quiesce(v->options.group, v);
-        else
-            volume_quiesce(v);
-        break;
     case REPL_PIPELINE_OPEN:
-        if (v->options.group != NULL)
-            repl_source_group_open(v->options.group, v);
-        else
-            volume_round_open(v);
-        break;
     case REPL_PIPELINE_CLOSE:
+    case REPL_PIPELINE_COMMIT:
         if (v->options.group != NULL)
-            repl_source_group_close(v->options.group, v);
+            cut_together(v, action->type);
         else
-            volume_round_close(v);
+            cut_alone(v, action->type);
         break;
     case REPL_PIPELINE_RESUME:
         volume_resume(v);
@@ -302,12 +317,6 @@ static void action_perform(struct repl_source_volume *v, const struct repl_pipel
         break;
     case REPL_PIPELINE_SETTLE:
         volume_settle(v, action->settle);
-        break;
-    case REPL_PIPELINE_COMMIT:
-        if (v->options.group != NULL)
-            repl_source_group_commit(v->options.group, v);
-        else
-            repl_pipeline_commit(&v->pipeline, true, repl_now_wall_ns());
         break;
     case REPL_PIPELINE_STATE:
         v->state_out = true;
