@@ -183,17 +183,23 @@ static void one_volume_asks_for_all(void **state)
     begin("acme");
     other_sends(0);
     volume_begin(&first, w.clients[KEY_HOST], 1);
+    look(&first);
+    const uint64_t pool = first.names_pool;
+    other_sends(1);
+    /* a day later it is at it again, */
+    repl_chunk_index_names_end(chunks, pool, true, repl_now_mono_ns() - DAY_NS);
+    assert_int_equal(repl_chunk_index_names_begin(chunks, pool, repl_now_mono_ns()),
+                     REPL_CHUNK_NAMES_MINE);
     volume_begin(&second, w.clients[KEY_HOST], 2);
-    volume_names_look(&first);
-    PUMP_UNTIL(&w, first.names_mine);
+    volume_names_look(&second);
+    PUMP_UNTIL(&w, !second.names_out && repl_dedup_is_idle(second.dedup));
+    assert_true(second.names_hold_ns != 0 && !second.names_mine);
+    /* and when it has them, so has the other one, which asks for nothing */
+    repl_chunk_index_names_end(chunks, pool, true, repl_now_mono_ns());
+    second.names_due_ns = 0;
     look(&second);
-    assert_false(second.names_mine || second.names_taken > 0);
-    assert_true(volume_names_hold(&second));
-    PUMP_UNTIL(&w, is_at_rest(&first));
-    PUMP_UNTIL(&w, repl_now_mono_ns() >= second.names_due_ns);
-    look(&second);
-    assert_false(volume_names_hold(&second));
-    assert_true(knows(&second, 0));
+    assert_true(second.names_hold_ns == 0 && !second.names_mine);
+    assert_true(knows(&second, 0) && !knows(&second, 1));
     expect_due_in(&second, DAY_NS);
     volume_end(&first);
     volume_end(&second);

@@ -41,6 +41,7 @@ static inline void pool_begin(void)
 
 static inline void pool_end(void)
 {
+    visits_go_on();
     world_unshare(&b);
     end();
 }
@@ -76,19 +77,8 @@ static inline void data_add(struct world *to, unsigned slot)
     build_commit(&build);
 }
 
-/* No visit begins by itself. */
-static inline void visits_stop(void)
-{
-    PUMP_UNTIL(&w, !w.site->compactor->out && w.site->compactor->waits == NULL);
-    w.site->compactor->out = true;
-}
-
-static inline void visits_go_on(void)
-{
-    w.site->compactor->out = false;
-}
-
-/* A second of data's that is due to be merged: in it a chunk came, and was written over. */
+/* A second of data's that is due to be merged: in it a chunk came, and was written over. Until it
+ * is, or they go on, no visit begins by itself. */
 static inline void lonely_chunk(uint8_t chunk[REPL_CHUNK_SIZE])
 {
     visits_stop();
@@ -102,7 +92,6 @@ static inline void lonely_chunk(uint8_t chunk[REPL_CHUNK_SIZE])
     points_add(14);
     second_begin();
     points_add(3); /* kept, given up, and the newest */
-    visits_go_on();
 }
 
 static inline void reference_build(struct build *build, const uint8_t *chunk, unsigned slot)

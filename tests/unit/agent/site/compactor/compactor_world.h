@@ -174,13 +174,32 @@ static inline void turns(unsigned ms)
 
 /* --- a merge, step by step ------------------------------------------------------------------- */
 
+static bool visits_stopped;
+
+/* No visit begins by itself. */
+static inline void visits_stop(void)
+{
+    if (!visits_stopped)
+        PUMP_UNTIL(&w, !w.site->compactor->out && w.site->compactor->waits == NULL);
+    w.site->compactor->out = visits_stopped = true;
+}
+
+static inline void visits_go_on(void)
+{
+    if (visits_stopped)
+        w.site->compactor->out = false;
+    visits_stopped = false;
+}
+
 /* A visit of the volume begins, and its merge has to wait until it is let go. */
 static inline void merge_hold(const char *volume)
 {
     struct site_compactor *c = w.site->compactor;
     struct site_volume *v = site_find_volume(w.site, volume);
     PUMP_UNTIL(&w, volume_status(&w, volume).replica_seq == v->journal.point.seq);
-    PUMP_UNTIL(&w, c->waits == NULL && (!c->out || strcmp(c->visit.volume, volume) == 0));
+    PUMP_UNTIL(&w, c->waits == NULL &&
+                       (visits_stopped || !c->out || strcmp(c->visit.volume, volume) == 0));
+    visits_go_on();
     hurry();
     for (struct site_volume *other = w.site->volumes; other != NULL; other = other->next)
         other->visited_ns = other == v ? 0 : repl_now_mono_ns() + 3600 * SECOND_NS;

@@ -181,6 +181,7 @@ static void a_log_written_anew_says_the_pool(void **state)
     pool_begin();
     lonely_chunk(chunk);
     reference_add(chunk, 3);
+    visits_go_on();
     for (size_t i = 0; i < 2; i++) {
         struct site_volume *v = site_find_volume(w.site, volumes[i]);
         uint64_t records = v->journal.record_number;
@@ -279,13 +280,14 @@ static void a_commit_that_hangs_holds_up_no_others(void **state)
     merge_hold("data");
     must(site_gate_of(site_find_volume(w.site, "data"), &gate, &err), &err);
     assert_true(site_gate_enter(gate, &hangs));
+    c->gate_wait_ns = 3600 * SECOND_NS;
     merge_begin("data");
     assert_true(c->logging && gate->first == &c->pass);
-    c->gate_wait_ns = SECOND_NS / 10;
     site_compactor_tick(c);
     assert_true(c->logging); /* for a moment it waits */
-    turns(150);
+    c->gate_wait_ns = 0;
     site_compactor_tick(c);
+    c->gate_wait_ns = 3600 * SECOND_NS;
     assert_true(!c->logging && gate->first == NULL);
     data_add(&b, 4);
     data_add(&w, 4); /* and so do those of its own volume */
@@ -372,7 +374,6 @@ static void an_empty_index_drops_nothing(void **state)
     reference_add(chunk, 3);
     uint64_t records = data->journal.record_number;
     index_remake();
-    visits_go_on();
     merge_begin("data");
     PUMP_UNTIL(&w, !w.site->compactor->logging);
     assert_int_equal(data->journal.record_number, records);

@@ -162,10 +162,11 @@ static void a_supply_waits_for_no_commit_that_hangs(void **state)
     w.site->config->grace_ms = 0;
     v->supplies[0].look_ns = 0;
     v->supplies[0].idle_ns = 1;
-    c->gate_wait_ns = 0;
+    c->gate_wait_ns = 3600 * SECOND_NS;
     c->supply_every_ns = SECOND_NS;
     compactor_supplies_tick(c);
     PUMP_UNTIL(&w, c->supply.in_turn && gate->first == &c->supply.pass);
+    c->gate_wait_ns = 0;
     compactor_supplies_tick(c);
     assert_true(!c->supply.in_turn && gate->first == NULL && supply_is_there());
     data_add(&b, 4);
