@@ -32,7 +32,7 @@ struct repl_dedup {
     bool index_out;
     bool clear_due;
     bool join_due;
-    uint64_t join_pool;
+    uint64_t join_pool_due, join_pool;       /* the second: of the job */
     struct repl_buffer add_due, remove_due;  /* struct repl_digest each */
     struct repl_pool_names learn_due, learn; /* learn and what follows: of the job */
     bool clear, join;
@@ -119,6 +119,7 @@ static void index_start(struct repl_dedup *d)
     d->index_out = true;
     d->clear = d->clear_due;
     d->join = d->join_due;
+    d->join_pool = d->join_pool_due;
     d->learn = d->learn_due;
     d->clear_due = d->join_due = false;
     d->learn_due = (struct repl_pool_names){0};
@@ -185,7 +186,7 @@ void repl_dedup_forget(struct repl_dedup *d)
 void repl_dedup_join(struct repl_dedup *d, uint64_t pool)
 {
     d->join_due = true;
-    d->join_pool = pool;
+    d->join_pool_due = pool;
     index_start(d);
 }
 
