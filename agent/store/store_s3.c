@@ -248,7 +248,8 @@ static repl_result condition_try(struct s3_store *store, struct repl_error *err)
 static repl_result local_open(struct s3_store *store, const char *path, struct repl_error *err)
 {
     if (mkdir(path, 0700) != 0 && errno != EEXIST)
-        return repl_fail_errno(err, REPL_E_IO, errno, "cannot make the directory %s", path);
+        return repl_fail_errno(err, errno == ENOSPC ? REPL_E_NOSPACE : REPL_E_IO, errno,
+                               "cannot make the directory %s", path);
     store->local = realpath(path, NULL);
     if (store->local == NULL)
         return repl_fail_errno(err, REPL_E_IO, errno, "cannot find the path of %s", path);

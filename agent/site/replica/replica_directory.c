@@ -29,7 +29,7 @@ static repl_result directory_open(struct repl_replica *r, struct repl_error *err
 {
     struct replica_tree *t = &r->directory;
     const char *note = NULL;
-    if (r->opened && replica_tree_is_there(t))
+    if (r->opened && replica_tree_is_there(t) && !replica_map_is_given_up(&t->map))
         return REPL_SUCCESS;
     if (r->opened) {
         replica_tree_close(t);

@@ -174,6 +174,17 @@ repl_result replica_map_begin(struct replica_map *map, bool write, struct repl_e
     return map_fail(map, error, err);
 }
 
+bool replica_map_is_given_up(struct replica_map *map)
+{
+    MDB_txn *txn;
+    if (map->env == NULL)
+        return true;
+    int error = mdb_txn_begin(map->env, NULL, MDB_RDONLY, &txn);
+    if (error == 0)
+        mdb_txn_abort(txn);
+    return error == MDB_PANIC;
+}
+
 static void cursors_close(struct replica_map *map)
 {
     for (unsigned i = 0; i < REPLICA_TABLES; i++) {

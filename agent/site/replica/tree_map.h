@@ -105,6 +105,9 @@ struct replica_map {
 /* Opens it, empty if it is not there or is not this volume's. REPL_E_CORRUPT: remove it. */
 REPL_RESULT replica_map_open(struct replica_map *map, struct repl_error *err);
 void replica_map_close(struct replica_map *map);
+/* By LMDB, where a page of metadata could not be written, as on a full disk: opened anew, it has
+ * what was committed before. Or it could not be made anew. Not between begin and end. */
+bool replica_map_is_given_up(struct replica_map *map);
 /* Puts an empty one in its place. */
 REPL_RESULT replica_map_remake(struct replica_map *map, struct repl_error *err);
 
