@@ -100,6 +100,11 @@ INSTEAD_OF(fdatasync, int, int fd)
     return disk_stops_fd(fd) ? -1 : (int)syscall(SYS_fdatasync, fd);
 }
 
+INSTEAD_OF(syncfs, int, int fd)
+{
+    return disk_stops_fd(fd) ? -1 : (int)syscall(SYS_syncfs, fd);
+}
+
 INSTEAD_OF(msync, int, void *address, size_t size, int flags)
 {
     return (int)syscall(SYS_msync, address, size, flags);
@@ -123,6 +128,23 @@ INSTEAD_OF(fallocate64, int, int fd, int mode, off_t offset, off_t size)
 INSTEAD_OF(mkdirat, int, int directory, const char *name, mode_t mode)
 {
     return disk_stops_at(directory, name) ? -1 : (int)syscall(SYS_mkdirat, directory, name, mode);
+}
+
+INSTEAD_OF(mkdir, int, const char *name, mode_t mode)
+{
+    return disk_stops(name) ? -1 : (int)syscall(SYS_mkdir, name, mode);
+}
+
+INSTEAD_OF(symlinkat, int, const char *target, int directory, const char *name)
+{
+    return disk_stops_at(directory, name) ? -1
+                                          : (int)syscall(SYS_symlinkat, target, directory, name);
+}
+
+INSTEAD_OF(linkat, int, int from_fd, const char *from, int to_fd, const char *to, int flags)
+{
+    return disk_stops_at(to_fd, to) ? -1
+                                    : (int)syscall(SYS_linkat, from_fd, from, to_fd, to, flags);
 }
 
 INSTEAD_OF(rename, int, const char *from, const char *to)

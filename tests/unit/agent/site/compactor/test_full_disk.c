@@ -1,14 +1,24 @@
 /*
  * A site whose disk is full, at each of its writes: while it takes in a history with a supply,
  * brings its replica forward, merges and writes its log anew, the n-th call that asks the disk for
- * something finds it full, and so do all later ones until there is room. Then taking in has
- * stopped and says so; nothing that was acknowledged is missing, also after a restart; and all of
- * it goes on by itself.
+ * something finds it full, and so do all later ones until there is room, or that one alone. Then
+ * taking in has stopped and says so; nothing that was acknowledged is missing, also after a
+ * restart; and all of it goes on by itself. So too with a tree, whose replica is a directory, and
+ * where the store is a bucket and the disk has what is the site's own.
  *
  *   FULL_DISK=all test_full_disk     at each of them, not at some
  */
+#include <setjmp.h>
+#include <stdarg.h>
 #include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
 
+#include <cmocka.h>
+
+#include "unit/segment/tree_list.h" /* whose variables come before the world's */
+
+#include "fake/fake_s3.h"
 #include "site/replica/replica_internal.h"
 #include "site/site_volume.h"
 #include "unit/agent/disk_calls.h"
@@ -17,14 +27,28 @@
 #define POINTS         9u
 #define POINTS_MERGED  27u
 #define RUNS_SHORT     16u
+#define RUNS_FEW       5u
+#define LINK_SEQ       3u
+#define LINK_OBJECT    90u
+#define LINK_TARGET    "2"
+#define SECOND_SEQ     5u
 #define GO_ON_NS       (INT64_C(30) * 1000000000)
 #define RETENTION_ALL  NULL
 #define RETENTION_SOME "12s:1h 1h:1d"
 
+/* What is done, with what, and how long the disk is full. */
+struct course {
+    bool merged; /* what has been taken in is; else it is taken in */
+    bool tree, bucket;
+    bool once;
+};
+static struct course course;
+static struct fake_s3 *fake;
+
 /* --- the disk -------------------------------------------------------------------------------- */
 
 static atomic_long disk_calls, disk_full_at; /* 0: never */
-static atomic_bool disk_is_full;
+static atomic_bool disk_is_full, disk_has_stopped;
 
 /* One more call: is the disk full for it? */
 static bool disk_stops_call(bool removes)
@@ -32,10 +56,12 @@ static bool disk_stops_call(bool removes)
     if (removes)
         return false;
     long call = atomic_fetch_add(&disk_calls, 1) + 1;
-    if (call == atomic_load(&disk_full_at))
-        atomic_store(&disk_is_full, true);
-    if (!atomic_load(&disk_is_full))
+    if (call == atomic_load(&disk_full_at)) {
+        atomic_store(&disk_is_full, !course.once);
+        atomic_store(&disk_has_stopped, true);
+    } else if (!atomic_load(&disk_is_full)) {
         return false;
+    }
     errno = ENOSPC;
     return true;
 }
@@ -65,11 +91,12 @@ static void disk_has_room(void)
 {
     atomic_store(&disk_full_at, 0);
     atomic_store(&disk_is_full, false);
+    atomic_store(&disk_has_stopped, false);
 }
 
 /* --- the source ------------------------------------------------------------------------------ */
 
-static unsigned refusals;
+static unsigned refusals, stops_seen /* of a replica */;
 
 /* What the site does every few seconds, without the seconds. */
 static void tick(void)
@@ -95,7 +122,7 @@ static void refused(const char *what)
         tick();
         return;
     }
-    if (!atomic_load(&disk_is_full) || w.refusal.code != REPL_REFUSAL_NO_SPACE)
+    if (!atomic_load(&disk_has_stopped) || w.refusal.code != REPL_REFUSAL_NO_SPACE)
         fail_msg("call %ld, %s: answered %d, code %d: %s", atomic_load(&disk_calls), what, w.status,
                  w.refusal.code, w.refusal.text);
     if (status.name[0] == '\0' || status.state != REPL_STATE_REFUSED)
@@ -164,9 +191,56 @@ static void report_send(void)
     }
 }
 
+static void name_say(struct list *list, uint64_t directory, const char *a, uint64_t a_is,
+                     const char *b, uint64_t b_is)
+{
+    bool in_order = repl_xxh3(a, strlen(a)) < repl_xxh3(b, strlen(b));
+    list_name(list, directory, in_order ? a : b, in_order ? a_is : b_is);
+    list_name(list, directory, in_order ? b : a, in_order ? b_is : a_is);
+}
+
+static void file_say(struct list *list, uint64_t object, uint64_t size, uint64_t place)
+{
+    struct repl_node node = tree_file(size);
+    node.flags = 0; /* that would keep the replica's from being removed */
+    list_node(list, object, node);
+    list_run(list, object, 0, size, place);
+}
+
+/* One file is all of the space and is renamed by each point, which also makes a small one of what
+ * another stretch of it has: in a directory, where one of them gets a symbolic link beside it, one
+ * a second name. */
+static void records_say(struct list *list, uint64_t seq)
+{
+    char name[16];
+    if (seq == 1) {
+        list_node(list, 2, tree_directory);
+        name_say(list, 2, "odd", 3, "directory", 4);
+        file_say(list, 3, w.size, 0);
+        list_node(list, 4, tree_directory);
+        return;
+    }
+    name_say(list, 2, "odd", seq % 2 == 1 ? 3 : 0, "even", seq % 2 == 0 ? 3 : 0);
+    snprintf(name, sizeof name, "%llu", (unsigned long long)seq);
+    if (seq == LINK_SEQ)
+        name_say(list, 4, name, 100 + seq, "link", LINK_OBJECT);
+    else if (seq == SECOND_SEQ)
+        name_say(list, 4, name, 100 + seq, "second", 100 + seq);
+    else
+        list_name(list, 4, name, 100 + seq);
+    if (seq == LINK_SEQ)
+        list_node(list, LINK_OBJECT,
+                  (struct repl_node){.kind = REPL_NODE_SYMLINK,
+                                     .mode = 0777,
+                                     .target = LINK_TARGET,
+                                     .target_size = strlen(LINK_TARGET)});
+    file_say(list, 100 + seq, REPL_PAGE_SIZE, (seq % 4) * REPL_CHUNK_SIZE);
+}
+
 static void point_send(uint64_t seq)
 {
     static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct list list = {.at = 0};
     struct build b;
     build_begin(&b, &w, seq - 1, seq, 0);
     if (seq == 1) {
@@ -179,18 +253,30 @@ static void point_send(uint64_t seq)
         random_fill(&w.random, chunk, sizeof chunk);
         build_chunk(&b, 9 * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, chunk, 0);
     }
+    if (course.tree) {
+        records_say(&list, seq);
+        repl_segment_builder_records(b.builder, list_next, &list);
+    }
     build_end(&b, true);
+    repl_buffer_fini(&list.bytes);
     segment_send(&b, chunk);
 }
 
 /* --- the site -------------------------------------------------------------------------------- */
 
-static void world_begin(const char *retention)
+static void world_begin(void)
 {
     world_init(&w, NULL);
+    if (course.bucket) {
+        fake = fake_s3_start();
+        assert_non_null(fake);
+        w.bucket = "s3://bucket/dc/site";
+        w.s3_endpoint = fake_s3_endpoint(fake);
+    }
+    w.kind = course.tree ? REPL_VOLUME_TREE : REPL_VOLUME_BLOCK;
     w.size = 12 * REPL_CHUNK_SIZE;
     w.time_ns = repl_now_wall_ns() - 600 * SECOND_NS;
-    w.retention = retention;
+    w.retention = course.merged ? RETENTION_SOME : RETENTION_ALL;
     w.limits = "space_reserve = 0\n";
     snprintf(disk_path, sizeof disk_path, "%s", w.store); /* before there are threads */
     site_start(&w);
@@ -201,6 +287,8 @@ static void world_end(void)
     disk_has_room();
     end();
     disk_path[0] = '\0';
+    if (course.bucket)
+        fake_s3_stop(fake);
 }
 
 /* Visits, one after the other, until nothing is left to merge; and the log anew. */
@@ -216,6 +304,37 @@ static void merge_all(void)
         site_volume_pump(v);
         PUMP_UNTIL(&w, !site_compactor_is_busy(w.site->compactor) && !v->busy);
     }
+}
+
+static bool file_equals(const char *path, uint64_t place, uint64_t size)
+{
+    uint8_t *bytes = malloc(size + 1);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0 && bytes != NULL);
+    bool equal =
+        pread(fd, bytes, size + 1, 0) == (ssize_t)size && memcmp(bytes, w.model + place, size) == 0;
+    close(fd);
+    free(bytes);
+    return equal;
+}
+
+static bool directory_equals_model(void)
+{
+    char path[300], tree[256];
+    file_path(&w, tree, "replica/tree");
+    snprintf(path, sizeof path, "%s/%s", tree, w.head.to_seq % 2 == 0 ? "even" : "odd");
+    bool equal = file_equals(path, 0, w.size);
+    for (uint64_t seq = 2; seq <= w.head.to_seq && equal; seq++) {
+        snprintf(path, sizeof path, "%s/directory/%llu", tree, (unsigned long long)seq);
+        equal = file_equals(path, (seq % 4) * REPL_CHUNK_SIZE, REPL_PAGE_SIZE);
+    }
+    snprintf(path, sizeof path, "%s/directory/link", tree);
+    if (equal && w.head.to_seq >= LINK_SEQ)
+        equal = file_equals(path, 2 * REPL_CHUNK_SIZE, REPL_PAGE_SIZE);
+    snprintf(path, sizeof path, "%s/directory/second", tree);
+    if (equal && w.head.to_seq >= SECOND_SEQ)
+        equal = file_equals(path, (SECOND_SEQ % 4) * REPL_CHUNK_SIZE, REPL_PAGE_SIZE);
+    return equal;
 }
 
 /* What was hit in the background: replica, index, merges. Nobody does anything for it but make
@@ -236,14 +355,14 @@ static void expect_all_goes_on(void)
             fail_msg("it does not go on: %s: %s", repl_state_name(status.state), status.cause);
         }
     }
-    assert_true(replica_equals_model(&w));
+    assert_true(course.tree ? directory_equals_model() : replica_equals_model(&w));
 }
 
-static void expect_points(bool merged)
+static void expect_points(void)
 {
     size_t segments, count = points_check(&segments);
-    assert_true(merged ? count < POINTS_MERGED - 8 : count == POINTS);
-    assert_int_equal(hello(&w).head.to_seq, merged ? POINTS_MERGED : POINTS);
+    assert_true(course.merged ? count < POINTS_MERGED - 8 : count == POINTS);
+    assert_int_equal(hello(&w).head.to_seq, course.merged ? POINTS_MERGED : POINTS);
 }
 
 /* A start while the disk is full fails with a word, or serves what there is. */
@@ -261,19 +380,37 @@ static void restart_when_full(void)
     site_start(&w);
 }
 
+/* Brings it forward, or finds that the disk is full and says so; then there is room. */
+static void replica_follow(void)
+{
+    const struct site_volume *v = site_find_volume(w.site, "data");
+    PUMP_UNTIL(&w, replica_is_at(&w, w.head.to_seq) || v->replica->waiting || v->index_behind);
+    struct repl_volume_status status = volume_status(&w, "data");
+    if (!v->replica->waiting)
+        return;
+    /* The source may say that it is degraded itself, and then its word is the cause. */
+    if (status.state < REPL_STATE_DEGRADED || v->replica->status.problem[0] == '\0')
+        fail_msg("call %ld: a replica stands still in silence, the state is %s",
+                 atomic_load(&disk_calls), repl_state_name(status.state));
+    stops_seen++;
+    expect_all_goes_on();
+}
+
 static void history_send(unsigned count)
 {
     for (uint64_t seq = 1; seq <= count; seq++) {
         point_send(seq);
+        if (course.tree)
+            replica_follow();
         report_send();
     }
 }
 
 /* How many calls there were. */
-static long run(long full_at, bool merged, bool restart)
+static long run(long full_at, bool restart)
 {
-    world_begin(merged ? RETENTION_SOME : RETENTION_ALL);
-    if (merged) {
+    world_begin();
+    if (course.merged) {
         history_send(POINTS_MERGED);
         expect_all_goes_on();
         disk_begin(full_at);
@@ -287,48 +424,90 @@ static long run(long full_at, bool merged, bool restart)
         restart_when_full();
     disk_has_room();
     expect_all_goes_on();
-    if (merged)
+    if (course.merged)
         merge_all();
-    expect_points(merged);
+    expect_points();
     site_restart(&w);
     expect_all_goes_on();
-    expect_points(merged);
+    expect_points();
     world_end();
     return calls;
 }
 
 /* At each call there is, or at some that are spread over all of them. */
-static void enumerate(bool merged)
+static void enumerate(struct course of, long runs_short)
 {
     const char *how = getenv("FULL_DISK");
     bool each = how != NULL && strcmp(how, "all") == 0;
-    long calls = run(0, merged, false), step = each ? 1 : calls / RUNS_SHORT + 1, runs = 0;
+    course = of;
+    refusals = stops_seen = 0;
+    long calls = run(0, false), step = each ? 1 : calls / runs_short + 1, runs = 0;
     for (long at = 1; at <= calls + 1; at += step) {
-        run(at, merged, at % 2 == 0);
+        run(at, at % 2 == 0);
         runs++;
     }
-    print_message("%ld calls, the disk was full at %ld of them, %u requests were refused\n", calls,
-                  runs, refusals);
+    print_message(
+        "%ld calls, the disk was full at %ld of them, %u requests were refused, a replica "
+        "stopped %u times\n",
+        calls, runs, refusals, stops_seen);
 }
 
 static void a_history_is_taken_in(void **state)
 {
     (void)state;
-    enumerate(false);
+    enumerate((struct course){.merged = false}, RUNS_SHORT);
     assert_true(refusals > 0);
 }
 
 static void points_are_merged(void **state)
 {
     (void)state;
-    enumerate(true);
+    enumerate((struct course){.merged = true}, RUNS_SHORT);
+}
+
+static void a_moment_is_enough(void **state)
+{
+    (void)state;
+    enumerate((struct course){.once = true}, RUNS_FEW);
+    enumerate((struct course){.once = true, .tree = true}, RUNS_FEW);
+}
+
+static void a_tree_is_taken_in(void **state)
+{
+    (void)state;
+    enumerate((struct course){.tree = true}, RUNS_SHORT);
+    assert_true(refusals > 0 && stops_seen > 0);
+}
+
+static void a_tree_is_merged(void **state)
+{
+    (void)state;
+    enumerate((struct course){.tree = true, .merged = true}, RUNS_FEW);
+}
+
+static void a_bucket_takes_it_in(void **state)
+{
+    (void)state;
+    enumerate((struct course){.bucket = true}, RUNS_SHORT);
+    assert_true(refusals > 0);
+    enumerate((struct course){.bucket = true, .once = true}, RUNS_FEW);
+}
+
+static void a_bucket_is_merged(void **state)
+{
+    (void)state;
+    enumerate((struct course){.bucket = true, .merged = true}, RUNS_FEW);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_history_is_taken_in),
-        cmocka_unit_test(points_are_merged),
+        cmocka_unit_test(a_history_is_taken_in), cmocka_unit_test(points_are_merged),
+        cmocka_unit_test(a_moment_is_enough),    cmocka_unit_test(a_tree_is_taken_in),
+        cmocka_unit_test(a_tree_is_merged),      cmocka_unit_test(a_bucket_takes_it_in),
+        cmocka_unit_test(a_bucket_is_merged),
     };
+    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
+    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
