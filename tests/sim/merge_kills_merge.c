@@ -53,6 +53,8 @@ static void points_drop(struct kills_volume *v, struct repl_merge_plan *plan)
             points[count++] = (struct repl_retention_point){.seq = commit->to_seq,
                                                             .time_ns = commit->point.end_ns};
     }
+    if (count == 0)
+        return;
     points[count - 1].protect = REPL_PROTECT_NEWEST;
     repl_retention_pass(&v->w->policy, points, count, 0, v->w->now_ns, keep);
     for (size_t i = 0; i < count; i++) {
