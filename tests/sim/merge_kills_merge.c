@@ -333,7 +333,7 @@ static void piece_write(struct merge *m)
     size_t from = m->needless;
     if (m->tiles) {
         m->segments[m->segment_count++] = m->inputs[m->tile_of[m->made]];
-        while (m->entries[from].commit.from_seq == 0)
+        while (from < m->count && m->entries[from].commit.from_seq == 0)
             from++;
     }
     for (size_t i = from; i < m->count; i++) {
