@@ -11,7 +11,9 @@ make_loop "$workdir/tree-disk" 32M
 run mkfs.ext4 -q "$loop"
 make_mount "$loop" "$workdir/tree"
 write_site_config raw home
-sed -i '/^\[site\]/a retention = 1s:5s 10s:20s 40s:1d\ngrace = 1m' "$workdir/site.conf"
+# What is older than 25 s: the names, and one a day. With less than a day the end of such a window might lie
+# between two names, and what is left between it and them be too little to be merged.
+sed -i '/^\[site\]/a retention = 1s:5s 10s:20s 1d:30d\ngrace = 1m' "$workdir/site.conf"
 RPO=2s write_agent_config "raw=$disk" "home=tree:$workdir/tree"
 start_site
 start_agent
