@@ -46,6 +46,22 @@ sources() { # WHAT ARGUMENTS...: prints what it measured, and of the site memory
         "$(find "/proc/$site_pid/fd" -mindepth 1 | wc -l)"
 }
 
+# Of the site's processor time, what the ciphers of TLS take, where perf is installed: without it the site would
+# take in so much more with a processor (there is no mode without TLS to measure).
+tls_share_begin() {
+    command -v perf >/dev/null || return 0
+    perf record -q -F 499 -o "$workdir/perf" -p "$site_pid" >/dev/null 2>&1 &
+    test_pids[6]=$!
+}
+tls_share_end() {
+    [ -n "${test_pids[6]:-}" ] || return 0
+    kill -INT "${test_pids[6]}"
+    wait "${test_pids[6]}"
+    test_pids[6]=
+    perf report -q -i "$workdir/perf" --sort dso -g none 2>/dev/null |
+        awk '/libgnutls|libnettle|libhogweed|libgmp/ { sum += $1 } END { printf "    site: %.1f %% of it TLS\n", sum }'
+}
+
 echo "$count sources, $(nproc) processors, load average $(cut -d' ' -f1 /proc/loadavg), $workdir"
 if only many; then
     for n in $((count / 10)) "$count"; do
@@ -67,7 +83,9 @@ if only bytes; then
     for n in 1 4; do
         site_anew
         printf '%d sources, 16 MiB at a time without a pause:\n    ' "$n"
+        tls_share_begin
         sources send "$n" "$seconds" 1000 16 "$n" 16
+        tls_share_end
     done
 fi
 if only history; then
