@@ -363,8 +363,13 @@ static repl_result phases_do(struct replica_tree *t, struct repl_error *err)
         REPL_TRY(replica_map_phase(&t->map, t->map.phase + 1, err));
     }
     REPL_TRY(phase_do(t, err));
+    const struct repl_head before = t->map.reached;
     t->map.reached = t->map.goal;
-    REPL_TRY(replica_map_phase(&t->map, REPLICA_AT, err));
+    repl_result result = replica_map_phase(&t->map, REPLICA_AT, err);
+    if (!repl_ok(result)) { /* to be ended once more, from there */
+        t->map.reached = before;
+        return result;
+    }
     return staging_remove(t, err); /* not before: attaching may have to be done again */
 }
 
