@@ -48,8 +48,8 @@ enum repl_state {
     REPL_STATE_SITE_FULL = 9, /* the site has no room for what comes next */
     REPL_STATE_COUNT,
 };
-#define REPL_STATE_REPORTED_COUNT REPL_STATE_SITE_FULL /* states that a report or a log may hold   \
-                                                        */
+/* Of states that a report or a log may hold. */
+#define REPL_STATE_REPORTED_COUNT REPL_STATE_SITE_FULL
 /* As they are ordered. */
 static inline int repl_state_rank(enum repl_state state)
 {
