@@ -531,6 +531,7 @@ enum repl_verdict repl_journal_report(struct repl_journal *j, const struct repl_
     clock_sample(j, report->sent_ns, now_ns);
     /* OK and IDLE alternate with every write: the timeline needs neither. */
     enum repl_state state = report->state == REPL_STATE_IDLE ? REPL_STATE_OK : report->state;
+    ensure(state < REPL_STATE_REPORTED_COUNT); /* a log with another one could not be read */
     if (state_is_due(j, state, now_ns)) {
         *record = record_new(j, REPL_LOG_STATE, now_ns);
         record->state.state = state;

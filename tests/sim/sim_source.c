@@ -371,8 +371,12 @@ static void timeouts(struct sim_source *source)
     repl_pipeline_lost(&source->pipeline, "no answer from the site", sim_source_now(source));
 }
 
+/* While the link is up, as the agent does. */
 static void report_send(struct sim_source *source)
 {
+    enum repl_ship_state link = source->pipeline.ship.state;
+    if (link != REPL_SHIP_READY && link != REPL_SHIP_SENDING)
+        return;
     source->report_id = ++source->sim->next_request;
     struct sim_message *message = sim_message_new(SIM_REPORT, source, source->report_id);
     repl_pipeline_report(&source->pipeline, sim_source_now(source), &message->report);
