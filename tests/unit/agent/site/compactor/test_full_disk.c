@@ -24,14 +24,24 @@
 #include "unit/agent/disk_calls.h"
 #include "unit/agent/site/compactor/compactor_world.h"
 
-#define POINTS         9u
-#define POINTS_MERGED  27u
-#define RUNS_SHORT     16u
-#define RUNS_FEW       5u
-#define LINK_SEQ       3u
-#define LINK_OBJECT    90u
-#define LINK_TARGET    "2"
-#define SECOND_SEQ     5u
+#define POINTS        9u
+#define POINTS_MERGED 27u
+#define LINK_SEQ      3u
+#define LINK_OBJECT   90u
+#define LINK_TARGET   "2"
+#define SECOND_SEQ    5u
+
+/* Under a sanitizer each takes ten times as long. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define RUNS_SHORT 5u
+#define RUNS_FEW   2u
+#endif
+#endif
+#ifndef RUNS_SHORT
+#define RUNS_SHORT 16u
+#define RUNS_FEW   5u
+#endif
 #define GO_ON_NS       (INT64_C(30) * 1000000000)
 #define RETENTION_ALL  NULL
 #define RETENTION_SOME "12s:1h 1h:1d"
@@ -267,6 +277,7 @@ static void point_send(uint64_t seq)
 static void world_begin(void)
 {
     world_init(&w, NULL);
+    snprintf(disk_path, sizeof disk_path, "%s", w.store); /* before there are threads */
     if (course.bucket) {
         fake = fake_s3_start();
         assert_non_null(fake);
@@ -278,7 +289,6 @@ static void world_begin(void)
     w.time_ns = repl_now_wall_ns() - 600 * SECOND_NS;
     w.retention = course.merged ? RETENTION_SOME : RETENTION_ALL;
     w.limits = "space_reserve = 0\n";
-    snprintf(disk_path, sizeof disk_path, "%s", w.store); /* before there are threads */
     site_start(&w);
 }
 
@@ -286,9 +296,9 @@ static void world_end(void)
 {
     disk_has_room();
     end();
-    disk_path[0] = '\0';
     if (course.bucket)
         fake_s3_stop(fake);
+    disk_path[0] = '\0'; /* the service had threads too */
 }
 
 /* Visits, one after the other, until nothing is left to merge; and the log anew. */
