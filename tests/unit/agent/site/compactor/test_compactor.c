@@ -31,10 +31,10 @@ static void points_are_given_up(void **state)
             left = points_check(&segments);
         assert_true(repl_now_mono_ns() < until_ns);
     }
+    PUMP_UNTIL(&w, !site_compactor_is_busy(w.site->compactor));
     left = points_check(&segments);
     print_message("%llu points came, %zu are left in %zu segments\n",
                   (unsigned long long)w.head.to_seq, left, segments);
-    PUMP_UNTIL(&w, !site_compactor_is_busy(w.site->compactor));
     expect_stored(&w);
     site_restart(&w);
     expect_stored(&w);
