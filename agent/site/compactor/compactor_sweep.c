@@ -297,8 +297,9 @@ static void unit_look(struct compactor_visit *visit, const struct unit *unit,
     }
 }
 
-static repl_result unit_take(struct compactor_visit *visit, const struct unit *unit,
-                             const struct compactor_look *looks, struct repl_error *err)
+/* The merge is to be of this unit; which of its segments it makes anew is said one by one. */
+static repl_result unit_merge(struct compactor_visit *visit, const struct unit *unit,
+                              struct repl_error *err)
 {
     const struct repl_log_commit *last = &visit->chain.entries[unit->end - 1].commit;
     visit->remade = calloc(unit->end - unit->first, sizeof *visit->remade);
@@ -306,15 +307,28 @@ static repl_result unit_take(struct compactor_visit *visit, const struct unit *u
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of segments");
     visit->merge = (struct repl_merge){
         .after_seq = unit->after_seq, .to_seq = last->to_seq, .from_seq = last->from_seq};
+    visit->found = true;
+    return REPL_SUCCESS;
+}
+
+static void segment_remake(struct compactor_visit *visit, const struct unit *unit, size_t i)
+{
+    visit->remade[i - unit->first] = true;
+    visit->merge.segments++;
+    visit->merge.size_bytes += visit->chain.entries[i].commit.file_size;
+}
+
+static repl_result unit_take(struct compactor_visit *visit, const struct unit *unit,
+                             const struct compactor_look *looks, struct repl_error *err)
+{
+    REPL_TRY(unit_merge(visit, unit, err));
     for (size_t i = unit->first; i < unit->end; i++) {
         uint64_t file_size = visit->chain.entries[i].commit.file_size;
-        bool anew = is_bound(visit, unit, i) || looks[i].dead_bytes >= file_size / SHARE;
-        visit->remade[i - unit->first] = anew;
-        visit->merge.segments += anew;
-        visit->merge.size_bytes += anew ? file_size : 0;
-        visit->swept_bytes += anew ? looks[i].dead_bytes : 0;
+        if (!is_bound(visit, unit, i) && looks[i].dead_bytes < file_size / SHARE)
+            continue;
+        segment_remake(visit, unit, i);
+        visit->swept_bytes += looks[i].dead_bytes;
     }
-    visit->found = true;
     return REPL_SUCCESS;
 }
 
@@ -343,19 +357,11 @@ repl_result compactor_sweep_find(struct compactor_visit *visit, struct repl_erro
 static repl_result patched_take(struct compactor_visit *visit, const struct unit *unit, size_t at,
                                 struct repl_error *err)
 {
-    const struct repl_log_commit *last = &visit->chain.entries[unit->end - 1].commit;
-    visit->remade = calloc(unit->end - unit->first, sizeof *visit->remade);
-    if (visit->remade == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of segments");
-    visit->merge = (struct repl_merge){
-        .after_seq = unit->after_seq, .to_seq = last->to_seq, .from_seq = last->from_seq};
+    REPL_TRY(unit_merge(visit, unit, err));
     for (size_t i = unit->first; i < unit->end; i++) {
-        bool anew = i == at || is_bound(visit, unit, i);
-        visit->remade[i - unit->first] = anew;
-        visit->merge.segments += anew;
-        visit->merge.size_bytes += anew ? visit->chain.entries[i].commit.file_size : 0;
+        if (i == at || is_bound(visit, unit, i))
+            segment_remake(visit, unit, i);
     }
-    visit->found = true;
     return REPL_SUCCESS;
 }
 
