@@ -469,6 +469,21 @@ void repl_pipeline_recovered(struct repl_pipeline *p, int64_t now_ns)
 
 /* --- for people ------------------------------------------------------------------------------ */
 
+/* Down, as the site itself says or as nothing is heard of it. */
+static enum repl_state down_state(const struct repl_ship *ship)
+{
+    switch (ship->refused_by) {
+    case REPL_REFUSAL_BUSY:
+        return REPL_STATE_SITE_BUSY;
+    case REPL_REFUSAL_NO_SPACE:
+        return REPL_STATE_SITE_FULL;
+    case REPL_REFUSAL_INTERNAL:
+        return REPL_STATE_SITE_ERROR;
+    default:
+        return REPL_STATE_LINK_DOWN;
+    }
+}
+
 static enum repl_state pipeline_state(const struct repl_pipeline *p, int64_t now_ns, char *cause)
 {
     const struct repl_ship *ship = &p->ship;
@@ -485,10 +500,7 @@ static enum repl_state pipeline_state(const struct repl_pipeline *p, int64_t now
         bool full = repl_pipeline_spool_is_full(p);
         snprintf(cause, REPL_WIRE_TEXT_MAX + 1, "%.*s%s", (int)REPL_WIRE_TEXT_MAX - 60, ship->cause,
                  full ? "; the spool is full, no point is cut until then" : "");
-        if (link == REPL_SHIP_HALTED)
-            return REPL_STATE_REFUSED;
-        return ship->refused_by == REPL_REFUSAL_NO_SPACE ? REPL_STATE_SITE_FULL
-                                                         : REPL_STATE_LINK_DOWN;
+        return link == REPL_SHIP_HALTED ? REPL_STATE_REFUSED : down_state(ship);
     }
     if (stuck_ns > STUCK_INTERVALS * p->epoch.interval_ns) {
         const char *why = !p->epoch.tracked ? "each comparison had a write fall into it"

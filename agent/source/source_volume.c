@@ -727,6 +727,12 @@ static const char *remedy_of(enum repl_state state, bool tracked, bool heard)
                          "for the time of one comparison";
     case REPL_STATE_LINK_DOWN:
         return "check the site and the network; nothing is lost, sending goes on by itself";
+    case REPL_STATE_SITE_BUSY:
+        return "nothing to do if it passes; if it stays, look at the site, which gives the cause; "
+               "nothing is lost, sending goes on by itself";
+    case REPL_STATE_SITE_ERROR:
+        return "see the log of the site and \"repl status\" there, and mend what it names; nothing "
+               "is lost, asked again by itself";
     case REPL_STATE_SITE_FULL:
         return "see that the operator of the site makes room there or raises its space_limit; "
                "nothing is lost, sending goes on by itself";

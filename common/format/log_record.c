@@ -28,8 +28,24 @@ const char *repl_state_name(enum repl_state state)
         [REPL_STATE_REFUSED] = "refused",
         [REPL_STATE_FAILED] = "failed",
         [REPL_STATE_SITE_FULL] = "site-full",
+        [REPL_STATE_SITE_BUSY] = "site-busy",
+        [REPL_STATE_SITE_ERROR] = "site-error",
     };
     return (unsigned)state < REPL_STATE_COUNT ? names[state] : "unknown";
+}
+
+int repl_state_rank(enum repl_state state)
+{
+    switch (state) {
+    case REPL_STATE_SITE_BUSY:
+        return 4 * REPL_STATE_LINK_DOWN - 1;
+    case REPL_STATE_SITE_FULL:
+        return 4 * REPL_STATE_LINK_DOWN + 1;
+    case REPL_STATE_SITE_ERROR:
+        return 4 * REPL_STATE_LINK_DOWN + 2;
+    default:
+        return 4 * (int)state;
+    }
 }
 
 const char *repl_trouble_name(enum repl_trouble_kind kind)

@@ -43,18 +43,17 @@ enum repl_state {
     REPL_STATE_LINK_DOWN = 6, /* the source cannot reach the site */
     REPL_STATE_REFUSED = 7,   /* the site or the source refuses to go on */
     REPL_STATE_FAILED = 8,    /* the device cannot be read, or is another one */
-    /* Of a status alone, between link-down and refused: a source that is refused for it does not
+    /* Of a status alone, on both sides of link-down: a source whose site answers so does not
      * report. */
-    REPL_STATE_SITE_FULL = 9, /* the site has no room for what comes next */
+    REPL_STATE_SITE_FULL = 9,   /* the site has no room for what comes next */
+    REPL_STATE_SITE_BUSY = 10,  /* the site asks to be tried again later */
+    REPL_STATE_SITE_ERROR = 11, /* something at the site is broken */
     REPL_STATE_COUNT,
 };
 /* Of states that a report or a log may hold. */
 #define REPL_STATE_REPORTED_COUNT REPL_STATE_SITE_FULL
 /* As they are ordered. */
-static inline int repl_state_rank(enum repl_state state)
-{
-    return state == REPL_STATE_SITE_FULL ? 2 * REPL_STATE_REFUSED - 1 : 2 * (int)state;
-}
+int repl_state_rank(enum repl_state state);
 /* "ok", "no-window", ...: as they stand in JSON. */
 const char *repl_state_name(enum repl_state state);
 

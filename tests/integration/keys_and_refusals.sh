@@ -80,6 +80,22 @@ stop_site
 start_site
 wait_replicated data
 
+note "a site that is broken"
+stop_site
+log=$workdir/store/volumes/data/log
+run cp "$log" "$workdir/log"
+printf X | run dd of="$log" bs=1 seek=40 conv=notrunc status=none
+start_site
+write_some
+error_state() { [ "$(agent_value data .state)" = site-error ]; }
+wait_for 20 "the state says site-error" error_state
+agent_value data .cause | grep -q "does not serve" || fail "the cause is: $(agent_value data .cause)"
+agent_value data .remedy | grep -q "log of the site" || fail "the remedy is: $(agent_value data .remedy)"
+stop_site
+run cp "$workdir/log" "$log"
+start_site
+wait_replicated data
+
 note "a key that is revoked"
 sed -i "/^\[peer agent\]/a revoked = yes" "$workdir/site.conf"
 stop_site

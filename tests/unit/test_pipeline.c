@@ -751,35 +751,44 @@ static void greet_again(struct rig *rig, int64_t after_ns)
 
 /* It is there, and says so itself: no network is to blame. What the link is like afterwards is said
  * as ever. */
-static void a_full_site_is_not_a_link_that_is_down(void **state)
+static void what_the_site_says_is_not_a_link_that_is_down(void **state)
 {
     (void)state;
-    const struct repl_refusal refusal = {.code = REPL_REFUSAL_NO_SPACE, .text = "no room"};
-    struct rig *rig = rig_seeded_as(&(struct setup){.tracked = true});
-    write_page(rig, 1, 60);
-    later(rig, SECOND);
-    for (unsigned i = 0; i < 3; i++) {
-        repl_pipeline_refused(&rig->p, &refusal, rig->now_ns);
-        run(rig);
-        assert_int_equal(report_of(rig).state, REPL_STATE_SITE_FULL);
-        assert_string_equal(report_of(rig).cause, "no room");
-        rig->hold[REPL_PIPELINE_HELLO] = true; /* asked again, and not answered yet */
-        later(rig, 11 * SECOND);
-        assert_int_equal(report_of(rig).state, REPL_STATE_SITE_FULL);
-        if (i == 0) /* to a hello too */
-            continue;
-        if (i == 1) {
-            greet_again(rig, 0);
-            continue;
+    static const struct {
+        struct repl_refusal refusal;
+        enum repl_state state;
+    } cases[] = {
+        {{.code = REPL_REFUSAL_NO_SPACE, .text = "no room"}, REPL_STATE_SITE_FULL},
+        {{.code = REPL_REFUSAL_BUSY, .text = "later"}, REPL_STATE_SITE_BUSY},
+        {{.code = REPL_REFUSAL_INTERNAL, .text = "see its log"}, REPL_STATE_SITE_ERROR},
+    };
+    for (unsigned c = 0; c < sizeof cases / sizeof *cases; c++) {
+        struct rig *rig = rig_seeded_as(&(struct setup){.tracked = true});
+        write_page(rig, 1, 60);
+        later(rig, SECOND);
+        for (unsigned i = 0; i < 3; i++) {
+            repl_pipeline_refused(&rig->p, &cases[c].refusal, rig->now_ns);
+            run(rig);
+            assert_int_equal(report_of(rig).state, cases[c].state);
+            assert_string_equal(report_of(rig).cause, cases[c].refusal.text);
+            rig->hold[REPL_PIPELINE_HELLO] = true; /* asked again, and not answered yet */
+            later(rig, 11 * SECOND);
+            assert_int_equal(report_of(rig).state, cases[c].state);
+            if (i == 0) /* to a hello too */
+                continue;
+            if (i == 1) {
+                greet_again(rig, 0);
+                continue;
+            }
+            repl_pipeline_lost(&rig->p, "gone", rig->now_ns);
+            assert_int_equal(report_of(rig).state, REPL_STATE_LINK_DOWN);
         }
-        repl_pipeline_lost(&rig->p, "gone", rig->now_ns);
-        assert_int_equal(report_of(rig).state, REPL_STATE_LINK_DOWN);
+        greet_again(rig, 11 * SECOND);
+        assert_true(report_of(rig).state < REPL_STATE_DEGRADED);
+        acknowledge_all(rig);
+        assert_site_is_device(rig);
+        rig_free(rig);
     }
-    greet_again(rig, 11 * SECOND);
-    assert_true(report_of(rig).state < REPL_STATE_DEGRADED);
-    acknowledge_all(rig);
-    assert_site_is_device(rig);
-    rig_free(rig);
 }
 
 /* Twice damaged at the site, and damaged in the spool: sent anew from the device. */
@@ -2502,7 +2511,7 @@ int main(void)
         cmocka_unit_test(an_unreadable_device_is_said_and_forgotten),
         cmocka_unit_test(a_full_disk_gives_up_the_segment),
         cmocka_unit_test(a_disk_that_is_full_loses_the_end_of_the_chain),
-        cmocka_unit_test(a_full_site_is_not_a_link_that_is_down),
+        cmocka_unit_test(what_the_site_says_is_not_a_link_that_is_down),
         cmocka_unit_test(what_has_rotted_in_the_spool_is_sent_anew),
         cmocka_unit_test(what_is_whole_in_the_spool_is_the_link_or_the_site),
         cmocka_unit_test(a_small_spool_does_not_stop_the_volume),

@@ -602,13 +602,20 @@ static void words_are_made_fit_to_be_read(void **state)
 static void states_have_names(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < REPL_STATE_REPORTED_COUNT; i++) {
+    for (unsigned i = 0; i < REPL_STATE_COUNT; i++) {
         assert_string_not_equal(repl_state_name((enum repl_state)i), "unknown");
         for (unsigned j = 0; j < i; j++)
             assert_string_not_equal(repl_state_name((enum repl_state)i),
                                     repl_state_name((enum repl_state)j));
     }
     assert_string_equal(repl_state_name(REPL_STATE_NO_WINDOW), "no-window");
+    static const enum repl_state worse[] = {
+        REPL_STATE_OK,        REPL_STATE_IDLE,       REPL_STATE_SEEDING,   REPL_STATE_RESYNC,
+        REPL_STATE_NO_WINDOW, REPL_STATE_DEGRADED,   REPL_STATE_SITE_BUSY, REPL_STATE_LINK_DOWN,
+        REPL_STATE_SITE_FULL, REPL_STATE_SITE_ERROR, REPL_STATE_REFUSED,   REPL_STATE_FAILED};
+    assert_int_equal(sizeof worse / sizeof *worse, REPL_STATE_COUNT);
+    for (unsigned i = 1; i < REPL_STATE_COUNT; i++)
+        assert_true(repl_state_rank(worse[i - 1]) < repl_state_rank(worse[i]));
     assert_string_equal(repl_state_name((enum repl_state)99), "unknown");
     assert_string_equal(repl_trouble_name(REPL_TROUBLE_ENCRYPTION), "encryption");
     assert_string_equal(repl_trouble_name((enum repl_trouble_kind)99), "unknown");
