@@ -163,8 +163,9 @@ static void append_applied(struct site_volume *v)
     v->unsettled = v->drop_unsure = false;
     site_space_went_well(v, SITE_SPACE_LOG_FULL);
     v->site->index_dirty = true;
-    v->index_behind = !repl_ok(a->index_result) || a->generation != v->site->index_generation;
-    v->index_lost = v->index_lost && v->index_behind;
+    /* The log says nothing of supplies: a lost one is not whole before it has been filled again. */
+    v->index_behind =
+        !repl_ok(a->index_result) || a->generation != v->site->index_generation || v->index_lost;
     v->index_stale = v->index_stale && v->index_behind;
     if (!repl_ok(a->index_result))
         index_problem_note(v, &a->index_err);

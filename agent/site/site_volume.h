@@ -229,8 +229,8 @@ struct site_volume {
         index_pool[REPL_VOLUME_NAME_SIZE + 1]; /* that the index had it in at the start; "": none */
     bool index_behind;                         /* the log has records that the index lacks */
     bool index_stale;                          /* what it lacks may be a merge that drops chunks */
-    bool index_lost;                           /* all of them: it has been made anew */
-    bool index_vain;                           /* tried since the last tick */
+    bool index_lost; /* all of them, and the supplies: it has been made anew */
+    bool index_vain; /* tried since the last tick */
     char index_problem[REPL_WIRE_TEXT_MAX + 1]; /* why it is behind; "": nothing has failed */
     struct site_refill refill;
 

@@ -216,9 +216,54 @@ static void an_empty_index_needs_the_supply(void **state)
     pool_end();
 }
 
+/* A commit brings an index that was made anew meanwhile up to the log, which says nothing of
+ * supplies. */
+static void a_commit_leaves_the_supplies_to_be_found(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct site_pass taker = {.alone = true};
+    struct site_gate *gate;
+    struct build build;
+    struct call call;
+    struct repl_error err;
+    (void)state;
+    pool_begin();
+    supplied_point(chunk);
+    visits_stop();
+    struct site_volume *v = site_find_volume(w.site, "data");
+    must(site_gate_of(v, &gate, &err), &err);
+    PUMP_UNTIL(&w, !w.site->syncing && site_gate_enter(gate, &taker));
+    build_begin(&build, &w, w.head.to_seq, w.head.to_seq + 1, 0);
+    build_data(&build, 0, REPL_PAGE_SIZE);
+    build_end(&build, true);
+    call_init(&call, &w, "PUT", "/v1/volumes/data/segments/%llu.0",
+              (unsigned long long)build.header.to_seq);
+    call.request.body = build.file.bytes.data;
+    call.request.body_size = build.file.bytes.size;
+    must(repl_request_start(w.clients[KEY_HOST], &call.request, &err), &err);
+    PUMP_UNTIL(&w, gate->first == &v->commit.pass);
+    pthread_mutex_lock(&w.site->index_lock);
+    repl_index_break_sync(w.site->index, 1, EIO);
+    pthread_mutex_unlock(&w.site->index_lock);
+    w.site->index_dirty = true;
+    w.site->tick.fire(&w.site->tick);
+    PUMP_UNTIL(&w, w.site->index_generation == 1);
+    assert_true(v->index_behind && v->index_lost);
+    site_gate_leave(&taker);
+    PUMP_UNTIL(&w, call.done && !v->index_behind);
+    assert_int_equal(w.status, 201);
+    assert_true(is_found(chunk));
+    build_taken(&build);
+    build_fini(&build);
+    supplies_look();
+    assert_true(supply_is_there());
+    pool_end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_commit_leaves_the_supplies_to_be_found),
         cmocka_unit_test(an_empty_index_needs_the_supply),
         cmocka_unit_test(a_supply_goes_with_the_last_reference),
         cmocka_unit_test(a_supply_that_lay_there_at_the_start_goes),
