@@ -1,6 +1,7 @@
 /*
  * Volumes that the index knows and the store has no more, as somebody has removed
- * them: what is known of them is forgotten, so that nobody is told that a chunk lies
+ * them. While the site runs, whoever relies on a chunk of another volume looks whether
+ * its segment is there. At a start, what is known of them is forgotten, so that nobody is told that a chunk lies
  * there, and so that a new volume of that name begins with nothing.
  *
  * What others of the pool hold of the same chunks is found again: the index has one
@@ -10,12 +11,94 @@
  *
  * Of a volume whose log cannot be read the index may know the pool.
  */
+#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
 
 #include "site/site_gate.h"
 #include "site/site_volume.h"
+#include "store/segment_name.h"
+
+/* --- while the site runs: is there what the index says ---------------------------------------- */
+
+struct seen_segment {
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    struct repl_segment_id id;
+    bool looked, there;
+};
+
+static int seen_order(const void *a, const void *b)
+{
+    const struct seen_segment *x = a, *y = b;
+    int order = strcmp(x->volume, y->volume);
+    return order != 0 ? order : repl_segment_id_order(&x->id, &y->id);
+}
+
+void site_seen_fini(struct site_seen *seen)
+{
+    tdestroy(seen->segments, free);
+    seen->segments = NULL;
+}
+
+static repl_result seen_find(struct site_seen *seen, const struct repl_chunk_place *place,
+                             struct seen_segment **out, struct repl_error *err)
+{
+    struct seen_segment *made = calloc(1, sizeof *made), **found = NULL;
+    if (made != NULL) {
+        memcpy(made->volume, place->volume, sizeof made->volume);
+        made->id = place->segment;
+        found = tsearch(made, &seen->segments, seen_order);
+    }
+    if (found == NULL || *found != made)
+        free(made);
+    if (found == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "no memory for a list of segments");
+    *out = *found;
+    return REPL_SUCCESS;
+}
+
+static repl_result segment_look(const struct site_volume *v, struct seen_segment *segment,
+                                struct repl_error *err)
+{
+    struct repl_store *store = v->site->store;
+    char text[REPL_SEGMENT_ID_TEXT_SIZE];
+    struct repl_error why = {.text = "it is not in the store"};
+    repl_result result =
+        store->ops->segment_look(store, segment->volume, &segment->id, &segment->there, &why);
+    if (!repl_ok(result) && result.code != REPL_E_IO) {
+        *err = why;
+        return result;
+    }
+    segment->looked = true;
+    if (segment->there)
+        return REPL_SUCCESS;
+    repl_segment_id_text(&segment->id, text);
+    repl_log(LOG_WARNING,
+             "volume %s: chunks that it refers to are to lie in segment %s of volume %s, which has "
+             "been removed or cannot be read (%s): its source is asked for them. What referred to "
+             "them before, repl verify says",
+             v->name, text, segment->volume, why.text);
+    return REPL_SUCCESS;
+}
+
+/* Of a volume's own segments the chain speaks: a commit behind one that is not there is of no use.
+ */
+repl_result site_place_look(const struct site_volume *v, const struct repl_chunk_place *place,
+                            struct site_seen *seen, bool *there, struct repl_error *err)
+{
+    *there = true;
+    if (place->segment.supply == 0 && strcmp(place->volume, v->name) == 0)
+        return REPL_SUCCESS;
+    struct seen_segment *segment;
+    REPL_TRY(seen_find(seen, place, &segment, err));
+    if (!segment->looked)
+        REPL_TRY(segment_look(v, segment, err));
+    *there = segment->there;
+    return REPL_SUCCESS;
+}
+
+/* --- at a start ------------------------------------------------------------------------------- */
 
 static void places_renew(struct site_volume *v)
 {

@@ -130,14 +130,17 @@ static repl_result number_find(struct site_volume *v, const struct repl_digest *
 static repl_result supply_needed(struct site_volume *v, const struct repl_segment *segment,
                                  bool *needed, struct repl_error *err)
 {
+    struct site_seen seen = {0};
+    repl_result result = REPL_SUCCESS;
     *needed = false;
-    for (uint32_t i = 0; i < segment->footer.chunk_count && !*needed; i++) {
+    for (uint32_t i = 0; i < segment->footer.chunk_count && repl_ok(result) && !*needed; i++) {
         struct repl_chunk_place place;
-        bool found;
-        REPL_TRY(site_chunk_find(v, &segment->chunks[i].name, &place, &found, err));
+        bool found = false;
+        result = site_chunk_find(v, &segment->chunks[i].name, &seen, &place, &found, err);
         *needed = !found;
     }
-    return REPL_SUCCESS;
+    site_seen_fini(&seen);
+    return result;
 }
 
 static repl_result supply_store(struct site_volume *v, struct site_request *request,

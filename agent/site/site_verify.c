@@ -34,15 +34,17 @@ struct chunk_search {
     struct repl_missing *missing;
     struct repl_buffer *refs; /* struct repl_digest: all names that are referred to */
     struct repl_buffer *supplies;
+    struct site_seen seen;
 };
 
 repl_result site_chunk_find(const struct site_volume *v, const struct repl_digest *name,
-                            struct repl_chunk_place *place, bool *found, struct repl_error *err)
+                            struct site_seen *seen, struct repl_chunk_place *place, bool *found,
+                            struct repl_error *err)
 {
     REPL_TRY(repl_index_chunk(v->site->index, v->name, name, place, found, err));
     if (*found && site_scrub_doubts(v->site->scrub, place->volume, &place->segment))
         *found = false;
-    return REPL_SUCCESS;
+    return *found ? site_place_look(v, place, seen, found, err) : REPL_SUCCESS;
 }
 
 static repl_result own_chunks(const struct repl_segment *segment, struct chunk_search *search,
@@ -56,6 +58,12 @@ static repl_result own_chunks(const struct repl_segment *segment, struct chunk_s
         search->own[i] = segment->chunks[i].name;
     qsort(search->own, search->own_count, sizeof *search->own, repl_digest_order);
     return REPL_SUCCESS;
+}
+
+static void search_fini(struct chunk_search *search)
+{
+    free(search->own);
+    site_seen_fini(&search->seen);
 }
 
 static repl_result missing_add(struct repl_missing *missing, const struct repl_digest *name,
@@ -94,7 +102,7 @@ static repl_result chunk_look(struct chunk_search *search, const struct repl_dig
         bsearch(name, search->own, search->own_count, sizeof *name, repl_digest_order) != NULL;
     if (search->last_is_own)
         return REPL_SUCCESS;
-    REPL_TRY(site_chunk_find(search->volume, name, &place, &found, err));
+    REPL_TRY(site_chunk_find(search->volume, name, &search->seen, &place, &found, err));
     if (found && place.segment.supply != 0)
         return supply_add(search->supplies, &place, err);
     return found ? REPL_SUCCESS : missing_add(search->missing, name, err);
@@ -149,7 +157,7 @@ static repl_result chunks_again(struct site_volume *v, struct site_commit *c,
             break;
         result = chunk_look(&search, &refs[i], err);
     }
-    free(search.own);
+    search_fini(&search);
     return result;
 }
 
@@ -290,7 +298,7 @@ static repl_result rest_verify(struct site_volume *v, struct site_commit *c,
     repl_result result = own_chunks(c->segment, &search, err);
     if (repl_ok(result))
         result = references_walk(c, &search, coder, err);
-    free(search.own);
+    search_fini(&search);
     /* A walk that ended early is made again when the chunks have come. */
     if (repl_ok(result) && c->missing.count == 0)
         result = coverage_check(v, c, coder, err);

@@ -374,11 +374,22 @@ void site_commit_begin(struct site_volume *volume, struct site_request *request)
 void site_commit_step_end(struct site_volume *volume);
 /* Opens the staged segment and verifies it; what was found is in commit by the step's end. */
 void site_verify_begin(struct site_volume *volume);
+/* What one look at many chunks has found out of the segments in which they lie. Zeroed before, and
+ * not kept for longer. */
+struct site_seen {
+    void *segments; /* a tree */
+};
+void site_seen_fini(struct site_seen *seen);
+/* Whether the segment at the place is in the store, if it is another volume's, or a supply. What
+ * cannot be read counts as not there. From a worker. */
+REPL_RESULT site_place_look(const struct site_volume *volume, const struct repl_chunk_place *place,
+                            struct site_seen *seen, bool *there, struct repl_error *err);
 /* Whether a segment may rely on the chunk's bytes: they are in the volume's pool, and were not
- * found damaged since. A point that refers to what has rotted would not restore, so it is asked for
- * again. From a worker. */
+ * found damaged since, nor removed by somebody. A point that refers to what has rotted would not
+ * restore, so it is asked for again. From a worker. */
 REPL_RESULT site_chunk_find(const struct site_volume *volume, const struct repl_digest *name,
-                            struct repl_chunk_place *place, bool *found, struct repl_error *err);
+                            struct site_seen *seen, struct repl_chunk_place *place, bool *found,
+                            struct repl_error *err);
 /* The same, for the chunks alone that it refers to. */
 void site_verify_chunks(struct site_volume *volume);
 

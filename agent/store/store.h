@@ -91,6 +91,11 @@ struct repl_store_ops {
     REPL_RESULT (*segment_open)(struct repl_store *store, const char *volume,
                                 const struct repl_segment_id *id, uint64_t size,
                                 struct repl_stored_segment **out, struct repl_error *err);
+    /* Whether the segment is there now, as the store itself says: what is kept of it on this machine
+     * does not count. */
+    REPL_RESULT (*segment_look)(struct repl_store *store, const char *volume,
+                                const struct repl_segment_id *id, bool *there,
+                                struct repl_error *err);
     /* Success if it is not there. */
     REPL_RESULT (*segment_remove)(struct repl_store *store, const char *volume,
                                   const struct repl_segment_id *id, struct repl_error *err);

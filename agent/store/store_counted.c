@@ -339,6 +339,14 @@ static repl_result counted_segment_open(struct repl_store *base, const char *vol
     return store->inner->ops->segment_open(store->inner, volume, id, size, out, err);
 }
 
+static repl_result counted_segment_look(struct repl_store *base, const char *volume,
+                                        const struct repl_segment_id *id, bool *there,
+                                        struct repl_error *err)
+{
+    struct repl_store *inner = counted_of(base)->inner;
+    return inner->ops->segment_look(inner, volume, id, there, err);
+}
+
 struct repl_store *repl_store_counted_inner(struct repl_store *counted)
 {
     return counted_of(counted)->inner;
@@ -372,6 +380,7 @@ static const struct repl_store_ops counted_ops = {
     .segment_publish = counted_publish,
     .segment_replace = counted_replace,
     .segment_open = counted_segment_open,
+    .segment_look = counted_segment_look,
     .segment_remove = counted_remove,
     .segment_set_aside = counted_set_aside,
     .log_read = counted_log_read,

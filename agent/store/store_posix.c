@@ -463,6 +463,29 @@ static repl_result posix_segment_open(struct repl_store *base, const char *volum
     return stored_segment_new(volume, id, fd, out, err);
 }
 
+static repl_result posix_segment_look(struct repl_store *base, const char *volume,
+                                      const struct repl_segment_id *id, bool *there,
+                                      struct repl_error *err)
+{
+    struct posix_store *store = posix_store_of(base);
+    char name[REPL_SEGMENT_NAME_SIZE], text[REPL_SEGMENT_ID_TEXT_SIZE];
+    int directory;
+    *there = false;
+    REPL_TRY(repl_segment_id_check(id, err));
+    repl_result result = segments_open(store, volume, &directory, err);
+    if (result.code == REPL_E_MISSING)
+        return REPL_SUCCESS;
+    REPL_TRY(result);
+    repl_segment_name_format(id, name);
+    *there = faccessat(directory, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+    int os_errno = errno;
+    close(directory);
+    if (*there || os_errno == ENOENT)
+        return REPL_SUCCESS;
+    repl_segment_id_text(id, text);
+    return repl_posix_fail(err, os_errno, "cannot look for segment %s of volume %s", text, volume);
+}
+
 /* --- opening a store ------------------------------------------------------------------------- */
 
 /* *found false: there is no version file. */
@@ -642,6 +665,7 @@ static const struct repl_store_ops posix_ops = {
     .segment_publish = posix_segment_publish,
     .segment_replace = posix_segment_publish,
     .segment_open = posix_segment_open,
+    .segment_look = posix_segment_look,
     .segment_remove = posix_segment_remove,
     .segment_set_aside = posix_segment_set_aside,
     .log_read = repl_posix_log_read,

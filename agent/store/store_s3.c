@@ -376,6 +376,7 @@ static const struct repl_store_ops s3_ops = {
     .segment_publish = s3_segment_publish,
     .segment_replace = s3_segment_replace,
     .segment_open = s3_segment_open,
+    .segment_look = s3_segment_look,
     .segment_remove = s3_segment_remove,
     .segment_set_aside = s3_segment_set_aside,
     .log_read = s3_log_read,

@@ -163,6 +163,8 @@ repl_result s3_segment_publish(struct repl_store *store, const char *volume,
 repl_result s3_segment_open(struct repl_store *store, const char *volume,
                             const struct repl_segment_id *id, uint64_t size,
                             struct repl_stored_segment **out, struct repl_error *err);
+repl_result s3_segment_look(struct repl_store *store, const char *volume,
+                            const struct repl_segment_id *id, bool *there, struct repl_error *err);
 repl_result s3_segment_replace(struct repl_store *store, const char *volume,
                                const struct repl_segment_id *id, int fd, const char *staged_path,
                                struct repl_error *err);

@@ -343,3 +343,16 @@ repl_result s3_segment_open(struct repl_store *base, const char *volume,
     *out = &segment->base;
     return REPL_SUCCESS;
 }
+
+repl_result s3_segment_look(struct repl_store *base, const char *volume,
+                            const struct repl_segment_id *id, bool *there, struct repl_error *err)
+{
+    struct s3_store *store = s3_store_of(base);
+    struct s3_head head;
+    char key[S3_STORE_KEY_SIZE];
+    *there = false;
+    REPL_TRY(segment_key(volume, "segments", id, key, err));
+    repl_result result = s3_head(store->client, key, &head, err);
+    *there = repl_ok(result);
+    return result.code == REPL_E_MISSING ? REPL_SUCCESS : result;
+}

@@ -25,17 +25,23 @@
 
 /* --- on a worker ----------------------------------------------------------------------------- */
 
+/* Where the index finds the chunk elsewhere, it has to be there: a volume may have been removed. */
 static repl_result chunk_needs(struct compactor_supply *s, const struct repl_digest *name,
-                               struct repl_error *err)
+                               struct site_seen *seen, struct repl_error *err)
 {
     struct repl_index *index = s->volume->site->index;
     struct repl_chunk_place place;
     bool found;
-    REPL_TRY(repl_index_chunk(index, s->volume->name, name, &place, &found, err));
-    if (!found || strcmp(place.volume, s->volume->name) != 0 ||
-        repl_segment_id_order(&place.segment, &s->id) != 0)
+    REPL_TRY(repl_index_is_referred(index, s->volume->name, name, NULL, 0, &s->needed, err));
+    if (!s->needed)
         return REPL_SUCCESS;
-    return repl_index_is_referred(index, s->volume->name, name, NULL, 0, &s->needed, err);
+    REPL_TRY(repl_index_chunk(index, s->volume->name, name, &place, &found, err));
+    if (!found || (strcmp(place.volume, s->volume->name) == 0 &&
+                   repl_segment_id_order(&place.segment, &s->id) == 0))
+        return REPL_SUCCESS;
+    REPL_TRY(site_place_look(s->volume, &place, seen, &found, err));
+    s->needed = !found;
+    return REPL_SUCCESS;
 }
 
 static repl_result supply_open(const struct compactor_supply *s, struct repl_stored_segment **file,
@@ -55,10 +61,13 @@ static repl_result supply_open(const struct compactor_supply *s, struct repl_sto
 static repl_result supply_look(struct compactor_supply *s, const struct repl_segment *segment,
                                struct repl_error *err)
 {
+    struct site_seen seen = {0};
+    repl_result result = REPL_SUCCESS;
     s->needed = false;
-    for (uint32_t i = 0; i < segment->footer.chunk_count && !s->needed; i++)
-        REPL_TRY(chunk_needs(s, &segment->chunks[i].name, err));
-    return REPL_SUCCESS;
+    for (uint32_t i = 0; i < segment->footer.chunk_count && repl_ok(result) && !s->needed; i++)
+        result = chunk_needs(s, &segment->chunks[i].name, &seen, err);
+    site_seen_fini(&seen);
+    return result;
 }
 
 static repl_result supply_forget(const struct compactor_supply *s,

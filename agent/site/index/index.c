@@ -431,7 +431,7 @@ repl_result repl_index_pieces(struct repl_index *index, const char *volume, uint
 
 struct mark_list {
     struct repl_log_mark *marks;
-    uint32_t room;
+    size_t room;
 };
 
 static repl_result marks_entry(const struct repl_index *index, const MDB_val *key,
@@ -439,14 +439,11 @@ static repl_result marks_entry(const struct repl_index *index, const MDB_val *ke
                                struct repl_error *err)
 {
     struct mark_list *list = page;
-    if (place == list->room) {
-        uint32_t room = list->room == 0 ? 16 : 2 * list->room;
-        struct repl_log_mark *larger = reallocarray(list->marks, room, sizeof *larger);
-        if (larger == NULL)
-            return repl_fail(err, REPL_E_NOMEM, "out of memory for the names of points");
-        list->marks = larger;
-        list->room = room;
-    }
+    struct repl_log_mark *larger =
+        repl_index_list_grow(list->marks, place, &list->room, sizeof *larger);
+    if (larger == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for the names of points");
+    list->marks = larger;
     return mark_decode(index, key, value, &list->marks[place], err);
 }
 

@@ -219,14 +219,11 @@ static repl_result member_add(const struct repl_index *index, const MDB_val *key
     bool found;
     if (key->mv_size > REPL_VOLUME_NAME_SIZE)
         return repl_index_damaged(index, INDEX_VOLUMES, err);
-    if (list->count == list->room) {
-        size_t room = list->room == 0 ? 64 : 2 * list->room;
-        struct repl_index_member *larger = reallocarray(list->members, room, sizeof *larger);
-        if (larger == NULL)
-            return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of volumes");
-        list->members = larger;
-        list->room = room;
-    }
+    struct repl_index_member *larger =
+        repl_index_list_grow(list->members, list->count, &list->room, sizeof *larger);
+    if (larger == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a list of volumes");
+    list->members = larger;
     member = &list->members[list->count];
     *member = (struct repl_index_member){0};
     memcpy(member->volume, key->mv_data, key->mv_size);

@@ -47,6 +47,17 @@ const char *repl_index_table_name(enum index_table table)
     return table_names[table];
 }
 
+void *repl_index_list_grow(void *list, size_t count, size_t *room, size_t item_size)
+{
+    size_t wanted = *room == 0 ? 16 : 2 * *room;
+    if (count < *room)
+        return list;
+    void *larger = reallocarray(list, wanted, item_size);
+    if (larger != NULL)
+        *room = wanted;
+    return larger;
+}
+
 /* --- errors ---------------------------------------------------------------------------------- */
 
 repl_result repl_index_fail(const struct repl_index *index, int error, struct repl_error *err,

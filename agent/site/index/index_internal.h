@@ -81,6 +81,10 @@ struct repl_reader repl_index_reader_of(enum index_table table, const MDB_val *k
 REPL_RESULT repl_index_write_fail(struct index_write *write, int error, struct repl_error *err);
 const char *repl_index_table_name(enum index_table table);
 
+/* Room for one more behind count items of item_size bytes. The list, moved where it had to grow;
+ * NULL: out of memory, and the list is what it was. */
+void *repl_index_list_grow(void *list, size_t count, size_t *room, size_t item_size);
+
 /* --- index_examine.c ------------------------------------------------------------------------- */
 
 /* Reads all of the file that no process has open. CORRUPT: LMDB is not to be given it. */

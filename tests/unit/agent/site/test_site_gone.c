@@ -1,6 +1,6 @@
 /*
- * A volume of a tenant that somebody has removed from the store while the site was down: what the
- * others have goes on, and nobody is told that a chunk lies where nothing is.
+ * A volume of a tenant that somebody has removed from the store, while the site was down or while
+ * it runs: what the others have goes on, and nobody is told that a chunk lies where nothing is.
  */
 #include <ftw.h>
 #include <setjmp.h>
@@ -68,10 +68,16 @@ static void start(void)
     memcpy(b.clients, w.clients, sizeof b.clients);
 }
 
+static void data_remove(void)
+{
+    struct temporary directory;
+    snprintf(directory.path, sizeof directory.path, "%.200s/volumes/data", w.store);
+    temporary_remove(&directory);
+}
+
 static void a_removed_volume_leaves_nothing_behind(void **state)
 {
     static uint8_t shared[REPL_CHUNK_SIZE], alone[REPL_CHUNK_SIZE];
-    struct temporary directory;
     struct build build;
     (void)state;
     world_init(&w, NULL);
@@ -79,8 +85,7 @@ static void a_removed_volume_leaves_nothing_behind(void **state)
     refer(&build, shared, 20);
     build_commit(&build);
     site_stop(&w);
-    snprintf(directory.path, sizeof directory.path, "%.200s/volumes/data", w.store);
-    temporary_remove(&directory);
+    data_remove();
     start();
     /* what else holds itself it finds, and nothing else */
     assert_true(is_found(shared));
@@ -111,10 +116,38 @@ static void a_removed_volume_leaves_nothing_behind(void **state)
     world_fini(&w);
 }
 
+/* The index says that the chunk lies in the volume: no commit is taken by that, and the chunk comes
+ * once more. */
+static void what_goes_while_the_site_runs_is_not_relied_on(void **state)
+{
+    static uint8_t shared[REPL_CHUNK_SIZE], alone[REPL_CHUNK_SIZE];
+    struct build build, supply;
+    (void)state;
+    world_init(&w, NULL);
+    volumes_make(shared, alone);
+    data_remove();
+    assert_true(is_found(alone));
+    refer(&build, alone, 21);
+    build_put(&build);
+    expect_missing(&b, 1);
+    supply_build(&supply, &b, alone, 1);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+    build_commit(&build);
+    expect_replica(&b);
+    site_stop(&w);
+    start();
+    assert_true(is_found(alone));
+    assert_true(replica_equals_model(&b));
+    world_unshare(&b);
+    world_fini(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_removed_volume_leaves_nothing_behind),
+        cmocka_unit_test(what_goes_while_the_site_runs_is_not_relied_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

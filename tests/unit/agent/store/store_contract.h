@@ -78,6 +78,14 @@ static void readers_come_and_go_and_change_nothing(void **state)
 
 /* --- segments -------------------------------------------------------------------------------- */
 
+static void assert_there(struct contract *c, const char *volume, const struct repl_segment_id *id,
+                         bool expected)
+{
+    bool there = !expected;
+    assert_code(c, c->store->ops->segment_look(c->store, volume, id, &there, &c->err), REPL_OK);
+    assert_int_equal(there, expected);
+}
+
 static void segments_are_published_read_and_removed(void **state)
 {
     struct contract *c = *state;
@@ -101,7 +109,10 @@ static void segments_are_published_read_and_removed(void **state)
     }
     assert_code(c, publish(c, &id, "replaced"), REPL_OK); /* it was never committed */
     assert_segment(c, &id, "replaced");
+    assert_there(c, "data", &id, true);
+    assert_there(c, "nowhere", &id, false);
     assert_code(c, ops->segment_remove(c->store, "data", &id, &c->err), REPL_OK);
+    assert_there(c, "data", &id, false);
     assert_code(c, ops->segment_remove(c->store, "data", &id, &c->err), REPL_OK);
     assert_code(c, ops->segment_open(c->store, "data", &id, 0, &segment, &c->err), REPL_E_MISSING);
     assert_code(c, ops->segment_open(c->store, "nowhere", &id, 0, &segment, &c->err),

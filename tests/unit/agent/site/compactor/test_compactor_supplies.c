@@ -4,6 +4,7 @@
 #include "site/index/index_internal.h"
 #include "site/site_gate.h"
 #include "unit/agent/site/compactor/compactor_pool.h"
+#include "unit/temporary.h"
 
 /* For segment 2.0 of data: a chunk that nobody else has. */
 static void supply_make(uint8_t chunk[REPL_CHUNK_SIZE])
@@ -144,6 +145,47 @@ static void a_supply_that_is_found_waits_anew(void **state)
     pool_end();
 }
 
+/* The other volume brings it as well. */
+static void chunk_copy(const uint8_t *chunk)
+{
+    struct build build;
+    struct repl_error err;
+    time_next(&b);
+    build_begin(&build, &b, b.head.to_seq, b.head.to_seq + 1, 0);
+    struct repl_chunk_entry entry = {.name = chunk_name_of(chunk)};
+    entry.frame = add_frame(build.builder, b.coder, chunk, REPL_CHUNK_SIZE);
+    build_extent(&build, &(struct repl_extent){.offset = 7 * REPL_CHUNK_SIZE,
+                                               .length = REPL_CHUNK_SIZE,
+                                               .source = entry.frame,
+                                               .type = REPL_RECORD_DATA});
+    must(repl_segment_builder_chunk(build.builder, &entry, &err), &err);
+    build_end(&build, true);
+    build_commit(&build);
+}
+
+/* It is needless while the chunk lies in another volume too, but not when somebody has removed that
+ * one, and the index does not know of it yet. */
+static void a_supply_stays_where_the_other_copy_is_gone(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct temporary directory;
+    size_t segments;
+    (void)state;
+    for (unsigned gone = 0; gone < 2; gone++) {
+        pool_begin();
+        supplied_point(chunk);
+        chunk_copy(chunk);
+        snprintf(directory.path, sizeof directory.path, "%.200s/volumes/else", w.store);
+        if (gone == 1)
+            temporary_remove(&directory);
+        supplies_look();
+        assert_true(is_found(chunk));
+        assert_int_equal(supply_is_there(), gone);
+        points_check(&segments);
+        pool_end();
+    }
+}
+
 /* Nothing needs it, but a commit of the tenant hangs: it stays for another day. */
 static void a_supply_waits_for_no_commit_that_hangs(void **state)
 {
@@ -269,6 +311,7 @@ int main(void)
         cmocka_unit_test(a_supply_that_lay_there_at_the_start_goes),
         cmocka_unit_test(a_supply_that_nobody_referred_to_goes),
         cmocka_unit_test(a_supply_that_is_found_waits_anew),
+        cmocka_unit_test(a_supply_stays_where_the_other_copy_is_gone),
         cmocka_unit_test(a_supply_waits_for_no_commit_that_hangs),
         cmocka_unit_test(a_supply_stays_where_its_places_may),
     };
