@@ -372,10 +372,8 @@ repl_result compactor_patch_find(struct compactor_visit *visit, struct repl_erro
     size_t at = repl_chain_find(chain, id->to_seq, id->part, id->merge);
     for (size_t i = 0; at != SIZE_MAX && i <= at;) {
         struct unit unit = unit_at(chain, i);
-        bool is_full = !unit.base && chain->entries[unit.first].commit.from_seq == 0;
         i = unit.end;
-        /* What is before a full goes with it: that is for the plan to say. */
-        if (at < unit.end && !is_full && unit_may(visit, &unit))
+        if (at < unit.end && unit_may(visit, &unit))
             return patched_take(visit, &unit, at, err);
     }
     return REPL_SUCCESS;

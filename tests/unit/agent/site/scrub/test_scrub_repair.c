@@ -276,6 +276,19 @@ static void foreign_build(struct build *b, uint64_t offset, size_t size)
     free(stored);
 }
 
+/* All of the volume, beginning with such a frame. */
+static void foreign_full(uint64_t seq)
+{
+    struct build b;
+    build_begin(&b, &w, 0, seq, 0);
+    foreign_build(&b, 0, MIB);
+    for (uint64_t at = MIB; at < w.size; at += MIB)
+        build_data(&b, at, w.size - at < MIB ? w.size - at : MIB);
+    build_end(&b, true);
+    build_commit(&b);
+    point_keep();
+}
+
 /* A history of four points, of which the first and the third begin with such a frame. */
 static void foreign_begin(void)
 {
@@ -284,13 +297,7 @@ static void foreign_begin(void)
     w.retention = "everything";
     site_start(&w);
     hello(&w);
-    build_begin(&b, &w, 0, 1, 0);
-    foreign_build(&b, 0, MIB);
-    for (uint64_t at = MIB; at < w.size; at += MIB)
-        build_data(&b, at, w.size - at < MIB ? w.size - at : MIB);
-    build_end(&b, true);
-    build_commit(&b);
-    point_keep();
+    foreign_full(1);
     small_point_make();
     build_begin(&b, &w, 2, 3, 0);
     foreign_build(&b, 2 * MIB, 100 * REPL_PAGE_SIZE);
@@ -299,6 +306,24 @@ static void foreign_begin(void)
     point_keep();
     small_point_make();
     expect_replica(&w);
+}
+
+/* What was planted is found, and not there any more when the compactor has been there. */
+static void merged_whole(void)
+{
+    look();
+    assert_int_equal(volume_status(&w, "data").damaged_segments, 1);
+    every(FAR_MS);
+    hurry();
+    int64_t until_ns = repl_now_mono_ns() + LIMIT_NS;
+    while (volume_status(&w, "data").damaged_segments > 0) {
+        assert_true(repl_now_mono_ns() < until_ns);
+        site_compactor_tick(w.site->compactor);
+        site_scrub_tick(w.site->scrub);
+        turns(20);
+    }
+    PUMP_UNTIL(&w, !site_compactor_is_busy(w.site->compactor));
+    assert_null(site_scrub_patch(w.site->scrub, "data"));
 }
 
 /* The file cannot be made what it was, but a merge says the same in its place: of that segment
@@ -314,22 +339,43 @@ static void what_another_zstd_has_made_is_merged(void **state)
         segment_path(path, to);
         damage_take(&d, path);
         plant(&d, 2000, 5);
-        look();
-        assert_int_equal(volume_status(&w, "data").damaged_segments, 1);
         assert_false(point_restores(to));
-        every(FAR_MS);
-        hurry();
-        int64_t until_ns = repl_now_mono_ns() + LIMIT_NS;
-        while (volume_status(&w, "data").damaged_segments > 0) {
-            assert_true(repl_now_mono_ns() < until_ns);
-            site_compactor_tick(w.site->compactor);
-            site_scrub_tick(w.site->scrub);
-            turns(20);
-        }
-        PUMP_UNTIL(&w, !site_compactor_is_busy(w.site->compactor));
-        assert_null(site_scrub_patch(w.site->scrub, "data"));
+        merged_whole();
         points_check(&segments);
         assert_int_equal(segments, 4);
+        damage_fini(&d);
+        end();
+    }
+}
+
+/* A full in the middle of a history is merged by itself as well: with what was being sent when it
+ * came, which has no point. */
+static void a_full_in_the_middle_is_merged_by_itself(void **state)
+{
+    (void)state;
+    for (unsigned broken_off = 0; broken_off <= 1; broken_off++) {
+        char path[256];
+        struct damage d = {0};
+        struct build b;
+        size_t segments;
+        foreign_begin();
+        if (broken_off) {
+            build_begin(&b, &w, 4, 5, 0);
+            build_data(&b, 0, REPL_PAGE_SIZE);
+            build_end(&b, false);
+            build_commit(&b);
+        }
+        foreign_full(5 + broken_off);
+        small_point_make();
+        expect_replica(&w);
+        segment_path(path, 5 + broken_off);
+        damage_take(&d, path);
+        plant(&d, 2000, 5);
+        merged_whole();
+        points_check(&segments);
+        assert_int_equal(segments, 6);
+        for (uint64_t seq = 1; seq <= 4; seq++)
+            assert_true(point_restores(seq));
         damage_fini(&d);
         end();
     }
@@ -344,6 +390,7 @@ int main(void)
         cmocka_unit_test(a_chunk_that_is_supplied_mends_its_frame),
         cmocka_unit_test(a_piece_is_mended),
         cmocka_unit_test(what_another_zstd_has_made_is_merged),
+        cmocka_unit_test(a_full_in_the_middle_is_merged_by_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
