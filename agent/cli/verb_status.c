@@ -144,6 +144,14 @@ static int worst_first(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
+/* What the cause leaves out, as there is something worse to say. */
+static void print_problem(const struct repl_volume_status *volume, const char *what,
+                          const char *problem)
+{
+    if (problem[0] != '\0' && strstr(volume->cause, what) == NULL)
+        printf("    besides: %s: %s\n", what, problem);
+}
+
 static void print_replica(const struct repl_volume_status *volume)
 {
     char behind[CELL_SIZE];
@@ -208,6 +216,8 @@ static void print_notes(const struct repl_status *status, const struct repl_volu
         printf("    backlog: gone in about %s\n", time);
     }
     if (status->site) {
+        print_problem(volume, "the replica cannot follow", volume->replica_problem);
+        print_problem(volume, "the index is not complete", volume->index_problem);
         print_replica(volume);
         printf("    ");
         print_stored(volume->stored_bytes, volume->space_limit_bytes);

@@ -73,6 +73,8 @@ static const struct field volume_fields[] = {
     FIELD(repl_volume_status, replica_seq, FIELD_UNSIGNED),
     FIELD(repl_volume_status, replica_applying, FIELD_BOOL),
     FIELD(repl_volume_status, replica_behind_ms, FIELD_SIGNED),
+    FIELD(repl_volume_status, replica_problem, FIELD_TEXT),
+    FIELD(repl_volume_status, index_problem, FIELD_TEXT),
     FIELD(repl_volume_status, replica_on, FIELD_BOOL),
     FIELD(repl_volume_status, tree, FIELD_BOOL),
     FIELD(repl_volume_status, stored_bytes, FIELD_UNSIGNED),

@@ -39,6 +39,8 @@ struct repl_volume_status {
     uint64_t replica_seq;      /* the point the replica has reached; 0: none */
     bool replica_applying;     /* being brought forward just now */
     int64_t replica_behind_ms; /* since there is something it has not reached; 0: nothing */
+    char replica_problem[REPL_WIRE_TEXT_MAX + 1]; /* why it cannot follow; "": it can */
+    char index_problem[REPL_WIRE_TEXT_MAX + 1];   /* why the index is not complete; "": it is */
     bool replica_on;
     bool tree;                  /* the volume is a directory tree, and its replica a directory */
     uint64_t stored_bytes;      /* its history, and uploads of it */

@@ -96,6 +96,8 @@ static void replica_status(const struct site_volume *v, struct repl_volume_statu
     out->replica_applying = replica.applying;
     out->replica_behind_ms = replica.behind_ms;
     out->replica_seq = replica.reached.has_point ? replica.reached.to_seq : 0;
+    snprintf(out->replica_problem, sizeof out->replica_problem, "%.*s", REPL_WIRE_TEXT_MAX,
+             replica.problem);
     if (replica.problem[0] == '\0' || out->state >= REPL_STATE_DEGRADED)
         return;
     out->state = REPL_STATE_DEGRADED;
@@ -110,6 +112,7 @@ static void index_status(const struct site_volume *v, struct repl_volume_status 
     const char *problem = v->site->index_problem[0] != '\0' ? v->site->index_problem
                           : v->index_behind                 ? v->index_problem
                                                             : "";
+    snprintf(out->index_problem, sizeof out->index_problem, "%.*s", REPL_WIRE_TEXT_MAX, problem);
     if (problem[0] == '\0' || out->state >= REPL_STATE_DEGRADED)
         return;
     out->state = REPL_STATE_DEGRADED;

@@ -47,6 +47,8 @@ static void fill(struct repl_status *status, struct repl_volume_status volumes[2
         .replica_seq = 76,
         .replica_applying = true,
         .replica_behind_ms = 1200,
+        .replica_problem = "no device",
+        .index_problem = "no room",
         .replica_on = true,
         .tree = true,
         .stored_bytes = 6,
@@ -120,6 +122,8 @@ static void test_there_and_back(void **state)
     assert_int_equal(back.volumes[0].trouble_before_seq, 29);
     assert_int_equal(back.volumes[0].replica_behind_ms, 1200);
     assert_true(back.volumes[0].replica_applying);
+    assert_string_equal(back.volumes[0].replica_problem, "no device");
+    assert_string_equal(back.volumes[0].index_problem, "no room");
     repl_status_fini(&back);
 }
 

@@ -482,6 +482,28 @@ static void test_no_such_target(void **state)
     assert_non_null(strstr(status.problem, "neither a block device nor a file"));
 }
 
+/* It is to be seen whatever else is the matter with the volume. */
+static void test_problem_beside_another(void **state)
+{
+    struct world *w = *state;
+    w->replica = "/dev/repl-no-such-device";
+    site_start(w);
+    seed(w);
+    struct repl_report message = {
+        .state = REPL_STATE_DEGRADED, .cause = "a program was lost", .sent_ns = repl_now_wall_ns()};
+    assert_int_equal(report(w, &message), 200);
+    PUMP_UNTIL(w, volume_status(w, "data").replica_problem[0] != '\0');
+    struct repl_volume_status status = volume_status(w, "data");
+    assert_int_equal(status.state, REPL_STATE_DEGRADED);
+    assert_string_equal(status.cause, "a program was lost");
+    assert_non_null(strstr(status.replica_problem, "is not there"));
+    message = (struct repl_report){.state = REPL_STATE_OK, .sent_ns = repl_now_wall_ns()};
+    assert_int_equal(report(w, &message), 200);
+    status = volume_status(w, "data");
+    assert_non_null(strstr(status.cause, "the replica cannot follow"));
+    assert_non_null(strstr(status.replica_problem, "is not there"));
+}
+
 /* --- a device -------------------------------------------------------------------------------- */
 
 /* A loop device over the file name of size bytes; skips where there is none to be had. */
@@ -697,6 +719,7 @@ int main(void)
         TEST(test_growth),
         TEST(test_later_full),
         TEST(test_none),
+        TEST(test_problem_beside_another),
         TEST(test_many_segments_of_chunks),
         TEST(test_file_elsewhere),
         TEST(test_locked_file),
