@@ -47,7 +47,38 @@ static repl_result open_failed(const struct replica_target *target, int os_errno
                            target->path);
 }
 
-/* Whether path is for a device: then it is never made. */
+/* Whether what is missing at path would be a device's name: on the filesystem of /dev, whose names
+ * the kernel makes, and not on one mounted below it, such as /dev/shm. Without a filesystem of its
+ * own /dev goes by its name. */
+static bool is_for_device(const char *path)
+{
+    struct stat dev, root, parent;
+    char copy[PATH_MAX];
+    bool named = strncmp(path, "/dev/", 5) == 0;
+    if (stat("/dev", &dev) != 0 || stat("/", &root) != 0 || dev.st_dev == root.st_dev)
+        return named;
+    snprintf(copy, sizeof copy, "%s", path);
+    char *directory = dirname(copy);
+    while (stat(directory, &parent) != 0 && errno == ENOENT && strlen(directory) > 1)
+        directory = dirname(directory);
+    return stat(directory, &parent) == 0 ? parent.st_dev == dev.st_dev : named;
+}
+
+/* What is never made under a name that leads nowhere: a device, and a file that would come to lie
+ * wherever a link points. */
+static repl_result missing_examine(const struct replica_target *target, struct repl_error *err)
+{
+    struct stat link;
+    if (is_for_device(target->path))
+        return open_failed(target, ENOENT, err);
+    if (lstat(target->path, &link) == 0)
+        return repl_fail(err, REPL_E_MISSING,
+                         "%s is a link that leads nowhere: connect the device it is for, or "
+                         "correct replica in [volume NAME]",
+                         target->path);
+    return REPL_SUCCESS;
+}
+
 static repl_result target_examine(struct replica_target *target, bool *exists,
                                   struct repl_error *err)
 {
@@ -55,8 +86,8 @@ static repl_result target_examine(struct replica_target *target, bool *exists,
     *exists = stat(target->path, &status) == 0;
     if (!*exists && errno != ENOENT)
         return open_failed(target, errno, err);
-    if (!*exists && strncmp(target->path, "/dev/", 5) == 0)
-        return open_failed(target, ENOENT, err);
+    if (!*exists)
+        REPL_TRY(missing_examine(target, err));
     target->block = *exists && S_ISBLK(status.st_mode);
     if (*exists && !target->block && !S_ISREG(status.st_mode))
         return repl_fail(err, REPL_E_REFUSED,

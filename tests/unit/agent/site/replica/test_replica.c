@@ -469,17 +469,49 @@ static void test_waits_its_turn(void **state)
 static void test_no_such_target(void **state)
 {
     struct world *w = *state;
-    struct repl_replica_status status;
-    w->replica = "/dev/repl-no-such-device";
+    char link[128];
+    const struct {
+        const char *path, *words;
+        bool missing;
+    } targets[] = {
+        {"/dev/repl-no-such-device", "is not there", true},
+        {"/dev/mapper/repl-no/such", "is not there", true},
+        {link, "leads nowhere", true},
+        {"/dev/null", "neither a block device nor a file", false},
+    };
+    snprintf(link, sizeof link, "%s/link", w->directory);
+    assert_int_equal(symlink("/dev/repl-no-such-device", link), 0);
+    w->replica = targets[0].path;
     site_start(w);
     seed(w);
-    PUMP_UNTIL(w, (repl_replica_look(data_volume(w)->replica, &status), status.problem[0] != '\0'));
-    assert_non_null(strstr(status.problem, "is not there"));
-    assert_int_not_equal(access(w->replica, F_OK), 0);
-    w->replica = "/dev/null";
-    site_restart(w);
-    PUMP_UNTIL(w, (repl_replica_look(data_volume(w)->replica, &status), status.problem[0] != '\0'));
-    assert_non_null(strstr(status.problem, "neither a block device nor a file"));
+    for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) {
+        struct repl_replica_status status;
+        w->replica = targets[i].path;
+        site_restart(w);
+        PUMP_UNTIL(w,
+                   (repl_replica_look(data_volume(w)->replica, &status), status.problem[0] != 0));
+        if (strstr(status.problem, targets[i].words) == NULL)
+            fail_msg("%s: %s", targets[i].path, status.problem);
+        assert_true(targets[i].missing == (access(targets[i].path, F_OK) != 0));
+    }
+}
+
+/* Below /dev, and no device's name all the same. */
+static void test_shared_memory(void **state)
+{
+    struct world *w = *state;
+    struct stat dev, shm, made;
+    char path[64];
+    if (stat("/dev", &dev) != 0 || stat("/dev/shm", &shm) != 0 || dev.st_dev == shm.st_dev)
+        skip(); /* no filesystem of its own there */
+    snprintf(path, sizeof path, "/dev/shm/repl-replica-%d", getpid());
+    w->replica = path;
+    site_start(w);
+    seed(w);
+    expect_replica(w);
+    assert_int_equal(stat(path, &made), 0);
+    assert_true(S_ISREG(made.st_mode));
+    assert_int_equal(unlink(path), 0);
 }
 
 /* It is to be seen whatever else is the matter with the volume. */
@@ -719,6 +751,7 @@ int main(void)
         TEST(test_growth),
         TEST(test_later_full),
         TEST(test_none),
+        TEST(test_shared_memory),
         TEST(test_problem_beside_another),
         TEST(test_many_segments_of_chunks),
         TEST(test_file_elsewhere),
