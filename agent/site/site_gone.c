@@ -90,7 +90,7 @@ repl_result site_place_look(const struct site_volume *v, const struct repl_chunk
     *there = true;
     if (place->segment.supply == 0 && strcmp(place->volume, v->name) == 0)
         return REPL_SUCCESS;
-    struct seen_segment *segment;
+    struct seen_segment *segment = NULL;
     REPL_TRY(seen_find(seen, place, &segment, err));
     if (!segment->looked)
         REPL_TRY(segment_look(v, segment, err));
