@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "base/ensure.h"
+#include "base/hash.h"
 #include "site/site_volume.h"
+#include "store/segment_name.h"
 
 repl_result site_gate_of(const struct site_volume *v, struct site_gate **out,
                          struct repl_error *err)
@@ -108,6 +110,41 @@ void site_gates_free(struct repl_site *site)
         site->gates = gate->next;
         free(gate);
     }
+}
+
+/* --- what leaves ------------------------------------------------------------------------------ */
+
+void site_leaving_begin(struct repl_site *site, const struct site_leaving *leaving)
+{
+    pthread_mutex_lock(&site->leaving_lock);
+    ensure(site->leaving == NULL);
+    site->leaving = leaving;
+    pthread_mutex_unlock(&site->leaving_lock);
+}
+
+void site_leaving_end(struct repl_site *site)
+{
+    pthread_mutex_lock(&site->leaving_lock);
+    site->leaving = NULL;
+    pthread_mutex_unlock(&site->leaving_lock);
+}
+
+static int id_order(const void *a, const void *b)
+{
+    return repl_segment_id_order(a, b);
+}
+
+bool site_chunk_is_leaving(struct repl_site *site, const struct repl_digest *name,
+                           const struct repl_chunk_place *place)
+{
+    pthread_mutex_lock(&site->leaving_lock);
+    const struct site_leaving *l = site->leaving;
+    bool leaves =
+        l != NULL && strcmp(l->volume, place->volume) == 0 &&
+        bsearch(name, l->names, l->name_count, sizeof *name, repl_digest_order) != NULL &&
+        bsearch(&place->segment, l->going, l->going_count, sizeof *l->going, id_order) != NULL;
+    pthread_mutex_unlock(&site->leaving_lock);
+    return leaves;
 }
 
 /* --- what is known of a pool ----------------------------------------------------------------- */

@@ -5,9 +5,16 @@
  * A volume's changes are made one after the other, but those of the volumes of a
  * pool go side by side. So a commit passes the gate together with others, from
  * before it is published until its record is applied; who takes chunks away (a
- * merge that drops some, the removal of a supply) passes alone, from his last look
- * at who refers to them until the index knows that they are gone. What a commit has
+ * merge that drops some, the removal of a supply) passes alone, for his last look
+ * at who refers to them, and until nobody finds them any more: the index has
+ * forgotten them, or they are leaving. What a commit has
  * found before it passed is looked at again if somebody has passed alone since.
+ *
+ * So nobody who passes alone waits for the store. A merge has to: until its record is
+ * in log and index, which may take as long as a store takes to give up, the chunks that
+ * it drops are leaving (site_leaving). Where they are no commit finds them, and whoever
+ * names one is asked for it; readers still do. Only in memory, as a merge whose record
+ * never comes takes nothing away.
  *
  * On the loop. In the order in which they came, so nobody waits for ever, but for a
  * commit whose store hangs: who waits for it, to pass alone, withdraws after a while
@@ -49,6 +56,22 @@ bool site_gate_withdraw(struct site_pass *pass);
 /* Does nothing where it is at no gate. */
 void site_gate_leave(struct site_pass *pass);
 void site_gates_free(struct repl_site *site);
+
+/* What a merge drops: these chunks, where they lie in these segments of the volume. Both in order.
+ * All of it is kept by the caller until the end. One at a time. */
+struct site_leaving {
+    const char *volume;
+    const struct repl_digest *names;
+    size_t name_count;
+    const struct repl_segment_id *going;
+    size_t going_count;
+};
+void site_leaving_begin(struct repl_site *site, const struct site_leaving *leaving);
+/* Does nothing where nothing leaves. */
+void site_leaving_end(struct repl_site *site);
+/* From any thread. */
+bool site_chunk_is_leaving(struct repl_site *site, const struct repl_digest *name,
+                           const struct repl_chunk_place *place);
 
 /* Whether all that refers to chunks of the volume's pool is in the index. Not while the index of
  * one of its volumes is behind the log, or one is damaged or gone: nothing may be taken away then.

@@ -1,8 +1,8 @@
 /*
  * Volumes that the index knows and the store has no more, as somebody has removed
  * them. While the site runs, whoever relies on a chunk of another volume looks whether
- * its segment is there. At a start, what is known of them is forgotten, so that nobody is told that a chunk lies
- * there, and so that a new volume of that name begins with nothing.
+ * its segment is there. At a start, what is known of them is forgotten, so that nobody is told that
+ * a chunk lies there, and so that a new volume of that name begins with nothing.
  *
  * What others of the pool hold of the same chunks is found again: the index has one
  * place for each chunk, so theirs are named once more before that of the volume goes.
@@ -84,18 +84,32 @@ static repl_result segment_look(const struct site_volume *v, struct seen_segment
 
 /* Of a volume's own segments the chain speaks: a commit behind one that is not there is of no use.
  */
+static bool is_own(const struct site_volume *v, const struct repl_chunk_place *place)
+{
+    return place->segment.supply == 0 && strcmp(place->volume, v->name) == 0;
+}
+
 repl_result site_place_look(const struct site_volume *v, const struct repl_chunk_place *place,
                             struct site_seen *seen, bool *there, struct repl_error *err)
 {
-    *there = true;
-    if (place->segment.supply == 0 && strcmp(place->volume, v->name) == 0)
-        return REPL_SUCCESS;
     struct seen_segment *segment = NULL;
+    *there = true;
+    if (is_own(v, place))
+        return REPL_SUCCESS;
     REPL_TRY(seen_find(seen, place, &segment, err));
     if (!segment->looked)
         REPL_TRY(segment_look(v, segment, err));
     *there = segment->there;
     return REPL_SUCCESS;
+}
+
+bool site_place_seen(const struct site_volume *v, const struct repl_chunk_place *place,
+                     const struct site_seen *seen)
+{
+    struct seen_segment key = {.id = place->segment};
+    memcpy(key.volume, place->volume, sizeof key.volume);
+    struct seen_segment *const *found = tfind(&key, &seen->segments, seen_order);
+    return is_own(v, place) || (found != NULL && (*found)->there);
 }
 
 /* --- at a start ------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  * Threads: everything belongs to the loop's thread but what a job's work
  * function is given. The index has one writer at a time: whoever writes to it
  * holds index_lock, and may hold no other lock but, inside it, waiting_lock.
+ * leaving_lock is held for a look alone.
  */
 #ifndef REPL_AGENT_SITE_INTERNAL_H
 #define REPL_AGENT_SITE_INTERNAL_H
@@ -26,6 +27,7 @@
 struct site_compactor;
 struct site_scrub;
 struct site_gate;
+struct site_leaving;
 struct site_append;
 struct site_volume;
 struct site_read;
@@ -67,8 +69,10 @@ struct repl_site {
     struct repl_control *control;
     struct site_compactor *compactor;
     struct site_scrub *scrub;
-    struct site_gate *gates;        /* of pools */
-    struct repl_pool *replica_pool; /* taking in never waits for a replica */
+    struct site_gate *gates; /* of pools */
+    pthread_mutex_t leaving_lock;
+    const struct site_leaving *leaving; /* under leaving_lock; NULL: nothing leaves (site_gate.h) */
+    struct repl_pool *replica_pool;     /* taking in never waits for a replica */
     struct site_volume *volumes;
     size_t volume_count;
     struct site_digests *digests; /* requests for them under way */

@@ -42,7 +42,8 @@ repl_result site_chunk_find(const struct site_volume *v, const struct repl_diges
                             struct repl_error *err)
 {
     REPL_TRY(repl_index_chunk(v->site->index, v->name, name, place, found, err));
-    if (*found && site_scrub_doubts(v->site->scrub, place->volume, &place->segment))
+    if (*found && (site_scrub_doubts(v->site->scrub, place->volume, &place->segment) ||
+                   site_chunk_is_leaving(v->site, name, place)))
         *found = false;
     return *found ? site_place_look(v, place, seen, found, err) : REPL_SUCCESS;
 }

@@ -384,9 +384,12 @@ void site_seen_fini(struct site_seen *seen);
  * cannot be read counts as not there. From a worker. */
 REPL_RESULT site_place_look(const struct site_volume *volume, const struct repl_chunk_place *place,
                             struct site_seen *seen, bool *there, struct repl_error *err);
+/* The same as far as it has been looked for: false where it was not. */
+bool site_place_seen(const struct site_volume *volume, const struct repl_chunk_place *place,
+                     const struct site_seen *seen);
 /* Whether a segment may rely on the chunk's bytes: they are in the volume's pool, and were not
- * found damaged since, nor removed by somebody. A point that refers to what has rotted would not
- * restore, so it is asked for again. From a worker. */
+ * found damaged since, nor removed by somebody, nor are they about to go. A point that refers to
+ * what has rotted would not restore, so it is asked for again. From a worker. */
 REPL_RESULT site_chunk_find(const struct site_volume *volume, const struct repl_digest *name,
                             struct site_seen *seen, struct repl_chunk_place *place, bool *found,
                             struct repl_error *err);

@@ -129,6 +129,9 @@ static void turn_next(struct site_compactor *c);
 
 static void visit_end(struct site_compactor *c)
 {
+    if (c->leaving.volume != NULL)
+        site_leaving_end(c->site);
+    c->leaving = (struct site_leaving){0};
     compactor_visit_fini(&c->visit);
     free(c->records);
     free(c->indexed);
@@ -274,6 +277,23 @@ static void merge_fail(struct site_compactor *c, struct site_volume *v, repl_res
     visit_end(c);
 }
 
+/* The store may take its time for the record, and the others of the tenant are not to wait for it:
+ * no commit of theirs finds what is dropped from here on. Not those of the volume itself either, in
+ * whose turn this is. */
+static void gate_leave(struct site_compactor *c)
+{
+    const struct site_merge_result *result = &c->visit.result;
+    if (result->dropped_count == 0)
+        return;
+    c->leaving = (struct site_leaving){.volume = c->visit.volume,
+                                       .names = result->dropped,
+                                       .name_count = result->dropped_count,
+                                       .going = result->going,
+                                       .going_count = result->going_count};
+    site_leaving_begin(c->site, &c->leaving);
+    site_gate_leave(&c->pass);
+}
+
 static void merge_log(struct site_compactor *c)
 {
     struct site_volume *v = c->waits;
@@ -298,6 +318,7 @@ static void merge_log(struct site_compactor *c)
         repl_log(LOG_INFO,
                  "volume %s: %" PRIu64 " bytes of chunks that nothing refers to go with that",
                  v->name, c->visit.swept_bytes);
+    gate_leave(c);
     site_volume_append_group(v, c->indexed, c->record_count, merge_logged);
 }
 
@@ -481,6 +502,7 @@ void site_compactor_free(struct site_compactor *c)
     ensure(!site_compactor_is_busy(c));
     if (c->waits != NULL)
         visit_end(c);
+    compactor_supply_fini(&c->supply);
     repl_pool_free(c->pool);
     compactor_sweeps_fini(&c->sweeps);
     free(c->removals.items);

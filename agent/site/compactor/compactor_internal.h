@@ -113,9 +113,12 @@ struct compactor_supply {
     struct repl_job job;
     struct site_volume *volume; /* NULL: none */
     struct repl_segment_id id;
-    bool out;     /* the look is on its thread */
-    bool due;     /* it may go, in the volume's turn, */
-    bool in_turn; /* which it has */
+    bool out;                        /* the look is on its thread */
+    bool due;                        /* it may go, in the volume's turn, */
+    bool in_turn;                    /* which it has */
+    struct repl_chunk_entry *chunks; /* that it has; heap, until it has been dealt with */
+    uint32_t chunk_count;
+    struct site_seen seen; /* where else they lie */
     struct site_pass pass;
     int64_t gate_since_ns; /* monotonic: it waits there */
     uint64_t generation;   /* of the index, when the turn began */
@@ -136,13 +139,14 @@ struct site_compactor {
     struct site_volume *waits; /* its merge waits for the volume's turn, or is being logged */
     bool logging;
     struct compactor_dropped dropped;
-    struct site_pass pass; /* at the gate of the volume's pool, if chunks are dropped */
-    int64_t gate_wait_ns;  /* so long it is waited for; then others go before */
-    int64_t gate_since_ns; /* monotonic, as are these: since when it is; 0: it is not */
-    int64_t gate_first_ns; /* of this merge; 0: never */
-    int64_t gate_again_ns; /* not before this */
-    uint64_t marks_seen;   /* of the volume, when the visit began */
-    uint64_t generation;   /* of the index, then */
+    struct site_pass pass;       /* at the gate of the volume's pool, if chunks are dropped, */
+    struct site_leaving leaving; /* which are said here while the record is on its way */
+    int64_t gate_wait_ns;        /* so long it is waited for; then others go before */
+    int64_t gate_since_ns;       /* monotonic, as are these: since when it is; 0: it is not */
+    int64_t gate_first_ns;       /* of this merge; 0: never */
+    int64_t gate_again_ns;       /* not before this */
+    uint64_t marks_seen;         /* of the volume, when the visit began */
+    uint64_t generation;         /* of the index, then */
     struct repl_log_record *records;
     struct repl_index_record *indexed;
     size_t record_count;
@@ -198,6 +202,8 @@ void compactor_remove_due(struct site_compactor *c);
 bool compactor_gate_withdraws(const struct site_compactor *c, struct site_pass *pass,
                               int64_t since_ns);
 void compactor_supplies_tick(struct site_compactor *c);
+/* What is kept of it while it is dealt with. */
+void compactor_supply_fini(struct compactor_supply *supply);
 /* The volume is not busy. True: now it is. */
 bool compactor_supplies_pump(struct site_compactor *c, struct site_volume *v);
 

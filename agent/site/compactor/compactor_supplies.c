@@ -10,7 +10,7 @@
  *       is not there yet
  *   a commit finds a chunk in it -> that begins anew
  *   nothing does still -> in the volume's turn and alone at the gate: a last look, its
- *       places leave the index, durably, and then the file goes
+ *       places leave the index, durably, and then, when others may pass again, the file goes
  *
  * Durably, as after a power cut the index may have any of its latest states: one in
  * which chunks still lie in the file would let a commit refer to them.
@@ -25,9 +25,10 @@
 
 /* --- on a worker ----------------------------------------------------------------------------- */
 
-/* Where the index finds the chunk elsewhere, it has to be there: a volume may have been removed. */
+/* Where the index finds the chunk elsewhere, it has to be there: a volume may have been removed. In
+ * the turn nobody asks the store for that: what was not seen then counts as not there. */
 static repl_result chunk_needs(struct compactor_supply *s, const struct repl_digest *name,
-                               struct site_seen *seen, struct repl_error *err)
+                               struct repl_error *err)
 {
     struct repl_index *index = s->volume->site->index;
     struct repl_chunk_place place;
@@ -39,39 +40,47 @@ static repl_result chunk_needs(struct compactor_supply *s, const struct repl_dig
     if (!found || (strcmp(place.volume, s->volume->name) == 0 &&
                    repl_segment_id_order(&place.segment, &s->id) == 0))
         return REPL_SUCCESS;
-    REPL_TRY(site_place_look(s->volume, &place, seen, &found, err));
+    if (s->in_turn)
+        found = site_place_seen(s->volume, &place, &s->seen);
+    else
+        REPL_TRY(site_place_look(s->volume, &place, &s->seen, &found, err));
     s->needed = !found;
     return REPL_SUCCESS;
 }
 
-static repl_result supply_open(const struct compactor_supply *s, struct repl_stored_segment **file,
-                               struct repl_segment **segment, struct repl_error *err)
+static repl_result supply_look(struct compactor_supply *s, struct repl_error *err)
 {
-    struct repl_store *store = s->volume->site->store;
-    REPL_TRY(store->ops->segment_open(store, s->volume->name, &s->id, 0, file, err));
-    repl_result result =
-        repl_segment_open(repl_stored_segment_read_at, *file, (*file)->size, segment, err);
-    if (repl_ok(result))
-        return result;
-    result = repl_forward(result, err, "%s", (*file)->label);
-    (*file)->close(*file);
-    return result;
+    s->needed = false;
+    for (uint32_t i = 0; i < s->chunk_count && !s->needed; i++)
+        REPL_TRY(chunk_needs(s, &s->chunks[i].name, err));
+    return REPL_SUCCESS;
 }
 
-static repl_result supply_look(struct compactor_supply *s, const struct repl_segment *segment,
+static repl_result chunks_take(struct compactor_supply *s, struct repl_stored_segment *file,
                                struct repl_error *err)
 {
-    struct site_seen seen = {0};
-    repl_result result = REPL_SUCCESS;
-    s->needed = false;
-    for (uint32_t i = 0; i < segment->footer.chunk_count && repl_ok(result) && !s->needed; i++)
-        result = chunk_needs(s, &segment->chunks[i].name, &seen, err);
-    site_seen_fini(&seen);
+    struct repl_segment *segment;
+    REPL_TRY(repl_forward(
+        repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err), err, "%s",
+        file->label));
+    s->chunks = segment->chunks;
+    s->chunk_count = segment->footer.chunk_count;
+    segment->chunks = NULL;
+    repl_segment_free(segment);
+    return REPL_SUCCESS;
+}
+
+static repl_result supply_read(struct compactor_supply *s, struct repl_error *err)
+{
+    struct repl_store *store = s->volume->site->store;
+    struct repl_stored_segment *file;
+    REPL_TRY(store->ops->segment_open(store, s->volume->name, &s->id, 0, &file, err));
+    repl_result result = chunks_take(s, file, err);
+    file->close(file);
     return result;
 }
 
-static repl_result supply_forget(const struct compactor_supply *s,
-                                 const struct repl_segment *segment, struct repl_error *err)
+static repl_result supply_forget(const struct compactor_supply *s, struct repl_error *err)
 {
     struct repl_site *site = s->volume->site;
     pthread_mutex_lock(&site->index_lock);
@@ -80,31 +89,36 @@ static repl_result supply_forget(const struct compactor_supply *s,
     if (repl_index_remakes(site->index) != s->generation)
         result = repl_fail(err, REPL_E_RETRY, "the index is being made anew");
     if (repl_ok(result))
-        result = repl_index_forget_supply(site->index, s->volume->name, &s->id, segment->chunks,
-                                          segment->footer.chunk_count, err);
+        result = repl_index_forget_supply(site->index, s->volume->name, &s->id, s->chunks,
+                                          s->chunk_count, err);
     if (repl_ok(result))
         result = repl_index_sync(site->index, err);
     pthread_mutex_unlock(&site->index_lock);
     return result;
 }
 
-static void work(struct repl_job *job)
+static void look_work(struct repl_job *job)
+{
+    struct compactor_supply *s = job->context;
+    s->result = supply_read(s, &s->err);
+    if (repl_ok(s->result))
+        s->result = supply_look(s, &s->err);
+}
+
+/* In the turn and alone at the gate: what it asks is the index. */
+static void forget_work(struct repl_job *job)
+{
+    struct compactor_supply *s = job->context;
+    s->result = supply_look(s, &s->err);
+    if (repl_ok(s->result) && !s->needed)
+        s->result = supply_forget(s, &s->err);
+}
+
+static void removal_work(struct repl_job *job)
 {
     struct compactor_supply *s = job->context;
     struct repl_store *store = s->volume->site->store;
-    struct repl_stored_segment *file;
-    struct repl_segment *segment;
-    s->result = supply_open(s, &file, &segment, &s->err);
-    if (!repl_ok(s->result))
-        return;
-    s->result = supply_look(s, segment, &s->err);
-    bool goes = s->in_turn && repl_ok(s->result) && !s->needed;
-    if (goes)
-        s->result = supply_forget(s, segment, &s->err);
-    repl_segment_free(segment);
-    file->close(file);
-    if (goes && repl_ok(s->result))
-        s->result = store->ops->segment_remove(store, s->volume->name, &s->id, &s->err);
+    s->result = store->ops->segment_remove(store, s->volume->name, &s->id, &s->err);
 }
 
 /* --- on the loop ----------------------------------------------------------------------------- */
@@ -126,6 +140,14 @@ static int64_t wait_ns(const struct site_compactor *c, const struct compactor_su
     return late || grace_ns > c->supply_every_ns ? grace_ns : c->supply_every_ns;
 }
 
+void compactor_supply_fini(struct compactor_supply *s)
+{
+    free(s->chunks);
+    s->chunks = NULL;
+    s->chunk_count = 0;
+    site_seen_fini(&s->seen);
+}
+
 /* The next look, and what is known until then. */
 static void looked(struct site_compactor *c, bool idle)
 {
@@ -138,6 +160,7 @@ static void looked(struct site_compactor *c, bool idle)
         entry->idle_ns = 0;
     if (entry != NULL)
         entry->look_ns = idle ? entry->idle_ns + wait_ns(c, s) : now_ns + c->supply_every_ns;
+    compactor_supply_fini(s);
     s->volume = NULL;
     s->due = s->in_turn = false;
 }
@@ -174,6 +197,13 @@ static void look_done(struct repl_job *job)
     compactor_supplies_tick(c);
 }
 
+static void turn_end(struct site_compactor *c, struct site_volume *v)
+{
+    v->busy = false;
+    site_volume_pump(v);
+    compactor_supplies_tick(c);
+}
+
 static void removal_done(struct repl_job *job)
 {
     struct compactor_supply *s = job->context;
@@ -181,20 +211,33 @@ static void removal_done(struct repl_job *job)
     struct site_volume *v = s->volume;
     char text[REPL_SEGMENT_ID_TEXT_SIZE];
     site_job_ended(v->site);
-    site_gate_leave(&s->pass);
-    v->busy = false;
-    v->site->index_dirty = true;
     if (!failed(c)) {
         repl_segment_id_text(&s->id, text);
-        if (!s->needed) {
-            site_supply_drop(v, &s->id);
-            repl_log(LOG_INFO, "volume %s: nothing needs supply %s any more: removed", v->name,
-                     text);
-        }
+        site_supply_drop(v, &s->id);
+        repl_log(LOG_INFO, "volume %s: nothing needs supply %s any more: removed", v->name, text);
         looked(c, false);
     }
-    site_volume_pump(v);
-    compactor_supplies_tick(c);
+    turn_end(c, v);
+}
+
+/* Nobody finds anything in it: the others need not wait for the store. */
+static void forget_done(struct repl_job *job)
+{
+    struct compactor_supply *s = job->context;
+    struct site_compactor *c = s->volume->site->compactor;
+    struct site_volume *v = s->volume;
+    site_job_ended(v->site);
+    site_gate_leave(&s->pass);
+    v->site->index_dirty = true;
+    if (failed(c)) {
+        turn_end(c, v);
+    } else if (s->needed) {
+        looked(c, false);
+        turn_end(c, v);
+    } else {
+        s->job = (struct repl_job){.work = removal_work, .done = removal_done, .context = s};
+        site_job_start(v->site, &s->job);
+    }
 }
 
 static void removal_begin(void *context)
@@ -202,7 +245,7 @@ static void removal_begin(void *context)
     struct site_compactor *c = context;
     struct compactor_supply *s = &c->supply;
     const struct site_supply *entry = entry_of(s);
-    s->job = (struct repl_job){.work = work, .done = removal_done, .context = s};
+    s->job = (struct repl_job){.work = forget_work, .done = forget_done, .context = s};
     /* It may have changed while it waited, or something has found it: then nothing goes. */
     if (!site_pool_is_known(s->volume) || atomic_load(&c->stop) || entry == NULL ||
         entry->idle_ns == 0) {
@@ -279,6 +322,6 @@ void compactor_supplies_tick(struct site_compactor *c)
     if (s->volume == NULL)
         return;
     s->out = true;
-    s->job = (struct repl_job){.work = work, .done = look_done, .context = s};
+    s->job = (struct repl_job){.work = look_work, .done = look_done, .context = s};
     repl_pool_work(c->pool, &s->job);
 }

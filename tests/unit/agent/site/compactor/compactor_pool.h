@@ -5,6 +5,8 @@
 #ifndef TESTS_UNIT_COMPACTOR_POOL_H
 #define TESTS_UNIT_COMPACTOR_POOL_H
 
+#include <stdatomic.h>
+
 #include "unit/agent/site/compactor/compactor_world.h"
 
 #define LISTED_SLOT 58u /* of chunks: where no increment of the fixture's writes */
@@ -117,6 +119,63 @@ static inline bool is_found(const uint8_t *chunk)
     bool found;
     must(repl_index_chunk(w.site->index, "else", &name, &place, &found, &err), &err);
     return found;
+}
+
+/* --- a store that hangs ---------------------------------------------------------------------- */
+
+static struct {
+    const struct repl_store_ops *before;
+    struct repl_store_ops ops;
+    atomic_bool hangs;     /* who comes next, for as long as this is so, */
+    atomic_bool is_inside; /* has come, */
+    atomic_bool fails;     /* and fails then */
+} hanging;
+
+static inline bool hang(void)
+{
+    atomic_store(&hanging.is_inside, true);
+    while (atomic_load(&hanging.hangs))
+        usleep(1000);
+    return atomic_load(&hanging.fails);
+}
+
+static inline repl_result append_hangs(struct repl_store *store, const char *volume, uint64_t end,
+                                       const void *data, size_t size, struct repl_error *err)
+{
+    if (strcmp(volume, "data") == 0 && atomic_load(&hanging.hangs) && hang())
+        return repl_fail(err, REPL_E_RETRY, "it has taken too long");
+    return hanging.before->log_append(store, volume, end, data, size, err);
+}
+
+static inline repl_result remove_hangs(struct repl_store *store, const char *volume,
+                                       const struct repl_segment_id *id, struct repl_error *err)
+{
+    if (strcmp(volume, "data") == 0 && atomic_load(&hanging.hangs) && hang())
+        return repl_fail(err, REPL_E_RETRY, "it has taken too long");
+    return hanging.before->segment_remove(store, volume, id, err);
+}
+
+/* Of data's changes the next one hangs, and fails in the end or does not. */
+static inline void store_hang(bool fails)
+{
+    atomic_store(&hanging.hangs, true);
+    atomic_store(&hanging.is_inside, false);
+    atomic_store(&hanging.fails, fails);
+    hanging.ops = *(hanging.before = w.site->store->ops);
+    hanging.ops.log_append = append_hangs;
+    hanging.ops.segment_remove = remove_hangs;
+    w.site->store->ops = &hanging.ops;
+}
+
+static inline void store_go_on(void)
+{
+    atomic_store(&hanging.hangs, false);
+}
+
+/* Not before what has hung has come back. */
+static inline void store_unhook(void)
+{
+    w.site->store->ops = hanging.before;
 }
 
 /* As after a failed sync, and the loop does not know of it yet. */

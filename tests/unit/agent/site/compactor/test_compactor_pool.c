@@ -3,7 +3,6 @@
  * along while it does, and no commit finds one that is about to be dropped.
  */
 #include <pthread.h>
-#include <stdatomic.h>
 
 #include "fake/fake_s3.h"
 #include "site/site_gate.h"
@@ -338,6 +337,78 @@ static void a_merge_that_waits_for_long_is_given_up(void **state)
     pool_end();
 }
 
+/* The record of a merge takes as long as a store takes to give up. The others of the tenant go on,
+ * and none finds what the merge drops; who reads still does. */
+static void merge_hang(uint8_t chunk[REPL_CHUNK_SIZE], bool fails)
+{
+    struct build build, supply;
+    struct site_gate *gate;
+    struct repl_error err;
+    lonely_chunk(chunk);
+    merge_hold("data");
+    must(site_gate_of(site_find_volume(w.site, "data"), &gate, &err), &err);
+    store_hang(fails);
+    merge_begin("data");
+    PUMP_UNTIL(&w, atomic_load(&hanging.is_inside));
+    assert_int_equal(gate->inside, 0);
+    assert_true(w.site->compactor->logging && is_found(chunk));
+    reference_build(&build, chunk, 3);
+    build_put(&build);
+    expect_missing(&b, 1);
+    if (fails) {
+        build_fini(&build);
+        return;
+    }
+    supply_build(&supply, &b, chunk, 1);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+    build_commit(&build);
+}
+
+static void a_merge_that_hangs_in_its_store_holds_up_no_others(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    size_t segments;
+    (void)state;
+    pool_begin();
+    merge_hang(chunk, false);
+    data_add(&b, 4);
+    assert_true(w.site->compactor->logging);
+    store_go_on();
+    PUMP_UNTIL(&w, !w.site->compactor->logging);
+    store_unhook();
+    assert_true(is_found(chunk)); /* as it was supplied */
+    points_check(&segments);
+    expect_replica(&b);
+    pool_end();
+}
+
+/* Then nothing was dropped. */
+static void a_merge_that_hung_may_fail(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct build build;
+    size_t segments;
+    (void)state;
+    pool_begin();
+    struct site_volume *data = site_find_volume(w.site, "data");
+    merge_hang(chunk, true);
+    data->settling_vain = true;
+    store_go_on();
+    PUMP_UNTIL(&w, !w.site->compactor->logging);
+    store_unhook();
+    assert_true(data->unsettled && data->drop_unsure);
+    reference_build(&build, chunk, 3);
+    build_put(&build);
+    expect_refusal(&b, 503, REPL_REFUSAL_BUSY, "index is not complete");
+    build_fini(&build);
+    PUMP_UNTIL(&w, (data->settling_vain = false, site_volume_pump(data), !data->unsettled));
+    reference_add(chunk, 3);
+    points_check(&segments);
+    expect_replica(&b);
+    pool_end();
+}
+
 /* A merge that dropped the chunk may be in the log, and is not in the index. */
 static void what_may_be_gone_is_not_referred_to(void **state)
 {
@@ -430,6 +501,8 @@ int main(void)
         cmocka_unit_test(a_commit_looks_again_behind_a_merge),
         cmocka_unit_test(a_commit_that_hangs_holds_up_no_others),
         cmocka_unit_test(a_merge_that_waits_for_long_is_given_up),
+        cmocka_unit_test(a_merge_that_hangs_in_its_store_holds_up_no_others),
+        cmocka_unit_test(a_merge_that_hung_may_fail),
         cmocka_unit_test(what_may_be_gone_is_not_referred_to),
         cmocka_unit_test(an_empty_index_drops_nothing),
         cmocka_unit_test(commits_and_merges_go_side_by_side),

@@ -220,6 +220,38 @@ static void a_supply_waits_for_no_commit_that_hangs(void **state)
     pool_end();
 }
 
+/* Its file goes slowly: the others of the tenant do not wait for that. */
+static void a_removal_that_hangs_holds_up_no_others(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct site_gate *gate;
+    struct repl_error err;
+    (void)state;
+    pool_begin();
+    second_begin();
+    supply_make(chunk);
+    struct site_volume *v = site_find_volume(w.site, "data");
+    struct site_compactor *c = w.site->compactor;
+    must(site_gate_of(v, &gate, &err), &err);
+    w.site->config->grace_ms = 0;
+    c->supply_every_ns = SECOND_NS;
+    v->supplies[0].look_ns = 0;
+    v->supplies[0].idle_ns = 1;
+    store_hang(true);
+    compactor_supplies_tick(c);
+    PUMP_UNTIL(&w, atomic_load(&hanging.is_inside));
+    assert_true(c->supply.in_turn && gate->inside == 0);
+    assert_false(is_found(chunk));
+    data_add(&b, 4);
+    store_go_on();
+    PUMP_UNTIL(&w, c->supply.volume == NULL);
+    store_unhook();
+    assert_true(supply_is_there() && v->supply_count == 1);
+    supplies_look(); /* it is tried again */
+    assert_false(supply_is_there());
+    pool_end();
+}
+
 /* Nobody knows what the index has after a crash where its sync has failed. */
 static void a_supply_stays_where_its_places_may(void **state)
 {
@@ -313,6 +345,7 @@ int main(void)
         cmocka_unit_test(a_supply_that_is_found_waits_anew),
         cmocka_unit_test(a_supply_stays_where_the_other_copy_is_gone),
         cmocka_unit_test(a_supply_waits_for_no_commit_that_hangs),
+        cmocka_unit_test(a_removal_that_hangs_holds_up_no_others),
         cmocka_unit_test(a_supply_stays_where_its_places_may),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
