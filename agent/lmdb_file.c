@@ -1,13 +1,19 @@
 #include "lmdb_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/bitmap.h"
 
+#define ROOM_BYTES (1 << 20) /* no write of LMDB's is much larger */
 #define FREE_TABLE 0 /* LMDB's own: a list of pages for each transaction that gave some back */
 
 /* Of the pages from first on, those in the list: their count, and their numbers. */
@@ -92,4 +98,52 @@ int repl_lmdb_length_check(MDB_env *env)
     if (ftruncate(fd, (off_t)(end * stat.ms_psize)) != 0)
         return errno;
     return are_free(env, first, end);
+}
+
+/* --- errors ---------------------------------------------------------------------------------- */
+
+static bool is_full(int error)
+{
+    return error == ENOSPC || error == EDQUOT;
+}
+
+/* Asked of the disk itself, as a quota or a share that is kept for root is not in what it says it
+ * has free. Of a filesystem that has no files without a name, or gives no room ahead, that has to
+ * do. 0: there is room. */
+static int room_error(const char *directory)
+{
+    struct statvfs disk;
+    int fd = open(directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    int error = fd < 0 || fallocate(fd, 0, 0, ROOM_BYTES) != 0 ? errno : 0;
+    if (fd >= 0)
+        close(fd);
+    if (error == 0 || is_full(error))
+        return error;
+    return statvfs(directory, &disk) == 0 && disk.f_bavail < ROOM_BYTES / disk.f_frsize ? ENOSPC
+                                                                                        : 0;
+}
+
+int repl_lmdb_error(const char *path, int error)
+{
+    char copy[PATH_MAX];
+    struct stat status;
+    if (error != EIO || (size_t)snprintf(copy, sizeof copy, "%s", path) >= sizeof copy)
+        return error;
+    bool directory = stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+    int room = room_error(directory ? path : dirname(copy));
+    return room != 0 ? room : error;
+}
+
+repl_result repl_lmdb_fail(const char *path, const char *what, int error, struct repl_error *err)
+{
+    const char *colon = what[0] != '\0' ? ": " : "";
+    error = repl_lmdb_error(path, error);
+    if (is_full(error))
+        return repl_fail_errno(err, REPL_E_NOSPACE, error,
+                               "%s%s%s: make room on the disk it lies on", path, colon, what);
+    if (error > 0)
+        return repl_fail_errno(err, error == ENOMEM ? REPL_E_NOMEM : REPL_E_IO, error, "%s%s%s",
+                               path, colon, what);
+    return repl_fail(err, error == MDB_MAP_FULL ? REPL_E_NOMEM : REPL_E_CORRUPT, "%s%s%s: %s", path,
+                     colon, what, mdb_strerror(error));
 }

@@ -14,6 +14,7 @@
 
 #include "base/hash.h"
 #include "format/segment_format.h"
+#include "lmdb_file.h"
 
 #define ENV_FLAGS (MDB_NOSUBDIR | MDB_NOTLS | MDB_NOLOCK | MDB_NOSYNC | MDB_NORDAHEAD)
 /* Address space, not disk: a file takes some 400 bytes of it. */
@@ -27,6 +28,7 @@ static const char *const table_names[PLAN_TABLE_COUNT] = {"records", "where", "l
 repl_result repl_tree_plan_fail(const struct repl_tree_plan *plan, int error,
                                 struct repl_error *err)
 {
+    error = repl_lmdb_error(plan->directory, error);
     if (error == ENOSPC || error == EDQUOT)
         return repl_fail_errno(err, REPL_E_NOSPACE, error,
                                "cannot keep what is to be restored in %s: make room, or give "

@@ -76,12 +76,7 @@ struct repl_chunk_index {
 static repl_result index_fail(const struct repl_chunk_index *index, int error, const char *what,
                               struct repl_error *err)
 {
-    if (error == ENOSPC || error == EDQUOT)
-        return repl_fail_errno(err, REPL_E_NOSPACE, error, "%s: %s", index->path, what);
-    if (error > 0)
-        return repl_fail_errno(err, error == ENOMEM ? REPL_E_NOMEM : REPL_E_IO, error, "%s: %s",
-                               index->path, what);
-    return repl_fail(err, REPL_E_CORRUPT, "%s: %s: %s", index->path, what, mdb_strerror(error));
+    return repl_lmdb_fail(index->path, what, error, err);
 }
 
 /* What says nothing about the disk under the file. A full one may be said by the sync, too late to

@@ -63,6 +63,7 @@ void *repl_index_list_grow(void *list, size_t count, size_t *room, size_t item_s
 repl_result repl_index_fail(const struct repl_index *index, int error, struct repl_error *err,
                             const char *what)
 {
+    error = repl_lmdb_error(index->path, error);
     if (error > 0) {
         enum repl_code code = error == ENOSPC || error == EDQUOT ? REPL_E_NOSPACE
                               : error == ENOMEM                  ? REPL_E_NOMEM
@@ -218,11 +219,16 @@ static repl_result write_check(const struct repl_index *index, struct repl_error
     if (!index->writable)
         return repl_fail(err, REPL_E_REFUSED, "the index %s was opened for reading only",
                          index->path);
-    if (index->broken)
+    if (index->broken == EIO)
         return repl_fail(err, REPL_E_IO,
                          "the index %s was abandoned after a failed sync: check the disk under it; "
                          "the site makes it anew as soon as it can",
                          index->path);
+    if (index->broken != 0)
+        return repl_fail_errno(err, REPL_E_NOSPACE, index->broken,
+                               "the index %s was abandoned, as not all that was to be written to "
+                               "it was: make room on its disk; the site then makes it anew",
+                               index->path);
     return REPL_SUCCESS;
 }
 
@@ -264,9 +270,9 @@ static void check_sync(struct repl_index *index, int error)
 {
     bool harmless = error == 0 || error == ENOSPC || error == EDQUOT || error == ENOMEM ||
                     (error < 0 && error != MDB_PANIC);
-    if (index->broken || (harmless && (error == 0 || !is_given_up(index))))
+    if (index->broken != 0 || (harmless && (error == 0 || !is_given_up(index))))
         return;
-    index->broken = true;
+    index->broken = repl_lmdb_error(index->path, error > 0 ? error : EIO);
     index_files_remove(index->path);
 }
 
@@ -494,7 +500,7 @@ repl_result repl_index_open(const char *path, bool writable, struct repl_index *
 
 bool repl_index_is_broken(const struct repl_index *index)
 {
-    return index->broken;
+    return index->broken != 0;
 }
 
 repl_result repl_index_remake(struct repl_index *index, struct repl_error *err)
@@ -511,7 +517,7 @@ repl_result repl_index_remake(struct repl_index *index, struct repl_error *err)
         env_close(index);
     else
         index->remakes++;
-    index->broken = !repl_ok(result);
+    index->broken = repl_ok(result) ? 0 : result.code == REPL_E_NOSPACE ? ENOSPC : EIO;
     pthread_rwlock_unlock(&index->map_lock);
     return result;
 }

@@ -40,7 +40,7 @@ struct repl_index {
     _Atomic uint64_t remakes;
     pthread_rwlock_t map_lock; /* shared: a reading transaction; exclusive: the map's size */
     /* The writing thread's. */
-    bool broken; /* a sync failed */
+    int broken; /* a commit or sync failed: EIO, or ENOSPC or EDQUOT; 0: none has */
     bool in_batch;
     MDB_txn *batch;         /* NULL within a batch: a call failed, the batch is undone */
     unsigned sync_fails_in; /* a test's: the sync so many from now fails, 0: none, with */

@@ -34,13 +34,7 @@ struct meta_row {
 
 static repl_result map_fail(const struct replica_map *map, int error, struct repl_error *err)
 {
-    if (error == ENOSPC || error == EDQUOT)
-        return repl_fail_errno(err, REPL_E_NOSPACE, error, "%s", map->path);
-    if (error > 0)
-        return repl_fail_errno(err, error == ENOMEM ? REPL_E_NOMEM : REPL_E_IO, error, "%s",
-                               map->path);
-    return repl_fail(err, error == MDB_MAP_FULL ? REPL_E_NOMEM : REPL_E_CORRUPT, "%s: %s",
-                     map->path, mdb_strerror(error));
+    return repl_lmdb_fail(map->path, "", error, err);
 }
 
 repl_result replica_pulse_beat(const struct replica_pulse *pulse, struct repl_error *err)

@@ -35,13 +35,7 @@ struct repl_tree_index {
 static repl_result index_fail(const struct repl_tree_index *index, int error,
                               struct repl_error *err)
 {
-    if (error == ENOSPC || error == EDQUOT)
-        return repl_fail_errno(err, REPL_E_NOSPACE, error, "%s", index->path);
-    if (error > 0)
-        return repl_fail_errno(err, error == ENOMEM ? REPL_E_NOMEM : REPL_E_IO, error, "%s",
-                               index->path);
-    return repl_fail(err, error == MDB_MAP_FULL ? REPL_E_NOMEM : REPL_E_CORRUPT, "%s: %s",
-                     index->path, mdb_strerror(error));
+    return repl_lmdb_fail(index->path, "", error, err);
 }
 
 /* --- keys ------------------------------------------------------------------------------------ */
