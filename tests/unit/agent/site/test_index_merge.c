@@ -12,52 +12,29 @@
 
 #include <cmocka.h>
 
-#include "site/index/index_internal.h"
 #include "store/segment_name.h"
+#include "unit/agent/site/index_fixture.h"
 #include "unit/journal/chain_world.h"
-#include "unit/temporary.h"
 
 #define NAMES           40u /* of chunks: few, so that many segments list the same ones */
 #define CHUNKS_EACH_MAX 3u
 #define REFS_EACH_MAX   5u
 #define GROUP_MAX       512u
 
-struct fixture {
-    struct temporary temporary;
-    char path[512];
-    struct repl_index *index;
-    struct repl_error err;
+/* What the index has to say. */
+static struct model {
     struct world w;
     size_t applied; /* of the log */
     struct repl_chunk_place places[NAMES];
     bool placed[NAMES];
-};
+} model;
 
-static int set_up(void **state)
+static int set_up_fast(void **state)
 {
-    struct fixture *f = calloc(1, sizeof *f);
-    *state = f;
-    if (temporary_make(&f->temporary) != 0)
+    if (set_up(state) != 0)
         return -1;
-    snprintf(f->path, sizeof f->path, "%s/index", f->temporary.path);
-    must(&f->w, repl_index_open(f->path, true, &f->index, &f->w.err));
-    assert_int_equal(mdb_env_set_flags(f->index->env, MDB_NOSYNC, 1), 0); /* for speed */
-    return 0;
-}
-
-static int tear_down(void **state)
-{
     struct fixture *f = *state;
-    repl_index_close(f->index);
-    temporary_remove(&f->temporary);
-    free(f);
-    return 0;
-}
-
-static void good(struct fixture *f, repl_result result)
-{
-    if (!repl_ok(result))
-        fail_msg("%s", f->err.text);
+    return mdb_env_set_flags(f->index->env, MDB_NOSYNC, 1);
 }
 
 /* --- chunks of a segment --------------------------------------------------------------------- */
@@ -165,14 +142,14 @@ static size_t group_read(struct group *group, const struct world *w, size_t at,
     return at;
 }
 
-static void places_note(struct fixture *f, const struct group *group)
+static void places_note(const struct group *group)
 {
     for (size_t i = 0; i < group->count; i++) {
         const struct repl_index_record *added = &group->added[i];
         for (uint32_t k = 0; k < added->chunk_count; k++) {
             uint32_t number = added->chunks[k].name.bytes[0];
-            f->placed[number] = segment_of(added->record, &f->places[number].segment);
-            f->places[number].frame = added->chunks[k].frame;
+            model.placed[number] = segment_of(added->record, &model.places[number].segment);
+            model.places[number].frame = added->chunks[k].frame;
         }
     }
 }
@@ -181,10 +158,11 @@ static void places_note(struct fixture *f, const struct group *group)
 static void follow(struct fixture *f, const char *volume)
 {
     static struct group group;
-    while (f->applied < f->w.log_size) {
-        f->applied = group_read(&group, &f->w, f->applied, NULL);
-        good(f, repl_index_apply(f->index, volume, group.added, group.count, f->applied, &f->err));
-        places_note(f, &group);
+    while (model.applied < model.w.log_size) {
+        model.applied = group_read(&group, &model.w, model.applied, NULL);
+        good(f,
+             repl_index_apply(f->index, volume, group.added, group.count, model.applied, &f->err));
+        places_note(&group);
     }
 }
 
@@ -204,7 +182,7 @@ static void assert_piece(const struct repl_log_piece *a, const struct repl_log_p
 
 static void check_segments(struct fixture *f, const char *volume, struct random *random)
 {
-    const struct repl_chain *chain = &f->w.chain;
+    const struct repl_chain *chain = &model.w.chain;
     struct repl_log_piece pieces[8];
     struct repl_segments_page page;
     uint64_t after_to = 0;
@@ -241,7 +219,7 @@ static void check_segments(struct fixture *f, const char *volume, struct random 
 
 static void check_points(struct fixture *f, const char *volume)
 {
-    const struct repl_chain *chain = &f->w.chain;
+    const struct repl_chain *chain = &model.w.chain;
     struct repl_points_page page;
     uint32_t at = 0;
     good(f, repl_index_points(f->index, volume, 0, &page, &f->err));
@@ -265,12 +243,12 @@ static void check_marks(struct fixture *f, const char *volume)
     struct repl_log_mark *marks;
     size_t count;
     good(f, repl_index_marks(f->index, volume, &marks, &count, &f->err));
-    assert_int_equal(count, f->w.chain.mark_count);
+    assert_int_equal(count, model.w.chain.mark_count);
     for (size_t i = 0; i < count; i++) {
         size_t same = 0;
         assert_true(i == 0 || strcmp(marks[i - 1].name, marks[i].name) < 0);
         for (size_t k = 0; k < count; k++) {
-            const struct repl_log_mark *other = &f->w.chain.marks[k];
+            const struct repl_log_mark *other = &model.w.chain.marks[k];
             same += strcmp(other->name, marks[i].name) == 0 && other->seq == marks[i].seq &&
                     other->kind == marks[i].kind;
         }
@@ -286,11 +264,12 @@ static void check_chunks(struct fixture *f, const char *volume)
         struct repl_chunk_place place;
         bool found;
         good(f, repl_index_chunk(f->index, volume, &name, &place, &found, &f->err));
-        assert_int_equal(found, f->placed[i] && is_listed(&f->w.chain, &f->places[i].segment));
+        assert_int_equal(found,
+                         model.placed[i] && is_listed(&model.w.chain, &model.places[i].segment));
         if (!found)
             continue;
-        assert_int_equal(repl_segment_id_order(&place.segment, &f->places[i].segment), 0);
-        assert_int_equal(place.frame, f->places[i].frame);
+        assert_int_equal(repl_segment_id_order(&place.segment, &model.places[i].segment), 0);
+        assert_int_equal(place.frame, model.places[i].frame);
     }
 }
 
@@ -304,7 +283,7 @@ static struct repl_segment_id id_of(const struct repl_log_piece *entry)
  * chain. */
 static void check_references(struct fixture *f, const char *volume, struct random *random)
 {
-    const struct repl_chain *chain = &f->w.chain;
+    const struct repl_chain *chain = &model.w.chain;
     struct repl_digest refs[REFS_EACH_MAX];
     uint64_t counts[NAMES] = {0}, inside = 0;
     size_t first = random_below(random, chain->count + 1);
@@ -339,8 +318,8 @@ static void check_lists(struct fixture *f, const char *volume, struct random *ra
 {
     uint64_t log_end, number;
     good(f, repl_index_position(f->index, volume, &log_end, &number, &f->err));
-    assert_int_equal(log_end, f->w.log_size);
-    assert_int_equal(number, f->w.number);
+    assert_int_equal(log_end, model.w.log_size);
+    assert_int_equal(number, model.w.number);
     check_segments(f, volume, random);
     check_points(f, volume);
     check_marks(f, volume);
@@ -349,12 +328,12 @@ static void check_lists(struct fixture *f, const char *volume, struct random *ra
 
 /* --- tests ----------------------------------------------------------------------------------- */
 
-static void history_begin(struct fixture *f)
+static void history_begin(void)
 {
-    world_begin(&f->w);
-    memset(f->placed, 0, sizeof f->placed);
-    f->applied = 0;
-    create(&f->w);
+    world_begin(&model.w);
+    memset(model.placed, 0, sizeof model.placed);
+    model.applied = 0;
+    create(&model.w);
 }
 
 static void every_change_is_followed(void **state)
@@ -362,9 +341,9 @@ static void every_change_is_followed(void **state)
     struct fixture *f = *state;
     struct random random = random_begin("every_change_is_followed", 11);
     for (unsigned round = 0; round < 25; round++) {
-        history_begin(f);
-        for (unsigned step = 0; step < 120 && f->w.last_seq < WORLD_LAST_SEQ; step++) {
-            random_step(&f->w, &random);
+        history_begin();
+        for (unsigned step = 0; step < 120 && model.w.last_seq < WORLD_LAST_SEQ; step++) {
+            random_step(&model.w, &random);
             follow(f, "data");
             check_lists(f, "data", &random);
             check_chunks(f, "data");
@@ -373,14 +352,14 @@ static void every_change_is_followed(void **state)
         uint64_t count;
         good(f, repl_index_entry_count(f->index, &count, &f->err));
         assert_int_equal(count, 0);
-        repl_chain_fini(&f->w.chain);
+        repl_chain_fini(&model.w.chain);
     }
 }
 
 /* A place that is found is one where the chunk is; one that is in none of the segments is not. */
 static void check_chunks_made_anew(struct fixture *f, const char *volume)
 {
-    const struct repl_chain *chain = &f->w.chain;
+    const struct repl_chain *chain = &model.w.chain;
     bool listed[NAMES] = {false};
     struct repl_chunk_entry chunks[CHUNKS_EACH_MAX];
     for (size_t i = 0; i < chain->count; i++) {
@@ -410,10 +389,11 @@ static void check_chunks_made_anew(struct fixture *f, const char *volume)
 static void catch_up(struct fixture *f, const char *volume, struct random *random)
 {
     static struct group group;
-    for (size_t at = 0; at < f->w.log_size;) {
+    for (size_t at = 0; at < model.w.log_size;) {
         good(f, repl_index_batch_begin(f->index, &f->err));
-        for (uint64_t left = 1 + random_below(random, 60); left > 0 && at < f->w.log_size; left--) {
-            at = group_read(&group, &f->w, at, &f->w.chain);
+        for (uint64_t left = 1 + random_below(random, 60); left > 0 && at < model.w.log_size;
+             left--) {
+            at = group_read(&group, &model.w, at, &model.w.chain);
             good(f, repl_index_apply(f->index, volume, group.added, group.count, at, &f->err));
         }
         good(f, repl_index_batch_end(f->index, &f->err));
@@ -426,38 +406,38 @@ static void a_log_is_caught_up_with_and_written_anew(void **state)
     static struct world anew;
     struct random random = random_begin("a_log_is_caught_up_with_and_written_anew", 12);
     for (unsigned round = 0; round < 25; round++) {
-        history_begin(f);
-        while (f->w.last_seq < WORLD_LAST_SEQ / 2)
-            random_step(&f->w, &random);
+        history_begin();
+        while (model.w.last_seq < WORLD_LAST_SEQ / 2)
+            random_step(&model.w, &random);
         follow(f, "data"); /* this one lags behind from here on */
         catch_up(f, "made", &random);
         check_lists(f, "made", &random);
         check_chunks_made_anew(f, "made");
-        while (f->w.last_seq < WORLD_LAST_SEQ)
-            random_step(&f->w, &random);
-        f->applied = 0;
+        while (model.w.last_seq < WORLD_LAST_SEQ)
+            random_step(&model.w, &random);
+        model.applied = 0;
         follow(f, "live");
 
-        checkpoint(&f->w, &anew);
-        anew.merges = f->w.merges;
-        anew.last_seq = f->w.last_seq;
-        anew.kept = f->w.kept;
-        repl_chain_fini(&f->w.chain);
-        f->w = anew;
+        checkpoint(&model.w, &anew);
+        anew.merges = model.w.merges;
+        anew.last_seq = model.w.last_seq;
+        anew.kept = model.w.kept;
+        repl_chain_fini(&model.w.chain);
+        model.w = anew;
         static const char *const volumes[] = {"live", "made", "data", "none"};
         for (size_t i = 0; i < 4; i++) {
             catch_up(f, volumes[i], &random);
             check_lists(f, volumes[i], &random);
             check_chunks_made_anew(f, volumes[i]);
         }
-        f->applied = f->w.log_size;
+        model.applied = model.w.log_size;
         for (unsigned step = 0; step < 30; step++)
-            random_step(&f->w, &random);
+            random_step(&model.w, &random);
         follow(f, "made");
         check_lists(f, "made", &random);
         for (size_t i = 0; i < 4; i++)
             good(f, repl_index_drop(f->index, volumes[i], &f->err));
-        repl_chain_fini(&f->w.chain);
+        repl_chain_fini(&model.w.chain);
     }
 }
 
@@ -479,9 +459,9 @@ static void references_left_behind_go(void **state)
     struct random random = random_begin("references_left_behind_go", 13);
     struct repl_digest names[NAMES];
     uint64_t there = 0, most = 0;
-    history_begin(f);
-    while (f->w.last_seq < WORLD_LAST_SEQ) {
-        random_step(&f->w, &random);
+    history_begin();
+    while (model.w.last_seq < WORLD_LAST_SEQ) {
+        random_step(&model.w, &random);
         follow(f, "data");
         most = reference_entries(f) > most ? reference_entries(f) : most;
     }
@@ -496,18 +476,18 @@ static void references_left_behind_go(void **state)
     good(f, repl_index_forget_chunks(f->index, "data", names, NAMES, &f->err));
     assert_int_equal(reference_entries(f), there);
     check_references(f, "data", &random);
-    repl_chain_fini(&f->w.chain);
+    repl_chain_fini(&model.w.chain);
 }
 
 /* Points 1 to 4, each with a chunk of its own: names 1 to 4. */
 static void points_apply(struct fixture *f)
 {
-    history_begin(f);
+    history_begin();
     for (uint64_t seq = 1; seq <= 4; seq++)
-        commit(&f->w, seq - 1, seq, 0, true);
-    for (size_t at = 0; at < f->w.log_size; f->applied = at) {
+        commit(&model.w, seq - 1, seq, 0, true);
+    for (size_t at = 0; at < model.w.log_size; model.applied = at) {
         static struct group group;
-        at = group_read(&group, &f->w, at, NULL);
+        at = group_read(&group, &model.w, at, NULL);
         struct repl_chunk_entry chunk = {.name = name_of((uint32_t)group.records[0].number - 1)};
         group.added[0].chunks = &chunk;
         group.added[0].chunk_count = group.records[0].type == REPL_LOG_COMMIT;
@@ -525,20 +505,13 @@ static bool is_found(struct fixture *f, uint32_t number)
     return found;
 }
 
-static uint64_t entry_count(struct fixture *f)
-{
-    uint64_t count;
-    good(f, repl_index_entry_count(f->index, &count, &f->err));
-    return count;
-}
-
 static void a_place_left_behind_is_no_place(void **state)
 {
     struct fixture *f = *state;
     static struct group group;
     points_apply(f);
-    merge_increments(&f->w, 1, 3, 1);
-    size_t end = group_read(&group, &f->w, f->applied, NULL);
+    merge_increments(&model.w, 1, 3, 1);
+    size_t end = group_read(&group, &model.w, model.applied, NULL);
     struct repl_chunk_entry moved = {.name = name_of(3), .frame = 9};
     group.added[1].chunks = &moved;
     group.added[1].chunk_count = 1;
@@ -564,7 +537,7 @@ static void a_place_left_behind_is_no_place(void **state)
     good(f, repl_index_add_chunks(f->index, "data", &supply, &supplied, 1, &f->err));
     good(f, repl_index_forget_chunks(f->index, "data", names, 5, &f->err));
     assert_true(is_found(f, 2));
-    repl_chain_fini(&f->w.chain);
+    repl_chain_fini(&model.w.chain);
 }
 
 static void half_a_group_is_not_taken(void **state)
@@ -573,8 +546,8 @@ static void half_a_group_is_not_taken(void **state)
     static struct group group;
     points_apply(f);
     uint64_t before = entry_count(f);
-    merge_increments(&f->w, 1, 3, 2);
-    size_t end = group_read(&group, &f->w, f->applied, NULL);
+    merge_increments(&model.w, 1, 3, 2);
+    size_t end = group_read(&group, &model.w, model.applied, NULL);
     assert_int_equal(group.count, 3);
     for (size_t i = 0; i < 3; i++)
         group.added[i].chunk_count = group.added[i].ref_count = 0;
@@ -594,17 +567,17 @@ static void half_a_group_is_not_taken(void **state)
     assert_int_equal(entry_count(f), before);
     good(f, repl_index_apply(f->index, "data", group.added, 3, end, &f->err));
     assert_int_equal(entry_count(f), before - 1); /* a point; two segments became two */
-    repl_chain_fini(&f->w.chain);
+    repl_chain_fini(&model.w.chain);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define FAST(name) cmocka_unit_test_setup_teardown(name, set_up_fast, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(every_change_is_followed),  TEST(a_log_is_caught_up_with_and_written_anew),
-        TEST(references_left_behind_go), TEST(a_place_left_behind_is_no_place),
-        TEST(half_a_group_is_not_taken),
+        FAST(every_change_is_followed),  FAST(a_log_is_caught_up_with_and_written_anew),
+        FAST(references_left_behind_go), FAST(a_place_left_behind_is_no_place),
+        FAST(half_a_group_is_not_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,40 +10,7 @@
 
 #include <cmocka.h>
 
-#include "site/index/index_internal.h"
-#include "unit/temporary.h"
-
-struct fixture {
-    struct temporary temporary;
-    char path[512];
-    struct repl_index *index;
-    struct repl_error err;
-};
-
-static int set_up(void **state)
-{
-    struct fixture *f = calloc(1, sizeof *f);
-    *state = f;
-    if (temporary_make(&f->temporary) != 0)
-        return -1;
-    snprintf(f->path, sizeof f->path, "%s/index", f->temporary.path);
-    return repl_ok(repl_index_open(f->path, true, &f->index, &f->err)) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *f = *state;
-    repl_index_close(f->index);
-    temporary_remove(&f->temporary);
-    free(f);
-    return 0;
-}
-
-static void good(struct fixture *f, repl_result result)
-{
-    if (!repl_ok(result))
-        fail_msg("%s", f->err.text);
-}
+#include "unit/agent/site/index_fixture.h"
 
 static struct repl_digest name_of(uint32_t number)
 {
@@ -275,8 +242,6 @@ static void the_members_are_listed(void **state)
     assert_string_equal(members[1].pool_name, "");
     free(members);
 }
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
