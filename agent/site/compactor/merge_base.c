@@ -98,6 +98,14 @@ static void touch_one(struct tiles *tiles)
     tiles->touched[least->entry] = true;
 }
 
+/* Where nothing follows, what is made ends where the base does: tiles that end there already would
+ * be of the same names in the index. */
+static void touch_last(const struct repl_log_piece *entries, size_t count, bool *touched)
+{
+    for (size_t i = 0; i < count; i++)
+        touched[i] |= entries[i].commit.to_seq == entries[count - 1].commit.to_seq;
+}
+
 /* Whether they speak of everything, each of its own stretch. */
 static bool tiles_meet(const struct tiles *tiles)
 {
@@ -144,6 +152,8 @@ repl_result site_merge_touched(struct merge_run *run, size_t base_count, bool **
             result = manifest_touch(run, i, &tiles, &size, err);
         for (size_t i = 0; run->options->remade != NULL && i < base_count; i++)
             tiles.touched[i] |= run->options->remade[i];
+        if (base_count == run->options->entry_count)
+            touch_last(run->options->entries, base_count, tiles.touched);
         touch_one(&tiles);
         *touched = tiles.touched;
         tiles.touched = NULL;

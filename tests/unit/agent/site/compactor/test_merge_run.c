@@ -523,6 +523,41 @@ static void a_full_refers_to_the_needless(void **state)
     free(w);
 }
 
+/* One that was made of tiles already, with nothing behind it, when what is needless goes. The index
+ * has one segment of each name. */
+static void tiles_refer_to_the_needless(void **state)
+{
+    struct world *w = malloc(sizeof *w);
+    (void)state;
+    world_begin(w, 21);
+    struct store_model *m = &w->model;
+    model_begin(m, 0, 15, 0);
+    model_refer(m, 0, &w->names[0], w->chunks[0]);
+    for (uint64_t at = REPL_CHUNK_SIZE; at < MODEL_SIZE; at += 512u << 10)
+        model_data(m, at, MODEL_SIZE - at < 512u << 10 ? MODEL_SIZE - at : 512u << 10);
+    model_end(m, true);
+    model_begin(m, 15, 16, 0);
+    model_zero(m, 0, REPL_PAGE_SIZE);
+    model_end(m, false);
+    chain_read(w);
+    size_t full = w->chain.count - 2, needless = 1;
+    while (!repl_chain_has_point(&w->chain, full - needless - 1))
+        needless++;
+    merge_do(w, full, full + 1, needless, NULL);
+    full -= needless;
+    size_t tiles = repl_chain_find_point(&w->chain, 15) + 1 - full;
+    assert_true(full > 0 && tiles > 1);
+    merge_do(w, full, full + tiles, full, NULL);
+    points_check(w);
+    for (size_t i = 1; i < w->chain.count; i++) {
+        const struct repl_log_commit *a = &w->chain.entries[i - 1].commit;
+        const struct repl_log_commit *b = &w->chain.entries[i].commit;
+        assert_true(a->to_seq < b->to_seq || (a->to_seq == b->to_seq && a->part < b->part));
+    }
+    world_end(w);
+    free(w);
+}
+
 /* --- what it must notice --------------------------------------------------------------------- */
 
 static repl_result merged_count(void *context, const struct repl_segment_id *id, uint64_t size,
@@ -632,6 +667,7 @@ int main(void)
         cmocka_unit_test(random_histories),
         cmocka_unit_test(a_full_in_the_run),
         cmocka_unit_test(a_full_refers_to_the_needless),
+        cmocka_unit_test(tiles_refer_to_the_needless),
         cmocka_unit_test(damage_is_noticed),
         cmocka_unit_test(failures_leave_nothing),
         cmocka_unit_test(it_can_be_stopped),
