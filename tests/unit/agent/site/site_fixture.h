@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "config/config.h"
+#include "fake/fake_s3.h"
 #include "format/wire.h"
 #include "link/client.h"
 #include "site/site_internal.h"
@@ -27,14 +28,14 @@
 #define MODEL_MAX     (9u * MIB)
 #define TIME_LIMIT_MS 60000
 #define SECOND_NS     INT64_C(1000000000)
+#define BUCKET        "s3://bucket/dc/site"
 
 enum key { KEY_HOST, KEY_OTHER, KEY_RECOVERY, KEY_REVOKED, KEY_UNKNOWN, KEY_COUNT };
 
 struct world {
     char directory[64];
     char store[96];
-    const char *bucket; /* s3://...: the store is there, and the directory is the site's own */
-    const char *s3_endpoint;
+    struct fake_s3 *bucket; /* the store is there, and the directory is the site's own; or NULL */
     char control[96];
     char site_key[96];
     char keys[KEY_COUNT][96];
@@ -106,7 +107,7 @@ static inline struct repl_config *config_make(struct world *w)
     int size = w->bucket == NULL ? snprintf(text, sizeof text, "[site]\nstore = %s\n", w->store)
                                  : snprintf(text, sizeof text,
                                             "[site]\nstore = %s\nstate = %s\ns3_endpoint = %s\n",
-                                            w->bucket, w->store, w->s3_endpoint);
+                                            BUCKET, w->store, fake_s3_endpoint(w->bucket));
     size += snprintf(
         text + size, sizeof text - (size_t)size,
         "key = %s\ncontrol = %s\nlisten = 127.0.0.1:1\nretention = %s\n%s"
@@ -196,6 +197,22 @@ static inline void world_init(struct world *w, const char *replica)
     memset(w->uuid.bytes, 7, sizeof w->uuid.bytes);
 }
 
+/* The store is a bucket, of a service in this process that ends with the world. */
+static inline void world_in_bucket(struct world *w)
+{
+    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
+    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
+    w->bucket = fake_s3_start();
+    assert_non_null(w->bucket);
+}
+
+/* Where a reader of the store without its site finds it. */
+static inline struct repl_s3_options world_s3(const struct world *w)
+{
+    return (struct repl_s3_options){.endpoint =
+                                        w->bucket != NULL ? fake_s3_endpoint(w->bucket) : NULL};
+}
+
 /* Another source at the same site, as long as that runs. */
 static inline void world_share(struct world *other, const struct world *w, const char *volume,
                                enum key key)
@@ -226,8 +243,12 @@ static inline int tree_remove_one(const char *path, const struct stat *status, i
 
 static inline void world_fini(struct world *w)
 {
+    if (w->bucket != NULL)
+        fake_s3_release(w->bucket);
     if (w->site != NULL)
         site_stop(w);
+    if (w->bucket != NULL)
+        fake_s3_stop(w->bucket);
     repl_frame_coder_free(w->coder);
     repl_loop_free(w->loop);
     repl_buffer_fini(&w->response);

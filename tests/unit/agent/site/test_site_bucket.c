@@ -9,39 +9,24 @@
 
 #include <cmocka.h>
 
-#include "fake/fake_s3.h"
 #include "recover/origin.h"
 #include "site/site_volume.h"
 #include "unit/agent/site/site_fixture.h"
 
-struct bucket_world {
-    struct world w; /* first */
-    struct fake_s3 *fake;
-};
+static struct world world;
 
 static int set_up(void **state)
 {
-    struct bucket_world *b = calloc(1, sizeof *b);
-    *state = b;
-    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
-    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
-    b->fake = fake_s3_start();
-    if (b->fake == NULL)
-        return -1;
-    world_init(&b->w, NULL);
-    b->w.bucket = "s3://bucket/dc/site";
-    b->w.s3_endpoint = fake_s3_endpoint(b->fake);
-    site_start(&b->w);
+    *state = &world;
+    world_init(&world, NULL);
+    world_in_bucket(&world);
+    site_start(&world);
     return 0;
 }
 
 static int tear_down(void **state)
 {
-    struct bucket_world *b = *state;
-    fake_s3_release(b->fake);
-    world_fini(&b->w);
-    fake_s3_stop(b->fake);
-    free(b);
+    world_fini(*state);
     return 0;
 }
 
@@ -51,10 +36,10 @@ static void directory_lose(struct world *w)
 }
 
 /* The points that a reader of the bucket alone sees. */
-static size_t points_in_bucket(struct bucket_world *b, bool *damaged)
+static size_t points_in_bucket(struct world *w, bool *damaged)
 {
-    const struct repl_s3_options s3 = {.endpoint = fake_s3_endpoint(b->fake)};
-    const struct repl_store_options options = {.location = b->w.bucket, .s3 = &s3};
+    const struct repl_s3_options s3 = world_s3(w);
+    const struct repl_store_options options = {.location = BUCKET, .s3 = &s3};
     struct repl_origin *origin;
     struct repl_catalogue catalogue = {0};
     struct repl_error err = {0};
@@ -67,34 +52,32 @@ static size_t points_in_bucket(struct bucket_world *b, bool *damaged)
     return count;
 }
 
-static void expect_points(struct bucket_world *b, size_t count)
+static void expect_points(struct world *w, size_t count)
 {
     bool damaged;
-    assert_int_equal(points_in_bucket(b, &damaged), count);
+    assert_int_equal(points_in_bucket(w, &damaged), count);
     assert_false(damaged);
 }
 
 static void test_points_come_and_stay(void **state)
 {
-    struct bucket_world *b = *state;
-    struct world *w = &b->w;
+    struct world *w = *state;
     seed(w);
     for (int i = 0; i < 5; i++)
         increment(w);
     expect_replica(w);
-    expect_points(b, 6);
-    assert_int_equal(fake_s3_count(b->fake, "dc/site/volumes/data/segments/"), 6);
+    expect_points(w, 6);
+    assert_int_equal(fake_s3_count(w->bucket, "dc/site/volumes/data/segments/"), 6);
     site_restart(w);
     hello(w);
     increment(w);
     expect_replica(w);
-    expect_points(b, 7);
+    expect_points(w, 7);
 }
 
 static void test_a_directory_that_is_lost(void **state)
 {
-    struct bucket_world *b = *state;
-    struct world *w = &b->w;
+    struct world *w = *state;
     seed(w);
     for (int i = 0; i < 3; i++)
         increment(w);
@@ -106,38 +89,36 @@ static void test_a_directory_that_is_lost(void **state)
     hello(w);
     increment(w); /* which names chunks: the index is there again */
     expect_replica(w);
-    expect_points(b, 5);
+    expect_points(w, 5);
 }
 
 static void test_a_full_bucket(void **state)
 {
-    struct bucket_world *b = *state;
-    struct world *w = &b->w;
+    struct world *w = *state;
     struct build build;
     seed(w);
-    fake_s3_switch(b->fake, &(struct fake_s3_switches){.quota = 1});
+    fake_s3_switch(w->bucket, &(struct fake_s3_switches){.quota = 1});
     build_begin(&build, w, 1, 2, 0);
     build_data(&build, 0, REPL_PAGE_SIZE);
     build_end(&build, true);
     assert_int_not_equal(build_put(&build), 201);
     assert_int_equal(w->refusal.code, REPL_REFUSAL_NO_SPACE);
-    expect_points(b, 1);
+    expect_points(w, 1);
     struct repl_volume_status status = volume_status(w, "data");
     assert_int_equal(status.state, REPL_STATE_REFUSED);
     assert_non_null(strstr(status.cause, "the service has no more room for it"));
     assert_non_null(strstr(status.remedy, "in its bucket"));
-    fake_s3_switch(b->fake, &(struct fake_s3_switches){0});
+    fake_s3_switch(w->bucket, &(struct fake_s3_switches){0});
     build_commit(&build);
     expect_replica(w);
     assert_true(volume_status(w, "data").state < REPL_STATE_REFUSED);
-    expect_points(b, 2);
+    expect_points(w, 2);
 }
 
 /* The segment is there and its record is not: it is no part of the history, and makes room. */
 static void test_a_commit_that_is_cut_short(void **state)
 {
-    struct bucket_world *b = *state;
-    struct world *w = &b->w;
+    struct world *w = *state;
     struct build build;
     seed(w);
     for (int restarted = 0; restarted < 2; restarted++) {
@@ -145,47 +126,45 @@ static void test_a_commit_that_is_cut_short(void **state)
         build_begin(&build, w, seq, seq + 1, 0);
         build_data(&build, 0, REPL_PAGE_SIZE);
         build_end(&build, true);
-        fake_s3_fault(b->fake, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
-                                                       .method = "PUT",
-                                                       .key = "/log/",
-                                                       .count = 1,
-                                                       .status = 403,
-                                                       .code = "AccessDenied"});
+        fake_s3_fault(w->bucket, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
+                                                         .method = "PUT",
+                                                         .key = "/log/",
+                                                         .count = 1,
+                                                         .status = 403,
+                                                         .code = "AccessDenied"});
         assert_int_not_equal(build_put(&build), 201);
-        assert_int_equal(fake_s3_count(b->fake, "dc/site/volumes/data/segments/"), seq + 1);
+        assert_int_equal(fake_s3_count(w->bucket, "dc/site/volumes/data/segments/"), seq + 1);
         if (restarted != 0)
             site_restart(w);
         hello(w);
         build_commit(&build);
         expect_replica(w);
-        expect_points(b, seq + 1);
+        expect_points(w, seq + 1);
     }
-    assert_int_equal(fake_s3_count(b->fake, "dc/site/volumes/data/aside/"), 1);
+    assert_int_equal(fake_s3_count(w->bucket, "dc/site/volumes/data/aside/"), 1);
 }
 
 static void test_answers_that_are_lost(void **state)
 {
-    struct bucket_world *b = *state;
-    struct world *w = &b->w;
+    struct world *w = *state;
     seed(w);
     for (int i = 0; i < 4; i++) {
-        fake_s3_fault(b->fake, &(struct fake_s3_fault){.kind = i % 2 != 0 ? FAKE_S3_CUT_DONE
-                                                                          : FAKE_S3_CUT_UPLOAD,
-                                                       .method = "PUT",
-                                                       .key = i < 2 ? "/log/" : "/segments/",
-                                                       .count = 1});
+        fake_s3_fault(w->bucket, &(struct fake_s3_fault){.kind = i % 2 != 0 ? FAKE_S3_CUT_DONE
+                                                                            : FAKE_S3_CUT_UPLOAD,
+                                                         .method = "PUT",
+                                                         .key = i < 2 ? "/log/" : "/segments/",
+                                                         .count = 1});
         increment(w);
     }
     expect_replica(w);
     site_restart(w);
-    expect_points(b, 5);
+    expect_points(w, 5);
 }
 
 /* One that does not answer makes no volume a damaged one: the site does not begin. */
 static void test_a_log_that_cannot_be_read_now(void **state)
 {
-    struct bucket_world *b = *state;
-    struct world *w = &b->w;
+    struct world *w = *state;
     struct repl_error err;
     seed(w);
     site_stop(w);
@@ -196,12 +175,12 @@ static void test_a_log_that_cannot_be_read_now(void **state)
                  {"ExpiredToken", "volumes/data/log/", "renew it"},
                  {"InvalidAccessKeyId", "segments%2F", "correct it"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        fake_s3_fault(b->fake, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
-                                                       .method = "GET",
-                                                       .key = cases[i].key,
-                                                       .count = 1,
-                                                       .status = 403,
-                                                       .code = cases[i].code});
+        fake_s3_fault(w->bucket, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
+                                                         .method = "GET",
+                                                         .key = cases[i].key,
+                                                         .count = 1,
+                                                         .status = 403,
+                                                         .code = cases[i].code});
         repl_result result = repl_site_new(w->loop, config_make(w), &w->site, &err);
         assert_int_equal(result.code, i == 0 ? REPL_E_RETRY : REPL_E_REFUSED);
         assert_non_null(strstr(err.text, cases[i].words));
@@ -210,20 +189,20 @@ static void test_a_log_that_cannot_be_read_now(void **state)
     assert_string_equal(w->site->volumes->damaged, "");
     hello(w);
     increment(w);
-    expect_points(b, 2);
+    expect_points(w, 2);
 }
 
 /* It is said, with the store as the cause, and not that the source is silent; then it goes on. */
 static void test_a_store_that_hangs(void **state)
 {
-    struct bucket_world *b = *state;
-    struct world *w = &b->w;
+    struct world *w = *state;
     struct build build;
     struct call call;
     struct repl_error err = {0};
     seed(w);
-    fake_s3_fault(b->fake, &(struct fake_s3_fault){
-                               .kind = FAKE_S3_HANG, .method = "PUT", .key = "/log/", .count = 1});
+    fake_s3_fault(
+        w->bucket,
+        &(struct fake_s3_fault){.kind = FAKE_S3_HANG, .method = "PUT", .key = "/log/", .count = 1});
     build_begin(&build, w, 1, 2, 0);
     build_data(&build, 0, REPL_PAGE_SIZE);
     build_end(&build, true);
@@ -234,20 +213,19 @@ static void test_a_store_that_hangs(void **state)
     PUMP_UNTIL(w, volume_status(w, "data").state == REPL_STATE_DEGRADED);
     assert_non_null(strstr(volume_status(w, "data").cause, "the store has been at work for 5 s"));
     assert_false(call.done);
-    fake_s3_release(b->fake);
+    fake_s3_release(w->bucket);
     PUMP_UNTIL(w, call.done);
     assert_int_equal(w->status, 201);
     assert_int_not_equal(volume_status(w, "data").state, REPL_STATE_DEGRADED);
     build_taken(&build);
     build_fini(&build);
-    expect_points(b, 2);
+    expect_points(w, 2);
 }
 
 /* Whoever commits does not wait for what is read meanwhile to make the index anew. */
 static void test_an_index_that_is_made_anew(void **state)
 {
-    struct bucket_world *b = *state;
-    struct world *w = &b->w;
+    struct world *w = *state;
     struct repl_report message = {.state = REPL_STATE_OK, .sent_ns = repl_now_wall_ns()};
     struct repl_error err;
     seed(w);
@@ -258,7 +236,7 @@ static void test_an_index_that_is_made_anew(void **state)
     hello(w);
     site_restart(w); /* what was published lately is not read from its file then */
     fake_s3_fault(
-        b->fake,
+        w->bucket,
         &(struct fake_s3_fault){
             .kind = FAKE_S3_HANG, .method = "GET", .key = "data/segments/", .skip = 2, .count = 1});
     struct site_volume *data = site_find_volume(w->site, "data");
@@ -274,13 +252,13 @@ static void test_an_index_that_is_made_anew(void **state)
     PUMP_UNTIL(w, !spare->index_behind);
     assert_int_equal(report(w, &message), 200);
     assert_true(data->index_behind && data->busy);
-    fake_s3_release(b->fake);
+    fake_s3_release(w->bucket);
     PUMP_UNTIL(w, !data->index_behind);
     w->volume = "data";
     hello(w);
     increment(w);
     expect_replica(w);
-    expect_points(b, 5);
+    expect_points(w, 5);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

@@ -11,22 +11,16 @@
 
 #include <sys/statvfs.h>
 
-#include "fake/fake_s3.h"
 #include "site/site_internal.h"
 #include "site/site_volume.h"
 #include "unit/agent/site/site_world.h"
 
 static struct world world;
-static struct fake_s3 *fake; /* NULL: the store is a directory */
 static char line[64];
 
 static int setup(void **state)
 {
     world_init(&world, NULL);
-    if (fake != NULL) {
-        world.bucket = "s3://bucket/dc/site";
-        world.s3_endpoint = fake_s3_endpoint(fake);
-    }
     site_start(&world);
     *state = &world;
     return 0;
@@ -34,28 +28,26 @@ static int setup(void **state)
 
 static int setup_bucket(void **state)
 {
-    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
-    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
-    fake = fake_s3_start();
-    return fake != NULL ? setup(state) : -1;
+    world_init(&world, NULL);
+    world_in_bucket(&world);
+    site_start(&world);
+    *state = &world;
+    return 0;
 }
 
 static int teardown(void **state)
 {
     world_fini(*state);
-    if (fake != NULL)
-        fake_s3_stop(fake);
-    fake = NULL;
     return 0;
 }
 
 static void expect_counted(struct world *w)
 {
-    if (fake == NULL) {
+    if (w->bucket == NULL) {
         expect_stored(w);
         return;
     }
-    uint64_t bytes = fake_s3_bytes(fake, "dc/site/volumes/data/") + size_below(w, "staging");
+    uint64_t bytes = fake_s3_bytes(w->bucket, "dc/site/volumes/data/") + size_below(w, "staging");
     assert_int_equal(volume_status(w, "data").stored_bytes, bytes);
 }
 
@@ -197,7 +189,7 @@ static void the_disk_keeps_its_reserve(void **state)
     expect_refusal(w, 507, REPL_REFUSAL_NO_SPACE, "disk is full");
     expect_refused(w, "space_reserve is");
     bool frees = strstr(volume_status(w, "data").remedy, "retention") != NULL;
-    assert_int_equal(frees, fake == NULL); /* nothing of the history lies there */
+    assert_int_equal(frees, world.bucket == NULL); /* nothing of the history lies there */
     expect_the_rest_goes_on(w);
     w->limits = "space_reserve = 0\n";
     reload(w);

@@ -14,13 +14,13 @@
 static struct world b; /* the other volume, else; w writes data */
 static int64_t second_ns;
 
-/* Both with a first point, an hour ago. bucket: NULL for a store in a directory. */
-static inline void pool_begin_in(const char *retention, const char *bucket, const char *endpoint)
+/* Both with a first point, an hour ago. */
+static inline void pool_begin_in(const char *retention, bool in_bucket)
 {
     struct build build;
     world_init(&w, NULL);
-    w.bucket = bucket;
-    w.s3_endpoint = endpoint;
+    if (in_bucket)
+        world_in_bucket(&w);
     w.retention = retention;
     w.tenants[0] = w.tenants[1] = "acme";
     site_start(&w);
@@ -38,7 +38,7 @@ static inline void pool_begin_in(const char *retention, const char *bucket, cons
 
 static inline void pool_begin(void)
 {
-    pool_begin_in("1s:1d", NULL, NULL);
+    pool_begin_in("1s:1d", false);
 }
 
 static inline void pool_end(void)

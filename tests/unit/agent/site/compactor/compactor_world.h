@@ -43,13 +43,12 @@ static inline void points_make(unsigned count)
     }
 }
 
-/* bucket: NULL for a store in a directory */
-static inline void begin_in_bucket(const char *retention, const char *bucket, const char *endpoint)
+static inline void begin_in(const char *retention, bool in_bucket)
 {
     world_init(&w, NULL);
     w.retention = retention;
-    w.bucket = bucket;
-    w.s3_endpoint = endpoint;
+    if (in_bucket)
+        world_in_bucket(&w);
     site_start(&w);
     seed(&w);
     point_keep();
@@ -57,12 +56,16 @@ static inline void begin_in_bucket(const char *retention, const char *bucket, co
 
 static inline void begin(const char *retention)
 {
-    begin_in_bucket(retention, NULL, NULL);
+    begin_in(retention, false);
+}
+
+static inline void begin_in_bucket(const char *retention)
+{
+    begin_in(retention, true);
 }
 
 static inline void end(void)
 {
-    site_stop(&w);
     world_fini(&w);
     memset(points, 0, sizeof points);
 }
@@ -92,8 +95,8 @@ static inline struct repl_history *history_of(const char *volume)
     struct repl_origin *origin;
     struct repl_history *history;
     struct repl_error err;
-    const struct repl_s3_options s3 = {.endpoint = w.s3_endpoint};
-    const struct repl_store_options options = {.location = w.bucket != NULL ? w.bucket : w.store,
+    const struct repl_s3_options s3 = world_s3(&w);
+    const struct repl_store_options options = {.location = w.bucket != NULL ? BUCKET : w.store,
                                                .s3 = w.bucket != NULL ? &s3 : NULL};
     must(repl_origin_open_store(&options, volume, &origin, &err), &err);
     must(repl_history_open(origin, &history, &err), &err);

@@ -3,31 +3,21 @@
  * any request may fail: what is listed restores as it was, its log is written anew, and what is no
  * part of the history goes.
  */
-#include "fake/fake_s3.h"
 #include "unit/agent/site/compactor/compactor_world.h"
 
 #define LIVES 3
 
-static struct fake_s3 *fake;
-
 static int set_up(void **state)
 {
     (void)state;
-    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
-    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
-    fake = fake_s3_start();
-    if (fake == NULL)
-        return -1;
-    begin_in_bucket("20s:1h 1h:1d", "s3://bucket/dc/site", fake_s3_endpoint(fake));
+    begin_in_bucket("20s:1h 1h:1d");
     return 0;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    fake_s3_release(fake);
     end();
-    fake_s3_stop(fake);
     return 0;
 }
 
@@ -37,24 +27,24 @@ static void fault_at_random(void)
     static const enum fake_s3_fault_kind kinds[] = {FAKE_S3_STATUS, FAKE_S3_CUT_UPLOAD,
                                                     FAKE_S3_CUT_ANSWER, FAKE_S3_CUT_DONE};
     static const char *const keys[] = {".mrg", ".begin", "/segments/", "/log/", ".mrg"};
-    fake_s3_fault(fake, &(struct fake_s3_fault){.kind = kinds[random_below(&w.random, 4)],
-                                                .key = keys[random_below(&w.random, 5)],
-                                                .skip = (unsigned)random_below(&w.random, 6),
-                                                .count = 1,
-                                                .status = 503,
-                                                .code = "SlowDown"});
+    fake_s3_fault(w.bucket, &(struct fake_s3_fault){.kind = kinds[random_below(&w.random, 4)],
+                                                    .key = keys[random_below(&w.random, 5)],
+                                                    .skip = (unsigned)random_below(&w.random, 6),
+                                                    .count = 1,
+                                                    .status = 503,
+                                                    .code = "SlowDown"});
 }
 
 /* One that is not tried again, where only the compactor notices. */
 static void refusal_at_random(void)
 {
     static const char *const keys[] = {".mrg", ".begin"};
-    fake_s3_fault(fake, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
-                                                .key = keys[random_below(&w.random, 2)],
-                                                .method = "PUT",
-                                                .count = 1,
-                                                .status = 403,
-                                                .code = "AccessDenied"});
+    fake_s3_fault(w.bucket, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
+                                                    .key = keys[random_below(&w.random, 2)],
+                                                    .method = "PUT",
+                                                    .count = 1,
+                                                    .status = 403,
+                                                    .code = "AccessDenied"});
 }
 
 static void rounds_run(unsigned count, bool faults)
@@ -68,7 +58,7 @@ static void rounds_run(unsigned count, bool faults)
         site_compactor_tick(w.site->compactor);
         turns(30);
     }
-    fake_s3_release(fake);
+    fake_s3_release(w.bucket);
 }
 
 static void points_are_given_up(void **state)
@@ -89,7 +79,7 @@ static void points_are_given_up(void **state)
     site_restart(&w);
     hurry();
     int64_t until_ns = repl_now_mono_ns() + LIMIT_NS;
-    while (fake_s3_requests(fake, "DELETE", "/log/") == 0 || w.site->volumes->log_begin == 0) {
+    while (fake_s3_requests(w.bucket, "DELETE", "/log/") == 0 || w.site->volumes->log_begin == 0) {
         assert_true(repl_now_mono_ns() < until_ns);
         rounds_run(1, false);
     }
@@ -97,7 +87,7 @@ static void points_are_given_up(void **state)
     print_message("%llu points came, %zu are left in %zu segments\n",
                   (unsigned long long)w.head.to_seq, left, segments);
     assert_true(left <= w.head.to_seq / 2);
-    assert_true(fake_s3_requests(fake, "PUT", ".mrg") > 0);
+    assert_true(fake_s3_requests(w.bucket, "PUT", ".mrg") > 0);
     site_restart(&w);
     assert_int_equal(points_check(&segments), left);
     points_make(2);

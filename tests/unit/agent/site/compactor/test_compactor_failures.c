@@ -2,15 +2,12 @@
  * A site whose merges fail: what they have made goes again, nothing is made again and again, and
  * what was decided by an index that is not there any more is thrown away.
  */
-#include "fake/fake_s3.h"
 #include "store/store_counted.h"
 #include "store/store_posix_internal.h"
 #include "unit/agent/site/compactor/compactor_world.h"
 #include "unit/damage.h"
 
 #define SEGMENTS "dc/site/volumes/data/segments/"
-
-static struct fake_s3 *fake;
 
 /* --- a history of which there is something to merge ------------------------------------------ */
 
@@ -39,29 +36,19 @@ static void directory_begin(void)
 
 static void bucket_begin(void)
 {
-    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
-    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
-    fake = fake_s3_start();
-    assert_non_null(fake);
-    begin_in_bucket(RETENTION, "s3://bucket/dc/site", fake_s3_endpoint(fake));
+    begin_in_bucket(RETENTION);
     time_begin();
     periods_make(2);
 }
 
-static void bucket_end(void)
-{
-    end();
-    fake_s3_stop(fake);
-}
-
 static void fault(enum fake_s3_fault_kind kind, const char *method, const char *key, unsigned count)
 {
-    fake_s3_fault(fake, &(struct fake_s3_fault){.kind = kind,
-                                                .method = method,
-                                                .key = key,
-                                                .count = count,
-                                                .status = 403,
-                                                .code = "AccessDenied"});
+    fake_s3_fault(w.bucket, &(struct fake_s3_fault){.kind = kind,
+                                                    .method = method,
+                                                    .key = key,
+                                                    .count = count,
+                                                    .status = 403,
+                                                    .code = "AccessDenied"});
 }
 
 static void turn_of_compactor(void)
@@ -115,15 +102,15 @@ static void a_merge_that_fails_leaves_nothing(void **state)
     hurry();
     TURN_UNTIL(w.site->compactor->removals.count > 0);
     periods_make(2);
-    files = fake_s3_count(fake, SEGMENTS);
+    files = fake_s3_count(w.bucket, SEGMENTS);
     fault(FAKE_S3_CUT_DONE, "PUT", ".mrg", 1);
     fault(FAKE_S3_STATUS, "PUT", ".mrg", 1000);
     fault(FAKE_S3_STATUS, "DELETE", ".mrg", 1);
-    TURN_UNTIL(fake_s3_requests(fake, "DELETE", ".mrg") >= 2);
-    TURN_UNTIL(fake_s3_count(fake, SEGMENTS) == files);
-    fake_s3_release(fake);
+    TURN_UNTIL(fake_s3_requests(w.bucket, "DELETE", ".mrg") >= 2);
+    TURN_UNTIL(fake_s3_count(w.bucket, SEGMENTS) == files);
+    fake_s3_release(w.bucket);
     points_check(&segments);
-    bucket_end();
+    end();
 }
 
 /* What a merge could not read is looked at by the scrub though it is not due; what is damaged is
@@ -230,7 +217,7 @@ static char *record_lost(char *key, size_t *size)
     w.site->compactor->visit_ns = LIMIT_NS;
     visit_go_on();
     assert_true(v->unsettled);
-    return fake_s3_get(fake, key, size);
+    return fake_s3_get(w.bucket, key, size);
 }
 
 /* As long as it can still come, what it names stays: the log may have it after a crash. */
@@ -241,28 +228,28 @@ static void a_record_that_comes_late(void **state)
     (void)state;
     bucket_begin();
     left = points_check(&segments);
-    files = fake_s3_count(fake, SEGMENTS);
+    files = fake_s3_count(w.bucket, SEGMENTS);
     char *record = record_lost(key, &size);
     assert_non_null(record);
-    fake_s3_remove(fake, key); /* not yet */
+    fake_s3_remove(w.bucket, key); /* not yet */
     struct compactor_removals *removals = &w.site->compactor->removals;
     for (unsigned i = 0; i < 3; i++) {
         assert_int_equal(removals->count, 1);
         removals->items[removals->first].due_ns = 0;
         turn_of_compactor();
     }
-    assert_int_equal(fake_s3_requests(fake, "DELETE", ".mrg"), 0);
-    fake_s3_put(fake, key, record, size);
+    assert_int_equal(fake_s3_requests(w.bucket, "DELETE", ".mrg"), 0);
+    fake_s3_put(w.bucket, key, record, size);
     free(record);
     w.site->store->late_ms = 0; /* nothing more comes */
     PUMP_UNTIL(&w, !w.site->volumes->unsettled);
-    assert_false(fake_s3_exists(fake, key));
+    assert_false(fake_s3_exists(w.bucket, key));
     removals->items[removals->first].due_ns = 0;
-    TURN_UNTIL(fake_s3_count(fake, SEGMENTS) == files);
+    TURN_UNTIL(fake_s3_count(w.bucket, SEGMENTS) == files);
     site_restart(&w);
     assert_string_equal(w.site->volumes->damaged, "");
     assert_int_equal(points_check(&segments), left);
-    bucket_end();
+    end();
 }
 
 static void a_record_that_came_before_a_crash(void **state)
@@ -274,16 +261,16 @@ static void a_record_that_came_before_a_crash(void **state)
     left = points_check(&segments);
     char *record = record_lost(key, &size);
     assert_non_null(record);
-    fake_s3_remove(fake, key);
+    fake_s3_remove(w.bucket, key);
     turn_of_compactor();
     site_restart(&w); /* the pieces are left over, of a merge of which the log has nothing yet */
     assert_true(w.site->volumes->unsettled && w.site->volumes->drop_unsure);
-    fake_s3_put(fake, key, record, size);
+    fake_s3_put(w.bucket, key, record, size);
     free(record);
     site_restart(&w);
     assert_string_equal(w.site->volumes->damaged, "");
     assert_true(points_check(&segments) < left);
-    bucket_end();
+    end();
 }
 
 /* --- what is not merged ---------------------------------------------------------------------- */
@@ -303,14 +290,14 @@ static void a_log_that_is_not_settled(void **state)
     hurry();
     for (unsigned i = 0; i < 10; i++)
         turn_of_compactor();
-    assert_true(fake_s3_requests(fake, "PUT", ".mrg") <= 1);
+    assert_true(fake_s3_requests(w.bucket, "PUT", ".mrg") <= 1);
     hello(&w);
     build_commit(&build);
     point_keep();
     periods_make(1);
     TURN_UNTIL(w.site->compactor->removals.count > 0);
     points_check(&segments);
-    bucket_end();
+    end();
 }
 
 /* It was made anew while the visit read it: what was read then may be a history of before. */

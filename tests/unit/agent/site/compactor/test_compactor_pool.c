@@ -4,7 +4,6 @@
  */
 #include <pthread.h>
 
-#include "fake/fake_s3.h"
 #include "site/site_gate.h"
 #include "unit/agent/site/compactor/compactor_pool.h"
 
@@ -75,14 +74,9 @@ static void a_volume_restores_when_another_was_merged(void **state)
 static void it_does_out_of_a_bucket(void **state)
 {
     (void)state;
-    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
-    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
-    struct fake_s3 *fake = fake_s3_start();
-    assert_non_null(fake);
-    pool_begin_in("1s:1d", "s3://bucket/dc/site", fake_s3_endpoint(fake));
+    pool_begin_in("1s:1d", true);
     other_restores_after_a_merge();
     pool_end();
-    fake_s3_stop(fake);
 }
 
 /* A restore has looked where the chunks of the pool lie, and then a merge puts one elsewhere. */

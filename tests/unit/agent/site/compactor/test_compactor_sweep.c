@@ -16,7 +16,7 @@ static uint8_t chunks[BASE_CHUNKS][REPL_CHUNK_SIZE];
 /* No visit begins by itself. */
 static void sweep_begin(const char *retention)
 {
-    pool_begin_in(retention, NULL, NULL);
+    pool_begin_in(retention, false);
     second_begin();
     w.site->compactor->sweeps.every_ns = 0;
     visits_stop();

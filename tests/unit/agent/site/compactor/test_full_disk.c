@@ -18,7 +18,6 @@
 
 #include "unit/segment/tree_list.h" /* whose variables come before the world's */
 
-#include "fake/fake_s3.h"
 #include "site/replica/replica_internal.h"
 #include "site/site_volume.h"
 #include "unit/agent/disk_calls.h"
@@ -53,7 +52,6 @@ struct course {
     bool once;
 };
 static struct course course;
-static struct fake_s3 *fake;
 
 /* --- the disk -------------------------------------------------------------------------------- */
 
@@ -278,12 +276,8 @@ static void world_begin(void)
 {
     world_init(&w, NULL);
     snprintf(disk_path, sizeof disk_path, "%s", w.store); /* before there are threads */
-    if (course.bucket) {
-        fake = fake_s3_start();
-        assert_non_null(fake);
-        w.bucket = "s3://bucket/dc/site";
-        w.s3_endpoint = fake_s3_endpoint(fake);
-    }
+    if (course.bucket)
+        world_in_bucket(&w);
     w.kind = course.tree ? REPL_VOLUME_TREE : REPL_VOLUME_BLOCK;
     w.size = 12 * REPL_CHUNK_SIZE;
     w.time_ns = repl_now_wall_ns() - 600 * SECOND_NS;
@@ -296,8 +290,6 @@ static void world_end(void)
 {
     disk_has_room();
     end();
-    if (course.bucket)
-        fake_s3_stop(fake);
     disk_path[0] = '\0'; /* the service had threads too */
 }
 
@@ -517,7 +509,5 @@ int main(void)
         cmocka_unit_test(a_tree_is_merged),      cmocka_unit_test(a_bucket_takes_it_in),
         cmocka_unit_test(a_bucket_is_merged),
     };
-    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
-    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,31 +2,21 @@
  * A site that reads what it has in a bucket: damaged and missing objects are found, and a service
  * that does not answer, or does not let it read, is no damage.
  */
-#include "fake/fake_s3.h"
 #include "unit/agent/site/scrub/scrub_world.h"
 
 #define OBJECT "dc/site/volumes/data/segments/%020u.000000.seg"
 
-static struct fake_s3 *fake;
-
 static int set_up(void **state)
 {
     (void)state;
-    setenv("AWS_ACCESS_KEY_ID", FAKE_S3_KEY_ID, 1);
-    setenv("AWS_SECRET_ACCESS_KEY", FAKE_S3_SECRET, 1);
-    fake = fake_s3_start();
-    if (fake == NULL)
-        return -1;
-    begin_in_bucket("everything", "s3://bucket/dc/site", fake_s3_endpoint(fake));
+    begin_in_bucket("everything");
     return 0;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    fake_s3_release(fake);
     end();
-    fake_s3_stop(fake);
     return 0;
 }
 
@@ -49,17 +39,17 @@ static void damaged_objects_are_found(void **state)
     assert_int_equal(list.count, 6);
     repl_verified_list_fini(&list);
     snprintf(key, sizeof key, OBJECT, 3);
-    char *bytes = fake_s3_get(fake, key, &size);
+    char *bytes = fake_s3_get(w.bucket, key, &size);
     assert_non_null(bytes);
     bytes[size - 20] ^= 1; /* of the footer, which is nowhere else */
-    fake_s3_put(fake, key, bytes, size);
+    fake_s3_put(w.bucket, key, bytes, size);
     expect_damage("segment 3.0 (points 3 to 6)");
     bytes[size - 20] ^= 1;
-    fake_s3_put(fake, key, bytes, size);
+    fake_s3_put(w.bucket, key, bytes, size);
     expect_damage("");
-    fake_s3_remove(fake, key);
+    fake_s3_remove(w.bucket, key);
     expect_damage("segment 3.0 (points 3 to 6)");
-    fake_s3_put(fake, key, bytes, size);
+    fake_s3_put(w.bucket, key, bytes, size);
     expect_damage("");
     free(bytes);
 }
@@ -73,22 +63,22 @@ static void damaged_objects_are_made_anew(void **state)
     expect_replica(&w);
     site_restart(&w); /* what was published lately is read from memory of its own */
     snprintf(key, sizeof key, OBJECT, 1);
-    char *bytes = fake_s3_get(fake, key, &size);
+    char *bytes = fake_s3_get(w.bucket, key, &size);
     assert_non_null(bytes);
     bytes[size / 2] ^= 1;
-    fake_s3_put(fake, key, bytes, size);
+    fake_s3_put(w.bucket, key, bytes, size);
     bytes[size / 2] ^= 1;
-    fake_s3_fault(fake, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
-                                                .key = "/segments/",
-                                                .method = "PUT",
-                                                .count = 1000,
-                                                .status = 403,
-                                                .code = "AccessDenied"});
+    fake_s3_fault(w.bucket, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
+                                                    .key = "/segments/",
+                                                    .method = "PUT",
+                                                    .count = 1000,
+                                                    .status = 403,
+                                                    .code = "AccessDenied"});
     expect_damage("segment 1.0 (points 1 to 1)");
-    fake_s3_release(fake);
+    fake_s3_release(w.bucket);
     expect_damage("");
     assert_int_equal(volume_status(&w, "data").repaired_segments, 1);
-    char *now = fake_s3_get(fake, key, &now_size);
+    char *now = fake_s3_get(w.bucket, key, &now_size);
     assert_int_equal(now_size, size);
     assert_memory_equal(now, bytes, size);
     site_restart(&w);
@@ -102,15 +92,15 @@ static void a_service_that_refuses_is_no_damage(void **state)
     (void)state;
     points_make(3);
     site_restart(&w);
-    fake_s3_fault(fake, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
-                                                .key = "/segments/",
-                                                .method = "GET",
-                                                .count = 1000,
-                                                .status = 403,
-                                                .code = "AccessDenied"});
+    fake_s3_fault(w.bucket, &(struct fake_s3_fault){.kind = FAKE_S3_STATUS,
+                                                    .key = "/segments/",
+                                                    .method = "GET",
+                                                    .count = 1000,
+                                                    .status = 403,
+                                                    .code = "AccessDenied"});
     expect_damage("");
     assert_string_not_equal(w.site->volumes->scrub.problem, "");
-    fake_s3_release(fake);
+    fake_s3_release(w.bucket);
     expect_damage("");
     assert_string_equal(w.site->volumes->scrub.problem, "");
 }
