@@ -183,7 +183,7 @@ static void print_stored(uint64_t stored_bytes, uint64_t limit_bytes)
 static void print_scrub(const struct repl_volume_status *volume)
 {
     char age[CELL_SIZE];
-    if (volume->damaged_segments > 0)
+    if (volume->damaged[0] != '\0')
         printf("    damaged: %s\n", volume->damaged);
     if (volume->unverified_ms <= 0) /* 0: of a site that does not say */
         return;

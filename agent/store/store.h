@@ -82,8 +82,8 @@ struct repl_store_ops {
     REPL_RESULT (*segment_publish)(struct repl_store *store, const char *volume,
                                    const struct repl_segment_id *id, int fd,
                                    const char *staged_path, struct repl_error *err);
-    /* What was committed, in the place of the segment's file that is damaged, at once: whatever
-     * happens, one of the two is there. */
+    /* What was committed, or a supply that says the same, in the place of the segment's file that is
+     * damaged, at once: whatever happens, one of the two is there. */
     REPL_RESULT (*segment_replace)(struct repl_store *store, const char *volume,
                                    const struct repl_segment_id *id, int fd,
                                    const char *staged_path, struct repl_error *err);

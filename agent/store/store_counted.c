@@ -169,14 +169,6 @@ static repl_result counted_publish(struct repl_store *base, const char *volume,
 }
 
 /* As many bytes as before. */
-static repl_result counted_replace(struct repl_store *base, const char *volume,
-                                   const struct repl_segment_id *id, int fd,
-                                   const char *staged_path, struct repl_error *err)
-{
-    struct repl_store *inner = counted_of(base)->inner;
-    return inner->ops->segment_replace(inner, volume, id, fd, staged_path, err);
-}
-
 /* What goes when the segment does; 0: nothing that could be told. */
 static uint64_t bytes_of(struct counted_store *store, struct repl_store_usage *usage,
                          const struct repl_segment_id *id)
@@ -192,6 +184,27 @@ static uint64_t bytes_of(struct counted_store *store, struct repl_store_usage *u
     bytes = file->size;
     file->close(file);
     return bytes;
+}
+
+/* A segment has the size that it had; a supply that takes another one's place may have another. */
+static repl_result counted_replace(struct repl_store *base, const char *volume,
+                                   const struct repl_segment_id *id, int fd,
+                                   const char *staged_path, struct repl_error *err)
+{
+    struct counted_store *store = counted_of(base);
+    struct repl_store_usage *usage;
+    struct stat status;
+    REPL_TRY(repl_store_usage_of(base, volume, &usage, err));
+    if (fstat(fd, &status) != 0)
+        return repl_fail_errno(err, REPL_E_IO, errno, "cannot examine the staged segment %s",
+                               staged_path);
+    uint64_t size = (uint64_t)status.st_size;
+    uint64_t bytes = id->supply != 0 ? bytes_of(store, usage, id) : size;
+    REPL_TRY(store->inner->ops->segment_replace(store->inner, volume, id, fd, staged_path, err));
+    pthread_mutex_lock(&store->mutex);
+    usage_change(store, usage, bytes, size);
+    pthread_mutex_unlock(&store->mutex);
+    return REPL_SUCCESS;
 }
 
 static void removed(struct counted_store *store, struct repl_store_usage *usage,

@@ -148,8 +148,8 @@ repl_result s3_segment_publish(struct repl_store *base, const char *volume,
 }
 
 /* One PUT without a condition, over what is damaged: whoever reads meanwhile has the one or the
- * other. One that was given up and comes late brings the same bytes, or makes an object that the
- * history does not need any more. */
+ * other. One that was given up and comes late says the same, or makes an object that the history
+ * does not need any more. */
 repl_result s3_segment_replace(struct repl_store *base, const char *volume,
                                const struct repl_segment_id *id, int fd, const char *staged_path,
                                struct repl_error *err)

@@ -23,6 +23,8 @@
 #include "site/compactor/compactor_internal.h"
 #include "store/segment_name.h"
 
+#define LOST_NAMES_MAX (1u << 20) /* 32 MiB */
+
 /* --- on a worker ----------------------------------------------------------------------------- */
 
 /* Where the index finds the chunk elsewhere, it has to be there: a volume may have been removed. In
@@ -70,6 +72,29 @@ static repl_result chunks_take(struct compactor_supply *s, struct repl_stored_se
     return REPL_SUCCESS;
 }
 
+/* What one lists that does not open is not known: beside what the index says that it has, whatever
+ * is referred to and lies nowhere may be in it. */
+static repl_result chunks_guess(struct compactor_supply *s, struct repl_error *err)
+{
+    struct repl_index *index = s->volume->site->index;
+    struct repl_buffer names = {0};
+    repl_result result =
+        repl_index_lost(index, s->volume->name, &s->id, &names, LOST_NAMES_MAX, err);
+    if (repl_ok(result) && names.size >= LOST_NAMES_MAX * sizeof(struct repl_digest))
+        result = repl_fail(err, REPL_E_NOMEM, "it does not open, and too many chunks are missing");
+    if (repl_ok(result))
+        result = repl_index_listed(index, s->volume->name, &s->id, &names, err);
+    const struct repl_digest *list = (const void *)names.data;
+    size_t count = names.size / sizeof *list;
+    s->chunks = calloc(count + 1, sizeof *s->chunks);
+    if (repl_ok(result) && (s->chunks == NULL || count > UINT32_MAX))
+        result = repl_fail(err, REPL_E_NOMEM, "out of memory for %zu chunks", count);
+    for (size_t i = 0; i < count && repl_ok(result); i++)
+        s->chunks[s->chunk_count++].name = list[i];
+    repl_buffer_fini(&names);
+    return result;
+}
+
 static repl_result supply_read(struct compactor_supply *s, struct repl_error *err)
 {
     struct repl_store *store = s->volume->site->store;
@@ -77,7 +102,7 @@ static repl_result supply_read(struct compactor_supply *s, struct repl_error *er
     REPL_TRY(store->ops->segment_open(store, s->volume->name, &s->id, 0, &file, err));
     repl_result result = chunks_take(s, file, err);
     file->close(file);
-    return result;
+    return result.code == REPL_E_CORRUPT ? chunks_guess(s, err) : result;
 }
 
 static repl_result supply_forget(const struct compactor_supply *s, struct repl_error *err)

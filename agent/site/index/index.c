@@ -216,10 +216,9 @@ repl_result repl_index_segment_is_there(const struct repl_index *index, MDB_txn 
     return REPL_SUCCESS;
 }
 
-/* The name of the volume with that number; *found false: it was dropped. */
-static repl_result name_get(const struct repl_index *index, MDB_txn *txn, uint32_t volume,
-                            char name[REPL_VOLUME_NAME_SIZE + 1], bool *found,
-                            struct repl_error *err)
+repl_result repl_index_name_get(const struct repl_index *index, MDB_txn *txn, uint32_t volume,
+                                char name[REPL_VOLUME_NAME_SIZE + 1], bool *found,
+                                struct repl_error *err)
 {
     struct index_key key = repl_index_volume_key(volume);
     MDB_val key_value = repl_index_key_val(&key), value;
@@ -246,7 +245,7 @@ repl_result repl_index_place_get(const struct repl_index *index, MDB_txn *txn, u
     if (!*found)
         return REPL_SUCCESS;
     REPL_TRY(place_decode(index, &key_value, &value, &volume, place, err));
-    REPL_TRY(name_get(index, txn, volume, place->volume, good, err));
+    REPL_TRY(repl_index_name_get(index, txn, volume, place->volume, good, err));
     if (!*good || place->segment.supply != 0)
         return REPL_SUCCESS;
     return repl_index_segment_is_there(index, txn, volume, &place->segment, good, err);

@@ -15,6 +15,7 @@
 #ifndef REPL_AGENT_INDEX_H
 #define REPL_AGENT_INDEX_H
 
+#include "base/cursor.h"
 #include "format/log_record.h"
 #include "format/wire.h"
 #include "repl/error.h"
@@ -125,6 +126,24 @@ REPL_RESULT repl_index_prefixes(struct repl_index *index, const char *volume, ui
 REPL_RESULT repl_index_references(struct repl_index *index, const char *volume,
                                   const struct repl_digest *name, uint64_t *count,
                                   struct repl_error *err);
+/* Which these are, behind what out has: of struct repl_chunk_referrer, in no order. */
+struct repl_chunk_referrer {
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    struct repl_segment_id segment;
+};
+REPL_RESULT repl_index_referrers(struct repl_index *index, const char *volume,
+                                 const struct repl_digest *name, struct repl_buffer *out,
+                                 struct repl_error *err);
+/* The names that segments of the volume's pool refer to, or have once, and that lie nowhere but in
+ * that segment or supply of the volume, if there: behind what out has, of struct repl_digest, each
+ * once, by name, up to room of them. It looks at all that is referred to. */
+REPL_RESULT repl_index_lost(struct repl_index *index, const char *volume,
+                            const struct repl_segment_id *id, struct repl_buffer *out, size_t room,
+                            struct repl_error *err);
+/* The names that lie there, in the same way. It looks at all places. */
+REPL_RESULT repl_index_listed(struct repl_index *index, const char *volume,
+                              const struct repl_segment_id *id, struct repl_buffer *out,
+                              struct repl_error *err);
 /* Whether one of the very volume does. */
 REPL_RESULT repl_index_is_referred_by(struct repl_index *index, const char *volume,
                                       const struct repl_digest *name, bool *referred,

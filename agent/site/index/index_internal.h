@@ -2,7 +2,8 @@
  * What the parts of the index share: index.c (what is in it, and reading it),
  * index_apply.c and index_group.c (what changes it), index_drop.c (what forgets a
  * volume), index_pool.c (whose chunks are shared), index_references.c (who refers to
- * a chunk) and index_env.c (the LMDB file under all of it).
+ * a chunk), index_lost.c (which of these lie nowhere) and index_env.c (the LMDB file under all of
+ * it).
  */
 #ifndef REPL_AGENT_INDEX_INTERNAL_H
 #define REPL_AGENT_INDEX_INTERNAL_H
@@ -141,6 +142,10 @@ REPL_RESULT repl_index_point_decode(const struct repl_index *index, const MDB_va
 REPL_RESULT repl_index_piece_decode(const struct repl_index *index, const MDB_val *key,
                                     const MDB_val *value, struct repl_log_piece *out,
                                     struct repl_error *err);
+/* The name of the volume with that number; *found false: it was dropped. */
+REPL_RESULT repl_index_name_get(const struct repl_index *index, MDB_txn *txn, uint32_t volume,
+                                char name[REPL_VOLUME_NAME_SIZE + 1], bool *found,
+                                struct repl_error *err);
 /* Whether the segment is there, and made by that merge. */
 REPL_RESULT repl_index_segment_is_there(const struct repl_index *index, MDB_txn *txn,
                                         uint32_t volume, const struct repl_segment_id *id,

@@ -237,3 +237,45 @@ repl_result repl_index_is_referred(struct repl_index *index, const char *volume,
     *referred = count.count > 0;
     return result;
 }
+
+static repl_result referrer_add(const struct walk *walk, struct repl_buffer *out,
+                                struct repl_error *err)
+{
+    struct repl_chunk_referrer referrer = {.segment = walk->id};
+    bool there;
+    REPL_TRY(
+        repl_index_segment_is_there(walk->index, walk->txn, walk->volume, &walk->id, &there, err));
+    if (there)
+        REPL_TRY(repl_index_name_get(walk->index, walk->txn, walk->volume, referrer.volume, &there,
+                                     err));
+    return there ? repl_buffer_append(out, &referrer, sizeof referrer, err) : REPL_SUCCESS;
+}
+
+static repl_result referrers_list(struct repl_index *index, MDB_txn *txn, uint32_t pool,
+                                  const struct repl_digest *name, struct repl_buffer *out,
+                                  struct repl_error *err)
+{
+    struct walk walk;
+    repl_result result = walk_begin(&walk, index, txn, pool, name, 0, 0, err);
+    while (repl_ok(result) && walk.error == 0) {
+        result = referrer_add(&walk, out, err);
+        if (repl_ok(result))
+            result = walk_next(&walk, err);
+    }
+    return walk_end(&walk, result, err);
+}
+
+repl_result repl_index_referrers(struct repl_index *index, const char *volume,
+                                 const struct repl_digest *name, struct repl_buffer *out,
+                                 struct repl_error *err)
+{
+    struct index_volume entry;
+    MDB_txn *txn;
+    bool found;
+    REPL_TRY(repl_index_read_begin(index, &txn, err));
+    repl_result result = repl_index_volume_get(index, txn, volume, &entry, &found, err);
+    if (repl_ok(result) && found)
+        result = referrers_list(index, txn, entry.pool, name, out, err);
+    repl_index_read_end(index, txn);
+    return result;
+}

@@ -38,7 +38,9 @@ struct site_scrub {
     pthread_mutex_t doubts_mutex;
     struct doubt *doubts; /* in no order */
     size_t doubt_count;
-    struct site_patch *patches; /* on the loop */
+    /* On the loop: */
+    struct site_patch *patches;
+    struct scrub_harm *harms;
 };
 
 /* --- whose turn it is ------------------------------------------------------------------------ */
@@ -82,8 +84,11 @@ static void mates_list(const struct site_volume *v, struct scrub_visit *visit)
     visit->mates = calloc(count + 1, sizeof *visit->mates);
     for (const struct site_volume *mate = v->site->volumes;
          mate != NULL && visit->mates != NULL && visit->mate_count < count; mate = mate->next) {
-        if (mate != v && strcmp(mate->journal.pool, v->journal.pool) == 0)
-            memcpy(visit->mates[visit->mate_count++], mate->name, sizeof *visit->mates);
+        if (mate == v || strcmp(mate->journal.pool, v->journal.pool) != 0)
+            continue;
+        struct scrub_mate *of = &visit->mates[visit->mate_count++];
+        memcpy(of->volume, mate->name, sizeof of->volume);
+        replica_find(mate, of->replica_path, sizeof of->replica_path);
     }
 }
 
@@ -244,6 +249,38 @@ static void volume_take(struct site_volume *v, struct scrub_visit *visit)
     memcpy(of->damages, visit->damages, sizeof of->damages);
 }
 
+/* What the volume has of chunks that are damaged, by whoever's segment, is asked of its source. */
+static void harms_ask(const struct site_scrub *s, struct scrub_visit *visit)
+{
+    struct repl_error err;
+    for (const struct scrub_harm *harm = s->harms; harm != NULL; harm = harm->next) {
+        if (strcmp(harm->volume, visit->volume) != 0 || harm->pages.extent_count == 0)
+            continue;
+        visit->asks = true;
+        repl_result added = scrub_resend_add(visit, &harm->pages, &err);
+        if (!repl_ok(added))
+            repl_log(LOG_ERR, "volume %s: what is damaged cannot be asked for: %s", visit->volume,
+                     err.text);
+    }
+}
+
+/* The volumes that are harmed are visited, to ask their sources; and where a source has been asked
+ * for what is damaged in another volume, that is looked at again. */
+static void harms_tell(struct site_scrub *s, const struct scrub_visit *visit)
+{
+    for (struct scrub_harm *harm = s->harms; harm != NULL; harm = harm->next) {
+        bool found = strcmp(harm->by, visit->volume) == 0;
+        bool harmed = strcmp(harm->volume, visit->volume) == 0;
+        struct site_volume *other =
+            found != harmed ? site_find_volume(s->site, found ? harm->volume : harm->by) : NULL;
+        if (other != NULL && found && !harm->told)
+            other->scrub.next_ns = 0;
+        harm->told |= found;
+        if (other != NULL && harmed && visit->again)
+            other->scrub.resend_stale = true;
+    }
+}
+
 static void turn_next(struct site_scrub *s)
 {
     if (s->out || atomic_load(&s->stop) || s->site->config->scrub_every_ms == 0)
@@ -263,11 +300,14 @@ static void visit_done(struct repl_job *job)
     free(visit->mates);
     visit->merged = NULL;
     visit->mates = NULL;
+    scrub_harms_put(&s->harms, visit);
     if (v != NULL && !atomic_load(&s->stop)) {
         problem_note(v, visit);
         if (visit->looked)
             doubts_put(s, visit);
+        harms_ask(s, visit);
         volume_take(v, visit);
+        harms_tell(s, visit);
     }
     patches_put(s, visit);
     repl_extent_map_fini(&visit->wanted);
@@ -309,27 +349,79 @@ void site_scrub_suspect(struct site_volume *v, uint64_t first_seq, uint64_t last
 
 void site_scrub_volume_fini(struct site_volume *v)
 {
+    if (v->site->scrub != NULL)
+        scrub_harms_forget(&v->site->scrub->harms, v->name);
     free(v->scrub.merged);
     v->scrub.merged = NULL;
     repl_resend_fini(&v->scrub.resend);
+}
+
+void scrub_damage_points(const struct scrub_damage *damage, char *out, size_t size)
+{
+    if (damage->first_seq != 0)
+        snprintf(out, size, "points %" PRIu64 " to %" PRIu64, damage->first_seq, damage->last_seq);
+    else if (damage->refer_first != 0)
+        snprintf(out, size, "points %" PRIu64 " to %" PRIu64 " that refer to its chunks",
+                 damage->refer_first, damage->refer_last);
+    else
+        snprintf(out, size, "points that refer to its chunks");
 }
 
 /* "segment 12.0 (points 12 to 40)", and how many more. */
 static void damage_text(const struct scrub_of_volume *of, char *out, size_t size)
 {
     const struct scrub_damage *first = &of->damages[0];
-    char id[REPL_SEGMENT_ID_TEXT_SIZE], more[48] = "", mates[192] = "";
+    char id[REPL_SEGMENT_ID_TEXT_SIZE], more[48] = "", mates[192] = "", points[96];
     repl_segment_id_text(&first->id, id);
     if (of->damaged_count > 1)
         snprintf(more, sizeof more, ", and %" PRIu64 " more", of->damaged_count - 1);
     if (first->mates[0] != '\0')
         snprintf(mates, sizeof mates, "; and volumes that refer to its chunks: %s", first->mates);
-    if (first->first_seq != 0)
-        snprintf(out, size, "segment %s (points %" PRIu64 " to %" PRIu64 "%s)%s", id,
-                 first->first_seq, first->last_seq, mates, more);
-    else
-        snprintf(out, size, "%s %s (points that refer to its chunks)%s",
-                 first->id.supply != 0 ? "supply" : "segment", id, more);
+    scrub_damage_points(first, points, sizeof points);
+    snprintf(out, size, "%s %s (%s%s)%s", first->id.supply != 0 ? "supply" : "segment", id, points,
+             mates, more);
+}
+
+/* The first that harms the volume, and is not its own; NULL: none. */
+static const struct scrub_harm *harm_by_mate(const struct scrub_harm *harm, const char *volume)
+{
+    while (harm != NULL && (strcmp(harm->volume, volume) != 0 || strcmp(harm->by, volume) == 0))
+        harm = harm->next;
+    return harm;
+}
+
+/* "chunks in segment 12.0 of volume b (points 12 to 40)", and how many more. */
+static void harm_text(const struct scrub_harm *harm, char *out, size_t size)
+{
+    char id[REPL_SEGMENT_ID_TEXT_SIZE], more[48] = "";
+    size_t others = 0;
+    repl_segment_id_text(&harm->id, id);
+    for (const struct scrub_harm *next = harm;
+         (next = harm_by_mate(next->next, harm->volume)) != NULL;)
+        others++;
+    if (others > 0)
+        snprintf(more, sizeof more, ", and %zu more", others);
+    snprintf(out, size, "chunks in %s %s of volume %s (points %" PRIu64 " to %" PRIu64 ")%s",
+             harm->id.supply != 0 ? "supply" : "segment", id, harm->by, harm->runs[0].first_seq,
+             harm->runs[harm->run_count - 1].last_seq, more);
+}
+
+static void harm_status(const struct site_volume *v, struct repl_volume_status *out)
+{
+    const struct scrub_harm *harm = harm_by_mate(v->site->scrub->harms, v->name);
+    if (harm == NULL)
+        return;
+    harm_text(harm, out->damaged, sizeof out->damaged);
+    if (out->state >= REPL_STATE_DEGRADED)
+        return;
+    out->state = REPL_STATE_DEGRADED;
+    snprintf(out->cause, sizeof out->cause, "damaged in the store: %s may not restore exactly",
+             out->damaged);
+    snprintf(
+        out->remedy, sizeof out->remedy,
+        "bring the damaged file of volume %s back from a copy of the store, and it is looked at "
+        "again within the hour. The source is asked for what has not changed since",
+        harm->by);
 }
 
 void site_scrub_status(const struct site_volume *v, int64_t now_ns, struct repl_volume_status *out)
@@ -341,8 +433,10 @@ void site_scrub_status(const struct site_volume *v, int64_t now_ns, struct repl_
     out->scrubbed_bytes = of->read_bytes;
     out->damaged_segments = of->damaged_count;
     out->repaired_segments = of->repaired_count;
-    if (of->damaged_count == 0)
+    if (of->damaged_count == 0) {
+        harm_status(v, out);
         return;
+    }
     damage_text(of, out->damaged, sizeof out->damaged);
     out->merging_waits = site_compactor_waits(v);
     if (out->state >= REPL_STATE_DEGRADED)
@@ -364,21 +458,51 @@ void site_scrub_status(const struct site_volume *v, int64_t now_ns, struct repl_
              v->name);
 }
 
+/* Whether all is known that may harm the volume. */
+static bool pool_is_looked_at(const struct site_volume *v)
+{
+    bool looked = v->scrub.looked;
+    for (const struct site_volume *mate = v->site->volumes; mate != NULL; mate = mate->next) {
+        bool is_mate =
+            v->journal.pool[0] != '\0' && strcmp(mate->journal.pool, v->journal.pool) == 0;
+        looked = looked && (!is_mate || !volume_may(mate) || mate->scrub.looked);
+    }
+    return looked;
+}
+
+static void harms_list(const struct site_volume *v, struct repl_damaged *out)
+{
+    for (const struct scrub_harm *harm = v->site->scrub->harms; harm != NULL; harm = harm->next) {
+        for (size_t i = 0; i < harm->run_count && strcmp(harm->volume, v->name) == 0; i++) {
+            if (out->count < REPL_LIST_ENTRIES_MAX)
+                out->runs[out->count++] = harm->runs[i];
+            else
+                out->complete = false;
+        }
+    }
+}
+
 void site_scrub_damaged(struct site_request *request)
 {
-    const struct scrub_of_volume *of = &request->volume->scrub;
-    struct repl_point_run runs[SCRUB_DAMAGES_MAX];
-    struct repl_damaged damaged = {.complete = of->looked && of->damage_count == of->damaged_count,
-                                   .runs = runs};
+    const struct site_volume *v = request->volume;
+    const struct scrub_of_volume *of = &v->scrub;
+    struct repl_damaged damaged = {.complete = pool_is_looked_at(v) &&
+                                               of->damage_count == of->damaged_count,
+                                   .runs = calloc(REPL_LIST_ENTRIES_MAX, sizeof *damaged.runs)};
     struct repl_buffer message = {0};
     struct repl_error err;
-    for (size_t i = 0; i < of->damage_count; i++) {
+    for (size_t i = 0; i < of->damage_count && damaged.runs != NULL; i++) {
         const struct scrub_damage *damage = &of->damages[i];
         if (damage->first_seq != 0) /* else it is what others refer to */
-            runs[damaged.count++] = (struct repl_point_run){.first_seq = damage->first_seq,
-                                                            .last_seq = damage->last_seq};
+            damaged.runs[damaged.count++] = (struct repl_point_run){.first_seq = damage->first_seq,
+                                                                    .last_seq = damage->last_seq};
     }
+    if (damaged.runs != NULL)
+        harms_list(v, &damaged);
+    else
+        damaged.complete = false;
     site_answer_message(request, 200, repl_damaged_encode(&damaged, &message, &err), &message);
+    repl_damaged_fini(&damaged);
 }
 
 /* --- all of it ------------------------------------------------------------------------------- */
@@ -418,6 +542,7 @@ void site_scrub_free(struct site_scrub *s)
     repl_pool_free(s->pool);
     pthread_mutex_destroy(&s->doubts_mutex);
     free(s->doubts);
+    scrub_harms_free(s->harms);
     while (s->patches != NULL) {
         struct site_patch *next = s->patches->next;
         site_patch_free(s->patches);

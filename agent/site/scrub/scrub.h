@@ -6,9 +6,12 @@
  *   scrub_visit.c    a visit of a volume, on a thread of its own: what is due, reading it
  *   scrub_heal.c     from which point on a damaged segment does no harm
  *   scrub_read.c     one segment, to its last byte
- *   scrub_repair.c   damaged frames, made anew of what the replica holds,
+ *   scrub_repair.c   a damaged segment, or supply (scrub_supply.c), made what it was:
+ *   scrub_frames.c   of what the replica holds,
  *   scrub_later.c    or later segments say,
- *   scrub_chunks.c   or other segments hold
+ *   scrub_chunks.c   or other segments hold,
+ *   scrub_refer.c    or the replicas of volumes that refer to it
+ *   scrub_harm.c     the points of whichever volume that refer to what is damaged
  *   scrub_resend.c   what the source is asked to send once more
  *
  * What was read when is in a file of the volume's directory (store/verified_file.h).
@@ -47,8 +50,10 @@ struct scrub_damage {
     struct repl_segment_id id;
     uint64_t first_seq, last_seq; /* 0: none that can be restored */
     uint64_t healed_seq; /* from this point on all that was damaged is something else; 0: none */
-    bool opens;          /* only frames are damaged, which not every restore reads */
-    char mates[128];     /* other volumes that refer to chunks in these: "b, c"; "": none known */
+    uint64_t refer_first, refer_last; /* around those that refer to chunks in it; 0: none known */
+    bool opens;                       /* only frames are damaged, which not every restore reads */
+    bool looked;                      /* by the last visit */
+    char mates[128]; /* other volumes that refer to such chunks: "b, c"; "": none known */
 };
 
 #define SCRUB_DAMAGES_MAX 64u /* that are kept in memory; all are counted, and in the file */

@@ -63,36 +63,24 @@ repl_result scrub_chunk_take(struct scrub_visit *visit, const struct repl_segmen
     return *found ? place_read(visit, &place, name, coders, out, found, err) : REPL_SUCCESS;
 }
 
-static repl_result refers(struct scrub_visit *visit, const char *mate,
-                          const struct repl_segment *segment, const uint32_t *broken_of, bool *out,
-                          struct repl_error *err)
+repl_result scrub_lost_find(struct scrub_visit *visit, const struct repl_segment_id *id,
+                            const struct repl_segment *segment, const bool *broken,
+                            struct repl_buffer *out, struct repl_error *err)
 {
-    *out = false;
-    for (uint32_t i = 0; i < segment->footer.chunk_count && !*out; i++) {
+    for (uint32_t i = 0; i < segment->footer.chunk_count; i++) {
         const struct repl_chunk_entry *chunk = &segment->chunks[i];
-        if (broken_of[chunk->frame] != 0)
-            REPL_TRY(repl_index_is_referred_by(visit->index, mate, &chunk->name, out, err));
-    }
-    return REPL_SUCCESS;
-}
-
-repl_result scrub_mates_find(struct scrub_visit *visit, const struct repl_segment *segment,
-                             const uint32_t *broken_of, char *out, size_t size,
-                             struct repl_error *err)
-{
-    size_t used = 0;
-    out[0] = '\0';
-    for (size_t i = 0; i < visit->mate_count; i++) {
-        const char *mate = visit->mates[i];
-        bool does;
-        REPL_TRY(refers(visit, mate, segment, broken_of, &does, err));
-        if (!does)
+        struct repl_chunk_place place;
+        bool found;
+        if (!broken[chunk->frame])
             continue;
-        bool fits = used + strlen(mate) + sizeof ", ..." < size;
-        used += (size_t)snprintf(out + used, size - used, "%s%s", used > 0 ? ", " : "",
-                                 fits ? mate : "...");
-        if (!fits)
-            break;
+        REPL_TRY(repl_index_chunk(visit->index, visit->volume, &chunk->name, &place, &found, err));
+        bool elsewhere = found && (strcmp(place.volume, visit->volume) != 0 ||
+                                   repl_segment_id_order(&place.segment, id) != 0);
+        if (!elsewhere)
+            REPL_TRY(repl_buffer_append(out, &chunk->name, sizeof chunk->name, err));
     }
+    out->size = repl_digests_unique((struct repl_digest *)(void *)out->data,
+                                    out->size / sizeof(struct repl_digest)) *
+                sizeof(struct repl_digest);
     return REPL_SUCCESS;
 }

@@ -30,6 +30,7 @@ void scrub_broken_fini(struct scrub_broken *broken)
 {
     repl_extent_map_fini(&broken->extents);
     free(broken->frames);
+    repl_buffer_fini(&broken->lost);
 }
 
 /* Whether the chunk would be read in a damaged frame. */

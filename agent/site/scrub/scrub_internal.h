@@ -43,7 +43,7 @@ bool scrub_is_damage(repl_result result);
 
 struct scrub_visit;
 
-/* More of a segment than this is not held in memory at once. */
+/* More of a segment than this is not held in memory at once: 2 MiB each. */
 #define SCRUB_FRAMES_MAX 64u
 
 /* What of the volume lies in damaged frames. */
@@ -55,15 +55,16 @@ struct scrub_broken {
     uint32_t frame_count;
     /* by scrub_heal, which leaves in extents what no later segment says anything else of */
     bool healed_known;
-    uint64_t healed_seq; /* by that point there was nothing left; 0: there is */
-    bool current;        /* what is left is part of what the volume is now */
-    char mates[sizeof((struct scrub_damage *)0)->mates];
+    uint64_t healed_seq;     /* by that point there was nothing left; 0: there is */
+    bool current;            /* what is left is part of what the volume is now */
+    bool opened;             /* else nobody knows what chunks it lists */
+    struct repl_buffer lost; /* struct repl_digest: its chunks that lie in these frames alone */
 };
 void scrub_broken_init(struct scrub_broken *broken);
 void scrub_broken_fini(struct scrub_broken *broken);
 
-/* Puts right in place what the volume's replica or other segments still hold (scrub_repair.c). Else
- * the segment is as it was, and the error says why. entry: of the chain. */
+/* Puts right in place what replicas or other segments still hold (scrub_repair.c). Else the segment
+ * is as it was, and the error says why. entry: of the chain; SIZE_MAX: a supply. */
 REPL_RESULT scrub_repair(struct scrub_visit *visit, size_t entry, const struct repl_segment_id *id,
                          struct scrub_broken *broken, struct repl_error *err);
 
@@ -78,11 +79,58 @@ REPL_RESULT scrub_chunk_take(struct scrub_visit *visit, const struct repl_segmen
                              const struct repl_digest *name, struct scrub_chunk_coders *coders,
                              uint8_t *out, bool *found, struct repl_error *err);
 
-/* Which other volumes of the pool refer to chunks of the segment in damaged frames, as far as there
- * is room for their names. broken_of: by frame, 0: it is whole. */
-REPL_RESULT scrub_mates_find(struct scrub_visit *visit, const struct repl_segment *segment,
-                             const uint32_t *broken_of, char *out, size_t size,
-                             struct repl_error *err);
+/* The names of the chunks in damaged frames that lie nowhere else, sorted. out: empty. */
+REPL_RESULT scrub_lost_find(struct scrub_visit *visit, const struct repl_segment_id *id,
+                            const struct repl_segment *segment, const bool *broken,
+                            struct repl_buffer *out, struct repl_error *err);
+
+/* --- who refers to chunks (scrub_refer.c) ------------------------------------------------------
+ */
+
+/* The segments that refer to any of the names, of struct repl_chunk_referrer: each once, by volume
+ * and id. out: empty. */
+REPL_RESULT scrub_referrers_list(struct scrub_visit *visit, const struct repl_digest *names,
+                                 size_t count, struct repl_buffer *out, struct repl_error *err);
+
+typedef repl_result scrub_record_fn(void *context, const struct repl_record *record,
+                                    struct repl_error *err);
+/* All that the manifest says. */
+REPL_RESULT scrub_manifest_walk(struct scrub_visit *visit, const char *volume,
+                                const struct repl_segment_id *id, struct repl_frame_coder *coder,
+                                scrub_record_fn *each, void *context, struct repl_error *err);
+
+/* A chunk's REPL_CHUNK_SIZE bytes. */
+typedef void scrub_chunk_fn(void *context, const struct repl_digest *name, const uint8_t *bytes);
+/* Those of the chunks that the replica of a volume of the pool has where it refers to them. names:
+ * each once, sorted. */
+REPL_RESULT scrub_replicas_read(struct scrub_visit *visit, const struct repl_digest *names,
+                                size_t count, struct scrub_chunk_coders *coders,
+                                scrub_chunk_fn *take, void *context, struct repl_error *err);
+
+/* --- whom damage harms (scrub_harm.c) --------------------------------------------------------- */
+
+/* Points of a volume that are made of chunks which lie nowhere but in what is damaged. */
+struct scrub_harm {
+    struct scrub_harm *next;
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    char by[REPL_VOLUME_NAME_SIZE + 1]; /* which may be the same volume: what is damaged, */
+    struct repl_segment_id id;          /* and is its segment or supply */
+    struct repl_point_run *runs;        /* in order; heap */
+    size_t run_count;                   /* 1 to SCRUB_HARM_RUNS_MAX: the last takes in the rest */
+    struct repl_extent_map pages;       /* which the volume has still, of its newest point */
+    bool told;                          /* to the volume's own next visit, which asks for them */
+};
+#define SCRUB_HARM_RUNS_MAX 32u
+
+/* Of a damaged segment of the visit's volume, in whose place the names are. Into what the visit has
+ * found, in the order of the harmed volumes' names. */
+REPL_RESULT scrub_harm_find(struct scrub_visit *visit, const struct repl_segment_id *id,
+                            const struct repl_digest *names, size_t count, struct repl_error *err);
+void scrub_harms_free(struct scrub_harm *harms);
+/* What a visit has found takes the place of what one before it had found of the same. */
+void scrub_harms_put(struct scrub_harm **harms, struct scrub_visit *visit);
+/* The volume is there no more. */
+void scrub_harms_forget(struct scrub_harm **harms, const char *volume);
 
 /* --- later segments (scrub_heal.c, scrub_later.c) --------------------------------------------- */
 
@@ -117,8 +165,8 @@ REPL_RESULT scrub_later_read(struct scrub_later_reader *reader, uint64_t offset,
 /* --- what the source is asked for (scrub_resend.c) ---------------------------------------------
  */
 
-/* What is left of broken, in whole pages, into what a visit asks for. */
-REPL_RESULT scrub_resend_add(struct scrub_visit *visit, const struct scrub_broken *broken,
+/* In whole pages, into what a visit asks for. */
+REPL_RESULT scrub_resend_add(struct scrub_visit *visit, const struct repl_extent_map *extents,
                              struct repl_error *err);
 /* What the visit found, on the loop. */
 void scrub_resend_take(struct scrub_of_volume *of, struct scrub_visit *visit, const char *volume);
@@ -126,6 +174,13 @@ void scrub_resend_take(struct scrub_of_volume *of, struct scrub_visit *visit, co
 bool scrub_resend_is_due(const struct scrub_of_volume *of, int64_t now_ns);
 
 /* --- a visit (scrub_visit.c) ----------------------------------------------------------------- */
+
+#define SCRUB_PATH_SIZE 256u
+
+struct scrub_mate {
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    char replica_path[SCRUB_PATH_SIZE]; /* as that of the visit's volume */
+};
 
 /* What a visit finds out and does; the thread's while it is out. */
 struct scrub_visit {
@@ -136,9 +191,9 @@ struct scrub_visit {
     struct repl_index *index;
     char volume[REPL_VOLUME_NAME_SIZE + 1];
     int64_t every_ns, now_ns, idle_ns /* since the last visit */;
-    uint64_t rate_limit;                      /* bytes a second; 0: none */
-    double credit;                            /* and what is left of it */
-    char (*mates)[REPL_VOLUME_NAME_SIZE + 1]; /* heap: the other volumes of its pool */
+    uint64_t rate_limit;      /* bytes a second; 0: none */
+    double credit;            /* and what is left of it */
+    struct scrub_mate *mates; /* heap: the other volumes of its pool */
     size_t mate_count;
     const atomic_bool *stop;
     const atomic_bool *merging;
@@ -148,10 +203,10 @@ struct scrub_visit {
     struct scrub_damage seen[SCRUB_DAMAGES_MAX]; /* by the last visit */
     size_t seen_count;
     struct scrub_suspicion suspicion;
-    bool again;             /* what is damaged is looked at, whenever it was looked at last */
-    bool in_bucket;         /* for the log */
-    char replica_path[256]; /* an image or device; "": none whose pages could be read */
-    int64_t batch_ns;       /* it reads for so long, and not less than a segment */
+    bool again;     /* what is damaged is looked at, whenever it was looked at last */
+    bool in_bucket; /* for the log */
+    char replica_path[SCRUB_PATH_SIZE]; /* an image or device; "": none whose pages could be read */
+    int64_t batch_ns;                   /* it reads for so long, and not less than a segment */
     /* found */
     bool looked;       /* what follows is known, whatever the outcome */
     bool more;         /* something else is due already */
@@ -163,6 +218,7 @@ struct scrub_visit {
     bool asks;  /* else it is more than it was asked for */
     struct repl_extent_map wanted;
     struct site_patch *patches; /* of what cannot be put right in place */
+    struct scrub_harm *harms;
     repl_result outcome;
     struct repl_error err;
     /* private */
@@ -173,6 +229,8 @@ struct scrub_visit {
     size_t stored_count;
 };
 void scrub_visit_work(struct repl_job *job);
+/* "points 1 to 4", "points that refer to its chunks", without what is of other volumes. */
+void scrub_damage_points(const struct scrub_damage *damage, char *out, size_t size);
 /* As far as it is known by now. */
 bool scrub_visit_is_damaged(const struct scrub_visit *visit, const struct repl_segment_id *id);
 

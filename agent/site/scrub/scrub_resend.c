@@ -20,10 +20,10 @@
 #define LOOK_NS     (INT64_C(3) * 1000000000)
 #define LOOK_NS_MAX (INT64_C(3600) * 1000000000)
 
-repl_result scrub_resend_add(struct scrub_visit *visit, const struct scrub_broken *broken,
+repl_result scrub_resend_add(struct scrub_visit *visit, const struct repl_extent_map *extents,
                              struct repl_error *err)
 {
-    struct repl_extent_cursor cursor = repl_extent_map_seek(&broken->extents, 0);
+    struct repl_extent_cursor cursor = repl_extent_map_seek(extents, 0);
     for (const struct repl_extent *e; (e = repl_extent_cursor_next(&cursor)) != NULL;) {
         uint64_t first = e->offset / REPL_PAGE_SIZE;
         uint64_t end = (e->offset + e->length + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;

@@ -25,6 +25,9 @@
 /* So many records at once into the file, and as few as it takes. */
 #define RECORDS_MAX 64u
 
+/* Of what does not open, so many chunks are looked for: 32 MiB. */
+#define LOST_NAMES_MAX (UINT32_C(1) << 20)
+
 /* The file is written anew when it has more than twice the records that it needs, and these. */
 #define RECORDS_SPARE 256u
 
@@ -37,7 +40,8 @@ struct scrub_stored {
     bool looked;  /* by this visit */
     bool opens;   /* as in struct scrub_damage */
     uint64_t healed_seq;
-    char *mates; /* heap, as in struct scrub_damage; NULL: none */
+    uint64_t refer_first, refer_last; /* points of the volume that refer to its chunks; 0: none */
+    char *mates;                      /* heap, as in struct scrub_damage; NULL: none */
 };
 
 struct batch {
@@ -111,6 +115,8 @@ static void seen_take(const struct scrub_visit *visit, struct scrub_stored *stor
             continue;
         stored->opens = visit->seen[i].opens;
         stored->healed_seq = visit->seen[i].healed_seq;
+        stored->refer_first = visit->seen[i].refer_first;
+        stored->refer_last = visit->seen[i].refer_last;
         mates_put(stored, visit->seen[i].mates);
     }
 }
@@ -227,8 +233,12 @@ static void points_of(const struct repl_chain *chain, size_t entry, struct scrub
 static struct scrub_damage damage_of(const struct scrub_visit *visit,
                                      const struct scrub_stored *stored)
 {
-    struct scrub_damage damage = {
-        .id = stored->id, .healed_seq = stored->healed_seq, .opens = stored->opens};
+    struct scrub_damage damage = {.id = stored->id,
+                                  .healed_seq = stored->healed_seq,
+                                  .refer_first = stored->refer_first,
+                                  .refer_last = stored->refer_last,
+                                  .opens = stored->opens,
+                                  .looked = stored->looked};
     if (stored->entry != SIZE_MAX)
         points_of(&visit->chain, stored->entry, &damage);
     if (stored->mates != NULL)
@@ -240,17 +250,16 @@ static void damage_log(const struct scrub_visit *visit, const struct scrub_store
                        const char *why)
 {
     struct scrub_damage damage = damage_of(visit, stored);
-    char text[REPL_SEGMENT_ID_TEXT_SIZE];
+    char text[REPL_SEGMENT_ID_TEXT_SIZE], points[128];
     repl_segment_id_text(&stored->id, text);
-    repl_log(
-        LOG_ERR,
-        "volume %s: segment %s is damaged: %s. Points %" PRIu64 " to %" PRIu64
-        " may not restore exactly, nor what refers to chunks in it%s%s%s. Nothing was changed: "
-        "bring the file back from a copy of the store, it is looked at again every hour; "
-        "\"repl verify\" says what else is damaged",
-        visit->volume, text, why, damage.first_seq, damage.last_seq,
-        damage.mates[0] != '\0' ? ", as does volume " : "", damage.mates,
-        damage.healed_seq != 0 ? "; later ones do not need what was damaged" : "");
+    scrub_damage_points(&damage, points, sizeof points);
+    repl_log(LOG_ERR,
+             "volume %s: %s %s is damaged: %s. What may not restore exactly: %s%s%s%s. Nothing was "
+             "changed: bring the file back from a copy of the store, it is looked at again every "
+             "hour; \"repl verify\" says what else is damaged",
+             visit->volume, stored->id.supply != 0 ? "supply" : "segment", text, why, points,
+             damage.mates[0] != '\0' ? "; of volumes that refer to its chunks: " : "", damage.mates,
+             damage.healed_seq != 0 ? "; later points do not need what was damaged" : "");
 }
 
 /* What was found of it into record and log. */
@@ -263,7 +272,8 @@ static repl_result note(struct batch *batch, struct scrub_stored *stored, bool d
         damage_log(visit, stored, why);
     if (!damaged && stored->damaged) {
         repl_segment_id_text(&stored->id, text);
-        repl_log(LOG_INFO, "volume %s: segment %s is whole again", visit->volume, text);
+        repl_log(LOG_INFO, "volume %s: %s %s is whole again", visit->volume,
+                 stored->id.supply != 0 ? "supply" : "segment", text);
     }
     stored->damaged = damaged;
     stored->verified_ns = repl_now_wall_ns();
@@ -281,10 +291,50 @@ static void mend_ask(struct scrub_visit *visit, struct scrub_broken *broken)
     if (!broken->current || broken->extents.extent_count == 0)
         return;
     visit->asks = true;
-    repl_result added = scrub_resend_add(visit, broken, &err);
+    repl_result added = scrub_resend_add(visit, &broken->extents, &err);
     if (!repl_ok(added))
         repl_log(LOG_ERR, "volume %s: what is damaged cannot be asked for: %s", visit->volume,
                  err.text);
+}
+
+/* By what volumes are harmed that refer to chunks of it. */
+static void harms_sum(const struct scrub_visit *visit, struct scrub_stored *stored)
+{
+    char mates[sizeof((struct scrub_damage *)0)->mates] = "";
+    size_t used = 0;
+    bool full = false;
+    stored->refer_first = stored->refer_last = 0;
+    for (const struct scrub_harm *harm = visit->harms; harm != NULL; harm = harm->next) {
+        if (repl_segment_id_order(&harm->id, &stored->id) != 0)
+            continue;
+        if (strcmp(harm->volume, visit->volume) == 0) {
+            stored->refer_first = harm->runs[0].first_seq;
+            stored->refer_last = harm->runs[harm->run_count - 1].last_seq;
+        } else if (!full) {
+            full = used + strlen(harm->volume) + sizeof ", ..." >= sizeof mates;
+            used += (size_t)snprintf(mates + used, sizeof mates - used, "%s%s",
+                                     used > 0 ? ", " : "", full ? "..." : harm->volume);
+        }
+    }
+    mates_put(stored, mates);
+}
+
+/* Where that cannot be found out, only what lies in the segment itself is said to be harmed. */
+static void harms_find(struct scrub_visit *visit, struct scrub_stored *stored,
+                       struct scrub_broken *broken)
+{
+    struct repl_error err;
+    repl_result result = REPL_SUCCESS;
+    if (!broken->opened)
+        result = repl_index_lost(visit->index, visit->volume, &stored->id, &broken->lost,
+                                 LOST_NAMES_MAX, &err);
+    if (repl_ok(result))
+        result = scrub_harm_find(visit, &stored->id, (const void *)broken->lost.data,
+                                 broken->lost.size / sizeof(struct repl_digest), &err);
+    if (!repl_ok(result))
+        repl_log(LOG_ERR, "volume %s: who refers to what is damaged is not known: %s",
+                 visit->volume, err.text);
+    harms_sum(visit, stored);
 }
 
 /* *why: also why it is not. */
@@ -298,11 +348,12 @@ static bool is_mended(struct scrub_visit *visit, struct scrub_stored *stored,
     bool mended = repl_ok(scrub_repair(visit, stored->entry, &stored->id, &broken, &vain));
     /* Where that cannot be found out, the damage is said of too many points, and looked at again.
      */
-    if (!mended && broken.known && !broken.healed_known)
+    if (!mended && broken.known && !broken.healed_known && stored->entry != SIZE_MAX)
         repl_ignore(scrub_heal(visit, stored->entry, &stored->id, &broken, NULL, &ignored));
     stored->opens = broken.known;
     stored->healed_seq = broken.healed_known ? broken.healed_seq : 0;
-    mates_put(stored, broken.mates);
+    if (!mended)
+        harms_find(visit, stored, &broken);
     if (!mended && visit->patches == before) /* else it is here, and a merge takes it */
         mend_ask(visit, &broken);
     scrub_broken_fini(&broken);
@@ -335,7 +386,7 @@ static repl_result item_read(struct batch *batch, struct scrub_stored *stored,
         return REPL_SUCCESS;
     /* A merge may have taken it away since the visit began. */
     REPL_TRY(site_chain_lists(visit->index, visit->volume, &stored->id, &listed, err));
-    if (listed && piece != NULL && is_mended(visit, stored, &why))
+    if (listed && is_mended(visit, stored, &why))
         return note(batch, stored, false, "", err);
     return listed ? note(batch, stored, true, why.text, err) : REPL_SUCCESS;
 }

@@ -532,8 +532,8 @@ static inline void build_commit(struct build *b)
     build_fini(b);
 }
 
-/* Of chunks that lie side by side, for segment 2.0. */
-static inline void supply_build(struct build *b, struct world *w, const uint8_t *chunk, int count)
+/* A supply to segment to_seq.0, of what is added to it. */
+static inline void supply_begin(struct build *b, struct world *w, uint64_t to_seq)
 {
     struct repl_error err = {0};
     *b = (struct build){.w = w,
@@ -543,11 +543,16 @@ static inline void supply_build(struct build *b, struct world *w, const uint8_t 
                                    .features = features_of(w),
                                    .volume = w->uuid,
                                    .lineage = w->lineage,
-                                   .from_seq = 1,
-                                   .to_seq = 2,
+                                   .from_seq = to_seq - 1,
+                                   .to_seq = to_seq,
                                    .created_ns = 5}};
     must(repl_segment_builder_new(&b->header, 0, memory_sink, &b->file, &b->builder, &err), &err);
-    uint32_t frame = add_frame(b->builder, w->coder, chunk, (size_t)count * REPL_CHUNK_SIZE);
+}
+
+/* Chunks that lie side by side in the frame. */
+static inline void supply_end(struct build *b, uint32_t frame, const uint8_t *chunk, int count)
+{
+    struct repl_error err = {0};
     for (int i = 0; i < count; i++) {
         struct repl_chunk_entry entry = {.name = chunk_name_of(chunk + i * REPL_CHUNK_SIZE),
                                          .frame = frame,
@@ -557,10 +562,19 @@ static inline void supply_build(struct build *b, struct world *w, const uint8_t 
     must(repl_segment_builder_finish(b->builder, NULL, 0, &b->footer, &err), &err);
 }
 
+/* For segment 2.0. */
+static inline void supply_build(struct build *b, struct world *w, const uint8_t *chunk, int count)
+{
+    supply_begin(b, w, 2);
+    supply_end(b, add_frame(b->builder, w->coder, chunk, (size_t)count * REPL_CHUNK_SIZE), chunk,
+               count);
+}
+
 static inline int supply_put(struct build *b, unsigned number)
 {
     struct call call;
-    call_init(&call, b->w, "PUT", "/v1/volumes/%s/segments/2.0.%u", b->w->volume, number);
+    call_init(&call, b->w, "PUT", "/v1/volumes/%s/segments/%llu.0.%u", b->w->volume,
+              (unsigned long long)b->header.to_seq, number);
     call.request.body = b->file.bytes.data;
     call.request.body_size = b->file.bytes.size;
     return call_run(&call, b->w->key);

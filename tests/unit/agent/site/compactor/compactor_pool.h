@@ -111,6 +111,20 @@ static inline void reference_add(const uint8_t *chunk, unsigned slot)
     build_commit(&build);
 }
 
+/* Long enough for a look, another one, and the removal. */
+static inline void supplies_look(void)
+{
+    struct site_volume *v = site_find_volume(w.site, "data");
+    w.site->config->grace_ms = 0;
+    w.site->compactor->supply_every_ns = SECOND_NS / 5;
+    for (size_t i = 0; i < v->supply_count; i++)
+        v->supplies[i].look_ns = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        compactor_supplies_tick(w.site->compactor);
+        turns(250);
+    }
+}
+
 static inline bool is_found(const uint8_t *chunk)
 {
     struct repl_digest name = chunk_name_of(chunk);

@@ -24,20 +24,6 @@ static bool supply_is_there(void)
     return access(path, F_OK) == 0;
 }
 
-/* Long enough for a look, another one, and the removal. */
-static void supplies_look(void)
-{
-    struct site_volume *v = site_find_volume(w.site, "data");
-    w.site->config->grace_ms = 0;
-    w.site->compactor->supply_every_ns = SECOND_NS / 5;
-    for (size_t i = 0; i < v->supply_count; i++)
-        v->supplies[i].look_ns = 0;
-    for (unsigned i = 0; i < 4; i++) {
-        compactor_supplies_tick(w.site->compactor);
-        turns(250);
-    }
-}
-
 /* Point 2 of data refers to the chunk of a supply, and is due to be merged with what follows. */
 static void supplied_point(uint8_t chunk[REPL_CHUNK_SIZE])
 {

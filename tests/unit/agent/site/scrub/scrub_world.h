@@ -4,6 +4,8 @@
 #ifndef TESTS_UNIT_SCRUB_WORLD_H
 #define TESTS_UNIT_SCRUB_WORLD_H
 
+#include <zstd.h>
+
 #include "unit/agent/site/compactor/compactor_world.h"
 
 #include "site/scrub/scrub_internal.h"
@@ -12,6 +14,29 @@
 /* What is unread for so long by the next round, and for no time that a test takes. */
 #define SOON_MS 50
 #define FAR_MS  (INT64_C(100) * 86400 * 1000)
+
+/* Bytes that compress, and not to nothing. */
+static inline void text_fill(uint8_t *bytes, size_t size)
+{
+    random_fill(&w.random, bytes, size);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = i % 64 < 40 ? (uint8_t)(i / 64 % 7) : bytes[i] & 0x3f;
+}
+
+/* A frame as another zstd may have made it: at a level that this program does not use. */
+static inline uint32_t foreign_frame(struct build *b, const uint8_t *raw, size_t size)
+{
+    uint8_t *stored = malloc(size);
+    struct repl_error err;
+    struct repl_frame_entry entry = {.raw_size = (uint32_t)size, .codec = REPL_CODEC_ZSTD};
+    uint32_t frame;
+    entry.stored_size = (uint32_t)ZSTD_compress(stored, size, raw, size, 19);
+    assert_false(ZSTD_isError(entry.stored_size));
+    entry.raw_xxh3 = repl_xxh3(raw, size);
+    must(repl_segment_builder_frame(b->builder, &entry, stored, &frame, &err), &err);
+    free(stored);
+    return frame;
+}
 
 /* begin without a replica, which would mend what is damaged. */
 static inline void begin_bare(const char *retention)

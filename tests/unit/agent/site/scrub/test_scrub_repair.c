@@ -2,17 +2,13 @@
  * Damage that the replica's pages mend: the file is then, byte for byte, what it was. What was
  * overwritten since, or is no frame, stays as it is, and is said.
  */
-#include <zstd.h>
-
 #include "unit/agent/site/scrub/scrub_world.h"
 
-/* As many bytes that compress, and not to nothing, at a level. */
+/* Text, at a level. */
 static void text_build(struct build *b, uint64_t offset, size_t size, unsigned level)
 {
     uint8_t *bytes = w.model + offset;
-    random_fill(&w.random, bytes, size);
-    for (size_t i = 0; i < size; i++)
-        bytes[i] = i % 64 < 40 ? (uint8_t)(i / 64 % 7) : bytes[i] & 0x3f;
+    text_fill(bytes, size);
     repl_frame_coder_level(w.coder, level);
     uint32_t frame = add_frame(b->builder, w.coder, bytes, size);
     repl_frame_coder_level(w.coder, REPL_FRAME_ZSTD_LEVEL);
@@ -259,21 +255,12 @@ static void a_piece_is_mended(void **state)
 /* Text in a frame as another zstd may have made it. */
 static void foreign_build(struct build *b, uint64_t offset, size_t size)
 {
-    uint8_t *raw = w.model + offset, *stored = malloc(size);
-    struct repl_error err;
-    struct repl_frame_entry entry = {.raw_size = (uint32_t)size, .codec = REPL_CODEC_ZSTD};
-    uint32_t frame;
-    random_fill(&w.random, raw, size);
-    for (size_t i = 0; i < size; i++)
-        raw[i] = i % 64 < 40 ? (uint8_t)(i / 64 % 7) : raw[i] & 0x3f;
-    entry.stored_size = (uint32_t)ZSTD_compress(stored, size, raw, size, 19);
-    assert_false(ZSTD_isError(entry.stored_size));
-    entry.raw_xxh3 = repl_xxh3(raw, size);
-    must(repl_segment_builder_frame(b->builder, &entry, stored, &frame, &err), &err);
-    build_extent(b,
-                 &(struct repl_extent){
-                     .offset = offset, .length = size, .source = frame, .type = REPL_RECORD_DATA});
-    free(stored);
+    uint8_t *raw = w.model + offset;
+    text_fill(raw, size);
+    build_extent(b, &(struct repl_extent){.offset = offset,
+                                          .length = size,
+                                          .source = foreign_frame(b, raw, size),
+                                          .type = REPL_RECORD_DATA});
 }
 
 /* All of the volume, beginning with such a frame. */
@@ -381,6 +368,36 @@ static void a_full_in_the_middle_is_merged_by_itself(void **state)
     }
 }
 
+/* So many that they are not all held in memory at once. */
+static void many_frames_of_another_zstd_are_merged(void **state)
+{
+    struct damage d = {0};
+    struct build b;
+    char path[256];
+    size_t segments;
+    (void)state;
+    world_init(&w, NULL);
+    w.retention = "everything";
+    site_start(&w);
+    hello(&w);
+    build_begin(&b, &w, 0, 1, 0);
+    for (uint64_t at = 0; at < w.size; at += 8 * REPL_PAGE_SIZE)
+        foreign_build(&b, at, w.size - at < 8 * REPL_PAGE_SIZE ? w.size - at : 8 * REPL_PAGE_SIZE);
+    build_end(&b, true);
+    build_commit(&b);
+    point_keep();
+    small_point_make();
+    expect_replica(&w);
+    segment_path(path, 1);
+    damage_take(&d, path);
+    plant(&d, 1000, d.size / 2); /* of 193 frames */
+    assert_false(point_restores(1));
+    merged_whole();
+    points_check(&segments);
+    damage_fini(&d);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -391,6 +408,7 @@ int main(void)
         cmocka_unit_test(a_piece_is_mended),
         cmocka_unit_test(what_another_zstd_has_made_is_merged),
         cmocka_unit_test(a_full_in_the_middle_is_merged_by_itself),
+        cmocka_unit_test(many_frames_of_another_zstd_are_merged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
