@@ -12,19 +12,13 @@
 #include <unistd.h>
 
 #include "base/ensure.h"
+#include "unit/sanitized.h"
 
 /* From one place that is damaged to the next. ThreadSanitizer is there for what threads do, which
  * is the same wherever it is, and some places are enough for it. AddressSanitizer makes what is
  * done at each of them cost ten times as much; each byte of a format is flipped under it where the
  * format is tested. (Prime to the numbers of bits and of kinds of damage that take turns.) */
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-#define DAMAGE_STEP 7u
-#endif
-#endif
-#ifndef DAMAGE_STEP
-#define DAMAGE_STEP 1u
-#endif
+#define DAMAGE_STEP (SANITIZED ? 7u : 1u)
 
 struct damage {
     char path[400];

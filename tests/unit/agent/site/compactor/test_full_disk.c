@@ -22,6 +22,7 @@
 #include "site/site_volume.h"
 #include "unit/agent/disk_calls.h"
 #include "unit/agent/site/compactor/compactor_world.h"
+#include "unit/sanitized.h"
 
 #define POINTS        9u
 #define POINTS_MERGED 27u
@@ -30,17 +31,8 @@
 #define LINK_TARGET   "2"
 #define SECOND_SEQ    5u
 
-/* Under a sanitizer each takes ten times as long. */
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-#define RUNS_SHORT 5u
-#define RUNS_FEW   2u
-#endif
-#endif
-#ifndef RUNS_SHORT
-#define RUNS_SHORT 16u
-#define RUNS_FEW   5u
-#endif
+#define RUNS_SHORT     (SANITIZED ? 5u : 16u)
+#define RUNS_FEW       (SANITIZED ? 2u : 5u)
 #define GO_ON_NS       (INT64_C(30) * 1000000000)
 #define RETENTION_ALL  NULL
 #define RETENTION_SOME "12s:1h 1h:1d"
