@@ -25,6 +25,11 @@
 #define POINTS_MAX 200000u
 #define LIMIT_NS   (INT64_C(90) * 1000000000)
 
+/* By its own clock the source is half a day back and makes a point a second: which of them are
+ * given up depends on no machine's speed. */
+#define PERIOD           12 /* seconds, of which one point is kept */
+#define PERIOD_RETENTION "12s:1d 1h:30d"
+
 static struct world w;
 static uint64_t points[POINTS_MAX]; /* XXH3 of what the volume held, by seq */
 
@@ -64,10 +69,22 @@ static inline void begin_in_bucket(const char *retention)
     begin_in(retention, true);
 }
 
+static inline void periods_begin(void)
+{
+    w.time_ns = (repl_now_wall_ns() / SECOND_NS - 12 * 3600) / PERIOD * PERIOD * SECOND_NS;
+}
+
 static inline void end(void)
 {
     world_fini(&w);
     memset(points, 0, sizeof points);
+}
+
+/* What the site does every few seconds begins by the test alone: a visit while points are still
+ * coming may find nothing to merge yet, and the next one is in ten minutes. */
+static inline void tick_stop(void)
+{
+    repl_timer_cancel(&w.site->tick);
 }
 
 /* The clock is right, and visits come one after the other. */
@@ -173,6 +190,34 @@ static inline void turns(unsigned ms)
     int64_t until_ns = repl_now_mono_ns() + (int64_t)ms * 1000000;
     while (repl_now_mono_ns() < until_ns)
         turn(&w);
+}
+
+/* Nothing of it is under way. */
+static inline void compactor_rest(void)
+{
+    struct site_compactor *c = w.site->compactor;
+    PUMP_UNTIL(&w, !site_compactor_is_busy(c) && c->waits == NULL);
+}
+
+/* Another visit begins, of a volume whose replica is not behind, and ends, and so do those that
+ * follow it by themselves. Whether the last of them found anything to merge. */
+static inline bool visit_whole(const char *volume)
+{
+    struct site_compactor *c = w.site->compactor;
+    struct site_volume *v = site_find_volume(w.site, volume);
+    PUMP_UNTIL(&w, volume_status(&w, volume).replica_seq == v->journal.point.seq);
+    compactor_rest();
+    uint64_t number = v->last_merge;
+    int64_t until_ns = repl_now_mono_ns() + LIMIT_NS;
+    v->visit_again = true;
+    while (v->last_merge == number) {
+        assert_true(repl_now_mono_ns() < until_ns);
+        site_compactor_tick(c);
+        turn(&w);
+    }
+    compactor_rest();
+    PUMP_UNTIL(&w, !v->busy); /* its log may be written anew */
+    return c->visit.found;
 }
 
 /* --- a merge, step by step ------------------------------------------------------------------- */

@@ -11,33 +11,39 @@
 
 /* --- a history of which there is something to merge ------------------------------------------ */
 
-#define PERIOD    12 /* seconds, with a point each; one of them is kept */
-#define RETENTION "12s:1d 1h:30d"
-
-/* From an hour ago on, by the source's clock. */
-static void time_begin(void)
+static void tick(void)
 {
-    w.time_ns = (repl_now_wall_ns() / SECOND_NS - 3600) / PERIOD * PERIOD * SECOND_NS;
+    w.site->tick.fire(&w.site->tick);
+    tick_stop();
+}
+
+static void restart(void)
+{
+    site_restart(&w);
+    tick_stop();
 }
 
 /* Merging waits for the replica. */
 static void periods_make(unsigned count)
 {
+    compactor_rest();
     points_make(count * PERIOD);
     expect_replica(&w);
 }
 
 static void directory_begin(void)
 {
-    begin(RETENTION);
-    time_begin();
+    begin(PERIOD_RETENTION);
+    tick_stop();
+    periods_begin();
     periods_make(2);
 }
 
 static void bucket_begin(void)
 {
-    begin_in_bucket(RETENTION);
-    time_begin();
+    begin_in_bucket(PERIOD_RETENTION);
+    tick_stop();
+    periods_begin();
     periods_make(2);
 }
 
@@ -66,6 +72,17 @@ static void turn_of_compactor(void)
                 fail_msg("it takes too long: %s", #condition);                                     \
         }                                                                                          \
     } while (0)
+
+/* The log's end is looked for again with each tick. */
+static void settle(void)
+{
+    int64_t until_ns = repl_now_mono_ns() + LIMIT_NS;
+    while (w.site->volumes->unsettled) {
+        assert_true(repl_now_mono_ns() < until_ns);
+        tick();
+        turns(20);
+    }
+}
 
 /* A visit, whose merge waits for the volume's turn. */
 static void visit(void)
@@ -186,7 +203,7 @@ static void a_merge_that_is_not_logged_leaves_nothing(void **state)
     w.site->compactor->visit_ns = LIMIT_NS;
     visit_go_on();
     assert_int_equal(syncs_fail, 0);
-    PUMP_UNTIL(&w, !w.site->volumes->unsettled);
+    settle();
     const struct compactor_removals *removals = &w.site->compactor->removals;
     assert_int_equal(removals->count, 1);
     removals->items[removals->first].due_ns = 0;
@@ -196,7 +213,7 @@ static void a_merge_that_is_not_logged_leaves_nothing(void **state)
     periods_make(1);
     TURN_UNTIL(w.site->compactor->removals.count > 0);
     assert_true(points_check(&segments) < left + PERIOD);
-    site_restart(&w);
+    restart();
     points_check(&segments);
     end();
 }
@@ -242,11 +259,11 @@ static void a_record_that_comes_late(void **state)
     fake_s3_put(w.bucket, key, record, size);
     free(record);
     w.site->store->late_ms = 0; /* nothing more comes */
-    PUMP_UNTIL(&w, !w.site->volumes->unsettled);
+    settle();
     assert_false(fake_s3_exists(w.bucket, key));
     removals->items[removals->first].due_ns = 0;
     TURN_UNTIL(fake_s3_count(w.bucket, SEGMENTS) == files);
-    site_restart(&w);
+    restart();
     assert_string_equal(w.site->volumes->damaged, "");
     assert_int_equal(points_check(&segments), left);
     end();
@@ -263,11 +280,11 @@ static void a_record_that_came_before_a_crash(void **state)
     assert_non_null(record);
     fake_s3_remove(w.bucket, key);
     turn_of_compactor();
-    site_restart(&w); /* the pieces are left over, of a merge of which the log has nothing yet */
+    restart(); /* the pieces are left over, of a merge of which the log has nothing yet */
     assert_true(w.site->volumes->unsettled && w.site->volumes->drop_unsure);
     fake_s3_put(w.bucket, key, record, size);
     free(record);
-    site_restart(&w);
+    restart();
     assert_string_equal(w.site->volumes->damaged, "");
     assert_true(points_check(&segments) < left);
     end();
@@ -335,7 +352,7 @@ static void a_merge_that_does_not_fit(void **state)
     w.site->compactor->visit_ns = LIMIT_NS;
     visit_go_on();
     TURN_UNTIL(files_count() == files);
-    site_restart(&w);
+    restart();
     assert_string_equal(w.site->volumes->damaged, "");
     assert_int_equal(points_check(&segments), left);
     end();
@@ -363,7 +380,7 @@ static void a_grace_goes_on_over_a_restart(void **state)
     w.site->compactor->clock_saved_ns = 0;
     turn_of_compactor();
     turns(300);
-    site_restart(&w);
+    restart();
     assert_true(removal_first()->due_ns < merged_ns + grace_ns + SECOND_NS / 10);
     assert_true(removal_first()->due_ns > merged_ns + grace_ns - 60 * SECOND_NS);
     /* by a clock of which nothing is known, all of it begins again */
@@ -372,6 +389,7 @@ static void a_grace_goes_on_over_a_restart(void **state)
     assert_int_equal(unlink(path), 0);
     merged_ns = repl_now_mono_ns();
     site_start(&w);
+    tick_stop();
     assert_true(removal_first()->due_ns >= merged_ns + grace_ns);
     end();
 }
