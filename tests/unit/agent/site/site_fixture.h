@@ -580,6 +580,15 @@ static inline int supply_put(struct build *b, unsigned number)
     return call_run(&call, b->w->key);
 }
 
+/* What segment 2 lacks. */
+static inline void supply_give(struct world *w, const uint8_t *chunk, int count)
+{
+    struct build supply;
+    supply_build(&supply, w, chunk, count);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+}
+
 /* The whole volume in one segment: point 1. */
 static inline void seed(struct world *w)
 {
@@ -636,6 +645,14 @@ static inline bool replica_is_at(struct world *w, uint64_t seq)
 static inline void file_path(const struct world *w, char path[256], const char *name)
 {
     snprintf(path, 256, "%s/volumes/%s/%s", w->store, w->volume, name);
+}
+
+/* The site makes it anew when it starts. */
+static inline void index_remove(const struct world *w)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%.200s/index.lmdb", w->store);
+    assert_int_equal(unlink(path), 0);
 }
 
 static inline uint64_t size_below(struct world *w, const char *name)

@@ -114,7 +114,7 @@ static void test_torn_tail(void **state)
 {
     struct world *w = *state;
     struct build b;
-    char log[256], path[256];
+    char log[256];
     static uint8_t copy[4096];
     seed(w);
     file_path(w, log, "log");
@@ -128,8 +128,7 @@ static void test_torn_tail(void **state)
     assert_int_equal(pread(fd, copy, sizeof copy, 0), after);
     close(fd);
     assert_int_equal(truncate(log, before + (after - before) / 2), 0);
-    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
-    assert_int_equal(unlink(path), 0);
+    index_remove(w);
     site_start(w);
     assert_int_equal(file_size(log), before);
     assert_int_equal(hello(w).head.to_seq, 1);
@@ -223,8 +222,7 @@ static void test_damaged_log_without_index(void **state)
     int fd = open(path, O_RDWR | O_CLOEXEC);
     assert_int_equal(pwrite(fd, "\377", 1, 150), 1);
     close(fd);
-    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
-    assert_int_equal(unlink(path), 0);
+    index_remove(w);
     expect_damaged(w, "log at byte");
 }
 
@@ -245,8 +243,7 @@ static void test_missing_log(void **state)
     three_points(w);
     file_path(w, path, "log");
     assert_int_equal(unlink(path), 0);
-    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
-    assert_int_equal(unlink(path), 0);
+    index_remove(w);
     expect_damaged(w, "log is missing");
 }
 
@@ -283,8 +280,7 @@ static void test_segments_without_records(void **state)
     increment(w);
     site_stop(w);
     assert_int_equal(truncate(path, end), 0);
-    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
-    assert_int_equal(unlink(path), 0);
+    index_remove(w);
     expect_damaged(w, "2 segments are there");
 }
 

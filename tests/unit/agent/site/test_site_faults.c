@@ -44,17 +44,26 @@ static struct posix_store_calls *store_calls(struct world *w)
     return &posix_store_of(repl_store_counted_inner(w->site->store))->calls;
 }
 
+/* Segment 2 comes, and the sync of the log fails, or the one before it of what is published. */
+static void commit_fails(struct world *w, struct build *b, bool log)
+{
+    seed(w);
+    build_big(b, w);
+    if (log)
+        store_calls(w)->fdatasync = failing_fdatasync;
+    else
+        store_calls(w)->fsync = failing_fsync;
+    atomic_store(&syncs_to_fail, 1);
+    build_put(b);
+    expect_refusal(w, 500, REPL_REFUSAL_INTERNAL, "see its log");
+}
+
 /* The record may be in the log or not; the source sends the segment again. */
 static void test_log_fails(void **state)
 {
     struct world *w = *state;
     struct build b;
-    seed(w);
-    build_big(&b, w);
-    store_calls(w)->fdatasync = failing_fdatasync;
-    atomic_store(&syncs_to_fail, 1);
-    build_put(&b);
-    expect_refusal(w, 500, REPL_REFUSAL_INTERNAL, "see its log");
+    commit_fails(w, &b, true);
     assert_int_equal(hello(w).head.to_seq, 1);
     assert_int_equal(build_put(&b), 201);
     build_taken(&b);
@@ -71,12 +80,7 @@ static void test_log_fails_and_crash(void **state)
 {
     struct world *w = *state;
     struct build b;
-    seed(w);
-    build_big(&b, w);
-    store_calls(w)->fdatasync = failing_fdatasync;
-    atomic_store(&syncs_to_fail, 1);
-    build_put(&b);
-    expect_refusal(w, 500, REPL_REFUSAL_INTERNAL, "see its log");
+    commit_fails(w, &b, true);
     site_restart(w);
     assert_int_equal(hello(w).head.to_seq, 2);
     assert_int_equal(build_put(&b), 201);
@@ -91,12 +95,7 @@ static void test_log_fails_and_another_comes(void **state)
     struct world *w = *state;
     struct build b;
     char path[256];
-    seed(w);
-    build_big(&b, w);
-    store_calls(w)->fdatasync = failing_fdatasync;
-    atomic_store(&syncs_to_fail, 1);
-    build_put(&b);
-    assert_int_equal(w->status, 500);
+    commit_fails(w, &b, true);
     build_fini(&b);
     file_path(w, path, "segments/00000000000000000002.000000.seg");
     assert_true(exists(path));
@@ -115,12 +114,7 @@ static void test_publish_fails(void **state)
 {
     struct world *w = *state;
     struct build b;
-    seed(w);
-    build_big(&b, w);
-    store_calls(w)->fsync = failing_fsync;
-    atomic_store(&syncs_to_fail, 1);
-    build_put(&b);
-    expect_refusal(w, 500, REPL_REFUSAL_INTERNAL, "see its log");
+    commit_fails(w, &b, false);
     site_restart(w);
     assert_int_equal(hello(w).head.to_seq, 1);
     build_commit(&b);
@@ -204,7 +198,7 @@ static void test_index_full(void **state)
 static void test_index_sync_fails(void **state)
 {
     struct world *w = *state;
-    struct build b, supply;
+    struct build b;
     static uint8_t chunks[2 * REPL_CHUNK_SIZE];
     struct stat before, after, image, image_after;
     uint64_t count, count_after;
@@ -213,9 +207,7 @@ static void test_index_sync_fails(void **state)
     seed(w);
     build_with_missing(&b, w, chunks);
     build_put(&b);
-    supply_build(&supply, w, chunks, 2);
-    assert_int_equal(supply_put(&supply, 1), 201);
-    build_fini(&supply);
+    supply_give(w, chunks, 2);
     build_commit(&b);
     expect_replica(w);
     struct site_volume *v = site_find_volume(w->site, "data");

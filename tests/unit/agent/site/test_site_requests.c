@@ -15,6 +15,15 @@
 
 /* --- chunks ---------------------------------------------------------------------------------- */
 
+static size_t supplies_stored(struct world *w)
+{
+    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/supplies"), 200);
+    json_t *list = json_loadb((const char *)w->response.data, w->response.size, 0, NULL);
+    size_t count = json_array_size(list);
+    json_decref(list);
+    return count;
+}
+
 static void test_missing_chunks(void **state)
 {
     struct world *w = *state;
@@ -25,10 +34,8 @@ static void test_missing_chunks(void **state)
     build_put(&b);
     expect_missing(w, 2);
     /* Half of it helps half. */
-    supply_build(&supply, w, chunks, 1);
-    assert_int_equal(supply_put(&supply, 1), 201);
+    supply_give(w, chunks, 1);
     assert_int_equal(w->ack.head.to_seq, 1);
-    build_fini(&supply);
     put(w, 2, 0, b.file.bytes.size, NULL, 0);
     expect_missing(w, 1);
     /* The number is taken: the site finds another. The same once more changes nothing. */
@@ -36,10 +43,7 @@ static void test_missing_chunks(void **state)
     assert_int_equal(supply_put(&supply, 1), 201);
     assert_int_equal(supply_put(&supply, 1), 201);
     build_fini(&supply);
-    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/supplies"), 200);
-    json_t *list = json_loadb((const char *)w->response.data, w->response.size, 0, NULL);
-    assert_int_equal(json_array_size(list), 2);
-    json_decref(list);
+    assert_int_equal(supplies_stored(w), 2);
     /* Nothing has to be sent again. */
     assert_int_equal(put(w, 2, 0, b.file.bytes.size, NULL, 0), 201);
     build_taken(&b);
@@ -68,15 +72,6 @@ static void test_supply_refused(void **state)
     expect_replica(w);
 }
 
-static size_t supplies_stored(struct world *w)
-{
-    assert_int_equal(get(w, KEY_RECOVERY, "/v1/volumes/data/supplies"), 200);
-    json_t *list = json_loadb((const char *)w->response.data, w->response.size, 0, NULL);
-    size_t count = json_array_size(list);
-    json_decref(list);
-    return count;
-}
-
 /* What nobody lacks is acknowledged and not kept. */
 static void test_supply_surplus(void **state)
 {
@@ -86,9 +81,7 @@ static void test_supply_surplus(void **state)
     seed(w);
     build_with_missing(&b, w, chunks);
     build_put(&b);
-    supply_build(&supply, w, w->model + 5 * MIB, 1); /* a chunk of the seed */
-    assert_int_equal(supply_put(&supply, 1), 201);
-    build_fini(&supply);
+    supply_give(w, w->model + 5 * MIB, 1); /* a chunk of the seed */
     assert_int_equal(supplies_stored(w), 0);
     supply_build(&supply, w, chunks, 2);
     assert_int_equal(supply_put(&supply, 1), 201);
@@ -97,9 +90,7 @@ static void test_supply_surplus(void **state)
     build_commit(&b);
     build_fini(&supply);
     random_fill(&w->random, chunks, sizeof chunks);
-    supply_build(&supply, w, chunks, 2); /* to a segment that is here */
-    assert_int_equal(supply_put(&supply, 1), 201);
-    build_fini(&supply);
+    supply_give(w, chunks, 2); /* to a segment that is here */
     assert_int_equal(supplies_stored(w), 1);
     expect_replica(w);
 }
@@ -108,21 +99,18 @@ static void test_supply_surplus(void **state)
 static void test_index_made_anew(void **state)
 {
     struct world *w = *state;
-    struct build b, supply;
+    struct build b;
     static uint8_t chunks[2 * REPL_CHUNK_SIZE];
     char path[256];
     seed(w);
     build_with_missing(&b, w, chunks);
     build_put(&b);
-    supply_build(&supply, w, chunks, 2);
-    assert_int_equal(supply_put(&supply, 1), 201);
-    build_fini(&supply);
+    supply_give(w, chunks, 2);
     build_commit(&b);
     increment(w);
     expect_replica(w);
     site_stop(w);
-    snprintf(path, sizeof path, "%s/index.lmdb", w->store);
-    assert_int_equal(unlink(path), 0);
+    index_remove(w);
     snprintf(path, sizeof path, "%s/index.lmdb-lock", w->store);
     unlink(path);
     file_path(w, path, "replica.state"); /* the replica has to find every chunk again */

@@ -397,9 +397,7 @@ static void chunks_it_lacks_are_asked_for(void **state)
     expect_refusal(w, 422, REPL_REFUSAL_DAMAGED, "another kind of volume");
     build_fini(&supply);
     w->kind = REPL_VOLUME_TREE;
-    supply_build(&supply, w, chunks, 2);
-    assert_int_equal(supply_put(&supply, 1), 201);
-    build_fini(&supply);
+    supply_give(w, chunks, 2);
     assert_int_equal(put(w, 2, 0, b.file.bytes.size, NULL, 0), 201);
     build_taken(&b);
     build_fini(&b);

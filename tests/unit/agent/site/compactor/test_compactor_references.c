@@ -141,10 +141,8 @@ static void references_check(void)
 /* The site makes it anew of what is there. */
 static void index_lose(void)
 {
-    char path[256];
     site_stop(&w);
-    snprintf(path, sizeof path, "%.200s/index.lmdb", w.store);
-    assert_int_equal(unlink(path), 0);
+    index_remove(&w);
     site_start(&w);
 }
 
