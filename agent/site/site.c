@@ -162,6 +162,7 @@ static void site_tick(struct repl_timer *timer)
         site_volume_pump(v);
     }
     volumes_forget_empty(site);
+    site_watch_tick(site);
     site_compactor_tick(site->compactor);
     site_scrub_tick(site->scrub);
     refusals_log(site);
@@ -447,6 +448,7 @@ static void site_wait(struct repl_site *site)
 
 static void volumes_close(struct repl_site *site)
 {
+    atomic_store(&site->watch.stop, true);
     if (site->compactor != NULL)
         site_compactor_stop(site->compactor);
     if (site->scrub != NULL)

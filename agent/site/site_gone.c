@@ -73,6 +73,7 @@ static repl_result segment_look(const struct site_volume *v, struct seen_segment
     segment->looked = true;
     if (segment->there)
         return REPL_SUCCESS;
+    atomic_store(&v->site->watch.suspects, true);
     repl_segment_id_text(&segment->id, text);
     repl_log(LOG_WARNING,
              "volume %s: chunks that it refers to are to lie in segment %s of volume %s, which has "

@@ -10,6 +10,7 @@
 #define REPL_AGENT_SITE_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "config/config.h"
 #include "control/control.h"
@@ -48,6 +49,14 @@ struct site_order {
     struct repl_error err;
 };
 
+/* Of whether the volumes are still in the store (site_watch.c). */
+struct site_watch {
+    int64_t next_ns; /* monotonic */
+    bool out;
+    atomic_bool suspects; /* a segment of some volume is gone: from any thread */
+    atomic_bool stop;
+};
+
 struct repl_site {
     struct repl_loop *loop;
     struct repl_config *config;
@@ -75,6 +84,7 @@ struct repl_site {
     struct repl_pool *replica_pool;     /* taking in never waits for a replica */
     struct site_volume *volumes;
     size_t volume_count;
+    struct site_watch watch;
     struct site_digests *digests; /* requests for them under way */
     struct repl_timer tick;
     unsigned jobs;                             /* under way, replicas' not counted */
@@ -197,6 +207,8 @@ void site_digests_begin(struct site_request *request);
 
 /* Whether it may still do what it asks for; if not, it has been answered. */
 bool site_request_permit(struct site_request *request);
+/* Whether its volume, if it is known, is served; if not, it has been answered. */
+bool site_volume_serves(struct site_request *request);
 bool site_peer_has_volume(const struct repl_config_peer *peer, const char *name);
 
 #endif

@@ -253,14 +253,21 @@ static bool request_parse(struct site_request *request)
 
 /* --- the handler ----------------------------------------------------------------------------- */
 
+bool site_volume_serves(struct site_request *request)
+{
+    const struct site_volume *v = request->volume;
+    if (v == NULL || v->damaged[0] == '\0' || request->order != NULL) /* which has looked */
+        return true;
+    site_refuse_text(request, REPL_REFUSAL_INTERNAL, "the site does not serve volume %s: %.300s",
+                     v->name, v->damaged);
+    return false;
+}
+
 static bool volume_check(struct site_request *request)
 {
     const struct site_volume *v = request->volume;
-    if (v != NULL && v->damaged[0] != '\0') {
-        site_refuse_text(request, REPL_REFUSAL_INTERNAL,
-                         "the site does not serve volume %s: %.300s", v->name, v->damaged);
+    if (!site_volume_serves(request))
         return false;
-    }
     if ((v == NULL || !v->journal.exists) && !is_write(request->ask.kind)) {
         site_refuse_text(request, REPL_REFUSAL_NOT_FOUND, "there is no volume %s at this site",
                          request->ask.name);

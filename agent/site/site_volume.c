@@ -227,7 +227,7 @@ void site_volume_append_group(struct site_volume *v, const struct repl_index_rec
 
 static void change_begin(struct site_volume *v, struct site_request *request)
 {
-    if (!site_request_permit(request)) {
+    if (!site_request_permit(request) || !site_volume_serves(request)) {
         site_upload_forbid(v, request);
         return;
     }
@@ -326,7 +326,7 @@ static void settle_if_idle(struct site_volume *v)
 /* Before any further change: a commit looks for chunks in the index. */
 static void refill_if_behind(struct site_volume *v)
 {
-    if (!v->index_behind || v->index_vain || v->busy || v->site->closing)
+    if (!v->index_behind || v->index_vain || v->busy || v->site->closing || v->damaged[0] != '\0')
         return;
     v->busy = true;
     v->refill.log_end = v->log_end;
@@ -371,6 +371,7 @@ void site_volume_pump(struct site_volume *v)
 {
     refill_if_behind(v);
     settle_if_idle(v);
+    site_watch_pump(v);
     if (!v->busy && v->site->compactor != NULL)
         site_compactor_pump(v->site->compactor, v);
     while (!v->busy && v->queue != NULL && change_ready(v, v->queue)) {

@@ -15,7 +15,8 @@
  *   site_supply.c   chunks that were found missing
  *   site_mark.c     names of points
  *   site_pool.c     chunks given out by name
- *   site_gone.c     volumes that are in the store no more
+ *   site_gone.c     volumes that are in the store no more, at a start
+ *   site_watch.c    the same while the site runs
  *   site_gate.c     chunks that nobody takes away meanwhile
  *   site_space.c    how much room there is
  */
@@ -241,6 +242,8 @@ struct site_volume {
     enum site_space_full disk_full;
     char disk_full_why[REPL_WIRE_TEXT_MAX + 1];
 
+    bool gone_due; /* it may not be in the store any more: to be looked at in its turn */
+
     /* One change at a time: requests that make one wait here. */
     bool busy;
     int64_t change_ns; /* on the monotonic clock: since when one is under way; 0: none is */
@@ -350,6 +353,11 @@ REPL_RESULT site_index_places(struct site_volume *volume, struct repl_error *err
 /* Forgets the volumes that the index has and the store does not, and takes from it which pools the
  * others are of. At a start, when all are read. */
 REPL_RESULT site_members_check(struct repl_site *site, struct repl_error *err);
+
+/* Every few seconds. */
+void site_watch_tick(struct repl_site *site);
+/* Where the volume is to be looked at and is not busy, it is afterwards. */
+void site_watch_pump(struct site_volume *volume);
 
 void site_upload_begin(struct site_volume *volume, struct site_request *request);
 void site_ahead_begin(struct site_volume *volume, struct site_request *request);

@@ -386,7 +386,9 @@ static void merge_tick(struct site_compactor *c)
 
 void site_compactor_pump(struct site_compactor *c, struct site_volume *v)
 {
-    if (v->checkpoint_due && !v->unsettled && !v->index_behind && !atomic_load(&c->stop)) {
+    bool refused = v->damaged[0] != '\0';
+    if (v->checkpoint_due && !v->unsettled && !v->index_behind && !refused &&
+        !atomic_load(&c->stop)) {
         v->checkpoint_due = false;
         compactor_checkpoint_begin(v);
         return;
@@ -397,7 +399,7 @@ void site_compactor_pump(struct site_compactor *c, struct site_volume *v)
     /* A name may have been given meanwhile to a point that is about to go; and an index that was
      * made anew meanwhile may have shown the visit a history of before, on its way to this one. */
     if (c->marks_seen != v->marks || c->generation != c->site->index_generation || v->unsettled ||
-        v->index_behind || atomic_load(&c->stop)) {
+        v->index_behind || refused || atomic_load(&c->stop)) {
         merge_discard(c, v);
         return;
     }

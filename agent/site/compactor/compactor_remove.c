@@ -71,7 +71,7 @@ static void removal_done(struct repl_job *job)
 {
     struct site_compactor *c = job->context;
     c->removal_out = false;
-    if (!repl_ok(c->removal_result)) {
+    if (!repl_ok(c->removal_result) && c->removal_result.code != REPL_E_MISSING) {
         repl_log(LOG_WARNING,
                  "volume %s: a file that others have taken the place of stays for now: %s",
                  c->removing.volume, c->removal_err.text);

@@ -116,6 +116,14 @@ static void a_removed_volume_leaves_nothing_behind(void **state)
     world_fini(&w);
 }
 
+static void expect_refused(const char *why)
+{
+    struct repl_hello message = hello_of(&w);
+    PUMP_UNTIL(&w, volume_status(&w, "data").state == REPL_STATE_FAILED);
+    assert_int_equal(hello_as(&w, w.key, w.volume, &message), 500);
+    expect_refusal(&w, 500, REPL_REFUSAL_INTERNAL, why);
+}
+
 /* The index says that the chunk lies in the volume: no commit is taken by that, and the chunk comes
  * once more. */
 static void what_goes_while_the_site_runs_is_not_relied_on(void **state)
@@ -133,11 +141,41 @@ static void what_goes_while_the_site_runs_is_not_relied_on(void **state)
     supply_give(&b, alone, 1);
     build_commit(&build);
     expect_replica(&b);
+    /* which is why the site has looked for the volume */
+    site_watch_tick(w.site);
+    expect_refused("segment 1.0, with which its history begins");
+    assert_false(site_pool_is_known(site_find_volume(w.site, "else")));
     site_stop(&w);
     start();
     assert_true(is_found(alone));
     assert_true(replica_equals_model(&b));
+    w.head = (struct repl_head){0};
+    seed(&w);
+    site_watch_tick(w.site);
+    PUMP_UNTIL(&w, !w.site->watch.out);
+    increment(&w);
+    assert_string_equal(site_find_volume(w.site, "data")->damaged, "");
     world_unshare(&b);
+    world_fini(&w);
+}
+
+/* A bucket takes what belongs to a history that is not there any more. */
+static void what_goes_of_a_bucket_is_noticed(void **state)
+{
+    (void)state;
+    world_init(&w, NULL);
+    world_in_bucket(&w);
+    site_start(&w);
+    seed(&w);
+    increment(&w);
+    expect_replica(&w);
+    site_watch_tick(w.site);
+    PUMP_UNTIL(&w, !w.site->watch.out);
+    fake_s3_remove(w.bucket, "dc/site/volumes/data/segments/00000000000000000001.000000.seg");
+    increment(&w);
+    w.site->watch.next_ns = 0;
+    site_watch_tick(w.site);
+    expect_refused("segment 1.0, with which its history begins");
     world_fini(&w);
 }
 
@@ -146,6 +184,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_removed_volume_leaves_nothing_behind),
         cmocka_unit_test(what_goes_while_the_site_runs_is_not_relied_on),
+        cmocka_unit_test(what_goes_of_a_bucket_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
