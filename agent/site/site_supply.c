@@ -111,8 +111,7 @@ static repl_result stored_compare(struct site_volume *v, const struct repl_segme
     return REPL_SUCCESS;
 }
 
-/* The first number from *id on that is free, or that the same supply has (*stored). */
-static repl_result number_find(struct site_volume *v, const struct repl_digest *digest,
+repl_result site_supply_number(struct site_volume *v, const struct repl_digest *digest,
                                struct repl_segment_id *id, bool *stored, struct repl_error *err)
 {
     for (; id->supply <= REPL_SEGMENT_SUPPLY_MAX; id->supply++) {
@@ -152,7 +151,7 @@ static repl_result supply_store(struct site_volume *v, struct site_request *requ
     REPL_TRY(supply_needed(v, segment, &needed, err));
     if (!needed)
         return REPL_SUCCESS;
-    REPL_TRY(number_find(v, &segment->footer.digest, &id, &stored, err));
+    REPL_TRY(site_supply_number(v, &segment->footer.digest, &id, &stored, err));
     if (!stored)
         REPL_TRY(store->ops->segment_publish(store, v->name, &id, request->supply->fd,
                                              request->supply->path, err));

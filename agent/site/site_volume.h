@@ -420,6 +420,10 @@ bool site_supply_is_late(const struct site_volume *volume, const struct repl_seg
 /* It lies in the store, or lies there again; where there is no memory for it, it is found at the
  * next start. */
 void site_supply_note(struct site_volume *volume, const struct repl_segment_id *id);
+/* The first number from *id on that is free, or that the same supply has (*stored). In the volume's
+ * turn, from a worker. */
+REPL_RESULT site_supply_number(struct site_volume *volume, const struct repl_digest *digest,
+                               struct repl_segment_id *id, bool *stored, struct repl_error *err);
 /* A commit of the volume that has found chunks in supplies refers to them: for those a time in
  * which nothing needs them begins anew. */
 void site_supplies_found(const struct site_volume *volume);

@@ -108,21 +108,34 @@ struct compactor_dropped {
     struct repl_error err;
 };
 
+/* Another supply, of what is needed of one (compactor_supply_pack.c). */
+struct compactor_pack {
+    int fd;              /* of the staged file, if fd_open */
+    bool fd_open, ready; /* to be published in the volume's turn */
+    char path[PATH_MAX];
+    uint64_t size;
+    struct repl_digest digest;
+    struct repl_chunk_entry *chunks; /* heap */
+    uint32_t chunk_count;
+    struct repl_segment_id id; /* that it got */
+};
+
 /* A supply that is looked at, or goes. */
 struct compactor_supply {
     struct repl_job job;
     struct site_volume *volume; /* NULL: none */
     struct repl_segment_id id;
-    bool out;                        /* the look is on its thread */
-    bool due;                        /* it may go, in the volume's turn, */
-    bool in_turn;                    /* which it has */
-    struct repl_chunk_entry *chunks; /* that it has; heap, until it has been dealt with */
-    uint32_t chunk_count;
+    bool out;                           /* the look is on its thread */
+    bool due;                           /* it may go, in the volume's turn, */
+    bool in_turn;                       /* which it has */
+    struct repl_chunk_entry *chunks;    /* that it has; heap, until it has been dealt with */
+    uint32_t chunk_count, needed_count; /* those that are needed are the first */
+    struct repl_segment_header header;
+    struct compactor_pack pack;
     struct site_seen seen; /* where else they lie */
     struct site_pass pass;
     int64_t gate_since_ns; /* monotonic: it waits there */
     uint64_t generation;   /* of the index, when the turn began */
-    bool needed;
     repl_result result;
     struct repl_error err;
 };
@@ -204,8 +217,18 @@ bool compactor_gate_withdraws(const struct site_compactor *c, struct site_pass *
 void compactor_supplies_tick(struct site_compactor *c);
 /* What is kept of it while it is dealt with. */
 void compactor_supply_fini(struct compactor_supply *supply);
+/* The pack is in the place of the supply, or the result says why not. */
+void compactor_supply_packed(struct site_compactor *c);
 /* The volume is not busy. True: now it is. */
 bool compactor_supplies_pump(struct site_compactor *c, struct site_volume *v);
+
+/* compactor_supply_pack.c: on the loop. What has been looked at; packed is called when it is over.
+ */
+bool compactor_pack_is_due(const struct compactor_supply *supply);
+void compactor_pack_begin(struct site_compactor *c);
+/* In the volume's turn, which ends with it. */
+void compactor_pack_publish(struct site_compactor *c);
+void compactor_pack_fini(struct compactor_pack *pack);
 
 /* checkpoint.c: on the loop. segments: that the volume has now. */
 bool compactor_checkpoint_is_due(const struct site_compactor *c, const struct site_volume *volume,

@@ -1,10 +1,10 @@
 /*
  * Supplies (site_supply.c) whose chunks nothing refers to, or that are found
  * elsewhere by now: they go as whole files. A merge does not carry their chunks
- * along, as it would of a segment: a supply is small, rare and no part of the
- * chain, so its last reference is waited for, which costs the file until then.
+ * along, as it would of a segment: a supply is rare and no part of the chain.
  *
- *   a look, on the thread, once a day: needed -> the next day
+ *   a look, on the thread, once a day: needed -> the next day, or what is needed of it
+ *       goes into another one (compactor_supply_pack.c)
  *   nothing needs it -> again after the grace, as who began to read before the last
  *       reference went may still need it; after a day, if the segment that it came for
  *       is not there yet
@@ -30,13 +30,13 @@
 /* Where the index finds the chunk elsewhere, it has to be there: a volume may have been removed. In
  * the turn nobody asks the store for that: what was not seen then counts as not there. */
 static repl_result chunk_needs(struct compactor_supply *s, const struct repl_digest *name,
-                               struct repl_error *err)
+                               bool *needed, struct repl_error *err)
 {
     struct repl_index *index = s->volume->site->index;
     struct repl_chunk_place place;
     bool found;
-    REPL_TRY(repl_index_is_referred(index, s->volume->name, name, NULL, 0, &s->needed, err));
-    if (!s->needed)
+    REPL_TRY(repl_index_is_referred(index, s->volume->name, name, NULL, 0, needed, err));
+    if (!*needed)
         return REPL_SUCCESS;
     REPL_TRY(repl_index_chunk(index, s->volume->name, name, &place, &found, err));
     if (!found || (strcmp(place.volume, s->volume->name) == 0 &&
@@ -46,15 +46,23 @@ static repl_result chunk_needs(struct compactor_supply *s, const struct repl_dig
         found = site_place_seen(s->volume, &place, &s->seen);
     else
         REPL_TRY(site_place_look(s->volume, &place, &s->seen, &found, err));
-    s->needed = !found;
+    *needed = !found;
     return REPL_SUCCESS;
 }
 
+/* Those that are needed come first, then. In the turn one is enough. */
 static repl_result supply_look(struct compactor_supply *s, struct repl_error *err)
 {
-    s->needed = false;
-    for (uint32_t i = 0; i < s->chunk_count && !s->needed; i++)
-        REPL_TRY(chunk_needs(s, &s->chunks[i].name, err));
+    s->needed_count = 0;
+    for (uint32_t i = 0; i < s->chunk_count && !(s->in_turn && s->needed_count > 0); i++) {
+        const struct repl_chunk_entry chunk = s->chunks[i];
+        bool needed;
+        REPL_TRY(chunk_needs(s, &chunk.name, &needed, err));
+        if (!needed)
+            continue;
+        s->chunks[i] = s->chunks[s->needed_count];
+        s->chunks[s->needed_count++] = chunk;
+    }
     return REPL_SUCCESS;
 }
 
@@ -65,6 +73,7 @@ static repl_result chunks_take(struct compactor_supply *s, struct repl_stored_se
     REPL_TRY(repl_forward(
         repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err), err, "%s",
         file->label));
+    s->header = segment->header;
     s->chunks = segment->chunks;
     s->chunk_count = segment->footer.chunk_count;
     segment->chunks = NULL;
@@ -135,7 +144,7 @@ static void forget_work(struct repl_job *job)
 {
     struct compactor_supply *s = job->context;
     s->result = supply_look(s, &s->err);
-    if (repl_ok(s->result) && !s->needed)
+    if (repl_ok(s->result) && s->needed_count == 0)
         s->result = supply_forget(s, &s->err);
 }
 
@@ -171,6 +180,7 @@ void compactor_supply_fini(struct compactor_supply *s)
     s->chunks = NULL;
     s->chunk_count = 0;
     site_seen_fini(&s->seen);
+    compactor_pack_fini(&s->pack);
 }
 
 /* The next look, and what is known until then. */
@@ -197,10 +207,22 @@ static bool failed(struct site_compactor *c)
     if (repl_ok(s->result))
         return false;
     repl_segment_id_text(&s->id, text);
-    repl_log(LOG_WARNING, "volume %s: supply %s stays for now: %s", s->volume->name, text,
-             s->err.text);
+    if (!atomic_load(&c->stop))
+        repl_log(LOG_WARNING, "volume %s: supply %s stays for now: %s", s->volume->name, text,
+                 s->err.text);
     looked(c, false);
     return true;
+}
+
+/* Well, and nothing needs it; or not, and it stays as it is for another day. */
+void compactor_supply_packed(struct site_compactor *c)
+{
+    struct site_supply *entry = entry_of(&c->supply);
+    if (failed(c))
+        return;
+    looked(c, false);
+    if (entry != NULL)
+        entry->look_ns = repl_now_mono_ns();
 }
 
 static void look_done(struct repl_job *job)
@@ -212,14 +234,16 @@ static void look_done(struct repl_job *job)
     s->out = false;
     if (failed(c))
         return;
-    s->due = !s->needed && entry != NULL && entry->idle_ns != 0 &&
+    s->due = s->needed_count == 0 && entry != NULL && entry->idle_ns != 0 &&
              repl_now_mono_ns() - entry->idle_ns >= wait_ns(c, s);
     if (s->due) {
         site_volume_pump(v);
-        return;
+    } else if (entry != NULL && compactor_pack_is_due(s) && !atomic_load(&c->stop)) {
+        compactor_pack_begin(c);
+    } else {
+        looked(c, s->needed_count == 0);
+        compactor_supplies_tick(c);
     }
-    looked(c, !s->needed);
-    compactor_supplies_tick(c);
 }
 
 static void turn_end(struct site_compactor *c, struct site_volume *v)
@@ -256,7 +280,7 @@ static void forget_done(struct repl_job *job)
     v->site->index_dirty = true;
     if (failed(c)) {
         turn_end(c, v);
-    } else if (s->needed) {
+    } else if (s->needed_count > 0) {
         looked(c, false);
         turn_end(c, v);
     } else {
@@ -289,7 +313,14 @@ bool compactor_supplies_pump(struct site_compactor *c, struct site_volume *v)
 {
     struct compactor_supply *s = &c->supply;
     struct site_gate *gate;
-    if (s->volume != v || !s->due || s->in_turn)
+    if (s->volume != v || s->in_turn)
+        return false;
+    if (s->pack.ready) {
+        s->in_turn = v->busy = true;
+        compactor_pack_publish(c);
+        return true;
+    }
+    if (!s->due)
         return false;
     const struct site_supply *entry = entry_of(s);
     if (entry == NULL || entry->idle_ns == 0) { /* it has come once more, or has been found */

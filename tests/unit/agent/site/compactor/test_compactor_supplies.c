@@ -90,6 +90,83 @@ static void a_supply_that_lay_there_at_the_start_goes(void **state)
     pool_end();
 }
 
+#define PACK_CHUNKS 16u
+#define PACK_NEEDED 5u /* of these, the one that point 2 refers to */
+
+static uint8_t packed[PACK_CHUNKS][REPL_CHUNK_SIZE];
+
+/* Of supply number of segment 2.0; 0: it is not there. */
+static uint64_t supply_size(unsigned number)
+{
+    char path[256], name[64];
+    struct stat status;
+    snprintf(name, sizeof name, "segments/00000000000000000002.000000.%03u.sup", number);
+    file_path(&w, path, name);
+    return stat(path, &status) == 0 ? (uint64_t)status.st_size : 0;
+}
+
+static void supply_of_many_make(void)
+{
+    struct build build;
+    random_fill(&w.random, packed, sizeof packed);
+    supply_build(&build, &w, packed[0], PACK_CHUNKS);
+    assert_int_equal(supply_put(&build, 1), 201);
+    build_fini(&build);
+    second_begin();
+    time_next(&w);
+    build_begin(&build, &w, 1, 2, 0);
+    build_chunk(&build, LISTED_SLOT * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE, packed[PACK_NEEDED], 0);
+    build_end(&build, true);
+    build_commit(&build);
+    point_keep();
+}
+
+/* One chunk does not keep all the others that came with it. */
+static void what_is_needed_of_a_supply_goes_into_another(void **state)
+{
+    char path[256];
+    size_t segments;
+    (void)state;
+    pool_begin();
+    supply_of_many_make();
+    assert_true(supply_size(1) > PACK_CHUNKS * REPL_CHUNK_SIZE);
+    supplies_look();
+    assert_int_equal(supply_size(1), 0);
+    assert_in_range(supply_size(2), REPL_CHUNK_SIZE, REPL_CHUNK_SIZE * 6 / 5);
+    for (unsigned i = 0; i < PACK_CHUNKS; i++)
+        assert_int_equal(is_found(packed[i]), i == PACK_NEEDED);
+    assert_int_equal(site_find_volume(w.site, "data")->supply_count, 1);
+    reference_add(packed[PACK_NEEDED], 3);
+    expect_replica(&b);
+    points_check(&segments);
+    supplies_look(); /* it is as small as it can be */
+    assert_true(supply_size(2) != 0 && supply_size(1) == 0 && supply_size(3) == 0);
+    snprintf(path, sizeof path, "%.200s/index.lmdb", w.store);
+    site_stop(&w);
+    assert_int_equal(unlink(path), 0);
+    site_start(&w);
+    b.site = w.site;
+    assert_true(is_found(packed[PACK_NEEDED]) && !is_found(packed[0]));
+    pool_end();
+}
+
+static void a_supply_that_cannot_be_read_stays(void **state)
+{
+    char path[256];
+    (void)state;
+    pool_begin();
+    supply_of_many_make();
+    file_path(&w, path, "segments/00000000000000000002.000000.001.sup");
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0 && pwrite(fd, "damaged", 7, PACK_NEEDED * REPL_CHUNK_SIZE + 4096) == 7);
+    close(fd);
+    supplies_look();
+    assert_true(supply_size(1) != 0 && supply_size(2) == 0);
+    assert_true(is_found(packed[PACK_NEEDED]));
+    assert_int_equal(size_below(&w, "staging"), 0);
+    pool_end();
+}
+
 /* The segment that it was for never came. A chunk of it is asked for again, if it is needed. */
 static void a_supply_that_nobody_referred_to_goes(void **state)
 {
@@ -326,6 +403,8 @@ int main(void)
         cmocka_unit_test(a_supply_that_lay_there_at_the_start_goes),
         cmocka_unit_test(a_supply_that_nobody_referred_to_goes),
         cmocka_unit_test(a_supply_that_is_found_waits_anew),
+        cmocka_unit_test(what_is_needed_of_a_supply_goes_into_another),
+        cmocka_unit_test(a_supply_that_cannot_be_read_stays),
         cmocka_unit_test(a_supply_stays_where_the_other_copy_is_gone),
         cmocka_unit_test(a_supply_waits_for_no_commit_that_hangs),
         cmocka_unit_test(a_removal_that_hangs_holds_up_no_others),
