@@ -528,7 +528,6 @@ const struct row rows[ROW_COUNT] = {
     {REPL_WIRE_DAMAGED, damaged_make, damaged_same, damaged_out, damaged_in, damaged_free},
 };
 
-/* A copy of exactly this size on the heap: where reading goes beyond, the sanitizers say so. */
 enum repl_code decode_copy(const struct row *row, const uint8_t *data, size_t size)
 {
     uint8_t *copy = malloc(size > 0 ? size : 1);
