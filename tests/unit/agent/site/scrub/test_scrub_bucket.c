@@ -87,6 +87,40 @@ static void damaged_objects_are_made_anew(void **state)
     free(bytes);
 }
 
+/* By a PUT of other bytes over it, where another zstd has made it. */
+static void a_damaged_supply_is_made_anew(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    const char *key = "dc/site/volumes/data/segments/00000000000000000002.000000.001.sup";
+    struct build build, supply;
+    size_t size, now_size;
+    (void)state;
+    text_fill(chunk, sizeof chunk);
+    supply_begin(&supply, &w, 2);
+    supply_end(&supply, foreign_frame(&supply, chunk, sizeof chunk), chunk, 1);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+    build_begin(&build, &w, 1, 2, 0);
+    build_chunk(&build, 2 * MIB, REPL_CHUNK_SIZE, chunk, 0);
+    build_end(&build, true);
+    build_commit(&build);
+    expect_replica(&w);
+    site_restart(&w);
+    char *bytes = fake_s3_get(w.bucket, key, &size);
+    assert_non_null(bytes);
+    bytes[200] ^= 1;
+    fake_s3_put(w.bucket, key, bytes, size);
+    expect_damage("");
+    assert_int_equal(volume_status(&w, "data").repaired_segments, 1);
+    char *now = fake_s3_get(w.bucket, key, &now_size);
+    assert_true(now_size != size);
+    every(SOON_MS);
+    round_make(); /* it is read again, and whole */
+    assert_int_equal(volume_status(&w, "data").repaired_segments, 1);
+    free(now);
+    free(bytes);
+}
+
 static void a_service_that_refuses_is_no_damage(void **state)
 {
     (void)state;
@@ -110,6 +144,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(damaged_objects_are_found, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damaged_objects_are_made_anew, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_damaged_supply_is_made_anew, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_service_that_refuses_is_no_damage, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
