@@ -130,6 +130,7 @@ struct compactor_supply {
     bool in_turn;                       /* which it has */
     struct repl_chunk_entry *chunks;    /* that it has; heap, until it has been dealt with */
     uint32_t chunk_count, needed_count; /* those that are needed are the first */
+    bool closed; /* it does not open: these are what it may have, and cannot be read */
     struct repl_segment_header header;
     struct compactor_pack pack;
     struct site_seen seen; /* where else they lie */

@@ -87,6 +87,7 @@ static repl_result chunks_guess(struct compactor_supply *s, struct repl_error *e
 {
     struct repl_index *index = s->volume->site->index;
     struct repl_buffer names = {0};
+    s->closed = true;
     repl_result result =
         repl_index_lost(index, s->volume->name, &s->id, &names, LOST_NAMES_MAX, err);
     if (repl_ok(result) && names.size >= LOST_NAMES_MAX * sizeof(struct repl_digest))
@@ -179,6 +180,7 @@ void compactor_supply_fini(struct compactor_supply *s)
     free(s->chunks);
     s->chunks = NULL;
     s->chunk_count = 0;
+    s->closed = false;
     site_seen_fini(&s->seen);
     compactor_pack_fini(&s->pack);
 }

@@ -33,7 +33,7 @@
 bool compactor_pack_is_due(const struct compactor_supply *s)
 {
     uint32_t dead = s->chunk_count - s->needed_count;
-    return s->needed_count > 0 && dead > 0 && dead >= s->chunk_count / SHARE;
+    return !s->closed && s->needed_count > 0 && dead > 0 && dead >= s->chunk_count / SHARE;
 }
 
 void compactor_pack_fini(struct compactor_pack *pack)
