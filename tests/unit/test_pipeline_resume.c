@@ -374,6 +374,33 @@ static void a_site_that_went_back_further_is_given_everything(void **state)
     }
 }
 
+/* Until there is one, each start has the site list all of its history. */
+static void what_was_put_back_has_a_checkpoint_at_once(void **state)
+{
+    (void)state;
+    for (unsigned tracked = 0; tracked < 2; tracked++) {
+        struct rig *rig = rig_seeded_as(&(struct setup){.tracked = tracked});
+        struct repl_head back = world.head;
+        struct repl_page_digest site[PAGES_MAX];
+        memcpy(site, world.site, sizeof site);
+        write_page(rig, 3, 99);
+        later(rig, SECOND);
+        acknowledge(rig);
+        stop_and_wait(rig);
+        rig = rig_again(rig, &(struct setup){.tracked = tracked});
+        run(rig);
+        memcpy(world.site, site, sizeof site);
+        repl_pipeline_site_put_back(&rig->p, &back, rig->now_ns);
+        run(rig);
+        assert_int_equal(rig->count[REPL_PIPELINE_CHECKPOINT], 1);
+        assert_true(repl_digest_equal(&world.state.checkpoint.digest, &back.digest));
+        assert_int_equal(world.state.sent_count, 0);
+        welcome(rig, &back);
+        assert_int_equal(rig->count[REPL_PIPELINE_RECOVER], 0);
+        rig_free(rig);
+    }
+}
+
 /* The same without a tracker, or with one that a reboot has ended: the digests that the site no
  * longer has are in the table, which may be ahead of the checkpoint. */
 static void digests_that_the_site_lost_are_not_believed(void **state)
@@ -426,6 +453,7 @@ int main(void)
         cmocka_unit_test(a_site_that_went_back_is_given_everything),
         cmocka_unit_test(a_site_that_goes_back_meanwhile_is_noticed),
         cmocka_unit_test(a_site_that_went_back_further_is_given_everything),
+        cmocka_unit_test(what_was_put_back_has_a_checkpoint_at_once),
         cmocka_unit_test(digests_that_the_site_lost_are_not_believed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
