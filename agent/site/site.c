@@ -163,6 +163,7 @@ static void site_tick(struct repl_timer *timer)
     }
     volumes_forget_empty(site);
     site_watch_tick(site);
+    site_unread_tick(site);
     site_compactor_tick(site->compactor);
     site_scrub_tick(site->scrub);
     refusals_log(site);
@@ -177,7 +178,7 @@ void repl_site_count(const struct repl_site *site, size_t *volumes, size_t *dama
     *volumes = *damaged = 0;
     for (const struct site_volume *v = site->volumes; v != NULL; v = v->next) {
         *volumes += v->journal.exists && v->damaged[0] == '\0';
-        *damaged += v->damaged[0] != '\0';
+        *damaged += v->damaged[0] != '\0' && !v->unread;
     }
 }
 

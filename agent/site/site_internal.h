@@ -57,6 +57,16 @@ struct site_watch {
     atomic_bool stop;
 };
 
+/* A volume that there was no memory to read, read again (site_unread.c). */
+struct site_rereading {
+    struct site_volume *unread; /* in the list meanwhile; NULL: none is under way */
+    struct site_volume *read;   /* by the job */
+    uint64_t index_generation;  /* when it was begun */
+    struct repl_job job;
+    repl_result result;
+    struct repl_error err;
+};
+
 struct repl_site {
     struct repl_loop *loop;
     struct repl_config *config;
@@ -87,9 +97,10 @@ struct repl_site {
     struct site_watch watch;
     struct site_digests *digests; /* requests for them under way */
     struct repl_timer tick;
-    unsigned jobs;                             /* under way, replicas' not counted */
-    unsigned intakes;                          /* staged files that are open */
-    unsigned refusals_logged;                  /* since the last tick */
+    unsigned jobs;            /* under way, replicas' not counted */
+    unsigned intakes;         /* staged files that are open */
+    unsigned refusals_logged; /* since the last tick */
+    struct site_rereading rereading;
     struct site_order orders[SITE_ORDERS_MAX]; /* by their tickets */
     uint64_t orders_taken;
     int64_t started_ns;

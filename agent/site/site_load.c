@@ -16,7 +16,8 @@
  *   several of them, or a committed one missing or of another size, or segments
  *   and no log             damaged
  *
- * A damaged volume is not served and nothing of it is deleted or written; the
+ * A volume that there is no memory to read is not served, and read again later
+ * (site_unread.c). A damaged volume is not served and nothing of it is deleted or written; the
  * others go on. The index is brought up to the log; it is never needed to tell
  * what is committed, only how far the log once went.
  *
@@ -365,7 +366,8 @@ static void index_load(struct loader *l)
         repl_log(LOG_INFO, "volume %s: the index is made anew from %zu segments", v->name,
                  l->chain.count);
     index_supplies(l);
-    if (repl_ok(site_index_catch_up(v->site, v->name, &l->log, l->begin, v->log_end, NULL, &err)))
+    if (repl_ok(site_index_catch_up(v->site, v->name, &l->log, l->begin, v->log_end,
+                                    &v->site->index_lock, &err)))
         return;
     v->index_behind = true;
     v->index_stale = l->index_record > 0;
@@ -481,6 +483,18 @@ static bool is_unreachable(const struct repl_site *site, enum repl_code code)
                                     (code == REPL_E_REFUSED || code == REPL_E_USAGE));
 }
 
+/* In the place of what was read so far. */
+static repl_result unread_make(struct repl_site *site, const char *name, const char *why,
+                               struct site_volume **out, struct repl_error *err)
+{
+    REPL_TRY(site_volume_new(site, name, out, err));
+    (*out)->unread = true;
+    (*out)->read_ns = repl_now_mono_ns();
+    snprintf((*out)->damaged, sizeof(*out)->damaged, "not read yet, for want of memory: %.300s",
+             why);
+    return REPL_SUCCESS;
+}
+
 repl_result site_volume_load(struct repl_site *site, const char *name, struct site_volume **out,
                              struct repl_error *err)
 {
@@ -490,16 +504,18 @@ repl_result site_volume_load(struct repl_site *site, const char *name, struct si
     repl_result result = history_load(&l, err);
     /* A disk that cannot be read is this volume's trouble alone; a store that does not answer is
      * that of all, and the site begins once it does. */
-    bool unreachable = is_unreachable(site, result.code);
-    if (!repl_ok(result) && !unreachable)
+    bool unreachable = is_unreachable(site, result.code), unread = result.code == REPL_E_NOMEM;
+    if (!repl_ok(result) && !unreachable && !unread)
         damage(l.volume, "%.350s", err->text);
     repl_buffer_fini(&l.log);
     repl_chain_fini(&l.chain);
     repl_merge_times_fini(&l.times);
     repl_buffer_fini(&l.stored);
-    if (unreachable) {
+    if (unreachable || unread) {
+        char why[REPL_ERROR_TEXT_SIZE];
+        snprintf(why, sizeof why, "%s", err->text);
         site_volume_free(l.volume);
-        return result;
+        return unread ? unread_make(site, name, why, out, err) : result;
     }
     if (!l.volume->journal.exists && !is_damaged(l.volume))
         site_volume_free(l.volume); /* a directory, made by a hello that a crash cut short */

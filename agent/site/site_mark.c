@@ -181,8 +181,8 @@ static repl_result order_take(struct repl_site *site, const struct repl_mark_req
     if (v == NULL || (!v->journal.exists && v->damaged[0] == '\0'))
         return repl_fail(err, REPL_E_MISSING, "there is no volume %s at this site", wanted->volume);
     if (v->damaged[0] != '\0')
-        return repl_fail(err, REPL_E_CORRUPT, "the site does not serve volume %s: %s", v->name,
-                         v->damaged);
+        return repl_fail(err, v->unread ? REPL_E_RETRY : REPL_E_CORRUPT,
+                         "the site does not serve volume %s: %s", v->name, v->damaged);
     struct site_order *order = &site->orders[(site->orders_taken + 1) % SITE_ORDERS_MAX];
     struct site_request *request = calloc(1, sizeof *request);
     if (request == NULL || (order->ticket != 0 && !order->done)) {

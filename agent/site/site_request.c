@@ -258,8 +258,8 @@ bool site_volume_serves(struct site_request *request)
     const struct site_volume *v = request->volume;
     if (v == NULL || v->damaged[0] == '\0' || request->order != NULL) /* which has looked */
         return true;
-    site_refuse_text(request, REPL_REFUSAL_INTERNAL, "the site does not serve volume %s: %.300s",
-                     v->name, v->damaged);
+    site_refuse_text(request, v->unread ? REPL_REFUSAL_BUSY : REPL_REFUSAL_INTERNAL,
+                     "the site does not serve volume %s: %.300s", v->name, v->damaged);
     return false;
 }
 

@@ -139,6 +139,16 @@ static void store_status(const struct site_volume *v, struct repl_volume_status 
              "Nothing is lost, and the source goes on by itself");
 }
 
+static void unread_status(const struct site_volume *v, struct repl_volume_status *out)
+{
+    out->state = REPL_STATE_FAILED;
+    out->lag_ms = -1;
+    snprintf(out->cause, sizeof out->cause, "%s", v->damaged);
+    snprintf(out->remedy, sizeof out->remedy,
+             "nothing is the matter with it: let this machine, or the site's service, have more "
+             "memory; it is tried again by itself");
+}
+
 static void damaged_status(const struct site_volume *v, struct repl_volume_status *out)
 {
     out->state = REPL_STATE_FAILED;
@@ -160,7 +170,7 @@ void site_volume_status(const struct site_volume *v, int64_t now_ns, struct repl
     out->points = v->points;
     out->bytes_sent = v->bytes_received;
     if (v->damaged[0] != '\0') {
-        damaged_status(v, out);
+        (v->unread ? unread_status : damaged_status)(v, out);
         return;
     }
     out->state = repl_journal_state(j, now_ns, out->cause);

@@ -17,6 +17,7 @@
  *   site_pool.c     chunks given out by name
  *   site_gone.c     volumes that are in the store no more, at a start
  *   site_watch.c    the same while the site runs
+ *   site_unread.c   volumes that there was no memory to read at the start
  *   site_gate.c     chunks that nobody takes away meanwhile
  *   site_space.c    how much room there is
  */
@@ -198,6 +199,8 @@ struct site_volume {
     struct site_volume *next;
     char name[REPL_VOLUME_NAME_SIZE + 1];
     char damaged[REPL_WIRE_TEXT_MAX + 1]; /* not "": refused service, with this reason */
+    bool unread;     /* and the reason is a want of memory: read again by site_unread.c */
+    int64_t read_ns; /* unread: monotonic, when that was tried last */
 
     struct repl_journal journal;
     struct repl_head point_head; /* the segment that ends in the last point */
@@ -325,8 +328,9 @@ void site_volume_status(const struct site_volume *volume, int64_t now_ns,
 /* One line when the state has changed. */
 void site_volume_log_state(struct site_volume *volume, int64_t now_ns);
 
-/* Reads journal, store and staging, and cleans up after a crash; blocks. A damaged history is no
- * failure: the volume is then marked. *out NULL: there is no volume, only a directory. */
+/* Reads journal, store and staging, and cleans up after a crash; blocks, on a worker or at a start.
+ * A damaged history is no failure, nor is a want of memory: the volume is then marked. *out NULL:
+ * there is no volume, only a directory. */
 REPL_RESULT site_volume_load(struct repl_site *site, const char *name, struct site_volume **out,
                              struct repl_error *err);
 /* Moves the segment that the log does not have, if there is one, to where it is kept. Blocks. */
@@ -354,6 +358,8 @@ REPL_RESULT site_index_places(struct site_volume *volume, struct repl_error *err
  * others are of. At a start, when all are read. */
 REPL_RESULT site_members_check(struct repl_site *site, struct repl_error *err);
 
+/* Every few seconds: a volume that there was no memory to read is read again, one at a time. */
+void site_unread_tick(struct repl_site *site);
 /* Every few seconds. */
 void site_watch_tick(struct repl_site *site);
 /* Where the volume is to be looked at and is not busy, it is afterwards. */

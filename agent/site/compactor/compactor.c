@@ -438,20 +438,17 @@ static int64_t grace_left_ns(const struct site_compactor *c, const struct site_l
     return passed_ns < grace_ns ? grace_ns - passed_ns : 0;
 }
 
-/* What lay there at the start without being part of a history. */
-static void leftovers_take(struct site_compactor *c)
+void site_compactor_leftovers(struct site_compactor *c, struct site_volume *v)
 {
     int64_t now_ns = repl_now_mono_ns();
-    for (struct site_volume *v = c->site->volumes; v != NULL; v = v->next) {
-        for (size_t i = 0; i < v->leftover_count && v->damaged[0] == '\0'; i++) {
-            const struct site_leftover *leftover = &v->leftovers[i];
-            compactor_remove_later(c, v->name, &leftover->id, now_ns + grace_left_ns(c, leftover),
-                                   leftover->id.merge != 0);
-        }
-        free(v->leftovers);
-        v->leftovers = NULL;
-        v->leftover_count = 0;
+    for (size_t i = 0; i < v->leftover_count && v->damaged[0] == '\0'; i++) {
+        const struct site_leftover *leftover = &v->leftovers[i];
+        compactor_remove_later(c, v->name, &leftover->id, now_ns + grace_left_ns(c, leftover),
+                               leftover->id.merge != 0);
     }
+    free(v->leftovers);
+    v->leftovers = NULL;
+    v->leftover_count = 0;
 }
 
 repl_result site_compactor_new(struct repl_site *site, struct site_compactor **out,
@@ -472,7 +469,8 @@ repl_result site_compactor_new(struct repl_site *site, struct site_compactor **o
         return result;
     }
     compactor_clock_begin(c);
-    leftovers_take(c);
+    for (struct site_volume *v = site->volumes; v != NULL; v = v->next)
+        site_compactor_leftovers(c, v);
     *out = c;
     return REPL_SUCCESS;
 }

@@ -42,6 +42,10 @@ bool site_compactor_is_busy(const struct site_compactor *compactor);
 /* True while a merge reads and writes, for whoever gives way to it; as long as the compactor. */
 const atomic_bool *site_compactor_merging(const struct site_compactor *compactor);
 
+/* Takes over what lay in the volume's directory, when it was read, without being part of its
+ * history: it goes after the grace. Of those that the site has at the start this is done. */
+void site_compactor_leftovers(struct site_compactor *compactor, struct site_volume *volume);
+
 /* Every few seconds. */
 void site_compactor_tick(struct site_compactor *compactor);
 /* The volume is not busy: if a merge of it waits for the log, it is its turn. */
