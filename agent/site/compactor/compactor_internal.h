@@ -113,6 +113,7 @@ struct compactor_pack {
     int fd;              /* of the staged file, if fd_open */
     bool fd_open, ready; /* to be published in the volume's turn */
     char path[PATH_MAX];
+    uint64_t rate_bytes; /* a second; 0: as fast as can be */
     uint64_t size;
     struct repl_digest digest;
     struct repl_chunk_entry *chunks; /* heap */

@@ -194,11 +194,9 @@ static repl_result file_verify(struct compactor_pack *pack, struct repl_error *e
 static void make_work(struct repl_job *job)
 {
     struct compactor_supply *s = job->context;
-    const struct repl_site *site = s->volume->site;
+    const atomic_bool *stop = &s->volume->site->compactor->stop;
     struct packing p = {
-        .supply = s,
-        .stop = &site->compactor->stop,
-        .pacer = {.rate_bytes = site->config->merge_rate_bytes, .stop = &site->compactor->stop}};
+        .supply = s, .stop = stop, .pacer = {.rate_bytes = s->pack.rate_bytes, .stop = stop}};
     s->result = file_open(s, &s->err);
     if (repl_ok(s->result))
         s->result = packing_run(&p, &s->err);
@@ -273,6 +271,7 @@ void compactor_pack_begin(struct site_compactor *c)
 {
     struct compactor_supply *s = &c->supply;
     s->out = true;
+    s->pack.rate_bytes = c->site->config->merge_rate_bytes;
     s->job = (struct repl_job){.work = make_work, .done = make_done, .context = s};
     repl_pool_work(c->pool, &s->job);
 }
