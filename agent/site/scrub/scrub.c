@@ -301,6 +301,8 @@ static void visit_done(struct repl_job *job)
     visit->merged = NULL;
     visit->mates = NULL;
     scrub_harms_put(&s->harms, visit);
+    if (v == NULL) /* it has been removed meanwhile */
+        scrub_harms_forget(&s->harms, visit->volume);
     if (v != NULL && !atomic_load(&s->stop)) {
         problem_note(v, visit);
         if (visit->looked)

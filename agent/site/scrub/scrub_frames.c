@@ -202,7 +202,7 @@ static repl_result pages_take(struct repair *r, bool of_later, struct repl_error
 }
 
 /* Called for one chunk of a name: others of it have the same bytes. */
-static void replica_chunk_take(void *context, const struct repl_digest *name, const uint8_t *bytes)
+static void chunk_found(void *context, const struct repl_digest *name, const uint8_t *bytes)
 {
     struct repair *r = context;
     for (uint32_t i = 0; i < r->segment->footer.chunk_count; i++) {
@@ -212,23 +212,36 @@ static void replica_chunk_take(void *context, const struct repl_digest *name, co
     }
 }
 
-/* Chunks of frames that are not what they were yet, from the replicas of volumes that refer to
- * them. */
-static repl_result referred_take(struct repair *r, struct repl_error *err)
+/* Of the chunks in frames that are not what they were yet; sorted, each once. */
+static repl_result wrong_names(struct repair *r, struct repl_buffer *names, struct repl_error *err)
 {
-    struct repl_buffer names = {0};
-    repl_result result = REPL_SUCCESS;
-    for (uint32_t i = 0; i < r->segment->footer.chunk_count && repl_ok(result); i++) {
+    names->size = 0;
+    for (uint32_t i = 0; i < r->segment->footer.chunk_count; i++) {
         const struct repl_chunk_entry *chunk = &r->segment->chunks[i];
         const struct broken *broken = in_round(r, chunk->frame);
         if (broken != NULL && !is_right(r, broken))
-            result = repl_buffer_append(&names, &chunk->name, sizeof chunk->name, err);
+            REPL_TRY(repl_buffer_append(names, &chunk->name, sizeof chunk->name, err));
     }
-    struct repl_digest *list = (struct repl_digest *)(void *)names.data;
-    size_t count = names.size / sizeof *list;
-    if (repl_ok(result) && count > 0)
-        result = scrub_replicas_read(r->visit, list, repl_digests_unique(list, count), &r->coders,
-                                     replica_chunk_take, r, err);
+    struct repl_digest *list = (struct repl_digest *)(void *)names->data;
+    names->size = repl_digests_unique(list, names->size / sizeof *list) * sizeof *list;
+    return REPL_SUCCESS;
+}
+
+/* Chunks from the replicas of volumes that refer to them, and of all segments that list them. */
+static repl_result chunks_search(struct repair *r, struct repl_error *err)
+{
+    struct repl_buffer names = {0};
+    repl_result result = wrong_names(r, &names, err);
+    if (repl_ok(result) && names.size > 0)
+        result = scrub_replicas_read(r->visit, (const void *)names.data,
+                                     names.size / sizeof(struct repl_digest), &r->coders,
+                                     chunk_found, r, err);
+    if (repl_ok(result) && r->visit->search)
+        result = wrong_names(r, &names, err);
+    if (repl_ok(result) && r->visit->search && names.size > 0)
+        result = scrub_chunks_search(r->visit, r->id, (const void *)names.data,
+                                     names.size / sizeof(struct repl_digest), &r->coders,
+                                     chunk_found, r, err);
     repl_buffer_fini(&names);
     return result;
 }
@@ -271,7 +284,7 @@ repl_result repair_round(struct repair *r, uint32_t first, struct scrub_broken *
     if (first_wrong(r) != NULL && r->reader != NULL)
         REPL_TRY(pages_take(r, true, err));
     if (first_wrong(r) != NULL)
-        REPL_TRY(referred_take(r, err));
+        REPL_TRY(chunks_search(r, err));
     const struct broken *wrong = first_wrong(r);
     if (wrong != NULL)
         return repl_fail(err, REPL_E_CORRUPT,

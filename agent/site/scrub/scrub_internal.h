@@ -107,6 +107,13 @@ REPL_RESULT scrub_replicas_read(struct scrub_visit *visit, const struct repl_dig
                                 size_t count, struct scrub_chunk_coders *coders,
                                 scrub_chunk_fn *take, void *context, struct repl_error *err);
 
+/* The same of whatever segment or supply of the pool lists them, but for the damaged one
+ * (scrub_chunks.c). */
+REPL_RESULT scrub_chunks_search(struct scrub_visit *visit, const struct repl_segment_id *damaged,
+                                const struct repl_digest *names, size_t count,
+                                struct scrub_chunk_coders *coders, scrub_chunk_fn *take,
+                                void *context, struct repl_error *err);
+
 /* --- whom damage harms (scrub_harm.c) --------------------------------------------------------- */
 
 /* Points of a volume that are made of chunks which lie nowhere but in what is damaged. */
@@ -225,6 +232,7 @@ struct scrub_visit {
     struct repl_chain chain;
     struct repl_verified_file file;
     struct site_pacer pacer;
+    bool search;                 /* all lists of the pool, for chunks of what is damaged */
     struct scrub_stored *stored; /* all that is read, in the order of segments */
     size_t stored_count;
 };

@@ -345,6 +345,7 @@ static bool is_mended(struct scrub_visit *visit, struct scrub_stored *stored,
     struct scrub_broken broken;
     const struct site_patch *before = visit->patches;
     scrub_broken_init(&broken);
+    visit->search = visit->first || !stored->damaged;
     bool mended = repl_ok(scrub_repair(visit, stored->entry, &stored->id, &broken, &vain));
     /* Where that cannot be found out, the damage is said of too many points, and looked at again.
      */

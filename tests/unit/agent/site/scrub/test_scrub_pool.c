@@ -77,11 +77,54 @@ static void volumes_that_refer_to_what_does_not_open_are_named(void **state)
     pool_end();
 }
 
+/* Two volumes have brought the same, which neither replica has any more: the index knows one place.
+ */
+static void what_another_volume_has_brought_too_mends(void **state)
+{
+    static uint8_t same[REPL_CHUNK_SIZE];
+    char path[256];
+    struct damage d = {0};
+    struct build build;
+    (void)state;
+    pool_begin();
+    second_begin();
+    random_fill(&w.random, same, sizeof same);
+    for (unsigned i = 0; i < 2; i++) {
+        struct world *to = i == 0 ? &b : &w;
+        time_next(to);
+        build_begin(&build, to, to->head.to_seq, to->head.to_seq + 1, 0);
+        const struct repl_chunk_entry chunk = {
+            .name = chunk_name_of(same),
+            .frame = add_frame(build.builder, to->coder, same, sizeof same)};
+        struct repl_error err;
+        must(repl_segment_builder_chunk(build.builder, &chunk, &err), &err);
+        build_extent(&build, &(struct repl_extent){.offset = SLOT * REPL_CHUNK_SIZE,
+                                                   .length = sizeof same,
+                                                   .source = chunk.frame,
+                                                   .type = REPL_RECORD_DATA});
+        build_end(&build, true);
+        build_commit(&build);
+        memcpy(to->model + SLOT * REPL_CHUNK_SIZE, same, sizeof same);
+        data_add(to, SLOT);
+        expect_replica(to);
+    }
+    segment_path(path, 2); /* of data, where the index finds it */
+    damage_take(&d, path);
+    plant(&d, 200, 1);
+    scrub_all(SOON_MS);
+    assert_string_equal(volume_status(&w, "data").damaged, "");
+    assert_int_equal(volume_status(&w, "data").repaired_segments, 1);
+    assert_true(is_as_it_was(&d));
+    damage_fini(&d);
+    pool_end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(volumes_that_refer_to_damage_are_named),
         cmocka_unit_test(volumes_that_refer_to_what_does_not_open_are_named),
+        cmocka_unit_test(what_another_volume_has_brought_too_mends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
