@@ -122,12 +122,10 @@ static repl_result segment_add(struct repl_pool_places *places, const char *volu
                                struct repl_error *err)
 {
     struct repl_stored_segment *file;
-    struct repl_segment *segment = NULL;
-    REPL_TRY(places->store->ops->segment_open(places->store, volume, id, file_size, &file, err));
-    repl_result result = repl_forward(
-        repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err), err, "%s",
-        file->label);
-    if (repl_ok(result) && segment->footer.chunk_count > 0) {
+    struct repl_segment *segment;
+    REPL_TRY(repl_store_open_segment(places->store, volume, id, file_size, &file, &segment, err));
+    repl_result result = REPL_SUCCESS;
+    if (segment->footer.chunk_count > 0) {
         result = segment_note(places, volume, id, err);
         if (repl_ok(result))
             result = chunks_note(places, segment, err);

@@ -77,30 +77,20 @@ static repl_result references_read(const struct repl_segment *segment, struct br
     return result;
 }
 
-static repl_result segment_read(struct repl_stored_segment *file, struct brought *b,
-                                struct repl_error *err)
-{
-    struct repl_segment *segment;
-    REPL_TRY(repl_forward(
-        repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err), err, "%s",
-        file->label));
-    repl_result result = b->id.supply == 0 ? references_read(segment, b, err) : REPL_SUCCESS;
-    b->chunks = segment->chunks;
-    b->chunk_count = segment->footer.chunk_count;
-    segment->chunks = NULL;
-    repl_segment_free(segment);
-    return result;
-}
-
 /* Where it fails, there is nothing to free. */
 static repl_result brought_read(struct repl_site *site, const char *name,
                                 const struct repl_segment_id *id, uint64_t file_size,
                                 struct brought *out, struct repl_error *err)
 {
     struct repl_stored_segment *file;
+    struct repl_segment *segment;
     *out = (struct brought){.id = *id};
-    REPL_TRY(site->store->ops->segment_open(site->store, name, id, file_size, &file, err));
-    repl_result result = segment_read(file, out, err);
+    REPL_TRY(repl_store_open_segment(site->store, name, id, file_size, &file, &segment, err));
+    repl_result result = id->supply == 0 ? references_read(segment, out, err) : REPL_SUCCESS;
+    out->chunks = segment->chunks;
+    out->chunk_count = segment->footer.chunk_count;
+    segment->chunks = NULL;
+    repl_segment_free(segment);
     file->close(file);
     if (!repl_ok(result))
         brought_fini(out);

@@ -77,18 +77,11 @@ static int chunk_order(const void *x, const void *y)
 static repl_result segment_open(struct repl_chunk_reader *reader,
                                 const struct repl_placed_chunk *chunk, struct repl_error *err)
 {
-    struct repl_store *store = reader->store;
     if (reader->segment != NULL && segment_order(&reader->last, chunk) == 0)
         return REPL_SUCCESS;
     segment_close(reader);
-    REPL_TRY(
-        store->ops->segment_open(store, chunk->volume, &chunk->segment, 0, &reader->file, err));
-    repl_result result = repl_segment_open(repl_stored_segment_read_at, reader->file,
-                                           reader->file->size, &reader->segment, err);
-    result = repl_forward(result, err, "%s", reader->file->label);
-    if (!repl_ok(result))
-        segment_close(reader);
-    return result;
+    return repl_store_open_segment(reader->store, chunk->volume, &chunk->segment, 0, &reader->file,
+                                   &reader->segment, err);
 }
 
 static repl_result frame_read(struct repl_chunk_reader *reader,

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/limits.h"
+#include "segment/segment_reader.h"
 
 #define BUCKET_START  "s3://"
 #define VERSION_START "repl store, version "
@@ -88,4 +89,23 @@ repl_result repl_stored_segment_read_at(void *segment, uint64_t offset, void *ou
 {
     struct repl_stored_segment *stored = segment;
     return stored->read_at(stored, offset, out, size, err);
+}
+
+repl_result repl_store_open_segment(struct repl_store *store, const char *volume,
+                                    const struct repl_segment_id *id, uint64_t size,
+                                    struct repl_stored_segment **file,
+                                    struct repl_segment **segment, struct repl_error *err)
+{
+    *file = NULL;
+    *segment = NULL;
+    REPL_TRY(store->ops->segment_open(store, volume, id, size, file, err));
+    repl_result result =
+        repl_segment_open(repl_stored_segment_read_at, *file, (*file)->size, segment, err);
+    result = repl_forward(result, err, "%s", (*file)->label);
+    if (!repl_ok(result)) {
+        (*file)->close(*file);
+        *file = NULL;
+        *segment = NULL;
+    }
+    return result;
 }

@@ -27,6 +27,7 @@ struct repl_stored_segment;
 
 struct repl_store_ops;
 struct repl_s3_options;
+struct repl_segment;
 
 struct repl_store {
     const struct repl_store_ops *ops;
@@ -174,5 +175,12 @@ struct repl_stored_segment {
 /* repl_read_at_fn over a struct repl_stored_segment. */
 REPL_RESULT repl_stored_segment_read_at(void *segment, uint64_t offset, void *out, size_t size,
                                         struct repl_error *err);
+
+/* segment_open, and the lists of what it has opened, which are read from *file: that is closed when
+ * *segment has been freed. Where either fails, both are NULL, and the message says of what. */
+REPL_RESULT repl_store_open_segment(struct repl_store *store, const char *volume,
+                                    const struct repl_segment_id *id, uint64_t size,
+                                    struct repl_stored_segment **file,
+                                    struct repl_segment **segment, struct repl_error *err);
 
 #endif

@@ -149,15 +149,11 @@ static repl_result segment_weigh(struct compactor_visit *visit, const struct rep
 static repl_result segment_look(struct compactor_visit *visit, const struct repl_log_piece *entry,
                                 struct compactor_look *look, struct repl_error *err)
 {
-    struct repl_store *store = visit->options.store;
     struct repl_stored_segment *file;
-    struct repl_segment *segment = NULL;
-    REPL_TRY(store->ops->segment_open(store, visit->volume, &look->id, entry->commit.file_size,
-                                      &file, err));
-    repl_result result =
-        repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err);
-    if (repl_ok(result))
-        result = segment_weigh(visit, segment, look, err);
+    struct repl_segment *segment;
+    REPL_TRY(repl_store_open_segment(visit->options.store, visit->volume, &look->id,
+                                     entry->commit.file_size, &file, &segment, err));
+    repl_result result = segment_weigh(visit, segment, look, err);
     repl_segment_free(segment);
     result = repl_forward(result, err, "%s", file->label);
     file->close(file);

@@ -90,14 +90,8 @@ static repl_result segment_get(struct replica_applier *a, const struct home *hom
             oldest = place;
     }
     segment_close(oldest);
-    REPL_TRY(a->store->ops->segment_open(a->store, home->volume, &home->id, 0, &oldest->file, err));
-    repl_result result = repl_segment_open(repl_stored_segment_read_at, oldest->file,
-                                           oldest->file->size, &oldest->segment, err);
-    if (!repl_ok(result)) {
-        result = repl_forward(result, err, "%s", oldest->file->label);
-        segment_close(oldest);
-        return result;
-    }
+    REPL_TRY(repl_store_open_segment(a->store, home->volume, &home->id, 0, &oldest->file,
+                                     &oldest->segment, err));
     oldest->home = *home;
     oldest->used = ++a->clock;
     *out = oldest->segment;

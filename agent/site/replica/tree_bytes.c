@@ -54,14 +54,7 @@ static repl_result segment_add(const struct replica_journal *journal, struct ope
     struct opened *o = &list->items[list->count];
     *o = (struct opened){.id = *id};
     snprintf(o->volume, sizeof o->volume, "%s", volume);
-    REPL_TRY(journal->store->ops->segment_open(journal->store, volume, id, size, &o->file, err));
-    repl_result result =
-        repl_segment_open(repl_stored_segment_read_at, o->file, o->file->size, &o->segment, err);
-    if (!repl_ok(result)) {
-        result = repl_forward(result, err, "%s", o->file->label);
-        o->file->close(o->file);
-        return result;
-    }
+    REPL_TRY(repl_store_open_segment(journal->store, volume, id, size, &o->file, &o->segment, err));
     list->count++;
     return REPL_SUCCESS;
 }
