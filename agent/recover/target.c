@@ -1,5 +1,5 @@
 /*
- * Writing and reading back a target that repl_target_check.c has found fit.
+ * Writing and reading back a target that target_check.c has found fit.
  *
  * A device is opened with O_EXCL, which the kernel grants to nobody else while
  * it is mounted or held, whatever mount namespace that is in; the checks before

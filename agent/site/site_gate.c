@@ -9,6 +9,15 @@
 #include "site/site_volume.h"
 #include "store/segment_name.h"
 
+/* NULL: nobody has passed one of that pool yet. */
+static struct site_gate *gate_find(const struct repl_site *site, const char *pool)
+{
+    struct site_gate *gate = site->gates;
+    while (gate != NULL && strcmp(gate->pool, pool) != 0)
+        gate = gate->next;
+    return gate;
+}
+
 repl_result site_gate_of(const struct site_volume *v, struct site_gate **out,
                          struct repl_error *err)
 {
@@ -16,9 +25,7 @@ repl_result site_gate_of(const struct site_volume *v, struct site_gate **out,
     *out = NULL;
     if (pool[0] == '\0')
         return REPL_SUCCESS;
-    struct site_gate *gate = v->site->gates;
-    while (gate != NULL && strcmp(gate->pool, pool) != 0)
-        gate = gate->next;
+    struct site_gate *gate = gate_find(v->site, pool);
     if (gate == NULL) {
         gate = calloc(1, sizeof *gate);
         if (gate == NULL)
@@ -159,9 +166,7 @@ static bool may_be_of(const struct site_volume *v, const char *pool)
 
 static bool keeps_all(const struct repl_site *site, const char *pool)
 {
-    const struct site_gate *gate = site->gates;
-    while (gate != NULL && strcmp(gate->pool, pool) != 0)
-        gate = gate->next;
+    const struct site_gate *gate = gate_find(site, pool);
     return gate != NULL && gate->keeps;
 }
 

@@ -7,6 +7,7 @@
  *   site_hello.c    hello and report
  *   site_status.c   how it fares
  *   site_load.c     a volume as it is found at a start
+ *   site_unread.c   volumes that there was no memory to read then
  *   site_index.c    the index on its way to what the log has
  *   site_intake.c   bytes of a request on their way into a staged file
  *   site_upload.c   a segment's arrival
@@ -341,16 +342,16 @@ REPL_RESULT site_found_set_aside(struct site_volume *volume, struct repl_error *
 REPL_RESULT site_index_catch_up(struct repl_site *site, const char *name,
                                 const struct repl_buffer *log, uint64_t begin, uint64_t log_end,
                                 pthread_mutex_t *lock, struct repl_error *err);
+/* The same while the site runs, on a worker. supplies: those as well, where the index has lost
+ * everything. */
+REPL_RESULT site_index_refill(struct site_volume *volume, bool supplies, uint64_t log_end,
+                              struct repl_error *err);
 /* What has been logged, into the index, with what others wait with: a sync is what it costs, for
  * one or for many. On a worker. */
 void site_index_append(struct site_append *append);
 /* The chunks of a supply into the index. One that cannot be read is left out, with a line in our
  * log: what nobody finds is asked of the source. */
 void site_index_supply(struct site_volume *volume, const struct repl_segment_id *id, uint64_t size);
-/* The same while the site runs, on a worker. supplies: those as well, where the index has lost
- * everything. */
-REPL_RESULT site_index_refill(struct site_volume *volume, bool supplies, uint64_t log_end,
-                              struct repl_error *err);
 
 /* Names the places again of all chunks that the volume's segments and supplies have. At a start. */
 REPL_RESULT site_index_places(struct site_volume *volume, struct repl_error *err);
@@ -388,6 +389,8 @@ void site_commit_begin(struct site_volume *volume, struct site_request *request)
 void site_commit_step_end(struct site_volume *volume);
 /* Opens the staged segment and verifies it; what was found is in commit by the step's end. */
 void site_verify_begin(struct site_volume *volume);
+/* The same, for the chunks alone that it refers to. */
+void site_verify_chunks(struct site_volume *volume);
 /* What one look at many chunks has found out of the segments in which they lie. Zeroed before, and
  * not kept for longer. */
 struct site_seen {
@@ -407,8 +410,6 @@ bool site_place_seen(const struct site_volume *volume, const struct repl_chunk_p
 REPL_RESULT site_chunk_find(const struct site_volume *volume, const struct repl_digest *name,
                             struct site_seen *seen, struct repl_chunk_place *place, bool *found,
                             struct repl_error *err);
-/* The same, for the chunks alone that it refers to. */
-void site_verify_chunks(struct site_volume *volume);
 
 void site_hello_begin(struct site_volume *volume, struct site_request *request);
 void site_report_begin(struct site_volume *volume, struct site_request *request);

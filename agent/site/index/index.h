@@ -58,7 +58,7 @@ struct repl_index_record {
 REPL_RESULT repl_index_apply(struct repl_index *index, const char *volume,
                              const struct repl_index_record *records, size_t count,
                              uint64_t log_end, struct repl_error *err);
-/* Between begin and end, apply and add_supply share one transaction: for catching up with a long
+/* Between begin and end, apply and add_chunks share one transaction: for catching up with a long
  * log, where a commit a record costs more than the record. All from one thread; readers see none of
  * it before end. A call that fails in between undoes the batch, which end then reports: go on from
  * repl_index_position. */
