@@ -22,8 +22,9 @@ static void build_one(struct build *b, struct world *w, uint64_t from, uint64_t 
 }
 
 /* Two segments, one behind the other; the site has neither. */
-static void build_two(struct build *first, struct build *second, struct world *w)
+static void begin_two(struct build *first, struct build *second, struct world *w)
 {
+    seed(w);
     build_one(first, w, 1, 2);
     struct repl_head head = w->head;
     build_taken(first);
@@ -57,6 +58,17 @@ static void send(struct call *call, const struct build *b, const char *how, size
         turn(b->w);
 }
 
+/* Half of what is in its turn, and all of what is not. */
+static void send_half(struct call *call, const struct build *b)
+{
+    send(call, b, "segments", b->file.bytes.size / 2, false);
+}
+
+static void send_ahead(struct call *call, const struct build *b)
+{
+    send(call, b, "ahead", b->file.bytes.size, true);
+}
+
 /* The rest of it. */
 static void finish(struct call *call, const struct build *b)
 {
@@ -64,6 +76,14 @@ static void finish(struct call *call, const struct build *b)
     call->ends = true;
     repl_request_resume(&call->request);
     PUMP_UNTIL(call->w, call->done);
+}
+
+/* On another connection. */
+static void rest_put(const struct build *b, size_t beginning)
+{
+    assert_int_equal(
+        put(b->w, 2, 0, beginning, b->file.bytes.data + beginning, b->file.bytes.size - beginning),
+        201);
 }
 
 static void fini_two(struct build *first, struct build *second)
@@ -77,10 +97,9 @@ static void test_complete_before_its_turn(void **state)
     struct world *w = *state;
     struct build first, second;
     struct call one, two;
-    seed(w);
-    build_two(&first, &second, w);
-    send(&one, &first, "segments", first.file.bytes.size / 2, false);
-    send(&two, &second, "ahead", second.file.bytes.size, true);
+    begin_two(&first, &second, w);
+    send_half(&one, &first);
+    send_ahead(&two, &second);
     assert_false(two.done);
     assert_int_equal(volume_status(w, "data").point.seq, 1);
     finish(&one, &first);
@@ -100,13 +119,12 @@ static void test_turn_comes_in_the_middle(void **state)
     struct world *w = *state;
     struct build first, second, third;
     struct call one, two, three;
-    seed(w);
-    build_two(&first, &second, w);
+    begin_two(&first, &second, w);
     struct repl_head head = w->head;
     build_taken(&second);
     build_one(&third, w, 3, 4);
     w->head = head;
-    send(&one, &first, "segments", first.file.bytes.size / 2, false);
+    send_half(&one, &first);
     send(&two, &second, "ahead", second.file.bytes.size / 3, false);
     finish(&one, &first);
     assert_int_equal(w->status, 201);
@@ -128,8 +146,7 @@ static void test_ahead_of_nothing(void **state)
     struct world *w = *state;
     struct build first, second;
     struct call call;
-    seed(w);
-    build_two(&first, &second, w);
+    begin_two(&first, &second, w);
     send(&call, &first, "ahead", first.file.bytes.size, true);
     PUMP_UNTIL(w, call.done);
     assert_int_equal(w->status, 201);
@@ -147,11 +164,10 @@ static void test_first_is_refused(void **state)
     struct world *w = *state;
     struct build first, second;
     struct call one, two;
-    seed(w);
-    build_two(&first, &second, w);
+    begin_two(&first, &second, w);
     first.file.bytes.data[first.file.bytes.size - 100] ^= 1;
-    send(&one, &first, "segments", first.file.bytes.size / 2, false);
-    send(&two, &second, "ahead", second.file.bytes.size, true);
+    send_half(&one, &first);
+    send_ahead(&two, &second);
     one.size = first.file.bytes.size;
     one.ends = true;
     repl_request_resume(&one.request);
@@ -169,9 +185,8 @@ static void test_refused_ahead(void **state)
     struct world *w = *state;
     struct build first, second;
     struct call one, two;
-    seed(w);
-    build_two(&first, &second, w);
-    send(&one, &first, "segments", first.file.bytes.size / 2, false);
+    begin_two(&first, &second, w);
+    send_half(&one, &first);
     /* the one that is on its way, and one that does not follow it */
     send(&two, &first, "ahead", 100, true);
     PUMP_UNTIL(w, two.done);
@@ -215,9 +230,8 @@ static void test_taken_over(void **state)
     struct world *w = *state;
     struct build first, second;
     struct call one, two, three;
-    seed(w);
-    build_two(&first, &second, w);
-    send(&one, &first, "segments", first.file.bytes.size / 2, false);
+    begin_two(&first, &second, w);
+    send_half(&one, &first);
     send(&two, &second, "ahead", second.file.bytes.size / 2, false);
     send(&three, &second, "ahead", second.file.bytes.size, true);
     PUMP_UNTIL(w, two.done);
@@ -226,10 +240,7 @@ static void test_taken_over(void **state)
     PUMP_UNTIL(w, one.done && three.done);
     assert_int_equal(three.request.status, 503);
     assert_true(welcome.staged_to_seq == 2 && welcome.staged_bytes == first.file.bytes.size / 2);
-    assert_int_equal(put(w, 2, 0, welcome.staged_bytes,
-                         first.file.bytes.data + welcome.staged_bytes,
-                         first.file.bytes.size - welcome.staged_bytes),
-                     201);
+    rest_put(&first, welcome.staged_bytes);
     build_taken(&first);
     build_commit(&second);
     build_fini(&first);
@@ -242,10 +253,9 @@ static void test_lost_and_resumed(void **state)
     struct world *w = *state;
     struct build first, second;
     struct call one, two;
-    seed(w);
-    build_two(&first, &second, w);
+    begin_two(&first, &second, w);
     size_t beginning = second.file.bytes.size / 2;
-    send(&one, &first, "segments", first.file.bytes.size / 2, false);
+    send_half(&one, &first);
     send(&two, &second, "ahead", beginning, false);
     repl_request_cancel(&two.request);
     for (int i = 0; i < 30; i++)
@@ -271,8 +281,7 @@ static void test_restart(void **state)
     struct world *w = *state;
     struct build first, second;
     struct call one, two;
-    seed(w);
-    build_two(&first, &second, w);
+    begin_two(&first, &second, w);
     size_t beginning = first.file.bytes.size / 2;
     send(&one, &first, "segments", beginning, false);
     send(&two, &second, "ahead", second.file.bytes.size / 2, false);
@@ -283,9 +292,7 @@ static void test_restart(void **state)
     site_restart(w);
     struct repl_welcome welcome = hello(w);
     assert_true(welcome.staged_to_seq == 2 && welcome.staged_bytes == beginning);
-    assert_int_equal(put(w, 2, 0, beginning, first.file.bytes.data + beginning,
-                         first.file.bytes.size - beginning),
-                     201);
+    rest_put(&first, beginning);
     build_taken(&first);
     build_commit(&second);
     build_fini(&first);
@@ -299,19 +306,16 @@ static void test_first_is_lost(void **state)
     struct world *w = *state;
     struct build first, second;
     struct call one, two;
-    seed(w);
-    build_two(&first, &second, w);
+    begin_two(&first, &second, w);
     size_t beginning = first.file.bytes.size / 2;
     send(&one, &first, "segments", beginning, false);
-    send(&two, &second, "ahead", second.file.bytes.size, true);
+    send_ahead(&two, &second);
     repl_request_cancel(&one.request);
     PUMP_UNTIL(w, two.done);
     expect_refusal(w, 503, REPL_REFUSAL_BUSY, "turn");
     struct repl_welcome welcome = hello(w);
     assert_true(welcome.staged_to_seq == 2 && welcome.staged_bytes == beginning);
-    assert_int_equal(put(w, 2, 0, beginning, first.file.bytes.data + beginning,
-                         first.file.bytes.size - beginning),
-                     201);
+    rest_put(&first, beginning);
     build_taken(&first);
     build_commit(&second);
     build_fini(&first);
@@ -324,10 +328,9 @@ static void test_first_finds_a_full_disk(void **state)
     struct world *w = *state;
     struct build first, second;
     struct call one, two;
-    seed(w);
-    build_two(&first, &second, w);
-    send(&one, &first, "segments", first.file.bytes.size / 2, false);
-    send(&two, &second, "ahead", second.file.bytes.size, true);
+    begin_two(&first, &second, w);
+    send_half(&one, &first);
+    send_ahead(&two, &second);
     int full = open("/dev/full", O_RDWR | O_CLOEXEC);
     struct site_intake *intake = &site_find_volume(w->site, "data")->upload->intake;
     assert_true(full >= 0 && dup2(full, intake->fd) == intake->fd);
@@ -386,15 +389,14 @@ static void test_given_up_late(void **state)
     struct build first, second, both;
     struct call one, two, three;
     struct block blocks[2];
-    seed(w);
-    build_two(&first, &second, w);
+    begin_two(&first, &second, w);
     build_begin(&both, w, 1, 3, 0);
     for (unsigned i = 0; i < 4; i++) /* what either holds */
         build_data(&both, (uint64_t)(i + 2) * MIB / 2, MIB / 2);
     build_end(&both, true);
     send(&one, &first, "segments", 0, false);
     blocks_begin(w, blocks);
-    send(&two, &second, "ahead", second.file.bytes.size, true);
+    send_ahead(&two, &second);
     send(&three, &both, "segments", both.file.bytes.size / 4, false);
     PUMP_UNTIL(w, one.done && two.done);
     assert_true(one.request.status == 503 && two.request.status == 503);
