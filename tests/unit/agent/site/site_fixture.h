@@ -647,6 +647,17 @@ static inline void file_path(const struct world *w, char path[256], const char *
     snprintf(path, 256, "%s/volumes/%s/%s", w->store, w->volume, name);
 }
 
+/* By the volume, in its pool. */
+static inline bool chunk_is_found(const struct world *w, const char *volume, const uint8_t *chunk)
+{
+    struct repl_digest name = chunk_name_of(chunk);
+    struct repl_chunk_place place;
+    struct repl_error err = {0};
+    bool found;
+    must(repl_index_chunk(w->site->index, volume, &name, &place, &found, &err), &err);
+    return found;
+}
+
 /* The site makes it anew when it starts. */
 static inline void index_remove(const struct world *w)
 {

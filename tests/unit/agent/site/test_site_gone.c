@@ -17,16 +17,6 @@
 
 static struct world w, b; /* volumes data and else of a tenant */
 
-static bool is_found(const uint8_t *chunk)
-{
-    struct repl_digest name = chunk_name_of(chunk);
-    struct repl_chunk_place place;
-    struct repl_error err;
-    bool found;
-    must(repl_index_chunk(w.site->index, "else", &name, &place, &found, &err), &err);
-    return found;
-}
-
 static void refer(struct build *build, const uint8_t *chunk, unsigned slot)
 {
     build_begin(build, &b, b.head.to_seq, b.head.to_seq + 1, 0);
@@ -88,8 +78,8 @@ static void a_removed_volume_leaves_nothing_behind(void **state)
     data_remove();
     start();
     /* what else holds itself it finds, and nothing else */
-    assert_true(is_found(shared));
-    assert_false(is_found(alone));
+    assert_true(chunk_is_found(&w, "else", shared));
+    assert_false(chunk_is_found(&w, "else", alone));
     expect_replica(&b);
     refer(&build, alone, 21);
     build_put(&build);
@@ -134,7 +124,7 @@ static void what_goes_while_the_site_runs_is_not_relied_on(void **state)
     world_init(&w, NULL);
     volumes_make(shared, alone);
     data_remove();
-    assert_true(is_found(alone));
+    assert_true(chunk_is_found(&w, "else", alone));
     refer(&build, alone, 21);
     build_put(&build);
     expect_missing(&b, 1);
@@ -147,7 +137,7 @@ static void what_goes_while_the_site_runs_is_not_relied_on(void **state)
     assert_false(site_pool_is_known(site_find_volume(w.site, "else")));
     site_stop(&w);
     start();
-    assert_true(is_found(alone));
+    assert_true(chunk_is_found(&w, "else", alone));
     assert_true(replica_equals_model(&b));
     w.head = (struct repl_head){0};
     seed(&w);

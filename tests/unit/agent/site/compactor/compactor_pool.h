@@ -127,12 +127,32 @@ static inline void supplies_look(void)
 
 static inline bool is_found(const uint8_t *chunk)
 {
-    struct repl_digest name = chunk_name_of(chunk);
-    struct repl_chunk_place place;
+    return chunk_is_found(&w, "else", chunk);
+}
+
+/* A commit that refers to the chunk begins so many turns ahead of a merge of data that drops it:
+ * it is taken, and the chunk is there, or it is told that it is missing. */
+static inline bool commit_races(const uint8_t *chunk, unsigned ahead)
+{
+    struct build build;
     struct repl_error err;
-    bool found;
-    must(repl_index_chunk(w.site->index, "else", &name, &place, &found, &err), &err);
-    return found;
+    struct call call;
+    reference_build(&build, chunk, 3);
+    call_init(&call, &b, "PUT", "/v1/volumes/else/segments/%llu.0",
+              (unsigned long long)build.header.to_seq);
+    call.request.body = build.file.bytes.data;
+    call.request.body_size = build.file.bytes.size;
+    must(repl_request_start(b.clients[KEY_OTHER], &call.request, &err), &err);
+    for (unsigned i = 0; i < ahead; i++)
+        turn(&w);
+    merge_begin("data");
+    PUMP_UNTIL(&w, call.done && !w.site->compactor->logging);
+    assert_true(b.status == 201 || b.status == 409);
+    if (b.status == 201)
+        build_taken(&build);
+    assert_int_equal(is_found(chunk), b.status == 201);
+    build_fini(&build);
+    return b.status == 201;
 }
 
 /* --- a store that hangs ---------------------------------------------------------------------- */

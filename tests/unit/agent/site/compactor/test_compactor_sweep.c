@@ -203,33 +203,15 @@ static void a_few_dead_chunks_stay(void **state)
 
 /* --- commits meanwhile ----------------------------------------------------------------------- */
 
-/* A commit that refers to the chunks as they are swept: it is taken, and they are there, or it is
- * told that they are missing. */
-static bool commit_races(unsigned round)
+/* Of one of the chunks, as they are swept. */
+static bool sweep_races(unsigned round)
 {
-    struct build build;
-    struct repl_error err;
-    struct call call;
     visits_go_on();
     merge_hold("data");
     assert_int_equal(w.site->compactor->visit.result.dropped_count, CHUNKS);
-    reference_build(&build, chunks[round % CHUNKS], 3);
-    call_init(&call, &b, "PUT", "/v1/volumes/else/segments/%llu.0",
-              (unsigned long long)build.header.to_seq);
-    call.request.body = build.file.bytes.data;
-    call.request.body_size = build.file.bytes.size;
-    must(repl_request_start(b.clients[KEY_OTHER], &call.request, &err), &err);
-    for (unsigned i = 0; i < 2 * round; i++)
-        turn(&w);
-    merge_begin("data");
-    PUMP_UNTIL(&w, call.done && !w.site->compactor->logging);
-    assert_true(b.status == 201 || b.status == 409);
-    if (b.status == 201)
-        build_taken(&build);
-    assert_int_equal(is_found(chunks[round % CHUNKS]), b.status == 201);
-    build_fini(&build);
+    bool taken = commit_races(chunks[round % CHUNKS], 2 * round);
     visits_stop();
-    return b.status == 201;
+    return taken;
 }
 
 static void a_reference_that_comes_meanwhile_is_not_lost(void **state)
@@ -240,7 +222,7 @@ static void a_reference_that_comes_meanwhile_is_not_lost(void **state)
     sweep_begin("1s:1d");
     for (unsigned round = 0; round < ROUNDS; round++) {
         generation_pass();
-        taken += commit_races(round);
+        taken += sweep_races(round);
     }
     print_message("%u of %u taken\n", taken, ROUNDS);
     points_check(&segments);
