@@ -144,6 +144,10 @@ REPL_RESULT repl_index_lost(struct repl_index *index, const char *volume,
 REPL_RESULT repl_index_listed(struct repl_index *index, const char *volume,
                               const struct repl_segment_id *id, struct repl_buffer *out,
                               struct repl_error *err);
+/* The supplies of the volume in which chunks lie: behind what out has, of struct repl_segment_id,
+ * each once. It looks at all places. */
+REPL_RESULT repl_index_supplies(struct repl_index *index, const char *volume,
+                                struct repl_buffer *out, struct repl_error *err);
 /* Whether one of the very volume does. */
 REPL_RESULT repl_index_is_referred_by(struct repl_index *index, const char *volume,
                                       const struct repl_digest *name, bool *referred,

@@ -17,12 +17,26 @@ struct lost {
     struct repl_index *index;
     enum index_table table; /* of references, or of places */
     const char *volume;
-    const struct repl_segment_id *id;
+    const struct repl_segment_id *id; /* NULL: its supplies are wanted, not names */
     struct repl_buffer *out;
     size_t left;
     struct index_key next; /* the walk goes on from here */
     bool more;
 };
+
+/* There are few of them. */
+static repl_result supply_note(struct lost *lost, const struct repl_chunk_place *place,
+                               struct repl_error *err)
+{
+    const struct repl_segment_id *ids = (const void *)lost->out->data;
+    if (place->segment.supply == 0 || strcmp(place->volume, lost->volume) != 0)
+        return REPL_SUCCESS;
+    for (size_t i = lost->out->size / sizeof *ids; i > 0; i--) {
+        if (repl_segment_id_order(&ids[i - 1], &place->segment) == 0)
+            return REPL_SUCCESS;
+    }
+    return repl_buffer_append(lost->out, &place->segment, sizeof place->segment, err);
+}
 
 static repl_result name_look(struct lost *lost, MDB_txn *txn, uint32_t pool,
                              const struct repl_digest *name, struct repl_error *err)
@@ -30,6 +44,8 @@ static repl_result name_look(struct lost *lost, MDB_txn *txn, uint32_t pool,
     struct repl_chunk_place place;
     bool found, good;
     REPL_TRY(repl_index_place_get(lost->index, txn, pool, name, &place, &found, &good, err));
+    if (lost->id == NULL)
+        return good ? supply_note(lost, &place, err) : REPL_SUCCESS;
     bool there = good && strcmp(place.volume, lost->volume) == 0 &&
                  repl_segment_id_order(&place.segment, lost->id) == 0;
     if (!there && (good || lost->table == INDEX_CHUNKS))
@@ -123,5 +139,13 @@ repl_result repl_index_listed(struct repl_index *index, const char *volume,
                         .id = id,
                         .out = out,
                         .left = SIZE_MAX};
+    return names_find(&lost, err);
+}
+
+repl_result repl_index_supplies(struct repl_index *index, const char *volume,
+                                struct repl_buffer *out, struct repl_error *err)
+{
+    struct lost lost = {
+        .index = index, .table = INDEX_CHUNKS, .volume = volume, .out = out, .left = SIZE_MAX};
     return names_find(&lost, err);
 }

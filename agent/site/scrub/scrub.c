@@ -92,6 +92,14 @@ static void mates_list(const struct site_volume *v, struct scrub_visit *visit)
     }
 }
 
+/* Without memory, what is gone of them is not seen. */
+static void supplies_list(const struct site_volume *v, struct scrub_visit *visit)
+{
+    visit->supplies = calloc(v->supply_count + 1, sizeof *visit->supplies);
+    for (size_t i = 0; i < v->supply_count && visit->supplies != NULL; i++)
+        visit->supplies[visit->supply_count++] = v->supplies[i].id;
+}
+
 static void visit_done(struct repl_job *job);
 
 static void visit_begin(struct site_scrub *s, struct site_volume *v)
@@ -123,6 +131,7 @@ static void visit_begin(struct site_scrub *s, struct site_volume *v)
     s->visit.seen_count = of->damage_count;
     replica_find(v, s->visit.replica_path, sizeof s->visit.replica_path);
     mates_list(v, &s->visit);
+    supplies_list(v, &s->visit);
     of->merged = NULL;
     of->merged_count = 0;
     of->visited_ns = now_ns;
@@ -298,8 +307,10 @@ static void visit_done(struct repl_job *job)
     s->out = false;
     free(visit->merged);
     free(visit->mates);
+    free(visit->supplies);
     visit->merged = NULL;
     visit->mates = NULL;
+    visit->supplies = NULL;
     scrub_harms_put(&s->harms, visit);
     if (v == NULL) /* it has been removed meanwhile */
         scrub_harms_forget(&s->harms, visit->volume);

@@ -4,6 +4,7 @@
  *
  *   scrub.c          its turns, on the loop: whose is it, what is told
  *   scrub_visit.c    a visit of a volume, on a thread of its own: what is due, reading it
+ *   scrub_gone.c     supplies that are not there any more
  *   scrub_heal.c     from which point on a damaged segment does no harm
  *   scrub_read.c     one segment, to its last byte
  *   scrub_repair.c   a damaged segment, or supply (scrub_supply.c), made what it was:

@@ -127,17 +127,14 @@ static repl_result segment_search(struct search *s, const char *volume,
         return REPL_SUCCESS;
     if (atomic_load(s->visit->stop))
         return repl_fail(err, REPL_E_RETRY, "told to stop");
-    repl_result result = store->ops->segment_open(store, volume, id, size, &file, err);
+    repl_result result = repl_store_open_segment(store, volume, id, size, &file, &segment, err);
     if (!repl_ok(result))
         return goes_on(result) ? REPL_SUCCESS : result;
-    result = repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err);
-    if (repl_ok(result)) {
-        site_pacer_spend(&s->visit->pacer, segment->footer.chunk_count * sizeof segment->chunks[0]);
-        result = lists_match(s, volume, id, segment, err);
-        repl_segment_free(segment);
-    }
+    site_pacer_spend(&s->visit->pacer, segment->footer.chunk_count * sizeof segment->chunks[0]);
+    result = lists_match(s, volume, id, segment, err);
+    repl_segment_free(segment);
     file->close(file);
-    return goes_on(result) ? REPL_SUCCESS : result;
+    return result;
 }
 
 static repl_result supply_note(void *context, const struct repl_segment_id *id, uint64_t size,

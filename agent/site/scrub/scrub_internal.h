@@ -202,6 +202,8 @@ struct scrub_visit {
     double credit;            /* and what is left of it */
     struct scrub_mate *mates; /* heap: the other volumes of its pool */
     size_t mate_count;
+    struct repl_segment_id *supplies; /* heap: that are known of; NULL: none */
+    size_t supply_count;
     const atomic_bool *stop;
     const atomic_bool *merging;
     struct scrub_merged *merged; /* heap */
@@ -239,6 +241,12 @@ struct scrub_visit {
 void scrub_visit_work(struct repl_job *job);
 /* "points 1 to 4", "points that refer to its chunks", without what is of other volumes. */
 void scrub_damage_points(const struct scrub_damage *damage, char *out, size_t size);
+/* Whether it is part of what is read. */
+bool scrub_visit_stores(const struct scrub_visit *visit, const struct repl_segment_id *id);
+/* Supplies that are not, and should be (scrub_gone.c): struct repl_segment_id. *looked: something
+ * is not there that was, be it that nothing needs it. out: empty. */
+REPL_RESULT scrub_gone_find(struct scrub_visit *visit, struct repl_buffer *out, bool *looked,
+                            struct repl_error *err);
 /* As far as it is known by now. */
 bool scrub_visit_is_damaged(const struct scrub_visit *visit, const struct repl_segment_id *id);
 

@@ -55,27 +55,23 @@ repl_result scrub_manifest_walk(struct scrub_visit *visit, const char *volume,
 {
     struct repl_store *store = visit->store;
     struct repl_stored_segment *file;
-    struct repl_segment *segment = NULL;
+    struct repl_segment *segment;
     struct repl_record_walk walk;
     struct repl_record record = {0};
     bool done = false;
     if (atomic_load(visit->stop))
         return repl_fail(err, REPL_E_RETRY, "told to stop");
-    REPL_TRY(store->ops->segment_open(store, volume, id, 0, &file, err));
-    repl_result result =
-        repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err);
-    if (repl_ok(result)) {
-        repl_record_walk_begin(&walk, segment, coder);
-        result = repl_record_walk_next(&walk, &record, &done, err);
-        while (repl_ok(result) && !done) {
-            result = each(context, &record, err);
-            if (repl_ok(result))
-                result = repl_record_walk_next(&walk, &record, &done, err);
-        }
-        repl_record_walk_end(&walk);
-        for (uint32_t i = 0; i < segment->footer.block_count; i++)
-            site_pacer_spend(&visit->pacer, segment->blocks[i].frame.stored_size);
+    REPL_TRY(repl_store_open_segment(store, volume, id, 0, &file, &segment, err));
+    repl_record_walk_begin(&walk, segment, coder);
+    repl_result result = repl_record_walk_next(&walk, &record, &done, err);
+    while (repl_ok(result) && !done) {
+        result = each(context, &record, err);
+        if (repl_ok(result))
+            result = repl_record_walk_next(&walk, &record, &done, err);
     }
+    repl_record_walk_end(&walk);
+    for (uint32_t i = 0; i < segment->footer.block_count; i++)
+        site_pacer_spend(&visit->pacer, segment->blocks[i].frame.stored_size);
     repl_segment_free(segment);
     file->close(file);
     return result;

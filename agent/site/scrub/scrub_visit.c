@@ -36,6 +36,7 @@ struct scrub_stored {
     uint64_t size;
     size_t entry; /* of the chain; SIZE_MAX: a supply */
     int64_t verified_ns;
+    bool gone;    /* a supply that should be there */
     bool damaged; /* when it was looked at last */
     bool looked;  /* by this visit */
     bool opens;   /* as in struct scrub_damage */
@@ -151,6 +152,8 @@ static repl_result times_find(struct scrub_visit *visit, struct repl_error *err)
             repl_scrub_verified_ns(record_ns, committed_ns, visit->every_ns, visit->now_ns);
         if (is_suspected(visit, &stored->id, record_ns))
             stored->verified_ns = visit->now_ns - visit->every_ns;
+        if (stored->gone)
+            stored->verified_ns = visit->now_ns - visit->every_ns;
         /* Nobody says when a supply came: it is read once, and then its record does. */
         if (committed_ns == 0 && record_ns == 0)
             stored->verified_ns = visit->now_ns - visit->every_ns;
@@ -177,28 +180,58 @@ bool scrub_visit_is_damaged(const struct scrub_visit *visit, const struct repl_s
     return found != NULL && found->damaged;
 }
 
+bool scrub_visit_stores(const struct scrub_visit *visit, const struct repl_segment_id *id)
+{
+    const struct scrub_stored key = {.id = *id};
+    return visit->stored_count > 0 &&
+           bsearch(&key, visit->stored, visit->stored_count, sizeof key, stored_order) != NULL;
+}
+
 static bool is_stored(void *context, const struct repl_verified *verified)
 {
-    const struct scrub_visit *visit = context;
-    const struct scrub_stored key = {.id = {.to_seq = verified->to_seq,
-                                            .part = verified->part,
-                                            .supply = verified->supply,
-                                            .merge = verified->merge}};
-    return bsearch(&key, visit->stored, visit->stored_count, sizeof key, stored_order) != NULL;
+    const struct repl_segment_id id = {.to_seq = verified->to_seq,
+                                       .part = verified->part,
+                                       .supply = verified->supply,
+                                       .merge = verified->merge};
+    return scrub_visit_stores(context, &id);
+}
+
+static void stored_take(struct scrub_visit *visit, struct repl_buffer *stored)
+{
+    visit->stored = (struct scrub_stored *)(void *)stored->data;
+    visit->stored_count = stored->size / sizeof *visit->stored;
+    if (visit->stored_count > 0)
+        qsort(visit->stored, visit->stored_count, sizeof *visit->stored, stored_order);
+}
+
+/* *looked: what is known to be gone is, and need not be in the record any more. */
+static repl_result gone_add(struct scrub_visit *visit, struct repl_buffer *stored, bool *looked,
+                            struct repl_error *err)
+{
+    struct repl_buffer gone = {0};
+    repl_result result = scrub_gone_find(visit, &gone, looked, err);
+    const struct repl_segment_id *ids = (const void *)gone.data;
+    for (size_t i = 0; i < gone.size / sizeof *ids && repl_ok(result); i++) {
+        const struct scrub_stored supply = {.id = ids[i], .entry = SIZE_MAX, .gone = true};
+        result = stored_add(stored, &supply, err);
+    }
+    repl_buffer_fini(&gone);
+    stored_take(visit, stored);
+    return result;
 }
 
 static repl_result look(struct scrub_visit *visit, struct repl_error *err)
 {
     struct repl_buffer stored = {0};
+    bool looked = false;
     repl_result result = stored_list(visit, &stored, err);
-    visit->stored = (struct scrub_stored *)(void *)stored.data;
-    visit->stored_count = stored.size / sizeof *visit->stored;
-    if (visit->stored_count > 0)
-        qsort(visit->stored, visit->stored_count, sizeof *visit->stored, stored_order);
+    stored_take(visit, &stored);
     if (repl_ok(result))
         result = repl_verified_file_read(visit->store, visit->volume, &visit->file, err);
-    if (repl_ok(result) &&
-        (visit->file.torn || visit->file.records > 2 * visit->stored_count + RECORDS_SPARE))
+    if (repl_ok(result))
+        result = gone_add(visit, &stored, &looked, err);
+    if (repl_ok(result) && (looked || visit->file.torn ||
+                            visit->file.records > 2 * visit->stored_count + RECORDS_SPARE))
         result = repl_verified_file_rewrite(&visit->file, is_stored, visit, err);
     return repl_ok(result) ? times_find(visit, err) : result;
 }
@@ -367,6 +400,16 @@ static bool is_mended(struct scrub_visit *visit, struct scrub_stored *stored,
     return mended;
 }
 
+/* One whose chunks nobody refers to is not missed. */
+static repl_result gone_note(struct batch *batch, struct scrub_stored *stored,
+                             struct repl_error *why, struct repl_error *err)
+{
+    bool missed = stored->gone && !is_mended(batch->visit, stored, why) &&
+                  (stored->refer_first != 0 || stored->mates != NULL);
+    stored->verified_ns = batch->visit->now_ns;
+    return missed || stored->damaged ? note(batch, stored, missed, why->text, err) : REPL_SUCCESS;
+}
+
 static repl_result item_read(struct batch *batch, struct scrub_stored *stored,
                              struct repl_error *err)
 {
@@ -384,7 +427,7 @@ static repl_result item_read(struct batch *batch, struct scrub_stored *stored,
     if (!scrub_is_damage(found))
         return repl_fail(err, found.code, "%s", why.text);
     if (stored->id.supply != 0 && found.code == REPL_E_MISSING)
-        return REPL_SUCCESS;
+        return gone_note(batch, stored, &why, err);
     /* A merge may have taken it away since the visit began. */
     REPL_TRY(site_chain_lists(visit->index, visit->volume, &stored->id, &listed, err));
     if (listed && is_mended(visit, stored, &why))

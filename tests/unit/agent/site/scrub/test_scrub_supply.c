@@ -265,6 +265,35 @@ static void a_supply_that_does_not_open_is_named_and_replaced(void **state)
     }
 }
 
+/* Its file is not there any more, and nobody has removed it: that is seen while the site runs, and
+ * after a start, by what was read of it. */
+static void a_supply_that_is_gone_is_named(void **state)
+{
+    char path[256];
+    (void)state;
+    for (unsigned restarts = 0; restarts <= 1; restarts++) {
+        lost_begin();
+        scrub_all();
+        assert_string_equal(volume_status(&w, "data").damaged, "");
+        if (restarts)
+            site_stop(&w);
+        supply_path(path);
+        assert_int_equal(unlink(path), 0);
+        if (restarts) {
+            site_start(&w);
+            b.site = w.site;
+        }
+        expect_lost();
+        scrub_all();
+        expect_lost();
+        send_again();
+        scrub_all();
+        assert_string_equal(volume_status(&w, "data").damaged, "");
+        assert_string_equal(volume_status(&w, "else").damaged, "");
+        supplied_end();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,6 +302,7 @@ int main(void)
         cmocka_unit_test(a_supply_of_another_zstd_is_made_anew),
         cmocka_unit_test(what_is_lost_is_named_and_asked_for),
         cmocka_unit_test(a_supply_that_does_not_open_is_named_and_replaced),
+        cmocka_unit_test(a_supply_that_is_gone_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
