@@ -329,6 +329,7 @@ repl_result repl_site_new(struct repl_loop *loop, struct repl_config *config,
     pthread_mutex_init(&site->index_lock, NULL);
     pthread_mutex_init(&site->waiting_lock, NULL);
     pthread_mutex_init(&site->leaving_lock, NULL);
+    site_watch_init(site);
     site->tick = (struct repl_timer){.fire = site_tick, .context = site};
     repl_result result = site_open(site, err);
     if (!repl_ok(result)) {
@@ -490,6 +491,7 @@ void repl_site_free(struct repl_site *site)
         site->store->ops->close(site->store);
     repl_pool_free(site->replica_pool);
     site_gates_free(site);
+    site_watch_fini(site);
     pthread_mutex_destroy(&site->leaving_lock);
     pthread_mutex_destroy(&site->waiting_lock);
     pthread_mutex_destroy(&site->index_lock);

@@ -64,8 +64,12 @@ static repl_result segment_look(const struct site_volume *v, struct seen_segment
     struct repl_store *store = v->site->store;
     char text[REPL_SEGMENT_ID_TEXT_SIZE];
     struct repl_error why = {.text = "it is not in the store"};
-    repl_result result =
-        store->ops->segment_look(store, segment->volume, &segment->id, &segment->there, &why);
+    repl_result result = REPL_SUCCESS;
+    if (!site_volume_is_gone(v->site, segment->volume))
+        result =
+            store->ops->segment_look(store, segment->volume, &segment->id, &segment->there, &why);
+    else
+        snprintf(why.text, sizeof why.text, "that volume is damaged");
     if (!repl_ok(result) && result.code != REPL_E_IO) {
         *err = why;
         return result;
@@ -164,6 +168,8 @@ repl_result site_members_check(struct repl_site *site, struct repl_error *err)
             result = member_forget(site, &members[i], members, count, err);
         else
             memcpy(v->index_pool, members[i].pool_name, sizeof v->index_pool);
+        if (v != NULL && v->damaged[0] != '\0')
+            site_volume_gone(site, v->name);
     }
     free(members);
     return result;

@@ -55,6 +55,11 @@ struct site_watch {
     bool out;
     atomic_bool suspects; /* a segment of some volume is gone: from any thread */
     atomic_bool stop;
+    pthread_mutex_t mutex; /* for a look alone */
+    struct site_gone_volume {
+        char name[REPL_VOLUME_NAME_SIZE + 1];
+    } * gone; /* under the mutex: those that were found so */
+    size_t gone_count;
 };
 
 /* A volume that there was no memory to read, read again (site_unread.c). */

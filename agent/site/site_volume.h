@@ -361,8 +361,15 @@ REPL_RESULT site_members_check(struct repl_site *site, struct repl_error *err);
 
 /* Every few seconds: a volume that there was no memory to read is read again, one at a time. */
 void site_unread_tick(struct repl_site *site);
+void site_watch_init(struct repl_site *site);
+void site_watch_fini(struct repl_site *site);
 /* Every few seconds. */
 void site_watch_tick(struct repl_site *site);
+/* The volume is gone, or damaged: what is left of it is not relied on. Where there is no memory for
+ * that, each segment is looked for. */
+void site_volume_gone(struct repl_site *site, const char *volume);
+/* From any thread. */
+bool site_volume_is_gone(struct repl_site *site, const char *volume);
 /* Where the volume is to be looked at and is not busy, it is afterwards. */
 void site_watch_pump(struct site_volume *volume);
 

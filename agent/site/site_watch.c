@@ -7,7 +7,8 @@
  * (site_gone.c), the store is asked for the segment that each history begins with. One
  * that is not there, and in whose place no merge has put another, is looked for once
  * more in the volume's turn, when nothing of it is half-way. Then the volume is refused
- * service, as after a start that finds it so, and nothing of its pool is dropped. What
+ * service, as after a start that finds it so, nothing of its pool is dropped, and no
+ * other volume relies on chunks in what is left of it, which may go as well. What
  * the index knows of it the next start forgets, if nothing of it is in the store by then.
  */
 #include <stdlib.h>
@@ -34,6 +35,41 @@ struct watch_look {
     size_t count;
     struct watched watched[];
 };
+
+void site_watch_init(struct repl_site *site)
+{
+    pthread_mutex_init(&site->watch.mutex, NULL);
+}
+
+void site_watch_fini(struct repl_site *site)
+{
+    free(site->watch.gone);
+    pthread_mutex_destroy(&site->watch.mutex);
+}
+
+void site_volume_gone(struct repl_site *site, const char *volume)
+{
+    struct site_watch *watch = &site->watch;
+    pthread_mutex_lock(&watch->mutex);
+    struct site_gone_volume *larger =
+        reallocarray(watch->gone, watch->gone_count + 1, sizeof *larger);
+    if (larger != NULL) {
+        watch->gone = larger;
+        memcpy(larger[watch->gone_count++].name, volume, sizeof larger->name);
+    }
+    pthread_mutex_unlock(&watch->mutex);
+}
+
+bool site_volume_is_gone(struct repl_site *site, const char *volume)
+{
+    struct site_watch *watch = &site->watch;
+    bool gone = false;
+    pthread_mutex_lock(&watch->mutex);
+    for (size_t i = 0; i < watch->gone_count && !gone; i++)
+        gone = strcmp(watch->gone[i].name, volume) == 0;
+    pthread_mutex_unlock(&watch->mutex);
+    return gone;
+}
 
 /* --- on a worker ----------------------------------------------------------------------------- */
 
@@ -152,15 +188,16 @@ static void turn_done(struct repl_job *job)
     site_job_ended(look->site);
     v->busy = false;
     if (watched->gone) {
+        site_volume_gone(v->site, v->name);
         repl_segment_id_text(&watched->first, text);
         snprintf(v->damaged, sizeof v->damaged,
                  "segment %s, with which its history begins, is not in the store any more: was the "
                  "volume removed by hand?",
                  text);
         repl_log(LOG_ERR,
-                 "volume %s: %s It is refused service. Put it back, or remove all that is left of "
-                 "it; then restart the site. If others of its tenant refer to chunks that lay in "
-                 "it, repl verify says so",
+                 "volume %s: %s It is refused service. Put back what is missing from a copy of the "
+                 "store, or remove the rest of it as well, where no other volume of its tenant is "
+                 "needed that refers to chunks in it; then restart the site",
                  v->name, v->damaged);
     }
     free(look);

@@ -149,6 +149,45 @@ static void what_goes_while_the_site_runs_is_not_relied_on(void **state)
     world_fini(&w);
 }
 
+/* Who removes a volume is not through with it, perhaps. */
+static void what_is_left_of_a_volume_is_not_relied_on(void **state)
+{
+    static uint8_t shared[REPL_CHUNK_SIZE], alone[REPL_CHUNK_SIZE], third[REPL_CHUNK_SIZE];
+    struct build build, supply;
+    char path[256];
+    (void)state;
+    world_init(&w, NULL);
+    volumes_make(shared, alone);
+    build_begin(&build, &w, 2, 3, 0);
+    build_data(&build, REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+    build_end(&build, true);
+    build_commit(&build);
+    memcpy(third, w.model + REPL_CHUNK_SIZE, REPL_CHUNK_SIZE);
+    file_path(&w, path, "segments/00000000000000000001.000000.seg");
+    assert_int_equal(unlink(path), 0);
+    w.site->watch.next_ns = 0;
+    site_watch_tick(w.site);
+    expect_refused("segment 1.0, with which its history begins");
+    refer(&build, shared, 20); /* which the index finds in segment 2.0 */
+    build_put(&build);
+    expect_missing(&b, 1);
+    supply_build(&supply, &b, shared, 1);
+    assert_int_equal(supply_put(&supply, 1), 201);
+    build_fini(&supply);
+    build_commit(&build);
+    expect_replica(&b);
+    /* and the next start finds it as it is */
+    site_stop(&w);
+    start();
+    assert_non_null(strstr(site_find_volume(w.site, "data")->damaged, "segment 1.0 is missing"));
+    refer(&build, third, 21);
+    build_put(&build);
+    expect_missing(&b, 1);
+    build_fini(&build);
+    world_unshare(&b);
+    world_fini(&w);
+}
+
 /* A bucket takes what belongs to a history that is not there any more. */
 static void what_goes_of_a_bucket_is_noticed(void **state)
 {
@@ -174,6 +213,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_removed_volume_leaves_nothing_behind),
         cmocka_unit_test(what_goes_while_the_site_runs_is_not_relied_on),
+        cmocka_unit_test(what_is_left_of_a_volume_is_not_relied_on),
         cmocka_unit_test(what_goes_of_a_bucket_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
