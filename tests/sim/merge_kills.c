@@ -7,16 +7,20 @@
  * meanwhile (--everywhere: after each other one too), the world is copied (fork), and in the copy
  * the site dies there: once as a process does, then by power cuts, each of which keeps another part
  * of what was not synced. It starts again, and with --deaths 2 it dies again after each operation
- * of that start. Of each life it must hold that
+ * of that start. With --index the site asks its index what refers to a chunk and where it lies, as
+ * the agent does, and dies after each transaction and sync of that too; now and then the disk is
+ * full for it, or a sync fails, and it is made anew while points come. Of each life it must hold
+ * that
  *
  *   what was acknowledged is there, and every point that retention keeps;
  *   every point that is listed restores exactly;
  *   every file and chunk that is named is there;
+ *   the index has the history, finds what that refers to, and finds no chunk that is not there;
  *   a file that was listed a grace ago is there still, for whoever restores from it;
  *   life goes on, and in the end nothing lies about that is not named, nor a supply that nobody
  *   needs.
  *
- *   merge_kills [--volumes N] [--points N] [--cuts N] [--deaths N] [--everywhere]
+ *   merge_kills [--volumes N] [--points N] [--cuts N] [--deaths N] [--everywhere] [--index]
  *               [--begin OPERATION] [--seed N] [--bug NAME]
  *
  * With --bug it succeeds if the breach of contract is found.
@@ -29,10 +33,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define POLICY       "1s:10s 5s:1m 20s:3m"
-#define POINTS_AFTER 6u /* that come after a death */
-#define GAP_LONG     (20 * SIM_SECOND)
-#define LOG_RECORDS  45u /* with so many since the last it is written anew */
+#include "sim_lmdb.h"
+
+#define POLICY        "1s:10s 5s:1m 20s:3m"
+#define POINTS_AFTER  6u /* that come after a death */
+#define GAP_LONG      (20 * SIM_SECOND)
+#define INDEX_FULL    12u /* one of so many syncs finds no room, */
+#define INDEX_FAILS   8u  /* or fails, */
+#define INDEX_REMAKES 6u  /* so often at most in a life */
+#define LOG_RECORDS   45u /* with so many since the last it is written anew */
 
 static const struct {
     const char *name, *text;
@@ -49,8 +58,9 @@ static struct {
     struct kills_source sources[KILLS_VOLUMES];
     uint64_t seed, count, cuts;
     unsigned depth, deaths_max;
-    bool starting, turning;             /* what the site is at */
-    bool everywhere;                    /* it dies at */
+    bool starting, turning; /* what the site is at */
+    bool everywhere;        /* it dies at */
+    bool indexed, settled;
     uint64_t begin, operations, deaths; /* nobody dies before operation begin */
     uint64_t last;                      /* what the last operation of a life was: for messages */
     const char *last_what;
@@ -92,14 +102,30 @@ static size_t volume_draw(void)
 
 static void pause_make(void);
 
+/* The index is synced, and now and then that fails; or it is full. */
+static void index_turn(void)
+{
+    bool turning = k.turning;
+    if (k.w.site == NULL || k.settled || random_below(&k.random, 8) != 0)
+        return;
+    k.turning = true;
+    if (random_below(&k.random, INDEX_FULL) == 0)
+        kills_index_fail_next(&k.w);
+    else
+        kills_index_tick(&k.w,
+                         k.w.remakes < INDEX_REMAKES && random_below(&k.random, INDEX_FAILS) == 0);
+    k.turning = turning;
+}
+
 /* Points come while a merge is made. */
 static void between(struct kills_world *w)
 {
     (void)w;
+    index_turn();
     if (random_below(&k.random, 4) != 0)
         return;
     struct kills_source *s = &k.sources[volume_draw()];
-    if (s->sending)
+    if (s->sending || s->v->busy)
         return;
     if (!s->pending && s->seq < k.count)
         kills_point_begin(s, &k.random);
@@ -117,6 +143,7 @@ static void files_go(struct kills_volume *v)
 static void gap(struct kills_world *w)
 {
     bool turning = k.turning;
+    index_turn();
     if (w->volume_count == 1 || random_below(&k.random, 4) != 0)
         return;
     struct kills_volume *v = &w->volumes[volume_draw()];
@@ -130,10 +157,23 @@ static void gap(struct kills_world *w)
     k.turning = turning;
 }
 
+/* Nothing of it fails any more. */
+static void index_settle(void)
+{
+    bool turning = k.turning;
+    if (k.w.site == NULL)
+        return;
+    k.settled = k.turning = true;
+    kills_index_tick(&k.w, false); /* what was to fail has */
+    kills_index_tick(&k.w, false);
+    k.turning = turning;
+}
+
 static void log_turn(size_t i)
 {
     struct kills_volume *v = &k.w.volumes[i];
-    if (v->journal.record_number < k.sources[i].record_number + LOG_RECORDS)
+    if (v->journal.record_number < k.sources[i].record_number + LOG_RECORDS ||
+        (k.w.site != NULL && kills_index_is_behind(v)))
         return;
     kills_checkpoint(v);
     k.sources[i].record_number = v->journal.record_number;
@@ -143,6 +183,7 @@ static void site_turn(void)
 {
     bool turning = k.turning;
     k.turning = true;
+    index_turn();
     for (size_t i = 0; i < k.w.volume_count; i++) {
         while (!k.w.volumes[i].busy && kills_visit(&k.w.volumes[i]))
             ;
@@ -182,25 +223,29 @@ static struct kills_source *source_next(void)
 {
     struct kills_source *next = &k.sources[0];
     for (size_t i = 1; i < k.w.volume_count; i++) {
-        if (k.sources[i].seq < next->seq)
+        if (k.sources[i].acked < next->acked)
             next = &k.sources[i];
     }
-    return next->seq < k.count ? next : NULL;
+    return next->acked < k.count ? next : NULL;
 }
 
 static void life_go_on(void)
 {
     for (struct kills_source *s; (s = source_next()) != NULL;) {
-        kills_point_begin(s, &k.random);
+        if (!s->pending)
+            kills_point_begin(s, &k.random);
         if (s->seq % 3 == 0)
             site_turn();
         if (s->pending)
             kills_point_send(s, &k.random, pause_make);
+        if (s->pending) /* what the index lacks is in the way */
+            kills_index_tick(&k.w, false);
         if (s->seq % 25 == 0)
             pause_make();
         if (k.depth == 0)
             history_check();
     }
+    index_settle();
     pause_make();
     history_check();
     for (size_t i = 0; i < k.w.volume_count; i++)
@@ -228,6 +273,8 @@ __attribute__((noreturn)) static void die(const char *what, uint64_t cut)
     k.w.sim->random.state = (k.seed << 40) + (k.operations << 8) + cut;
     for (size_t i = 0; cut > 0 && i < k.w.volume_count; i++)
         sim_disk_power_cut(&k.w.volumes[i].disk);
+    if (cut > 0 && k.indexed)
+        sim_lmdb_power_cut(k.w.sim);
     kills_check_anew();
     site_start();
     for (size_t i = 0; i < k.w.volume_count; i++)
@@ -293,11 +340,11 @@ static void volume_begin(size_t i)
     snprintf(create.create.name, sizeof create.create.name, "vol%zu", i);
     create.create.kind = v->kind;
     create.create.lineage = 1;
-    kills_log(v, &create, 1);
+    kills_log(v, &create, 1, NULL);
     if (k.w.volume_count > 1) {
         struct repl_log_record pool;
         repl_journal_pool(&v->journal, "pool", k.w.now_ns, &pool);
-        kills_log(v, &pool, 1);
+        kills_log(v, &pool, 1, NULL);
     }
     kills_source_init(&k.sources[i], v);
 }
@@ -314,7 +361,10 @@ static void world_begin(void)
     k.random = (struct random){k.seed};
     ensure(repl_ok(repl_frame_coder_new(&w->coder, NULL)));
     ensure(repl_ok(repl_retention_parse(POLICY, &w->policy, NULL)));
+    w->meanwhile = between;
     k.depth = k.deaths_max; /* a volume that is half made is another matter */
+    if (k.indexed)
+        kills_index_begin(w);
     for (size_t i = 0; i < w->volume_count; i++)
         volume_begin(i);
     k.depth = 0;
@@ -323,6 +373,7 @@ static void world_begin(void)
 static void world_end(void)
 {
     struct kills_world *w = &k.w;
+    kills_index_end(w);
     for (size_t i = 0; i < w->volume_count; i++) {
         repl_chain_fini(&w->volumes[i].chain);
         sim_disk_fini(&w->volumes[i].disk);
@@ -334,8 +385,9 @@ static void world_end(void)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: merge_kills [--volumes N] [--points N] [--cuts N] [--deaths N] "
-                    "[--everywhere] [--begin OPERATION] [--seed N] [--bug NAME]\nbugs:\n");
+    fprintf(stderr,
+            "usage: merge_kills [--volumes N] [--points N] [--cuts N] [--deaths N] "
+            "[--everywhere] [--index] [--begin OPERATION] [--seed N] [--bug NAME]\nbugs:\n");
     for (unsigned i = 1; i < KILLS_BUG_COUNT; i++)
         fprintf(stderr, "  %-22s %s\n", bugs[i].name, bugs[i].text);
     return 64;
@@ -344,8 +396,9 @@ static int usage(void)
 static bool parse(int argc, char **argv)
 {
     for (int i = 1; i < argc; i += 2) {
-        if (strcmp(argv[i], "--everywhere") == 0) {
-            k.everywhere = true;
+        if (strcmp(argv[i], "--everywhere") == 0 || strcmp(argv[i], "--index") == 0) {
+            k.everywhere |= argv[i][2] == 'e';
+            k.indexed |= argv[i][2] == 'i';
             i--;
             continue;
         }
@@ -396,6 +449,9 @@ int main(int argc, char **argv)
     printf("%llu supplies came and %llu went, %llu commits looked again for their chunks\n",
            (unsigned long long)k.w.supplies, (unsigned long long)k.w.supplies_gone,
            (unsigned long long)k.w.looked_again);
+    if (k.indexed)
+        printf("%llu times the index was made anew, %llu times volumes were read into it again\n",
+               (unsigned long long)k.w.remakes, (unsigned long long)k.w.refills);
     printf("%llu operations on the disk, %llu deaths: all of it was there each time\n",
            (unsigned long long)k.operations, (unsigned long long)k.deaths);
     if (k.w.bug != KILLS_BUG_NONE)

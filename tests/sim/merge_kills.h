@@ -9,11 +9,13 @@
  *   merge_kills_site    the site: commits, removals, checkpoints, a start
  *   merge_kills_pool    what it shares: chunks by name, supplies
  *   merge_kills_merge   a merge of it, step by step
+ *   merge_kills_index   its index, where it has one
+ *   merge_kills_store   the store as the index sees it
  *
  * The site is a shell around the code of common/ that ships: the same decisions in the same order
  * as the agent's (journal/merge_order.h), and what a volume is found to be at a start
- * (agent/site/site_load.c). What it leaves out: the index, which can be made anew; so a chunk is
- * where any file that is named has it.
+ * (agent/site/site_load.c). Without an index a chunk is where any file that is named has it; with
+ * one, where that says, and it is the agent's own.
  */
 #ifndef TESTS_SIM_MERGE_KILLS_H
 #define TESTS_SIM_MERGE_KILLS_H
@@ -31,6 +33,7 @@
 #define KILLS_POINTS_MAX 1024u
 #define KILLS_VOLUMES    3u /* of one pool: two block volumes and a tree */
 #define KILLS_SUPPLIES   64u
+#define KILLS_FOUND      64u
 #define KILLS_WAIT       (600 * SIM_SECOND) /* of a supply, for the segment that it came for */
 #define KILLS_OBJECTS    12u                /* of a tree, from its root on */
 #define KILLS_NAMES      4u
@@ -58,7 +61,13 @@
     X(SUPPLY_NOT_ANEW, "supply-not-anew", "nothing has needed a supply since before it was found") \
     X(SUPPLY_EARLY, "supply-early", "a supply does not wait for the segment that it came for")     \
     X(SUPPLY_UNNOTED, "supply-unnoted", "a start does not note the supplies that are there")       \
-    X(OBJECTS_UNSEEN, "objects-unseen", "what changed of a tree's objects touches no tile")
+    X(OBJECTS_UNSEEN, "objects-unseen", "what changed of a tree's objects touches no tile")        \
+    X(FORGOTTEN_LATE, "forgotten-late", "a supply goes before the index forgets it")               \
+    X(FORGOTTEN_NOT_SYNCED, "forgotten-not-synced", "a supply goes that the index may know again") \
+    X(COMMIT_BLIND, "commit-blind", "a commit does not look again for chunks that may be gone")    \
+    X(LOST_FOR_WHOLE, "lost-for-whole", "a commit takes an index that was made anew for whole")    \
+    X(TILES_ALIKE, "tiles-alike", "a base made anew where it ends leaves tiles of the same names") \
+    X(REFILL_OF_BEFORE, "refill-of-before", "an index made anew meanwhile counts as filled again")
 
 enum kills_bug {
     KILLS_BUG_NONE,
@@ -81,6 +90,19 @@ struct kills_supply {
 };
 
 struct kills_world;
+struct kills_volume;
+struct repl_segment_id;
+struct repl_site;
+struct repl_store;
+struct site_volume;
+
+/* Where the index says that a chunk lies. */
+struct kills_place {
+    struct kills_volume *v;
+    char name[SIM_NAME_SIZE];
+    bool supply;
+    uint32_t frame, frame_offset;
+};
 
 /* What dies with the process, and a disk: a directory of its own. */
 struct kills_volume {
@@ -95,6 +117,11 @@ struct kills_volume {
     struct kills_supply supplies[KILLS_SUPPLIES];
     size_t supply_count;
     bool busy; /* a change of it is on its way */
+    /* with an index: */
+    struct site_volume *site; /* what the agent's code knows of it */
+    bool refilling;
+    struct kills_place found[KILLS_FOUND]; /* supplies, by the commit on its way */
+    size_t found_count;
 };
 
 struct kills_world {
@@ -107,12 +134,15 @@ struct kills_world {
     bool merging;     /* one at a time */
     uint64_t takings; /* how often chunks of the pool have gone */
     int64_t now_ns;
-    void (*between)(struct kills_world *w); /* between the steps of a merge: life goes on */
-    void (*gap)(struct kills_world *w);     /* and of a commit */
+    void (*between)(struct kills_world *w);   /* between the steps of a merge: life goes on */
+    void (*gap)(struct kills_world *w);       /* and of a commit, */
+    void (*meanwhile)(struct kills_world *w); /* and while the index is filled again */
+    struct repl_site *site;                   /* with an index; NULL: without */
     uint64_t merges, tiled, forwarded,
         needless; /* of bases, of their tiles, nothing but what goes */
     uint64_t discards, checkpoints, missing;
     uint64_t supplies, supplies_gone, looked_again;
+    uint64_t remakes, refills; /* of the index */
 };
 
 /* Numbers, so that two are the same when their bytes are. */
@@ -157,6 +187,8 @@ void kills_fail(struct kills_world *w, const char *format, ...)
 
 void kills_source_init(struct kills_source *source, struct kills_volume *v);
 void kills_source_fini(struct kills_source *source);
+/* The names of all whole chunks that any of them ever sends. */
+size_t kills_source_chunks(const struct repl_digest **out);
 /* The site has come back, and says where it stands. */
 void kills_source_greet(struct kills_source *source);
 /* The next point is on its way. */
@@ -179,11 +211,14 @@ void kills_tree_apply(struct kills_tree *tree, const struct repl_segment *segmen
 /* As a start finds it. */
 void kills_site_start(struct kills_world *w);
 
-enum kills_verdict { KILLS_COMMITTED, KILLS_LACKING };
+/* Stale: it may be sent again later. */
+enum kills_verdict { KILLS_COMMITTED, KILLS_LACKING, KILLS_STALE };
 /* A segment of a source: with chunks that are not there it is not taken. */
 enum kills_verdict kills_commit(struct kills_volume *v, const struct repl_buffer *bytes);
-/* Records, appended at once and applied. */
-void kills_log(struct kills_volume *v, struct repl_log_record *records, size_t count);
+/* Records, appended at once and applied. segments: that they bring, NULL those that bring none; or
+ * NULL. */
+void kills_log(struct kills_volume *v, struct repl_log_record *records, size_t count,
+               struct repl_segment *const *segments);
 /* Files whose grace is over. */
 void kills_remove_due(struct kills_volume *v);
 void kills_remove_later(struct kills_volume *v, const char *name, int64_t due_ns);
@@ -241,6 +276,59 @@ void kills_supplies_visit(struct kills_volume *v);
 void kills_supplies_found(struct kills_volume *v, const char *name);
 /* Whether something refers to a chunk that is in this file and no other. */
 bool kills_supply_is_needed(struct kills_volume *v, const char *name);
+
+/* --- merge_kills_index.c --------------------------------------------------------------------- */
+
+/* The site's process begins, or ends. */
+void kills_index_begin(struct kills_world *w);
+void kills_index_end(struct kills_world *w);
+/* A volume is found at a start: the index comes up to its log. */
+void kills_index_load(struct kills_volume *v);
+/* What has been logged. */
+void kills_index_log(struct kills_volume *v, const struct repl_log_record *records, size_t count,
+                     struct repl_segment *const *segments);
+/* And has been applied. */
+void kills_index_logged(struct kills_volume *v);
+/* And was a merge, which has dropped these. */
+void kills_index_merged(struct kills_volume *v, const struct repl_digest *dropped, size_t count);
+/* Fills it again, if the volume lacks something of it and nothing else is done with that. */
+void kills_index_pump(struct kills_volume *v);
+/* A sync, of what has come since the last; where it fails, the index is made anew. */
+void kills_index_tick(struct kills_world *w, bool fails);
+/* The next transaction does not fit the disk. */
+void kills_index_fail_next(struct kills_world *w);
+
+bool kills_index_is_behind(const struct kills_volume *v);
+/* Whether all references within the volume's pool are known. */
+bool kills_index_pool_is_known(struct kills_volume *v);
+uint64_t kills_index_generation(const struct kills_world *w);
+bool kills_index_place(struct kills_volume *v, const struct repl_digest *name,
+                       struct kills_place *out);
+/* Whether what is found may be gone. */
+bool kills_index_is_stale(struct kills_volume *v);
+/* Whether a chunk that the segment refers to is nowhere; supplies in which some are are noted. */
+bool kills_index_lacks(struct kills_volume *v, const struct repl_segment *segment);
+/* Whether a segment of the pool does that is none of those entries of the volume that go. */
+bool kills_index_is_referred(struct kills_volume *v, const struct repl_digest *name,
+                             const struct repl_log_piece *without, const bool *goes, size_t count);
+/* A supply has come. false: the index could not take it. */
+bool kills_index_supply(struct kills_volume *v, const char *name,
+                        const struct repl_segment *supply);
+bool kills_index_supply_is_needed(struct kills_volume *v, const char *name,
+                                  const struct repl_segment *supply);
+/* It is to go. false: it stays. */
+bool kills_index_forget(struct kills_volume *v, const char *name,
+                        const struct repl_segment *supply);
+/* What it says of what the volume refers to. files: as kills_pool_open gives them. */
+void kills_index_check(struct kills_volume *v, const struct kills_file *files, size_t count);
+
+/* --- merge_kills_store.c --------------------------------------------------------------------- */
+
+struct repl_store *kills_store(struct kills_world *w);
+struct kills_volume *kills_volume_of(struct kills_world *w, const char *name);
+/* What a file is called, by what the agent knows it as; and back: false if it is no segment. */
+void kills_id_name(const struct repl_segment_id *id, char name[SIM_NAME_SIZE]);
+bool kills_id_parse(const char *name, struct repl_segment_id *id);
 
 /* --- merge_kills_check.c --------------------------------------------------------------------- */
 

@@ -245,6 +245,8 @@ void kills_check_history(const struct kills_source *source)
             point_check(&r, source, i);
     }
     chunks_check(&r, v->chain.count);
+    if (v->w->site != NULL)
+        kills_index_check(v, r.files, r.count);
     grace_check(v);
     kills_pool_close(r.files, r.count);
 }

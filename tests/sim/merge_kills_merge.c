@@ -23,6 +23,7 @@ struct merge {
     bool goes[ENTRIES_MAX];
     size_t count, needless;
     uint64_t number;
+    uint64_t generation; /* of the index */
     /* the pieces */
     struct repl_merge_range ranges[PIECES_MAX];
     size_t tile_of[PIECES_MAX]; /* the entry, where the base is made of tiles */
@@ -107,8 +108,10 @@ static bool is_going(const struct merge *m, const struct kills_file *file)
 static bool stays_wanted(const struct merge *m, const struct repl_digest *name)
 {
     size_t count;
-    struct kills_file *files = kills_pool_open(m->v, &count);
     bool wanted = false;
+    if (m->w->site != NULL)
+        return kills_index_is_referred(m->v, name, m->entries, m->goes, m->count);
+    struct kills_file *files = kills_pool_open(m->v, &count);
     for (size_t i = 0; i < count && !wanted; i++) {
         bool asked = files[i].v == m->v || m->w->bug != KILLS_BUG_POOL_UNASKED;
         wanted = asked && !is_going(m, &files[i]) && kills_refers(m->w, files[i].segment, name);
@@ -166,10 +169,15 @@ static struct repl_merge_range range_of(const struct repl_log_piece *entry)
 /* A base of tiles is brought forward by those that something has changed in. */
 static void tiles_choose(struct merge *m, size_t base_count)
 {
+    const struct repl_log_piece *last = &m->entries[m->needless + base_count - 1];
+    bool nothing_follows =
+        m->needless + base_count == m->count && m->w->bug != KILLS_BUG_TILES_ALIKE;
     m->tiles = true;
     for (size_t i = 0; i < base_count; i++) {
         const struct repl_log_piece *entry = &m->entries[m->needless + i];
-        if (!tile_is_touched(m, base_count, entry) && (m->piece_count > 0 || i + 1 < base_count))
+        bool named = nothing_follows && entry->commit.to_seq == last->commit.to_seq;
+        if (!named && !tile_is_touched(m, base_count, entry) &&
+            (m->piece_count > 0 || i + 1 < base_count))
             continue;
         m->tile_of[m->piece_count] = m->needless + i;
         m->goes[m->needless + i] = true;
@@ -233,6 +241,7 @@ static void merge_begin(struct merge *m, struct kills_volume *v, const struct re
     m->w = v->w;
     m->plan = *plan;
     m->needless = base > first ? base - first : 0;
+    m->generation = kills_index_generation(v->w);
     uint64_t number = v->journal.record_number + 1;
     if (v->w->bug == KILLS_BUG_NUMBER_REUSED)
         v->last_merge++;
@@ -335,6 +344,8 @@ static void piece_write(struct merge *m)
         m->segments[m->segment_count++] = m->inputs[m->tile_of[m->made]];
         while (from < m->count && m->entries[from].commit.from_seq == 0)
             from++;
+        if (from == m->count && m->tile_of[m->made] + 1 < m->count)
+            from--; /* the tile that has the point */
     }
     for (size_t i = from; i < m->count; i++) {
         links[m->segment_count] = m->entries[i].link;
@@ -428,9 +439,26 @@ static void piece_step(struct merge *m, enum repl_merge_step step)
 
 /* --- and behind them ------------------------------------------------------------------------- */
 
+/* What it has left out, and what is known of who referred to that. */
+static void dropped_forget(const struct merge *m)
+{
+    struct repl_digest dropped[ENTRIES_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < m->count; i++) {
+        for (uint32_t k = 0; m->goes[i] && k < m->inputs[i]->footer.chunk_count; k++) {
+            const struct repl_digest *name = &m->inputs[i]->chunks[k].name;
+            ensure(count < ENTRIES_MAX);
+            if (!pieces_list(m, name))
+                dropped[count++] = *name;
+        }
+    }
+    kills_index_merged(m->v, dropped, repl_digests_unique(dropped, count));
+}
+
 static void merge_log(struct merge *m)
 {
     struct repl_log_record records[1 + ENTRIES_MAX + PIECES_MAX];
+    struct repl_segment *segments[1 + ENTRIES_MAX + PIECES_MAX] = {0};
     size_t count = 1;
     for (size_t i = 0; i < m->count; i++) {
         const struct repl_log_piece *entry = &m->entries[i];
@@ -445,8 +473,11 @@ static void merge_log(struct merge *m)
                                           .merge = {m->plan.after_seq,
                                                     m->entries[m->count - 1].commit.to_seq,
                                                     (uint32_t)(count - 1)}};
+    memcpy(&segments[count - m->made], m->outputs, m->made * sizeof *m->outputs);
     m->w->takings++;
-    kills_log(m->v, records, count);
+    kills_log(m->v, records, count, segments);
+    if (m->w->site != NULL)
+        dropped_forget(m);
 }
 
 static void run_remove(struct merge *m, int64_t due_ns)
@@ -492,6 +523,9 @@ static void pieces_check(const struct merge *m)
 
 static bool may_drop(const struct merge *m)
 {
+    if (m->w->site != NULL &&
+        (m->generation != kills_index_generation(m->w) || !kills_index_pool_is_known(m->v)))
+        return false;
     return m->w->bug == KILLS_BUG_SKIP_LOOK || !dropped_is_wanted(m);
 }
 
@@ -523,7 +557,8 @@ static void merge_run(struct merge *m)
         pieces_remove(m);
         return;
     }
-    pieces_check(m);
+    if (w->site == NULL || kills_index_pool_is_known(m->v))
+        pieces_check(m);
     run_remove(m, w->now_ns + (w->bug == KILLS_BUG_NO_GRACE ? 0 : KILLS_GRACE));
     w->merges++;
     w->tiled += m->base && !m->tiles;
@@ -534,7 +569,8 @@ static void merge_run(struct merge *m)
 bool kills_visit(struct kills_volume *v)
 {
     struct repl_merge plan;
-    if (v->w->merging || !merge_find(v, &plan))
+    bool known = v->w->site == NULL || kills_index_pool_is_known(v);
+    if (v->w->merging || !known || !merge_find(v, &plan))
         return false;
     struct merge *m = sim_alloc(sizeof *m);
     v->w->merging = true;
@@ -542,5 +578,6 @@ bool kills_visit(struct kills_volume *v)
     merge_run(m);
     merge_end(m);
     v->w->merging = false;
+    kills_index_pump(v);
     return true;
 }

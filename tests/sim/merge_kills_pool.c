@@ -170,17 +170,30 @@ static bool is_needed(struct kills_volume *v)
     struct repl_segment *staged = kills_open_name(v, STAGED_NAME);
     struct kills_file *files = kills_pool_open(v, &count);
     bool needed = false;
-    for (uint32_t i = 0; i < staged->footer.chunk_count && !needed; i++)
-        needed = !is_listed(files, count, &staged->chunks[i].name);
+    struct kills_place place;
+    for (uint32_t i = 0; i < staged->footer.chunk_count && !needed; i++) {
+        const struct repl_digest *chunk = &staged->chunks[i].name;
+        needed = v->w->site != NULL ? !kills_index_place(v, chunk, &place)
+                                    : !is_listed(files, count, chunk);
+    }
     kills_pool_close(files, count);
     kills_verify(v->w, staged);
     repl_segment_free(staged);
     return needed;
 }
 
+static bool supply_index(struct kills_volume *v, const char *name)
+{
+    struct repl_segment *supply = kills_open_name(v, name);
+    bool known = v->w->site == NULL || kills_index_supply(v, name, supply);
+    repl_segment_free(supply);
+    return known;
+}
+
 bool kills_supply(struct kills_volume *v, uint64_t to_seq, const struct repl_buffer *bytes)
 {
     char name[SIM_NAME_SIZE];
+    kills_index_pump(v);
     v->busy = true;
     struct sim_inode *staged = kills_stage(v, STAGED_NAME, bytes);
     if (v->w->bug != KILLS_BUG_SUPPLY_NOT_SYNCED)
@@ -190,12 +203,14 @@ bool kills_supply(struct kills_volume *v, uint64_t to_seq, const struct repl_buf
         number_find(v, to_seq, name);
         kills_rename(v, STAGED_NAME, name);
         kills_sync_names(v);
+        kept = supply_index(v, name);
         supply_add(v, name, to_seq);
         v->w->supplies++;
     } else {
         kills_unlink(v, STAGED_NAME);
     }
     v->busy = false;
+    kills_index_pump(v);
     return kept;
 }
 
@@ -223,8 +238,8 @@ static bool supply_needed(struct kills_volume *v, const char *name, bool own)
     while (files[at].v != v || strcmp(files[at].name, name) != 0)
         ensure(++at < count);
     const struct repl_segment *segment = files[at].segment;
-    bool needed = false;
-    for (uint32_t i = 0; i < segment->footer.chunk_count && !needed; i++)
+    bool needed = v->w->site != NULL && kills_index_supply_is_needed(v, name, segment);
+    for (uint32_t i = 0; i < segment->footer.chunk_count && !needed && v->w->site == NULL; i++)
         needed = chunk_needs(files, count, &files[at], &segment->chunks[i].name, own);
     kills_pool_close(files, count);
     return needed;
@@ -254,30 +269,58 @@ static bool finds(struct kills_world *w, const struct repl_segment *segment,
     return false;
 }
 
-static void wait_anew(const struct kills_file *supply)
+static void wait_anew(struct kills_volume *v, const char *name)
 {
-    for (size_t i = 0; i < supply->v->supply_count; i++) {
-        if (strcmp(supply->v->supplies[i].name, supply->name) == 0)
-            supply->v->supplies[i].idle_ns = 0;
+    for (size_t i = 0; i < v->supply_count; i++) {
+        if (strcmp(v->supplies[i].name, name) == 0)
+            v->supplies[i].idle_ns = 0;
     }
 }
 
 void kills_supplies_found(struct kills_volume *v, const char *name)
 {
     size_t count;
+    if (v->w->bug == KILLS_BUG_SUPPLY_NOT_ANEW)
+        return;
+    if (v->w->site != NULL) {
+        for (size_t i = 0; i < v->found_count; i++)
+            wait_anew(v->found[i].v, v->found[i].name);
+        return;
+    }
     struct repl_segment *segment = kills_open_name(v, name);
     struct kills_file *files = kills_pool_open(v, &count);
-    for (size_t i = 0; i < count && v->w->bug != KILLS_BUG_SUPPLY_NOT_ANEW; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (files[i].entry == NULL && finds(v->w, segment, &files[i]))
-            wait_anew(&files[i]);
+            wait_anew(files[i].v, files[i].name);
     }
     kills_pool_close(files, count);
     repl_segment_free(segment);
 }
 
+/* Whether it has gone: nobody finds its chunks any more, whatever happens, and then its file goes.
+ */
+static bool supply_remove(struct kills_volume *v, const struct kills_supply *supply)
+{
+    struct repl_segment *segment = kills_open_name(v, supply->name);
+    bool late = v->w->bug == KILLS_BUG_FORGOTTEN_LATE;
+    bool goes = v->w->site == NULL || late || kills_index_forget(v, supply->name, segment);
+    v->w->takings++;
+    if (goes) {
+        kills_unlink(v, supply->name);
+        kills_sync_names(v);
+        v->w->supplies_gone++;
+    }
+    if (late)
+        kills_index_forget(v, supply->name, segment);
+    repl_segment_free(segment);
+    return goes;
+}
+
 /* Whether it has gone. */
 static bool supply_look(struct kills_volume *v, struct kills_supply *supply)
 {
+    if (v->w->site != NULL && !kills_index_pool_is_known(v))
+        return false;
     if (supply_needed(v, supply->name, v->w->bug == KILLS_BUG_SUPPLY_UNASKED)) {
         supply->idle_ns = 0;
         return false;
@@ -286,11 +329,7 @@ static bool supply_look(struct kills_volume *v, struct kills_supply *supply)
         supply->idle_ns = v->w->now_ns;
     if (v->w->now_ns - supply->idle_ns < wait_ns(v, supply))
         return false;
-    v->w->takings++;
-    kills_unlink(v, supply->name);
-    kills_sync_names(v);
-    v->w->supplies_gone++;
-    return true;
+    return supply_remove(v, supply);
 }
 
 void kills_supplies_visit(struct kills_volume *v)

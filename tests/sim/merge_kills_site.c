@@ -131,7 +131,8 @@ static void record_apply(struct kills_volume *v, const struct repl_log_record *r
         kills_fail(v->w, "the log: %s", err.text);
 }
 
-void kills_log(struct kills_volume *v, struct repl_log_record *records, size_t count)
+void kills_log(struct kills_volume *v, struct repl_log_record *records, size_t count,
+               struct repl_segment *const *segments)
 {
     struct sim_inode *log = sim_disk_open(&v->disk, LOG_NAME);
     struct repl_buffer bytes = {0};
@@ -150,8 +151,10 @@ void kills_log(struct kills_volume *v, struct repl_log_record *records, size_t c
         kills_sync(v, log, "sync of the log");
     v->log_end += bytes.size;
     repl_buffer_fini(&bytes);
+    kills_index_log(v, records, count, segments);
     for (size_t i = 0; i < count; i++)
         record_apply(v, &records[i]);
+    kills_index_logged(v);
 }
 
 static void log_replace(struct kills_volume *v, const struct repl_buffer *bytes)
@@ -196,6 +199,7 @@ void kills_checkpoint(struct kills_volume *v)
     }
     records_encode(records, count, &bytes);
     log_replace(v, &bytes);
+    kills_index_log(v, records, count, NULL);
     v->journal.record_number += count;
     repl_buffer_fini(&bytes);
     free(records);
@@ -203,6 +207,11 @@ void kills_checkpoint(struct kills_volume *v)
 }
 
 /* --- commits --------------------------------------------------------------------------------- */
+
+static bool lacks(struct kills_volume *v, const struct repl_segment *segment)
+{
+    return v->w->site != NULL ? kills_index_lacks(v, segment) : kills_is_lacking(v, segment);
+}
 
 static enum kills_verdict judge(struct kills_volume *v, struct sim_inode *staged,
                                 struct repl_log_record *record)
@@ -212,7 +221,7 @@ static enum kills_verdict judge(struct kills_volume *v, struct sim_inode *staged
     ensure(
         repl_ok(repl_segment_open(read_at, &staged->cached, staged->cached.size, &segment, NULL)));
     ensure(repl_ok(repl_segment_verify(segment, v->w->coder, NULL)));
-    bool lacking = kills_is_lacking(v, segment);
+    bool lacking = lacks(v, segment);
     if (!lacking && repl_journal_check(&v->journal, &segment->header, &segment->footer, KILLS_SIZE,
                                        repl_segment_last_point(segment), NULL, v->w->now_ns, record,
                                        &refusal) != REPL_VERDICT_ACCEPT)
@@ -222,20 +231,32 @@ static enum kills_verdict judge(struct kills_volume *v, struct sim_inode *staged
 }
 
 /* What was found before it passed the gate is looked for again if some has gone since. */
-static bool still_has_all(struct kills_volume *v, uint64_t takings)
+static enum kills_verdict gate_pass(struct kills_volume *v, uint64_t takings)
 {
-    if (v->w->takings == takings)
-        return true;
+    bool again = v->w->takings != takings;
+    if (v->w->site != NULL && kills_index_is_stale(v))
+        return KILLS_STALE;
+    if (!again || v->w->bug == KILLS_BUG_COMMIT_BLIND)
+        return KILLS_COMMITTED;
     v->w->looked_again++;
     struct repl_segment *segment = kills_open_name(v, STAGED_NAME);
-    bool lacking = kills_is_lacking(v, segment);
+    bool lacking = lacks(v, segment);
     repl_segment_free(segment);
-    return !lacking;
+    return lacking ? KILLS_LACKING : KILLS_COMMITTED;
+}
+
+static void commit_log(struct kills_volume *v, struct repl_log_record *record, const char *name)
+{
+    struct repl_segment *segment = kills_open_name(v, name);
+    kills_log(v, record, 1, &segment);
+    repl_segment_free(segment);
+    kills_supplies_found(v, name);
 }
 
 static enum kills_verdict commit_run(struct kills_volume *v, struct sim_inode *staged)
 {
     struct repl_log_record record;
+    enum kills_verdict verdict;
     char name[SIM_NAME_SIZE];
     uint64_t takings = 0;
     for (enum repl_commit_step step = REPL_COMMIT_SYNC; step != REPL_COMMIT_DONE;
@@ -246,20 +267,21 @@ static enum kills_verdict commit_run(struct kills_volume *v, struct sim_inode *s
             break;
         case REPL_COMMIT_VERIFY:
             takings = v->w->takings;
+            v->found_count = 0;
             if (judge(v, staged, &record) == KILLS_LACKING)
                 return KILLS_LACKING;
             v->w->gap(v->w);
             break;
         case REPL_COMMIT_PUBLISH:
-            if (!still_has_all(v, takings))
-                return KILLS_LACKING;
+            verdict = gate_pass(v, takings);
+            if (verdict != KILLS_COMMITTED)
+                return verdict;
             kills_name(record.commit.to_seq, record.commit.part, 0, name);
             kills_rename(v, STAGED_NAME, name);
             kills_sync_names(v);
             break;
         case REPL_COMMIT_LOG:
-            kills_log(v, &record, 1);
-            kills_supplies_found(v, name);
+            commit_log(v, &record, name);
             break;
         default:
             abort();
@@ -270,9 +292,11 @@ static enum kills_verdict commit_run(struct kills_volume *v, struct sim_inode *s
 
 enum kills_verdict kills_commit(struct kills_volume *v, const struct repl_buffer *bytes)
 {
+    kills_index_pump(v);
     v->busy = true;
     enum kills_verdict verdict = commit_run(v, kills_stage(v, STAGED_NAME, bytes));
     v->busy = false;
+    kills_index_pump(v);
     return verdict;
 }
 
@@ -409,11 +433,14 @@ static void volume_start(struct kills_volume *v)
         if (sim_disk_open(&v->disk, staged[i]) != NULL)
             kills_unlink(v, staged[i]);
     }
+    kills_index_load(v);
 }
 
 void kills_site_start(struct kills_world *w)
 {
     w->merging = false;
+    if (w->site != NULL)
+        kills_index_begin(w);
     for (size_t i = 0; i < w->volume_count; i++)
         volume_start(&w->volumes[i]);
 }

@@ -39,6 +39,11 @@ static bool is_full(const struct kills_source *s)
 
 /* --- what a point writes --------------------------------------------------------------------- */
 
+static uint64_t tag_of(uint64_t pattern, uint64_t page)
+{
+    return ((pattern + 1) << 32) + page;
+}
+
 /* A tag for each page, 0: not written. */
 static void pages_choose(struct kills_source *s, struct random *random)
 {
@@ -57,7 +62,7 @@ static void pages_choose(struct kills_source *s, struct random *random)
     }
     s->chunk = random_below(random, KILLS_SIZE / REPL_CHUNK_SIZE);
     for (uint64_t i = 0; i < REPL_CHUNK_PAGES; i++)
-        s->tags[s->chunk * REPL_CHUNK_PAGES + i] = ((s->pattern + 1) << 32) + i;
+        s->tags[s->chunk * REPL_CHUNK_PAGES + i] = tag_of(s->pattern, i);
 }
 
 /* --- its segment ----------------------------------------------------------------------------- */
@@ -76,6 +81,21 @@ static void chunk_raw(const struct kills_source *s, uint8_t raw[REPL_CHUNK_SIZE]
 {
     for (uint64_t i = 0; i < REPL_CHUNK_PAGES; i++)
         kills_page_fill(s->tags[s->chunk * REPL_CHUNK_PAGES + i], raw + i * REPL_PAGE_SIZE);
+}
+
+size_t kills_source_chunks(const struct repl_digest **out)
+{
+    static struct repl_digest names[PATTERNS];
+    static bool made;
+    uint8_t raw[REPL_CHUNK_SIZE];
+    for (uint64_t pattern = 0; pattern < PATTERNS && !made; pattern++) {
+        for (uint64_t i = 0; i < REPL_CHUNK_PAGES; i++)
+            kills_page_fill(tag_of(pattern, i), raw + i * REPL_PAGE_SIZE);
+        names[pattern] = chunk_name_of(raw);
+    }
+    made = true;
+    *out = names;
+    return PATTERNS;
 }
 
 /* Once sent, or by a wrong guess, a chunk goes by its name: the site knows it, or says that it does
@@ -218,10 +238,16 @@ void kills_point_begin(struct kills_source *s, struct random *random)
 void kills_point_send(struct kills_source *s, struct random *random, void (*pause)(void))
 {
     bool kept = false;
+    enum kills_verdict verdict;
     s->sending = true;
-    for (unsigned tries = 0; kills_commit(s->v, &s->bytes) == KILLS_LACKING; tries++) {
+    for (unsigned tries = 0; (verdict = kills_commit(s->v, &s->bytes)) != KILLS_COMMITTED;
+         tries++) {
         struct repl_buffer supply;
         ensure(tries < TRIES);
+        if (verdict == KILLS_STALE) { /* to be sent again later */
+            s->sending = false;
+            return;
+        }
         if (kept)
             kills_fail(s->v->w, "a supply of point %llu is gone before its segment came",
                        (unsigned long long)s->seq);
