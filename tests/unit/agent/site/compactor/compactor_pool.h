@@ -14,6 +14,63 @@
 static struct world b; /* the other volume, else; w writes data */
 static int64_t second_ns;
 
+/* --- a store that hangs ---------------------------------------------------------------------- */
+
+static struct {
+    const struct repl_store_ops *before;
+    struct repl_store_ops ops;
+    atomic_bool hangs;     /* who comes next, for as long as this is so, */
+    atomic_bool is_inside; /* has come, */
+    atomic_bool fails;     /* and fails then */
+} hanging;
+
+static inline bool hang(void)
+{
+    atomic_store(&hanging.is_inside, true);
+    while (atomic_load(&hanging.hangs))
+        usleep(1000);
+    return atomic_load(&hanging.fails);
+}
+
+static inline repl_result append_hangs(struct repl_store *store, const char *volume, uint64_t end,
+                                       const void *data, size_t size, struct repl_error *err)
+{
+    if (strcmp(volume, "data") == 0 && atomic_load(&hanging.hangs) && hang())
+        return repl_fail(err, REPL_E_RETRY, "it has taken too long");
+    return hanging.before->log_append(store, volume, end, data, size, err);
+}
+
+static inline repl_result remove_hangs(struct repl_store *store, const char *volume,
+                                       const struct repl_segment_id *id, struct repl_error *err)
+{
+    if (strcmp(volume, "data") == 0 && atomic_load(&hanging.hangs) && hang())
+        return repl_fail(err, REPL_E_RETRY, "it has taken too long");
+    return hanging.before->segment_remove(store, volume, id, err);
+}
+
+/* Before anybody else uses it. */
+static inline void store_hook(void)
+{
+    atomic_store(&hanging.hangs, false);
+    hanging.ops = *(hanging.before = w.site->store->ops);
+    hanging.ops.log_append = append_hangs;
+    hanging.ops.segment_remove = remove_hangs;
+    w.site->store->ops = &hanging.ops;
+}
+
+/* Of data's changes the next one hangs, and fails in the end or does not. */
+static inline void store_hang(bool fails)
+{
+    atomic_store(&hanging.is_inside, false);
+    atomic_store(&hanging.fails, fails);
+    atomic_store(&hanging.hangs, true);
+}
+
+static inline void store_go_on(void)
+{
+    atomic_store(&hanging.hangs, false);
+}
+
 /* Both with a first point, an hour ago. */
 static inline void pool_begin_in(const char *retention, bool in_bucket)
 {
@@ -24,6 +81,7 @@ static inline void pool_begin_in(const char *retention, bool in_bucket)
     w.retention = retention;
     w.tenants[0] = w.tenants[1] = "acme";
     site_start(&w);
+    store_hook();
     second_ns = (repl_now_wall_ns() / SECOND_NS - 3600) * SECOND_NS;
     w.time_ns = second_ns;
     seed(&w);
@@ -153,63 +211,6 @@ static inline bool commit_races(const uint8_t *chunk, unsigned ahead)
     assert_int_equal(is_found(chunk), b.status == 201);
     build_fini(&build);
     return b.status == 201;
-}
-
-/* --- a store that hangs ---------------------------------------------------------------------- */
-
-static struct {
-    const struct repl_store_ops *before;
-    struct repl_store_ops ops;
-    atomic_bool hangs;     /* who comes next, for as long as this is so, */
-    atomic_bool is_inside; /* has come, */
-    atomic_bool fails;     /* and fails then */
-} hanging;
-
-static inline bool hang(void)
-{
-    atomic_store(&hanging.is_inside, true);
-    while (atomic_load(&hanging.hangs))
-        usleep(1000);
-    return atomic_load(&hanging.fails);
-}
-
-static inline repl_result append_hangs(struct repl_store *store, const char *volume, uint64_t end,
-                                       const void *data, size_t size, struct repl_error *err)
-{
-    if (strcmp(volume, "data") == 0 && atomic_load(&hanging.hangs) && hang())
-        return repl_fail(err, REPL_E_RETRY, "it has taken too long");
-    return hanging.before->log_append(store, volume, end, data, size, err);
-}
-
-static inline repl_result remove_hangs(struct repl_store *store, const char *volume,
-                                       const struct repl_segment_id *id, struct repl_error *err)
-{
-    if (strcmp(volume, "data") == 0 && atomic_load(&hanging.hangs) && hang())
-        return repl_fail(err, REPL_E_RETRY, "it has taken too long");
-    return hanging.before->segment_remove(store, volume, id, err);
-}
-
-/* Of data's changes the next one hangs, and fails in the end or does not. */
-static inline void store_hang(bool fails)
-{
-    atomic_store(&hanging.hangs, true);
-    atomic_store(&hanging.is_inside, false);
-    atomic_store(&hanging.fails, fails);
-    hanging.ops = *(hanging.before = w.site->store->ops);
-    hanging.ops.log_append = append_hangs;
-    hanging.ops.segment_remove = remove_hangs;
-    w.site->store->ops = &hanging.ops;
-}
-
-static inline void store_go_on(void)
-{
-    atomic_store(&hanging.hangs, false);
-}
-
-/* Not before what has hung has come back. */
-static inline void store_unhook(void)
-{
-    w.site->store->ops = hanging.before;
 }
 
 /* As after a failed sync, and the loop does not know of it yet. */

@@ -368,7 +368,6 @@ static void a_merge_that_hangs_in_its_store_holds_up_no_others(void **state)
     assert_true(w.site->compactor->logging);
     store_go_on();
     PUMP_UNTIL(&w, !w.site->compactor->logging);
-    store_unhook();
     assert_true(is_found(chunk)); /* as it was supplied */
     points_check(&segments);
     expect_replica(&b);
@@ -388,7 +387,6 @@ static void a_merge_that_hung_may_fail(void **state)
     data->settling_vain = true;
     store_go_on();
     PUMP_UNTIL(&w, !w.site->compactor->logging);
-    store_unhook();
     assert_true(data->unsettled && data->drop_unsure);
     reference_build(&build, chunk, 3);
     build_put(&build);

@@ -305,7 +305,6 @@ static void a_removal_that_hangs_holds_up_no_others(void **state)
     data_add(&b, 4);
     store_go_on();
     PUMP_UNTIL(&w, c->supply.volume == NULL);
-    store_unhook();
     assert_true(supply_is_there() && v->supply_count == 1);
     supplies_look(); /* it is tried again */
     assert_false(supply_is_there());
