@@ -61,6 +61,8 @@ struct compactor_sweeps {
         char volume[REPL_VOLUME_NAME_SIZE + 1];
         struct compactor_look *looks; /* by id */
         size_t count;
+        uint64_t looked_merge; /* of what merges up to this one have made, and is not in there, it
+                                  is known that it carries nothing */
     } * volumes;
     size_t count;
 };

@@ -33,6 +33,9 @@
 /* Segments are opened and walked: the others of a volume wait for its next visit. */
 #define LOOKS_MAX 32u
 
+/* When something was looked at of which that is not known any more. */
+#define LOOKED_ONCE INT64_C(1)
+
 void compactor_sweeps_fini(struct compactor_sweeps *sweeps)
 {
     for (size_t i = 0; i < sweeps->count; i++)
@@ -185,9 +188,9 @@ static struct repl_segment_id id_of(const struct repl_log_piece *entry)
         .to_seq = entry->commit.to_seq, .part = entry->commit.part, .merge = entry->merge};
 }
 
-/* One look for each entry of the chain; what is known of those that are there still goes along. */
-static repl_result looks_renew(struct compactor_sweep *sweep, const struct repl_chain *chain,
-                               struct repl_error *err)
+/* One look for each entry of the chain, as much as is known of it. */
+static repl_result looks_spread(const struct compactor_sweep *sweep, const struct repl_chain *chain,
+                                struct compactor_look **out, struct repl_error *err)
 {
     struct compactor_look *looks = calloc(chain->count + 1, sizeof *looks);
     if (looks == NULL)
@@ -198,11 +201,44 @@ static repl_result looks_renew(struct compactor_sweep *sweep, const struct repl_
             k++;
         if (k < sweep->count && repl_segment_id_order(&sweep->looks[k].id, &looks[i].id) == 0)
             looks[i] = sweep->looks[k];
+        else if (looks[i].id.merge <= sweep->looked_merge)
+            looks[i].looked_ns = LOOKED_ONCE;
     }
-    free(sweep->looks);
-    sweep->looks = looks;
-    sweep->count = chain->count;
+    *out = looks;
     return REPL_SUCCESS;
+}
+
+/* The first merge of which something has not been looked at; else the one after the last. */
+static uint64_t merge_unlooked(const struct compactor_look *looks, size_t count)
+{
+    uint64_t unlooked = UINT64_MAX, newest = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t merge = looks[i].id.merge;
+        if (merge > newest)
+            newest = merge;
+        if (merge != 0 && looks[i].looked_ns == 0 && merge < unlooked)
+            unlooked = merge;
+    }
+    return unlooked < newest ? unlooked : newest + 1;
+}
+
+/* A site has a thousand volumes of thousands of segments, of which next to none carry anything:
+ * those are not kept one by one. A later merge has a greater number than all before. */
+static void looks_keep(struct compactor_sweep *sweep, struct compactor_look *looks, size_t count)
+{
+    uint64_t unlooked = merge_unlooked(looks, count);
+    if (unlooked - 1 > sweep->looked_merge)
+        sweep->looked_merge = unlooked - 1;
+    free(sweep->looks);
+    sweep->count = 0;
+    for (size_t i = 0; i < count; i++) {
+        bool carries = looks[i].carried_bytes > 0;
+        if (looks[i].looked_ns != 0 && looks[i].id.merge != 0 &&
+            (carries || looks[i].id.merge > sweep->looked_merge))
+            looks[sweep->count++] = looks[i];
+    }
+    struct compactor_look *smaller = realloc(looks, (sweep->count + 1) * sizeof *looks);
+    sweep->looks = smaller != NULL ? smaller : looks;
 }
 
 /* --- units ----------------------------------------------------------------------------------- */
@@ -328,24 +364,33 @@ static repl_result unit_take(struct compactor_visit *visit, const struct unit *u
     return REPL_SUCCESS;
 }
 
-repl_result compactor_sweep_find(struct compactor_visit *visit, struct repl_error *err)
+static repl_result units_sweep(struct compactor_visit *visit, struct compactor_look *looks,
+                               struct repl_error *err)
 {
-    struct compactor_sweep *sweep = sweep_of(visit->sweeps, visit->volume);
     unsigned left = LOOKS_MAX;
-    if (sweep == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for what is known of a volume");
-    REPL_TRY(looks_renew(sweep, &visit->chain, err));
     for (size_t i = 0; i < visit->chain.count && !visit->found;) {
         struct unit unit = unit_at(&visit->chain, i);
         i = unit.end;
         if (visit->chain.entries[unit.end - 1].merge == 0 || !unit_may(visit, &unit))
             continue; /* what a merge has made */
-        unit_look(visit, &unit, sweep->looks, &left);
-        if (unit_is_over(visit, &unit, sweep->looks, false))
-            REPL_TRY(unit_take(visit, &unit, sweep->looks, err));
+        unit_look(visit, &unit, looks, &left);
+        if (unit_is_over(visit, &unit, looks, false))
+            REPL_TRY(unit_take(visit, &unit, looks, err));
     }
-    visit->more |= visit->found;
     return REPL_SUCCESS;
+}
+
+repl_result compactor_sweep_find(struct compactor_visit *visit, struct repl_error *err)
+{
+    struct compactor_sweep *sweep = sweep_of(visit->sweeps, visit->volume);
+    struct compactor_look *looks = NULL;
+    if (sweep == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for what is known of a volume");
+    REPL_TRY(looks_spread(sweep, &visit->chain, &looks, err));
+    repl_result result = units_sweep(visit, looks, err);
+    looks_keep(sweep, looks, visit->chain.count);
+    visit->more |= visit->found;
+    return result;
 }
 
 /* --- what stands in for what is damaged ------------------------------------------------------ */

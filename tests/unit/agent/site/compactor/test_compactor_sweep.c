@@ -201,6 +201,71 @@ static void a_few_dead_chunks_stay(void **state)
     sweep_end();
 }
 
+/* --- what carries nothing -------------------------------------------------------------------- */
+
+static const struct repl_store_ops *ops;
+static atomic_uint opened;
+
+static repl_result open_counted(struct repl_store *store, const char *volume,
+                                const struct repl_segment_id *id, uint64_t size,
+                                struct repl_stored_segment **out, struct repl_error *err)
+{
+    opened++;
+    return ops->segment_open(store, volume, id, size, out, err);
+}
+
+static void visit_data(unsigned count)
+{
+    struct site_compactor *c = w.site->compactor;
+    struct site_volume *v = site_find_volume(w.site, "data");
+    visits_go_on();
+    PUMP_UNTIL(&w, volume_status(&w, "data").replica_seq == v->journal.point.seq);
+    for (unsigned i = 0; i < count; i++) {
+        hurry();
+        for (struct site_volume *other = w.site->volumes; other != NULL; other = other->next)
+            other->visited_ns = other == v ? 0 : repl_now_mono_ns() + 3600 * SECOND_NS;
+        site_compactor_tick(c);
+        PUMP_UNTIL(&w, !c->out && !c->logging && c->waits == NULL);
+    }
+    visits_stop();
+}
+
+static void seconds_pass(void)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        second_begin();
+        points_add(12);
+    }
+    visit_data(8);
+}
+
+/* It is looked at once, and nothing of it is kept: most of what a site holds is such. */
+static void what_carries_nothing_takes_no_memory(void **state)
+{
+    struct repl_store_ops counted;
+    (void)state;
+    sweep_begin("1s:1d");
+    struct compactor_sweeps *sweeps = &w.site->compactor->sweeps;
+    sweeps->every_ns = INT64_C(86400) * SECOND_NS;
+    ops = w.site->store->ops;
+    counted = *ops;
+    counted.segment_open = open_counted;
+    w.site->store->ops = &counted;
+    for (unsigned i = 0; i < 2; i++) { /* what comes later is looked at too */
+        uint64_t looked = sweeps->count > 0 ? sweeps->volumes[0].looked_merge : 0;
+        seconds_pass();
+        assert_int_equal(sweeps->count, 1);
+        assert_string_equal(sweeps->volumes[0].volume, "data");
+        assert_int_equal(sweeps->volumes[0].count, 0);
+        assert_true(sweeps->volumes[0].looked_merge > looked);
+        opened = 0;
+        visit_data(4);
+        assert_int_equal(opened, 0);
+    }
+    w.site->store->ops = ops;
+    sweep_end();
+}
+
 /* --- commits meanwhile ----------------------------------------------------------------------- */
 
 /* Of one of the chunks, as they are swept. */
@@ -236,6 +301,7 @@ int main(void)
         cmocka_unit_test(dead_chunks_take_no_more_than_their_share),
         cmocka_unit_test(dead_chunks_of_the_base_go),
         cmocka_unit_test(a_few_dead_chunks_stay),
+        cmocka_unit_test(what_carries_nothing_takes_no_memory),
         cmocka_unit_test(a_reference_that_comes_meanwhile_is_not_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
