@@ -143,11 +143,13 @@ static bool acknowledged_is_due(const struct repl_pipeline *p, bool checkpoint)
 
 static bool checkpoint_wanted(const struct repl_pipeline *p, int64_t now_ns)
 {
-    if (!checkpoint_is_behind(p) || p->checkpoint_out || p->state_due || p->state_out)
+    if (p->checkpoint_out || p->state_due || p->state_out)
         return false;
+    if (!checkpoint_is_behind(p))
+        return p->forget_due;
     /* While the link is down, the spool is worth most: it is taken over where the checkpoint ends.
      */
-    return p->stopping || p->ship.state == REPL_SHIP_DOWN ||
+    return p->stopping || p->forget_due || p->ship.state == REPL_SHIP_DOWN ||
            p->state.sent_count >= CHECKPOINT_SEGMENTS ||
            now_ns - p->checkpoint_ns >= CHECKPOINT_NS || now_ns < p->checkpoint_ns;
 }
@@ -158,6 +160,7 @@ void repl_pipeline_checkpointed(struct repl_pipeline *p)
     p->checkpoint_out = false;
     if (p->checkpoint_void)
         return;
+    p->forget_due = false;
     p->state.checkpoint = p->checkpoint_head;
     uint32_t kept = 0, behind = 0;
     for (uint32_t i = 0; i < p->state.sent_count; i++) {
@@ -203,7 +206,7 @@ static void segment_acknowledged(struct repl_pipeline *p, const struct repl_ship
     p->sent_bytes += segment->size;
     p->kept_bytes -= segment->kept;
     segment->kept = 0;
-    if (segment->stamp != 0 || segment->full)
+    if (p->options.records != NULL && (segment->stamp != 0 || segment->full))
         p->options.records->settled(p->options.records->context, segment->settled,
                                     segment->full && segment->point.seq != 0);
     if (segment->point.seq != 0)
@@ -352,6 +355,7 @@ void repl_pipeline_next(struct repl_pipeline *p, int64_t now_ns,
                         struct repl_pipeline_action *action)
 {
     int64_t ship_until = ship_drain(p, now_ns);
+    repl_pipeline_full_next(p, now_ns);
     int64_t epoch_until = epoch_drain(p, now_ns);
     *action = (struct repl_pipeline_action){.type = REPL_PIPELINE_WAIT,
                                             .until_ns = ship_until < epoch_until ? ship_until
@@ -519,6 +523,12 @@ static enum repl_state pipeline_state(const struct repl_pipeline *p, int64_t now
     }
     if (p->epoch.resync)
         return REPL_STATE_RESYNC;
+    if (p->full_wanted && p->full_marked) {
+        snprintf(cause, REPL_WIRE_TEXT_MAX + 1,
+                 "the site has lost part of the history: all is sent once more, and is a point "
+                 "when it is there");
+        return REPL_STATE_SEEDING;
+    }
     snprintf(cause, REPL_WIRE_TEXT_MAX + 1, "%s", p->quiesce_cause);
     bool reading = p->round.phase != REPL_ROUND_NONE;
     return p->segments.oldest == NULL && !reading ? REPL_STATE_IDLE : REPL_STATE_OK;

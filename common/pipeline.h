@@ -175,8 +175,10 @@ struct repl_pipeline {
     uint64_t spool_bytes;  /* complete and not acknowledged */
     uint64_t digest_bytes; /* of all segments */
     uint64_t kept_bytes;   /* of all segments: what they refer to by name */
-    bool full_wanted;      /* of a tree: the next segment that can begins a full */
+    bool full_asked;       /* a full is to be begun, between two rounds */
+    bool full_wanted;      /* the next segment that can begins a full */
     bool full_marked;      /* and all of the space has been marked for it */
+    bool forget_due;       /* and no round is opened before the forgetting is durable */
 
     /* the round */
     struct repl_round round;
@@ -407,6 +409,10 @@ void repl_pipeline_want(struct repl_pipeline *p, int64_t now_ns);
 /* The site has lost what it had of these bytes: they are sent once more, as they are by the next
  * point, which is cut whether anything has changed or not. */
 void repl_pipeline_send_again(struct repl_pipeline *p, uint64_t offset, uint64_t length);
+/* It has lost what cannot be told by bytes: a full begins behind the next point, and until its own
+ * point is there no other is cut. Not kept over a restart before it has begun. false: one is wanted
+ * or on its way already, and that is the one. */
+bool repl_pipeline_send_full(struct repl_pipeline *p, int64_t now_ns);
 
 /* What to report now: state, cause, claim, backlog, progress. While the link is down it is for a
  * status alone: its state may be one that is not reported. */

@@ -54,7 +54,8 @@ void repl_pipeline_give_up(struct repl_pipeline *p, struct repl_pipeline_segment
     p->epoch.resync |= segment->resync;
     if (segment->stamp != 0)
         p->options.records->lost(p->options.records->context, segment->stamp);
-    p->full_wanted |= segment->full;
+    /* of a block volume what is lost of a full is not made good by what other parts say */
+    *(p->options.records != NULL ? &p->full_wanted : &p->full_asked) |= segment->full;
     repl_pipeline_drop(p, segment->number);
     repl_pipeline_segment_free(p, &p->segments, segment);
 }
@@ -202,6 +203,7 @@ repl_result repl_pipeline_begin(struct repl_pipeline *p, int64_t now_ns, struct 
     if (segment == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a segment");
     segment->number = ++p->number;
+    segment->full = !tree && full;
     repl_result result = repl_segment_builder_new(&header, p->options.volume_size, p->options.sink,
                                                   p->options.sink_context, &p->builder, err);
     if (repl_ok(result))
@@ -237,6 +239,9 @@ repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_
         free(adopted);
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a segment");
     }
+    /* What was on its way before a full does not count in what is still to be said of it. */
+    if (segment->from_seq == 0 && segment->part == 0)
+        repl_digest_table_begin_anew(&p->table, p->number);
     const struct repl_batch_digest *pages = (const void *)digests->data;
     size_t count = digests->size / sizeof *pages;
     for (size_t i = 0; i < count; i++)
@@ -248,7 +253,7 @@ repl_result repl_pipeline_adopt(struct repl_pipeline *p, const struct repl_ship_
     }
     adopted->size = segment->size;
     adopted->kept = kept;
-    adopted->full = p->options.records != NULL && segment->from_seq == 0;
+    adopted->full = segment->from_seq == 0;
     p->full_wanted = p->full_wanted && !adopted->full; /* begun, at least */
     adopted->digests = *digests;
     *digests = (struct repl_buffer){0};
@@ -323,6 +328,16 @@ static repl_result finish_with_records(struct repl_pipeline *p, const struct rep
     return result;
 }
 
+/* A point is complete. Where it is that of parts which were found to be there when a full of a
+ * block volume was about to begin, what was to be said in the full has gone into it. */
+static void full_note(struct repl_pipeline *p)
+{
+    bool instead = !building_segment(p)->full && p->options.records == NULL && p->full_wanted;
+    if (building_segment(p)->full || instead)
+        p->full_wanted = p->full_asked = false;
+    p->full_asked |= instead;
+}
+
 repl_result repl_pipeline_finish(struct repl_pipeline *p, const struct repl_point *point,
                                  bool records, struct repl_error *err)
 {
@@ -335,7 +350,7 @@ repl_result repl_pipeline_finish(struct repl_pipeline *p, const struct repl_poin
     if (point != NULL) {
         building_segment(p)->point = *point;
         building_segment(p)->resync = (point->flags & REPL_POINT_RESYNC) != 0;
-        p->full_wanted = p->full_wanted && !building_segment(p)->full;
+        full_note(p);
     }
     p->spool_bytes += footer.file_size;
     repl_ship_complete(&p->ship, p->number, &footer.digest, footer.file_size, point != NULL);

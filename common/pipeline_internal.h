@@ -17,7 +17,7 @@ struct repl_pipeline_segment {
     /* of the records of a tree in it; 0: it has none, or is of an earlier run */
     uint64_t stamp;   /* what has to be said again without it */
     uint64_t settled; /* what is the site's with it */
-    bool full;        /* it belongs to a full */
+    bool full;        /* it belongs to a full; of a tree: and has records */
 };
 
 /* --- pipeline_build.c ------------------------------------------------------------------------ */
@@ -82,6 +82,8 @@ void repl_pipeline_rest(struct repl_pipeline *p);
 /* The state will forget segments before the last that the site is known to have: the record must
  * not name one of those. */
 void repl_pipeline_note(struct repl_pipeline *p);
+/* Begins the full that was asked for, if it can be now. */
+void repl_pipeline_full_next(struct repl_pipeline *p, int64_t now_ns);
 /* The newest that is known to be the site's; zeros: none is. */
 void repl_pipeline_site_point(struct repl_pipeline *p, const struct repl_point *point);
 /* What to do next for it, if anything. */

@@ -372,6 +372,44 @@ static void full_mark(struct repl_pipeline *p)
     p->full_marked = true;
 }
 
+static bool is_full_under_way(const struct repl_pipeline *p)
+{
+    struct repl_head tail = repl_ship_tail(&p->ship);
+    bool is = p->full_asked || p->full_wanted || tail.to_seq == 0 ||
+              (tail.from_seq == 0 && !tail.has_point);
+    for (const struct repl_pipeline_segment *s = p->segments.oldest; s != NULL; s = s->next)
+        is |= repl_ship_find(&p->ship, s->number)->from_seq == 0;
+    return is;
+}
+
+bool repl_pipeline_send_full(struct repl_pipeline *p, int64_t now_ns)
+{
+    if (is_full_under_way(p))
+        return false;
+    p->full_asked = true;
+    repl_pipeline_full_next(p, now_ns);
+    return true;
+}
+
+/* Not while anything is built or read that was compared with what is about to be forgotten. And
+ * since a power cut may bring back what was forgotten, none of the full is said before that is
+ * durable: whoever goes on with it after a crash knows of no page but by what the full has said. */
+void repl_pipeline_full_next(struct repl_pipeline *p, int64_t now_ns)
+{
+    if (!p->full_asked || p->round.phase != REPL_ROUND_NONE || p->round.batches_out > 0 ||
+        p->builder != NULL || repl_pipeline_continues(p) || p->coalescing || p->recovering ||
+        p->stopping)
+        return;
+    repl_digest_table_begin_anew(&p->table, p->number);
+    repl_pipeline_all_dirty(p);
+    p->full_asked = false;
+    p->full_wanted = p->full_marked = true;
+    p->checkpoint_void = true; /* of what was known before */
+    p->forget_due = true;
+    p->epoch.at_point = false;
+    repl_epoch_hurry(&p->epoch, now_ns);
+}
+
 void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
                           const struct repl_write_counters *counters, bool grouped)
 {
@@ -701,8 +739,8 @@ repl_result repl_pipeline_grow(struct repl_pipeline *p, uint64_t volume_size,
 /* With the spool full nothing is opened: what changes is on the tracker's map, and stays there. */
 static bool may_open(const struct repl_pipeline *p)
 {
-    return !p->stopping && !p->recovering && !p->coalescing && (!is_audited(p) || is_based(p)) &&
-           (is_awaited(p) || !repl_pipeline_spool_is_full(p));
+    return !p->stopping && !p->recovering && !p->coalescing && !p->forget_due &&
+           (!is_audited(p) || is_based(p)) && (is_awaited(p) || !repl_pipeline_spool_is_full(p));
 }
 
 /* No snapshot is there before there is room for what is read from it. */

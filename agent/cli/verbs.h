@@ -62,6 +62,7 @@ extern const struct repl_verb repl_verb_inspect;
 extern const struct repl_verb repl_verb_restore;
 extern const struct repl_verb repl_verb_verify;
 extern const struct repl_verb repl_verb_mark;
+extern const struct repl_verb repl_verb_full;
 extern const struct repl_verb repl_verb_forget;
 
 #endif

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/ensure.h"
+#include "site/scrub/scrub.h"
 #include "site/site_volume.h"
 
 static void commit_run(struct site_volume *v);
@@ -174,6 +175,7 @@ static void commit_logged(struct site_volume *v, repl_result result, const struc
     site_space_went_well(v, SITE_SPACE_DATA_FULL);
     trouble_tell(v);
     site_supplies_found(v);
+    site_scrub_committed(v, c->record.commit.from_seq);
     site_answer_ack(c->request, v, 201);
     site_upload_next(v);
     site_volume_follow(v);

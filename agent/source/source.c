@@ -132,14 +132,14 @@ static json_t *status_answer(struct source *s, struct repl_error *err)
     return json;
 }
 
-/* "NAME", "NAME SINCE" */
-static json_t *point_answer(struct source *s, const char *request, struct repl_error *err)
+/* The volume that a request is about, which begins with its name; NULL: there is none. */
+static struct repl_source_volume *asked_volume(const struct source *s, const char *request,
+                                               size_t size, struct repl_error *err)
 {
-    size_t size = strcspn(request, " ");
     for (size_t i = 0; i < s->volume_count; i++) {
         const char *name = s->config->volumes[i].name;
         if (strlen(name) == size && memcmp(name, request, size) == 0)
-            return repl_source_volume_point(s->volumes[i], request + size, err);
+            return s->volumes[i];
     }
     repl_ignore(repl_fail(err, REPL_E_MISSING,
                           "the agent does not protect a volume %.*s: \"repl status\" lists those "
@@ -148,12 +148,28 @@ static json_t *point_answer(struct source *s, const char *request, struct repl_e
     return NULL;
 }
 
+/* "NAME", "NAME SINCE" */
+static json_t *point_answer(const struct source *s, const char *request, struct repl_error *err)
+{
+    size_t size = strcspn(request, " ");
+    struct repl_source_volume *v = asked_volume(s, request, size, err);
+    return v != NULL ? repl_source_volume_point(v, request + size, err) : NULL;
+}
+
+static json_t *full_answer(const struct source *s, const char *name, struct repl_error *err)
+{
+    struct repl_source_volume *v = asked_volume(s, name, strlen(name), err);
+    return v != NULL ? repl_source_volume_full(v, err) : NULL;
+}
+
 static json_t *control_answer(void *owner, const char *request, struct repl_error *err)
 {
     if (strcmp(request, "status") == 0)
         return status_answer(owner, err);
     if (strncmp(request, "point ", 6) == 0)
         return point_answer(owner, request + 6, err);
+    if (strncmp(request, "full ", 5) == 0)
+        return full_answer(owner, request + 5, err);
     repl_ignore(repl_fail(err, REPL_E_USAGE, "the agent does not know the request '%s'", request));
     return NULL;
 }

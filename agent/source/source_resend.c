@@ -1,12 +1,13 @@
 /*
  * What the site asks to be sent once more: pages of which what it has is damaged.
  * They count as unknown from then on and are read for the next point, as they are
- * by then.
+ * by then. Or all of the volume, in a full, which the operator may ask for as well.
  *
  * The site is asked when the link is up, and then from time to time. What it wants
  * is bounded by the list and the pause between two: a site that always wants
  * everything gets each page as often as a digest resync would send it, and no
- * writer waits for that.
+ * writer waits for that. A full holds up the points, so it is not begun again soon
+ * because a site says so.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,6 +19,45 @@
 #define RESEND_EACH_NS (600 * REPL_SECOND_NS)
 /* A link that goes and comes does not make a volume be read again and again. */
 #define RESEND_PAUSE_NS (30 * REPL_SECOND_NS)
+
+#define RESEND_FULL_NS (6 * 3600 * REPL_SECOND_NS)
+
+static bool full_begin(struct repl_source_volume *v)
+{
+    if (!repl_pipeline_send_full(&v->pipeline, repl_now_wall_ns()))
+        return false;
+    repl_log(LOG_NOTICE,
+             "volume %s: all of it is sent once more, and the next point comes when that is done",
+             volume_name(v));
+    return true;
+}
+
+json_t *repl_source_volume_full(struct repl_source_volume *v, struct repl_error *err)
+{
+    if (!volume_is_up(v)) {
+        struct repl_volume_status status;
+        repl_source_volume_status(v, &status);
+        repl_ignore(repl_fail(err, REPL_E_RETRY, "volume %s does not run now: %s", volume_name(v),
+                              status.cause));
+        return NULL;
+    }
+    bool begun = full_begin(v);
+    volume_wake(v);
+    return json_pack("{s:b}", "begun", begun);
+}
+
+static void full_take(struct repl_source_volume *v)
+{
+    int64_t now_ns = repl_now_mono_ns();
+    if (v->full_taken_ns != 0 && now_ns - v->full_taken_ns < RESEND_FULL_NS)
+        return;
+    repl_log(LOG_WARNING,
+             "volume %s: the site cannot open a part of the history any more, and nothing behind "
+             "it can be restored there before it has all of the volume once more",
+             volume_name(v));
+    v->full_taken_ns = now_ns;
+    full_begin(v);
+}
 
 static void list_take(struct repl_source_volume *v, const struct repl_resend *resend)
 {
@@ -49,6 +89,8 @@ static void resend_answered(struct repl_request *request, repl_result result,
     /* A site that knows nothing of this says NOT_FOUND. */
     if (repl_ok(result) && request->status == 200 &&
         repl_ok(repl_resend_decode(request->response, request->response_size, &resend, &ignored))) {
+        if (resend.full)
+            full_take(v);
         list_take(v, &resend);
         repl_resend_fini(&resend);
     }

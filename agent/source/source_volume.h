@@ -53,5 +53,7 @@ void repl_source_volume_status(const struct repl_source_volume *volume,
  * comes behind the volume's name. */
 json_t *repl_source_volume_point(struct repl_source_volume *volume, const char *since,
                                  struct repl_error *err);
+/* Has all of it sent once more: {"begun": B}, false where that is under way already. */
+json_t *repl_source_volume_full(struct repl_source_volume *volume, struct repl_error *err);
 
 #endif

@@ -175,11 +175,12 @@ struct repl_source_volume {
     int64_t names_due_ns;  /* the loop's clock */
     int64_t names_hold_ns; /* nothing is read before it; 0: nothing waits */
     bool names_comparing;  /* when it was last looked */
-    /* pages that are damaged at the site */
+    /* what is damaged at the site */
     struct repl_request resend;
     bool resend_out;
     int64_t resend_due_ns;   /* the loop's clock, as the next */
     int64_t resend_taken_ns; /* when the site wanted any last; 0: it has not */
+    int64_t full_taken_ns;   /* when it wanted all; 0: it has not */
     int supply_fd;           /* the supply being sent */
     uint64_t supply_size, supply_at;
 

@@ -116,12 +116,13 @@ void repl_pool_names_fini(struct repl_pool_names *names);
 uint64_t repl_chunk_prefix(const struct repl_digest *name);
 
 /* Site to source: pages that it wants the content of once more, although they may not have changed,
- * as what it has of them is damaged. */
+ * as what it has of them is damaged; or all there is, as it cannot tell which. */
 struct repl_page_run {
     uint64_t first, count; /* in pages; count is not 0, and all lie below REPL_VOLUME_SIZE_MAX */
 };
 struct repl_resend {
-    uint32_t count;             /* at most REPL_LIST_ENTRIES_MAX; 0: nothing is damaged */
+    bool full;                  /* a full is wanted, and then no run is */
+    uint32_t count;             /* at most REPL_LIST_ENTRIES_MAX */
     struct repl_page_run *runs; /* ascending, with a gap between any two; decoded: heap, freed by
                                    repl_resend_fini */
 };

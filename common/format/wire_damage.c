@@ -20,7 +20,8 @@ repl_result repl_resend_encode(const struct repl_resend *m, struct repl_buffer *
     REPL_TRY(repl_wire_list_open(out, REPL_WIRE_RESEND, m->count, REPL_LIST_ENTRIES_MAX,
                                  8 + (size_t)m->count * RUN_SIZE, &w, err));
     repl_write_u32(&w, m->count);
-    repl_write_zeros(&w, 4);
+    repl_write_u8(&w, m->full);
+    repl_write_zeros(&w, 3);
     for (uint32_t i = 0; i < m->count; i++) {
         repl_write_u64(&w, m->runs[i].first);
         repl_write_u64(&w, m->runs[i].count);
@@ -44,7 +45,9 @@ repl_result repl_resend_decode(const void *data, size_t size, struct repl_resend
     *out = (struct repl_resend){0};
     REPL_TRY(repl_wire_enter(data, size, REPL_WIRE_RESEND, &r, err));
     uint32_t count = repl_read_u32(&r);
-    repl_read_zeros(&r, 4);
+    out->full = repl_wire_read_bool(&r);
+    repl_read_zeros(&r, 3);
+    r.failed |= out->full && count > 0;
     REPL_TRY(repl_wire_list_allocate(&r, count, REPL_LIST_ENTRIES_MAX, RUN_SIZE,
                                      sizeof out->runs[0], &runs, err));
     out->runs = runs;

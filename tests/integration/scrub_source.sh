@@ -1,7 +1,8 @@
 #!/bin/bash
 # Bytes rot in a store without a replica, of a block volume and of a directory tree: the source is
 # asked for what it still has, and what it sends makes the damaged segment what it was; what it has
-# overwritten is said to be lost for the points that need it, and for no other.
+# overwritten is said to be lost for the points that need it, and for no other. Of a segment that
+# cannot be opened any more nobody knows what it said: all is sent once more.
 . "${0%/*}/functions.sh" || exit # nothing below may run anywhere but in its directory
 requires_root
 requires_loop

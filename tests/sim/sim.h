@@ -49,6 +49,8 @@ struct sim_source;
     X(seeds, "seeds run")                                                                          \
     X(writes, "device writes")                                                                     \
     X(growths, "device growths")                                                                   \
+    X(fulls, "fulls asked for behind the first")                                                   \
+    X(fulls_whole, "of these, that became a point")                                                \
     X(points, "points cut")                                                                        \
     X(parts, "parts without a point")                                                              \
     X(torn, "rounds torn by a write")                                                              \
@@ -570,8 +572,8 @@ struct sim_source {
     struct sim_reading readings[SIM_BATCHES];
     struct sim_guard guard;
     struct sim_round round;
-    bool opening;
-    int64_t open_ns; /* the clock of the round being opened */
+    uint64_t opening, openings; /* the one under way, 0: none is; of all its lives */
+    int64_t open_ns;            /* the clock of the round being opened */
     struct repl_write_counters counters;
     uint64_t audit_number; /* of the last sample asked for */
     struct repl_audit_sample sample;
@@ -714,6 +716,7 @@ struct sim_check {
     size_t point_count, point_capacity;
     struct repl_log_commit *history; /* all that was ever committed and not wiped */
     size_t history_count, history_capacity;
+    bool begun; /* there is a point in it */
 };
 
 void sim_check_fini(struct sim_check *check);

@@ -240,7 +240,7 @@ static void opened(struct sim_source *source)
     struct repl_digest digest = repl_ship_tail(&p->ship).digest;
     bool grouped = !sim->calm && sim->grouped && sim_chance(sim, 800);
     bool awaited = p->round.phase == REPL_ROUND_OPENING;
-    source->opening = false;
+    source->opening = 0;
     repl_pipeline_opened(p, source->open_ns, &source->counters, grouped);
     if (awaited && p->round.phase == REPL_ROUND_NONE) {
         source->verified_until_ns = p->unchanged_until_ns;
@@ -250,11 +250,16 @@ static void opened(struct sim_source *source)
     sim_source_run(source);
 }
 
-static void open_step(void *actor, uint64_t step, void *payload)
+/* of: step, behind the number of the opening, which is over when another one has begun: what it was
+ * for is gone. */
+static void open_step(void *actor, uint64_t of, void *payload)
 {
     struct sim_source *source = actor;
     enum sim_bug bug = source->sim->options.bug;
+    uint64_t step = of % (OPEN_STEPS + 1);
     (void)payload;
+    if (of - step != source->opening)
+        return;
     const enum open_step *order = bug == SIM_BUG_EXCHANGE_FIRST ? exchange_first
                                   : bug == SIM_BUG_CLOCK_LAST   ? clock_last
                                                                 : open_order;
@@ -273,14 +278,13 @@ static void open_step(void *actor, uint64_t step, void *payload)
         if (is_tracked(source))
             sim_tracker_exchange(&source->tracker, &source->pipeline.round.dirty);
     }
-    sim_after(source->sim, pace(source), &source->life, open_step, source, step + 1, NULL, NULL);
+    sim_after(source->sim, pace(source), &source->life, open_step, source, of + 1, NULL, NULL);
 }
 
 void sim_capture_open(struct sim_source *source)
 {
-    ensure(!source->opening);
-    source->opening = true;
-    open_step(source, 0, NULL);
+    source->opening = source->openings += OPEN_STEPS + 1;
+    open_step(source, source->opening, NULL);
 }
 
 static void synced(void *actor, uint64_t argument, void *payload)
@@ -519,6 +523,6 @@ void sim_capture_crash(struct sim_source *source)
         source->readings[i].state = SIM_READING_IDLE;
         repl_batch_clear(source->readings[i].batch);
     }
-    source->opening = false;
+    source->opening = 0;
     sim_guard_free(source);
 }

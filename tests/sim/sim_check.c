@@ -210,6 +210,8 @@ static void history_add(struct sim *sim, const struct repl_log_commit *commit)
     if (point->of_clone)
         sim_fail(sim, "fork", "point %llu of a clone became history",
                  (unsigned long long)commit->to_seq);
+    sim->counts->fulls_whole += commit->from_seq == 0 && check->begun;
+    check->begun = true;
 }
 
 void sim_check_commit(struct sim *sim, const struct repl_log_commit *commit)

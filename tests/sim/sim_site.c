@@ -807,6 +807,7 @@ void sim_site_wipe(struct sim_site *site)
     sim_disk_wipe(&site->disk);
     site->log_suspect = false;
     site->sim->check.history_count = 0;
+    site->sim->check.begun = false;
 }
 
 void sim_site_fini(struct sim_site *site)

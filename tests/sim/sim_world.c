@@ -24,7 +24,7 @@ static unsigned strength(struct sim *sim, unsigned most)
 
 struct strike {
     unsigned source_crash, source_power, source_stop, site_crash, site_power, site_wipe;
-    unsigned link_down, source_clock, site_clock, grow, clone, disk_full, cache;
+    unsigned link_down, source_clock, site_clock, grow, clone, disk_full, cache, full;
 };
 
 static void faults_choose(struct sim *sim, struct strike *s)
@@ -62,7 +62,8 @@ static void faults_choose(struct sim *sim, struct strike *s)
                          .grow = strength(sim, 60),
                          .clone = strength(sim, 50),
                          .disk_full = strength(sim, 40),
-                         .cache = sim_chance(sim, 200) ? strength(sim, 100) : 0};
+                         .cache = sim_chance(sim, 200) ? strength(sim, 100) : 0,
+                         .full = strength(sim, 100)};
 }
 
 /* --- what strikes ---------------------------------------------------------------------------- */
@@ -168,6 +169,17 @@ static void cache_switch(struct sim *sim)
     sim_trace(sim, "the disk is %s now", device->write_back ? "write-back" : "write-through");
 }
 
+/* What the site asks for when it cannot open a segment any more. */
+static void full_ask(struct sim *sim)
+{
+    struct sim_source *source = &sim->source;
+    if (!source->up || !repl_pipeline_send_full(&source->pipeline, sim_source_now(source)))
+        return;
+    sim->counts->fulls++;
+    sim_trace(sim, "the source is asked for a full");
+    sim_source_run(source);
+}
+
 /* --- a clone --------------------------------------------------------------------------------- */
 
 /* The copy is made at one time and started at another, when the original has gone on. */
@@ -245,6 +257,8 @@ static void strike(struct sim *sim, const struct strike *s)
         grow(sim);
     if (sim_chance(sim, s->cache))
         cache_switch(sim);
+    if (sim_chance(sim, s->full))
+        full_ask(sim);
     if (sim_chance(sim, s->clone))
         clone_strike(sim);
     if (sim_chance(sim, s->link_down)) {

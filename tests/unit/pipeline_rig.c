@@ -211,6 +211,7 @@ void answer(struct rig *rig, enum repl_pipeline_action_type type)
         world.state = rig->state_out;
         repl_pipeline_state_written(&rig->p);
     } else if (type == REPL_PIPELINE_CHECKPOINT) {
+        memcpy(world.durable, world.digests, sizeof world.durable);
         repl_pipeline_checkpointed(&rig->p);
     } else {
         answer_round(rig, type);
@@ -431,6 +432,11 @@ struct rig *rig_again(struct rig *rig, const struct setup *setup)
     return rig_start(setup);
 }
 
+void table_put_back(void)
+{
+    memcpy(world.digests, world.durable, sizeof world.digests);
+}
+
 void welcome(struct rig *rig, const struct repl_head *head)
 {
     struct repl_welcome message = {.known = head != NULL};
@@ -459,9 +465,12 @@ void site_commits(struct rig *rig)
     const struct repl_pipeline_segment *segment = rig->p.segments.oldest;
     assert_true(segment != NULL && segment->number == rig->send.number);
     const struct repl_batch_digest *digests = (const void *)segment->digests.data;
+    const struct repl_head head = head_of_number(rig, rig->send.number);
+    if (head.from_seq == 0 && head.part == 0)
+        memset(world.site, 0, sizeof world.site);
     for (size_t i = 0; i < segment->digests.size / sizeof *digests; i++)
         world.site[digests[i].page] = digests[i].digest;
-    world.head = head_of_number(rig, rig->send.number);
+    world.head = head;
 }
 
 /* The segment on its way is the site's now. */

@@ -23,6 +23,7 @@ enum place { PLACE_IDLE, PLACE_OUT, PLACE_READ };
 struct world {
     struct repl_source_state state; /* as it is on disk */
     struct repl_page_digest digests[PAGES_MAX];
+    struct repl_page_digest durable[PAGES_MAX]; /* the table, at its last checkpoint */
     uint8_t device[PAGES_MAX * REPL_PAGE_SIZE];
     struct repl_page_digest present[PAGES_MAX], site[PAGES_MAX];
     struct repl_head head; /* of the site */
@@ -98,13 +99,15 @@ struct rig *rig_seeded_as(const struct setup *setup); /* and its first point ack
 struct rig *rig_seeded(void);
 struct rig *rig_tracked(enum repl_quiesce quiesce);                /* and seeded */
 struct rig *rig_again(struct rig *rig, const struct setup *setup); /* in the same */
+void table_put_back(void); /* a power cut, of which the table is as it was at its last checkpoint */
 void stop_and_wait(struct rig *rig);
 void rig_free(struct rig *rig);
 
 /* --- the site */
 void welcome(struct rig *rig, const struct repl_head *head); /* NULL: it does not know the volume */
-void site_commits(struct rig *rig);                          /* and the answer is lost */
-struct repl_head acknowledge(struct rig *rig);               /* what is on its way */
+/* The answer is lost. Of a full's first part, what it had before is of no use any more. */
+void site_commits(struct rig *rig);
+struct repl_head acknowledge(struct rig *rig); /* what is on its way */
 void acknowledge_all(struct rig *rig);
 void assert_site_is_device(const struct rig *rig);
 void assert_none_lost(const struct rig *rig); /* were the agent to end here */

@@ -77,6 +77,8 @@ static void chance_fault(struct rig *rig, struct random *random)
                                  rig->now_ns);
         run(rig); /* before anything is asked of what is gone */
     }
+    if (random_below(random, 60) == 0)
+        repl_pipeline_send_full(&rig->p, rig->now_ns);
     rig->quiesce_fails = random_below(random, 4) == 0;
     rig->broken = random_below(random, 8) == 0;
     rig->busy = random_below(random, 8) == 0 ? (unsigned)random_below(random, 70) : 0;

@@ -247,7 +247,7 @@ static void volume_take(struct site_volume *v, struct scrub_visit *visit)
     of->read_bytes += visit->read_bytes;
     of->repaired_count += visit->repaired_count;
     of->credit = visit->credit;
-    scrub_resend_take(of, visit, v->name);
+    scrub_resend_take(v, visit);
     if (!visit->looked)
         return;
     of->known = visit->oldest_ns != INT64_MAX;
@@ -461,9 +461,18 @@ void site_scrub_status(const struct site_volume *v, int64_t now_ns, struct repl_
     snprintf(out->remedy, sizeof out->remedy,
              "\"repl verify\" says what is whole; bring the damaged file back from a copy of the "
              "store, and it is looked at again within the hour");
+    size_t used = strlen(out->remedy);
+    if (of->full_wanted && scrub_replica_has(v, of->opaque_seq))
+        snprintf(out->remedy + used, sizeof out->remedy - used,
+                 ". What came behind it needs it: for points of now that restore, run \"repl full "
+                 "%s\" on its host, where no point is cut until that is done",
+                 v->name);
+    else if (of->full_wanted)
+        snprintf(out->remedy + used, sizeof out->remedy - used,
+                 ". What came behind it needs it: its source is asked to send all of the volume "
+                 "once more; where it is too old to be asked, restore from before it");
     if (!of->damages[0].opens || of->damages[0].healed_seq != 0)
         return;
-    size_t used = strlen(out->remedy);
     snprintf(out->remedy + used, sizeof out->remedy - used,
              ". Its source is asked for what has not changed since, which makes what comes from "
              "then on whole; so does \"repl forget %s --resync\" there, where it is too old to be "

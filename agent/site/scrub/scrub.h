@@ -87,6 +87,8 @@ struct scrub_of_volume {
     struct scrub_suspicion suspicion;
     struct repl_resend resend; /* what the source is asked for; runs: heap */
     bool resend_stale;         /* more than that has been found */
+    bool full_wanted;          /* all of it is wanted, as opaque_seq's segment cannot be opened */
+    uint64_t opaque_seq;       /* the newest such */
     /* Since the source was told: when to see what it has sent, and how long to wait behind that;
      * 0: it was not. */
     int64_t resend_look_ns, resend_pause_ns;
@@ -109,6 +111,8 @@ bool site_scrub_doubts(struct site_scrub *scrub, const char *volume,
 void site_scrub_suspect(struct site_volume *volume, uint64_t first_seq, uint64_t last_seq);
 /* A merge of that number is in the volume's log. */
 void site_scrub_merged(struct site_volume *volume, uint64_t merge, int64_t time_ns);
+/* A segment that began behind from_seq has become history. */
+void site_scrub_committed(struct site_volume *volume, uint64_t from_seq);
 void site_scrub_volume_fini(struct site_volume *volume);
 /* What a merge may take in the place of damaged frames of a segment of the volume; NULL: nothing.
  * The scrub's, until its next visit. */

@@ -48,7 +48,8 @@ struct scrub_visit;
 
 /* What of the volume lies in damaged frames. */
 struct scrub_broken {
-    bool known; /* else more is damaged than frames */
+    bool known;  /* else more is damaged than frames */
+    bool opaque; /* it cannot be opened: nobody knows of which bytes it speaks */
     struct repl_extent_map extents;
     uint64_t begin, end; /* around all of them */
     bool *frames;        /* heap: which of them are */
@@ -176,7 +177,9 @@ REPL_RESULT scrub_later_read(struct scrub_later_reader *reader, uint64_t offset,
 REPL_RESULT scrub_resend_add(struct scrub_visit *visit, const struct repl_extent_map *extents,
                              struct repl_error *err);
 /* What the visit found, on the loop. */
-void scrub_resend_take(struct scrub_of_volume *of, struct scrub_visit *visit, const char *volume);
+void scrub_resend_take(struct site_volume *v, struct scrub_visit *visit);
+/* Whether the volume's replica has what is in that point. */
+bool scrub_replica_has(const struct site_volume *v, uint64_t seq);
 /* Whether it may have sent some of it by now. */
 bool scrub_resend_is_due(const struct scrub_of_volume *of, int64_t now_ns);
 
@@ -226,6 +229,9 @@ struct scrub_visit {
     bool asked; /* wanted is all that the source is to be asked for */
     bool asks;  /* else it is more than it was asked for */
     struct repl_extent_map wanted;
+    bool full_wanted;           /* what is wanted is all there is: what was damaged is opaque */
+    uint64_t opaque_seq;        /* the newest point that such a segment is part of; 0: none is */
+    bool opaque_is_fresh;       /* one has been seen so once only */
     struct site_patch *patches; /* of what cannot be put right in place */
     struct scrub_harm *harms;
     repl_result outcome;

@@ -225,12 +225,17 @@ static repl_result replica_open(struct repair *r, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
-static repl_result repair_open(struct repair *r, struct repl_error *err)
+static repl_result repair_open(struct repair *r, struct scrub_broken *broken,
+                               struct repl_error *err)
 {
     struct repl_store *store = r->visit->store;
     uint64_t size = r->entry != SIZE_MAX ? r->visit->chain.entries[r->entry].commit.file_size : 0;
-    REPL_TRY(store->ops->segment_open(store, r->visit->volume, r->id, size, &r->file, err));
-    REPL_TRY(repl_segment_open(repair_read_at, r, r->file->size, &r->segment, err));
+    repl_result opened =
+        store->ops->segment_open(store, r->visit->volume, r->id, size, &r->file, err);
+    if (repl_ok(opened))
+        opened = repl_segment_open(repair_read_at, r, r->file->size, &r->segment, err);
+    broken->opaque = scrub_is_damage(opened);
+    REPL_TRY(opened);
     REPL_TRY(repl_frame_coder_new(&r->coder, err));
     r->coders.frames = r->coder;
     return repl_sha256_new(&r->coders.sha, err);
@@ -239,7 +244,7 @@ static repl_result repair_open(struct repair *r, struct repl_error *err)
 static repl_result repair_run(struct repair *r, struct scrub_broken *broken, struct repl_error *err)
 {
     struct repl_error other;
-    REPL_TRY(repair_open(r, err));
+    REPL_TRY(repair_open(r, broken, err));
     broken->opened = true;
     REPL_TRY(repair_find(r, err));
     REPL_TRY(repair_list(r, broken, err));

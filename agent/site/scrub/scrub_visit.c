@@ -370,6 +370,28 @@ static void harms_find(struct scrub_visit *visit, struct scrub_stored *stored,
     harms_sum(visit, stored);
 }
 
+/* Whether what is behind the segment begins anew somewhere. */
+static bool is_followed_by_full(const struct repl_chain *chain, size_t entry)
+{
+    for (size_t i = entry + 1; i < chain->count; i++) {
+        if (chain->entries[i].begins)
+            return true;
+    }
+    return false;
+}
+
+/* A segment that cannot be opened spoils all that is behind it but a full. What was so only once
+ * may be a disk that comes back: for that the source is not made to read all it has. */
+static void full_want(struct scrub_visit *visit, const struct scrub_stored *stored)
+{
+    if (stored->entry == SIZE_MAX || is_followed_by_full(&visit->chain, stored->entry))
+        return;
+    visit->full_wanted |= stored->damaged;
+    visit->opaque_is_fresh |= !stored->damaged;
+    if (stored->id.to_seq > visit->opaque_seq)
+        visit->opaque_seq = stored->id.to_seq;
+}
+
 /* *why: also why it is not. */
 static bool is_mended(struct scrub_visit *visit, struct scrub_stored *stored,
                       struct repl_error *why)
@@ -390,6 +412,8 @@ static bool is_mended(struct scrub_visit *visit, struct scrub_stored *stored,
         harms_find(visit, stored, &broken);
     if (!mended && visit->patches == before) /* else it is here, and a merge takes it */
         mend_ask(visit, &broken);
+    if (!mended && broken.opaque)
+        full_want(visit, stored);
     scrub_broken_fini(&broken);
     visit->repaired_count += mended;
     if (!mended) {

@@ -253,6 +253,11 @@ static void runs_lie_apart(void **state)
     struct repl_page_run runs[] = {{.first = 0, .count = 2}, {.first = 3, .count = end - 3}};
     m.resend = (struct repl_resend){.count = 2, .runs = runs};
     assert_int_equal(there_and_back(REPL_WIRE_RESEND, &m), REPL_OK);
+    m.resend.full = true; /* then they are part of it */
+    assert_int_equal(there_and_back(REPL_WIRE_RESEND, &m), REPL_E_CORRUPT);
+    m.resend = (struct repl_resend){.full = true};
+    assert_int_equal(there_and_back(REPL_WIRE_RESEND, &m), REPL_OK);
+    m.resend = (struct repl_resend){.count = 2, .runs = runs};
     runs[1].count++; /* past the end of any volume */
     assert_int_equal(there_and_back(REPL_WIRE_RESEND, &m), REPL_E_CORRUPT);
     runs[1] = (struct repl_page_run){.first = 2, .count = 1}; /* is one run with the first */

@@ -406,8 +406,9 @@ static void resend_make(struct random *random, union message *m)
 {
     uint32_t count = (uint32_t)random_below(random, 20);
     uint64_t at = 0;
-    m->resend =
-        (struct repl_resend){.count = count, .runs = calloc(count + 1, sizeof m->resend.runs[0])};
+    m->resend = (struct repl_resend){.full = count == 0 && random_below(random, 2) == 0,
+                                     .count = count,
+                                     .runs = calloc(count + 1, sizeof m->resend.runs[0])};
     for (uint32_t i = 0; i < count; i++) {
         at += i == 0 ? 0 : 1 + random_below(random, 1u << 20);
         m->resend.runs[i] =
@@ -419,7 +420,8 @@ static void resend_make(struct random *random, union message *m)
 static bool resend_same(const union message *ma, const union message *mb)
 {
     const struct repl_resend *a = &ma->resend, *b = &mb->resend;
-    return a->count == b->count && memcmp(a->runs, b->runs, a->count * sizeof a->runs[0]) == 0;
+    return a->full == b->full && a->count == b->count &&
+           memcmp(a->runs, b->runs, a->count * sizeof a->runs[0]) == 0;
 }
 
 static void resend_free(union message *m)
