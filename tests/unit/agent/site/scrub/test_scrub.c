@@ -222,7 +222,7 @@ static void no_point_relies_on_what_is_damaged(void **state)
 {
     static uint8_t chunk[REPL_CHUNK_SIZE];
     char path[256];
-    struct build b, supply;
+    struct build b;
     struct repl_chunk_place place;
     struct repl_error err;
     bool found;
@@ -236,9 +236,7 @@ static void no_point_relies_on_what_is_damaged(void **state)
     assert_int_equal(volume_status(&w, "data").damaged_segments, 1);
     chunk_point_put(&b, chunk);
     expect_missing(&w, 1);
-    supply_build(&supply, &w, chunk, 1);
-    assert_int_equal(supply_put(&supply, 1), 201);
-    build_fini(&supply);
+    supply_give(&w, chunk, 1);
     build_commit(&b);
     const struct repl_digest name = chunk_name_of(chunk);
     must(repl_index_chunk(w.site->index, "data", &name, &place, &found, &err), &err);

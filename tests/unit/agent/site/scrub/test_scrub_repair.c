@@ -166,7 +166,7 @@ static void a_chunk_that_is_supplied_mends_its_frame(void **state)
 {
     static uint8_t chunk[REPL_CHUNK_SIZE];
     char path[256];
-    struct build b, supply;
+    struct build b;
     struct damage d = {0};
     (void)state;
     world_init(&w, "none");
@@ -183,9 +183,7 @@ static void a_chunk_that_is_supplied_mends_its_frame(void **state)
     build_end(&b, true);
     build_put(&b);
     expect_missing(&w, 1);
-    supply_build(&supply, &w, chunk, 1);
-    assert_int_equal(supply_put(&supply, 1), 201);
-    build_fini(&supply);
+    supply_give(&w, chunk, 1);
     build_commit(&b);
     point_keep();
     look();
