@@ -103,7 +103,7 @@ struct repl_site {
     struct site_digests *digests; /* requests for them under way */
     struct repl_timer tick;
     unsigned jobs;            /* under way, replicas' not counted */
-    unsigned intakes;         /* staged files that are open */
+    atomic_uint intakes;      /* staged files that are open; raised by workers too */
     unsigned refusals_logged; /* since the last tick */
     struct site_rereading rereading;
     struct site_order orders[SITE_ORDERS_MAX]; /* by their tickets */
