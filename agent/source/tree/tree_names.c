@@ -80,6 +80,9 @@ static repl_result wanted_find(struct repl_tree_changes *c, int fd,
     if (!known || c->marks == NULL || object->journaled || before->node.kind != REPL_NODE_FILE)
         return REPL_SUCCESS;
     REPL_TRY(repl_tree_marks_find(c->marks, object->inode, &c->wanted, &marked, &whole, err));
+    /* A file that was extended, where that turns no page dirty, as well: the extension explains its
+     * mtime, but may hide a direct write of which begin and end went unnoticed, which nothing that
+     * the kernel counts would tell. */
     *all = whole || (!marked && object->node.mtime_ns != before->node.mtime_ns);
     return ends_note(before->node.size, object->node.size, &c->wanted, err);
 }
