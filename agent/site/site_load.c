@@ -13,8 +13,11 @@
  *   one other segment that the log does not have
  *                          a crash between PUBLISH and LOG, or a log that lost its last
  *                          record: set aside, never removed
- *   several of them, or a committed one missing or of another size, or segments
- *   and no log             damaged
+ *   a committed one missing or of another size, and not the first
+ *                          the volume goes on, and the scrub sees to it
+ *   the first so, or where nothing is scrubbed any; several that the log does not
+ *   have, or segments and no log
+ *                          damaged
  *
  * A volume that there is no memory to read is not served, and read again later
  * (site_unread.c). A damaged volume is not served and nothing of it is deleted or written; the
@@ -57,6 +60,8 @@ struct loader {
     struct repl_chain chain;
     struct repl_merge_times times;
     struct repl_buffer stored; /* struct stored_id each, sorted */
+    size_t lacking;            /* segments that are committed and not whole */
+    char lacks[128];           /* the first of them */
 };
 
 __attribute__((format(printf, 2, 3))) static void damage(struct site_volume *v, const char *format,
@@ -205,8 +210,26 @@ static const struct stored_id *stored_at(const struct repl_buffer *ids, size_t i
     return (const struct stored_id *)(const void *)ids->data + i;
 }
 
-/* Committed segments that are not whole are damage. */
-static void committed_check(const struct loader *l)
+/* What comes from now on need not be refused for it: the scrub finds out which points it spoils,
+ * and has the source send what ends that. Where there is no scrub, or with the first segment, which
+ * is how it looks when something is not mounted, nobody would. */
+static void committed_lacks(struct loader *l, const struct repl_segment_id *id, const char *how)
+{
+    struct site_volume *v = l->volume;
+    const struct repl_log_commit *first = &l->chain.entries[0].commit;
+    char text[REPL_SEGMENT_ID_TEXT_SIZE];
+    repl_segment_id_text(id, text);
+    if (v->site->config->scrub_every_ms == 0 ||
+        (id->to_seq == first->to_seq && id->part == first->part)) {
+        damage(v, "segment %s %s", text, how);
+        return;
+    }
+    if (l->lacking++ == 0)
+        snprintf(l->lacks, sizeof l->lacks, "segment %s %s", text, how);
+    site_scrub_suspect(v, id->to_seq, id->to_seq);
+}
+
+static void committed_check(struct loader *l)
 {
     for (size_t i = 0; i < l->chain.count && !is_damaged(l->volume); i++) {
         const struct repl_log_piece *entry = &l->chain.entries[i];
@@ -214,17 +237,23 @@ static void committed_check(const struct loader *l)
         const struct stored_id key = {
             .id = {.to_seq = commit->to_seq, .part = commit->part, .merge = entry->merge}};
         const struct stored_id *stored = NULL;
-        char text[REPL_SEGMENT_ID_TEXT_SIZE];
+        char how[80] = "";
         if (l->stored.size > 0)
             stored =
                 bsearch(&key, l->stored.data, stored_count(&l->stored), sizeof key, stored_order);
-        repl_segment_id_text(&key.id, text);
         if (stored == NULL)
-            damage(l->volume, "segment %s is missing", text);
+            snprintf(how, sizeof how, "is missing");
         else if (stored->size != commit->file_size)
-            damage(l->volume, "segment %s has %" PRIu64 " bytes, and %" PRIu64 " were committed",
-                   text, stored->size, commit->file_size);
+            snprintf(how, sizeof how, "has %" PRIu64 " bytes, and %" PRIu64 " were committed",
+                     stored->size, commit->file_size);
+        if (how[0] != '\0')
+            committed_lacks(l, &key.id, how);
     }
+    if (l->lacking > 0 && !is_damaged(l->volume))
+        repl_log(LOG_ERR,
+                 "volume %s: %s, and so %zu more: points behind may not restore. Bring them back "
+                 "from a copy of the store; what the source sends is taken in meanwhile",
+                 l->volume->name, l->lacks, l->lacking - 1);
 }
 
 static repl_result leftover_add(const struct loader *l, const struct repl_segment_id *id,

@@ -187,6 +187,19 @@ static void expect_damaged(struct world *w, const char *words)
     assert_int_equal(w->status, 200);
 }
 
+/* It is served, and takes in what comes; what is spoilt is found out and said. */
+static void expect_lacking(struct world *w, const char *spoilt)
+{
+    size_t volumes, damaged;
+    site_start(w);
+    repl_site_count(w->site, &volumes, &damaged);
+    assert_int_equal(damaged, 0);
+    PUMP_UNTIL(w, volume_status(w, "data").damaged_segments == 1);
+    assert_string_equal(volume_status(w, "data").damaged, spoilt);
+    hello(w);
+    increment(w);
+}
+
 static void three_points(struct world *w)
 {
     struct repl_hello message = hello_of(w);
@@ -254,6 +267,22 @@ static void test_missing_segment(void **state)
     three_points(w);
     file_path(w, path, "segments/00000000000000000002.000000.seg");
     assert_int_equal(unlink(path), 0);
+    expect_lacking(w, "segment 2.0 (points 2 to 3)");
+    site_stop(w);
+    file_path(w, path, "segments/00000000000000000001.000000.seg"); /* nothing is mounted there? */
+    assert_int_equal(unlink(path), 0);
+    expect_damaged(w, "segment 1.0 is missing");
+}
+
+/* Nobody would find out what it spoils. */
+static void test_missing_segment_without_scrub(void **state)
+{
+    struct world *w = *state;
+    char path[256];
+    three_points(w);
+    file_path(w, path, "segments/00000000000000000002.000000.seg");
+    assert_int_equal(unlink(path), 0);
+    w->limits = "scrub_every = 0s\n";
     expect_damaged(w, "segment 2.0 is missing");
 }
 
@@ -264,7 +293,7 @@ static void test_shorter_segment(void **state)
     three_points(w);
     file_path(w, path, "segments/00000000000000000003.000000.seg");
     assert_int_equal(truncate(path, 1000), 0);
-    expect_damaged(w, "segment 3.0 has 1000 bytes");
+    expect_lacking(w, "segment 3.0 (points 3 to 3)");
 }
 
 /* A log that lost its end, with an index that never saw it: the segments tell. */
@@ -462,6 +491,7 @@ int main(void)
         SITE_TEST(test_shorter_log),
         SITE_TEST(test_missing_log),
         SITE_TEST(test_missing_segment),
+        SITE_TEST(test_missing_segment_without_scrub),
         SITE_TEST(test_shorter_segment),
         SITE_TEST(test_segments_without_records),
         SITE_TEST(test_half_made_volume),
