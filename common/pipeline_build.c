@@ -142,36 +142,6 @@ void repl_pipeline_checked(struct repl_pipeline *p, uint64_t number, repl_result
 
 /* --- the segment being built ----------------------------------------------------------------- */
 
-static bool is_unfinished(const struct repl_head *tail)
-{
-    return !tail->has_point && tail->to_seq != 0;
-}
-
-bool repl_pipeline_is_torn(const struct repl_pipeline *p)
-{
-    const struct repl_pipeline_records *records = p->options.records;
-    struct repl_head tail = repl_ship_tail(&p->ship);
-    if (!is_unfinished(&tail) || records == NULL)
-        return false;
-    return tail.from_seq != 0 ? p->full_wanted : records->are_torn(records->context, tail.to_seq);
-}
-
-bool repl_pipeline_continues(const struct repl_pipeline *p)
-{
-    struct repl_head tail = repl_ship_tail(&p->ship);
-    return is_unfinished(&tail) && !repl_pipeline_is_torn(p);
-}
-
-bool repl_pipeline_is_full(const struct repl_pipeline *p)
-{
-    struct repl_head tail = repl_ship_tail(&p->ship);
-    if (p->builder != NULL)
-        return repl_ship_find(&p->ship, p->number)->from_seq == 0;
-    if (repl_pipeline_continues(p))
-        return tail.from_seq == 0;
-    return p->full_wanted || tail.to_seq == 0 || is_unfinished(&tail);
-}
-
 /* A new full leaves parts that have no end behind: its points are later than theirs. */
 static uint64_t next_seq(const struct repl_pipeline *p, const struct repl_head *tail)
 {
@@ -328,16 +298,6 @@ static repl_result finish_with_records(struct repl_pipeline *p, const struct rep
     return result;
 }
 
-/* A point is complete. Where it is that of parts which were found to be there when a full of a
- * block volume was about to begin, what was to be said in the full has gone into it. */
-static void full_note(struct repl_pipeline *p)
-{
-    bool instead = !building_segment(p)->full && p->options.records == NULL && p->full_wanted;
-    if (building_segment(p)->full || instead)
-        p->full_wanted = p->full_asked = false;
-    p->full_asked |= instead;
-}
-
 repl_result repl_pipeline_finish(struct repl_pipeline *p, const struct repl_point *point,
                                  bool records, struct repl_error *err)
 {
@@ -350,7 +310,7 @@ repl_result repl_pipeline_finish(struct repl_pipeline *p, const struct repl_poin
     if (point != NULL) {
         building_segment(p)->point = *point;
         building_segment(p)->resync = (point->flags & REPL_POINT_RESYNC) != 0;
-        full_note(p);
+        repl_pipeline_full_note(p, building_segment(p)->full);
     }
     p->spool_bytes += footer.file_size;
     repl_ship_complete(&p->ship, p->number, &footer.digest, footer.file_size, point != NULL);

@@ -1,6 +1,6 @@
 /* What the parts of the pipeline share: pipeline.c (link, durability, what to do next),
  * pipeline_back.c (a site that has less than it had), pipeline_round.c (from the clock to a
- * point), pipeline_build.c (segments in the spool). */
+ * point), pipeline_full.c (segments from 0), pipeline_build.c (segments in the spool). */
 #ifndef REPL_PIPELINE_INTERNAL_H
 #define REPL_PIPELINE_INTERNAL_H
 
@@ -43,10 +43,19 @@ REPL_RESULT repl_pipeline_finish(struct repl_pipeline *p, const struct repl_poin
 REPL_RESULT repl_pipeline_take(struct repl_pipeline *p, const struct repl_batch *batch,
                                int64_t now_ns, struct repl_error *err);
 bool repl_pipeline_spool_is_full(const struct repl_pipeline *p);
+
+/* --- pipeline_full.c ------------------------------------------------------------------------- */
+
 /* The next segment is one more part of what the last one belongs to. */
 bool repl_pipeline_continues(const struct repl_pipeline *p);
 /* It would be, but that what was said in those parts cannot be gone on with: a full comes next. */
 bool repl_pipeline_is_torn(const struct repl_pipeline *p);
+/* Begins the full that was asked for, if it can be now. */
+void repl_pipeline_full_next(struct repl_pipeline *p, int64_t now_ns);
+/* A point is complete; full: that of a full. */
+void repl_pipeline_full_note(struct repl_pipeline *p, bool full);
+/* All there is is to be read in the round that is being opened, as a full begins with it. */
+void repl_pipeline_full_mark(struct repl_pipeline *p);
 
 /* --- pipeline_coalesce.c --------------------------------------------------------------------- */
 
@@ -82,8 +91,6 @@ void repl_pipeline_rest(struct repl_pipeline *p);
 /* The state will forget segments before the last that the site is known to have: the record must
  * not name one of those. */
 void repl_pipeline_note(struct repl_pipeline *p);
-/* Begins the full that was asked for, if it can be now. */
-void repl_pipeline_full_next(struct repl_pipeline *p, int64_t now_ns);
 /* The newest that is known to be the site's; zeros: none is. */
 void repl_pipeline_site_point(struct repl_pipeline *p, const struct repl_point *point);
 /* What to do next for it, if anything. */

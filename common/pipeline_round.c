@@ -361,55 +361,6 @@ bool repl_pipeline_is_unchanged(const struct repl_pipeline *p,
     return !tree_changed && repl_epoch_is_unchanged(&p->epoch, counters, pages);
 }
 
-/* A round that begins a full says all there is, also what the segments before it say: some of them
- * may be on their way, or have been made since the start to complete a point that was begun before.
- */
-static void full_mark(struct repl_pipeline *p)
-{
-    if (p->builder == NULL && !repl_pipeline_continues(p))
-        repl_digest_table_begin_anew(&p->table, p->number);
-    repl_round_set_all(&p->round);
-    p->full_marked = true;
-}
-
-static bool is_full_under_way(const struct repl_pipeline *p)
-{
-    struct repl_head tail = repl_ship_tail(&p->ship);
-    bool is = p->full_asked || p->full_wanted || tail.to_seq == 0 ||
-              (tail.from_seq == 0 && !tail.has_point);
-    for (const struct repl_pipeline_segment *s = p->segments.oldest; s != NULL; s = s->next)
-        is |= repl_ship_find(&p->ship, s->number)->from_seq == 0;
-    return is;
-}
-
-bool repl_pipeline_send_full(struct repl_pipeline *p, int64_t now_ns)
-{
-    if (is_full_under_way(p))
-        return false;
-    p->full_asked = true;
-    repl_pipeline_full_next(p, now_ns);
-    return true;
-}
-
-/* Not while anything is built or read that was compared with what is about to be forgotten. And
- * since a power cut may bring back what was forgotten, none of the full is said before that is
- * durable: whoever goes on with it after a crash knows of no page but by what the full has said. */
-void repl_pipeline_full_next(struct repl_pipeline *p, int64_t now_ns)
-{
-    if (!p->full_asked || p->round.phase != REPL_ROUND_NONE || p->round.batches_out > 0 ||
-        p->builder != NULL || repl_pipeline_continues(p) || p->coalescing || p->recovering ||
-        p->stopping)
-        return;
-    repl_digest_table_begin_anew(&p->table, p->number);
-    repl_pipeline_all_dirty(p);
-    p->full_asked = false;
-    p->full_wanted = p->full_marked = true;
-    p->checkpoint_void = true; /* of what was known before */
-    p->forget_due = true;
-    p->epoch.at_point = false;
-    repl_epoch_hurry(&p->epoch, now_ns);
-}
-
 void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
                           const struct repl_write_counters *counters, bool grouped)
 {
@@ -424,7 +375,7 @@ void repl_pipeline_opened(struct repl_pipeline *p, int64_t now_ns,
         return;
     }
     if (is_tree(p) && repl_pipeline_is_full(p) && (!p->full_marked || repl_pipeline_is_torn(p)))
-        full_mark(p);
+        repl_pipeline_full_mark(p);
     else if (!is_tree(p) && !is_audited(p)) /* of a tree, what has changed is known */
         repl_round_set_all(&p->round);
     uint64_t pages = p->round.dirty.set_count + repl_round_parked_pages(&p->round);
