@@ -18,7 +18,7 @@ struct exchange {
     bool has_fault;
     struct fake_s3_fault fault;
     char *body;
-    size_t body_size;
+    size_t body_size, body_room;
 };
 
 /* --- answers --------------------------------------------------------------------------------- */
@@ -387,7 +387,10 @@ static enum MHD_Result on_request(void *owner, struct MHD_Connection *connection
             return MHD_NO;
         if (x->body_size + *upload_size > BODY_MAX)
             return MHD_NO;
-        x->body = realloc(x->body, x->body_size + *upload_size);
+        if (x->body_size + *upload_size > x->body_room) {
+            x->body_room = 2 * (x->body_size + *upload_size);
+            x->body = realloc(x->body, x->body_room);
+        }
         memcpy(x->body + x->body_size, upload, *upload_size);
         x->body_size += *upload_size;
         *upload_size = 0;

@@ -93,7 +93,7 @@ static void visit_until(enum stage stage)
     site_compactor_tick(w.site->compactor);
     assert_true(w.site->compactor->out);
     while (!stage_is_reached(stage, files))
-        must(repl_loop_once(w.loop, 0, &err), &err);
+        must(repl_loop_once(w.loop, 1, &err), &err);
 }
 
 /* While it merges the process ends, again and again, and begins anew. */

@@ -10,7 +10,8 @@
 static int set_up(void **state)
 {
     (void)state;
-    begin_in_bucket("20s:1h 1h:1d");
+    begin_in_bucket(PERIOD_RETENTION);
+    periods_begin();
     return 0;
 }
 
