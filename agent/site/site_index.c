@@ -379,9 +379,15 @@ static repl_result supply_refill(void *context, const struct repl_segment_id *id
                                  struct repl_error *err)
 {
     struct site_volume *v = context;
-    (void)err;
-    if (id->supply != 0)
-        site_index_supply(v, id, size);
+    if (id->supply == 0)
+        return REPL_SUCCESS;
+    repl_result result = segment_put(v->site, v->name, id, size, err);
+    /* What is wrong with the file stays so; what else fails is tried again with all of it. */
+    bool unreadable = result.code == REPL_E_CORRUPT || result.code == REPL_E_VERSION ||
+                      result.code == REPL_E_MISSING;
+    if (!unreadable)
+        return result;
+    repl_log(LOG_WARNING, "volume %s: a supply is left out of the index: %s", v->name, err->text);
     return REPL_SUCCESS;
 }
 

@@ -393,9 +393,40 @@ static void a_commit_leaves_the_supplies_to_be_found(void **state)
     pool_end();
 }
 
+/* An index that was made anew has no room for a supply: it is not whole before it has. */
+static void a_supply_that_finds_no_room_is_tried_again(void **state)
+{
+    static uint8_t chunk[REPL_CHUNK_SIZE];
+    struct repl_error err;
+    (void)state;
+    pool_begin();
+    supplied_point(chunk);
+    visits_stop();
+    struct site_volume *v = site_find_volume(w.site, "data");
+    PUMP_UNTIL(&w, !v->busy && !w.site->syncing);
+    pthread_mutex_lock(&w.site->index_lock);
+    must(repl_index_remake(w.site->index, &err), &err);
+    repl_index_break_sync(w.site->index, 1, ENOSPC);
+    pthread_mutex_unlock(&w.site->index_lock);
+    v->index_behind = v->index_lost = true;
+    site_volume_pump(v);
+    PUMP_UNTIL(&w, !v->busy);
+    assert_true(v->index_behind && v->index_lost);
+    v->index_vain = false;
+    site_volume_pump(v);
+    PUMP_UNTIL(&w, !v->index_behind);
+    struct repl_digest name = chunk_name_of(chunk);
+    struct repl_chunk_place place;
+    bool found;
+    must(repl_index_chunk(w.site->index, "data", &name, &place, &found, &err), &err);
+    assert_true(found && place.segment.supply != 0);
+    pool_end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_supply_that_finds_no_room_is_tried_again),
         cmocka_unit_test(a_commit_leaves_the_supplies_to_be_found),
         cmocka_unit_test(an_empty_index_needs_the_supply),
         cmocka_unit_test(a_supply_goes_with_the_last_reference),
