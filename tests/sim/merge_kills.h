@@ -64,7 +64,6 @@
     X(OBJECTS_UNSEEN, "objects-unseen", "what changed of a tree's objects touches no tile")        \
     X(FORGOTTEN_LATE, "forgotten-late", "a supply goes before the index forgets it")               \
     X(FORGOTTEN_NOT_SYNCED, "forgotten-not-synced", "a supply goes that the index may know again") \
-    X(COMMIT_BLIND, "commit-blind", "a commit does not look again for chunks that may be gone")    \
     X(LOST_FOR_WHOLE, "lost-for-whole", "a commit takes an index that was made anew for whole")    \
     X(TILES_ALIKE, "tiles-alike", "a base made anew where it ends leaves tiles of the same names") \
     X(REFILL_OF_BEFORE, "refill-of-before", "an index made anew meanwhile counts as filled again")

@@ -236,7 +236,7 @@ static enum kills_verdict gate_pass(struct kills_volume *v, uint64_t takings)
     bool again = v->w->takings != takings;
     if (v->w->site != NULL && kills_index_is_stale(v))
         return KILLS_STALE;
-    if (!again || v->w->bug == KILLS_BUG_COMMIT_BLIND)
+    if (!again)
         return KILLS_COMMITTED;
     v->w->looked_again++;
     struct repl_segment *segment = kills_open_name(v, STAGED_NAME);
