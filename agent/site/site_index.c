@@ -375,14 +375,10 @@ static repl_result segment_put(struct repl_site *site, const char *name,
     return result;
 }
 
-static repl_result supply_refill(void *context, const struct repl_segment_id *id, uint64_t size,
-                                 struct repl_error *err)
+repl_result site_index_supply(struct site_volume *v, const struct repl_segment_id *id,
+                              uint64_t size, struct repl_error *err)
 {
-    struct site_volume *v = context;
-    if (id->supply == 0)
-        return REPL_SUCCESS;
     repl_result result = segment_put(v->site, v->name, id, size, err);
-    /* What is wrong with the file stays so; what else fails is tried again with all of it. */
     bool unreadable = result.code == REPL_E_CORRUPT || result.code == REPL_E_VERSION ||
                       result.code == REPL_E_MISSING;
     if (!unreadable)
@@ -391,12 +387,10 @@ static repl_result supply_refill(void *context, const struct repl_segment_id *id
     return REPL_SUCCESS;
 }
 
-void site_index_supply(struct site_volume *v, const struct repl_segment_id *id, uint64_t size)
+static repl_result supply_refill(void *context, const struct repl_segment_id *id, uint64_t size,
+                                 struct repl_error *err)
 {
-    struct repl_error err;
-    if (!repl_ok(segment_put(v->site, v->name, id, size, &err)))
-        repl_log(LOG_WARNING, "volume %s: a supply is left out of the index: %s", v->name,
-                 err.text);
+    return id->supply != 0 ? site_index_supply(context, id, size, err) : REPL_SUCCESS;
 }
 
 repl_result site_index_refill(struct site_volume *v, bool supplies, uint64_t log_end,
@@ -431,7 +425,7 @@ repl_result site_index_places(struct site_volume *v, struct repl_error *err)
         result = segment_put(v->site, v->name, &id, entry->commit.file_size, err);
     }
     for (size_t i = 0; i < v->supply_count && repl_ok(result); i++)
-        site_index_supply(v, &v->supplies[i].id, 0);
+        result = site_index_supply(v, &v->supplies[i].id, 0, err);
     repl_chain_fini(&chain);
     return result;
 }

@@ -373,18 +373,21 @@ static struct repl_segment_id indexed_head(const struct loader *l)
     return head;
 }
 
-/* Supplies come before the commit they are for, and so do their places in the index. */
-static void index_supplies(const struct loader *l)
+/* Supplies come before the commit they are for, and so do their places in the index. All of them
+ * are noted. */
+static repl_result index_supplies(const struct loader *l, struct repl_error *err)
 {
     struct repl_segment_id head = indexed_head(l);
+    repl_result result = REPL_SUCCESS;
     for (size_t i = 0; i < stored_count(&l->stored); i++) {
         const struct stored_id *stored = stored_at(&l->stored, i);
         struct repl_segment_id of = {.to_seq = stored->id.to_seq, .part = stored->id.part};
         if (stored->id.supply != 0)
             site_supply_note(l->volume, &stored->id);
-        if (stored->id.supply != 0 && repl_segment_id_order(&of, &head) > 0)
-            site_index_supply(l->volume, &stored->id, stored->size);
+        if (stored->id.supply != 0 && repl_segment_id_order(&of, &head) > 0 && repl_ok(result))
+            result = site_index_supply(l->volume, &stored->id, stored->size, err);
     }
+    return result;
 }
 
 static void index_load(struct loader *l)
@@ -394,9 +397,12 @@ static void index_load(struct loader *l)
     if (l->index_record == 0 && l->chain.count > 0)
         repl_log(LOG_INFO, "volume %s: the index is made anew from %zu segments", v->name,
                  l->chain.count);
-    index_supplies(l);
-    if (repl_ok(site_index_catch_up(v->site, v->name, &l->log, l->begin, v->log_end,
-                                    &v->site->index_lock, &err)))
+    repl_result result = index_supplies(l, &err);
+    v->index_lost = !repl_ok(result);
+    if (repl_ok(result))
+        result = site_index_catch_up(v->site, v->name, &l->log, l->begin, v->log_end,
+                                     &v->site->index_lock, &err);
+    if (repl_ok(result))
         return;
     v->index_behind = true;
     v->index_stale = l->index_record > 0;

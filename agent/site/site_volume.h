@@ -349,9 +349,11 @@ REPL_RESULT site_index_refill(struct site_volume *volume, bool supplies, uint64_
 /* What has been logged, into the index, with what others wait with: a sync is what it costs, for
  * one or for many. On a worker. */
 void site_index_append(struct site_append *append);
-/* The chunks of a supply into the index. One that cannot be read is left out, with a line in our
- * log: what nobody finds is asked of the source. */
-void site_index_supply(struct site_volume *volume, const struct repl_segment_id *id, uint64_t size);
+/* The chunks of a supply into the index. What is wrong with its file stays so: it is left out, with
+ * a line in our log, and what nobody finds is asked of the source. Anything else is an error, after
+ * which all of them are to be tried again. */
+REPL_RESULT site_index_supply(struct site_volume *volume, const struct repl_segment_id *id,
+                              uint64_t size, struct repl_error *err);
 
 /* Names the places again of all chunks that the volume's segments and supplies have. At a start. */
 REPL_RESULT site_index_places(struct site_volume *volume, struct repl_error *err);

@@ -104,11 +104,12 @@ static struct repl_segment_id indexed_head(struct kills_volume *v, uint64_t numb
 static void supplies_load(struct kills_volume *v, const struct repl_segment_id *head)
 {
     struct repl_segment_id id;
+    struct repl_error err;
     for (size_t i = 0; i < v->supply_count; i++) {
         ensure(kills_id_parse(v->supplies[i].name, &id));
         const struct repl_segment_id of = {.to_seq = id.to_seq, .part = id.part};
         if (repl_segment_id_order(&of, head) > 0)
-            site_index_supply(v->site, &id, 0);
+            must(v->w, site_index_supply(v->site, &id, 0, &err), &err);
     }
 }
 

@@ -3,6 +3,7 @@
  * byte of a merge, files that are left over, a log that was written anew, and an index that is lost
  * or behind.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,6 +18,7 @@
 #define MODEL_SIZE (UINT64_C(8) * 64 * 1024)
 #include "journal/chain.h"
 #include "recover/origin.h"
+#include "site/index/index_internal.h"
 #include "site/site_volume.h"
 #include "store/segment_name.h"
 #include "unit/agent/recover/store_model.h"
@@ -513,6 +515,30 @@ static void a_lost_index_is_made_again(void **state)
     expect_damaged(w, "segment 1.1 is missing");
 }
 
+/* Whoever refers to what is in it would look for it in vain until the next start. */
+static void a_supply_that_finds_no_room_is_not_left_out(void **state)
+{
+    struct world *w = *state;
+    struct repl_segment_footer footer;
+    struct repl_chunk_place place;
+    bool found;
+    history(w);
+    load(w);
+    model_begin(&w->m, 6, 7, 0);
+    struct repl_digest name = model_chunk(&w->m, 0);
+    good(w, repl_segment_builder_finish(w->m.builder, NULL, 0, &footer, &w->m.err));
+    const struct repl_segment_id id = {.to_seq = 7, .supply = 1};
+    model_publish(&w->m, &id);
+    repl_index_break_sync(w->site.index, 1, ENOSPC);
+    load(w);
+    assert_true(w->volume->index_behind && w->volume->index_lost);
+    load(w);
+    expect_good(w);
+    assert_false(w->volume->index_behind || w->volume->index_lost);
+    good(w, repl_index_chunk(w->site.index, MODEL_VOLUME, &name, &place, &found, &w->m.err));
+    assert_true(found && place.segment.supply == 1);
+}
+
 static void what_no_merge_accounts_for(void **state)
 {
     struct world *w = *state;
@@ -704,9 +730,13 @@ static void a_log_that_keeps_counting(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_merge_is_cut_at_every_byte),  TEST(what_is_needless_goes),
-        TEST(a_merge_is_torn_in_its_middle), TEST(a_lost_index_is_made_again),
-        TEST(what_no_merge_accounts_for),    TEST(a_log_written_anew),
+        TEST(a_merge_is_cut_at_every_byte),
+        TEST(what_is_needless_goes),
+        TEST(a_merge_is_torn_in_its_middle),
+        TEST(a_lost_index_is_made_again),
+        TEST(a_supply_that_finds_no_room_is_not_left_out),
+        TEST(what_no_merge_accounts_for),
+        TEST(a_log_written_anew),
         TEST(a_log_that_keeps_counting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
