@@ -247,6 +247,9 @@ static void what_carries_nothing_takes_no_memory(void **state)
     sweep_begin("1s:1d");
     struct compactor_sweeps *sweeps = &w.site->compactor->sweeps;
     sweeps->every_ns = INT64_C(86400) * SECOND_NS;
+    /* nobody reads in the store meanwhile */
+    PUMP_UNTIL(&w, replica_is_at(&w, w.head.to_seq) && !site_scrub_is_busy(w.site->scrub) &&
+                       volume_status(&w, "else").replica_seq == b.head.to_seq);
     ops = w.site->store->ops;
     counted = *ops;
     counted.segment_open = open_counted;
