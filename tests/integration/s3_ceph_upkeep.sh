@@ -157,7 +157,7 @@ upkeep_scrub() {
     key=upkeep/volumes/one/segments/$(grep -m 1 -E '\.(seg|mrg)$' "$workdir/keys")
     s3_object GET "replica/$key" "$workdir/object"
     cp "$workdir/object" "$workdir/rotten"
-    printf 'rot' | dd of="$workdir/rotten" bs=1 seek=5000 conv=notrunc status=none
+    printf 'rot' | dd of="$workdir/rotten" bs=1 seek=$(($(stat -c %s "$workdir/rotten") / 2)) conv=notrunc status=none
     s3_object PUT "replica/$key" "$workdir/rotten"
     start_site
     upkeep_found() { [ "$(site_value one '.damaged_segments + .repaired_segments')" -ge 1 ]; }
