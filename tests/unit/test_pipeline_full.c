@@ -22,6 +22,16 @@ static void expect_full(const struct repl_head *head, bool whole)
     assert_true(head->has_point == whole);
 }
 
+/* However many parts it takes. */
+static void all_arrives(struct rig *rig)
+{
+    for (unsigned i = 0; i < 20; i++) {
+        acknowledge_all(rig);
+        later(rig, SECOND);
+    }
+    acknowledge_all(rig);
+}
+
 static void all_is_said_once(void **state)
 {
     (void)state;
@@ -119,10 +129,7 @@ static struct rig *many_seeded(uint64_t spool_limit_bytes)
         &(struct setup){.pages = MANY, .tracked = true, .spool_limit_bytes = spool_limit_bytes});
     run(rig);
     welcome(rig, NULL);
-    for (unsigned i = 0; i < 20; i++) {
-        acknowledge_all(rig);
-        later(rig, SECOND);
-    }
+    all_arrives(rig);
     assert_true(rig->p.point_count > 0 && rig->p.segments.oldest == NULL);
     return rig;
 }
@@ -162,10 +169,7 @@ static void a_crash_in_its_midst_loses_nothing(void **state)
             repl_pipeline_forget(&rig->p, digests[i].page * REPL_PAGE_SIZE, REPL_PAGE_SIZE);
         repl_buffer_fini(&said);
         repl_pipeline_recovered(&rig->p, rig->now_ns);
-        for (unsigned i = 0; i < 20; i++) {
-            later(rig, SECOND);
-            acknowledge_all(rig);
-        }
+        all_arrives(rig);
         expect_full(&world.head, true);
         assert_site_is_device(rig);
         rig_free(rig);
@@ -218,10 +222,7 @@ static void what_was_on_its_way_before_it_does_not_count(void **state)
             &rig->p, &kept[i].segment, i == 0 ? &kept[i].point : NULL, &kept[i].digests, 0, NULL)));
     later(rig, SECOND);
     welcome(rig, &head);
-    for (unsigned i = 0; i < 20; i++) {
-        acknowledge_all(rig);
-        later(rig, SECOND);
-    }
+    all_arrives(rig);
     expect_full(&world.head, true);
     assert_site_is_device(rig);
     rig_free(rig);
@@ -240,10 +241,7 @@ static void what_is_lost_of_it_is_asked_for_again(void **state)
     write_page(rig, 3, 77);
     run(rig);
     welcome(rig, &world.head);
-    for (unsigned i = 0; i < 10; i++) {
-        later(rig, SECOND);
-        acknowledge_all(rig);
-    }
+    all_arrives(rig);
     expect_full(&world.head, true);
     assert_site_is_device(rig);
     rig_free(rig);
@@ -271,10 +269,7 @@ static void parts_that_turn_up_are_ended_first(void **state)
     assert_true(rig->p.recovering);
     repl_pipeline_forget(&rig->p, 0, MANY * REPL_PAGE_SIZE);
     repl_pipeline_recovered(&rig->p, rig->now_ns);
-    for (unsigned i = 0; i < 20; i++) {
-        later(rig, SECOND);
-        acknowledge_all(rig);
-    }
+    all_arrives(rig);
     expect_full(&world.head, true);
     assert_site_is_device(rig);
     assert_int_equal(report_of(rig).state, REPL_STATE_IDLE);

@@ -12,9 +12,9 @@
 
 #define NICE_MAX 19
 
-/* Between visits of a volume: where there are new points, and where not. */
-/* A visit reads the list of all segments: of 6,200 it takes 2 to 3 ms of a processor, so that a
- * thousand volumes take 4 % of one. */
+/* Between visits of a volume: where there are new points, and where not. A visit reads the list of
+ * all segments: of 6,200 it takes 2 to 3 ms of a processor, so that a thousand volumes take 4 % of
+ * one. */
 #define VISIT_NS      (INT64_C(60) * 1000000000)
 #define VISIT_IDLE_NS (10 * VISIT_NS)
 

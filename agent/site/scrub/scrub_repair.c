@@ -234,7 +234,8 @@ static repl_result repair_open(struct repair *r, struct scrub_broken *broken,
         store->ops->segment_open(store, r->visit->volume, r->id, size, &r->file, err);
     if (repl_ok(opened))
         opened = repl_segment_open(repair_read_at, r, r->file->size, &r->segment, err);
-    broken->opaque = scrub_is_damage(opened);
+    /* a later release can read what is of another version */
+    broken->opaque = scrub_is_damage(opened) && opened.code != REPL_E_VERSION;
     REPL_TRY(opened);
     REPL_TRY(repl_frame_coder_new(&r->coder, err));
     r->coders.frames = r->coder;

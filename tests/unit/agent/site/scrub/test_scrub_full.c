@@ -4,6 +4,9 @@
  */
 #include "unit/agent/site/scrub/scrub_world.h"
 
+/* Of the format's version, behind the magic bytes of a segment. */
+#define VERSION_AT 8
+
 static bool full_is_asked(void)
 {
     struct repl_resend resend;
@@ -139,6 +142,26 @@ static void what_comes_back_asks_for_nothing(void **state)
     end();
 }
 
+/* It says that a later release made it, as after a downgrade: nothing is lost, and nobody sends all
+ * that he has. */
+static void what_another_release_reads_asks_for_nothing(void **state)
+{
+    struct damage d = {0};
+    char path[256];
+    (void)state;
+    begin_bare("everything");
+    overwrite(MIB, MIB, false);
+    segment_path(path, 2);
+    damage_take(&d, path);
+    plant(&d, VERSION_AT, 2);
+    look();
+    look();
+    assert_int_equal(volume_status(&w, "data").damaged_segments, 1);
+    assert_false(full_is_asked());
+    damage_fini(&d);
+    end();
+}
+
 /* No point comes while a full is on its way: somebody chooses the hour. */
 static void a_replica_lets_it_wait(void **state)
 {
@@ -195,6 +218,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_full_ends_it),
         cmocka_unit_test(what_comes_back_asks_for_nothing),
+        cmocka_unit_test(what_another_release_reads_asks_for_nothing),
         cmocka_unit_test(a_replica_lets_it_wait),
         cmocka_unit_test(what_opens_is_asked_for_by_pages),
     };
