@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -25,7 +27,8 @@ int rounds = 3;
 int64_t worst_ns;
 
 static int lifeline[2];
-static pid_t janitor, killed_worker;
+static pid_t janitor;
+static int killed_worker = -1; /* its pidfd */
 
 /* --- begin and end --------------------------------------------------------------------------- */
 
@@ -342,27 +345,22 @@ static pid_t worker_of(pid_t parent)
     fail("the guard has no worker");
 }
 
-static bool process_lives(pid_t pid)
-{
-    char path[64], state = 'Z';
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return false;
-    bool got = fscanf(file, "%*d (%*[^)]) %c", &state) == 1;
-    fclose(file);
-    return got && state != 'Z';
-}
-
 int guard_wait(void)
 {
     int status = 0;
     waitpid(supervisor, &status, 0);
     pid_forget(supervisor);
     supervisor = 0;
-    for (int tries = 0; killed_worker > 0 && tries < 5000 && process_lives(killed_worker); tries++)
-        usleep(1000);
-    killed_worker = 0;
+    if (killed_worker < 0)
+        return status;
+    /* The process is a zombie as soon as its main thread has ended. What the others still have
+     * open, the listening socket too, is closed when all have, and that is when the pidfd is ready.
+     */
+    struct pollfd ended = {.fd = killed_worker, .events = POLLIN};
+    if (poll(&ended, 1, 5000) != 1)
+        fail("the killed worker has not ended");
+    close(killed_worker);
+    killed_worker = -1;
     return status;
 }
 
@@ -383,7 +381,8 @@ void kill_guard(enum victim victim)
 {
     pid_t worker = worker_of(supervisor);
     unsigned kept = pid_keep(worker);
-    killed_worker = worker;
+    killed_worker = pidfd_open(worker, 0);
+    check(killed_worker >= 0);
     if (victim == BOTH)
         kill(supervisor, SIGSTOP); /* neither has the time to see the other's end */
     if (victim == WORKER || victim == BOTH)
