@@ -35,6 +35,11 @@ int repl_verb_fail(const char *verb, const struct repl_error *err)
 
 /* --- arguments ------------------------------------------------------------------------------- */
 
+static const char *dashes_of(const char *name)
+{
+    return name[0] != '\0' && name[1] == '\0' ? "-" : "--";
+}
+
 /* word: the name, perhaps with "=VALUE" behind it. NULL where there is no such option. */
 static const struct repl_option *find_option(const struct repl_verb *verb, const char *word)
 {
@@ -80,29 +85,31 @@ static char *take_value(struct verb_parser *parser, char *word)
     return parser->argv[parser->next++];
 }
 
-/* word: an argument that began with "--", without that. */
-static repl_result take_option(struct verb_parser *parser, char *word, struct repl_error *err)
+/* word: an argument that began with dashes, without these. */
+static repl_result take_option(struct verb_parser *parser, const char *dashes, char *word,
+                               struct repl_error *err)
 {
     const struct repl_verb *verb = parser->verb;
-    if (strcmp(word, "help") == 0) {
+    if (dashes[1] != '\0' && strcmp(word, "help") == 0) {
         parser->help = true;
         return REPL_SUCCESS;
     }
     const struct repl_option *option = find_option(verb, word);
-    if (option == NULL)
+    if (option == NULL || strcmp(dashes_of(option->name), dashes) != 0)
         return repl_fail(err, REPL_E_USAGE,
-                         "there is no option --%.*s: \"repl %s --help\" lists what there is",
-                         (int)strcspn(word, "="), word, verb->name);
+                         "there is no option %s%.*s: \"repl %s --help\" lists what there is",
+                         dashes, (int)strcspn(word, "="), word, verb->name);
     ensure(option - verb->options < REPL_VERB_OPTIONS_MAX);
     bool *seen = &parser->seen[option - verb->options];
     if (*seen)
-        return repl_fail(err, REPL_E_USAGE, "--%s is given twice: remove one", option->name);
+        return repl_fail(err, REPL_E_USAGE, "%s%s is given twice: remove one", dashes,
+                         option->name);
     *seen = true;
 
     char *value = NULL;
     if (option->kind == REPL_OPTION_FLAG && strchr(word, '=') != NULL)
-        return repl_fail(err, REPL_E_USAGE, "--%s takes no value: write --%s alone", option->name,
-                         option->name);
+        return repl_fail(err, REPL_E_USAGE, "%s%s takes no value: write %s%s alone", dashes,
+                         option->name, dashes, option->name);
     if (option->kind != REPL_OPTION_FLAG && (value = take_value(parser, word)) == NULL)
         return repl_fail(err, REPL_E_USAGE, "--%s lacks its value: write --%s %s", option->name,
                          option->name, option->argument);
@@ -132,13 +139,11 @@ static repl_result parse_arguments(struct verb_parser *parser, struct repl_error
         } else if (strcmp(word, "--") == 0) {
             options_end = true;
         } else if (strncmp(word, "--", 2) == 0) {
-            REPL_TRY(take_option(parser, word + 2, err));
+            REPL_TRY(take_option(parser, "--", word + 2, err));
         } else if (strcmp(word, "-h") == 0) {
             parser->help = true;
         } else {
-            return repl_fail(err, REPL_E_USAGE,
-                             "there is no option %s: \"repl %s --help\" lists what there is", word,
-                             parser->verb->name);
+            REPL_TRY(take_option(parser, "-", word + 1, err));
         }
         if (parser->help)
             return REPL_SUCCESS;
@@ -175,8 +180,8 @@ static const struct repl_option help_option = {
 
 static void print_option(FILE *out, const struct repl_option *option)
 {
-    fprintf(out, "  --%s%s%s\n", option->name, option->argument != NULL ? " " : "",
-            option->argument != NULL ? option->argument : "");
+    fprintf(out, "  %s%s%s%s\n", dashes_of(option->name), option->name,
+            option->argument != NULL ? " " : "", option->argument != NULL ? option->argument : "");
     repl_document_fill(out, 6, option->help);
 }
 
@@ -197,7 +202,7 @@ void repl_verb_help(const struct repl_verb *verb, FILE *out)
 
 static void document_option(FILE *out, const struct repl_option *option)
 {
-    fputs(".TP\n\\fB\\-\\-", out);
+    fputs(dashes_of(option->name)[1] != '\0' ? ".TP\n\\fB\\-\\-" : ".TP\n\\fB\\-", out);
     repl_document_troff_words(out, option->name);
     fputs("\\fR", out);
     if (option->argument != NULL) {

@@ -20,7 +20,7 @@ enum repl_option_kind {
 };
 
 struct repl_option {
-    const char *name;     /* "config": --config FILE */
+    const char *name;     /* "config": --config FILE; of one letter, "l": -l */
     const char *argument; /* "FILE"; NULL for a flag */
     enum repl_option_kind kind;
     void *value; /* where it goes; static storage of the verb's file */
@@ -58,6 +58,7 @@ extern const struct repl_verb repl_verb_site;
 extern const struct repl_verb repl_verb_keygen;
 extern const struct repl_verb repl_verb_status;
 extern const struct repl_verb repl_verb_points;
+extern const struct repl_verb repl_verb_ls;
 extern const struct repl_verb repl_verb_inspect;
 extern const struct repl_verb repl_verb_restore;
 extern const struct repl_verb repl_verb_verify;

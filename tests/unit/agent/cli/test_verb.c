@@ -18,6 +18,7 @@
 
 static bool test_flag;
 static const char *test_text;
+static bool test_letter;
 static uint64_t test_size, test_count;
 
 static int run_argc;
@@ -43,6 +44,7 @@ static const struct repl_option test_options[] = {
      "A text's help\n\n    as it stands\nand filled."},
     {"size", "SIZE", REPL_OPTION_SIZE, &test_size, "A size."},
     {"count", "N", REPL_OPTION_COUNT, &test_count, "A 'count' of \\things."},
+    {"x", NULL, REPL_OPTION_FLAG, &test_letter, "A letter."},
     {NULL, NULL, REPL_OPTION_FLAG, NULL, NULL},
 };
 
@@ -74,7 +76,7 @@ static int dispatch(const struct repl_verb *verb, ...)
     va_end(args);
     argv[argc] = NULL;
 
-    test_flag = false;
+    test_flag = test_letter = false;
     test_text = NULL;
     test_size = test_count = 0;
     run_argc = -1;
@@ -127,6 +129,9 @@ static void test_options_given(void **state)
     assert_int_equal(test_count, 7);
     assert_int_equal(dispatch(&test_verb, "try", "--text=--a=b", "a", END), 42);
     assert_string_equal(test_text, "--a=b");
+    assert_false(test_letter);
+    assert_int_equal(dispatch(&test_verb, "try", "-x", "a", END), 42);
+    assert_true(test_letter);
 }
 
 static void expect_usage(const char *message)
@@ -144,6 +149,14 @@ static void test_options_refused(void **state)
     expect_usage("repl try: there is no option --fla: \"repl try --help\" lists what there is\n");
     assert_int_equal(dispatch(&test_verb, "try", "-f", "a", END), REPL_EXIT_USAGE);
     expect_usage("repl try: there is no option -f: \"repl try --help\" lists what there is\n");
+    assert_int_equal(dispatch(&test_verb, "try", "-flag", "a", END), REPL_EXIT_USAGE);
+    expect_usage("repl try: there is no option -flag: \"repl try --help\" lists what there is\n");
+    assert_int_equal(dispatch(&test_verb, "try", "--x", "a", END), REPL_EXIT_USAGE);
+    expect_usage("repl try: there is no option --x: \"repl try --help\" lists what there is\n");
+    assert_int_equal(dispatch(&test_verb, "try", "-x", "-x", "a", END), REPL_EXIT_USAGE);
+    expect_usage("repl try: -x is given twice: remove one\n");
+    assert_int_equal(dispatch(&test_verb, "try", "-x=1", "a", END), REPL_EXIT_USAGE);
+    expect_usage("repl try: -x takes no value: write -x alone\n");
     assert_int_equal(dispatch(&test_verb, "try", "a", "--text", END), REPL_EXIT_USAGE);
     expect_usage("repl try: --text lacks its value: write --text FILE\n");
     assert_int_equal(dispatch(&test_verb, "try", "--text", "--flag", "a", END), REPL_EXIT_USAGE);
@@ -185,6 +198,7 @@ static void test_help(void **state)
                                "      and filled.\n"
                                "  --size SIZE\n      A size.\n"
                                "  --count N\n      A 'count' of \\things.\n"
+                               "  -x\n      A letter.\n"
                                "  --help\n      Shows this text.\n";
     assert_int_equal(dispatch(&test_verb, "try", "--help", "--nonsense", END), 0);
     expect_usage(help);
@@ -207,7 +221,8 @@ static void test_document(void **state)
                         ".TP\n\\fB\\-\\-text\\fR \\fIFILE\\fR\n"
                         "A text\\(aqs help\n.sp\n    as it stands\n.br\nand filled.\n"
                         ".TP\n\\fB\\-\\-size\\fR \\fISIZE\\fR\nA size.\n"
-                        ".TP\n\\fB\\-\\-count\\fR \\fIN\\fR\nA \\(aqcount\\(aq of \\ethings.\n");
+                        ".TP\n\\fB\\-\\-count\\fR \\fIN\\fR\nA \\(aqcount\\(aq of \\ethings.\n"
+                        ".TP\n\\fB\\-x\\fR\nA letter.\n");
     free(text);
 }
 
