@@ -110,26 +110,25 @@ static void tick(void)
     PUMP_UNTIL(&w, w.site->jobs == 0);
 }
 
-/* Taking in has stopped, and says so; then there is room. */
+/* Taking in has stopped, and says so; then there is room. An index that could not be written is
+ * given up, and what needs it is refused, until it is made anew, which is soon. */
 static void refused(const char *what)
 {
     struct repl_volume_status status = volume_status(&w, "data");
-    bool index = w.refusal.code == REPL_REFUSAL_BUSY ||
-                 (w.refusal.code == REPL_REFUSAL_INTERNAL && repl_index_is_broken(w.site->index));
-    if (index) { /* it is made anew, and ready soon */
-        disk_has_room();
-        refusals++;
-        tick();
-        return;
-    }
-    if (!atomic_load(&disk_has_stopped) || w.refusal.code != REPL_REFUSAL_NO_SPACE)
+    bool broken = repl_index_is_broken(w.site->index),
+         full = w.refusal.code == REPL_REFUSAL_NO_SPACE;
+    bool index =
+        w.refusal.code == REPL_REFUSAL_BUSY || (w.refusal.code == REPL_REFUSAL_INTERNAL && broken);
+    if (!index && (!full || (!atomic_load(&disk_has_stopped) && !broken)))
         fail_msg("call %ld, %s: answered %d, code %d: %s", atomic_load(&disk_calls), what, w.status,
                  w.refusal.code, w.refusal.text);
-    if (status.name[0] == '\0' || status.state != REPL_STATE_REFUSED)
+    if (full && (status.name[0] == '\0' || status.state != REPL_STATE_REFUSED))
         fail_msg("call %ld, %s: the state is %s: %s", atomic_load(&disk_calls), what,
                  repl_state_name(status.state), status.cause);
     refusals++;
     disk_has_room();
+    if (index || broken)
+        tick();
 }
 
 static struct repl_welcome greet(void)
