@@ -184,6 +184,17 @@ static void key_encode(const struct repl_tree_key *key, uint8_t out[PLAN_RECORD_
         out[17 + i] = (uint8_t)(key->index >> (24 - i * 8));
 }
 
+static repl_result record_decode(const struct repl_tree_reader *reader, const MDB_val *value,
+                                 struct repl_record *record, struct repl_error *err)
+{
+    struct repl_reader r = repl_reader_of(value->mv_data, value->mv_size);
+    repl_record_decode(&r, record);
+    if (r.failed)
+        return repl_fail(err, REPL_E_INTERNAL, "what was kept in %s is not there any more",
+                         reader->plan->directory);
+    return REPL_SUCCESS;
+}
+
 repl_result repl_tree_next(struct repl_tree_reader *reader, struct repl_tree_key *key,
                            struct repl_record *record, bool *found, struct repl_error *err)
 {
@@ -197,11 +208,7 @@ repl_result repl_tree_next(struct repl_tree_reader *reader, struct repl_tree_key
     if (!*found)
         return REPL_SUCCESS;
     const uint8_t *end = at.mv_data;
-    struct repl_reader r = repl_reader_of(value.mv_data, value.mv_size);
-    repl_record_decode(&r, record);
-    if (r.failed)
-        return repl_fail(err, REPL_E_INTERNAL, "what was kept in %s is not there any more",
-                         reader->plan->directory);
+    REPL_TRY(record_decode(reader, &value, record, err));
     key->offset = repl_tree_number(end + 9);
     key->index = ((uint32_t)end[17] << 24 | (uint32_t)end[18] << 16 | (uint32_t)end[19] << 8 |
                   (uint32_t)end[20]) +
@@ -218,6 +225,33 @@ repl_result repl_tree_node(struct repl_tree_reader *reader, uint64_t object, str
     if (*found)
         *node = record.node;
     return REPL_SUCCESS;
+}
+
+/* The record before the one at key, if it is of the same object and type. */
+static repl_result record_before(struct repl_tree_reader *reader, const struct repl_tree_key *key,
+                                 struct repl_record *record, bool *found, struct repl_error *err)
+{
+    uint8_t bytes[PLAN_RECORD_KEY_SIZE];
+    key_encode(key, bytes);
+    MDB_val at = repl_tree_val(bytes, sizeof bytes), value;
+    int error = mdb_cursor_get(reader->records, &at, &value, MDB_SET_RANGE);
+    if (error == 0 || error == MDB_NOTFOUND)
+        error = mdb_cursor_get(reader->records, &at, &value, error == 0 ? MDB_PREV : MDB_LAST);
+    *found = error == 0 && memcmp(at.mv_data, bytes, 9) == 0;
+    if (error != 0 && error != MDB_NOTFOUND)
+        return repl_tree_plan_fail(reader->plan, error, err);
+    return *found ? record_decode(reader, &value, record, err) : REPL_SUCCESS;
+}
+
+repl_result repl_tree_run_at(struct repl_tree_reader *reader, uint64_t object, uint64_t offset,
+                             struct repl_record *run, bool *found, struct repl_error *err)
+{
+    struct repl_tree_key key = {
+        .object = object, .type = REPL_RECORD_RUN, .offset = offset, .index = UINT32_MAX};
+    REPL_TRY(record_before(reader, &key, run, found, err));
+    if (*found && offset - run->offset < run->length)
+        return REPL_SUCCESS;
+    return repl_tree_next(reader, &key, run, found, err);
 }
 
 repl_result repl_tree_child(struct repl_tree_reader *reader, uint64_t directory, const char *name,

@@ -76,6 +76,9 @@ REPL_RESULT repl_tree_next(struct repl_tree_reader *reader, struct repl_tree_key
 
 REPL_RESULT repl_tree_node(struct repl_tree_reader *reader, uint64_t object, struct repl_node *node,
                            bool *found, struct repl_error *err);
+/* The run of a file that a byte of it lies in, or, if that lies in none, the first behind it. */
+REPL_RESULT repl_tree_run_at(struct repl_tree_reader *reader, uint64_t object, uint64_t offset,
+                             struct repl_record *run, bool *found, struct repl_error *err);
 /* The object that a name in a directory leads to; 0: it is not there. */
 REPL_RESULT repl_tree_child(struct repl_tree_reader *reader, uint64_t directory, const char *name,
                             size_t name_size, uint64_t *child, struct repl_error *err);

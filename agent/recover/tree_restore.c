@@ -33,6 +33,7 @@
 #include "recover/restore.h"
 #include "recover/restore_progress.h"
 #include "recover/tree_internal.h"
+#include "recover/tree_plan_fill.h"
 
 #define CACHED_FRAMES 32u /* of each thread: so many MiB */
 /* What a thread takes at once. */
@@ -383,51 +384,10 @@ static void resolve_fault(void *context, struct repl_tree_reader *reader,
     fault_tell(context, reader, place, err);
 }
 
-/* The segments that the point is made of, from the full on; the caller frees them. */
-static repl_result segments_open(const struct repl_tree_options *options,
-                                 const struct repl_segment ***out, size_t *count,
-                                 struct repl_error *err)
-{
-    const struct repl_catalogue *c = repl_history_catalogue(options->history);
-    size_t last = repl_history_segment_of(options->history, c->points[options->point].point.seq);
-    ensure(last != SIZE_MAX); /* a view has been made of it */
-    size_t first = repl_history_base_of(options->history, last);
-    *count = last - first + 1;
-    const struct repl_segment **segments = calloc(*count, sizeof *segments);
-    if (segments == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", *count);
-    repl_result result = REPL_SUCCESS;
-    for (size_t i = 0; i < *count && repl_ok(result); i++)
-        result = repl_history_segment(options->history, first + i, &segments[i], err);
-    if (repl_ok(result) && segments[*count - 1]->header.volume_kind != REPL_VOLUME_TREE)
-        result = repl_fail(err, REPL_E_REFUSED, "the volume is a block device, and no tree");
-    if (!repl_ok(result)) {
-        free(segments);
-        return result;
-    }
-    *out = segments;
-    return REPL_SUCCESS;
-}
-
 static repl_result plan_fill(struct repl_tree_run *run, struct repl_error *err)
 {
-    const struct repl_segment **segments = NULL;
-    size_t count = 0;
-    struct repl_frame_coder *coder = NULL;
-    struct repl_tree_merge *merge = NULL;
-    REPL_TRY(segments_open(run->options, &segments, &count, err));
-    repl_result result = repl_frame_coder_new(&coder, err);
-    if (repl_ok(result))
-        result = repl_tree_merge_new(&(struct repl_tree_merge_options){.segments = segments,
-                                                                       .segment_count = count,
-                                                                       .full = true},
-                                     coder, &merge, err);
-    if (repl_ok(result))
-        result = repl_tree_plan_load(run->plan, merge, repl_view_size(run->view), err);
-    repl_tree_merge_free(merge);
-    repl_frame_coder_free(coder);
-    free(segments);
-    REPL_TRY(result);
+    REPL_TRY(
+        repl_tree_plan_fill(run->options->history, run->options->point, run->view, run->plan, err));
     return repl_tree_plan_resolve(run->plan, run->options->path, resolve_fault, run, &run->totals,
                                   err);
 }
