@@ -30,7 +30,7 @@ repl_result repl_look_point(const struct repl_history *history, const char *opti
         repl_when_parse(at, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, &when, err), err, "%s",
         option));
     REPL_TRY(repl_when_resolve_in(&when, c, point, err));
-    char *text = repl_when_describe(&when, &c->points[*point]);
+    char *text = repl_when_describe_in(&when, c, *point);
     if (text == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory");
     fputs(text, stderr);

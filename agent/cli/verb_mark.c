@@ -173,6 +173,20 @@ static repl_result present_choose(struct marking *m, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
+/* The point of --at, and what was understood by that; the newest without it. */
+static repl_result at_resolve(struct marking *m, struct repl_error *err)
+{
+    REPL_TRY(repl_when_resolve_in(&m->when, &m->catalogue, &m->point, err));
+    if (mark_at == NULL)
+        return REPL_SUCCESS;
+    char *text = repl_when_describe_in(&m->when, &m->catalogue, m->point);
+    if (text == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory");
+    fprintf(stderr, "repl mark: --at means %s", text);
+    free(text);
+    return REPL_SUCCESS;
+}
+
 /* Said again until there is an answer: a name that the point has already is no failure. */
 static repl_result host_mark(struct marking *m, struct repl_error *err)
 {
@@ -184,7 +198,7 @@ static repl_result host_mark(struct marking *m, struct repl_error *err)
     if (mark_at == NULL)
         REPL_TRY(present_choose(m, err));
     else
-        REPL_TRY(repl_when_resolve_in(&m->when, &m->catalogue, &m->point, err));
+        REPL_TRY(at_resolve(m, err));
     mark.seq = m->catalogue.points[m->point].point.seq;
     snprintf(mark.name, sizeof mark.name, "%s", m->name);
     for (;;) {
@@ -245,12 +259,12 @@ static repl_result operator_choose(struct marking *m, struct repl_error *err)
         if (m->point != SIZE_MAX)
             return REPL_SUCCESS;
     }
-    return repl_when_resolve_in(&m->when, c, &m->point, err);
+    return at_resolve(m, err);
 }
 
 static repl_result operator_proven(struct marking *m, struct repl_error *err)
 {
-    REPL_TRY(repl_when_resolve_in(&m->when, &m->catalogue, &m->point, err));
+    REPL_TRY(at_resolve(m, err));
     return operator_ask(m, REPL_MARK_PROVEN, m->catalogue.points[m->point].point.seq, err);
 }
 

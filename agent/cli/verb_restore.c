@@ -135,7 +135,7 @@ static repl_result resolve(struct repl_history *history, const struct repl_when 
     if (c->note[0] != '\0')
         fprintf(stderr, "repl restore: %s\n", c->note);
     REPL_TRY(repl_when_resolve_in(when, c, point, err));
-    char *text = repl_when_describe(when, &c->points[*point]);
+    char *text = repl_when_describe_in(when, c, *point);
     if (text == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory");
     fprintf(stderr, "%s", text);
@@ -386,12 +386,12 @@ static int restore_run(int argc, char **argv)
 
 static const struct repl_option restore_options[] = {
     {"at", "WHEN", REPL_OPTION_TEXT, &restore_at,
-     "Which point: its number, its name, or a time, for which the newest point that was complete "
-     "by "
-     "then is taken. A time is \"10 min ago\", \"yesterday 17:00\", \"2026-05-04 13:37:00\" (local "
-     "time) "
-     "or 2026-05-04T13:37:00Z. \"before trouble\" is the last point before what looks like trouble "
-     "(\"repl points\"). Without --at it is the latest point."},
+     "Which point: its number, its name, \"before \" and a name, or a time, for which the newest "
+     "point that was complete by then is taken. A time is \"10 min ago\", \"yesterday 17:00\", "
+     "\"monday 09:30\" or \"17:00\" (the last that has been), \"2026-05-04 13:37:00\" (local time, "
+     "that of TZ) or 2026-05-04T13:37:00Z. \"before trouble\" is the last point before what looks "
+     "like trouble (\"repl points\"), \"before encryption\" the last before what looks like that. "
+     "What can mean two points is refused. Without --at it is the latest point."},
     {"to", "DEVICE|FILE|DIR", REPL_OPTION_TEXT, &restore_to,
      "Where to: a block device, or a regular file, which is made (sparse). For a volume that is a "
      "directory tree, a directory, which is made if it is not there."},

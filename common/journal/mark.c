@@ -35,16 +35,41 @@ static bool begins_like(const char *text, const char *form)
     return true;
 }
 
+/* "monday 09:30", "mon 09:30" */
+static bool is_like_weekday(const char *name)
+{
+    static const char *const days[] = {"sunday",   "monday", "tuesday", "wednesday",
+                                       "thursday", "friday", "saturday"};
+    const char *space = strchr(name, ' ');
+    if (space == NULL)
+        return false;
+    size_t size = (size_t)(space - name);
+    bool day = false;
+    for (size_t i = 0; i < sizeof days / sizeof days[0]; i++) {
+        const char shortened[4] = {days[i][0], days[i][1], days[i][2], '\0'};
+        day |= (size == 3 && begins_with(name, shortened)) ||
+               (size == strlen(days[i]) && begins_with(name, days[i]));
+    }
+    const char *clock = space + strspn(space, " ");
+    return day && (begins_like(clock, "d:dd") || begins_like(clock, "dd:dd"));
+}
+
+static bool is_word(const char *name, const char *word)
+{
+    return strlen(name) == strlen(word) && begins_with(name, word);
+}
+
 /* What --at may read as a time, and a little more: a day alone as well. */
 static bool is_like_time(const char *name)
 {
     size_t size = strlen(name);
     bool ago = size >= 3 && begins_with(name + size - 3, "ago");
-    return (begins_with(name, "latest") && size == 6) || (begins_with(name, "now") && size == 3) ||
-           (begins_with(name, "before trouble") && size == 14) || begins_with(name, "today ") ||
+    return is_word(name, "latest") || is_word(name, "now") || is_word(name, "before trouble") ||
+           is_word(name, "before encryption") || begins_with(name, "today ") ||
            begins_with(name, "yesterday ") ||
            (begins_like(name, "dddd-dd-dd") && strchr(" T", name[10]) != NULL) ||
-           begins_like(name, "d:dd") || begins_like(name, "dd:dd") || (is_digit(name[0]) && ago);
+           begins_like(name, "d:dd") || begins_like(name, "dd:dd") || is_like_weekday(name) ||
+           (is_digit(name[0]) && ago);
 }
 
 /* The length of the character of UTF-8 at text; 0: there is none, or none that is shown. */
@@ -90,7 +115,8 @@ const char *repl_mark_name_flaw(const char *name)
         return "a name is UTF-8 without control characters";
     if (name[0] == ' ' || name[size - 1] == ' ')
         return "a name neither begins nor ends with a space";
-    if (strspn(name, "0123456789") == size)
+    size_t sign = name[0] == '#' && size > 1;
+    if (strspn(name + sign, "0123456789") == size - sign)
         return "it would be taken for the number of a point";
     if (is_like_time(name))
         return "it would be taken for a time";

@@ -24,9 +24,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
          .unchanged_until_ns = NOW_NS,
          .churn = {.known = true, .trouble = REPL_TROUBLE_CHANGE, .trouble_before_seq = 3}},
     };
-    static struct repl_log_mark marks[] = {{REPL_MARK_NAME, 3, "v1"}, {REPL_MARK_HELD, 9, "12:00"}};
+    static struct repl_log_mark marks[] = {{REPL_MARK_NAME, 9, "v1"},
+                                           {REPL_MARK_HELD, 9, "12:00"},
+                                           {REPL_MARK_HELD, 3, "before v1"},
+                                           {REPL_MARK_NAME, 3, "trouble"}};
     const struct repl_catalogue catalogue = {
-        .points = points, .point_count = 2, .marks = marks, .mark_count = 2};
+        .points = points, .point_count = 2, .marks = marks, .mark_count = 4};
     char *text = malloc(size + 1);
     struct repl_when when;
     struct repl_error err = {.text = ""};
@@ -40,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ensure(err.text[0] != '\0');
     } else if (repl_ok(repl_when_resolve_in(&when, &catalogue, &index, &err))) {
         ensure(index < 2);
-        char *words = repl_when_describe(&when, &points[index]);
+        char *words = repl_when_describe_in(&when, &catalogue, index);
         ensure(words != NULL && words[0] != '\0');
         free(words);
     } else {

@@ -133,7 +133,8 @@ start_agent
 
 note "the operator"
 run operator after --hold >/dev/null
-run operator "by hand" --at "before the upgrade" >/dev/null
+run operator "by hand" --at "before the upgrade" >/dev/null 2>"$workdir/meant"
+grep -q "^repl mark: --at means point $before_seq of .*Z)" "$workdir/meant" || fail "$(cat "$workdir/meant")"
 run operator "before the upgrade" --remove >/dev/null
 refused 4 "no point of the volume has that name" operator "before the upgrade" --remove
 refused 5 "point .* has the name \"after\" already" host after --at "by hand"

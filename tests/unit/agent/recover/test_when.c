@@ -70,6 +70,7 @@ static void test_forms(void **state)
     assert_int_equal(parsed("1 day ago"), NOW - 86400 * S);
     assert_int_equal(parsed("3w ago"), NOW - 3 * 7 * 86400 * S);
     assert_int_equal(parsed("0 s ago"), NOW);
+    assert_int_equal(parsed("1h 30min 5 s ago"), NOW - 5405 * S);
 
     assert_int_equal(parsed("2026-05-04T10:17:00Z"), NOW);
     assert_int_equal(parsed("2026-05-04T12:17:00+02:00"), NOW);
@@ -85,6 +86,11 @@ static void test_forms(void **state)
     assert_int_equal(parsed("today 12:00"), NOW - 17 * 60 * S);
     assert_int_equal(parsed("yesterday 12:17"), NOW - 86400 * S);
     assert_int_equal(parsed("Yesterday 23:59:59"), parsed("2026-05-03 23:59:59"));
+    assert_int_equal(parsed("12:17"), NOW);
+    assert_int_equal(parsed("12:18"), NOW - (86400 - 60) * S);
+    assert_int_equal(parsed("MONDAY  12:17"), NOW);
+    assert_int_equal(parsed("mon 12:18"), NOW - (7 * 86400 - 60) * S);
+    assert_int_equal(parsed("tuesday 12:17"), NOW - 6 * 86400 * S);
 }
 
 static void test_summer_time(void **state)
@@ -109,6 +115,9 @@ static void test_refusals(void **state)
     static const char *const neither[] = {
         "",
         "10 parsecs ago",
+        "10 min 3 parsecs ago",
+        "monday 25:00",
+        "#99999999999999999999",
         "2026-05-04",
         "2026-13-04 10:00",
         "2026-05-04T25:00:00Z",
@@ -124,8 +133,9 @@ static void test_refusals(void **state)
     assert_refused("2026-02-30 10:00", "no such day");
     assert_refused("2026-02-30T10:00:00Z", "no such day");
     assert_refused("2026-05-04T10:17:01Z", "has not been yet");
-    assert_refused("23:00", "has not been yet");
+    assert_refused("today 23:00", "has not been yet");
     assert_refused("999999999999 weeks ago", "before all time");
+    assert_refused("9000000000 s 9000000000 s ago", "before all time");
 }
 
 static const struct repl_points_entry points[] = {
@@ -194,7 +204,19 @@ static void test_before_trouble(void **state)
         (struct repl_churn){.known = true, .trouble = REPL_TROUBLE_CHANGE, .trouble_before_seq = 6};
     assert_true(repl_ok(repl_when_resolve(&when, some, 6, &index, &err)));
     assert_int_equal(index, 2);
-    char *words = repl_when_describe(&when, &some[2]);
+    struct repl_when encryption;
+    assert_true(repl_ok(repl_when_parse("before ENCRYPTION", NOW, &encryption, &err)));
+    assert_int_equal(encryption.kind, REPL_WHEN_ENCRYPTION);
+    assert_true(repl_ok(repl_when_resolve(&encryption, some, 6, &index, &err)));
+    assert_int_equal(index, 0);
+    char *words = repl_when_describe(&encryption, &some[0]);
+    assert_non_null(strstr(words, "before what looks like encryption"));
+    free(words);
+    some[1].churn.trouble = REPL_TROUBLE_CHANGE;
+    assert_int_equal(repl_when_resolve(&encryption, some, 6, &index, &err).code, REPL_E_MISSING);
+    assert_non_null(strstr(err.text, "no point is marked as encryption"));
+    assert_non_null(strstr(err.text, "--at \"before trouble\""));
+    words = repl_when_describe(&when, &some[2]);
     assert_non_null(strstr(words, "before what looks like trouble"));
     free(words);
     assert_int_equal(repl_when_resolve(&when, some + 4, 2, &index, &err).code, REPL_E_MISSING);
@@ -302,12 +324,72 @@ static void test_names(void **state)
 
     assert_true(repl_ok(repl_when_parse("12:00", NOW, &when, &err)));
     assert_int_equal(repl_when_resolve_in(&when, &c, &index, &err).code, REPL_E_USAGE);
-    assert_non_null(strstr(err.text, "the name of point 3"));
+    assert_non_null(strstr(err.text, "\"12:00\" can mean the time 2026-05-04 12:00:00.000 +0200 "
+                                     "(2026-05-04T10:00:00.000Z), and the name of point 3"));
     assert_true(repl_ok(repl_when_parse("4", NOW, &when, &err)));
     assert_true(repl_ok(repl_when_resolve_in(&when, &c, &index, &err)));
     assert_true(repl_ok(repl_when_parse("latest", NOW, &when, &err)));
     assert_true(repl_ok(repl_when_resolve_in(&when, &c, &index, &err)));
     assert_int_equal(points[index].point.seq, 9);
+}
+
+static void assert_before(struct repl_catalogue *c, const char *text, uint64_t seq,
+                          const char *part)
+{
+    struct repl_when when;
+    struct repl_error err = {0};
+    size_t index;
+    assert_true(repl_ok(repl_when_parse(text, NOW, &when, &err)));
+    repl_result result = repl_when_resolve_in(&when, c, &index, &err);
+    if (!repl_ok(result)) {
+        if (seq > 0 || strstr(err.text, part) == NULL)
+            fail_msg("%s: %s", text, err.text);
+        return;
+    }
+    assert_int_equal(points[index].point.seq, seq);
+    char *words = repl_when_describe_in(&when, c, index);
+    if (strstr(words, part) == NULL)
+        fail_msg("%s: %s", text, words);
+    free(words);
+}
+
+static void test_before_a_name(void **state)
+{
+    (void)state;
+    struct repl_log_mark marks[] = {
+        {REPL_MARK_NAME, 9, "v1"},        {REPL_MARK_NAME, 3, "oldest"},
+        {REPL_MARK_NAME, 4, "before it"}, {REPL_MARK_NAME, 4, "before v1"},
+        {REPL_MARK_NAME, 9, "v2"},        {REPL_MARK_NAME, 3, "before v2"},
+        {REPL_MARK_NAME, 12, "later"},    {REPL_MARK_NAME, 4, "trouble"},
+        {REPL_MARK_NAME, 4, "#9"},        {REPL_MARK_NAME, 9, "#9 is the last"},
+    };
+    struct repl_points_entry copy[3];
+    memcpy(copy, points, sizeof copy);
+    copy[2].churn =
+        (struct repl_churn){.known = true, .trouble = REPL_TROUBLE_CHANGE, .trouble_before_seq = 4};
+    struct repl_catalogue c = {.points = copy,
+                               .point_count = 3,
+                               .marks = marks,
+                               .mark_count = sizeof marks / sizeof marks[0]};
+    assert_before(&c, "Before  v1", 4, "the last one before point 9, which has the name \"v1\"");
+    assert_before(&c, "before it", 4, "with the name \"before it\"");
+    assert_before(&c, "before before it", 3, "which has the name \"before it\"");
+    assert_before(&c, "before oldest", 0, "no point before \"oldest\", which is point 3");
+    /* both meanings are point 4 */
+    assert_before(&c, "before v1", 4, "with the name \"before v1\"");
+    assert_before(&c, "before v2", 0,
+                  "can mean the name of point 3, and the last point before \"v2\", point 9: write");
+    assert_before(&c, "before trouble", 0,
+                  "can mean the last point before what looks like trouble, and the last point "
+                  "before \"trouble\", point 4");
+    assert_before(&c, "#9", 0, "can mean the number of point 9, and the name of point 4");
+    assert_before(&c, "9", 9, "point 9");
+    assert_before(&c, "before V1", 0, "no point has the name \"before V1\"");
+    /* what lies before it may be missing from the list */
+    assert_before(&c, "before later", 9, "before point 12");
+    c.damaged = true;
+    assert_before(&c, "before later", 0, "newer ones may be missing");
+    assert_before(&c, "v1", 9, "with the name \"v1\"");
 }
 
 static void test_damaged(void **state)
@@ -339,6 +421,8 @@ static void test_describe(void **state)
 {
     (void)state;
     assert_described(103 * S, 0, "did not change until the time that was asked for");
+    assert_described(108 * S, 0,
+                     "asked for: 1970-01-01 01:01:48.000 +0100 (1970-01-01T00:01:48.000Z)");
     assert_described(108 * S, 0, "3.0 s before the time that was asked for");
     assert_described(108 * S, 0, "point 3 of 1970-01-01 01:01:40.000 +0100 (1970-01-01T00:01:40");
     struct repl_points_entry entry = {
@@ -391,6 +475,7 @@ int main(void)
         cmocka_unit_test(test_before_trouble), cmocka_unit_test(test_describe),
         cmocka_unit_test(test_words),          cmocka_unit_test(test_printed),
         cmocka_unit_test(test_names),          cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_before_a_name),
     };
     return cmocka_run_group_tests_name("when", tests, set_up, NULL);
 }
