@@ -65,5 +65,6 @@ extern const struct repl_verb repl_verb_verify;
 extern const struct repl_verb repl_verb_mark;
 extern const struct repl_verb repl_verb_full;
 extern const struct repl_verb repl_verb_forget;
+extern const struct repl_verb repl_verb_doctor;
 
 #endif

@@ -729,6 +729,17 @@ const char *repl_config_site_directory(const struct repl_config *config)
     return repl_store_is_bucket(config->store) ? config->state : config->store;
 }
 
+#define RESERVE_AUTO       (UINT64_C(1) << 30)
+#define RESERVE_AUTO_SHARE 20u /* at most this part of the filesystem */
+
+uint64_t repl_config_reserve(const struct repl_config *config, uint64_t disk_bytes)
+{
+    uint64_t share = disk_bytes / RESERVE_AUTO_SHARE;
+    if (config->space_reserve_bytes != REPL_CONFIG_RESERVE_AUTO)
+        return config->space_reserve_bytes;
+    return share < RESERVE_AUTO ? share : RESERVE_AUTO;
+}
+
 const struct repl_config_volume *repl_config_find_volume(const struct repl_config *config,
                                                          const char *name)
 {

@@ -130,6 +130,8 @@ struct repl_s3_options repl_config_s3(const struct repl_config *config);
 /* The directory on this machine where the site keeps what is no part of the history: the store
  * itself, where that is a directory. */
 const char *repl_config_site_directory(const struct repl_config *config);
+/* What has to stay free of that directory's filesystem, which has so many bytes. */
+uint64_t repl_config_reserve(const struct repl_config *config, uint64_t disk_bytes);
 
 const struct repl_config_volume *repl_config_find_volume(const struct repl_config *config,
                                                          const char *name);

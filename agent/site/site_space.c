@@ -16,9 +16,6 @@
 
 #define LOOK_NS (INT64_C(1) * 1000000000)
 
-#define GIB                 (UINT64_C(1) << 30)
-#define RESERVE_AUTO        GIB
-#define RESERVE_AUTO_SHARE  20u /* at most this part of the filesystem */
 #define LIMIT_SLACK_SHARE   32u /* so much of a limit has to be free again */
 #define RESERVE_SLACK_SHARE 4u
 #define SIZE_TEXT           24
@@ -39,11 +36,7 @@ static void size_text(uint64_t bytes, char text[SIZE_TEXT])
 
 static uint64_t reserve_of(const struct repl_site *site)
 {
-    uint64_t reserve = site->config->space_reserve_bytes;
-    uint64_t share = site->space.disk_bytes / RESERVE_AUTO_SHARE;
-    if (reserve != REPL_CONFIG_RESERVE_AUTO)
-        return reserve;
-    return share < RESERVE_AUTO ? share : RESERVE_AUTO;
+    return repl_config_reserve(site->config, site->space.disk_bytes);
 }
 
 static void look_work(struct repl_job *job)

@@ -42,6 +42,10 @@ void repl_tracker_close(struct repl_tracker *tracker);
 /* The tracking ends; what was pinned for the volume is gone. None pinned is fine. */
 REPL_RESULT repl_tracker_forget(const struct repl_uuid *volume, struct repl_error *err);
 
+/* Whether the kernel takes the programs: loads them for the smallest of devices, attaches nothing
+ * and lets go of them. From any thread. */
+REPL_RESULT repl_tracker_try(struct repl_error *err);
+
 /* The pages the tracker can hold, which is more than the device has. */
 uint64_t repl_tracker_capacity(const struct repl_tracker *tracker);
 

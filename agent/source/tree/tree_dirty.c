@@ -421,6 +421,16 @@ repl_result repl_tree_dirty_open(const struct repl_tree_root *root, struct repl_
     return REPL_SUCCESS;
 }
 
+repl_result repl_tree_dirty_try(const struct repl_tree_root *root, struct repl_error *err)
+{
+    struct repl_tree_dirty loaded = {0};
+    long filesystem = 0;
+    REPL_TRY(filesystem_find(root, &filesystem, err));
+    repl_result result = programs_load(&loaded, filesystem, err);
+    bpf_object__close(loaded.object);
+    return result;
+}
+
 void repl_tree_dirty_close(struct repl_tree_dirty *d)
 {
     if (d == NULL)

@@ -39,6 +39,10 @@ REPL_RESULT repl_tree_dirty_open(const struct repl_tree_root *root, struct repl_
 /* NULL does nothing. */
 void repl_tree_dirty_close(struct repl_tree_dirty *dirty);
 
+/* Whether the kernel takes the programs for the filesystem of this tree: loads them, attaches
+ * nothing and lets go of them. From any thread. */
+REPL_RESULT repl_tree_dirty_try(const struct repl_tree_root *root, struct repl_error *err);
+
 /* Whether all that changes a file's content is noticed, so that it need be read only where that was
  * (the kernel has the tracepoints of this filesystem). From any thread. */
 bool repl_tree_dirty_is_precise(const struct repl_tree_dirty *dirty);

@@ -90,6 +90,12 @@ static void test_limits_of_space(void **state)
     repl_config_free(config);
     config = parse_good("[site]\nspace_reserve = auto\n", REPL_ROLE_SITE);
     assert_true(config->space_reserve_bytes == REPL_CONFIG_RESERVE_AUTO);
+    /* a twentieth, and at most 1 GiB */
+    assert_int_equal(repl_config_reserve(config, 2000), 100);
+    assert_int_equal(repl_config_reserve(config, UINT64_C(1) << 40), UINT64_C(1) << 30);
+    repl_config_free(config);
+    config = parse_good("[site]\nspace_reserve = 3G\n", REPL_ROLE_SITE);
+    assert_int_equal(repl_config_reserve(config, UINT64_C(1) << 40), UINT64_C(3) << 30);
     repl_config_free(config);
 }
 
