@@ -5,26 +5,14 @@
 #include <time.h>
 
 #include "doctor/doctor_internal.h"
-
-struct examination {
-    doctor_check_fn *check;
-    const struct repl_config *config;
-    const struct repl_config_volume *volume;
-    struct repl_findings findings;
-};
+#include "loop/loop.h"
 
 #define KERNEL "see in the kernel's log what hangs"
 #define DISK   "see in the kernel's log whether a disk or a network filesystem hangs"
 #define STORE  "see whether the disk, or the endpoint of the bucket, answers at all"
 #define PEER   "see whether the other side is overloaded, and what its log says"
 
-static const struct {
-    const char *name;
-    doctor_check_fn *check;
-    unsigned roles; /* a bit each */
-    bool each_volume;
-    const char *stuck; /* where to look when it does not end */
-} checks[] = {
+static const struct doctor_check checks[] = {
     {"config", doctor_check_configuration, 1u << REPL_ROLE_AGENT | 1u << REPL_ROLE_SITE, false,
      DISK},
     {"kernel", doctor_check_kernel, 1u << REPL_ROLE_AGENT | 1u << REPL_ROLE_SITE, false, KERNEL},
@@ -40,69 +28,70 @@ static const struct {
     {"service", doctor_check_service, 1u << REPL_ROLE_AGENT | 1u << REPL_ROLE_SITE, false, PEER},
 };
 
+struct examination {
+    const struct doctor_check *check;
+    const struct repl_config *config;
+    const struct repl_config_volume *volume;
+    struct repl_findings findings;
+};
+
 static void *examine(void *context)
 {
     struct examination *e = context;
-    e->check(e->config, e->volume, &e->findings);
+    e->check->run(e->config, e->volume, &e->findings);
     return NULL;
 }
 
-static void gave_up(size_t index, const char *volume, struct repl_findings *findings)
+/* False: it does not end in time. */
+static bool join_within(pthread_t thread, int64_t limit_ms)
 {
-    struct repl_error err;
-    repl_ignore(repl_fail(&err, REPL_E_RETRY, "no answer within %d s: the check was given up",
-                          DOCTOR_CHECK_MS / 1000));
-    repl_finding_fail(findings, checks[index].name, volume, checks[index].stuck, &err);
+    struct timespec until;
+    int64_t until_ns = repl_now_mono_ns() + limit_ms * 1000000;
+    until.tv_sec = (time_t)(until_ns / 1000000000);
+    until.tv_nsec = (long)(until_ns % 1000000000);
+    return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &until) == 0;
 }
 
-/* False: it was given up. */
-static bool check_run(size_t index, struct examination *e, struct repl_findings *findings)
+bool doctor_check_within(const struct doctor_check *check, int64_t limit_ms,
+                         const struct repl_config *config, const struct repl_config_volume *volume,
+                         struct repl_findings *findings)
 {
-    const char *volume = e->volume != NULL ? e->volume->name : NULL;
-    struct timespec until;
+    const char *name = volume != NULL ? volume->name : NULL;
+    struct examination *e = calloc(1, sizeof *e);
+    struct repl_error err;
     pthread_t thread;
-    if (pthread_create(&thread, NULL, examine, e) != 0) {
-        struct repl_error err;
-        repl_ignore(repl_fail(&err, REPL_E_NOMEM, "no thread for a check"));
-        repl_finding_fail(findings, checks[index].name, volume,
-                          "see what uses up the host's memory", &err);
+    if (e != NULL)
+        *e = (struct examination){.check = check, .config = config, .volume = volume};
+    if (e == NULL || pthread_create(&thread, NULL, examine, e) != 0) {
         free(e);
+        repl_ignore(repl_fail(&err, REPL_E_NOMEM, "no memory or no thread for a check"));
+        repl_finding_fail(findings, check->name, name, "see what uses up the host's memory", &err);
         return true;
     }
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += DOCTOR_CHECK_MS / 1000;
-    if (pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &until) != 0) {
-        pthread_detach(thread);
-        gave_up(index, volume, findings);
-        return false; /* e is the thread's */
+    if (!join_within(thread, limit_ms)) {
+        pthread_detach(thread); /* and e is the thread's */
+        repl_ignore(repl_fail(&err, REPL_E_RETRY, "no answer within %.1f s: the check was given up",
+                              (double)limit_ms / 1000));
+        repl_finding_fail(findings, check->name, name, check->stuck, &err);
+        return false;
     }
     repl_findings_join(findings, &e->findings);
     free(e);
     return true;
 }
 
-static bool check_begin(size_t index, const struct repl_config *config,
-                        const struct repl_config_volume *volume, struct repl_findings *findings)
-{
-    struct examination *e = calloc(1, sizeof *e);
-    if (e == NULL) {
-        findings->lost = true;
-        return true;
-    }
-    *e = (struct examination){.check = checks[index].check, .config = config, .volume = volume};
-    return check_run(index, e, findings);
-}
-
 bool repl_doctor_examine(const struct repl_config *config, struct repl_findings *findings)
 {
     bool ended = true;
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
-        if ((checks[i].roles & 1u << config->role) == 0)
+        const struct doctor_check *check = &checks[i];
+        if ((check->roles & 1u << config->role) == 0)
             continue;
-        size_t times = checks[i].each_volume ? config->volume_count : 1;
-        for (size_t v = 0; v < times; v++)
-            ended &= check_begin(i, config, checks[i].each_volume ? &config->volumes[v] : NULL,
-                                 findings);
+        if (!check->each_volume)
+            ended &= doctor_check_within(check, DOCTOR_CHECK_MS, config, NULL, findings);
+        for (size_t v = 0; check->each_volume && v < config->volume_count; v++)
+            ended &=
+                doctor_check_within(check, DOCTOR_CHECK_MS, config, &config->volumes[v], findings);
     }
     return ended;
 }

@@ -138,7 +138,8 @@ void doctor_check_store(const struct repl_config *config, const struct repl_conf
                         struct repl_findings *findings)
 {
     const struct repl_s3_options s3 = repl_config_s3(config);
-    const struct repl_store_options options = {.location = config->store, .s3 = &s3};
+    const struct repl_store_options options = {
+        .location = config->store, .impatient = true, .s3 = &s3};
     struct repl_store *store = NULL;
     struct repl_error err;
     size_t volumes = 0;

@@ -11,9 +11,22 @@ typedef void doctor_check_fn(const struct repl_config *config,
                              const struct repl_config_volume *volume,
                              struct repl_findings *findings);
 
-/* Of what a peer may take, within the time that a check has. */
+/* What a peer may take, within the time that a check has. */
 #define DOCTOR_CONNECT_MS 4000u
 #define DOCTOR_CHECK_MS   8000
+
+struct doctor_check {
+    const char *name;
+    doctor_check_fn *run;
+    unsigned roles; /* a bit each */
+    bool each_volume;
+    const char *stuck; /* where to look when it does not end */
+};
+/* doctor.c. On a thread, for at most limit_ms. False: it was given up, which is a finding; the
+ * thread goes on with config and volume. */
+bool doctor_check_within(const struct doctor_check *check, int64_t limit_ms,
+                         const struct repl_config *config, const struct repl_config_volume *volume,
+                         struct repl_findings *findings);
 
 /* doctor_host.c */
 doctor_check_fn doctor_check_kernel, doctor_check_tracking, doctor_check_io, doctor_check_clock;

@@ -44,6 +44,8 @@ struct repl_store_options {
      * replicas). NULL: the store is only read. */
     const char *local;
     const struct repl_s3_options *s3; /* NULL: what the environment says */
+    bool impatient; /* of a bucket that is only read: what does not answer is given up within
+                     * seconds */
     int64_t object_lock_ms; /* of a bucket, with writable only: what is written is locked for so
                              * long; 0: it is not */
 };

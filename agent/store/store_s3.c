@@ -44,6 +44,8 @@
 
 #define OPEN_DIRECTORY (O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
 
+#define IMPATIENT_MS 3000
+
 const struct s3_store_limits s3_store_limits_default = {
     .client = {.connect_ms = 10000,
                .stall_s = 20,
@@ -361,7 +363,14 @@ repl_result s3_store_open_with(const struct repl_store_options *options,
 repl_result repl_s3_store_open(const struct repl_store_options *options, struct repl_store **out,
                                struct repl_error *err)
 {
-    return s3_store_open_with(options, &s3_store_limits_default, out, err);
+    struct s3_store_limits limits = s3_store_limits_default;
+    if (options->impatient) {
+        limits.client.connect_ms = IMPATIENT_MS;
+        limits.client.stall_s = IMPATIENT_MS / 1000;
+        limits.client.attempts = 2;
+        limits.client.attempts_ms = IMPATIENT_MS;
+    }
+    return s3_store_open_with(options, &limits, out, err);
 }
 
 static const struct repl_store_ops s3_ops = {

@@ -111,6 +111,12 @@ sed -i "/^\[site\]/a space_reserve = 100T" "$workdir/site.conf"
 is_ill site 2 space "no segment"
 run cp "$workdir/good-site.conf" "$workdir/site.conf"
 
+note "a bucket that cannot be reached"
+sed -i "s|^store = .*|store = s3://none/x\nstate = $workdir/none\ns3_endpoint = http://127.0.0.1:9|" "$workdir/site.conf"
+export AWS_ACCESS_KEY_ID=none AWS_SECRET_ACCESS_KEY=none
+is_ill site 2 store "127.0.0.1:9"
+run cp "$workdir/good-site.conf" "$workdir/site.conf"
+
 note "the site is down"
 stop_site
 is_ill agent 2 site "127.0.0.1:$port"
