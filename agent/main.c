@@ -6,6 +6,7 @@
 #include <malloc.h>
 #include <string.h>
 
+#include "cli/completion.h"
 #include "cli/verbs.h"
 #include "config/config.h"
 #include "config/document.h"
@@ -99,6 +100,7 @@ static void print_config_page(void)
 /* --- help ------------------------------------------------------------------------------------ */
 
 static bool help_man;
+static const char *help_completion;
 
 static int help_on_verb(const char *name)
 {
@@ -116,8 +118,20 @@ static int help_on_verb(const char *name)
     return REPL_EXIT_OK;
 }
 
+static int completion_print(int argc)
+{
+    struct repl_error err;
+    repl_result result =
+        argc > 0 || help_man
+            ? repl_fail(&err, REPL_E_USAGE, "--completion goes with nothing else")
+            : repl_completion_print(help_completion, verbs, VERB_COUNT, stdout, &err);
+    return repl_ok(result) ? REPL_EXIT_OK : repl_verb_fail("help", &err);
+}
+
 static int help_run(int argc, char **argv)
 {
+    if (help_completion != NULL)
+        return completion_print(argc);
     bool config = argc == 1 && strcmp(argv[0], "config") == 0;
     if (argc == 1 && !config)
         return help_on_verb(argv[0]);
@@ -135,12 +149,16 @@ static int help_run(int argc, char **argv)
 static const struct repl_option help_options[] = {
     {"man", NULL, REPL_OPTION_FLAG, &help_man,
      "Prints the manual page repl(1), or with \"config\" repl.conf(5), as troff input."},
+    {"completion", REPL_COMPLETION_SHELLS, REPL_OPTION_TEXT, &help_completion,
+     "Prints what a shell completes verbs and options by: source <(repl help --completion bash). "
+     "An "
+     "installation has it where bash looks for it."},
     {NULL, NULL, REPL_OPTION_FLAG, NULL, NULL},
 };
 
 static const struct repl_verb verb_help = {
     .name = "help",
-    .synopsis = "[--man] [VERB|config]",
+    .synopsis = "[--man] [VERB|config] | --completion bash",
     .summary = "Explains a verb, or the configuration files.",
     .options = help_options,
     .positional_max = 1,
