@@ -127,6 +127,7 @@ static void site_reach(struct repl_fetcher *fetcher, const struct repl_config *c
                      "answer takes %.1f ms",
                      config->remote_address, (double)(met_ns - begin_ns) / 1e6,
                      (double)(repl_now_mono_ns() - met_ns) / 1e6);
+    repl_judge_peer_version(findings, repl_fetcher_version(fetcher), REPL_VERSION);
     volumes_ask(fetcher, config, findings);
 }
 

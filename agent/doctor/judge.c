@@ -343,6 +343,21 @@ static void volume_judge(struct repl_findings *findings, const struct repl_statu
                          "damaged in the store: %s", volume->damaged);
 }
 
+void repl_judge_peer_version(struct repl_findings *findings, const char *version,
+                             const char *own_version)
+{
+    if (version[0] == '\0')
+        repl_finding_add(findings, REPL_FINDING_NOTE, "protocol", NULL, NULL,
+                         "the site does not say which repl it runs: an older one, or our key is a "
+                         "stranger's to it");
+    else if (strcmp(version, own_version) != 0)
+        repl_finding_add(findings, REPL_FINDING_NOTE, "protocol", NULL, NULL,
+                         "the site runs repl %s, this host %s", version, own_version);
+    else
+        repl_finding_add(findings, REPL_FINDING_OK, "protocol", NULL, NULL,
+                         "the site runs repl %s, as this host does", version);
+}
+
 void repl_judge_status(struct repl_findings *findings, const struct repl_status *status,
                        const char *own_version)
 {

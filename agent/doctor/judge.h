@@ -52,6 +52,10 @@ struct doctor_quiesce {
 void repl_judge_quiesce(struct repl_findings *findings, const struct repl_config_volume *volume,
                         const struct doctor_quiesce *facts);
 
+/* The site's program, as it says; "": it does not. */
+void repl_judge_peer_version(struct repl_findings *findings, const char *version,
+                             const char *own_version);
+
 /* What a running agent or site says of itself. own_version: of this program. */
 void repl_judge_status(struct repl_findings *findings, const struct repl_status *status,
                        const char *own_version);

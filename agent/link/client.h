@@ -90,5 +90,7 @@ void repl_fetcher_free(struct repl_fetcher *fetcher);
 REPL_RESULT repl_fetch(struct repl_fetcher *fetcher, const char *method, const char *path,
                        const char *range, const void *body, size_t body_size, size_t response_limit,
                        int *status, char **response, size_t *response_size, struct repl_error *err);
+/* Of the program that gave the last answer; "": it did not say. Until the next call. */
+const char *repl_fetcher_version(const struct repl_fetcher *fetcher);
 
 #endif

@@ -7,6 +7,7 @@
  * a second while nothing happens: that is the precision of stall_timeout_ms
  * here. The socket's queue is not looked at: these bodies are short.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@
 struct repl_fetcher {
     struct link_site site;
     CURL *easy;
+    char version[32];
 };
 
 repl_result repl_fetcher_new(const struct repl_client_options *options, struct repl_fetcher **out,
@@ -81,6 +83,18 @@ static repl_result fetch_take(struct link_transfer *transfer, int *status, char 
     return REPL_SUCCESS;
 }
 
+static void fetch_version(struct repl_fetcher *fetcher)
+{
+    struct curl_header *header;
+    if (curl_easy_header(fetcher->easy, "Repl-Version", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
+        snprintf(fetcher->version, sizeof fetcher->version, "%s", header->value);
+}
+
+const char *repl_fetcher_version(const struct repl_fetcher *fetcher)
+{
+    return fetcher->version;
+}
+
 repl_result repl_fetch(struct repl_fetcher *fetcher, const char *method, const char *path,
                        const char *range, const void *body, size_t body_size, size_t response_limit,
                        int *status, char **response, size_t *response_size, struct repl_error *err)
@@ -88,6 +102,7 @@ repl_result repl_fetch(struct repl_fetcher *fetcher, const char *method, const c
     *status = 0;
     *response = NULL;
     *response_size = 0;
+    fetcher->version[0] = '\0';
     struct link_transfer transfer;
     struct link_transfer_spec spec = {.method = method,
                                       .path = path,
@@ -100,6 +115,8 @@ repl_result repl_fetch(struct repl_fetcher *fetcher, const char *method, const c
     repl_result result = link_transfer_init(&transfer, &fetcher->site, fetcher->easy, &spec, err);
     if (repl_ok(result))
         result = link_transfer_result(&transfer, fetch_perform(&transfer), err);
+    if (repl_ok(result))
+        fetch_version(fetcher);
     if (repl_ok(result))
         result = fetch_take(&transfer, status, response, response_size, err);
     curl_easy_reset(fetcher->easy); /* nothing of it may point to what ends here */

@@ -60,6 +60,7 @@ for check in kernel privileges memlock tracking io_uring clock key spool volume 
     findings ".check == \"$check\"" | grep -q . || fail "nothing was said of $check"
 done
 findings '.check == "site" and .volume == "files" and .level == "ok"' | grep -q . || fail "files"
+findings '.check == "protocol" and .level == "ok"' | grep -q "runs repl [0-9]" || fail "the site's version"
 findings '.check == "key"' | grep -q "$agent_fingerprint" || fail "our fingerprint"
 "$REPL" doctor --config "$workdir/agent.conf" >"$workdir/doctor.txt"
 grep -Eq '^ok +tracking' "$workdir/doctor.txt" || fail "the lines: $(cat "$workdir/doctor.txt")"
@@ -81,6 +82,8 @@ note "a key that the site does not know"
 sed -i "s|^key = .*|key = $workdir/stranger.key|" "$workdir/agent.conf"
 run "$REPL" keygen --name stranger "$workdir/stranger.key" >/dev/null
 is_ill agent 5 site "does not know the key"
+findings '.check == "protocol" and (.text | contains("does not say"))' | grep -q . ||
+    fail "a stranger is told the site's version"
 run cp "$workdir/good.conf" "$workdir/agent.conf"
 
 note "a key that others may read"

@@ -161,13 +161,17 @@ static enum MHD_Result exchange_queue(struct repl_exchange *exchange)
     return result;
 }
 
-static struct MHD_Response *response_new(const char *content_type, const void *body, size_t size)
+/* Who is no stranger is told which program answers. */
+static struct MHD_Response *response_new(const struct repl_exchange *exchange,
+                                         const char *content_type, const void *body, size_t size)
 {
     struct MHD_Response *response =
         MHD_create_response_from_buffer(size, (void *)(uintptr_t)body, MHD_RESPMEM_MUST_COPY);
     if (response == NULL)
         return NULL;
-    if (MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type) == MHD_YES)
+    if (MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type) == MHD_YES &&
+        (exchange->door->stranger ||
+         MHD_add_response_header(response, "Repl-Version", REPL_VERSION) == MHD_YES))
         return response;
     MHD_destroy_response(response);
     return NULL;
@@ -202,7 +206,7 @@ static void exchange_answer_buffer(struct repl_exchange *exchange, unsigned stat
                                    bool keep)
 {
     if (keep || (exchange->beginning && exchange->expects_continue)) {
-        exchange_answer(exchange, status, response_new(content_type, body, size));
+        exchange_answer(exchange, status, response_new(exchange, content_type, body, size));
         return;
     }
     exchange->answered = true;

@@ -256,6 +256,18 @@ static void test_status_of_a_site(void **state)
     repl_findings_fini(&findings);
 }
 
+static void test_version_of_the_site(void **state)
+{
+    struct repl_findings findings = {0};
+    (void)state;
+    repl_judge_peer_version(&findings, "0.1.0", "0.1.0");
+    assert_only(&findings, REPL_FINDING_OK, REPL_OK, "the site runs repl 0.1.0");
+    repl_judge_peer_version(&findings, "0.3.0", "0.1.0");
+    assert_only(&findings, REPL_FINDING_NOTE, REPL_OK, "repl 0.3.0, this host 0.1.0");
+    repl_judge_peer_version(&findings, "", "0.1.0");
+    assert_only(&findings, REPL_FINDING_NOTE, REPL_OK, "does not say");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,6 +280,7 @@ int main(void)
         cmocka_unit_test(test_quiesce),
         cmocka_unit_test(test_status_of_an_agent),
         cmocka_unit_test(test_status_of_a_site),
+        cmocka_unit_test(test_version_of_the_site),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
