@@ -21,8 +21,8 @@ static const char *ls_at;
 static bool ls_long, ls_recursive, ls_json;
 
 struct listing {
-    const struct repl_history *history;
-    const struct repl_points_entry *point;
+    struct repl_history *history;
+    size_t point;
     const char *path;
     const struct repl_tree_list *list;
     const struct repl_tree_entry *entries;
@@ -179,23 +179,15 @@ static repl_result walk(struct listing *l, struct repl_error *err)
 
 static repl_result json_head(const struct listing *l, struct repl_error *err)
 {
-    char time[REPL_WORDS_SIZE];
-    const struct repl_point *p = &l->point->point;
-    const struct repl_origin *origin =
-        repl_history_origin((struct repl_history *)(uintptr_t)l->history);
-    repl_words_utc(p->end_ns, time);
-    json_t *head = json_pack("{s:i, s:s, s:s, s:{s:I, s:s, s:I, s:s}}", "schema", 1, "volume",
-                             origin->volume, "origin", origin->label, "point", "seq",
-                             (json_int_t)p->seq, "time", time, "time_ns", (json_int_t)p->end_ns,
-                             "consistency", repl_words_consistency(p->consistency));
-    bool ok = head != NULL && repl_path_json(head, "path", l->path, strlen(l->path));
-    char *text = ok ? json_dumps(head, JSON_COMPACT) : NULL;
-    json_decref(head);
-    if (text == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory");
-    printf("%.*s,\"entries\":[", (int)strlen(text) - 1, text); /* its brace is closed at the end */
-    free(text);
-    return REPL_SUCCESS;
+    const struct repl_origin *origin = repl_history_origin(l->history);
+    json_t *head =
+        json_pack("{s:i, s:s, s:s, s:o}", "schema", 1, "volume", origin->volume, "origin",
+                  origin->label, "point", repl_look_point_json(l->history, l->point));
+    if (head != NULL && !repl_path_json(head, "path", l->path, strlen(l->path))) {
+        json_decref(head);
+        head = NULL;
+    }
+    return repl_look_json_begin(head, "entries", err);
 }
 
 static repl_result print(struct listing *l, struct repl_error *err)
@@ -221,8 +213,7 @@ static repl_result list_at(struct repl_history *history, size_t point, const cha
                            struct repl_error *err)
 {
     struct repl_tree_list *list = NULL;
-    struct listing l = {
-        .history = history, .point = &repl_history_catalogue(history)->points[point], .path = path};
+    struct listing l = {.history = history, .point = point, .path = path};
     bool nodes = ls_long || ls_json;
     REPL_TRY(repl_tree_list_new(history, point, &list, err));
     repl_result result = repl_tree_list_read(list, path,

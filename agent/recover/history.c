@@ -465,24 +465,59 @@ static repl_result view_fetch(void *context, const struct repl_digest *names, si
                        repl_pool_chunks_read(view->history->pool, names, count, out, err), err);
 }
 
-repl_result repl_history_view(struct repl_history *history, size_t point, struct repl_view **out,
-                              struct repl_error *err)
+/* Of the segments from oldest to newest; it is there as long as the history. */
+static repl_result view_context_new(struct repl_history *history, size_t newest, size_t oldest,
+                                    struct view_context **out, struct repl_error *err)
 {
-    uint64_t seq = history->catalogue.points[point].point.seq;
-    size_t newest = repl_history_segment_of(history, seq);
-    if (newest == SIZE_MAX)
-        return repl_fail(err, REPL_E_MISSING, "no segment ends in point %llu",
-                         (unsigned long long)seq);
     struct view_context *context = malloc(sizeof *context);
     if (context == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a view");
     pthread_mutex_lock(&history->mutex);
-    *context = (struct view_context){history, newest, repl_history_base_of(history, newest),
-                                     history->views};
+    *context = (struct view_context){history, newest, oldest, history->views};
     history->views = context;
     pthread_mutex_unlock(&history->mutex);
+    *out = context;
+    return REPL_SUCCESS;
+}
+
+static repl_result segment_of_point(const struct repl_history *history, size_t point, size_t *out,
+                                    struct repl_error *err)
+{
+    uint64_t seq = history->catalogue.points[point].point.seq;
+    *out = repl_history_segment_of(history, seq);
+    if (*out == SIZE_MAX)
+        return repl_fail(err, REPL_E_MISSING, "no segment ends in point %llu",
+                         (unsigned long long)seq);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_history_view(struct repl_history *history, size_t point, struct repl_view **out,
+                              struct repl_error *err)
+{
+    size_t newest;
+    struct view_context *context;
+    REPL_TRY(segment_of_point(history, point, &newest, err));
+    REPL_TRY(
+        view_context_new(history, newest, repl_history_base_of(history, newest), &context, err));
     REPL_TRY(repl_forward(repl_view_open(view_segment, view_chunk, context, out, err), err,
-                          "point %llu", (unsigned long long)seq));
+                          "point %llu",
+                          (unsigned long long)history->catalogue.points[point].point.seq));
+    repl_view_fetch_by(*out, view_fetch);
+    return REPL_SUCCESS;
+}
+
+repl_result repl_history_changes(struct repl_history *history, size_t from, size_t to,
+                                 struct repl_view **out, struct repl_error *err)
+{
+    size_t before, newest;
+    struct view_context *context;
+    *out = NULL;
+    REPL_TRY(segment_of_point(history, from, &before, err));
+    REPL_TRY(segment_of_point(history, to, &newest, err));
+    if (before >= newest || repl_history_base_of(history, newest) > before)
+        return REPL_SUCCESS;
+    REPL_TRY(view_context_new(history, newest, before + 1, &context, err));
+    REPL_TRY(repl_view_open_changes(view_segment, view_chunk, context, 0, UINT64_MAX, out, err));
     repl_view_fetch_by(*out, view_fetch);
     return REPL_SUCCESS;
 }

@@ -43,6 +43,10 @@ bool repl_history_is_linked(const struct repl_history *history, size_t i,
 /* The volume as it was at the i-th point of the catalogue. */
 REPL_RESULT repl_history_view(struct repl_history *history, size_t point, struct repl_view **out,
                               struct repl_error *err);
+/* What has been said since the one point up to a later one, and may be read. NULL in *out: a full
+ * begins in between, which says all of the volume, and nothing of what changed. */
+REPL_RESULT repl_history_changes(struct repl_history *history, size_t from, size_t to,
+                                 struct repl_view **out, struct repl_error *err);
 
 /* Where a chunk lies: in which segment, or supply, and that one's place in its list. */
 struct repl_chunk_home {

@@ -37,6 +37,7 @@ struct store_model {
     enum repl_volume_kind kind;
     uint64_t log_end, record_number;
     struct repl_digest prev;
+    uint64_t size; /* of the volume */
     uint8_t *now;
     uint8_t *points[MODEL_POINTS_MAX]; /* by seq */
     /* the segment that is being built */
@@ -73,6 +74,7 @@ static inline void model_begin_history(struct store_model *m, const char *volume
 {
     m->kind = REPL_VOLUME_BLOCK;
     m->volume = volume;
+    m->size = MODEL_SIZE;
     m->random = random_begin("store_model", 7 + (uint64_t)strlen(volume));
     random_fill(&m->random, m->uuid.bytes, sizeof m->uuid.bytes);
     m->now = calloc(1, MODEL_SIZE);
@@ -172,7 +174,7 @@ static inline void model_begin(struct store_model *m, uint64_t from, uint64_t to
         .prev = m->prev};
     model_file_begin(m);
     model_ensure(
-        m, repl_segment_builder_new(&m->header, MODEL_SIZE, model_sink, m, &m->builder, &m->err));
+        m, repl_segment_builder_new(&m->header, m->size, model_sink, m, &m->builder, &m->err));
 }
 
 static inline void model_extent(struct store_model *m, struct repl_extent extent)
@@ -270,7 +272,7 @@ static inline void model_end(struct store_model *m, bool has_point)
                                                 .part = m->header.part,
                                                 .lineage = 1,
                                                 .file_size = footer.file_size,
-                                                .volume_size = MODEL_SIZE,
+                                                .volume_size = m->size,
                                                 .digest = footer.digest,
                                                 .has_point = has_point}};
     if (has_point)
