@@ -60,6 +60,8 @@ extern const struct repl_verb repl_verb_status;
 extern const struct repl_verb repl_verb_points;
 extern const struct repl_verb repl_verb_ls;
 extern const struct repl_verb repl_verb_diff;
+extern const struct repl_verb repl_verb_mount;
+extern const struct repl_verb repl_verb_umount;
 extern const struct repl_verb repl_verb_inspect;
 extern const struct repl_verb repl_verb_restore;
 extern const struct repl_verb repl_verb_verify;

@@ -85,6 +85,8 @@ struct repl_origin {
     char volume[REPL_VOLUME_NAME_SIZE + 1];
     char label[256];      /* "the store /var/lib/repl-site": for messages */
     char directory[4096]; /* of the volume, where the origin is a store; else "" */
+    bool impatient; /* a site that is away is waited for some seconds, not for a minute; then calls
+                       fail at once until it has answered again */
 };
 
 REPL_RESULT repl_origin_open_store(const struct repl_store_options *options, const char *volume,

@@ -30,6 +30,7 @@
 #define VERIFIED_SIZE_MAX (256u << 20) /* of some 5 million segments */
 #define LISTINGS_MAX      4u
 #define ATTEMPTS_MAX      7u /* waits of 1, 2, 4, 8, 16 and 32 s between them */
+#define ATTEMPTS_FEW      4u /* 1, 2 and 4 s */
 
 _Static_assert(FETCHERS_MAX < CACHE_BLOCKS, "every load finds a slot");
 
@@ -141,12 +142,16 @@ static repl_result ask(struct site_origin *origin, const char *path, const char 
                        const struct repl_buffer *body, size_t limit, struct answer *out,
                        struct repl_error *err)
 {
-    for (unsigned attempt = 0;; attempt++) {
+    unsigned attempts = origin->base.impatient ? ATTEMPTS_FEW : ATTEMPTS_MAX;
+    for (unsigned attempt = 1;; attempt++) {
         repl_result result = exchange(origin, path, range, body, limit, out, err);
         if (repl_ok(result))
             atomic_store(&origin->reached, true);
-        if (result.code != REPL_E_RETRY || !atomic_load(&origin->reached) ||
-            attempt + 1 == ATTEMPTS_MAX || !wait_seconds(origin, 1u << attempt))
+        if (result.code != REPL_E_RETRY || !atomic_load(&origin->reached))
+            return result;
+        if (attempt == attempts && origin->base.impatient)
+            atomic_store(&origin->reached, false);
+        if (attempt == attempts || !wait_seconds(origin, 1u << (attempt - 1)))
             return result;
     }
 }
