@@ -26,8 +26,8 @@ findings() { jq -c ".reports[].findings[] | select($1)" "$workdir/doctor.json"; 
 is_well() { # SIDE: no failure, and no warning but of what the test has no hand in
     examine "$1"
     findings '.level == "failed" or (.level == "warning" and
-        (.check | IN("clock", "retention", "space", "spool") | not))' | grep . && fail "$1 is not well"
-    [ "$status" -le 1 ] || fail "exit $status of what is well"
+        (.check | IN("clock", "retention", "space", "spool") | not))' >"$workdir/ill.log"
+    [ "$status" -le 1 ] && [ ! -s "$workdir/ill.log" ]
 }
 # is_ill SIDE EXIT CHECK PATTERN: the first failure is of this check and says this, and what to do
 is_ill() {
@@ -53,8 +53,8 @@ start_site
 start_agent
 wait_replicated data
 wait_replicated files
-is_well agent
-is_well site
+wait_for 20 "the agent is well" is_well agent # on a busy machine a point may be late
+wait_for 20 "the site is well" is_well site
 examine agent
 for check in kernel privileges memlock tracking io_uring clock key spool volume quiesce site service; do
     findings ".check == \"$check\"" | grep -q . || fail "nothing was said of $check"
