@@ -316,6 +316,31 @@ static void offset_judge(struct repl_findings *findings, const struct repl_statu
                      worst_ms < 0 ? "behind" : "ahead of");
 }
 
+/* What a site says of a volume beside its state. */
+static void site_volume_judge(struct repl_findings *findings,
+                              const struct repl_volume_status *volume)
+{
+    if (volume->replica_problem[0] != '\0')
+        repl_finding_add(findings, REPL_FINDING_WARNING, "replica", volume->name,
+                         "see \"repl status\" for the remedy; its points can be restored",
+                         "the replica cannot follow: %s", volume->replica_problem);
+    if (volume->index_problem[0] != '\0')
+        repl_finding_add(findings, REPL_FINDING_WARNING, "index", volume->name,
+                         "see \"repl status\" for the remedy", "the index is not complete: %s",
+                         volume->index_problem);
+    if (volume->trouble[0] != '\0')
+        repl_finding_add(
+            findings, REPL_FINDING_WARNING, "trouble", volume->name,
+            "look at it with \"repl points\"; restore with --at \"before trouble\", or "
+            "hold a point with \"repl mark --hold\" to say that it was seen",
+            "its changes looked like %s from point %" PRIu64 " on", volume->trouble,
+            volume->trouble_seq);
+    if (volume->damaged[0] != '\0')
+        repl_finding_add(findings, REPL_FINDING_WARNING, "damage", volume->name,
+                         "see \"repl points\" for what can be restored, and check the disk",
+                         "damaged in the store: %s", volume->damaged);
+}
+
 static void volume_judge(struct repl_findings *findings, const struct repl_status *status,
                          const struct repl_volume_status *volume)
 {
@@ -337,10 +362,8 @@ static void volume_judge(struct repl_findings *findings, const struct repl_statu
                          "see the finding on tracking above, and restart the agent",
                          "changes are not tracked, each round looks at all of it: %s",
                          volume->untracked);
-    if (volume->damaged[0] != '\0')
-        repl_finding_add(findings, REPL_FINDING_WARNING, "damage", volume->name,
-                         "see \"repl points\" for what can be restored, and check the disk",
-                         "damaged in the store: %s", volume->damaged);
+    if (status->site)
+        site_volume_judge(findings, volume);
 }
 
 void repl_judge_peer_version(struct repl_findings *findings, const char *version,

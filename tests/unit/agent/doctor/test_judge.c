@@ -237,7 +237,12 @@ static void test_status_of_an_agent(void **state)
 
 static void test_status_of_a_site(void **state)
 {
-    struct repl_volume_status volume = {.name = "data", .damaged = "segment 12.0"};
+    struct repl_volume_status volume = {.name = "data",
+                                        .damaged = "segment 12.0",
+                                        .replica_problem = "no room",
+                                        .index_problem = "no memory",
+                                        .trouble = "encryption",
+                                        .trouble_seq = 7};
     struct repl_status status = {.site = true,
                                  .version = "0.1.0",
                                  .clock_doubt = "a doubt",
@@ -253,6 +258,9 @@ static void test_status_of_a_site(void **state)
     assert_int_equal(find(&findings, "store", "")->level, REPL_FINDING_WARNING);
     assert_int_equal(find(&findings, "space", "")->level, REPL_FINDING_WARNING);
     assert_int_equal(find(&findings, "damage", "data")->level, REPL_FINDING_WARNING);
+    assert_non_null(strstr(find(&findings, "replica", "data")->text, "no room"));
+    assert_non_null(strstr(find(&findings, "index", "data")->text, "no memory"));
+    assert_non_null(strstr(find(&findings, "trouble", "data")->text, "encryption from point 7"));
     repl_findings_fini(&findings);
 }
 
