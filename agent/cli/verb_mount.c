@@ -21,6 +21,7 @@
 
 static struct repl_origin_options mount_origin;
 static const char *mount_at = "latest";
+static const char *mount_state = "/var/lib/repl/restore";
 static bool mount_foreground;
 
 /* Lines of text, of which the caller frees the memory. */
@@ -61,6 +62,12 @@ static void go_background(int told)
     close(told);
 }
 
+static void print_fault(void *context, const char *path, const struct repl_error *err)
+{
+    (void)context;
+    fprintf(stderr, "repl mount: %s is left out: %s\n", path, err->text);
+}
+
 static repl_result serve(const struct repl_mount_options *options, int told, struct repl_error *err)
 {
     struct repl_mount *mount = NULL;
@@ -82,20 +89,17 @@ static repl_result serve_point(struct repl_history *history, size_t point, const
     enum repl_volume_kind kind;
     const struct repl_points_entry *entry = &repl_history_catalogue(history)->points[point];
     REPL_TRY(repl_point_kind(history, point, &kind, err));
-    if (kind == REPL_VOLUME_TREE)
-        return repl_fail(err, REPL_E_REFUSED,
-                         "%s is a directory tree, and only block volumes are mounted: \"repl ls\" "
-                         "shows what is in it, \"repl restore --path\" gets it",
-                         repl_history_origin(history)->volume);
     char *about = about_make(history, entry);
     if (about == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory");
-    repl_result result = repl_point_open(
-        &(struct repl_point_options){.history = history, .point = point}, &reader, err);
+    const struct repl_point_options options = {
+        .history = history, .point = point, .state = mount_state, .fault = print_fault};
+    repl_result result = repl_point_open(&options, &reader, err);
     if (repl_ok(result))
         result = serve(&(struct repl_mount_options){.history = history,
                                                     .reader = reader,
                                                     .point = entry,
+                                                    .kind = kind,
                                                     .about = about,
                                                     .directory = directory},
                        told, err);
@@ -183,6 +187,9 @@ static const struct repl_option mount_options[] = {
     {"foreground", NULL, REPL_OPTION_FLAG, &mount_foreground,
      "Does not go to the background: it ends when it is unmounted, and SIGINT or SIGTERM unmounts "
      "it."},
+    {"state", "DIR", REPL_OPTION_TEXT, &mount_state,
+     "Of a tree: where a temporary file goes while it is mounted, some 400 bytes for each of its "
+     "files; /var/lib/repl/restore without it."},
     REPL_ORIGIN_OPTION_ROWS(mount_origin),
     {NULL, NULL, REPL_OPTION_FLAG, NULL, NULL},
 };
@@ -190,9 +197,13 @@ static const struct repl_option mount_options[] = {
 const struct repl_verb repl_verb_mount = {
     .name = "mount",
     .synopsis = "VOLUME [--at WHEN] DIR",
-    .summary = "Mounts a block volume as it was at a point, read-only, without restoring it.",
+    .summary = "Mounts a volume as it was at a point, read-only, without restoring it.",
     .description =
-        "DIR then has the file VOLUME.img, which is the volume at the point, and VOLUME.txt, "
+        "A tree appears in DIR as it was: names, modes, owners, times of change, links, attributes "
+        "and holes. Its devices cannot be opened, and set-user-ID bits have no effect.\n"
+        "\n"
+        "Of a block volume DIR has the file VOLUME.img, which is the volume at the point, and "
+        "VOLUME.txt, "
         "which says which point that is. Only what is read is fetched. The image can be mounted in "
         "turn, \"mount -o ro,loop\"; a filesystem whose journal was not empty needs to be told not "
         "to replay it, \"noload\" for ext4 and \"norecovery\" for xfs.\n"

@@ -91,12 +91,13 @@ static struct fuse_session *session_new(struct repl_mount *mount, struct repl_er
              repl_history_origin(mount->options.history)->volume,
              (unsigned long long)mount->options.point->point.seq,
              geteuid() == 0 ? ",allow_other" : "");
+    const struct fuse_lowlevel_ops *ops =
+        mount->options.kind == REPL_VOLUME_TREE ? &repl_mount_tree_ops : &repl_mount_image_ops;
     struct fuse_session *session = NULL;
     fuse_said[0] = '\0';
     if (fuse_opt_add_arg(&args, "repl") == 0 && fuse_opt_add_arg(&args, "-o") == 0 &&
         fuse_opt_add_arg(&args, options) == 0)
-        session =
-            fuse_session_new(&args, &repl_mount_image_ops, sizeof repl_mount_image_ops, mount);
+        session = fuse_session_new(&args, ops, sizeof *ops, mount);
     fuse_opt_free_args(&args);
     if (session == NULL)
         repl_ignore(repl_fail(err, REPL_E_INTERNAL, "cannot make a session of FUSE: %s",

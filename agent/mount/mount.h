@@ -15,7 +15,8 @@ struct repl_mount_options {
     struct repl_history *history;
     struct repl_point_reader *reader;
     const struct repl_points_entry *point;
-    const char *about;     /* which point it is, in words: lines of text */
+    enum repl_volume_kind kind;
+    const char *about;     /* which point it is, in words: lines of text. Of a block volume */
     const char *directory; /* checked */
 };
 

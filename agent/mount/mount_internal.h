@@ -29,5 +29,6 @@ void repl_mount_reply_failed(struct repl_mount *mount, fuse_req_t request,
                              const struct repl_error *err);
 
 extern const struct fuse_lowlevel_ops repl_mount_image_ops;
+extern const struct fuse_lowlevel_ops repl_mount_tree_ops;
 
 #endif
