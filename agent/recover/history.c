@@ -495,7 +495,7 @@ repl_result repl_history_view(struct repl_history *history, size_t point, struct
                               struct repl_error *err)
 {
     size_t newest;
-    struct view_context *context;
+    struct view_context *context = NULL;
     REPL_TRY(segment_of_point(history, point, &newest, err));
     REPL_TRY(
         view_context_new(history, newest, repl_history_base_of(history, newest), &context, err));
@@ -510,7 +510,7 @@ repl_result repl_history_changes(struct repl_history *history, size_t from, size
                                  struct repl_view **out, struct repl_error *err)
 {
     size_t before, newest;
-    struct view_context *context;
+    struct view_context *context = NULL;
     *out = NULL;
     REPL_TRY(segment_of_point(history, from, &before, err));
     REPL_TRY(segment_of_point(history, to, &newest, err));

@@ -114,7 +114,7 @@ static unsigned frames_of(uint64_t cache_bytes)
 repl_result repl_point_open(const struct repl_point_options *options,
                             struct repl_point_reader **out, struct repl_error *err)
 {
-    enum repl_volume_kind kind;
+    enum repl_volume_kind kind = REPL_VOLUME_BLOCK;
     struct repl_point_reader *reader = calloc(1, sizeof *reader);
     if (reader == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a point");

@@ -327,7 +327,7 @@ static repl_result file_seek(const struct repl_point_reader *reader, struct repl
                              uint64_t object, uint64_t offset, bool data, uint64_t *at,
                              struct repl_error *err)
 {
-    uint64_t end;
+    uint64_t end = 0;
     REPL_TRY(file_size(tree, object, &end, err));
     while (offset < end) {
         struct stretch stretch;
