@@ -288,7 +288,8 @@ const struct repl_verb repl_verb_ls = {
         "Only what the history says of this directory is read, and no contents of files. The exit "
         "code is 4 where there is no such path at the point, or the history is damaged.\n"
         "\n"
-        "A block volume has no names to list: restore it to a file, and mount that.",
+        "A block volume has no names to list: \"repl mount\" makes it an image, to be mounted in "
+        "turn.",
     .options = ls_options,
     .positional_min = 1,
     .positional_max = 1,

@@ -8,24 +8,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/interrupt.h"
+#include "cli/look.h"
+#include "cli/tree_words.h"
 #include "cli/verbs.h"
 #include "config/config.h"
 #include "recover/restore.h"
 #include "recover/source_guard.h"
 #include "recover/tree_restore.h"
-#include "recover/when.h"
 #include "recover/words.h"
 
 #define PROGRESS_DIRECTORY "/var/lib/repl/restore"
 
 static struct repl_origin_options restore_origin;
-static const char *restore_at = "latest";
+static const char *restore_at;
 static const char *restore_to;
-static const char *restore_state = PROGRESS_DIRECTORY;
+static const char *restore_state;
+static const char *restore_bandwidth;
 static bool restore_yes, restore_overwrite, restore_onto_source;
 static uint64_t restore_threads;
 /* Of trees only: */
@@ -128,21 +129,6 @@ static repl_result check_target(const struct repl_target *target,
 
 /* --- doing it -------------------------------------------------------------------------------- */
 
-static repl_result resolve(struct repl_history *history, const struct repl_when *when,
-                           size_t *point, struct repl_error *err)
-{
-    const struct repl_catalogue *c = repl_history_catalogue(history);
-    if (c->note[0] != '\0')
-        fprintf(stderr, "repl restore: %s\n", c->note);
-    REPL_TRY(repl_when_resolve_in(when, c, point, err));
-    char *text = repl_when_describe_in(when, c, *point);
-    if (text == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory");
-    fprintf(stderr, "%s", text);
-    free(text);
-    return REPL_SUCCESS;
-}
-
 static repl_result restore_to_target(struct repl_history *history, size_t point,
                                      struct repl_target *target, struct repl_error *err)
 {
@@ -184,53 +170,11 @@ static repl_result restore_to_target(struct repl_history *history, size_t point,
 
 /* --- trees ----------------------------------------------------------------------------------- */
 
-static void print_tree_progress(void *context, const struct repl_tree_status *status)
-{
-    static const char *const phases[] = {"reading the tree", "writing", "verifying"};
-    char bytes[REPL_WORDS_SIZE], rate[REPL_WORDS_SIZE];
-    (void)context;
-    double seconds = (double)status->elapsed_ns / 1e9;
-    repl_words_bytes(status->bytes, bytes);
-    repl_words_bytes((uint64_t)(seconds > 0 ? (double)status->bytes / seconds : 0), rate);
-    fprintf(stderr, "\r%s", phases[status->phase]);
-    if (status->phase != REPL_TREE_READING)
-        fprintf(stderr, ": %" PRIu64 " of %" PRIu64 " files, %s, %s/s", status->done, status->total,
-                bytes, rate);
-    fputs("\033[K", stderr);
-}
-
 static void print_tree_change(void *context, enum repl_tree_change change, const char *path)
 {
     static const char *const words[] = {"make", "change", "metadata", "remove"};
     (void)context;
     printf("%-8s %s\n", words[change], path);
-}
-
-static void print_tree_fault(void *context, const char *path, const struct repl_error *err)
-{
-    (void)context;
-    fprintf(stderr, "%srepl restore: %s: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", path,
-            err->text);
-}
-
-static repl_result owner_parse(struct repl_tree_options *options, struct repl_error *err)
-{
-    unsigned uid, gid;
-    int end = -1;
-    if (restore_owner == NULL || strcmp(restore_owner, "numeric") == 0)
-        return REPL_SUCCESS;
-    if (strcmp(restore_owner, "skip") == 0) {
-        options->owner = REPL_TREE_OWNER_SKIP;
-        return REPL_SUCCESS;
-    }
-    bool digits = strspn(restore_owner, "0123456789:") == strlen(restore_owner);
-    if (!digits || strlen(restore_owner) > 21 ||
-        sscanf(restore_owner, "%10u:%10u%n", &uid, &gid, &end) != 2 || restore_owner[end] != '\0')
-        return repl_fail(err, REPL_E_USAGE, "--owner: numeric, skip, or UID:GID in numbers");
-    options->owner = REPL_TREE_OWNER_GIVEN;
-    options->uid = uid;
-    options->gid = gid;
-    return REPL_SUCCESS;
 }
 
 static repl_result check_tree_target(struct repl_error *err)
@@ -248,24 +192,6 @@ static repl_result check_tree_target(struct repl_error *err)
     if (given != NULL && !of_agent)
         REPL_TRY(repl_directory_site_guard(restore_to, given, err));
     return repl_directory_site_guard(restore_to, REPL_SITE_CONFIG_PATH, err);
-}
-
-static void print_lacks(const struct repl_tree_result *result)
-{
-    static const char *const kinds[REPL_TREE_LACK_COUNT] = {
-        [REPL_TREE_LACK_ATTRIBUTE] = "attributes that could not be set",
-        [REPL_TREE_LACK_FLAGS] = "flags that could not be set",
-        [REPL_TREE_LACK_PROJECT] = "projects that could not be set",
-        [REPL_TREE_LACK_TIME] = "times that could not be kept exactly",
-        [REPL_TREE_LACK_SETUID] = "set-user-ID or set-group-ID bits left out",
-    };
-    for (unsigned i = 0; i < REPL_TREE_LACK_COUNT; i++) {
-        if (result->lacks[i].count == 0)
-            continue;
-        restore_lacking = true;
-        fprintf(stderr, "repl restore: %" PRIu64 " %s; the first: %s\n", result->lacks[i].count,
-                kinds[i], result->lacks[i].first);
-    }
 }
 
 static void print_tree_result(const struct repl_tree_result *result, uint64_t seq)
@@ -300,35 +226,23 @@ static repl_result restore_tree(struct repl_history *history, size_t point, stru
                                         .dry_run = restore_dry_run,
                                         .threads = (unsigned)restore_threads,
                                         .interrupted = repl_interrupt_flag(),
-                                        .status = terminal ? print_tree_progress : NULL,
+                                        .status = terminal ? repl_tree_print_progress : NULL,
                                         .change = print_tree_change,
-                                        .fault = print_tree_fault};
-    REPL_TRY(owner_parse(&options, err));
+                                        .fault = repl_tree_print_fault,
+                                        .context = (void *)(uintptr_t) "restore"};
+    REPL_TRY(repl_tree_owner_parse(restore_owner, &options, err));
     REPL_TRY(check_tree_target(err));
     repl_interrupt_catch();
     repl_result ran = repl_tree_restore(&options, &result, err);
     if (terminal)
         fputc('\n', stderr);
-    print_lacks(&result);
+    restore_lacking = repl_tree_print_lacks("restore", &result);
     REPL_TRY(ran);
     print_tree_result(&result, repl_history_catalogue(history)->points[point].point.seq);
     return REPL_SUCCESS;
 }
 
 /* --- either of them -------------------------------------------------------------------------- */
-
-static repl_result kind_of(struct repl_history *history, size_t point, enum repl_volume_kind *kind,
-                           struct repl_error *err)
-{
-    const struct repl_segment *segment;
-    uint64_t seq = repl_history_catalogue(history)->points[point].point.seq;
-    size_t i = repl_history_segment_of(history, seq);
-    if (i == SIZE_MAX)
-        return repl_fail(err, REPL_E_MISSING, "no segment ends in point %" PRIu64, seq);
-    REPL_TRY(repl_history_segment(history, i, &segment, err));
-    *kind = segment->header.volume_kind;
-    return REPL_SUCCESS;
-}
 
 static repl_result restore_block(struct repl_history *history, size_t point, struct repl_error *err)
 {
@@ -345,29 +259,31 @@ static repl_result restore_block(struct repl_history *history, size_t point, str
     return result;
 }
 
+static repl_result throttle_make(struct repl_error *err)
+{
+    struct repl_pace_plan plan;
+    if (restore_bandwidth == NULL)
+        return REPL_SUCCESS;
+    REPL_TRY(repl_forward(repl_parse_bandwidth(restore_bandwidth, &plan, err), err, "--bandwidth"));
+    return repl_throttle_new(&plan, NULL, &restore_origin.throttle, err);
+}
+
 static repl_result restore(const char *volume, struct repl_error *err)
 {
-    struct repl_when when;
-    struct repl_origin *origin = NULL;
     struct repl_history *history = NULL;
-    struct timespec now;
     size_t point = 0;
     enum repl_volume_kind kind = REPL_VOLUME_BLOCK;
-    clock_gettime(CLOCK_REALTIME, &now);
-    REPL_TRY(repl_forward(
-        repl_when_parse(restore_at, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, &when, err),
-        err, "--at"));
     if (restore_to == NULL)
         return repl_fail(err, REPL_E_USAGE,
                          "--to is missing: name a block device or a new file, or for a "
                          "directory tree a directory");
     if (restore_threads > 64)
         return repl_fail(err, REPL_E_USAGE, "--threads: at most 64");
-    REPL_TRY(repl_origin_open(&restore_origin, volume, &origin, err));
-    REPL_TRY(repl_history_open(origin, &history, err));
-    repl_result result = resolve(history, &when, &point, err);
+    REPL_TRY(throttle_make(err));
+    REPL_TRY(repl_look_open("restore", &restore_origin, volume, &history, err));
+    repl_result result = repl_look_point(history, "--at", restore_at, &point, err);
     if (repl_ok(result))
-        result = kind_of(history, point, &kind, err);
+        result = repl_look_kind(history, point, &kind, err);
     if (repl_ok(result))
         result = kind == REPL_VOLUME_TREE ? restore_tree(history, point, err)
                                           : restore_block(history, point, err);
@@ -379,7 +295,14 @@ static int restore_run(int argc, char **argv)
 {
     struct repl_error err;
     (void)argc;
-    if (!repl_ok(restore(argv[0], &err)))
+    if (restore_at == NULL)
+        restore_at = "latest";
+    if (restore_state == NULL)
+        restore_state = PROGRESS_DIRECTORY;
+    repl_result result = restore(argv[0], &err);
+    repl_throttle_free(restore_origin.throttle);
+    restore_origin.throttle = NULL;
+    if (!repl_ok(result))
         return repl_verb_fail("restore", &err);
     return restore_lacking ? REPL_EXIT_WARNING : REPL_EXIT_OK;
 }
@@ -404,10 +327,7 @@ static const struct repl_option restore_options[] = {
     {"dry-run", NULL, REPL_OPTION_FLAG, &restore_dry_run,
      "Of a tree: changes nothing and prints what would be made, changed and removed, a line each, "
      "in no particular order."},
-    {"owner", "numeric|skip|UID:GID", REPL_OPTION_TEXT, &restore_owner,
-     "Of a tree: as it was, by numbers (the default); skip: all belongs to whoever restores, which "
-     "is what one can do who is not root; or all belongs to this one. Set-user-ID and set-group-ID "
-     "bits are left out of files that get another owner."},
+    {"owner", "numeric|skip|UID:GID", REPL_OPTION_TEXT, &restore_owner, REPL_TREE_OWNER_HELP},
     {"yes", NULL, REPL_OPTION_FLAG, &restore_yes,
      "Does not ask before a device is overwritten: for scripts."},
     {"overwrite", NULL, REPL_OPTION_FLAG, &restore_overwrite,
@@ -417,6 +337,10 @@ static const struct repl_option restore_options[] = {
     {"onto-source", NULL, REPL_OPTION_FLAG, &restore_onto_source,
      "Allows a device or directory that this host's agent is configured to protect. For a device "
      "stop the agent first."},
+    {"bandwidth", "RATE", REPL_OPTION_TEXT, &restore_bandwidth,
+     "Bytes a second that may be fetched of segments, by all threads together, written as the "
+     "agent's bandwidth is: \"20M\", or with other limits for times of the day \"20 MiB, 5 MiB "
+     "08:00-18:00\". 0, and without it, is no limit."},
     {"threads", "N", REPL_OPTION_COUNT, &restore_threads,
      "How many threads; without it one for each processor, two at least."},
     {"state", "DIR", REPL_OPTION_TEXT, &restore_state,

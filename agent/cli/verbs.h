@@ -59,6 +59,7 @@ extern const struct repl_verb repl_verb_keygen;
 extern const struct repl_verb repl_verb_status;
 extern const struct repl_verb repl_verb_points;
 extern const struct repl_verb repl_verb_ls;
+extern const struct repl_verb repl_verb_cp;
 extern const struct repl_verb repl_verb_diff;
 extern const struct repl_verb repl_verb_mount;
 extern const struct repl_verb repl_verb_umount;

@@ -40,6 +40,7 @@
 
 #include "base/ensure.h"
 #include "link/pulse.h"
+#include "link/throttle.h"
 #include "link/transfer.h"
 
 #define NS_PER_MS            1000000ll
@@ -260,20 +261,9 @@ static void request_answered(struct link_transfer *transfer)
 
 /* --- the bandwidth --------------------------------------------------------------------------- */
 
-static uint64_t bandwidth_now(const struct repl_pace_plan *plan)
-{
-    struct tm local;
-    if (plan->count == 0)
-        return plan->bytes_per_s;
-    time_t now = time(NULL);
-    localtime_r(&now, &local);
-    return repl_pace_rate(plan, (uint32_t)(local.tm_hour * 3600 + local.tm_min * 60 +
-                                           (local.tm_sec < 60 ? local.tm_sec : 59)));
-}
-
 uint64_t repl_client_bandwidth(const struct repl_client *client)
 {
-    return bandwidth_now(&client->bandwidth);
+    return repl_bandwidth_now(&client->bandwidth);
 }
 
 static bool any_throttled(const struct repl_client *client)
@@ -289,7 +279,7 @@ static bool any_throttled(const struct repl_client *client)
 static size_t bandwidth_take(struct client_request *impl, size_t want)
 {
     struct repl_client *client = impl->client;
-    uint64_t rate = bandwidth_now(&client->bandwidth);
+    uint64_t rate = repl_bandwidth_now(&client->bandwidth);
     if (rate == 0)
         return want;
     int64_t now_ns = repl_now_mono_ns(), until_ns;
@@ -314,7 +304,7 @@ static void client_refilled(struct repl_timer *timer)
 {
     struct repl_client *client = timer->context;
     int64_t now_ns = repl_now_mono_ns(), until_ns = now_ns;
-    uint64_t rate = bandwidth_now(&client->bandwidth), waiting = 0;
+    uint64_t rate = repl_bandwidth_now(&client->bandwidth), waiting = 0;
     for (struct client_request *impl = client->requests; impl != NULL; impl = impl->next)
         waiting += impl->throttled;
     uint64_t all = repl_pace_take(&client->pace, now_ns, rate, UINT64_MAX, &until_ns);

@@ -491,6 +491,38 @@ static repl_result segment_of_point(const struct repl_history *history, size_t p
     return REPL_SUCCESS;
 }
 
+repl_result repl_history_tree_segments(struct repl_history *history, size_t point,
+                                       const struct repl_segment ***out, size_t *count,
+                                       struct repl_error *err)
+{
+    uint64_t seq = history->catalogue.points[point].point.seq;
+    size_t last = repl_history_segment_of(history, seq);
+    if (last == SIZE_MAX)
+        return repl_fail(err, REPL_E_MISSING, "no segment ends in point %llu",
+                         (unsigned long long)seq);
+    size_t first = repl_history_base_of(history, last);
+    const struct repl_segment **segments = calloc(last - first + 1, sizeof *segments);
+    if (segments == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", last - first + 1);
+    repl_result result = REPL_SUCCESS;
+    for (size_t i = last - first + 1; i-- > 0 && repl_ok(result);) {
+        result = repl_history_segment(history, first + i, &segments[i], err);
+        if (repl_ok(result) && segments[i]->header.volume_kind != REPL_VOLUME_TREE)
+            result = repl_fail(err, REPL_E_REFUSED,
+                               "%s is a block volume, which has no names, not a directory tree: "
+                               "\"repl mount %s --at %llu DIR\" makes it an image to mount",
+                               history->origin->volume, history->origin->volume,
+                               (unsigned long long)seq);
+    }
+    if (!repl_ok(result)) {
+        free(segments);
+        return result;
+    }
+    *out = segments;
+    *count = last - first + 1;
+    return REPL_SUCCESS;
+}
+
 repl_result repl_history_view(struct repl_history *history, size_t point, struct repl_view **out,
                               struct repl_error *err)
 {

@@ -40,6 +40,12 @@ bool repl_history_is_base(const struct repl_history *history, size_t i);
 bool repl_history_is_linked(const struct repl_history *history, size_t i,
                             const struct repl_segment *segment);
 
+/* Those that the i-th point of a tree is made of, from the full on, oldest first, into an array
+ * that the caller frees. REPL_E_REFUSED: the volume is a block device. */
+REPL_RESULT repl_history_tree_segments(struct repl_history *history, size_t point,
+                                       const struct repl_segment ***out, size_t *count,
+                                       struct repl_error *err);
+
 /* The volume as it was at the i-th point of the catalogue. */
 REPL_RESULT repl_history_view(struct repl_history *history, size_t point, struct repl_view **out,
                               struct repl_error *err);

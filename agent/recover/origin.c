@@ -18,6 +18,14 @@ void repl_catalogue_fini(struct repl_catalogue *catalogue)
     *catalogue = (struct repl_catalogue){0};
 }
 
+repl_result repl_origin_fetch(struct repl_origin *origin, uint64_t bytes, struct repl_error *err)
+{
+    if (origin->throttle != NULL)
+        REPL_TRY(repl_throttle_wait(origin->throttle, bytes, err));
+    atomic_fetch_add(&origin->fetched_bytes, bytes);
+    return REPL_SUCCESS;
+}
+
 static repl_result check_options(const struct repl_origin_options *options, const char *volume,
                                  struct repl_error *err)
 {
@@ -74,12 +82,9 @@ static repl_result open_store(const struct repl_origin_options *options, const c
     return result;
 }
 
-repl_result repl_origin_open(const struct repl_origin_options *options, const char *volume,
-                             struct repl_origin **out, struct repl_error *err)
+static repl_result open_any_site(const struct repl_origin_options *options, const char *volume,
+                                 struct repl_origin **out, struct repl_error *err)
 {
-    REPL_TRY(check_options(options, volume, err));
-    if (options->store != NULL)
-        return open_store(options, volume, out, err);
     struct repl_config *config = NULL;
     if (options->site == NULL || options->key == NULL) {
         const char *path = options->config != NULL ? options->config : REPL_AGENT_CONFIG_PATH;
@@ -90,4 +95,14 @@ repl_result repl_origin_open(const struct repl_origin_options *options, const ch
     repl_result result = open_site(options, config, volume, out, err);
     repl_config_free(config);
     return result;
+}
+
+repl_result repl_origin_open(const struct repl_origin_options *options, const char *volume,
+                             struct repl_origin **out, struct repl_error *err)
+{
+    REPL_TRY(check_options(options, volume, err));
+    REPL_TRY(options->store != NULL ? open_store(options, volume, out, err)
+                                    : open_any_site(options, volume, out, err));
+    (*out)->throttle = options->throttle;
+    return REPL_SUCCESS;
 }

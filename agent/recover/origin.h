@@ -6,9 +6,12 @@
 #ifndef REPL_AGENT_ORIGIN_H
 #define REPL_AGENT_ORIGIN_H
 
+#include <stdatomic.h>
+
 #include "format/verified_record.h"
 #include "format/wire.h"
 #include "link/client.h"
+#include "link/throttle.h"
 #include "store/chunk_reader.h"
 #include "store/store.h"
 
@@ -87,7 +90,13 @@ struct repl_origin {
     char directory[4096]; /* of the volume, where the origin is a store; else "" */
     bool impatient; /* a site that is away is waited for some seconds, not for a minute; then calls
                        fail at once until it has answered again */
+    struct repl_throttle *throttle; /* the caller's, which outlives it; NULL: no limit */
+    _Atomic uint64_t fetched_bytes; /* of segments and chunks, since it was opened */
 };
+
+/* For those who implement ops, ahead of fetching so many bytes of segments or chunks: waits for the
+ * limit, and counts them. REPL_E_RETRY: stopped. */
+REPL_RESULT repl_origin_fetch(struct repl_origin *origin, uint64_t bytes, struct repl_error *err);
 
 REPL_RESULT repl_origin_open_store(const struct repl_store_options *options, const char *volume,
                                    struct repl_origin **out, struct repl_error *err);
@@ -109,6 +118,7 @@ struct repl_origin_options {
     const char *store;
     const char *site, *fingerprint, *key;
     const char *config;
+    struct repl_throttle *throttle; /* see struct repl_origin */
 };
 /* Takes what is not given from the agent's configuration. */
 REPL_RESULT repl_origin_open(const struct repl_origin_options *options, const char *volume,

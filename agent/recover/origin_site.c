@@ -391,6 +391,7 @@ static repl_result block_fetch(void *context, const struct repl_segment_id *id, 
     struct site_origin *origin = context;
     char path[512], range[64];
     struct answer answer;
+    REPL_TRY(repl_origin_fetch(&origin->base, size, err));
     segment_path(origin, id, path);
     snprintf(range, sizeof range, "%llu-%llu", (unsigned long long)offset,
              (unsigned long long)(offset + size - 1));
@@ -422,6 +423,7 @@ static repl_result site_chunks(struct repl_origin *base, const struct repl_diges
     struct answer answer;
     char path[512];
     size_t size = (size_t)count * REPL_CHUNK_SIZE;
+    REPL_TRY(repl_origin_fetch(base, size, err));
     snprintf(path, sizeof path, "/v1/volumes/%s/chunks", base->volume);
     repl_result result = repl_wanted_encode(names, count, &body, err);
     if (repl_ok(result))
@@ -543,6 +545,7 @@ static void site_stop(struct repl_origin *base)
 {
     struct site_origin *origin = (struct site_origin *)base;
     atomic_store(&origin->stopped, true);
+    repl_throttle_stop(base->throttle);
 }
 
 static void site_close(struct repl_origin *base)

@@ -182,6 +182,7 @@ static repl_result store_chunks(struct repl_origin *base, const struct repl_dige
                                 uint32_t count, void *out, struct repl_error *err)
 {
     struct store_origin *origin = (struct store_origin *)base;
+    REPL_TRY(repl_origin_fetch(base, (uint64_t)count * REPL_CHUNK_SIZE, err));
     if (origin->find != NULL)
         return found_read(origin, names, count, out, err);
     for (;;) {
@@ -261,6 +262,7 @@ static repl_result store_read_at(struct repl_origin *base, const struct repl_seg
 {
     struct store_origin *origin = (struct store_origin *)base;
     struct pooled_file *entry;
+    REPL_TRY(repl_origin_fetch(base, size, err));
     REPL_TRY(pool_take(origin, id, file_size, &entry, err));
     repl_result result = entry->file->read_at(entry->file, offset, out, size, err);
     pool_give(origin, entry);
@@ -283,6 +285,7 @@ static repl_result store_verified(struct repl_origin *base, struct repl_verified
 static void store_stop(struct repl_origin *base)
 {
     struct store_origin *origin = (struct store_origin *)base;
+    repl_throttle_stop(base->throttle);
     if (!origin->borrowed)
         origin->store->ops->stop(origin->store);
 }

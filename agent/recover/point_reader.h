@@ -26,6 +26,9 @@ struct repl_point_options {
     uint64_t cache_bytes;         /* 0: REPL_POINT_CACHE_BYTES. At least a MiB for each seat */
     const char *state;            /* of a tree: the directory for a temporary file; made if it is
                                      not there */
+    const char *path;             /* of a tree: of all names, only what is reached from here; NULL:
+                                     from the top. Objects are the same, repl_point_find finds
+                                     nothing */
     /* Of a tree: what makes no sense and is left out, while it is opened. path: from the top, safe
      * for a terminal. May be NULL. */
     void (*fault)(void *context, const char *path, const struct repl_error *err);

@@ -30,9 +30,10 @@ repl_result repl_point_tree_open(struct repl_point_reader *reader,
     struct repl_point_options told = *options;
     REPL_TRY(repl_restore_state_make(options->state, err));
     REPL_TRY(repl_tree_plan_new(options->state, &reader->plan, err));
-    REPL_TRY(
-        repl_tree_plan_fill(options->history, options->point, reader->view, reader->plan, err));
-    return repl_tree_plan_resolve(reader->plan, "", fault_tell, &told, &totals, err);
+    const char *path = options->path != NULL ? options->path : "";
+    REPL_TRY(repl_tree_plan_fill(options->history, options->point, reader->view, path, reader->plan,
+                                 err));
+    return repl_tree_plan_resolve(reader->plan, path, fault_tell, &told, &totals, err);
 }
 
 /* --- names ----------------------------------------------------------------------------------- */

@@ -18,35 +18,11 @@ struct repl_tree_list {
     struct repl_frame_coder *coder;
     struct repl_tree_entry *entries;
     size_t count, room;
+    uint64_t *way; /* the objects from the top to what is at the path */
+    size_t way_count;
 };
 
 /* --- segments -------------------------------------------------------------------------------- */
-
-/* Those that the point is made of, from the full on. */
-static repl_result segments_open(struct repl_tree_list *list, struct repl_history *history,
-                                 size_t point, struct repl_error *err)
-{
-    uint64_t seq = repl_history_catalogue(history)->points[point].point.seq;
-    size_t last = repl_history_segment_of(history, seq);
-    if (last == SIZE_MAX)
-        return repl_fail(err, REPL_E_MISSING, "no segment ends in point %llu",
-                         (unsigned long long)seq);
-    size_t first = repl_history_base_of(history, last);
-    list->segment_count = last - first + 1;
-    list->segments = calloc(list->segment_count, sizeof *list->segments);
-    if (list->segments == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", list->segment_count);
-    for (size_t i = list->segment_count; i-- > 0;) {
-        REPL_TRY(repl_history_segment(history, first + i, &list->segments[i], err));
-        if (list->segments[i]->header.volume_kind != REPL_VOLUME_TREE)
-            return repl_fail(err, REPL_E_REFUSED,
-                             "%s is a block volume, which has no names, not a directory tree: "
-                             "\"repl restore %s --to FILE\" makes an image to mount",
-                             repl_history_origin(history)->volume,
-                             repl_history_origin(history)->volume);
-    }
-    return repl_frame_coder_new(&list->coder, err);
-}
 
 repl_result repl_tree_list_new(struct repl_history *history, size_t point,
                                struct repl_tree_list **out, struct repl_error *err)
@@ -54,7 +30,10 @@ repl_result repl_tree_list_new(struct repl_history *history, size_t point,
     struct repl_tree_list *list = calloc(1, sizeof *list);
     if (list == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory");
-    repl_result result = segments_open(list, history, point, err);
+    repl_result result =
+        repl_history_tree_segments(history, point, &list->segments, &list->segment_count, err);
+    if (repl_ok(result))
+        result = repl_frame_coder_new(&list->coder, err);
     if (!repl_ok(result)) {
         repl_tree_list_free(list);
         return result;
@@ -72,6 +51,7 @@ void repl_tree_list_free(struct repl_tree_list *list)
         free((void *)(uintptr_t)list->entries[i].node.target);
     }
     free(list->entries);
+    free(list->way);
     repl_frame_coder_free(list->coder);
     free(list->segments);
     free(list);
@@ -313,9 +293,20 @@ static repl_result component_take(void *context, const struct repl_record *recor
     return REPL_SUCCESS;
 }
 
+static repl_result way_add(struct repl_tree_list *list, uint64_t object, struct repl_error *err)
+{
+    uint64_t *way = realloc(list->way, (list->way_count + 1) * sizeof *way);
+    if (way == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a path");
+    list->way = way;
+    way[list->way_count++] = object;
+    return REPL_SUCCESS;
+}
+
 static repl_result path_find(struct repl_tree_list *list, const char *path, struct repl_error *err)
 {
     struct component c = {.name = "", .child = REPL_OBJECT_ROOT, .path = path};
+    REPL_TRY(way_add(list, c.child, err));
     for (const char *at = path;;) {
         at += strspn(at, "/");
         size_t size = strcspn(at, "/");
@@ -337,6 +328,7 @@ static repl_result path_find(struct repl_tree_list *list, const char *path, stru
                                  "the point has no %.*s: \"repl ls\" of the directory lists what "
                                  "there is",
                                  (int)c.path_size, path);
+            REPL_TRY(way_add(list, c.child, err));
         }
         at += size;
     }
@@ -348,17 +340,23 @@ repl_result repl_tree_list_read(struct repl_tree_list *list, const char *path,
                                 enum repl_tree_list_depth depth, struct repl_error *err)
 {
     REPL_TRY(path_find(list, path, err));
-    REPL_TRY(entries_read(list, 0, 1, true, err));
+    REPL_TRY(entries_read(list, 0, 1, depth != REPL_TREE_LIST_ITSELF, err));
     const struct repl_tree_entry *top = &list->entries[0];
     if (!top->found || (top->object == REPL_OBJECT_ROOT && top->node.kind != REPL_NODE_DIRECTORY))
         return repl_fail(err, REPL_E_CORRUPT, "the point lacks %s",
                          top->name_size > 0 ? path : "the directory at its top");
-    for (size_t begin = 1; depth != REPL_TREE_LIST_NAMES && begin < list->count;) {
+    for (size_t begin = 1; depth >= REPL_TREE_LIST_NODES && begin < list->count;) {
         size_t end = list->count;
         REPL_TRY(entries_read(list, begin, end, depth == REPL_TREE_LIST_ALL, err));
         begin = end;
     }
     return REPL_SUCCESS;
+}
+
+const uint64_t *repl_tree_list_way(const struct repl_tree_list *list, size_t *count)
+{
+    *count = list->way_count;
+    return list->way;
 }
 
 repl_result repl_tree_list_path(const struct repl_tree_list *list, size_t entry,

@@ -32,7 +32,8 @@ REPL_RESULT repl_tree_list_new(struct repl_history *history, size_t point,
 void repl_tree_list_free(struct repl_tree_list *list);
 
 enum repl_tree_list_depth {
-    REPL_TREE_LIST_NAMES, /* of what is in a directory, without their nodes */
+    REPL_TREE_LIST_ITSELF, /* what is at the path, and not what is in it */
+    REPL_TREE_LIST_NAMES,  /* of what is in a directory, without their nodes */
     REPL_TREE_LIST_NODES,
     REPL_TREE_LIST_ALL, /* also what is in its directories, and so on */
 };
@@ -43,6 +44,9 @@ REPL_RESULT repl_tree_list_read(struct repl_tree_list *list, const char *path,
 /* The first is what is at the path. */
 const struct repl_tree_entry *repl_tree_list_entries(const struct repl_tree_list *list,
                                                      size_t *count);
+
+/* The objects that the path leads through: the top, directories, and last what is at the path. */
+const uint64_t *repl_tree_list_way(const struct repl_tree_list *list, size_t *count);
 
 /* The path of an entry below the first: *out is grown as needed, and what it held before is gone.
  */

@@ -30,15 +30,16 @@ repl_result repl_tree_plan_fail(const struct repl_tree_plan *plan, int error,
 {
     error = repl_lmdb_error(plan->directory, error);
     if (error == ENOSPC || error == EDQUOT)
-        return repl_fail_errno(err, REPL_E_NOSPACE, error,
-                               "cannot keep what is to be restored in %s: make room, or give "
-                               "another directory with --state",
-                               plan->directory);
+        return repl_fail_errno(
+            err, REPL_E_NOSPACE, error,
+            "cannot keep names and metadata of the tree in %s: make room, or give "
+            "another directory with --state",
+            plan->directory);
     if (error > 0)
         return repl_fail_errno(err, error == ENOMEM ? REPL_E_NOMEM : REPL_E_IO, error,
-                               "cannot keep what is to be restored in %s", plan->directory);
+                               "cannot keep names and metadata of the tree in %s", plan->directory);
     return repl_fail(err, error == MDB_MAP_FULL ? REPL_E_NOMEM : REPL_E_INTERNAL,
-                     "cannot keep what is to be restored in %s: %s", plan->directory,
+                     "cannot keep names and metadata of the tree in %s: %s", plan->directory,
                      mdb_strerror(error));
 }
 

@@ -2,53 +2,86 @@
 
 #include <stdlib.h>
 
-#include "base/ensure.h"
+#include "recover/tree_list.h"
 
-/* The segments that the point is made of, from the full on; the caller frees them. */
-static repl_result segments_open(struct repl_history *history, size_t point,
-                                 const struct repl_segment ***out, size_t *count,
-                                 struct repl_error *err)
+struct filling {
+    struct repl_tree_plan *plan;
+    const struct repl_segment **segments;
+    size_t segment_count;
+    struct repl_frame_coder *coder;
+    uint64_t space_size;
+};
+
+/* The objects from begin to before end; 0, 0: all. */
+static repl_result objects_load(const struct filling *f, uint64_t begin, uint64_t end,
+                                struct repl_error *err)
 {
-    const struct repl_catalogue *c = repl_history_catalogue(history);
-    size_t last = repl_history_segment_of(history, c->points[point].point.seq);
-    ensure(last != SIZE_MAX); /* a view has been made of it */
-    size_t first = repl_history_base_of(history, last);
-    *count = last - first + 1;
-    const struct repl_segment **segments = calloc(*count, sizeof *segments);
-    if (segments == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory for %zu segments", *count);
+    struct repl_tree_merge *merge = NULL;
+    const struct repl_tree_merge_options options = {.segments = f->segments,
+                                                    .segment_count = f->segment_count,
+                                                    .full = true,
+                                                    .object_begin = begin,
+                                                    .object_end = end};
+    REPL_TRY(repl_tree_merge_new(&options, f->coder, &merge, err));
+    repl_result result = repl_tree_plan_load(f->plan, merge, f->space_size, err);
+    repl_tree_merge_free(merge);
+    return result;
+}
+
+static int object_order(const void *left, const void *right)
+{
+    const uint64_t *a = left, *b = right;
+    return (*a > *b) - (*a < *b);
+}
+
+/* In the order of their numbers, in which a plan takes them; a path may run in circles. */
+static repl_result way_load(const struct filling *f, const uint64_t *way, size_t count,
+                            struct repl_error *err)
+{
+    uint64_t *objects = calloc(count, sizeof *objects);
+    if (objects == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory for a path");
+    for (size_t i = 0; i < count; i++)
+        objects[i] = way[i];
+    qsort(objects, count, sizeof *objects, object_order);
     repl_result result = REPL_SUCCESS;
-    for (size_t i = 0; i < *count && repl_ok(result); i++)
-        result = repl_history_segment(history, first + i, &segments[i], err);
-    if (repl_ok(result) && segments[*count - 1]->header.volume_kind != REPL_VOLUME_TREE)
-        result = repl_fail(err, REPL_E_REFUSED, "the volume is a block device, and no tree");
-    if (!repl_ok(result)) {
-        free(segments);
-        return result;
+    for (size_t i = 0; i < count && repl_ok(result); i++) {
+        if (i == 0 || objects[i] != objects[i - 1])
+            result = objects_load(f, objects[i], objects[i] + 1, err);
     }
-    *out = segments;
-    return REPL_SUCCESS;
+    free(objects);
+    return result;
+}
+
+static repl_result path_load(const struct filling *f, struct repl_tree_list *list, const char *path,
+                             struct repl_error *err)
+{
+    size_t count;
+    REPL_TRY(repl_tree_list_read(list, path, REPL_TREE_LIST_ITSELF, err));
+    const struct repl_tree_entry *at = repl_tree_list_entries(list, &count);
+    if (at->node.kind == REPL_NODE_DIRECTORY)
+        return objects_load(f, 0, 0, err);
+    const uint64_t *way = repl_tree_list_way(list, &count);
+    return way_load(f, way, count, err);
 }
 
 repl_result repl_tree_plan_fill(struct repl_history *history, size_t point,
-                                const struct repl_view *view, struct repl_tree_plan *plan,
-                                struct repl_error *err)
+                                const struct repl_view *view, const char *path,
+                                struct repl_tree_plan *plan, struct repl_error *err)
 {
-    const struct repl_segment **segments = NULL;
-    size_t count = 0;
-    struct repl_frame_coder *coder = NULL;
-    struct repl_tree_merge *merge = NULL;
-    REPL_TRY(segments_open(history, point, &segments, &count, err));
-    repl_result result = repl_frame_coder_new(&coder, err);
-    if (repl_ok(result))
-        result = repl_tree_merge_new(&(struct repl_tree_merge_options){.segments = segments,
-                                                                       .segment_count = count,
-                                                                       .full = true},
-                                     coder, &merge, err);
-    if (repl_ok(result))
-        result = repl_tree_plan_load(plan, merge, repl_view_size(view), err);
-    repl_tree_merge_free(merge);
-    repl_frame_coder_free(coder);
-    free(segments);
+    struct repl_tree_list *list = NULL;
+    struct filling f = {.plan = plan, .space_size = repl_view_size(view)};
+    REPL_TRY(repl_history_tree_segments(history, point, &f.segments, &f.segment_count, err));
+    repl_result result = repl_frame_coder_new(&f.coder, err);
+    if (repl_ok(result) && path[0] == '\0')
+        result = objects_load(&f, 0, 0, err);
+    else if (repl_ok(result)) {
+        result = repl_tree_list_new(history, point, &list, err);
+        if (repl_ok(result))
+            result = path_load(&f, list, path, err);
+    }
+    repl_tree_list_free(list);
+    repl_frame_coder_free(f.coder);
+    free(f.segments);
     return result;
 }

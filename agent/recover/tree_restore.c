@@ -386,8 +386,8 @@ static void resolve_fault(void *context, struct repl_tree_reader *reader,
 
 static repl_result plan_fill(struct repl_tree_run *run, struct repl_error *err)
 {
-    REPL_TRY(
-        repl_tree_plan_fill(run->options->history, run->options->point, run->view, run->plan, err));
+    REPL_TRY(repl_tree_plan_fill(run->options->history, run->options->point, run->view,
+                                 run->options->path, run->plan, err));
     return repl_tree_plan_resolve(run->plan, run->options->path, resolve_fault, run, &run->totals,
                                   err);
 }
@@ -519,7 +519,7 @@ repl_result repl_tree_restore(const struct repl_tree_options *options, struct re
     pthread_mutex_init(&run.taking, NULL);
     pthread_cond_init(&run.ended, NULL);
     repl_result result = run_steps(&run, err);
-    if (result.code == REPL_E_RETRY && out->touched)
+    if (result.code == REPL_E_RETRY && out->touched && !options->temporary)
         result = repl_forward(
             result, err, "%s is incomplete; the same command with --at %llu goes on", options->to,
             (unsigned long long)repl_history_catalogue(options->history)

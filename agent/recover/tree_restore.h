@@ -61,6 +61,7 @@ struct repl_tree_options {
     const char *state; /* the directory for temporary files; made if it is not there */
     bool overwrite;    /* what is of another kind may be replaced */
     bool exact;        /* what the point does not have is removed */
+    bool temporary;    /* what is in `to` goes if this fails: no later run goes on with it */
     bool dry_run;      /* nothing is changed, change is called for what would be */
     enum repl_tree_owner owner;
     uid_t uid; /* if given */
