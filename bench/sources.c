@@ -85,7 +85,8 @@ static void data_add(struct repl_segment_builder *builder, uint64_t offset, size
     uint32_t frame;
     must(repl_frame_encode(coder, noise + random() % MIB, size, &stored, &entry, &err), &err,
          "a frame");
-    must(repl_segment_builder_frame(builder, &entry, stored.data, &frame, &err), &err, "a frame");
+    must(repl_segment_builder_frame(builder, &entry, stored.data, NULL, &frame, &err), &err,
+         "a frame");
     repl_buffer_fini(&stored);
     const struct repl_extent extent = {
         .offset = offset, .length = size, .source = frame, .type = REPL_RECORD_DATA};

@@ -158,7 +158,7 @@ repl_result repl_pipeline_begin(struct repl_pipeline *p, int64_t now_ns, struct 
         .version = REPL_SEGMENT_VERSION,
         .kind = REPL_SEGMENT_CHANGES,
         .volume_kind = tree ? REPL_VOLUME_TREE : REPL_VOLUME_BLOCK,
-        .features = tree ? REPL_FEATURE_TREE : 0,
+        .features = REPL_FEATURE_PAGES | (tree ? REPL_FEATURE_TREE : 0),
         .volume = p->state.volume,
         .lineage = p->state.lineage,
         .from_seq = full        ? 0
@@ -337,8 +337,9 @@ static repl_result batch_build(struct repl_pipeline *p, const struct repl_batch 
     uint32_t frame = 0;
     uint64_t first_reference = 0;
     if (batch->has_frame)
-        REPL_TRY(
-            repl_segment_builder_frame(p->builder, &batch->frame, batch->stored.data, &frame, err));
+        REPL_TRY(repl_segment_builder_frame(p->builder, &batch->frame, batch->stored.data,
+                                            batch->frame_pages_fit ? batch->frame_pages : NULL,
+                                            &frame, err));
     REPL_TRY(batch_references(p, batch, &first_reference, err));
     for (uint32_t i = 0; i < batch->chunk_count; i++) {
         struct repl_chunk_entry chunk = batch->chunks[i];

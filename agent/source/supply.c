@@ -264,7 +264,7 @@ static repl_result kind_read(int dir_fd, uint64_t number, struct repl_segment_he
     REPL_TRY(repl_forward(repl_segment_header_decode(bytes, sizeof bytes, &header, err), err,
                           "spool: %s", name));
     out->volume_kind = header.volume_kind;
-    out->features = header.features & REPL_FEATURE_TREE;
+    out->features = REPL_FEATURE_PAGES | (header.features & REPL_FEATURE_TREE);
     return REPL_SUCCESS;
 }
 
@@ -328,7 +328,7 @@ static repl_result supply_sink(void *context, const void *data, size_t size, str
 }
 
 static repl_result chunk_read(struct supply_builder *b, const struct supply_chunk *chunk,
-                              uint8_t *out, struct repl_error *err)
+                              uint8_t *out, struct repl_page_digest *listed, struct repl_error *err)
 {
     struct repl_digest pages[REPL_CHUNK_PAGES], name;
     ssize_t got;
@@ -338,8 +338,10 @@ static repl_result chunk_read(struct supply_builder *b, const struct supply_chun
     if (got != (ssize_t)REPL_CHUNK_SIZE)
         return repl_fail_errno(err, REPL_E_IO, got < 0 ? errno : EIO,
                                "spool: reading back a chunk that the site lacks");
-    for (size_t i = 0; i < REPL_CHUNK_PAGES; i++)
+    for (size_t i = 0; i < REPL_CHUNK_PAGES; i++) {
         repl_page_digest(b->sha, out + i * REPL_PAGE_SIZE, REPL_PAGE_SIZE, &pages[i]);
+        listed[i] = repl_page_digest_of(&pages[i]);
+    }
     repl_chunk_name(b->sha, pages, &name);
     if (!repl_digest_equal(&name, &chunk->name))
         return repl_fail(err, REPL_E_CORRUPT,
@@ -352,12 +354,14 @@ static repl_result frame_build(struct supply_builder *b, const struct supply_chu
                                size_t count, struct repl_error *err)
 {
     struct repl_frame_entry entry;
+    struct repl_page_digest pages[REPL_FRAME_PAGES_MAX];
     uint32_t frame;
     for (size_t i = 0; i < count; i++)
-        REPL_TRY(chunk_read(b, &chunks[i], b->raw + i * REPL_CHUNK_SIZE, err));
+        REPL_TRY(chunk_read(b, &chunks[i], b->raw + i * REPL_CHUNK_SIZE,
+                            pages + i * REPL_CHUNK_PAGES, err));
     b->stored.size = 0;
     REPL_TRY(repl_frame_encode(b->coder, b->raw, count * REPL_CHUNK_SIZE, &b->stored, &entry, err));
-    REPL_TRY(repl_segment_builder_frame(b->segment, &entry, b->stored.data, &frame, err));
+    REPL_TRY(repl_segment_builder_frame(b->segment, &entry, b->stored.data, pages, &frame, err));
     for (size_t i = 0; i < count; i++) {
         const struct repl_chunk_entry chunk = {
             .name = chunks[i].name, .frame = frame, .frame_offset = (uint32_t)i * REPL_CHUNK_SIZE};

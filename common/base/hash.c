@@ -76,6 +76,19 @@ struct repl_page_digest repl_page_digest_of(const struct repl_digest *digest)
     return page;
 }
 
+void repl_page_digests(struct repl_sha256 *sha, const void *bytes, size_t size,
+                       struct repl_page_digest *out)
+{
+    const uint8_t *page = bytes;
+    for (struct repl_digest digest; size > 0;) {
+        size_t step = size < REPL_PAGE_SIZE ? size : REPL_PAGE_SIZE;
+        repl_page_digest(sha, page, step, &digest);
+        *out++ = repl_page_digest_of(&digest);
+        page += step;
+        size -= step;
+    }
+}
+
 void repl_chunk_name(struct repl_sha256 *sha, const struct repl_digest pages[REPL_CHUNK_PAGES],
                      struct repl_digest *out)
 {

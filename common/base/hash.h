@@ -28,6 +28,9 @@ void repl_page_digest(struct repl_sha256 *sha, const void *page, size_t size,
                       struct repl_digest *out);
 /* Its first half. */
 struct repl_page_digest repl_page_digest_of(const struct repl_digest *digest);
+/* Those of all pages that size bytes are, from the first byte on. */
+void repl_page_digests(struct repl_sha256 *sha, const void *bytes, size_t size,
+                       struct repl_page_digest *out);
 /* The name of a chunk: SHA-256 over its 16 page digests, in order. Inputs of 4096 and of 512
  * bytes cannot be mistaken for each other, so a page digest is never a chunk name. */
 void repl_chunk_name(struct repl_sha256 *sha, const struct repl_digest pages[REPL_CHUNK_PAGES],

@@ -125,9 +125,12 @@ static enum page_fate page_reduce(struct repl_batch *batch, uint32_t index, uint
     return zero ? PAGE_ZERO : PAGE_SENT;
 }
 
-static void page_send(struct repl_batch *batch, uint64_t page, const uint8_t *bytes)
+static void page_send(struct repl_batch *batch, uint64_t page, const uint8_t *bytes,
+                      const struct repl_digest *digest)
 {
     size_t size = page_size(batch, page);
+    batch->frame_pages_fit &= batch->raw_size % REPL_PAGE_SIZE == 0;
+    batch->frame_pages[batch->raw_size / REPL_PAGE_SIZE] = repl_page_digest_of(digest);
     memcpy(batch->raw + batch->raw_size, bytes, size);
     extent_append(batch, REPL_RECORD_DATA, page * REPL_PAGE_SIZE, size, 0,
                   (uint32_t)batch->raw_size);
@@ -153,7 +156,7 @@ static void chunk_send(struct repl_batch *batch, uint64_t page, const uint8_t *b
     batch->chunks[batch->chunk_count++] = (struct repl_chunk_entry){
         .name = name, .frame = 0, .frame_offset = (uint32_t)batch->raw_size};
     for (uint32_t i = 0; i < REPL_CHUNK_PAGES; i++)
-        page_send(batch, page + i, bytes + i * REPL_PAGE_SIZE);
+        page_send(batch, page + i, bytes + i * REPL_PAGE_SIZE, &digests[i]);
 }
 
 /* Up to a chunk's worth of pages that lie in one aligned chunk. */
@@ -176,7 +179,7 @@ static void group_reduce(struct repl_batch *batch, uint32_t index, uint64_t page
     }
     for (uint32_t i = 0; i < count; i++) {
         if (fates[i] == PAGE_SENT)
-            page_send(batch, page + i, bytes + i * REPL_PAGE_SIZE);
+            page_send(batch, page + i, bytes + i * REPL_PAGE_SIZE, &digests[i]);
         else if (fates[i] == PAGE_ZERO)
             extent_append(batch, REPL_RECORD_ZERO, (page + i) * REPL_PAGE_SIZE,
                           page_size(batch, page + i), 0, 0);
@@ -187,6 +190,7 @@ repl_result repl_batch_reduce(struct repl_batch *batch, struct repl_error *err)
 {
     batch->extent_count = batch->reference_count = batch->chunk_count = batch->digest_count = 0;
     batch->raw_size = 0;
+    batch->frame_pages_fit = true;
     batch->stored.size = 0;
     uint32_t index = 0;
     for (uint32_t i = 0; i < batch->run_count; i++) {

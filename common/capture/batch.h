@@ -70,8 +70,10 @@ struct repl_batch {
     struct repl_batch_digest digests[REPL_BATCH_PAGES]; /* of the pages that are sent */
     uint32_t digest_count;
     bool has_frame;
-    struct repl_frame_entry frame; /* offset: not yet */
-    struct repl_buffer stored;     /* the frame's bytes */
+    struct repl_frame_entry frame;                         /* offset: not yet */
+    struct repl_buffer stored;                             /* the frame's bytes */
+    struct repl_page_digest frame_pages[REPL_BATCH_PAGES]; /* of what the frame holds */
+    bool frame_pages_fit; /* it is pages, one behind the other: only the last may be short */
 
     /* between a round and its shell (capture/round.h) */
     struct repl_batch_read reads[REPL_BATCH_PAGES];

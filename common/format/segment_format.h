@@ -15,6 +15,8 @@
 #define REPL_BLOCK_ENTRY_SIZE 48u
 #define REPL_CHUNK_ENTRY_SIZE 40u
 #define REPL_POINT_SIZE       64u
+#define REPL_PAGE_ENTRY_SIZE  16u
+#define REPL_PAGES_TAIL       8u    /* the checksum behind a frame's list of pages */
 #define REPL_RECORD_SIZE_MAX  4168u /* of a symbolic link with the longest target */
 /* SHA-256 of a segment covers all of it before this many bytes from its end. */
 #define REPL_SEGMENT_DIGEST_TAIL 48u
@@ -32,6 +34,10 @@ void repl_segment_footer_seal(const struct repl_digest *digest,
                               uint8_t footer[REPL_SEGMENT_FOOTER_SIZE]);
 REPL_RESULT repl_segment_footer_decode(const uint8_t *data, size_t size,
                                        struct repl_segment_footer *out, struct repl_error *err);
+/* Bytes of a frame's list of pages, and what stands behind its digests. */
+uint64_t repl_frame_pages_size(const struct repl_frame_entry *entry);
+void repl_frame_pages_seal(const struct repl_page_digest *pages, uint64_t count,
+                           uint8_t tail[REPL_PAGES_TAIL]);
 /* Bytes of the index that a footer's counts announce. */
 uint64_t repl_segment_index_size(const struct repl_segment_footer *footer);
 

@@ -35,7 +35,7 @@ void repl_segment_header_encode(const struct repl_segment_header *header,
 
 static repl_result header_validate(const struct repl_segment_header *header, struct repl_error *err)
 {
-    if ((header->features & ~REPL_FEATURE_TREE) != 0)
+    if ((header->features & ~(REPL_FEATURE_TREE | REPL_FEATURE_PAGES)) != 0)
         return repl_fail(err, REPL_E_VERSION,
                          "segment header: needs features %#llx that this version of repl does not "
                          "know; use a newer one",

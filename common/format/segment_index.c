@@ -40,6 +40,18 @@ void repl_segment_footer_seal(const struct repl_digest *digest,
     ensure(!w.failed && w.position == w.size);
 }
 
+uint64_t repl_frame_pages_size(const struct repl_frame_entry *entry)
+{
+    return repl_page_count_of(entry->raw_size) * REPL_PAGE_ENTRY_SIZE + REPL_PAGES_TAIL;
+}
+
+void repl_frame_pages_seal(const struct repl_page_digest *pages, uint64_t count,
+                           uint8_t tail[REPL_PAGES_TAIL])
+{
+    struct repl_writer w = repl_writer_of(tail, REPL_PAGES_TAIL);
+    repl_write_u64(&w, repl_xxh3(pages, count * sizeof *pages));
+}
+
 uint64_t repl_segment_index_size(const struct repl_segment_footer *footer)
 {
     return (uint64_t)footer->frame_count * REPL_FRAME_ENTRY_SIZE +
@@ -108,7 +120,8 @@ void repl_frame_entry_encode(struct repl_writer *w, const struct repl_frame_entr
     repl_write_u32(w, entry->raw_size);
     repl_write_u64(w, entry->raw_xxh3);
     repl_write_u8(w, (uint8_t)entry->codec);
-    repl_write_zeros(w, 7);
+    repl_write_u8(w, entry->has_pages);
+    repl_write_zeros(w, 6);
 }
 
 void repl_frame_entry_decode(struct repl_reader *r, struct repl_frame_entry *out)
@@ -118,13 +131,15 @@ void repl_frame_entry_decode(struct repl_reader *r, struct repl_frame_entry *out
     out->raw_size = repl_read_u32(r);
     out->raw_xxh3 = repl_read_u64(r);
     out->codec = repl_read_u8(r);
-    repl_read_zeros(r, 7);
+    uint8_t has_pages = repl_read_u8(r);
+    out->has_pages = has_pages != 0;
+    repl_read_zeros(r, 6);
     if (out->raw_size == 0 || out->raw_size > REPL_FRAME_RAW_MAX || out->stored_size == 0)
         r->failed = true;
     if (out->codec == REPL_CODEC_STORED ? out->stored_size != out->raw_size
                                         : out->stored_size >= out->raw_size)
         r->failed = true;
-    if (out->codec != REPL_CODEC_STORED && out->codec != REPL_CODEC_ZSTD)
+    if ((out->codec != REPL_CODEC_STORED && out->codec != REPL_CODEC_ZSTD) || has_pages > 1)
         r->failed = true;
 }
 

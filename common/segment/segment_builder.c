@@ -14,6 +14,12 @@
  * the block table stays a thousandth of the manifest. */
 #define BLOCK_RAW_SIZE (256u * 1024)
 
+#define NO_PAGES SIZE_MAX
+struct frame_note {
+    uint32_t raw_size;
+    size_t pages; /* where its list begins in pages, or NO_PAGES */
+};
+
 struct repl_segment_builder {
     struct repl_segment_header header;
     uint64_t volume_size;
@@ -25,9 +31,10 @@ struct repl_segment_builder {
     struct repl_buffer frames; /* encoded entries, as the index will hold them */
     struct repl_buffer blocks;
     struct repl_buffer chunks;
-    struct repl_buffer references;  /* struct repl_digest each */
-    struct repl_buffer frame_sizes; /* raw size of each frame, uint32_t: to check extents against */
-    repl_records_fn *records;       /* NULL: none */
+    struct repl_buffer references; /* struct repl_digest each */
+    struct repl_buffer notes;      /* struct frame_note each */
+    struct repl_buffer pages;      /* struct repl_page_digest each */
+    repl_records_fn *records;      /* NULL: none */
     void *records_context;
     struct repl_segment_footer footer;
 };
@@ -89,7 +96,8 @@ void repl_segment_builder_free(struct repl_segment_builder *b)
     repl_buffer_fini(&b->blocks);
     repl_buffer_fini(&b->chunks);
     repl_buffer_fini(&b->references);
-    repl_buffer_fini(&b->frame_sizes);
+    repl_buffer_fini(&b->notes);
+    repl_buffer_fini(&b->pages);
     free(b);
 }
 
@@ -106,32 +114,40 @@ static repl_result table_extend(struct repl_buffer *table, size_t size, struct r
 
 repl_result repl_segment_builder_frame(struct repl_segment_builder *b,
                                        const struct repl_frame_entry *entry, const void *stored,
-                                       uint32_t *index, struct repl_error *err)
+                                       const struct repl_page_digest *pages, uint32_t *index,
+                                       struct repl_error *err)
 {
+    struct frame_note note = {.raw_size = entry->raw_size, .pages = NO_PAGES};
     ensure(b->footer.block_count == 0);
     if (b->footer.frame_count == REPL_FRAMES_MAX)
         return repl_fail(err, REPL_E_NOMEM, "a segment of more than %u frames", REPL_FRAMES_MAX);
     struct repl_frame_entry placed = *entry;
     placed.offset = b->position;
+    placed.has_pages = pages != NULL && (b->header.features & REPL_FEATURE_PAGES) != 0;
+    if (placed.has_pages) {
+        note.pages = b->pages.size;
+        REPL_TRY(repl_buffer_append(&b->pages, pages,
+                                    repl_page_count_of(entry->raw_size) * sizeof *pages, err));
+    }
     struct repl_writer w;
     REPL_TRY(table_extend(&b->frames, REPL_FRAME_ENTRY_SIZE, &w, err));
     repl_frame_entry_encode(&w, &placed);
-    REPL_TRY(repl_buffer_append(&b->frame_sizes, &entry->raw_size, sizeof entry->raw_size, err));
+    REPL_TRY(repl_buffer_append(&b->notes, &note, sizeof note, err));
     *index = b->footer.frame_count++;
     b->footer.raw_size += entry->raw_size;
     return emit(b, stored, entry->stored_size, err);
 }
 
-static uint32_t frame_raw_size(const struct repl_segment_builder *b, uint64_t frame)
+static const struct frame_note *note_of(const struct repl_segment_builder *b, uint64_t frame)
 {
     ensure(frame < b->footer.frame_count);
-    return ((const uint32_t *)(const void *)b->frame_sizes.data)[frame];
+    return &((const struct frame_note *)(const void *)b->notes.data)[frame];
 }
 
 repl_result repl_segment_builder_chunk(struct repl_segment_builder *b,
                                        const struct repl_chunk_entry *chunk, struct repl_error *err)
 {
-    ensure((uint64_t)chunk->frame_offset + REPL_CHUNK_SIZE <= frame_raw_size(b, chunk->frame));
+    ensure((uint64_t)chunk->frame_offset + REPL_CHUNK_SIZE <= note_of(b, chunk->frame)->raw_size);
     if (b->footer.chunk_count == REPL_CHUNKS_MAX)
         return repl_fail(err, REPL_E_NOMEM, "a segment of more than %u chunks", REPL_CHUNKS_MAX);
     struct repl_writer w;
@@ -159,7 +175,7 @@ repl_result repl_segment_builder_extent(struct repl_segment_builder *b,
     ensure(extent->length % REPL_PAGE_SIZE == 0 ||
            extent->offset + extent->length == b->volume_size);
     if (extent->type == REPL_RECORD_DATA)
-        ensure(extent->source_offset + extent->length <= frame_raw_size(b, extent->source));
+        ensure(extent->source_offset + extent->length <= note_of(b, extent->source)->raw_size);
     if (extent->type == REPL_RECORD_CHUNK)
         ensure(extent->source < b->references.size / sizeof(struct repl_digest) &&
                extent->source_offset + extent->length <= REPL_CHUNK_SIZE);
@@ -349,6 +365,27 @@ static repl_result point_check(const struct repl_segment_builder *b,
     return REPL_SUCCESS;
 }
 
+static repl_result frame_pages_write(struct repl_segment_builder *b, uint32_t frame,
+                                     struct repl_error *err)
+{
+    const struct frame_note *note = note_of(b, frame);
+    const void *list = b->pages.data + note->pages;
+    uint64_t count = repl_page_count_of(note->raw_size);
+    uint8_t tail[REPL_PAGES_TAIL];
+    repl_frame_pages_seal(list, count, tail);
+    REPL_TRY(emit(b, list, (size_t)count * REPL_PAGE_ENTRY_SIZE, err));
+    return emit(b, tail, sizeof tail, err);
+}
+
+static repl_result pages_write(struct repl_segment_builder *b, struct repl_error *err)
+{
+    for (uint32_t i = 0; i < b->footer.frame_count; i++) {
+        if (note_of(b, i)->pages != NO_PAGES)
+            REPL_TRY(frame_pages_write(b, i, err));
+    }
+    return REPL_SUCCESS;
+}
+
 /* The four tables as one piece of memory: the index as it will lie in the file. */
 static repl_result index_assemble(struct repl_segment_builder *b, const struct repl_point *points,
                                   size_t point_count, struct repl_buffer *index,
@@ -394,6 +431,7 @@ repl_result repl_segment_builder_finish(struct repl_segment_builder *b,
                                 points[point_count - 1].seq == b->header.to_seq));
     if (b->header.kind == REPL_SEGMENT_CHANGES)
         REPL_TRY(manifest_finish(b, err));
+    REPL_TRY(pages_write(b, err));
     struct repl_buffer index = {0};
     repl_result result = index_assemble(b, points, point_count, &index, err);
     if (repl_ok(result)) {

@@ -29,10 +29,13 @@ REPL_RESULT repl_segment_builder_new(const struct repl_segment_header *header, u
                                      struct repl_segment_builder **out, struct repl_error *err);
 void repl_segment_builder_free(struct repl_segment_builder *builder);
 
-/* Writes an encoded frame; *index is what extents and chunks call it. */
+/* Writes an encoded frame; *index is what extents and chunks call it. pages, where the header has
+ * REPL_FEATURE_PAGES: what it holds, a digest for each page from its first byte on; NULL: no list
+ * of it is made. Nor is there one of a frame that is all listed chunks, whose names say as much. */
 REPL_RESULT repl_segment_builder_frame(struct repl_segment_builder *builder,
                                        const struct repl_frame_entry *entry, const void *stored,
-                                       uint32_t *index, struct repl_error *err);
+                                       const struct repl_page_digest *pages, uint32_t *index,
+                                       struct repl_error *err);
 /* Says that a whole chunk lies in a frame of this segment, for others to refer to. */
 REPL_RESULT repl_segment_builder_chunk(struct repl_segment_builder *builder,
                                        const struct repl_chunk_entry *chunk,

@@ -36,6 +36,7 @@ struct merge {
     const struct repl_merge_options *options;
     struct repl_merge_report *report;
     struct repl_frame_coder *coder;
+    struct repl_sha256 *sha;
     struct repl_segment_builder *builder;
     struct repl_tree_merge *tree; /* NULL: it is none */
     uint64_t record_count;        /* that have come out of it */
@@ -428,12 +429,15 @@ static repl_result extents_write(struct merge *m, struct repl_error *err)
 }
 
 static repl_result frame_write(struct merge *m, const struct repl_frame_entry *entry,
-                               const void *stored, uint32_t *index, struct repl_error *err)
+                               const void *stored, const uint8_t *raw, uint32_t *index,
+                               struct repl_error *err)
 {
+    struct repl_page_digest pages[REPL_FRAME_PAGES_MAX];
     if (repl_segment_builder_size(m->builder) + entry->stored_size > REPL_SEGMENT_HARD_LIMIT)
         return repl_fail(err, REPL_E_REFUSED,
                          "what survives of the run is more than a segment can hold");
-    return repl_segment_builder_frame(m->builder, entry, stored, index, err);
+    repl_page_digests(m->sha, raw, entry->raw_size, pages);
+    return repl_segment_builder_frame(m->builder, entry, stored, pages, index, err);
 }
 
 static repl_result packed_flush(struct merge *m, struct repl_error *err)
@@ -445,7 +449,7 @@ static repl_result packed_flush(struct merge *m, struct repl_error *err)
     m->packed_stored.size = 0;
     REPL_TRY(
         repl_frame_encode(m->coder, m->packed, m->packed_size, &m->packed_stored, &entry, err));
-    REPL_TRY(frame_write(m, &entry, m->packed_stored.data, &index, err));
+    REPL_TRY(frame_write(m, &entry, m->packed_stored.data, m->packed, &index, err));
     m->report->packed_frames++;
     m->packed_size = 0;
     for (size_t i = 0; i < COUNT(m->packed_extents, struct repl_extent); i++) {
@@ -529,7 +533,7 @@ static repl_result ranges_find(struct merge *m, const struct survivor *s, struct
 static repl_result frame_copy(struct merge *m, const struct survivor *s, struct repl_error *err)
 {
     uint32_t index;
-    REPL_TRY(frame_write(m, &s->segment->frames[s->frame], m->stored.data, &index, err));
+    REPL_TRY(frame_write(m, &s->segment->frames[s->frame], m->stored.data, m->raw, &index, err));
     m->report->copied_frames++;
     for (size_t i = 0; i < s->piece_count; i++) {
         struct repl_extent extent = s->pieces[i];
@@ -645,6 +649,7 @@ static void report_begin(struct merge *m)
     struct repl_segment_header *header = &m->report->header;
     *header = o->segments[0]->header;
     header->to_seq = last->to_seq;
+    header->features |= REPL_FEATURE_PAGES;
     if (m->first > 0)
         header->from_seq = 0;
     if (o->piece != NULL) {
@@ -718,6 +723,7 @@ static repl_result merge(struct merge *m, struct repl_error *err)
     REPL_TRY(run_check(m->options, err));
     REPL_TRY(m->options->piece != NULL ? piece_point(m, err) : points_gather(m, err));
     REPL_TRY(repl_frame_coder_new(&m->coder, err));
+    REPL_TRY(repl_sha256_new(&m->sha, err));
     m->raw = malloc(REPL_FRAME_RAW_MAX);
     m->packed = malloc(REPL_FRAME_RAW_MAX);
     if (m->raw == NULL || m->packed == NULL)
@@ -746,6 +752,7 @@ repl_result repl_segment_merge(const struct repl_merge_options *options,
     repl_segment_builder_free(m.builder);
     repl_tree_merge_free(m.tree);
     repl_frame_coder_free(m.coder);
+    repl_sha256_free(m.sha);
     repl_extent_map_fini(&m.extents);
     struct repl_buffer *const buffers[] = {
         &m.names,  &m.references, &m.pieces,         &m.points,        &m.chunks,

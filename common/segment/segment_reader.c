@@ -31,7 +31,9 @@ static repl_result tables_allocate(struct repl_segment *s, struct repl_error *er
     s->blocks = calloc(f->block_count + 1, sizeof *s->blocks);
     s->chunks = calloc(f->chunk_count + 1, sizeof *s->chunks);
     s->points = calloc(f->point_count + 1, sizeof *s->points);
-    if (s->frames == NULL || s->blocks == NULL || s->chunks == NULL || s->points == NULL)
+    s->pages = calloc(f->frame_count + 1, sizeof *s->pages);
+    if (s->frames == NULL || s->blocks == NULL || s->chunks == NULL || s->points == NULL ||
+        s->pages == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a segment's index");
     return REPL_SUCCESS;
 }
@@ -54,8 +56,28 @@ static bool block_before(const struct repl_block_entry *a, const struct repl_blo
                                               : a->first_offset < b->first_offset;
 }
 
-/* Frames, then blocks, cover the file from header to index without gap or overlap. */
-static repl_result layout_check(const struct repl_segment *s, struct repl_error *err)
+/* Where each frame's list of pages lies, from position on; where the last one ends. */
+static repl_result pages_place(struct repl_segment *s, uint64_t *position, struct repl_error *err)
+{
+    bool announced = (s->header.features & REPL_FEATURE_PAGES) != 0;
+    for (uint32_t i = 0; i < s->footer.frame_count; i++) {
+        s->pages[i] = *position;
+        if (!s->frames[i].has_pages)
+            continue;
+        if (!announced)
+            return repl_fail(err, REPL_E_CORRUPT, "frame %u has a list of pages, unannounced", i);
+        *position += repl_frame_pages_size(&s->frames[i]);
+    }
+    for (uint32_t i = 0; i < s->footer.block_count; i++) {
+        if (s->blocks[i].frame.has_pages)
+            return repl_fail(err, REPL_E_CORRUPT, "manifest block %u has a list of pages", i);
+    }
+    return REPL_SUCCESS;
+}
+
+/* Frames, then blocks, then lists of pages cover the file from header to index without gap or
+ * overlap. */
+static repl_result layout_check(struct repl_segment *s, struct repl_error *err)
 {
     uint64_t position = REPL_SEGMENT_HEADER_SIZE, raw_size = 0, manifest_size = 0;
     for (uint32_t i = 0; i < s->footer.frame_count; i++) {
@@ -77,6 +99,7 @@ static repl_result layout_check(const struct repl_segment *s, struct repl_error 
     if (manifest_size > REPL_MANIFEST_RAW_MAX)
         return repl_fail(err, REPL_E_CORRUPT, "a manifest of %llu bytes, decoded",
                          (unsigned long long)manifest_size);
+    REPL_TRY(pages_place(s, &position, err));
     if (position != s->footer.index_offset || raw_size != s->footer.raw_size)
         return repl_fail(err, REPL_E_CORRUPT, "the index does not describe the whole file");
     return REPL_SUCCESS;
@@ -158,6 +181,7 @@ void repl_segment_free(struct repl_segment *s)
     free(s->blocks);
     free(s->chunks);
     free(s->points);
+    free(s->pages);
     free(s);
 }
 
@@ -186,6 +210,26 @@ repl_result repl_segment_read_frame(const struct repl_segment *s, uint32_t index
         return repl_fail(err, REPL_E_CORRUPT, "there is no frame %u", index);
     *size = s->frames[index].raw_size;
     return frame_read(s, &s->frames[index], coder, stored, raw, err);
+}
+
+repl_result repl_segment_read_pages(const struct repl_segment *s, uint32_t frame,
+                                    struct repl_page_digest *out, uint32_t *count,
+                                    struct repl_error *err)
+{
+    uint8_t bytes[REPL_FRAME_PAGES_MAX * REPL_PAGE_ENTRY_SIZE + REPL_PAGES_TAIL];
+    if (frame >= s->footer.frame_count || !s->frames[frame].has_pages) {
+        *count = 0;
+        return REPL_SUCCESS;
+    }
+    size_t size = (size_t)repl_frame_pages_size(&s->frames[frame]);
+    REPL_TRY(s->read_at(s->context, s->pages[frame], bytes, size, err));
+    struct repl_reader r = repl_reader_of(bytes, size);
+    *count = (uint32_t)repl_page_count_of(s->frames[frame].raw_size);
+    for (uint32_t i = 0; i < *count; i++)
+        repl_read_bytes(&r, out[i].bytes, sizeof out[i].bytes);
+    if (repl_read_u64(&r) != repl_xxh3(bytes, size - REPL_PAGES_TAIL))
+        return repl_fail(err, REPL_E_CORRUPT, "frame %u: its list of pages is damaged", frame);
+    return repl_reader_end(&r, err, "list of pages");
 }
 
 void repl_record_walk_begin(struct repl_record_walk *walk, const struct repl_segment *segment,

@@ -30,6 +30,7 @@ struct repl_segment {
     struct repl_block_entry *blocks;
     struct repl_chunk_entry *chunks;
     struct repl_point *points;
+    uint64_t *pages; /* where each frame's list of pages is, if it has one */
     repl_read_at_fn *read_at;
     void *context;
 };
@@ -46,6 +47,12 @@ const struct repl_point *repl_segment_last_point(const struct repl_segment *segm
 REPL_RESULT repl_segment_read_frame(const struct repl_segment *segment, uint32_t index,
                                     struct repl_frame_coder *coder, struct repl_buffer *stored,
                                     void *raw, size_t *size, struct repl_error *err);
+
+/* What a frame holds, a digest for each of its pages from its first byte on, the last of which may
+ * be a part of one: at most REPL_FRAME_PAGES_MAX. None, and a *count of 0, where it has no list. */
+REPL_RESULT repl_segment_read_pages(const struct repl_segment *segment, uint32_t frame,
+                                    struct repl_page_digest *out, uint32_t *count,
+                                    struct repl_error *err);
 
 /* A walk over the manifest's records. */
 struct repl_record_walk {

@@ -1,6 +1,7 @@
 #include "segment/segment_verify.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/ensure.h"
 #include "base/limits.h"
@@ -145,6 +146,20 @@ struct frame_scratch {
     struct repl_buffer stored, raw;
 };
 
+static repl_result verify_pages(const struct repl_segment *s, uint32_t frame, size_t size,
+                                struct frame_scratch *scratch, struct repl_error *err)
+{
+    struct repl_page_digest listed[REPL_FRAME_PAGES_MAX], found[REPL_FRAME_PAGES_MAX];
+    uint32_t count;
+    REPL_TRY(repl_segment_read_pages(s, frame, listed, &count, err));
+    if (count == 0)
+        return REPL_SUCCESS;
+    repl_page_digests(scratch->sha, scratch->raw.data, size, found);
+    if (memcmp(listed, found, count * sizeof *found) != 0)
+        return repl_fail(err, REPL_E_CORRUPT, "frame %u: its list of pages is of others", frame);
+    return REPL_SUCCESS;
+}
+
 static repl_result verify_frames(const struct repl_frame_verifier *verifier, uint32_t first,
                                  uint32_t end, struct frame_scratch *scratch,
                                  struct repl_error *err)
@@ -155,6 +170,7 @@ static repl_result verify_frames(const struct repl_frame_verifier *verifier, uin
         size_t size;
         REPL_TRY(repl_segment_read_frame(s, frame, scratch->coder, &scratch->stored,
                                          scratch->raw.data, &size, err));
+        REPL_TRY(verify_pages(s, frame, size, scratch, err));
         for (; next < s->footer.chunk_count && verifier->chunks[next].frame == frame; next++)
             REPL_TRY(verify_chunk(&verifier->chunks[next], scratch->raw.data, scratch->sha, err));
     }

@@ -43,6 +43,7 @@ struct repl_uuid {
 #define REPL_SEGMENT_HEADER_SIZE 128u
 #define REPL_SEGMENT_FOOTER_SIZE 128u
 #define REPL_FRAME_RAW_MAX       (1u << 20)
+#define REPL_FRAME_PAGES_MAX     (REPL_FRAME_RAW_MAX / REPL_PAGE_SIZE)
 
 enum repl_segment_kind {
     REPL_SEGMENT_CHANGES = 1, /* the changes of (from, to], or a part of them */
@@ -54,7 +55,8 @@ enum repl_volume_kind {
     REPL_VOLUME_TREE = 2, /* with REPL_FEATURE_TREE, and only with it */
 };
 
-#define REPL_FEATURE_TREE UINT64_C(1) /* the records of a directory tree */
+#define REPL_FEATURE_TREE  UINT64_C(1) /* the records of a directory tree */
+#define REPL_FEATURE_PAGES UINT64_C(2) /* lists of what pages frames hold */
 
 struct repl_segment_header {
     uint16_t version;
@@ -82,6 +84,7 @@ struct repl_frame_entry {
     uint32_t raw_size;
     uint64_t raw_xxh3;
     enum repl_codec codec;
+    bool has_pages; /* a list of its pages' digests is in the segment */
 };
 
 /* A block of manifest records, and the least key in it. */

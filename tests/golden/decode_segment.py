@@ -40,7 +40,7 @@ TREE_RECORD_SIZE = {NODE: 72, XATTR: 32, NAME: 40, RUN: 40, HOLE: 32}  # without
 SPACE, TOP = 1, 2
 GONE, FILE, DIRECTORY, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE = 0, 1, 2, 3, 5, 6
 RESYNC, MERGED, GROUP = 1, 2, 4
-TREE = 1  # the feature
+TREE, PAGES = 1, 2  # the features
 KINDS = {CHANGES: "changes", SUPPLY: "supply"}
 VOLUME_KINDS = {1: "block", 2: "tree"}
 CODECS = {0: "stored", 1: "zstd"}
@@ -86,7 +86,7 @@ def decode_header(data):
     require(checksum == xxh3(data[:120]), "header: checksum")
     require(size == 128, "header: size")
     require_zeros(reserved1 + reserved2 + reserved3, "header")
-    if features & ~TREE:
+    if features & ~(TREE | PAGES):
         raise Refused("version", f"features {features:#x}")
     require(kind in KINDS, "header: kind")
     require(volume_kind in VOLUME_KINDS, "header: volume kind")
@@ -94,6 +94,7 @@ def decode_header(data):
     require((volume_kind == 2) == tree, "header: the volume kind does not fit the features")
     require(from_ < to, "header: from is not less than to")
     return dict(version=version, kind=kind, volume_kind=volume_kind, tree=tree,
+                pages=bool(features & PAGES),
                 volume=uuid.UUID(bytes=volume), lineage=lineage, from_=from_, to=to, part=part,
                 created=created, prev=prev)
 
@@ -122,13 +123,14 @@ def decode_footer(data, file_size):
 
 
 def decode_frame_entry(data, where):
-    offset, stored, raw, checksum, codec, reserved = struct.unpack("<QIIQB7s", data)
+    offset, stored, raw, checksum, codec, listed, reserved = struct.unpack("<QIIQBB6s", data)
     require_zeros(reserved, where)
+    require(listed <= 1, f"{where}: whether its pages are listed")
     require(codec in CODECS, f"{where}: codec")
     require(1 <= raw <= FRAME_RAW_MAX, f"{where}: raw size")
     require(stored >= 1 and (stored == raw if codec == 0 else stored < raw),
             f"{where}: stored size")
-    return dict(offset=offset, stored=stored, raw=raw, xxh3=checksum, codec=codec)
+    return dict(offset=offset, stored=stored, raw=raw, xxh3=checksum, codec=codec, listed=listed)
 
 
 def decode_block_entry(data, where):
@@ -170,11 +172,21 @@ def decode_index(data, footer):
     return tables
 
 
-def check_layout(tables, footer):
+def pages_of(size):
+    return (size + PAGE - 1) // PAGE
+
+
+def check_layout(tables, footer, pages):
     position = 128
     for entry in tables["frames"] + tables["blocks"]:
         require(entry["offset"] == position, "a frame or block does not begin where it should")
         position += entry["stored"]
+    require(not any(block["listed"] for block in tables["blocks"]), "a block's pages are listed")
+    for frame in tables["frames"]:
+        if frame["listed"]:
+            require(pages, "a frame's pages are listed, and no feature says so")
+            frame["list"] = position
+            position += pages_of(frame["raw"]) * 16 + 8
     require(position == footer["index_offset"], "the index does not begin where it should")
     require(sum(frame["raw"] for frame in tables["frames"]) == footer["raw_size"], "raw size")
     require(sum(block["raw"] for block in tables["blocks"]) <= MANIFEST_RAW_MAX,
@@ -223,6 +235,18 @@ def read_frame(data, entry):
     require(len(raw) == entry["raw"], "frame: raw size")
     require(xxh3(raw) == entry["xxh3"], "frame: checksum")
     return raw
+
+
+def check_pages(data, frame, raw):
+    """That the list of a frame's pages says what they are."""
+    size = pages_of(frame["raw"]) * 16
+    listed = data[frame["list"]:frame["list"] + size]
+    require(xxh3(listed) == struct.unpack_from("<Q", data, frame["list"] + size)[0],
+            "list of pages: checksum")
+    pages = (raw[at:at + PAGE] for at in range(0, len(raw), PAGE))
+    require(listed == b"".join(hashlib.sha256(page).digest()[:16] for page in pages),
+            "list of pages: of others")
+    frame["list"] = listed
 
 
 def decode_record(data, at, tree):
@@ -437,11 +461,14 @@ def decode(data):
     index = data[footer["index_offset"]:footer["index_offset"] + footer["index_size"]]
     require(xxh3(index) == footer["index_xxh3"], "index: checksum")
     tables = decode_index(data, footer)
-    check_layout(tables, footer)
+    check_layout(tables, footer, header["pages"])
     check_tables(tables, header)
     require(hashlib.sha256(data[:-48]).digest() == footer["digest"], "digest")
     records = decode_records(data, tables, footer, header["tree"])
     raws = [read_frame(data, frame) for frame in tables["frames"]]
+    for frame, raw in zip(tables["frames"], raws):
+        if frame["listed"]:
+            check_pages(data, frame, raw)
     for chunk in tables["chunks"]:
         at = chunk["frame_offset"]
         require(chunk_name(raws[chunk["frame"]][at:at + CHUNK]) == chunk["name"], "chunk: name")
@@ -535,6 +562,9 @@ def say(header, footer, tables, records, raws):
     lines += [say_record(record) for record in records]
     for i, (frame, raw) in enumerate(zip(tables["frames"], raws)):
         lines.append(f"frame {i} {say_place(frame)} sha256 {hashlib.sha256(raw).hexdigest()}")
+        if frame["listed"]:
+            lines.append(f"pages {i} count {len(frame['list']) // 16}"
+                         f" sha256 {hashlib.sha256(frame['list']).hexdigest()}")
     return "".join(line + "\n" for line in lines)
 
 

@@ -162,6 +162,22 @@ static inline void golden_blocks(struct craft *craft)
     craft_point(craft, 7, 0);
 }
 
+/* Frames whose pages are listed, the last of them in part; one whose are not. */
+static inline void golden_pages(struct craft *craft)
+{
+    *craft = (struct craft){.header = craft_header(9, 10)};
+    craft_run_frame(craft, 'p', 2 * 4096 + 100);
+    craft_run_frame(craft, 'c', REPL_CHUNK_SIZE);
+    craft_run_frame(craft, 'q', 4096);
+    craft_run_chunk(craft, 'c', 1, 0);
+    craft_object(craft, 2 * 65536 + 2 * 4096 + 100);
+    craft_data(craft, 0, 65536, 65536, 1, 0);
+    craft_data(craft, 0, 131072, 2 * 4096 + 100, 0, 0);
+    craft_run_pages(craft, 0, 'p');
+    craft_run_pages(craft, 2, 'q');
+    craft_point(craft, 10, 0);
+}
+
 /* Of a volume in a group, frozen together with the others; the older point was found by comparing.
  */
 static inline void golden_group(struct craft *craft)
@@ -220,6 +236,7 @@ static const struct golden_case golden_cases[] = {
     {.name = "good-largest", .craft = golden_largest},
     {.name = "good-blocks", .craft = golden_blocks},
     {.name = "good-group", .craft = golden_group},
+    {.name = "good-pages", .craft = golden_pages},
     {.name = "good-built", .build = golden_built},
     {.name = "good-tree", .craft = tree_sample},
     {.name = "good-tree-largest", .craft = tree_largest},
@@ -417,6 +434,14 @@ static inline repl_result golden_print_frames(const struct repl_segment *s,
                 entry->offset, entry->stored_size, entry->raw_size);
         fprintf(out, " codec %s sha256 %s\n", entry->codec == REPL_CODEC_ZSTD ? "zstd" : "stored",
                 golden_hex(&digest));
+        struct repl_page_digest pages[REPL_FRAME_PAGES_MAX];
+        uint32_t count;
+        result = repl_segment_read_pages(s, i, pages, &count, err);
+        if (repl_ok(result) && count > 0) {
+            digest = sha256_of(pages, count * sizeof pages[0]);
+            fprintf(out, "pages %" PRIu32 " count %" PRIu32 " sha256 %s\n", i, count,
+                    golden_hex(&digest));
+        }
     }
     repl_buffer_fini(&stored);
     return result;

@@ -133,7 +133,8 @@ static void chunk_build(struct sim_source *source, struct repl_segment_builder *
     struct repl_chunk_entry chunk = {.name = kept->name};
     ensure(repl_ok(repl_frame_encode(source->sim->coder, kept->bytes, sizeof kept->bytes, &stored,
                                      &entry, NULL)));
-    ensure(repl_ok(repl_segment_builder_frame(builder, &entry, stored.data, &chunk.frame, NULL)));
+    ensure(repl_ok(
+        repl_segment_builder_frame(builder, &entry, stored.data, NULL, &chunk.frame, NULL)));
     ensure(repl_ok(repl_segment_builder_chunk(builder, &chunk, NULL)));
     repl_buffer_fini(&stored);
 }

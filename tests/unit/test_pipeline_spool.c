@@ -234,9 +234,11 @@ static void with_a_full_spool_nothing_is_opened(void **state)
     later(rig, 2 * SECOND);
     assert_true(rig->count[REPL_PIPELINE_OPEN] == opens && world.marked[5]);
     welcome(rig, &world.head);
-    acknowledge(rig);
-    later(rig, SECOND);
-    assert_true(rig->count[REPL_PIPELINE_OPEN] > opens);
+    for (unsigned i = 0; rig->count[REPL_PIPELINE_OPEN] == opens; i++) {
+        assert_true(i < 4); /* room comes with what is acknowledged */
+        acknowledge(rig);
+        later(rig, SECOND);
+    }
     for (unsigned i = 0; i < 20; i++) {
         acknowledge_all(rig);
         later(rig, SECOND);

@@ -74,6 +74,7 @@ static repl_result chunks_take(struct compactor_supply *s, struct repl_stored_se
         repl_segment_open(repl_stored_segment_read_at, file, file->size, &segment, err), err, "%s",
         file->label));
     s->header = segment->header;
+    s->header.features |= REPL_FEATURE_PAGES;
     s->chunks = segment->chunks;
     s->chunk_count = segment->footer.chunk_count;
     segment->chunks = NULL;

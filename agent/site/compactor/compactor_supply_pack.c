@@ -55,6 +55,7 @@ struct packing {
     struct site_pacer pacer;
     struct repl_segment_builder *builder;
     struct repl_frame_coder *coder;
+    struct repl_sha256 *sha;
     struct repl_chunk_reader *reader;
     struct repl_placed_chunk *placed;
     struct repl_digest *names;
@@ -105,12 +106,15 @@ static repl_result frame_flush(struct packing *p, struct repl_error *err)
 {
     struct repl_frame_entry entry;
     struct repl_chunk_entry chunk = {0};
+    struct repl_page_digest pages[REPL_FRAME_PAGES_MAX];
     if (p->raw_count == 0)
         return REPL_SUCCESS;
     p->stored.size = 0;
     REPL_TRY(repl_frame_encode(p->coder, p->raw, (size_t)p->raw_count * REPL_CHUNK_SIZE, &p->stored,
                                &entry, err));
-    REPL_TRY(repl_segment_builder_frame(p->builder, &entry, p->stored.data, &chunk.frame, err));
+    repl_page_digests(p->sha, p->raw, entry.raw_size, pages);
+    REPL_TRY(
+        repl_segment_builder_frame(p->builder, &entry, p->stored.data, pages, &chunk.frame, err));
     for (uint32_t i = 0; i < p->raw_count; i++) {
         chunk.name = p->raw_names[i];
         chunk.frame_offset = i * REPL_CHUNK_SIZE;
@@ -145,6 +149,7 @@ static repl_result packing_begin(struct packing *p, struct repl_error *err)
         memcpy(p->placed[i].volume, s->volume->name, sizeof p->placed[i].volume);
     }
     REPL_TRY(repl_frame_coder_new(&p->coder, err));
+    REPL_TRY(repl_sha256_new(&p->sha, err));
     REPL_TRY(repl_chunk_reader_new(s->volume->site->store, &p->reader, err));
     return repl_segment_builder_new(&s->header, 0, file_put, p, &p->builder, err);
 }
@@ -164,6 +169,7 @@ static void packing_end(struct packing *p)
     repl_segment_builder_free(p->builder);
     repl_chunk_reader_free(p->reader);
     repl_frame_coder_free(p->coder);
+    repl_sha256_free(p->sha);
     repl_buffer_fini(&p->stored);
     free(p->placed);
     free(p->names);

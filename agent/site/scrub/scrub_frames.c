@@ -39,7 +39,14 @@ repl_result repair_find(struct repair *r, struct repl_error *err)
     if (raw == NULL || r->broken_of == NULL || r->indices == NULL)
         result = repl_fail(err, REPL_E_NOMEM, "out of memory for %u frames", count);
     for (uint32_t i = 0; i < count && repl_ok(result); i++) {
+        struct repl_page_digest pages[REPL_FRAME_PAGES_MAX];
+        uint32_t listed;
         size_t size;
+        result = repl_segment_read_pages(r->segment, i, pages, &listed, err);
+        if (result.code == REPL_E_CORRUPT || result.code == REPL_E_IO)
+            r->lists_broken++;
+        else if (!repl_ok(result))
+            break;
         result = repl_segment_read_frame(r->segment, i, r->coder, &stored, raw, &size, err);
         if (result.code != REPL_E_CORRUPT && result.code != REPL_E_IO)
             continue;
@@ -49,7 +56,7 @@ repl_result repair_find(struct repair *r, struct repl_error *err)
     }
     repl_buffer_fini(&stored);
     free(raw);
-    if (repl_ok(result) && r->broken_count == 0)
+    if (repl_ok(result) && r->broken_count == 0 && r->lists_broken == 0)
         result = repl_fail(err, REPL_E_CORRUPT, "none of its frames is what is damaged");
     return result;
 }

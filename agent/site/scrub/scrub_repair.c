@@ -21,6 +21,7 @@
 
 #include "block/read_full.h"
 #include "control/control.h"
+#include "format/segment_format.h"
 #include "site/scrub/scrub_repair.h"
 #include "store/segment_name.h"
 
@@ -90,12 +91,17 @@ static repl_result round_encode(struct repair *r, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
+static repl_result staged_begin(struct repair *r, struct repl_error *err)
+{
+    if (r->staged_fd >= 0)
+        return REPL_SUCCESS;
+    REPL_TRY(repair_staged_open(r, err));
+    return staged_copy(r, err);
+}
+
 static repl_result round_write(struct repair *r, struct repl_error *err)
 {
-    if (r->staged_fd < 0) {
-        REPL_TRY(repair_staged_open(r, err));
-        REPL_TRY(staged_copy(r, err));
-    }
+    REPL_TRY(staged_begin(r, err));
     for (uint32_t i = 0; i < r->round_count; i++) {
         const struct broken *broken = &r->round[i];
         if (!repl_write_full(r->staged_fd, broken->stored.data, broken->stored.size,
@@ -140,6 +146,44 @@ repl_result repair_staged_publish(struct repair *r, struct repl_error *err)
                                        err);
 }
 
+static repl_result list_mend(struct repair *r, const struct repl_segment *staged, uint32_t frame,
+                             uint8_t *raw, struct repl_buffer *stored, struct repl_error *err)
+{
+    struct repl_page_digest pages[REPL_FRAME_PAGES_MAX];
+    uint8_t tail[REPL_PAGES_TAIL];
+    uint32_t count;
+    size_t size;
+    repl_result result = repl_segment_read_pages(staged, frame, pages, &count, err);
+    if (result.code != REPL_E_CORRUPT)
+        return result;
+    REPL_TRY(repl_segment_read_frame(staged, frame, r->coder, stored, raw, &size, err));
+    repl_page_digests(r->coders.sha, raw, size, pages);
+    uint64_t listed = repl_page_count_of(size);
+    repl_frame_pages_seal(pages, listed, tail);
+    if (!repl_write_full(r->staged_fd, pages, listed * sizeof pages[0], staged->pages[frame]) ||
+        !repl_write_full(r->staged_fd, tail, sizeof tail,
+                         staged->pages[frame] + listed * sizeof pages[0]))
+        return repair_staged_fail(r, err);
+    return REPL_SUCCESS;
+}
+
+/* What the frames' pages are, of the frames, which are whole in the copy. */
+static repl_result lists_mend(struct repair *r, struct repl_error *err)
+{
+    struct repl_segment *staged;
+    struct repl_buffer stored = {0};
+    REPL_TRY(repl_segment_open(repair_staged_read_at, r, r->file->size, &staged, err));
+    uint8_t *raw = malloc(REPL_FRAME_RAW_MAX);
+    repl_result result =
+        raw == NULL ? repl_fail(err, REPL_E_NOMEM, "out of memory for a frame") : REPL_SUCCESS;
+    for (uint32_t i = 0; i < staged->footer.frame_count && repl_ok(result); i++)
+        result = list_mend(r, staged, i, raw, &stored, err);
+    free(raw);
+    repl_buffer_fini(&stored);
+    repl_segment_free(staged);
+    return result;
+}
+
 static repl_result exact_run(struct repair *r, struct scrub_broken *broken, struct repl_error *err)
 {
     repl_result result = REPL_SUCCESS;
@@ -151,6 +195,11 @@ static repl_result exact_run(struct repair *r, struct scrub_broken *broken, stru
         if (repl_ok(result))
             result = round_write(r, err);
         repair_round_end(r);
+    }
+    if (repl_ok(result) && r->lists_broken > 0) {
+        result = staged_begin(r, err);
+        if (repl_ok(result))
+            result = lists_mend(r, err);
     }
     if (repl_ok(result) && fsync(r->staged_fd) != 0)
         result = repair_staged_fail(r, err);
@@ -290,7 +339,13 @@ repl_result scrub_repair(struct scrub_visit *visit, size_t entry, const struct r
                  visit->volume, why.text);
     char text[REPL_SEGMENT_ID_TEXT_SIZE];
     repl_segment_id_text(id, text);
-    if (repl_ok(result))
+    if (repl_ok(result) && r.broken_count == 0)
+        repl_log(LOG_WARNING,
+                 "volume %s: segment %s was damaged in what it says of its pages, and is as it was "
+                 "committed again: that was made anew of its frames. See to the %s",
+                 visit->volume, text,
+                 visit->in_bucket ? "service that keeps the bucket" : "disk under the store");
+    else if (repl_ok(result))
         repl_log(LOG_WARNING,
                  "volume %s: %s %s was damaged in %u of its frames, and %s: they were made anew of "
                  "what replicas and other segments hold. See to the %s",

@@ -31,6 +31,7 @@ struct repair {
     uint32_t *broken_of; /* by frame: its number among the damaged ones and 1; 0: it is whole */
     uint32_t *indices;   /* of the damaged ones */
     uint32_t broken_count;
+    uint32_t lists_broken; /* lists of pages, of frames that are whole or not */
     struct broken round[SCRUB_FRAMES_MAX];
     uint32_t round_first, round_count;
     bool foreign; /* another zstd has made one of them */
@@ -44,7 +45,7 @@ struct repair {
 REPL_RESULT repair_read_at(void *context, uint64_t offset, void *out, size_t size,
                            struct repl_error *err);
 
-/* Which frames are damaged; REPL_E_CORRUPT: none is. */
+/* Which frames are damaged, and how many lists of pages; REPL_E_CORRUPT: none is. */
 REPL_RESULT repair_find(struct repair *r, struct repl_error *err);
 /* What of the volume lies in them. */
 REPL_RESULT repair_list(struct repair *r, struct scrub_broken *broken, struct repl_error *err);

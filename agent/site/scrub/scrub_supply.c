@@ -32,11 +32,11 @@ static repl_result output_put(void *context, const void *data, size_t size, stru
 }
 
 static repl_result frame_put(struct output *out, const struct repl_frame_entry *entry,
-                             struct repl_error *err)
+                             const struct repl_page_digest *pages, struct repl_error *err)
 {
     uint32_t index;
     out->next++;
-    return repl_segment_builder_frame(out->builder, entry, out->stored.data, &index, err);
+    return repl_segment_builder_frame(out->builder, entry, out->stored.data, pages, &index, err);
 }
 
 /* Whole frames, up to one that is not. */
@@ -44,12 +44,16 @@ static repl_result frames_copy(struct output *out, uint32_t end, struct repl_err
 {
     while (out->next < end) {
         const struct repl_frame_entry *entry = &out->r->segment->frames[out->next];
+        struct repl_page_digest pages[REPL_FRAME_PAGES_MAX];
+        uint32_t listed;
+        if (!repl_ok(repl_segment_read_pages(out->r->segment, out->next, pages, &listed, NULL)))
+            listed = 0; /* its pages are compared by reading it */
         out->stored.size = 0;
         uint8_t *bytes = repl_buffer_extend(&out->stored, entry->stored_size);
         if (bytes == NULL)
             return repl_fail(err, REPL_E_NOMEM, "out of memory for a frame");
         REPL_TRY(repair_read_at(out->r, entry->offset, bytes, entry->stored_size, err));
-        REPL_TRY(frame_put(out, entry, err));
+        REPL_TRY(frame_put(out, entry, listed > 0 ? pages : NULL, err));
     }
     return REPL_SUCCESS;
 }
@@ -64,12 +68,15 @@ static repl_result frames_write(struct output *out, struct scrub_broken *broken,
         result = repair_round(r, first, broken, err);
         for (uint32_t i = 0; i < r->round_count && repl_ok(result); i++) {
             struct repl_frame_entry entry;
+            struct repl_page_digest pages[REPL_FRAME_PAGES_MAX];
             result = frames_copy(out, r->round[i].index, err);
             out->stored.size = 0;
             if (repl_ok(result))
                 result = repair_encode_anew(r, &r->round[i], &out->stored, &entry, err);
-            if (repl_ok(result))
-                result = frame_put(out, &entry, err);
+            if (repl_ok(result)) {
+                repl_page_digests(r->coders.sha, r->round[i].raw, entry.raw_size, pages);
+                result = frame_put(out, &entry, pages, err);
+            }
         }
         repair_round_end(r);
     }

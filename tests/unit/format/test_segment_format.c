@@ -214,23 +214,23 @@ static void frame_entries_have_bounds(void **state)
 {
     (void)state;
     const uint32_t most = REPL_FRAME_RAW_MAX;
-    assert_true(frame_decodes((struct repl_frame_entry){UINT64_MAX, 1, 1, UINT64_MAX, 0}));
-    assert_true(frame_decodes((struct repl_frame_entry){0, most, most, 0, 0}));
-    assert_true(frame_decodes((struct repl_frame_entry){0, most - 1, most, 0, 1}));
-    assert_false(frame_decodes((struct repl_frame_entry){0, 0, 0, 0, 0}));
-    assert_false(frame_decodes((struct repl_frame_entry){0, 0, 1, 0, 1}));
-    assert_false(frame_decodes((struct repl_frame_entry){0, most + 1, most + 1, 0, 0}));
-    assert_false(frame_decodes((struct repl_frame_entry){0, 5, most + 1, 0, 1}));
-    assert_false(frame_decodes((struct repl_frame_entry){0, 5, 6, 0, 0}));
-    assert_false(frame_decodes((struct repl_frame_entry){0, 6, 6, 0, 1}));
-    assert_false(frame_decodes((struct repl_frame_entry){0, 5, 6, 0, 2}));
+    assert_true(frame_decodes((struct repl_frame_entry){UINT64_MAX, 1, 1, UINT64_MAX, 0, false}));
+    assert_true(frame_decodes((struct repl_frame_entry){0, most, most, 0, 0, false}));
+    assert_true(frame_decodes((struct repl_frame_entry){0, most - 1, most, 0, 1, false}));
+    assert_false(frame_decodes((struct repl_frame_entry){0, 0, 0, 0, 0, false}));
+    assert_false(frame_decodes((struct repl_frame_entry){0, 0, 1, 0, 1, false}));
+    assert_false(frame_decodes((struct repl_frame_entry){0, most + 1, most + 1, 0, 0, false}));
+    assert_false(frame_decodes((struct repl_frame_entry){0, 5, most + 1, 0, 1, false}));
+    assert_false(frame_decodes((struct repl_frame_entry){0, 5, 6, 0, 0, false}));
+    assert_false(frame_decodes((struct repl_frame_entry){0, 6, 6, 0, 1, false}));
+    assert_false(frame_decodes((struct repl_frame_entry){0, 5, 6, 0, 2, false}));
 }
 
 static void entries_come_back(void **state)
 {
     (void)state;
     uint8_t bytes[REPL_BLOCK_ENTRY_SIZE + REPL_CHUNK_ENTRY_SIZE];
-    struct repl_block_entry block = {.frame = {1, 2, 3, 4, REPL_CODEC_ZSTD},
+    struct repl_block_entry block = {.frame = {1, 2, 3, 4, REPL_CODEC_ZSTD, true},
                                      .first_object = 5,
                                      .first_offset = 6},
                             block_back;
@@ -241,7 +241,7 @@ static void entries_come_back(void **state)
     repl_chunk_entry_encode(&w, &chunk);
     assert_true(!w.failed && w.position == sizeof bytes);
     assert_memory_equal(bytes,
-                        "\1\0\0\0\0\0\0\0\2\0\0\0\3\0\0\0\4\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0"
+                        "\1\0\0\0\0\0\0\0\2\0\0\0\3\0\0\0\4\0\0\0\0\0\0\0\1\1\0\0\0\0\0\0"
                         "\5\0\0\0\0\0\0\0\6\0\0\0\0\0\0\0",
                         48);
     assert_bytes(bytes, 48, 9, 32);
@@ -255,7 +255,12 @@ static void entries_come_back(void **state)
     repl_block_entry_encode(&w, &block_back);
     repl_chunk_entry_encode(&w, &chunk_back);
     assert_memory_equal(bytes, again, sizeof bytes);
+    bytes[25] = 2;
+    r = repl_reader_of(bytes, sizeof bytes);
+    repl_block_entry_decode(&r, &block_back);
+    assert_true(r.failed);
     bytes[25] = 1;
+    bytes[26] = 1;
     r = repl_reader_of(bytes, sizeof bytes);
     repl_block_entry_decode(&r, &block_back);
     assert_true(r.failed);

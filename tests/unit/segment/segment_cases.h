@@ -15,6 +15,7 @@ enum bad_place {
     AT_HEADER,
     AT_FRAME, /* its stored bytes */
     AT_BLOCK, /* its records; the block's checksum is made to match */
+    AT_PAGES, /* the lists of pages, as one */
     AT_FRAME_ENTRY,
     AT_BLOCK_ENTRY,
     AT_CHUNK_ENTRY,
@@ -158,6 +159,36 @@ static inline void bad_record_across_blocks(struct craft *craft)
     craft_append(&craft->block_bytes[0], nothing, sizeof nothing);
 }
 
+static inline void bad_pages_unannounced(struct craft *craft)
+{
+    craft_pages(craft);
+    craft->header.features = 0;
+}
+
+static inline void bad_pages_of_others(struct craft *craft)
+{
+    craft_sample(craft);
+    craft_run_pages(craft, 0, 'B');
+}
+
+static inline void bad_pages_of_block(struct craft *craft)
+{
+    craft_pages(craft);
+    craft->blocks[0].frame.has_pages = true;
+}
+
+static inline void bad_pages_missing(struct craft *craft)
+{
+    craft_pages(craft);
+    craft->page_bytes[0].size = 0;
+}
+
+static inline void bad_pages_nobodys(struct craft *craft)
+{
+    craft_pages(craft);
+    craft->frames[0].has_pages = false;
+}
+
 static inline void bad_last_byte_missing(struct repl_buffer *file)
 {
     file->size--;
@@ -231,7 +262,7 @@ static const struct bad_case bad_cases[] = {
     {"header-reserved-68", CORRUPT, "segment header", PATCH(AT_HEADER, 0, 68, 1, 1)},
     {"header-reserved-112", CORRUPT, "segment header", PATCH(AT_HEADER, 0, 119, 1, 0x80)},
     {"header-feature-bit-0", CORRUPT, "volume kind", PATCH(AT_HEADER, 0, 16, 8, 1)},
-    {"header-feature-bit-1", VERSION, "features 0x2 ", PATCH(AT_HEADER, 0, 16, 8, 2)},
+    {"header-feature-bit-2", VERSION, "features 0x4 ", PATCH(AT_HEADER, 0, 16, 8, 4)},
     {"header-feature-bit-63", VERSION, "features", PATCH(AT_HEADER, 0, 23, 1, 0x80)},
     {"header-from-is-to", CORRUPT, "not before", PATCH(AT_HEADER, 0, 48, 8, 10)},
     {"header-checksum", CORRUPT, "header: checksum", .bytes = bad_header_bit},
@@ -268,6 +299,8 @@ static const struct bad_case bad_cases[] = {
     {"frame-stored-size-other", CORRUPT, "segment index", PATCH(AT_FRAME_ENTRY, 0, 24, 1, 0)},
     {"frame-zstd-not-smaller", CORRUPT, "segment index", PATCH(AT_FRAME_ENTRY, 0, 12, 4, 13)},
     {"frame-reserved", CORRUPT, "segment index", PATCH(AT_FRAME_ENTRY, 0, 31, 1, 1)},
+    {"frame-reserved-26", CORRUPT, "segment index", PATCH(AT_FRAME_ENTRY, 0, 26, 1, 1)},
+    {"frame-pages-2", CORRUPT, "segment index", PATCH(AT_FRAME_ENTRY, 0, 25, 1, 2)},
     {"frame-too-large", CORRUPT, "segment index", .craft = bad_frame_too_large},
     {"frame-checksum", CORRUPT, "checksum", PATCH(AT_FRAME_ENTRY, 0, 16, 1, 0)},
     {"frame-checksum-stored", CORRUPT, "checksum", .craft = bad_stored_content},
@@ -280,12 +313,22 @@ static const struct bad_case bad_cases[] = {
     {"frame-zstd-shorter", CORRUPT, "not one zstd frame", .craft = bad_zstd_shorter},
     {"frame-zstd-block-type", CORRUPT, "not one zstd frame", .craft = bad_zstd_block_type},
 
+    {"pages-unannounced", CORRUPT, "frame 0 has a list", .craft = bad_pages_unannounced},
+    {"pages-of-others", CORRUPT, "list of pages is of others", .craft = bad_pages_of_others},
+    {"pages-of-block", CORRUPT, "manifest block 0 has a list", .craft = bad_pages_of_block},
+    {"pages-missing", CORRUPT, "the whole file", .craft = bad_pages_missing},
+    {"pages-nobodys", CORRUPT, "the whole file", .craft = bad_pages_nobodys},
+    {"pages-checksum", CORRUPT, "its list of pages is damaged", .craft = craft_pages,
+     PATCH(AT_PAGES, 0, 32, 1, 0)},
+    {"pages-digest", CORRUPT, "its list of pages is damaged", .craft = craft_pages,
+     PATCH(AT_PAGES, 0, 16, 1, 0)},
+
     {"block-gap", CORRUPT, "block 0 does not begin", PATCH(AT_BLOCK_ENTRY, 0, 0, 8, 155)},
     {"block-order", CORRUPT, "block 1 is out of order", PATCH(AT_BLOCK_ENTRY, 1, 32, 8, 0)},
     {"block-key-object", CORRUPT, "another key", PATCH(AT_BLOCK_ENTRY, 1, 32, 8, 2)},
     {"block-key-offset", CORRUPT, "another key", PATCH(AT_BLOCK_ENTRY, 1, 40, 8, 131071)},
     {"block-key-of-object-record", CORRUPT, "another key", PATCH(AT_BLOCK_ENTRY, 0, 40, 8, 4096)},
-    {"block-reserved", CORRUPT, "segment index", PATCH(AT_BLOCK_ENTRY, 0, 25, 1, 1)},
+    {"block-reserved", CORRUPT, "segment index", PATCH(AT_BLOCK_ENTRY, 0, 26, 1, 1)},
     {"block-checksum", CORRUPT, "manifest block 0", PATCH(AT_BLOCK_ENTRY, 0, 16, 1, 0)},
 
     {"record-object-missing", CORRUPT, "does not come first", .craft = bad_object_missing},
@@ -454,6 +497,8 @@ static inline uint64_t bad_place_offset(const struct bad_patch *patch, const str
         return craft->frames[patch->index].offset;
     case AT_BLOCK:
         return craft->blocks[patch->index].frame.offset;
+    case AT_PAGES:
+        return at - craft->page_bytes[patch->index].size;
     case AT_FRAME_ENTRY:
         return at + patch->index * REPL_FRAME_ENTRY_SIZE;
     case AT_BLOCK_ENTRY:

@@ -18,6 +18,7 @@ struct craft {
     struct repl_segment_header header;
     struct repl_frame_entry frames[CRAFT_MAX];
     struct repl_buffer frame_bytes[CRAFT_MAX];
+    struct repl_buffer page_bytes[CRAFT_MAX]; /* of each frame: its list of pages, as stored */
     struct repl_block_entry blocks[CRAFT_MAX];
     struct repl_buffer block_bytes[CRAFT_MAX]; /* records; always stored as they are */
     struct repl_chunk_entry chunks[CRAFT_MAX];
@@ -29,6 +30,7 @@ static inline void craft_fini(struct craft *craft)
 {
     for (size_t i = 0; i < CRAFT_MAX; i++) {
         repl_buffer_fini(&craft->frame_bytes[i]);
+        repl_buffer_fini(&craft->page_bytes[i]);
         repl_buffer_fini(&craft->block_bytes[i]);
     }
 }
@@ -85,6 +87,25 @@ static inline uint32_t craft_run_frame(struct craft *craft, uint8_t byte, uint32
     uint32_t index = craft_frame(craft, REPL_CODEC_ZSTD, stored, stored_size, raw, size);
     free(raw);
     return index;
+}
+
+/* Gives a frame the list of the pages that it would hold if all its bytes were byte. */
+static inline void craft_run_pages(struct craft *craft, uint32_t frame, uint8_t byte)
+{
+    static uint8_t page[REPL_PAGE_SIZE];
+    struct repl_buffer *list = &craft->page_bytes[frame];
+    uint8_t checksum[REPL_PAGES_TAIL];
+    memset(page, byte, sizeof page);
+    for (uint32_t left = craft->frames[frame].raw_size; left > 0;) {
+        uint32_t step = left < sizeof page ? left : (uint32_t)sizeof page;
+        struct repl_digest digest = sha256_of(page, step);
+        craft_append(list, digest.bytes, REPL_PAGE_ENTRY_SIZE);
+        left -= step;
+    }
+    repl_frame_pages_seal((const void *)list->data, list->size / REPL_PAGE_ENTRY_SIZE, checksum);
+    craft_append(list, checksum, sizeof checksum);
+    craft->frames[frame].has_pages = true;
+    craft->header.features |= REPL_FEATURE_PAGES;
 }
 
 /* Behind the records of this block, which is the last one or a new one. */
@@ -184,6 +205,8 @@ static inline void craft_layout(struct craft *craft)
         entry->raw_xxh3 = repl_xxh3(bytes->data, bytes->size);
         position += bytes->size;
     }
+    for (uint32_t i = 0; i < f->frame_count; i++)
+        position += craft->page_bytes[i].size;
     f->index_offset = position;
     f->file_size = position + repl_segment_index_size(f) + REPL_SEGMENT_FOOTER_SIZE;
 }
@@ -221,6 +244,8 @@ static inline void craft_write(const struct craft *craft, struct repl_buffer *fi
         craft_append(file, craft->frame_bytes[i].data, craft->frame_bytes[i].size);
     for (uint32_t i = 0; i < CRAFT_MAX; i++)
         craft_append(file, craft->block_bytes[i].data, craft->block_bytes[i].size);
+    for (uint32_t i = 0; i < CRAFT_MAX; i++)
+        craft_append(file, craft->page_bytes[i].data, craft->page_bytes[i].size);
     for (uint32_t i = 0; i < f->frame_count; i++)
         repl_frame_entry_encode(&w, &craft->frames[i]);
     for (uint32_t i = 0; i < f->block_count; i++)
@@ -275,6 +300,13 @@ static inline void craft_sample(struct craft *craft)
     craft_point(craft, 8, REPL_POINT_MERGED);
     craft_point(craft, 9, REPL_POINT_MERGED | REPL_POINT_RESYNC);
     craft_point(craft, 10, 0);
+}
+
+/* The same, with a list of the pages of the frame that is no listed chunk. */
+static inline void craft_pages(struct craft *craft)
+{
+    craft_sample(craft);
+    craft_run_pages(craft, 0, 'A');
 }
 
 #endif

@@ -71,7 +71,7 @@ static inline struct repl_digest sha256_of(const void *bytes, size_t size)
     return digest;
 }
 
-/* Encodes and adds a frame; its index. */
+/* Encodes and adds a frame, with the list of its pages where the segment has such; its index. */
 static inline uint32_t add_frame(struct repl_segment_builder *builder,
                                  struct repl_frame_coder *coder, const void *raw, size_t size)
 {
@@ -79,7 +79,13 @@ static inline uint32_t add_frame(struct repl_segment_builder *builder,
     struct repl_frame_entry entry;
     uint32_t index;
     ensure(repl_ok(repl_frame_encode(coder, raw, size, &stored, &entry, NULL)));
-    ensure(repl_ok(repl_segment_builder_frame(builder, &entry, stored.data, &index, NULL)));
+    struct repl_page_digest *pages = calloc(REPL_FRAME_PAGES_MAX, sizeof *pages);
+    struct repl_sha256 *sha;
+    ensure(pages != NULL && repl_ok(repl_sha256_new(&sha, NULL)));
+    repl_page_digests(sha, raw, size, pages);
+    ensure(repl_ok(repl_segment_builder_frame(builder, &entry, stored.data, pages, &index, NULL)));
+    repl_sha256_free(sha);
+    free(pages);
     repl_buffer_fini(&stored);
     return index;
 }

@@ -306,6 +306,45 @@ static void many_extents_take_several_blocks(void **state)
         assert_true(blocks[i].first_offset > blocks[i - 1].first_offset);
 }
 
+/* All frames that came with a list of their pages have one, unless the segment announces none. */
+static void pages_are_listed(void **state)
+{
+    struct bench *bench = *state;
+    static uint8_t raw[2 * REPL_CHUNK_SIZE + 100];
+    struct repl_page_digest pages[REPL_FRAME_PAGES_MAX];
+    for (unsigned round = 0; round < 2; round++) {
+        struct repl_segment_header header = craft_header(7, 10);
+        header.features = round == 0 ? REPL_FEATURE_PAGES : 0;
+        memset(raw, 'a', sizeof raw);
+        memset(raw + REPL_PAGE_SIZE, 'b', REPL_PAGE_SIZE);
+        begin(bench, header, sizeof raw);
+        const size_t sizes[] = {2 * REPL_CHUNK_SIZE, REPL_CHUNK_SIZE + 100, sizeof raw, 3};
+        for (uint32_t i = 0; i < 4; i++) {
+            assert_int_equal(add_frame(bench->builder, bench->coder, raw, sizes[i]), i);
+        }
+        put(bench, REPL_RECORD_DATA, 0, sizeof raw, 2, 0);
+        struct repl_point point = point_of(10, 0);
+        finish(bench, &point, 1);
+        reopen(bench);
+        for (uint32_t i = 0; i < 5; i++) {
+            uint32_t count = 1;
+            assert_ok(bench,
+                      repl_segment_read_pages(bench->segment, i, pages, &count, &bench->err));
+            bool listed = round == 0 && i < 4;
+            assert_int_equal(count, listed ? repl_page_count_of(sizes[i]) : 0);
+            for (uint32_t page = 0; page < count; page++) {
+                size_t at = (size_t)page * REPL_PAGE_SIZE, left = sizes[i] - at;
+                struct repl_digest digest =
+                    sha256_of(raw + at, left < REPL_PAGE_SIZE ? left : REPL_PAGE_SIZE);
+                assert_memory_equal(&pages[page], digest.bytes, sizeof pages[page]);
+            }
+        }
+        repl_segment_builder_free(bench->builder);
+        bench->builder = NULL;
+        bench->file.bytes.size = 0;
+    }
+}
+
 static void parts_carry_no_point(void **state)
 {
     struct bench *bench = *state;
@@ -423,7 +462,8 @@ static void sink_errors_come_through(void **state)
             repl_segment_builder_new(&header, 8192, memory_sink, &file, &builder, &bench->err);
         assert_true(repl_ok(result) == (limit >= REPL_SEGMENT_HEADER_SIZE));
         if (repl_ok(result)) {
-            result = repl_segment_builder_frame(builder, &entry, stored.data, &index, &bench->err);
+            result =
+                repl_segment_builder_frame(builder, &entry, stored.data, NULL, &index, &bench->err);
             struct repl_extent extent = {.length = 8192, .type = REPL_RECORD_DATA};
             if (repl_ok(result))
                 result = repl_segment_builder_extent(builder, &extent, &bench->err);
@@ -512,10 +552,11 @@ static void limits_hold(void **state)
                                               &bench->err));
     uint32_t index;
     for (uint32_t i = 0; i < REPL_FRAMES_MAX; i++)
-        assert_ok(bench, repl_segment_builder_frame(bench->builder, &entry, stored.data, &index,
-                                                    &bench->err));
+        assert_ok(bench, repl_segment_builder_frame(bench->builder, &entry, stored.data, NULL,
+                                                    &index, &bench->err));
     assert_int_equal(
-        repl_segment_builder_frame(bench->builder, &entry, stored.data, &index, &bench->err).code,
+        repl_segment_builder_frame(bench->builder, &entry, stored.data, NULL, &index, &bench->err)
+            .code,
         REPL_E_NOMEM);
     struct repl_chunk_entry chunk = {.name = chunk_name_of(raw)};
     for (uint32_t i = 0; i < REPL_CHUNKS_MAX; i++)
@@ -755,6 +796,7 @@ int main(void)
         SEGMENT_TEST(neighbours_become_one_record),
         SEGMENT_TEST(tails_that_are_no_whole_page),
         SEGMENT_TEST(many_extents_take_several_blocks),
+        SEGMENT_TEST(pages_are_listed),
         SEGMENT_TEST(parts_carry_no_point),
         SEGMENT_TEST(supply_carries_chunks_only),
         SEGMENT_TEST(random_segments),

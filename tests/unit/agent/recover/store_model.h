@@ -164,7 +164,7 @@ static inline void model_begin(struct store_model *m, uint64_t from, uint64_t to
         .version = REPL_SEGMENT_VERSION,
         .kind = REPL_SEGMENT_CHANGES,
         .volume_kind = m->kind,
-        .features = m->kind == REPL_VOLUME_TREE ? REPL_FEATURE_TREE : 0,
+        .features = REPL_FEATURE_PAGES | (m->kind == REPL_VOLUME_TREE ? REPL_FEATURE_TREE : 0),
         .volume = m->uuid,
         .lineage = 1,
         .from_seq = from,

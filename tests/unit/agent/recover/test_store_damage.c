@@ -199,6 +199,20 @@ static void damage_all(struct fixture *f)
            f->file.size, f->refused, f->same);
 }
 
+/* Bytes that no point is made of: the lists of what is in a segment's pages. repl verify reads
+ * them. */
+static unsigned listed_bytes(const struct fixture *f)
+{
+    struct memory_span span = {f->file.bytes, f->file.size};
+    struct repl_segment *segment;
+    uint64_t bytes = 0;
+    assert_true(repl_ok(repl_segment_open(memory_read_at, &span, span.size, &segment, NULL)));
+    for (uint32_t i = 0; i < segment->footer.frame_count; i++)
+        bytes += segment->frames[i].has_pages ? repl_frame_pages_size(&segment->frames[i]) : 0;
+    repl_segment_free(segment);
+    return (unsigned)bytes;
+}
+
 static void segments_and_supplies(void **state)
 {
     struct fixture *f = *state;
@@ -211,7 +225,7 @@ static void segments_and_supplies(void **state)
         model_segment_path(&f->model, segments[i].to, segments[i].part, path);
         choose(f, path);
         damage_all(f);
-        assert_true(f->refused > 10 * f->same);
+        assert_true(f->same <= listed_bytes(f) / DAMAGE_STEP + 1 + f->refused / 10);
     }
     snprintf(path, sizeof path, "%s/volumes/%s/segments/%020u.%06u.%03u.sup", f->model.path,
              MODEL_VOLUME, 3u, 0u, 1u);

@@ -419,7 +419,7 @@ struct build {
 
 static inline uint64_t features_of(const struct world *w)
 {
-    return w->kind == REPL_VOLUME_TREE ? REPL_FEATURE_TREE : 0;
+    return REPL_FEATURE_PAGES | (w->kind == REPL_VOLUME_TREE ? REPL_FEATURE_TREE : 0);
 }
 
 static inline void build_begin(struct build *b, struct world *w, uint64_t from, uint64_t to,

@@ -129,7 +129,7 @@ static struct repl_buffer records_of(struct fixture *f, uint64_t number)
     int fd = openat(f->dir_fd, name, O_RDONLY | O_CLOEXEC);
     assert_true(fd >= 0 && fstat(fd, &status) == 0);
     assert_true(repl_ok(repl_segment_open(read_at, &fd, (uint64_t)status.st_size, &segment, NULL)));
-    assert_true(segment->header.features == REPL_FEATURE_TREE);
+    assert_true(segment->header.features == (REPL_FEATURE_TREE | REPL_FEATURE_PAGES));
     assert_int_equal(segment->footer.point_count, 3);
     repl_record_walk_begin(&walk, segment, f->coder);
     for (bool done = false; !done;) {

@@ -253,7 +253,8 @@ static void a_supply_is_of_its_segments_kind(void **state)
     spooled_write(f->dir_fd, 2, &tree);
     drain(f);
     must(f, plan_make(f, 1, contents, 1, &plan));
-    assert_true(plan.header.volume_kind == REPL_VOLUME_BLOCK && plan.header.features == 0);
+    assert_true(plan.header.volume_kind == REPL_VOLUME_BLOCK &&
+                plan.header.features == REPL_FEATURE_PAGES);
     repl_supply_plan_fini(&plan);
     must(f, plan_make(f, 2, contents, 1, &plan));
     assert_true(plan.header.volume_kind == REPL_VOLUME_TREE);

@@ -33,7 +33,7 @@ static inline uint32_t foreign_frame(struct build *b, const uint8_t *raw, size_t
     entry.stored_size = (uint32_t)ZSTD_compress(stored, size, raw, size, 19);
     assert_false(ZSTD_isError(entry.stored_size));
     entry.raw_xxh3 = repl_xxh3(raw, size);
-    must(repl_segment_builder_frame(b->builder, &entry, stored, &frame, &err), &err);
+    must(repl_segment_builder_frame(b->builder, &entry, stored, NULL, &frame, &err), &err);
     free(stored);
     return frame;
 }

@@ -72,6 +72,42 @@ static void frames_are_mended(void **state)
     end();
 }
 
+/* What the frames' pages are is made anew of the frames, alone or together with one of them. */
+static void lists_of_pages_are_mended(void **state)
+{
+    char path[256];
+    struct damage d = {0};
+    (void)state;
+    begin("everything");
+    point_make();
+    expect_replica(&w);
+    segment_path(path, 2);
+    damage_take(&d, path);
+    struct memory_span span = {d.bytes, d.size};
+    struct repl_segment *segment;
+    struct repl_error err;
+    must(repl_segment_open(memory_read_at, &span, d.size, &segment, &err), &err);
+    size_t lists = segment->pages[0], end_of_lists = segment->footer.index_offset;
+    repl_segment_free(segment);
+    assert_true(end_of_lists - lists > 450 * REPL_PAGE_ENTRY_SIZE);
+    const size_t places[][2] = {{lists, 1}, {end_of_lists - 1, 1}, {lists, end_of_lists - lists}};
+    for (size_t i = 0; i < 3; i++) {
+        plant(&d, places[i][0], places[i][1]);
+        look();
+        assert_int_equal(volume_status(&w, "data").damaged_segments, 0);
+        assert_int_equal(volume_status(&w, "data").repaired_segments, i + 1);
+        assert_true(is_as_it_was(&d));
+    }
+    d.bytes[lists + 20] ^= 1; /* and a frame */
+    plant(&d, 5000, 1);
+    d.bytes[lists + 20] ^= 1;
+    look();
+    assert_int_equal(volume_status(&w, "data").repaired_segments, 4);
+    assert_true(is_as_it_was(&d));
+    damage_fini(&d);
+    end();
+}
+
 /* The full of the beginning has been overwritten in parts: where that is not so, it is mended. */
 static void what_was_overwritten_is_not_there_any_more(void **state)
 {
@@ -405,6 +441,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frames_are_mended),
+        cmocka_unit_test(lists_of_pages_are_mended),
         cmocka_unit_test(what_was_overwritten_is_not_there_any_more),
         cmocka_unit_test(the_points_are_named_that_need_it),
         cmocka_unit_test(a_chunk_that_is_supplied_mends_its_frame),
