@@ -4,26 +4,8 @@
 #include <string.h>
 
 #include "base/ensure.h"
-#include "base/extent_map.h"
 #include "base/hash.h"
-#include "segment/frame.h"
-#include "segment/segment_reader.h"
-
-/*
- * Extents of the map: source of DATA is segment << 32 | frame (segment: its
- * place in segments[]); of CHUNK the place of the name in names.
- */
-struct repl_view {
-    uint64_t size;
-    uint64_t begin, end; /* what lies outside is not looked at */
-    struct repl_extent_map extents;
-    const struct repl_segment **segments;
-    size_t segment_count, segment_capacity;
-    struct repl_buffer names; /* struct repl_digest each */
-    repl_view_chunk_fn *find_chunk;
-    repl_view_fetch_fn *fetch; /* NULL: there is none */
-    void *context;
-};
+#include "view_internal.h"
 
 static repl_result segment_add(struct repl_view *v, const struct repl_segment *segment,
                                struct repl_error *err)
@@ -230,30 +212,6 @@ uint64_t repl_view_said(const struct repl_view *v, uint64_t offset, uint64_t lim
 
 /* --- reading --------------------------------------------------------------------------------- */
 
-/* So many frames are kept where they are small, as those that a merge has packed are, in the place
- * of one of the largest. */
-#define SMALL_FRAMES 8u
-
-struct cached_frame {
-    const struct repl_segment *segment;
-    uint32_t frame;
-    size_t size;
-    uint64_t used; /* the reader's clock when last used */
-    uint8_t *raw;  /* NULL: empty */
-};
-
-struct repl_view_reader {
-    const struct repl_view *view;
-    struct repl_frame_coder *coder;
-    struct repl_sha256 *sha;
-    struct repl_buffer stored;
-    uint64_t clock;
-    unsigned cache_size;
-    size_t cached_bytes, cached_bytes_max;
-    struct cached_frame *cache;
-    uint8_t *fetched; /* a chunk; NULL: none was yet */
-};
-
 repl_result repl_view_reader_new(const struct repl_view *view, unsigned cache_frames,
                                  struct repl_view_reader **out, struct repl_error *err)
 {
@@ -262,7 +220,7 @@ repl_result repl_view_reader_new(const struct repl_view *view, unsigned cache_fr
     if (reader == NULL)
         return repl_fail(err, REPL_E_NOMEM, "out of memory for a reader");
     reader->view = view;
-    reader->cache_size = cache_frames * SMALL_FRAMES;
+    reader->cache_size = cache_frames * VIEW_SMALL_FRAMES;
     reader->cached_bytes_max = (size_t)cache_frames * REPL_FRAME_RAW_MAX;
     reader->cache = calloc(reader->cache_size, sizeof *reader->cache);
     repl_result result = reader->cache == NULL
@@ -286,27 +244,28 @@ void repl_view_reader_free(struct repl_view_reader *reader)
         free(reader->cache[i].raw);
     free(reader->cache);
     free(reader->fetched);
+    free(reader->scratch);
     repl_frame_coder_free(reader->coder);
     repl_sha256_free(reader->sha);
     repl_buffer_fini(&reader->stored);
     free(reader);
 }
 
-static void cached_drop(struct repl_view_reader *reader, struct cached_frame *c)
+static void cached_drop(struct repl_view_reader *reader, struct view_frame *c)
 {
     reader->cached_bytes -= c->size;
     free(c->raw);
-    *c = (struct cached_frame){0};
+    *c = (struct view_frame){0};
 }
 
 /* A place for a frame of this size, for which those go that were used least recently; with the
  * memory of the last of these, if it is of the same size. */
-static struct cached_frame *room_make(struct repl_view_reader *reader, size_t size)
+static struct view_frame *room_make(struct repl_view_reader *reader, size_t size)
 {
     for (;;) {
-        struct cached_frame *empty = NULL, *oldest = NULL;
+        struct view_frame *empty = NULL, *oldest = NULL;
         for (unsigned i = 0; i < reader->cache_size; i++) {
-            struct cached_frame *c = &reader->cache[i];
+            struct view_frame *c = &reader->cache[i];
             if (c->raw == NULL)
                 empty = c;
             else if (oldest == NULL || c->used < oldest->used)
@@ -323,14 +282,12 @@ static struct cached_frame *room_make(struct repl_view_reader *reader, size_t si
     }
 }
 
-/* The frame from the cache, or decoded into it. */
-static repl_result frame_get(struct repl_view_reader *reader, const struct repl_segment *segment,
-                             uint32_t frame, const struct cached_frame **out,
-                             struct repl_error *err)
+repl_result view_frame_get(struct repl_view_reader *reader, const struct repl_segment *segment,
+                           uint32_t frame, const struct view_frame **out, struct repl_error *err)
 {
     reader->clock++;
     for (unsigned i = 0; i < reader->cache_size; i++) {
-        struct cached_frame *c = &reader->cache[i];
+        struct view_frame *c = &reader->cache[i];
         if (c->segment == segment && c->frame == frame) {
             c->used = reader->clock;
             *out = c;
@@ -341,7 +298,7 @@ static repl_result frame_get(struct repl_view_reader *reader, const struct repl_
         return repl_fail(err, REPL_E_CORRUPT, "segment %llu.%u: there is no frame %u",
                          (unsigned long long)segment->header.to_seq, segment->header.part, frame);
     size_t size = segment->frames[frame].raw_size;
-    struct cached_frame *c = room_make(reader, size);
+    struct view_frame *c = room_make(reader, size);
     if (c->raw == NULL) {
         c->raw = malloc(size);
         if (c->raw == NULL)
@@ -363,7 +320,7 @@ static repl_result frame_get(struct repl_view_reader *reader, const struct repl_
     return REPL_SUCCESS;
 }
 
-static const struct repl_digest *name_of(const struct repl_view *v, const struct repl_extent *e)
+const struct repl_digest *view_chunk_name(const struct repl_view *v, const struct repl_extent *e)
 {
     return &((const struct repl_digest *)(const void *)v->names.data)[e->source];
 }
@@ -382,11 +339,11 @@ static repl_result names_ahead(const struct repl_view *v, const struct repl_exte
         if (e == NULL)
             return REPL_SUCCESS;
         if (e->type != REPL_RECORD_CHUNK ||
-            (*count > 0 && repl_digest_equal(&names[*count - 1], name_of(v, e))))
+            (*count > 0 && repl_digest_equal(&names[*count - 1], view_chunk_name(v, e))))
             continue;
-        REPL_TRY(v->find_chunk(v->context, name_of(v, e), &segment, &frame, &offset, err));
+        REPL_TRY(v->find_chunk(v->context, view_chunk_name(v, e), &segment, &frame, &offset, err));
         if (segment == NULL)
-            names[(*count)++] = *name_of(v, e);
+            names[(*count)++] = *view_chunk_name(v, e);
     }
     return REPL_SUCCESS;
 }
@@ -411,12 +368,12 @@ static repl_result chunk_find(struct repl_view_reader *reader, const struct repl
                               struct repl_error *err)
 {
     const struct repl_view *v = reader->view;
-    const struct cached_frame *frame;
+    const struct view_frame *frame;
     uint32_t index, offset;
-    REPL_TRY(v->find_chunk(v->context, name_of(v, extent), segment, &index, &offset, err));
+    REPL_TRY(v->find_chunk(v->context, view_chunk_name(v, extent), segment, &index, &offset, err));
     if (*segment == NULL)
         return chunk_fetch(reader, extent, out, err);
-    REPL_TRY(frame_get(reader, *segment, index, &frame, err));
+    REPL_TRY(view_frame_get(reader, *segment, index, &frame, err));
     if ((uint64_t)offset + REPL_CHUNK_SIZE > frame->size)
         return repl_fail(err, REPL_E_CORRUPT, "a chunk lies outside its frame");
     *out = frame->raw + offset;
@@ -431,9 +388,9 @@ static repl_result chunk_read(struct repl_view_reader *reader, const struct repl
     struct repl_digest found;
     REPL_TRY(chunk_find(reader, extent, &segment, &bytes, err));
     repl_chunk_digest(reader->sha, bytes, &found);
-    if (!repl_digest_equal(&found, name_of(reader->view, extent)) && segment == NULL)
+    if (!repl_digest_equal(&found, view_chunk_name(reader->view, extent)) && segment == NULL)
         return repl_fail(err, REPL_E_CORRUPT, "other bytes were given for a chunk of the pool");
-    if (!repl_digest_equal(&found, name_of(reader->view, extent)))
+    if (!repl_digest_equal(&found, view_chunk_name(reader->view, extent)))
         return repl_fail(err, REPL_E_CORRUPT,
                          "segment %llu.%u: a chunk does not have the content it is named for",
                          (unsigned long long)segment->header.to_seq, segment->header.part);
@@ -445,8 +402,8 @@ static repl_result data_read(struct repl_view_reader *reader, const struct repl_
                              uint64_t skip, void *out, size_t size, struct repl_error *err)
 {
     const struct repl_segment *segment = reader->view->segments[extent->source >> 32];
-    const struct cached_frame *frame;
-    REPL_TRY(frame_get(reader, segment, (uint32_t)extent->source, &frame, err));
+    const struct view_frame *frame;
+    REPL_TRY(view_frame_get(reader, segment, (uint32_t)extent->source, &frame, err));
     ensure(extent->source_offset + skip + size <= frame->size);
     memcpy(out, frame->raw + extent->source_offset + skip, size);
     return REPL_SUCCESS;
@@ -516,7 +473,7 @@ static repl_result piece_compare(struct repl_view_reader *a, const struct repl_e
     if (x->type == REPL_RECORD_ZERO && y->type == REPL_RECORD_ZERO)
         return REPL_SUCCESS;
     if (x->type == REPL_RECORD_CHUNK && y->type == REPL_RECORD_CHUNK &&
-        repl_digest_equal(name_of(a->view, x), name_of(b->view, y)) &&
+        repl_digest_equal(view_chunk_name(a->view, x), view_chunk_name(b->view, y)) &&
         x->source_offset + (offset - x->offset) == y->source_offset + (offset - y->offset))
         return REPL_SUCCESS;
     return bytes_compare(a, b, offset, end, err);

@@ -27,7 +27,7 @@ static const char *restore_at;
 static const char *restore_to;
 static const char *restore_state;
 static const char *restore_bandwidth;
-static bool restore_yes, restore_overwrite, restore_onto_source;
+static bool restore_yes, restore_overwrite, restore_onto_source, restore_whole;
 static uint64_t restore_threads;
 /* Of trees only: */
 static const char *restore_path, *restore_owner;
@@ -146,6 +146,7 @@ static repl_result restore_to_target(struct repl_history *history, size_t point,
                                            .target = target,
                                            .progress_path = progress_path,
                                            .overwrite = restore_overwrite,
+                                           .whole = restore_whole,
                                            .threads = (unsigned)restore_threads,
                                            .interrupted = repl_interrupt_flag(),
                                            .status = terminal ? print_progress : NULL};
@@ -165,6 +166,12 @@ static repl_result restore_to_target(struct repl_history *history, size_t point,
     repl_words_bytes(result.data_bytes, data);
     fprintf(stderr, "restored and verified: %s holds point %" PRIu64 ", %s (%s of data)\n",
             target->path, entry->point.seq, size, data);
+    if (result.same_bytes > 0) {
+        char fetched[REPL_WORDS_SIZE];
+        repl_words_bytes(result.same_bytes, data);
+        repl_words_bytes(atomic_load(&repl_history_origin(history)->fetched_bytes), fetched);
+        fprintf(stderr, "%s of it were there already; %s were fetched\n", data, fetched);
+    }
     return REPL_SUCCESS;
 }
 
@@ -334,6 +341,9 @@ static const struct repl_option restore_options[] = {
      "Replaces a file that exists, and gives up an unfinished restore to the same target. Of a "
      "tree: replaces what is of another kind than it was, a directory where a file was, say, with "
      "all that is in it."},
+    {"whole", NULL, REPL_OPTION_FLAG, &restore_whole,
+     "Writes all of a block volume. Without it what a device, or a file to be replaced, holds "
+     "already is compared, and only what differs is fetched and written."},
     {"onto-source", NULL, REPL_OPTION_FLAG, &restore_onto_source,
      "Allows a device or directory that this host's agent is configured to protect. For a device "
      "stop the agent first."},

@@ -4,6 +4,12 @@
  * about once and the target is written about from front to back. Runs of zeros
  * are taken in larger bites and written as such.
  *
+ * Where the target held something before, a piece is first read from there, and
+ * only the pages that are others are fetched and written: a volume that is taken
+ * back by minutes is mostly there. A piece of which all was there has been read
+ * back with that. Reading what turns out to be of another volume is given up soon,
+ * but for a sample now and then (restore_compare.h).
+ *
  * Of each piece the XXH3 of what was handed to the target is kept. About every
  * two seconds the main thread makes it all durable: take a copy of what is
  * noted, sync the target, save the copy. What is saved is therefore on the
@@ -30,6 +36,7 @@
 
 #include "base/ensure.h"
 #include "base/hash.h"
+#include "recover/restore_compare.h"
 #include "recover/restore_progress.h"
 #include "recover/words.h"
 
@@ -61,7 +68,9 @@ struct restore {
     pthread_mutex_t mutex; /* guards all below, and hashes and states while threads run */
     pthread_cond_t ended;  /* a thread has */
     uint64_t next_piece;
+    struct repl_restore_compare compare;
     uint64_t done_bytes;
+    uint64_t same_bytes; /* of data, found on the target */
     uint64_t lost_bytes; /* inherited, and not found on the target */
     bool mismatch;       /* what this run wrote was not found */
     unsigned running;
@@ -99,7 +108,8 @@ static size_t piece_size(const struct restore *r, uint64_t piece)
 
 struct bite {
     uint64_t piece, count;
-    bool zero; /* all of it, by the manifests */
+    bool zero;    /* all of it, by the manifests */
+    bool compare; /* with what the target holds */
 };
 
 /* How many whole pieces from here on are zeros by the manifests and not done yet. */
@@ -136,7 +146,9 @@ static bool bite_take(struct restore *r, struct bite *bite)
     bool taken = !r->stop && r->next_piece < r->piece_count;
     if (taken) {
         uint64_t zeros = writing ? zero_pieces(r, r->next_piece) : 0;
-        *bite = (struct bite){r->next_piece, zeros > 0 ? zeros : 1, zeros > 0};
+        *bite = (struct bite){r->next_piece, zeros > 0 ? zeros : 1, zeros > 0, false};
+        if (writing && !bite->zero)
+            bite->compare = repl_restore_compare_next(&r->compare);
         r->next_piece += bite->count;
     }
     pthread_mutex_unlock(&r->mutex);
@@ -165,32 +177,69 @@ static repl_result sparse_write(const struct restore *r, uint64_t offset, const 
     return REPL_SUCCESS;
 }
 
+static repl_result bytes_write(const struct restore *r, uint64_t offset, const uint8_t *data,
+                               size_t size, struct repl_error *err)
+{
+    return r->target->is_device ? repl_target_write(r->target, offset, data, size, err)
+                                : sparse_write(r, offset, data, size, err);
+}
+
+/* Fetches and writes what the target has not; *same: so many bytes it had. */
+static repl_result piece_correct(const struct restore *r, struct repl_view_reader *reader,
+                                 uint64_t offset, uint8_t *buffer, size_t size, size_t *same,
+                                 struct repl_error *err)
+{
+    bool changed[PIECE_SIZE / REPL_PAGE_SIZE];
+    REPL_TRY(repl_view_correct(reader, offset, buffer, size, changed, err));
+    *same = 0;
+    for (size_t at = 0, end; at < size; at = end) {
+        bool differs = changed[at / REPL_PAGE_SIZE];
+        for (end = at; end < size && changed[end / REPL_PAGE_SIZE] == differs;)
+            end += least(size - end, REPL_PAGE_SIZE);
+        if (differs)
+            REPL_TRY(bytes_write(r, offset + at, buffer + at, end - at, err));
+        else
+            *same += end - at;
+    }
+    return REPL_SUCCESS;
+}
+
+/* What cannot be read of the target is written. */
 static repl_result piece_write(const struct restore *r, struct repl_view_reader *reader,
-                               uint64_t piece, uint8_t *buffer, uint64_t *hash,
+                               const struct bite *bite, uint8_t *buffer, size_t *same,
                                struct repl_error *err)
 {
-    size_t size = piece_size(r, piece);
-    uint64_t offset = piece * PIECE_SIZE;
+    size_t size = piece_size(r, bite->piece);
+    uint64_t offset = bite->piece * PIECE_SIZE;
+    *same = 0;
+    if (bite->compare && repl_ok(repl_target_read(r->target, offset, buffer, size, NULL)))
+        return piece_correct(r, reader, offset, buffer, size, same, err);
     REPL_TRY(repl_view_read(reader, offset, buffer, size, err));
-    *hash = piece_hash(buffer, size);
-    if (!r->target->is_device)
-        return sparse_write(r, offset, buffer, size, err);
-    return repl_target_write(r->target, offset, buffer, size, err);
+    return bytes_write(r, offset, buffer, size, err);
 }
 
 static repl_result bite_write(struct restore *r, struct repl_view_reader *reader,
                               const struct bite *bite, uint8_t *buffer, struct repl_error *err)
 {
     uint64_t hash = r->zero_hash;
-    if (bite->zero)
+    size_t same = 0, size = piece_size(r, bite->piece);
+    if (bite->zero) {
         REPL_TRY(
             repl_target_zero(r->target, bite->piece * PIECE_SIZE, bite->count * PIECE_SIZE, err));
-    else
-        REPL_TRY(piece_write(r, reader, bite->piece, buffer, &hash, err));
+    } else {
+        REPL_TRY(piece_write(r, reader, bite, buffer, &same, err));
+        hash = piece_hash(buffer, size);
+    }
     pthread_mutex_lock(&r->mutex);
     for (uint64_t i = 0; i < bite->count; i++) {
         repl_restore_progress_note(r->progress, bite->piece + i, hash);
         r->done_bytes += piece_size(r, bite->piece + i);
+    }
+    if (bite->compare) {
+        repl_restore_compare_note(&r->compare, same, size);
+        r->same_bytes += same;
+        if (same == size) /* it has been read */
+            r->states[bite->piece] = PIECE_VERIFIED;
     }
     pthread_mutex_unlock(&r->mutex);
     return REPL_SUCCESS;
@@ -477,8 +526,8 @@ static repl_result targets_open(struct restore *r, bool *resumed, struct repl_er
         return repl_fail(err, REPL_E_REFUSED,
                          "%s exists: name a new file, or give --overwrite to replace it",
                          target->path);
-    if (target->is_device || (target->exists && !options->overwrite)) {
-        if (!target->is_device && target->size != r->size)
+    if (target->is_device || (target->exists && !(options->overwrite && options->whole))) {
+        if (!target->is_device && !options->overwrite && target->size != r->size)
             return repl_fail(err, REPL_E_REFUSED,
                              "%s is not the file that the unfinished restore left: it has %llu "
                              "bytes, the volume %llu; to replace it give --overwrite",
@@ -488,7 +537,14 @@ static repl_result targets_open(struct restore *r, bool *resumed, struct repl_er
         plan_make(r, &plan);
         REPL_TRY(repl_restore_progress_open(options->progress_path, &plan, options->overwrite,
                                             r->hashes, &r->progress, resumed, err));
-        return repl_target_open(target, r->size, true, err);
+        REPL_TRY(repl_target_open(target, r->size, true, err));
+        if (options->whole)
+            return REPL_SUCCESS;
+        /* What is compared is what the disk has. */
+        repl_restore_compare_begin(&r->compare);
+        REPL_TRY(repl_target_sync(target, err));
+        repl_target_drop_cache(target);
+        return REPL_SUCCESS;
     }
     /* The other way round: the file's number belongs to the plan, and an old progress file must
      * not outlive the content it speaks of. */
@@ -557,6 +613,7 @@ repl_result repl_restore_run(const struct repl_restore_options *options,
     repl_result result = restore_steps(&r, out, err);
     out->touched = options->target->touched;
     out->lost_bytes = r.lost_bytes;
+    out->same_bytes = r.same_bytes;
     out->mismatch = r.mismatch;
     repl_restore_progress_close(r.progress);
     repl_view_free(r.view);

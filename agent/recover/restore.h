@@ -29,6 +29,7 @@ struct repl_restore_options {
     struct repl_target *target; /* examined, not open */
     const char *progress_path;  /* see repl_restore_progress_path */
     bool overwrite;             /* a file that exists, or an unfinished restore, may be given up */
+    bool whole;                 /* all is written, whatever the target holds already */
     unsigned threads;           /* 0: one for each processor, two at least */
     const atomic_bool *interrupted; /* may be NULL: set to end it so that it can go on later */
     repl_restore_status_fn *status; /* about once a second; may be NULL */
@@ -39,6 +40,7 @@ struct repl_restore_result {
     bool resumed;
     uint64_t volume_size;
     uint64_t data_bytes; /* of the volume that are not zeros by its manifests */
+    uint64_t same_bytes; /* of data that the target held already, and that were not written */
     uint64_t verified_bytes;
     uint64_t lost_bytes; /* written by an earlier run, not found any more, and written again */
     bool touched;        /* the target is not what it was before */

@@ -11,6 +11,7 @@
 #ifndef REPL_VIEW_H
 #define REPL_VIEW_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -75,6 +76,14 @@ void repl_view_reader_free(struct repl_view_reader *reader);
  * checked against its checksum, every referenced chunk against its name. */
 REPL_RESULT repl_view_read(struct repl_view_reader *reader, uint64_t offset, void *out, size_t size,
                            struct repl_error *err);
+
+/* Brings a copy of [offset, offset + size), which lies within the volume, to what repl_view_read
+ * would give: offset is a multiple of REPL_PAGE_SIZE, size at most REPL_VIEW_CORRECT_MAX.
+ * changed[i]: the copy's i-th page had other bytes. Frames of which the copy has all, by the
+ * SHA-256 of pages and chunks, are not read. After an error the copy is neither. */
+#define REPL_VIEW_CORRECT_MAX (1u << 20)
+REPL_RESULT repl_view_correct(struct repl_view_reader *reader, uint64_t offset, void *data,
+                              size_t size, bool *changed, struct repl_error *err);
 
 /* Whether two views, of which these are readers, say the same of the same bytes: REPL_E_CORRUPT
  * names the first place where they do not. What both say is a chunk elsewhere is not looked for. */

@@ -64,7 +64,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-static bool overwrite;
+static bool overwrite, whole;
 static atomic_bool interrupted;
 static unsigned threads;
 static repl_restore_status_fn *status_hook;
@@ -79,6 +79,7 @@ static repl_result restore(struct fixture *f, uint64_t seq, const char *path)
                                            .target = &target,
                                            .progress_path = f->progress,
                                            .overwrite = overwrite,
+                                           .whole = whole,
                                            .threads = threads,
                                            .interrupted = &interrupted,
                                            .status = status_hook,
@@ -269,6 +270,47 @@ static void test_read_back_own(void **state)
     status_hook = NULL;
 }
 
+/* --- onto what is mostly there ---------------------------------------------------------------- */
+
+/* What an origin gives for a restore of the point onto what path holds. */
+static uint64_t restore_fetching(struct fixture *f, uint64_t seq, const char *path)
+{
+    reopen(f);
+    overwrite = true;
+    assert_restored(f, seq, path);
+    overwrite = false;
+    assert_content(f, seq, path);
+    return atomic_load(&repl_history_origin(f->history)->fetched_bytes);
+}
+
+static void rewind_and_alter(struct fixture *f, const char *path)
+{
+    whole = true;
+    uint64_t all = restore_fetching(f, 1, path);
+    assert_int_equal(f->result.same_bytes, 0);
+    whole = false;
+    uint64_t least = restore_fetching(f, 1, path); /* manifests, indexes and lists of pages */
+    assert_true(f->result.same_bytes > 0 && least < all / 2);
+    uint64_t there = f->result.same_bytes;
+    flip_bit(path, 5 * 4096 + 17); /* behind the back of the program */
+    flip_bit(path, MODEL_MIB + 9 * 4096 + 4095);
+    assert_true(restore_fetching(f, 1, path) > least);
+    assert_int_equal(f->result.same_bytes, there - UINT64_C(2) * 4096);
+    for (uint64_t seq = MODEL_LAST; seq > 0; seq--)
+        restore_fetching(f, seq, path);
+}
+
+static void test_rewound_file(void **state)
+{
+    struct fixture *f = *state;
+    assert_restored(f, MODEL_LAST, f->target);
+    rewind_and_alter(f, f->target);
+    assert_int_equal(truncate(f->target, MODEL_SIZE / 3), 0);
+    restore_fetching(f, 2, f->target);
+    assert_int_equal(truncate(f->target, 2 * MODEL_SIZE), 0);
+    restore_fetching(f, 2, f->target);
+}
+
 /* --- syncs that fail ------------------------------------------------------------------------- */
 
 static atomic_int syncs_to_fail;
@@ -409,6 +451,18 @@ static void test_other_size(void **state)
 
 /* --- devices --------------------------------------------------------------------------------- */
 
+static void fill_with_ones(const char *path, size_t size)
+{
+    uint8_t *ones = malloc(size);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_true(ones != NULL && fd >= 0);
+    memset(ones, 0xff, size);
+    assert_int_equal(write(fd, ones, size), size);
+    assert_int_equal(fsync(fd), 0);
+    close(fd);
+    free(ones);
+}
+
 /* False: there are none here. */
 static bool loop_make(struct fixture *f, uint64_t size)
 {
@@ -448,6 +502,14 @@ static void test_device(void **state)
     close(fd);
 }
 
+static void test_rewound_device(void **state)
+{
+    struct fixture *f = *state;
+    if (!loop_make(f, 8 * MODEL_MIB))
+        skip();
+    rewind_and_alter(f, f->loop);
+}
+
 static void test_device_resume(void **state)
 {
     struct fixture *f = *state;
@@ -458,6 +520,7 @@ static void test_device_resume(void **state)
     assert_restored(f, 1, f->loop);
     assert_true(f->result.resumed);
     assert_content(f, 1, f->loop);
+    fill_with_ones(f->loop, MODEL_SIZE); /* or there is nothing to read of a damaged frame */
     break_off(f, f->loop);
     overwrite = true;
     assert_restored(f, 3, f->loop);
@@ -546,6 +609,7 @@ int main(void)
         RESTORE_TEST(test_progress_stays),   RESTORE_TEST(test_reused_inode),
         RESTORE_TEST(test_other_size),       RESTORE_TEST(test_device),
         RESTORE_TEST(test_device_resume),    RESTORE_TEST(test_device_refused),
+        RESTORE_TEST(test_rewound_file),     RESTORE_TEST(test_rewound_device),
         RESTORE_TEST(test_not_direct),       RESTORE_TEST(test_device_replaced),
     };
     return cmocka_run_group_tests_name("restore", tests, NULL, NULL);
