@@ -210,6 +210,29 @@ uint64_t repl_view_said(const struct repl_view *v, uint64_t offset, uint64_t lim
     return (at < end ? at : end) - offset;
 }
 
+repl_result repl_view_needs(const struct repl_view *v, uint64_t offset, uint64_t length,
+                            repl_view_need_fn *need, void *context, struct repl_error *err)
+{
+    struct repl_extent_cursor cursor = repl_extent_map_seek(&v->extents, offset);
+    for (const struct repl_extent *e; (e = repl_extent_cursor_next(&cursor)) != NULL;) {
+        const struct repl_segment *segment;
+        const struct repl_digest *name = NULL;
+        uint32_t frame = (uint32_t)e->source, frame_offset;
+        if (e->offset >= offset + length)
+            break;
+        if (e->type == REPL_RECORD_ZERO)
+            continue;
+        if (e->type == REPL_RECORD_CHUNK) {
+            name = view_chunk_name(v, e);
+            REPL_TRY(v->find_chunk(v->context, name, &segment, &frame, &frame_offset, err));
+        } else {
+            segment = v->segments[e->source >> 32];
+        }
+        REPL_TRY(need(context, segment, frame, name, err));
+    }
+    return REPL_SUCCESS;
+}
+
 /* --- reading --------------------------------------------------------------------------------- */
 
 repl_result repl_view_reader_new(const struct repl_view *view, unsigned cache_frames,

@@ -8,14 +8,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/interrupt.h"
 #include "cli/look.h"
+#include "cli/path_words.h"
+#include "cli/restore_words.h"
 #include "cli/tree_words.h"
 #include "cli/verbs.h"
 #include "config/config.h"
 #include "recover/restore.h"
+#include "recover/restore_progress.h"
 #include "recover/source_guard.h"
 #include "recover/tree_restore.h"
 #include "recover/words.h"
@@ -28,33 +32,13 @@ static const char *restore_to;
 static const char *restore_state;
 static const char *restore_bandwidth;
 static bool restore_yes, restore_overwrite, restore_onto_source, restore_whole;
+static bool restore_dry_run, restore_json;
+static struct repl_pace_plan restore_pace; /* of --bandwidth */
 static uint64_t restore_threads;
 /* Of trees only: */
 static const char *restore_path, *restore_owner;
-static bool restore_delete, restore_dry_run;
+static bool restore_delete;
 static bool restore_lacking; /* the target could not hold all of the metadata */
-
-/* --- progress -------------------------------------------------------------------------------- */
-
-static void print_progress(void *context, const struct repl_restore_status *status)
-{
-    static const char *const phases[] = {"writing", "verifying"};
-    char done[REPL_WORDS_SIZE], total[REPL_WORDS_SIZE], rate[REPL_WORDS_SIZE],
-        left[REPL_WORDS_SIZE] = "?";
-    (void)context;
-    double seconds = (double)status->elapsed_ns / 1e9;
-    double per_second =
-        seconds > 0 ? (double)(status->done_bytes - status->start_bytes) / seconds : 0;
-    repl_words_bytes(status->done_bytes, done);
-    repl_words_bytes(status->total_bytes, total);
-    repl_words_bytes((uint64_t)per_second, rate);
-    if (per_second >= 1) {
-        double wait_s = (double)(status->total_bytes - status->done_bytes) / per_second;
-        repl_words_duration((int64_t)((wait_s < 1e9 ? wait_s : 1e9) * 1e9), left);
-    }
-    fprintf(stderr, "\r%s: %s of %s, %s/s, %s left\033[K", phases[status->phase], done, total, rate,
-            left);
-}
 
 /* --- is it safe, is it meant ----------------------------------------------------------------- */
 
@@ -72,30 +56,6 @@ static repl_result check_host(const struct repl_target *target, struct repl_erro
     return repl_replica_guard(target, REPL_SITE_CONFIG_PATH, err);
 }
 
-static void print_device(const struct repl_target *target, const struct repl_points_entry *point)
-{
-    char host[HOST_NAME_MAX + 1] = "?", size[REPL_WORDS_SIZE];
-    if (gethostname(host, sizeof host - 1) != 0)
-        strcpy(host, "?");
-    repl_words_bytes(target->size, size);
-    fprintf(stderr,
-            "\nEverything on this device will be overwritten:\n"
-            "  host     %s\n"
-            "  device   %s%s%s\n"
-            "  model    %s\n"
-            "  serial   %s\n"
-            "  size     %s (%" PRIu64 " bytes)\n"
-            "  holds    %s\n",
-            host, target->resolved, strcmp(target->path, target->resolved) != 0 ? ", as " : "",
-            strcmp(target->path, target->resolved) != 0 ? target->path : "",
-            target->model[0] != '\0' ? target->model : "not known",
-            target->serial[0] != '\0' ? target->serial : "not known", size, target->size,
-            target->content);
-    if (target->size > point->volume_size)
-        fprintf(stderr, "The volume is smaller: the last %" PRIu64 " bytes stay as they are.\n",
-                target->size - point->volume_size);
-}
-
 /* Asks for the device's own name, which nobody types by accident. */
 static repl_result confirm(const struct repl_target *target, const struct repl_points_entry *point,
                            struct repl_error *err)
@@ -103,7 +63,7 @@ static repl_result confirm(const struct repl_target *target, const struct repl_p
     char answer[PATH_MAX + 2];
     if (!target->is_device)
         return REPL_SUCCESS;
-    print_device(target, point);
+    repl_restore_print_device(target, point);
     if (restore_yes)
         return REPL_SUCCESS;
     fprintf(stderr, "To go on, type %s: ", target->resolved);
@@ -124,72 +84,116 @@ static repl_result check_target(const struct repl_target *target,
     REPL_TRY(check_host(target, err));
     REPL_TRY(repl_store_guard(target, restore_origin.store, err));
     REPL_TRY(repl_restore_check_size(target, point->volume_size, err));
-    return confirm(target, point, err);
+    return restore_dry_run ? REPL_SUCCESS : confirm(target, point, err);
 }
 
 /* --- doing it -------------------------------------------------------------------------------- */
 
-static repl_result restore_to_target(struct repl_history *history, size_t point,
-                                     struct repl_target *target, struct repl_error *err)
+static void print_result(const struct repl_restore_options *options,
+                         const struct repl_restore_result *result)
 {
-    char progress_path[PATH_MAX], size[REPL_WORDS_SIZE], data[REPL_WORDS_SIZE];
-    const struct repl_points_entry *entry = &repl_history_catalogue(history)->points[point];
-    struct repl_restore_result result;
-    REPL_TRY(check_target(target, entry, err));
-    REPL_TRY(repl_restore_progress_path(target, restore_state, progress_path, sizeof progress_path,
-                                        err));
-    if (repl_restore_is_resumable(progress_path) && !restore_overwrite)
-        fprintf(stderr, "going on with an unfinished restore (%s)\n", progress_path);
-    bool terminal = isatty(STDERR_FILENO);
-    struct repl_restore_options options = {.history = history,
-                                           .point = point,
-                                           .target = target,
-                                           .progress_path = progress_path,
-                                           .overwrite = restore_overwrite,
-                                           .whole = restore_whole,
-                                           .threads = (unsigned)restore_threads,
-                                           .interrupted = repl_interrupt_flag(),
-                                           .status = terminal ? print_progress : NULL};
-    repl_interrupt_catch();
-    repl_result ran = repl_restore_run(&options, &result, err);
-    if (terminal)
-        fputc('\n', stderr);
-    REPL_TRY(repl_restore_explain(ran, &result, &options, err));
-    if (result.lost_bytes > 0) {
-        repl_words_bytes(result.lost_bytes, data);
+    char size[REPL_WORDS_SIZE], data[REPL_WORDS_SIZE];
+    const char *path = options->target->path;
+    if (result->lost_bytes > 0) {
+        repl_words_bytes(result->lost_bytes, data);
         fprintf(stderr,
                 "%s of what an earlier run wrote was not on %s any more and has been written "
                 "again: see what else writes to it\n",
-                data, target->path);
+                data, path);
     }
-    repl_words_bytes(result.volume_size, size);
-    repl_words_bytes(result.data_bytes, data);
-    fprintf(stderr, "restored and verified: %s holds point %" PRIu64 ", %s (%s of data)\n",
-            target->path, entry->point.seq, size, data);
-    if (result.same_bytes > 0) {
+    repl_words_bytes(result->volume_size, size);
+    repl_words_bytes(result->data_bytes, data);
+    fprintf(stderr, "restored and verified: %s holds point %" PRIu64 ", %s (%s of data)\n", path,
+            repl_history_catalogue(options->history)->points[options->point].point.seq, size, data);
+    if (result->same_bytes > 0) {
         char fetched[REPL_WORDS_SIZE];
-        repl_words_bytes(result.same_bytes, data);
-        repl_words_bytes(atomic_load(&repl_history_origin(history)->fetched_bytes), fetched);
+        struct repl_origin *origin = repl_history_origin(options->history);
+        repl_words_bytes(result->same_bytes, data);
+        repl_words_bytes(atomic_load(&origin->fetched_bytes), fetched);
         fprintf(stderr, "%s of it were there already; %s were fetched\n", data, fetched);
     }
-    return REPL_SUCCESS;
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static repl_result run_and_print(const struct repl_restore_options *options, struct repl_error *err)
+{
+    struct repl_restore_result result;
+    uint64_t limit = repl_bandwidth_now(&restore_pace);
+    int64_t begin_ns = now_ns();
+    repl_interrupt_catch();
+    repl_result ran = repl_restore_run(options, &result, err);
+    if (options->status != NULL)
+        fputc('\n', stderr);
+    REPL_TRY(repl_restore_explain(ran, &result, options, err));
+    if (!restore_dry_run)
+        print_result(options, &result);
+    else if (!restore_json)
+        repl_restore_print_plan(options, &result, limit);
+    if (restore_json)
+        REPL_TRY(repl_restore_print_json(options, &result, limit, now_ns() - begin_ns, err));
+    return repl_output_end(err);
+}
+
+static repl_result restore_to_target(struct repl_history *history, size_t point,
+                                     struct repl_target *target, struct repl_error *err)
+{
+    char progress_path[PATH_MAX];
+    REPL_TRY(check_target(target, &repl_history_catalogue(history)->points[point], err));
+    if (target->is_device && !restore_dry_run)
+        REPL_TRY(repl_restore_state_make(restore_state, err));
+    REPL_TRY(repl_restore_progress_path(target, restore_state, progress_path, sizeof progress_path,
+                                        err));
+    if (repl_restore_is_resumable(progress_path) && !restore_overwrite && !restore_dry_run)
+        fprintf(stderr, "going on with an unfinished restore (%s)\n", progress_path);
+    bool animated = isatty(STDERR_FILENO) && !restore_dry_run;
+    const struct repl_restore_options options = {.history = history,
+                                                 .point = point,
+                                                 .target = target,
+                                                 .progress_path = progress_path,
+                                                 .overwrite = restore_overwrite,
+                                                 .whole = restore_whole,
+                                                 .dry_run = restore_dry_run,
+                                                 .threads = (unsigned)restore_threads,
+                                                 .interrupted = repl_interrupt_flag(),
+                                                 .status =
+                                                     animated ? repl_restore_print_progress : NULL};
+    return run_and_print(&options, err);
 }
 
 /* --- trees ----------------------------------------------------------------------------------- */
+
+static uint64_t json_changes; /* printed */
+static bool json_failed;
+
+static void print_json_change(const char *change, const char *path)
+{
+    json_t *json = json_pack("{s:s, s:s}", "change", change, "path", path);
+    printf("%s\n  ", json_changes++ > 0 ? "," : "");
+    if (json == NULL || json_dumpf(json, stdout, JSON_COMPACT) != 0)
+        json_failed = true;
+    json_decref(json);
+}
 
 static void print_tree_change(void *context, enum repl_tree_change change, const char *path)
 {
     static const char *const words[] = {"make", "change", "metadata", "remove"};
     (void)context;
-    printf("%-8s %s\n", words[change], path);
+    if (restore_json)
+        print_json_change(words[change], path);
+    else
+        printf("%-8s %s\n", words[change], path);
 }
 
 static repl_result check_tree_target(struct repl_error *err)
 {
     const char *given = restore_origin.config, *store = restore_origin.store;
     bool of_agent = given != NULL && !repl_config_is_of_site(given);
-    if (restore_dry_run)
-        return REPL_SUCCESS;
     if (!restore_onto_source)
         REPL_TRY(repl_directory_source_guard(restore_to, of_agent ? given : REPL_AGENT_CONFIG_PATH,
                                              of_agent, err));
@@ -219,6 +223,39 @@ static void print_tree_result(const struct repl_tree_result *result, uint64_t se
                 restore_to, seq, result->files, result->directories, data, result->equal);
 }
 
+static repl_result tree_json_begin(struct repl_history *history, size_t point,
+                                   struct repl_error *err)
+{
+    json_t *target = json_pack("{s:s}", "kind", "directory");
+    if (target != NULL && !repl_path_json(target, "path", restore_to, strlen(restore_to))) {
+        json_decref(target);
+        target = NULL;
+    }
+    json_t *head = repl_restore_json_head(history, repl_history_origin(history), point, "tree",
+                                          restore_dry_run, target);
+    const char *path = restore_path != NULL ? restore_path : "";
+    if (head != NULL && !repl_path_json(head, "path", path, strlen(path))) {
+        json_decref(head);
+        head = NULL;
+    }
+    json_changes = 0;
+    json_failed = false;
+    return repl_look_json_begin(head, "changes", err);
+}
+
+static repl_result tree_json_end(const struct repl_tree_result *result, struct repl_error *err)
+{
+    printf("%s],\"made\":%" PRIu64 ",\"changed\":%" PRIu64 ",\"metadata\":%" PRIu64
+           ",\"removed\":%" PRIu64 ",\"equal\":%" PRIu64 ",\"files\":%" PRIu64
+           ",\"directories\":%" PRIu64 ",\"data_bytes\":%" PRIu64 ",\"lacking\":%s}\n",
+           json_changes > 0 ? "\n" : "", result->changes[REPL_TREE_MAKE],
+           result->changes[REPL_TREE_CONTENT], result->changes[REPL_TREE_METADATA],
+           result->changes[REPL_TREE_REMOVE], result->equal, result->files, result->directories,
+           result->data_bytes, restore_lacking ? "true" : "false");
+    return json_failed ? repl_fail(err, REPL_E_NOMEM, "out of memory, or standard output is closed")
+                       : REPL_SUCCESS;
+}
+
 static repl_result restore_tree(struct repl_history *history, size_t point, struct repl_error *err)
 {
     struct repl_tree_result result;
@@ -239,14 +276,18 @@ static repl_result restore_tree(struct repl_history *history, size_t point, stru
                                         .context = (void *)(uintptr_t) "restore"};
     REPL_TRY(repl_tree_owner_parse(restore_owner, &options, err));
     REPL_TRY(check_tree_target(err));
+    if (restore_json)
+        REPL_TRY(tree_json_begin(history, point, err));
     repl_interrupt_catch();
     repl_result ran = repl_tree_restore(&options, &result, err);
     if (terminal)
         fputc('\n', stderr);
     restore_lacking = repl_tree_print_lacks("restore", &result);
     REPL_TRY(ran);
+    if (restore_json)
+        REPL_TRY(tree_json_end(&result, err));
     print_tree_result(&result, repl_history_catalogue(history)->points[point].point.seq);
-    return REPL_SUCCESS;
+    return repl_output_end(err);
 }
 
 /* --- either of them -------------------------------------------------------------------------- */
@@ -254,9 +295,9 @@ static repl_result restore_tree(struct repl_history *history, size_t point, stru
 static repl_result restore_block(struct repl_history *history, size_t point, struct repl_error *err)
 {
     struct repl_target target = {.fd = -1, .direct_fd = -1};
-    if (restore_path != NULL || restore_owner != NULL || restore_delete || restore_dry_run)
+    if (restore_path != NULL || restore_owner != NULL || restore_delete)
         return repl_fail(err, REPL_E_USAGE,
-                         "--path, --owner, --delete and --dry-run are for directory trees, and %s "
+                         "--path, --owner and --delete are for directory trees, and %s "
                          "is a block volume",
                          repl_history_origin(history)->volume);
     repl_result result = repl_target_examine(restore_to, &target, err);
@@ -268,11 +309,14 @@ static repl_result restore_block(struct repl_history *history, size_t point, str
 
 static repl_result throttle_make(struct repl_error *err)
 {
-    struct repl_pace_plan plan;
+    restore_pace = (struct repl_pace_plan){0};
     if (restore_bandwidth == NULL)
         return REPL_SUCCESS;
-    REPL_TRY(repl_forward(repl_parse_bandwidth(restore_bandwidth, &plan, err), err, "--bandwidth"));
-    return repl_throttle_new(&plan, NULL, &restore_origin.throttle, err);
+    REPL_TRY(repl_forward(repl_parse_bandwidth(restore_bandwidth, &restore_pace, err), err,
+                          "--bandwidth"));
+    if (restore_pace.bytes_per_s == 0 && restore_pace.count == 0)
+        return REPL_SUCCESS;
+    return repl_throttle_new(&restore_pace, NULL, &restore_origin.throttle, err);
 }
 
 static repl_result restore(const char *volume, struct repl_error *err)
@@ -332,8 +376,13 @@ static const struct repl_option restore_options[] = {
      "Removes what is in DIR and not in the tree, so that DIR is exactly the tree. What is mounted "
      "there stays, and links are not followed."},
     {"dry-run", NULL, REPL_OPTION_FLAG, &restore_dry_run,
-     "Of a tree: changes nothing and prints what would be made, changed and removed, a line each, "
-     "in no particular order."},
+     "Checks all that a restore does, with the same exit code, and writes nothing. Of a block "
+     "volume it prints the plan: point, target, what has to be fetched, and how long that takes at "
+     "least, measured by some seconds of reading. Of a tree it prints what would be made, changed "
+     "and removed, a line each, in no particular order."},
+    {"json", NULL, REPL_OPTION_FLAG, &restore_json,
+     "Prints one JSON object on standard output, docs/formats/restore.md: with --dry-run the plan, "
+     "else what came of the restore."},
     {"owner", "numeric|skip|UID:GID", REPL_OPTION_TEXT, &restore_owner, REPL_TREE_OWNER_HELP},
     {"yes", NULL, REPL_OPTION_FLAG, &restore_yes,
      "Does not ask before a device is overwritten: for scripts."},
@@ -363,7 +412,7 @@ static const struct repl_option restore_options[] = {
 
 const struct repl_verb repl_verb_restore = {
     .name = "restore",
-    .synopsis = "VOLUME [--at WHEN] --to DEVICE|FILE|DIR [--path SUB]",
+    .synopsis = "VOLUME [--at WHEN] --to DEVICE|FILE|DIR [--path SUB] [--dry-run]",
     .summary =
         "Writes a volume as it was at a point to a device, file or directory, and verifies it.",
     .description =

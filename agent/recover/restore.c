@@ -24,18 +24,17 @@
 #include "recover/restore.h"
 
 #include <errno.h>
-#include <libgen.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/ensure.h"
 #include "base/hash.h"
+#include "recover/restore_check.h"
 #include "recover/restore_compare.h"
 #include "recover/restore_progress.h"
 #include "recover/words.h"
@@ -424,45 +423,6 @@ static repl_result phase_run(struct restore *r, enum repl_restore_phase phase,
 
 /* --- around it ------------------------------------------------------------------------------- */
 
-repl_result repl_restore_progress_path(const struct repl_target *target, const char *directory,
-                                       char *path, size_t path_size, struct repl_error *err)
-{
-    int size;
-    if (!target->is_device) {
-        size = snprintf(path, path_size, "%s.repl-restore", target->resolved);
-    } else {
-        char name[256];
-        snprintf(name, sizeof name, "%s", target->resolved + 1);
-        for (char *c = name; *c != '\0'; c++) {
-            if (*c == '/')
-                *c = '-';
-        }
-        REPL_TRY(repl_restore_state_make(directory, err));
-        size = snprintf(path, path_size, "%s/%s", directory, name);
-    }
-    if (size < 0 || (size_t)size >= path_size)
-        return repl_fail(err, REPL_E_USAGE, "the path of %s is too long", target->path);
-    return REPL_SUCCESS;
-}
-
-bool repl_restore_is_resumable(const char *progress_path)
-{
-    return access(progress_path, F_OK) == 0;
-}
-
-repl_result repl_restore_check_size(const struct repl_target *target, uint64_t volume_size,
-                                    struct repl_error *err)
-{
-    char has[REPL_WORDS_SIZE], needs[REPL_WORDS_SIZE];
-    if (!target->is_device || target->size >= volume_size)
-        return REPL_SUCCESS;
-    repl_words_bytes(target->size, has);
-    repl_words_bytes(volume_size, needs);
-    return repl_fail(err, REPL_E_REFUSED,
-                     "%s is too small: it has %llu bytes (%s), the volume %llu (%s)", target->path,
-                     (unsigned long long)target->size, has, (unsigned long long)volume_size, needs);
-}
-
 /* What the manifests do not call zeros. */
 static uint64_t data_bytes(const struct repl_view *view)
 {
@@ -473,31 +433,6 @@ static uint64_t data_bytes(const struct repl_view *view)
         bytes += zero ? 0 : length;
     }
     return bytes;
-}
-
-/* A file on a filesystem that cannot hold it is refused before it fills it. */
-static repl_result check_space(const struct repl_target *target, uint64_t data,
-                               struct repl_error *err)
-{
-    char has[REPL_WORDS_SIZE], needs[REPL_WORDS_SIZE];
-    struct statvfs space;
-    struct stat status;
-    char *copy = target->is_device ? NULL : strdup(target->resolved);
-    bool known = copy != NULL && statvfs(dirname(copy), &space) == 0;
-    free(copy);
-    if (!known) /* opening it will say why */
-        return REPL_SUCCESS;
-    uint64_t available = (uint64_t)space.f_bavail * space.f_frsize;
-    if (stat(target->resolved, &status) == 0) /* it is replaced, or holds a part already */
-        available += (uint64_t)status.st_blocks * 512;
-    if (available >= data)
-        return REPL_SUCCESS;
-    repl_words_bytes(available, has);
-    repl_words_bytes(data, needs);
-    return repl_fail(err, REPL_E_NOSPACE,
-                     "the filesystem of %s has %s left, the volume needs %s: make room, or name a "
-                     "file elsewhere",
-                     target->path, has, needs);
 }
 
 static void plan_make(const struct restore *r, struct repl_restore_plan *plan)
@@ -515,24 +450,39 @@ static void plan_make(const struct restore *r, struct repl_restore_plan *plan)
     memcpy(plan->identity, r->target->identity, sizeof plan->identity);
 }
 
+/* A dry run: what targets_open would refuse, and what there would be to do. */
+static repl_result look_only(struct restore *r, struct repl_restore_result *out,
+                             struct repl_error *err)
+{
+    const struct repl_restore_options *options = r->options;
+    struct repl_restore_plan plan;
+    bool keep;
+    REPL_TRY(repl_restore_check_existing(options, r->size, &keep, err));
+    plan_make(r, &plan);
+    if (keep && !options->overwrite)
+        REPL_TRY(repl_restore_progress_look(options->progress_path, &plan, r->hashes, &out->resumed,
+                                            err));
+    REPL_TRY(repl_target_try_open(r->target, err));
+    const struct repl_restore_estimate_options estimate = {
+        .history = options->history,
+        .view = r->view,
+        .hashes = r->hashes,
+        .target = r->target,
+        .threads = repl_restore_thread_count(options->threads),
+        .interrupted = options->interrupted,
+    };
+    return repl_restore_estimate(&estimate, &out->estimate, err);
+}
+
 /* Opens target and progress so that either both are continued or both are new. */
 static repl_result targets_open(struct restore *r, bool *resumed, struct repl_error *err)
 {
     const struct repl_restore_options *options = r->options;
     struct repl_target *target = r->target;
     struct repl_restore_plan plan;
-    bool unfinished = repl_restore_is_resumable(options->progress_path);
-    if (!target->is_device && target->exists && !unfinished && !options->overwrite)
-        return repl_fail(err, REPL_E_REFUSED,
-                         "%s exists: name a new file, or give --overwrite to replace it",
-                         target->path);
-    if (target->is_device || (target->exists && !(options->overwrite && options->whole))) {
-        if (!target->is_device && !options->overwrite && target->size != r->size)
-            return repl_fail(err, REPL_E_REFUSED,
-                             "%s is not the file that the unfinished restore left: it has %llu "
-                             "bytes, the volume %llu; to replace it give --overwrite",
-                             target->path, (unsigned long long)target->size,
-                             (unsigned long long)r->size);
+    bool keep;
+    REPL_TRY(repl_restore_check_existing(options, r->size, &keep, err));
+    if (keep) {
         /* Whether the progress belongs to it comes first: only then is the target touched. */
         plan_make(r, &plan);
         REPL_TRY(repl_restore_progress_open(options->progress_path, &plan, options->overwrite,
@@ -588,7 +538,9 @@ static repl_result restore_steps(struct restore *r, struct repl_restore_result *
     }
     r->zero_hash = piece_hash(zeros, PIECE_SIZE);
     free(zeros);
-    REPL_TRY(check_space(r->target, out->data_bytes, err));
+    REPL_TRY(repl_restore_check_space(r->target, out->data_bytes, err));
+    if (r->options->dry_run)
+        return look_only(r, out, err);
     REPL_TRY(targets_open(r, &out->resumed, err));
 
     for (uint64_t i = 0; i < r->piece_count; i++)

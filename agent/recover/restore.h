@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "recover/history.h"
+#include "recover/restore_estimate.h"
 #include "recover/target.h"
 
 enum repl_restore_phase {
@@ -30,6 +31,7 @@ struct repl_restore_options {
     const char *progress_path;  /* see repl_restore_progress_path */
     bool overwrite;             /* a file that exists, or an unfinished restore, may be given up */
     bool whole;                 /* all is written, whatever the target holds already */
+    bool dry_run;               /* all is checked, nothing written */
     unsigned threads;           /* 0: one for each processor, two at least */
     const atomic_bool *interrupted; /* may be NULL: set to end it so that it can go on later */
     repl_restore_status_fn *status; /* about once a second; may be NULL */
@@ -46,10 +48,11 @@ struct repl_restore_result {
     bool touched;        /* the target is not what it was before */
     bool complete;       /* and verified, whatever failed afterwards */
     bool mismatch;       /* what this run wrote was not what was read back */
+    struct repl_restore_estimate estimate; /* of a dry run */
 };
 
 /* Where the progress of a restore to the target is remembered: beside a file, in directory for a
- * device. */
+ * device, which the caller makes. */
 REPL_RESULT repl_restore_progress_path(const struct repl_target *target, const char *directory,
                                        char *path, size_t path_size, struct repl_error *err);
 /* Whether an unfinished restore is remembered there. */

@@ -182,13 +182,13 @@ static repl_result progress_make(struct repl_restore_progress *p,
 
 /* *found: the file is there and of this plan. */
 static repl_result progress_find(struct repl_restore_progress *p,
-                                 const struct repl_restore_plan *plan, bool *found,
+                                 const struct repl_restore_plan *plan, int flags, bool *found,
                                  struct repl_error *err)
 {
     uint8_t page[PAGE_SIZE];
     struct repl_restore_plan other;
     *found = false;
-    p->fd = open(p->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    p->fd = open(p->path, flags | O_CLOEXEC | O_NOFOLLOW);
     if (p->fd < 0 && errno == ENOENT)
         return REPL_SUCCESS;
     if (p->fd < 0)
@@ -214,7 +214,7 @@ static repl_result progress_open(struct repl_restore_progress *p,
 {
     *resumed = false;
     if (!fresh)
-        REPL_TRY(progress_find(p, plan, resumed, err));
+        REPL_TRY(progress_find(p, plan, O_RDWR, resumed, err));
     if (!*resumed)
         return progress_make(p, plan, err);
     pages_read(p->fd, p->nonce, p->hashes, p->piece_count);
@@ -245,6 +245,21 @@ repl_result repl_restore_progress_open(const char *path, const struct repl_resto
     }
     *out = p;
     return REPL_SUCCESS;
+}
+
+repl_result repl_restore_progress_look(const char *path, const struct repl_restore_plan *plan,
+                                       uint64_t *hashes, bool *resumed, struct repl_error *err)
+{
+    struct repl_restore_progress p = {.fd = -1, .path = strdup(path)};
+    if (p.path == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory");
+    repl_result result = progress_find(&p, plan, O_RDONLY, resumed, err);
+    if (repl_ok(result) && *resumed)
+        pages_read(p.fd, p.nonce, hashes, repl_restore_piece_count(plan->volume_size));
+    if (p.fd >= 0)
+        close(p.fd);
+    free(p.path);
+    return result;
 }
 
 void repl_restore_progress_close(struct repl_restore_progress *p)

@@ -38,6 +38,9 @@ REPL_RESULT repl_restore_progress_open(const char *path, const struct repl_resto
                                        struct repl_restore_progress **out, bool *resumed,
                                        struct repl_error *err);
 /* Leaves the file as it is. */
+/* The same of a file that is there, without making or changing anything. */
+REPL_RESULT repl_restore_progress_look(const char *path, const struct repl_restore_plan *plan,
+                                       uint64_t *hashes, bool *resumed, struct repl_error *err);
 void repl_restore_progress_close(struct repl_restore_progress *progress);
 
 uint64_t repl_restore_piece_count(uint64_t volume_size);

@@ -30,10 +30,10 @@ static repl_result target_fail(const struct repl_target *target, struct repl_err
     return repl_fail_errno(err, code, os_errno, "cannot %s %s", what, target->path);
 }
 
-static repl_result device_open(struct repl_target *target, struct repl_error *err)
+static repl_result device_open_exclusive(struct repl_target *target, int flags,
+                                         struct repl_error *err)
 {
-    char path[64];
-    target->fd = open(target->resolved, O_RDWR | O_EXCL | O_CLOEXEC);
+    target->fd = open(target->resolved, flags | O_EXCL | O_CLOEXEC);
     if (target->fd < 0 && errno == EBUSY)
         return repl_fail(err, REPL_E_REFUSED,
                          "%s is in use (mounted, perhaps in a container, or held by another "
@@ -48,6 +48,13 @@ static repl_result device_open(struct repl_target *target, struct repl_error *er
         return repl_fail(err, REPL_E_REFUSED,
                          "%s became another device meanwhile (it was %s, and is %s): try again",
                          target->path, examined.identity, target->identity);
+    return REPL_SUCCESS;
+}
+
+static repl_result device_open(struct repl_target *target, struct repl_error *err)
+{
+    char path[64];
+    REPL_TRY(device_open_exclusive(target, O_RDWR, err));
     /* not by its name, which may be another's by now */
     snprintf(path, sizeof path, "/proc/self/fd/%d", target->fd);
     target->direct_fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
@@ -101,6 +108,26 @@ repl_result repl_target_open(struct repl_target *target, uint64_t volume_size, b
                              struct repl_error *err)
 {
     return target->is_device ? device_open(target, err) : file_open(target, volume_size, keep, err);
+}
+
+repl_result repl_target_try_open(const struct repl_target *target, struct repl_error *err)
+{
+    struct repl_target tried = *target;
+    repl_result result = REPL_SUCCESS;
+    if (target->is_device) { /* who opens it for writing makes udev look at it when it is closed */
+        result = device_open_exclusive(&tried, O_RDONLY, err);
+        if (tried.fd >= 0)
+            close(tried.fd);
+        REPL_TRY(result);
+    }
+    char *copy = strdup(target->resolved);
+    if (copy == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory");
+    bool writable = access(target->exists || target->is_device ? copy : dirname(copy), W_OK) == 0;
+    if (!writable)
+        result = target_fail(target, err, target->exists || target->is_device ? "open" : "make");
+    free(copy);
+    return result;
 }
 
 static size_t direct_unit(const struct repl_target *target)

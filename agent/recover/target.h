@@ -65,6 +65,9 @@ bool repl_target_overlaps(const struct repl_target *target, const char *path);
 REPL_RESULT repl_target_open(struct repl_target *target, uint64_t volume_size, bool keep,
                              struct repl_error *err);
 
+/* Whether that could be done, as far as one can tell without it: nothing is changed. */
+REPL_RESULT repl_target_try_open(const struct repl_target *target, struct repl_error *err);
+
 /* data is aligned to, and has room up to a multiple of, REPL_TARGET_ALIGNMENT. Any number of
  * threads. */
 REPL_RESULT repl_target_write(const struct repl_target *target, uint64_t offset, const void *data,

@@ -62,6 +62,14 @@ uint64_t repl_view_stretch(const struct repl_view *view, uint64_t offset, uint64
 /* The next stretch at or after offset that the segments speak of (*said) or do not, at most limit
  * bytes long: of a whole view, all of it. */
 uint64_t repl_view_said(const struct repl_view *view, uint64_t offset, uint64_t limit, bool *said);
+/* What [offset, offset + length) is made of, but zeros, an extent at a time: a frame of a segment,
+ * or where segment is NULL a chunk that has to be fetched by its name. What several extents need is
+ * told for each. */
+typedef repl_result repl_view_need_fn(void *context, const struct repl_segment *segment,
+                                      uint32_t frame, const struct repl_digest *chunk,
+                                      struct repl_error *err);
+REPL_RESULT repl_view_needs(const struct repl_view *view, uint64_t offset, uint64_t length,
+                            repl_view_need_fn *need, void *context, struct repl_error *err);
 /* Extents the volume is made of: a measure of how scattered it lies. */
 uint64_t repl_view_extent_count(const struct repl_view *view);
 
