@@ -84,6 +84,7 @@ static repl_result check_target(const struct repl_target *target,
     REPL_TRY(check_host(target, err));
     REPL_TRY(repl_store_guard(target, restore_origin.store, err));
     REPL_TRY(repl_restore_check_size(target, point->volume_size, err));
+    REPL_TRY(repl_target_try_open(target, err)); /* before anybody is asked */
     return restore_dry_run ? REPL_SUCCESS : confirm(target, point, err);
 }
 

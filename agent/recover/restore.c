@@ -462,7 +462,6 @@ static repl_result look_only(struct restore *r, struct repl_restore_result *out,
     if (keep && !options->overwrite)
         REPL_TRY(repl_restore_progress_look(options->progress_path, &plan, r->hashes, &out->resumed,
                                             err));
-    REPL_TRY(repl_target_try_open(r->target, err));
     const struct repl_restore_estimate_options estimate = {
         .history = options->history,
         .view = r->view,

@@ -198,13 +198,15 @@ repl_result repl_target_zero(const struct repl_target *target, uint64_t offset, 
 {
     if (target->fresh)
         return REPL_SUCCESS;
-    /* The kernel lets the device do it, or writes zeros itself; it wants whole blocks. */
-    uint64_t range[2] = {offset, size};
-    if (target->is_device && (offset | size) % target->block_size == 0 &&
-        ioctl(target->fd, BLKZEROOUT, range) == 0)
+    /* A file gets a hole. So does a device that can give the room back and reads as zeros then; of
+     * a device it has to be whole blocks. */
+    bool whole = !target->is_device || (offset | size) % target->block_size == 0;
+    if (whole && fallocate(target->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                           (off_t)size) == 0)
         return REPL_SUCCESS;
-    if (!target->is_device && fallocate(target->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                        (off_t)offset, (off_t)size) == 0)
+    /* Else the kernel lets the device zero it, or writes zeros itself. */
+    uint64_t range[2] = {offset, size};
+    if (target->is_device && whole && ioctl(target->fd, BLKZEROOUT, range) == 0)
         return REPL_SUCCESS;
     return zeros_write(target, offset, size, err);
 }
