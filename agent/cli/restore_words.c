@@ -115,24 +115,27 @@ void repl_restore_print_plan(const struct repl_restore_options *options,
     const struct repl_origin *origin = repl_history_origin(options->history);
     int64_t fetching = fetch_ns(e, limit);
     int64_t reading = repl_restore_rate_ns(&e->read, result->volume_size);
+    const struct repl_target *target = options->target;
+    bool compared = !options->whole && (target->is_device || target->exists);
     repl_words_bytes(result->volume_size, size);
     repl_words_bytes(e->done_bytes, done);
     repl_words_bytes(e->write_bytes, write);
     repl_words_bytes(e->fetch_bytes, fetch);
     printf("volume    %s of %s, from %s\n", origin->volume, size, origin->label);
     print_point(&repl_history_catalogue(options->history)->points[options->point].point);
-    print_target(options->target);
+    print_target(target);
     if (result->resumed)
         printf("goes on   with an unfinished restore of this point, which left %s of %s\n", done,
                size);
     printf("writes    %s of data; the rest of what is not there yet is zeros\n", write);
-    printf("fetches   %s, as it is stored: what the target may hold already is not subtracted\n",
-           fetch);
+    printf("fetches   %s%s, as it is stored%s\n", compared ? "at most " : "", fetch,
+           compared ? ": what the target holds already is found out while restoring" : "");
     repl_words_duration((fetching > 0 ? fetching : 0) + (reading > 0 ? reading : 0), time);
     if (fetching < 0 && reading < 0)
         puts("takes     not known before");
     else
-        printf("takes     %s at least: how fast the target is written is not known before\n", time);
+        printf("takes     %s%s: how fast the target is written is not known before\n", time,
+               compared ? ", and writing" : " at least");
     print_part("fetch", fetching, limit > 0 ? limit : rate_of(&e->fetched),
                limit > 0 ? "--bandwidth" : "measured now");
     print_part("read back", reading, rate_of(&e->read), "measured now");
@@ -198,10 +201,10 @@ static json_t *plan_json(const struct repl_restore_result *result, uint64_t limi
 static json_t *result_json(const struct repl_restore_result *result, uint64_t fetched,
                            int64_t elapsed_ns)
 {
-    return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "resumed", result->resumed,
+    return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "resumed", result->resumed,
                      "volume_bytes", (json_int_t)result->volume_size, "data_bytes",
-                     (json_int_t)result->data_bytes, "verified_bytes",
-                     (json_int_t)result->verified_bytes, "rewritten_bytes",
+                     (json_int_t)result->data_bytes, "same_bytes", (json_int_t)result->same_bytes,
+                     "verified_bytes", (json_int_t)result->verified_bytes, "rewritten_bytes",
                      (json_int_t)result->lost_bytes, "fetched_bytes", (json_int_t)fetched,
                      "elapsed_ns", (json_int_t)elapsed_ns);
 }

@@ -42,7 +42,7 @@ refuses() { # CODE TEXT ARGUMENTS...: without a terminal; in a dry run as well, 
     [ ! -s "$workdir/out" ] || fail "$*: a refusal printed $(cat "$workdir/out")"
 }
 
-on_terminal 0 see "takes  .* at least" -- --to "$spare" --dry-run
+on_terminal 0 see "fetches   at most 10.* MiB" see "takes  .*, and writing" -- --to "$spare" --dry-run
 shows "holds nothing that is known"
 shows_not "To go on"
 [ ! -e "$workdir/restores" ] || fail "a dry run made a directory"
