@@ -305,6 +305,16 @@ static struct view_frame *room_make(struct repl_view_reader *reader, size_t size
     }
 }
 
+bool view_frame_is_kept(const struct repl_view_reader *reader, const struct repl_segment *segment,
+                        uint32_t frame)
+{
+    for (unsigned i = 0; i < reader->cache_size; i++) {
+        if (reader->cache[i].segment == segment && reader->cache[i].frame == frame)
+            return true;
+    }
+    return false;
+}
+
 repl_result view_frame_get(struct repl_view_reader *reader, const struct repl_segment *segment,
                            uint32_t frame, const struct view_frame **out, struct repl_error *err)
 {

@@ -49,9 +49,12 @@ struct repl_view_reader {
     size_t cached_bytes, cached_bytes_max;
     struct view_frame *cache;
     uint8_t *fetched; /* a chunk; NULL: none was yet */
-    uint8_t *scratch; /* as large, of what compares; NULL: not needed yet */
+    uint8_t *scratch; /* REPL_SLICES_BYTES_MAX, of what compares; NULL: not needed yet */
 };
 
+/* Whether the frame is in the cache. */
+bool view_frame_is_kept(const struct repl_view_reader *reader, const struct repl_segment *segment,
+                        uint32_t frame);
 /* The frame from the cache, or decoded into it: valid until the reader's next one. */
 REPL_RESULT view_frame_get(struct repl_view_reader *reader, const struct repl_segment *segment,
                            uint32_t frame, const struct view_frame **out, struct repl_error *err);

@@ -149,6 +149,20 @@ static repl_result slot_read_at(void *context, uint64_t offset, void *out, size_
     return origin->ops->read_at(origin, &slot->id, slot->file_size, offset, out, size, err);
 }
 
+static repl_result slot_read_slices(void *context, const struct repl_frame_entry *frame,
+                                    const struct repl_slice *slices, uint32_t count,
+                                    struct repl_frame_coder *coder, void *out,
+                                    struct repl_error *err)
+{
+    const struct history_slot *slot = context;
+    struct repl_origin *origin = slot->history->origin;
+    struct repl_slice copy[REPL_SLICES_MAX];
+    memcpy(copy, slices, count * sizeof copy[0]);
+    struct repl_slices wanted = {.frame = *frame, .count = count, .slices = copy};
+    wanted.frame.has_pages = false;
+    return origin->ops->slices(origin, &slot->id, &wanted, coder, out, err);
+}
+
 /* Whether segment i is of one base with the one before it. */
 static bool continues_base(const struct repl_segments_entry *segments, size_t i)
 {
@@ -201,6 +215,8 @@ static repl_result slot_open(struct repl_history *history, size_t i, struct repl
         repl_segment_free(segment);
         return result;
     }
+    if (history->origin->ops->slices != NULL)
+        segment->read_slices = slot_read_slices;
     *out = segment;
     return REPL_SUCCESS;
 }

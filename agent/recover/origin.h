@@ -12,6 +12,7 @@
 #include "format/wire.h"
 #include "link/client.h"
 #include "link/throttle.h"
+#include "segment/frame.h"
 #include "store/chunk_reader.h"
 #include "store/store.h"
 
@@ -54,6 +55,12 @@ struct repl_origin_ops {
     REPL_RESULT(*read_at)
     (struct repl_origin *origin, const struct repl_segment_id *id, uint64_t file_size,
      uint64_t offset, void *out, size_t size, struct repl_error *err);
+    /* Parts of a frame of a segment, see struct repl_slices, one behind the other into out. NULL
+     * where all of a frame costs no more. REPL_E_VERSION: the site is too old for it. Any number of
+     * threads, each with a coder of its own. */
+    REPL_RESULT(*slices)
+    (struct repl_origin *origin, const struct repl_segment_id *id, const struct repl_slices *wanted,
+     struct repl_frame_coder *coder, void *out, struct repl_error *err);
     /* The bytes of up to REPL_WANTED_CHUNKS_MAX chunks, one behind the other in the order of the
      * names, that another volume of the pool brought. REPL_E_MISSING: one of them is not to be had.
      * They are the caller's to compare with their names. Any number of threads. */

@@ -40,6 +40,7 @@ struct site_origin {
     struct repl_client_options options;
     atomic_bool stopped;
     atomic_bool reached;   /* it has answered before */
+    atomic_bool no_slices; /* it is too old for them */
     pthread_mutex_t mutex; /* guards the fetchers */
     pthread_cond_t idle;
     struct repl_fetcher *free_fetchers[FETCHERS_MAX];
@@ -440,6 +441,48 @@ static repl_result site_chunks(struct repl_origin *base, const struct repl_diges
     return result;
 }
 
+static repl_result slices_unpack(const struct site_origin *origin, const struct answer *answer,
+                                 const struct repl_slices *wanted, struct repl_frame_coder *coder,
+                                 void *out, struct repl_error *err)
+{
+    struct repl_sliced sliced;
+    REPL_TRY(repl_forward(repl_sliced_decode(answer->body, answer->size, &sliced, err), err, "%s",
+                          origin->base.label));
+    if (sliced.frame.raw_size != repl_slices_size(wanted->slices, wanted->count))
+        return repl_fail(err, REPL_E_CORRUPT, "%s: other parts of a frame came than were asked for",
+                         origin->base.label);
+    return repl_forward(repl_frame_decode(coder, &sliced.frame, sliced.stored, out, err), err, "%s",
+                        origin->base.label);
+}
+
+static repl_result site_slices(struct repl_origin *base, const struct repl_segment_id *id,
+                               const struct repl_slices *wanted, struct repl_frame_coder *coder,
+                               void *out, struct repl_error *err)
+{
+    struct site_origin *origin = (struct site_origin *)base;
+    struct repl_buffer body = {0};
+    struct answer answer;
+    char path[512 + sizeof "/slices"];
+    if (atomic_load(&origin->no_slices))
+        return repl_fail(err, REPL_E_VERSION, "%s is of an older release", base->label);
+    segment_path(origin, id, path);
+    strcat(path, "/slices");
+    repl_result result = repl_slices_encode(wanted, &body, err);
+    if (repl_ok(result))
+        result = ask(origin, path, NULL, &body, REPL_MESSAGE_SIZE_MAX, &answer, err);
+    repl_buffer_fini(&body);
+    if (result.code == REPL_E_MISSING) { /* or the segment is gone, which reading it will say */
+        atomic_store(&origin->no_slices, true);
+        return repl_fail(err, REPL_E_VERSION, "%s is of an older release", base->label);
+    }
+    REPL_TRY(result);
+    result = repl_origin_fetch(base, answer.size, err);
+    if (repl_ok(result))
+        result = slices_unpack(origin, &answer, wanted, coder, out, err);
+    free(answer.body);
+    return result;
+}
+
 /* Whether there is an answer to that question about the volume. */
 static bool answers(struct site_origin *origin, const char *what)
 {
@@ -567,6 +610,7 @@ static const struct repl_origin_ops site_origin_ops = {
     .catalogue = site_catalogue,
     .size = site_size,
     .read_at = site_read_at,
+    .slices = site_slices,
     .chunks = site_chunks,
     .digests = site_digests,
     .verified = site_verified,

@@ -151,6 +151,11 @@ static bool volume_path_parse(const struct path *path, const char *method, struc
                strcmp(path->parts[4], "after") == 0) {
         out->kind = SITE_REQUEST_SEGMENTS;
         return place_parse(path->parts[5], &out->id);
+    } else if (path->count == 6 && strcmp(word, "segments") == 0 &&
+               strcmp(path->parts[5], "slices") == 0) {
+        *wanted = "POST";
+        out->kind = SITE_REQUEST_SLICES;
+        return repl_segment_id_parse(path->parts[4], &out->id);
     } else if (path->count == 5 && strcmp(word, "segments") == 0) {
         *wanted = put ? "PUT" : "GET";
         if (!repl_segment_id_parse(path->parts[4], &out->id) || (put && out->id.merge != 0))

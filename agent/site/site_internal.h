@@ -185,6 +185,14 @@ void site_refuse_damaged(struct site_request *request, const struct repl_error *
 void site_read_begin(struct site_request *request);
 void site_read_volumes(struct site_request *request);
 
+/* --- parts of a frame (site_slices.c) ----------------------------------------------------------
+ */
+
+/* A sliced message. Blocks. REPL_E_CORRUPT: the segment has no such frame. */
+REPL_RESULT site_slices_read(struct repl_site *site, const char *volume,
+                             const struct repl_segment_id *id, const struct repl_slices *wanted,
+                             struct repl_buffer *out, struct repl_error *err);
+
 /* --- chunks and what the pool holds (site_pool.c): all of them block ---------------------------
  */
 

@@ -39,6 +39,7 @@ struct site_read {
     uint64_t offset, size, total;
     bool range_bad;
     struct repl_missing wanted;
+    struct repl_slices slices;
     char pool[REPL_VOLUME_NAME_SIZE + 1]; /* that the volume is of; "": it shares with nobody */
     struct repl_uuid id;                  /* the volume's */
 };
@@ -236,6 +237,11 @@ static void read_work(struct repl_job *job)
     case SITE_REQUEST_CHUNKS:
         read->result = chunks_read(read, &read->err);
         return;
+    case SITE_REQUEST_SLICES:
+        read->result =
+            site_slices_read(read->request->site, read->request->ask.name, &read->request->ask.id,
+                             &read->slices, &read->body, &read->err);
+        return;
     case SITE_REQUEST_POOL:
         read->result = pool_read(read, &read->err);
         return;
@@ -282,6 +288,8 @@ static void read_done(struct repl_job *job)
         site_refuse_text(request, REPL_REFUSAL_NOT_FOUND, "%.350s", read->err.text);
     else if (read->result.code == REPL_E_CORRUPT && request->ask.kind == SITE_REQUEST_CHUNKS)
         chunks_damaged(read);
+    else if (read->result.code == REPL_E_CORRUPT && request->ask.kind == SITE_REQUEST_SLICES)
+        site_refuse_text(request, REPL_REFUSAL_REQUEST, "%.350s", read->err.text);
     else if (!repl_ok(read->result))
         site_refuse_error(request, &read->err);
     else if (read->fd >= 0)
@@ -290,6 +298,7 @@ static void read_done(struct repl_job *job)
         site_answer(request, 200, read->content_type, read->body.data, read->body.size);
     repl_buffer_fini(&read->body);
     repl_missing_fini(&read->wanted);
+    repl_slices_fini(&read->slices);
     request->read = NULL;
     free(read);
     site_request_unhold(request);
@@ -314,8 +323,9 @@ static bool needs_index(enum site_request_kind kind)
 static bool read_check(struct site_request *request)
 {
     const struct site_volume *v = request->volume;
-    if (request->ask.kind == SITE_REQUEST_SEGMENT && request->ask.id.supply == 0 &&
-        !is_committed(v, &request->ask.id)) {
+    bool segment =
+        request->ask.kind == SITE_REQUEST_SEGMENT || request->ask.kind == SITE_REQUEST_SLICES;
+    if (segment && request->ask.id.supply == 0 && !is_committed(v, &request->ask.id)) {
         site_refuse_text(request, REPL_REFUSAL_NOT_FOUND,
                          "segment %" PRIu64 ".%" PRIu32 " is not part of volume %s's history",
                          request->ask.id.to_seq, request->ask.id.part, v->name);
@@ -330,28 +340,39 @@ static bool read_check(struct site_request *request)
     return true;
 }
 
+static repl_result body_decode(struct site_read *read, const struct site_request *request,
+                               struct repl_error *err)
+{
+    const struct repl_buffer *body = &request->body;
+    switch (request->ask.kind) {
+    case SITE_REQUEST_CHUNKS:
+        return repl_wanted_decode(body->data, body->size, &read->wanted, err);
+    case SITE_REQUEST_SLICES:
+        return repl_slices_decode(body->data, body->size, &read->slices, err);
+    default:
+        return REPL_SUCCESS;
+    }
+}
+
 void site_read_begin(struct site_request *request)
 {
     const struct site_volume *v = request->volume;
     const char *range = repl_exchange_header(request->exchange, "Range");
-    struct repl_missing wanted = {0};
     struct repl_error err;
     if (!read_check(request))
         return;
-    if (request->ask.kind == SITE_REQUEST_CHUNKS &&
-        !repl_ok(repl_wanted_decode(request->body.data, request->body.size, &wanted, &err))) {
-        site_refuse_text(request, REPL_REFUSAL_REQUEST, "%.350s", err.text);
-        return;
-    }
     struct site_read *read = calloc(1, sizeof *read);
     if (read == NULL) {
-        repl_missing_fini(&wanted);
         site_refuse_text(request, REPL_REFUSAL_BUSY, "the site is out of memory just now");
+        return;
+    }
+    if (!repl_ok(body_decode(read, request, &err))) {
+        free(read);
+        site_refuse_text(request, REPL_REFUSAL_REQUEST, "%.350s", err.text);
         return;
     }
     read->request = request;
     read->fd = -1;
-    read->wanted = wanted;
     memcpy(read->pool, v->journal.pool, sizeof read->pool);
     read->id = v->journal.create.volume;
     read->last = v->journal.point;

@@ -42,6 +42,9 @@
 #define REPL_MISSING_CHUNKS_MAX 8192u
 /* Chunks that are asked for at once: 16 MiB. */
 #define REPL_WANTED_CHUNKS_MAX 256u
+/* Slices of a frame that may be asked for at once, and how many bytes they may be in all. */
+#define REPL_SLICES_MAX       256u
+#define REPL_SLICES_BYTES_MAX (1u << 19)
 /* Names of a pool's chunks in one message, 8 bytes each: 4 GiB of chunks. */
 #define REPL_POOL_NAMES_MAX   65536u
 #define REPL_VOLUME_NAME_SIZE 64u

@@ -35,6 +35,8 @@ static const char *const type_names[] = {
     [REPL_WIRE_TIMELINE] = "timeline",
     [REPL_WIRE_RESEND] = "resend",
     [REPL_WIRE_DAMAGED] = "damaged points",
+    [REPL_WIRE_SLICES] = "slices",
+    [REPL_WIRE_SLICED] = "sliced",
 };
 
 enum repl_wire_type repl_wire_type_of(const void *data, size_t size)

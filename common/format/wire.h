@@ -33,7 +33,9 @@ enum repl_wire_type {
     REPL_WIRE_TIMELINE = 15, /* POINTS with how much has changed */
     REPL_WIRE_RESEND = 16,
     REPL_WIRE_DAMAGED = 17,
-    REPL_WIRE_LAST = REPL_WIRE_DAMAGED,
+    REPL_WIRE_SLICES = 18,
+    REPL_WIRE_SLICED = 19,
+    REPL_WIRE_LAST = REPL_WIRE_SLICED,
 };
 
 /* Source to site, first after each loss of contact: who I am and where I stand. */
@@ -141,6 +143,24 @@ struct repl_damaged {
 void repl_damaged_fini(struct repl_damaged *damaged);
 bool repl_damaged_has(const struct repl_damaged *damaged, uint64_t seq);
 
+/* Recovery to site: parts of a frame, for who has the others already. */
+struct repl_slices {
+    struct repl_frame_entry frame; /* as the segment's index has it, but without has_pages */
+    uint32_t count;                /* 1 to REPL_SLICES_MAX */
+    struct repl_slice *slices;     /* ascending, with a gap between any two, in all at most
+                                      REPL_SLICES_BYTES_MAX bytes of the raw ones; decoded: heap,
+                                      freed by repl_slices_fini */
+};
+void repl_slices_fini(struct repl_slices *slices);
+/* How many bytes they are in all. */
+uint32_t repl_slices_size(const struct repl_slice *slices, uint32_t count);
+
+/* Site to recovery: these, one behind the other, as a frame of their own, whose offset is 0. */
+struct repl_sliced {
+    struct repl_frame_entry frame;
+    const uint8_t *stored; /* frame.stored_size bytes; decoded: within the message */
+};
+
 /* Source to site, every few seconds: how it fares; and where nothing changed since point seq, that
  * the point is still the present. */
 struct repl_report {
@@ -243,6 +263,14 @@ REPL_RESULT repl_damaged_encode(const struct repl_damaged *m, struct repl_buffer
                                 struct repl_error *err);
 REPL_RESULT repl_damaged_decode(const void *data, size_t size, struct repl_damaged *out,
                                 struct repl_error *err);
+REPL_RESULT repl_slices_encode(const struct repl_slices *m, struct repl_buffer *out,
+                               struct repl_error *err);
+REPL_RESULT repl_slices_decode(const void *data, size_t size, struct repl_slices *out,
+                               struct repl_error *err);
+REPL_RESULT repl_sliced_encode(const struct repl_sliced *m, struct repl_buffer *out,
+                               struct repl_error *err);
+REPL_RESULT repl_sliced_decode(const void *data, size_t size, struct repl_sliced *out,
+                               struct repl_error *err);
 REPL_RESULT repl_report_encode(const struct repl_report *m, struct repl_buffer *out,
                                struct repl_error *err);
 REPL_RESULT repl_report_decode(const void *data, size_t size, struct repl_report *out,

@@ -22,6 +22,14 @@
 typedef repl_result repl_read_at_fn(void *context, uint64_t offset, void *out, size_t size,
                                     struct repl_error *err);
 
+/* Parts of a frame, one behind the other, into out, without all of it being read. What they are is
+ * the caller's to find out: the frame's checksum says nothing of them. Fails as read_at does, or
+ * because there is no such way. Any number of threads, each with a coder of its own. */
+typedef repl_result repl_read_slices_fn(void *context, const struct repl_frame_entry *frame,
+                                        const struct repl_slice *slices, uint32_t count,
+                                        struct repl_frame_coder *coder, void *out,
+                                        struct repl_error *err);
+
 /* Opened, immutable, may be shared between threads. */
 struct repl_segment {
     struct repl_segment_header header;
@@ -32,7 +40,8 @@ struct repl_segment {
     struct repl_point *points;
     uint64_t *pages; /* where each frame's list of pages is, if it has one */
     repl_read_at_fn *read_at;
-    void *context;
+    repl_read_slices_fn *read_slices; /* may be set once it is open; NULL: there is no such way */
+    void *context;                    /* of both */
 };
 
 REPL_RESULT repl_segment_open(repl_read_at_fn *read_at, void *context, uint64_t file_size,

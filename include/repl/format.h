@@ -94,6 +94,11 @@ struct repl_block_entry {
     uint64_t first_offset;
 };
 
+/* A part of a frame's raw bytes. */
+struct repl_slice {
+    uint32_t offset, length;
+};
+
 /* A chunk whose bytes this segment carries, whoever refers to it by name. */
 struct repl_chunk_entry {
     struct repl_digest name;

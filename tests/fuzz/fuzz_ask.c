@@ -27,7 +27,7 @@ static void id_write(const struct repl_segment_id *id, char *out, size_t size)
 /* Its method. */
 static const char *ask_write(const struct site_ask *ask, char path[PATH_SIZE])
 {
-    char rest[80], id[64];
+    char rest[80 + sizeof "slices"], id[64];
     const char *method = "GET";
     id_write(&ask->id, id, sizeof id);
     switch (ask->kind) {
@@ -77,6 +77,10 @@ static const char *ask_write(const struct site_ask *ask, char path[PATH_SIZE])
     case SITE_REQUEST_CHUNKS:
         method = "POST";
         snprintf(rest, sizeof rest, "chunks");
+        break;
+    case SITE_REQUEST_SLICES:
+        method = "POST";
+        snprintf(rest, sizeof rest, "segments/%s/slices", id);
         break;
     case SITE_REQUEST_POOL:
         snprintf(rest, sizeof rest, "pool/%016" PRIx64, ask->after);

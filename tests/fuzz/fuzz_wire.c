@@ -61,6 +61,8 @@ TRY_TYPE(timeline, struct repl_points_page, repl_points_page_fini)
 TRY_TYPE(pool_names, struct repl_pool_names, repl_pool_names_fini)
 TRY_TYPE(resend, struct repl_resend, repl_resend_fini)
 TRY_TYPE(damaged, struct repl_damaged, repl_damaged_fini)
+TRY_TYPE(slices, struct repl_slices, repl_slices_fini)
+TRY_TYPE(sliced, struct repl_sliced, nothing_to_free)
 
 static void try_all(const uint8_t *data, size_t size)
 {
@@ -80,6 +82,8 @@ static void try_all(const uint8_t *data, size_t size)
     try_pool_names(data, size);
     try_resend(data, size);
     try_damaged(data, size);
+    try_slices(data, size);
+    try_sliced(data, size);
     (void)repl_wire_type_of(data, size);
 }
 

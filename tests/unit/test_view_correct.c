@@ -272,6 +272,88 @@ static void chunks_that_are_fetched(void **state)
     world_free(w);
 }
 
+/* --- slices ---------------------------------------------------------------------------------- */
+
+static struct {
+    unsigned calls;
+    uint32_t bytes;
+    enum repl_code fails;
+    bool wrong;
+} sliced;
+
+static repl_result slices_read(void *context, const struct repl_frame_entry *frame,
+                               const struct repl_slice *slices, uint32_t count,
+                               struct repl_frame_coder *coder, void *out, struct repl_error *err)
+{
+    static uint8_t raw[REPL_FRAME_RAW_MAX], stored[REPL_FRAME_RAW_MAX];
+    uint8_t *to = out;
+    sliced.calls++;
+    if (sliced.fails != REPL_OK)
+        return repl_fail(err, sliced.fails, "no slices");
+    REPL_TRY(memory_read_at(context, frame->offset, stored, frame->stored_size, err));
+    REPL_TRY(repl_frame_decode(coder, frame, stored, raw, err));
+    for (uint32_t i = 0; i < count; i++) {
+        assert_true(i == 0 || slices[i].offset > slices[i - 1].offset + slices[i - 1].length);
+        memcpy(to, raw + slices[i].offset, slices[i].length);
+        to += slices[i].length;
+        sliced.bytes += slices[i].length;
+    }
+    *(uint8_t *)out ^= sliced.wrong;
+    return REPL_SUCCESS;
+}
+
+static struct world *sliced_world(void)
+{
+    struct world *w = world_new(true);
+    for (size_t i = 0; i < w->chain->count; i++)
+        w->chain->segments[i]->read_slices = slices_read;
+    memset(&sliced, 0, sizeof sliced);
+    return w;
+}
+
+static void few_pages_come_as_slices(void **state)
+{
+    (void)state;
+    struct world *w = sliced_world();
+    static const unsigned altered[] = {1, 2, 3, 9, 63, 101, PAGES - 1};
+    for (size_t i = 0; i < sizeof altered / sizeof altered[0]; i++)
+        w->copy[altered[i] * PAGE + 100] ^= 1;
+    correct(w);
+    assert_int_equal(changed_count(w), sizeof altered / sizeof altered[0]);
+    assert_int_equal(sliced.calls, 2);
+    assert_int_equal(sliced.bytes, 7 * PAGE - 512);
+    memset(w->copy + 100 * PAGE, 0xff, 70 * PAGE); /* of its frame more than half */
+    sliced.calls = 0;
+    correct(w);
+    assert_int_equal(sliced.calls, 0);
+    w->copy[103 * PAGE] ^= 1; /* that is at hand now */
+    correct(w);
+    assert_int_equal(sliced.calls, 0);
+    world_free(w);
+}
+
+static void where_slices_fail_the_frame_is_read(void **state)
+{
+    (void)state;
+    static const enum repl_code codes[] = {REPL_E_VERSION, REPL_E_CORRUPT, REPL_E_MISSING};
+    for (size_t i = 0; i <= sizeof codes / sizeof codes[0]; i++) {
+        struct world *w = sliced_world();
+        sliced.wrong = i == sizeof codes / sizeof codes[0]; /* not what the list says */
+        sliced.fails = sliced.wrong ? REPL_OK : codes[i];
+        w->copy[3 * PAGE] ^= 1;
+        correct(w);
+        assert_int_equal(sliced.calls, 1);
+        assert_true(w->changed[3]);
+        world_free(w);
+    }
+    struct world *w = sliced_world();
+    sliced.fails = REPL_E_RETRY; /* the site is away, or the restore is to end */
+    w->copy[3 * PAGE] ^= 1;
+    assert_int_equal(repl_view_correct(w->reader, 0, w->copy, SIZE, w->changed, NULL).code,
+                     REPL_E_RETRY);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +363,8 @@ int main(void)
         cmocka_unit_test(a_copy_of_something_else),
         cmocka_unit_test(without_lists),
         cmocka_unit_test(chunks_that_are_fetched),
+        cmocka_unit_test(few_pages_come_as_slices),
+        cmocka_unit_test(where_slices_fail_the_frame_is_read),
     };
     return cmocka_run_group_tests_name("view_correct", tests, NULL, NULL);
 }

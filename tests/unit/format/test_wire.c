@@ -195,6 +195,21 @@ static void bytes_of_names_lie_where_the_specification_says(void **state)
                    "REPL\xe\0\0\0\x34\0\0\0\2\0\0\0\1\0\0\0pppppppppppppppp"
                    "\1\2\3\4\5\6\7\x8\1\2\3\4\5\6\7\t",
                    52);
+    struct repl_slice slices[] = {{0, 0x1000}, {0x3000, 0x400}};
+    struct repl_frame_entry frame = {
+        .offset = 0x80, .stored_size = 0x30, .raw_size = 0x4000, .raw_xxh3 = 9, .codec = 1};
+    m = (union message){.slices = {.frame = frame, .count = 2, .slices = slices}};
+    assert_encodes(REPL_WIRE_SLICES, &m,
+                   "REPL\x12\0\0\0\x44\0\0\0\2\0\0\0\0\0\0\0"
+                   "\x80\0\0\0\0\0\0\0\x30\0\0\0\0\x40\0\0\t\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0"
+                   "\0\0\0\0\0\x10\0\0\0\x30\0\0\0\4\0\0",
+                   68);
+    frame = (struct repl_frame_entry){.stored_size = 2, .raw_size = 0x4000, .codec = 1};
+    m = (union message){.sliced = {.frame = frame, .stored = (const uint8_t *)"xy"}};
+    assert_encodes(REPL_WIRE_SLICED, &m,
+                   "REPL\x13\0\0\0\x2e\0\0\0"
+                   "\0\0\0\0\0\0\0\0\2\0\0\0\0\x40\0\0\0\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0xy",
+                   46);
     memcpy(name.bytes, "\1\2\3\4\5\6\7\x8", 8);
     assert_true(repl_chunk_prefix(&name) == prefixes[0]); /* they are in the order of the names */
 }

@@ -276,6 +276,55 @@ static void runs_lie_apart(void **state)
     assert_int_equal(there_and_back(REPL_WIRE_DAMAGED, &m), REPL_E_CORRUPT);
 }
 
+static void slices_lie_apart_in_their_frame(void **state)
+{
+    (void)state;
+    union message m;
+    struct repl_slice slices[REPL_SLICES_MAX + 1] = {{0, 10}, {11, 4085}};
+    struct repl_frame_entry frame = {
+        .offset = UINT64_MAX, .stored_size = 7, .raw_size = 4096, .codec = REPL_CODEC_ZSTD};
+    m.slices = (struct repl_slices){.frame = frame, .count = 2, .slices = slices};
+    assert_int_equal(there_and_back(REPL_WIRE_SLICES, &m), REPL_OK);
+    slices[1].length++; /* past its end */
+    assert_int_equal(there_and_back(REPL_WIRE_SLICES, &m), REPL_E_CORRUPT);
+    slices[1] = (struct repl_slice){10, 5}; /* is one with the first */
+    assert_int_equal(there_and_back(REPL_WIRE_SLICES, &m), REPL_E_CORRUPT);
+    slices[1] = (struct repl_slice){11, 0};
+    assert_int_equal(there_and_back(REPL_WIRE_SLICES, &m), REPL_E_CORRUPT);
+    slices[1] = (struct repl_slice){UINT32_MAX, 2};
+    assert_int_equal(there_and_back(REPL_WIRE_SLICES, &m), REPL_E_CORRUPT);
+    m.slices.count = 0;
+    assert_int_equal(there_and_back(REPL_WIRE_SLICES, &m), REPL_E_CORRUPT);
+    m.slices.count = 1;
+    m.slices.frame.has_pages = true;
+    assert_int_equal(there_and_back(REPL_WIRE_SLICES, &m), REPL_E_CORRUPT);
+    m.slices.frame = frame;
+    m.slices.frame.raw_size = REPL_FRAME_RAW_MAX;
+    slices[0].length = REPL_SLICES_BYTES_MAX;
+    assert_int_equal(there_and_back(REPL_WIRE_SLICES, &m), REPL_OK);
+    slices[0].length++; /* too much in all */
+    assert_int_equal(there_and_back(REPL_WIRE_SLICES, &m), REPL_E_CORRUPT);
+    for (uint32_t i = 0; i <= REPL_SLICES_MAX; i++)
+        slices[i] = (struct repl_slice){2 * i, 1};
+    m.slices.count = REPL_SLICES_MAX;
+    assert_int_equal(there_and_back(REPL_WIRE_SLICES, &m), REPL_OK);
+    struct repl_buffer buffer = {0};
+    m.slices.count++;
+    assert_int_equal(repl_slices_encode(&m.slices, &buffer, NULL).code, REPL_E_INTERNAL);
+
+    static uint8_t bytes[REPL_SLICES_BYTES_MAX + 1];
+    frame = (struct repl_frame_entry){.stored_size = REPL_SLICES_BYTES_MAX,
+                                      .raw_size = REPL_SLICES_BYTES_MAX,
+                                      .codec = REPL_CODEC_STORED};
+    m.sliced = (struct repl_sliced){.frame = frame, .stored = bytes};
+    assert_int_equal(there_and_back(REPL_WIRE_SLICED, &m), REPL_OK);
+    m.sliced.frame.raw_size = m.sliced.frame.stored_size = REPL_SLICES_BYTES_MAX + 1;
+    assert_int_equal(there_and_back(REPL_WIRE_SLICED, &m), REPL_E_CORRUPT);
+    m.sliced.frame = frame;
+    m.sliced.frame.offset = 1;
+    assert_int_equal(there_and_back(REPL_WIRE_SLICED, &m), REPL_E_CORRUPT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -286,6 +335,7 @@ int main(void)
         cmocka_unit_test(pages_are_in_order_and_get_on),
         cmocka_unit_test(chunks_are_in_order_and_get_on),
         cmocka_unit_test(runs_lie_apart),
+        cmocka_unit_test(slices_lie_apart_in_their_frame),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

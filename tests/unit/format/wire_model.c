@@ -454,6 +454,57 @@ static void damaged_free(union message *m)
     repl_damaged_fini(&m->damaged);
 }
 
+static struct repl_frame_entry random_frame(struct random *random, uint32_t raw_max)
+{
+    struct repl_frame_entry frame = {.raw_size = 1 + (uint32_t)random_below(random, raw_max),
+                                     .raw_xxh3 = random_next(random),
+                                     .codec = REPL_CODEC_STORED};
+    frame.stored_size = frame.raw_size;
+    if (frame.raw_size > 1 && random_below(random, 2) == 0) {
+        frame.codec = REPL_CODEC_ZSTD;
+        frame.stored_size = 1 + (uint32_t)random_below(random, frame.raw_size - 1);
+    }
+    return frame;
+}
+
+static void slices_make(struct random *random, union message *m)
+{
+    m->slices = (struct repl_slices){.frame = random_frame(random, REPL_FRAME_RAW_MAX),
+                                     .slices = calloc(8, sizeof m->slices.slices[0])};
+    m->slices.frame.offset = random_next(random);
+    uint32_t raw = m->slices.frame.raw_size, at = (uint32_t)random_below(random, raw);
+    do {
+        uint32_t length = 1 + (uint32_t)random_below(random, raw - at < 60000 ? raw - at : 60000);
+        m->slices.slices[m->slices.count++] = (struct repl_slice){at, length};
+        at += length + 1 + (uint32_t)random_below(random, 5000);
+    } while (at < raw && m->slices.count < 8);
+}
+
+static bool slices_same(const union message *ma, const union message *mb)
+{
+    const struct repl_slices *a = &ma->slices, *b = &mb->slices;
+    return a->count == b->count && memcmp(&a->frame, &b->frame, sizeof a->frame) == 0 &&
+           memcmp(a->slices, b->slices, a->count * sizeof a->slices[0]) == 0;
+}
+
+static void slices_free(union message *m)
+{
+    repl_slices_fini(&m->slices);
+}
+
+static void sliced_make(struct random *random, union message *m)
+{
+    static uint8_t bytes[2000];
+    random_fill(random, bytes, sizeof bytes);
+    m->sliced = (struct repl_sliced){.frame = random_frame(random, sizeof bytes), .stored = bytes};
+}
+
+/* What is decoded is in the message, which may be gone. */
+static bool sliced_same(const union message *ma, const union message *mb)
+{
+    return memcmp(&ma->sliced.frame, &mb->sliced.frame, sizeof ma->sliced.frame) == 0;
+}
+
 /* --- the types, one row each ----------------------------------------------------------------- */
 
 #define DOORS(name, type)                                                                          \
@@ -467,6 +518,8 @@ static void damaged_free(union message *m)
     {                                                                                              \
         return repl_##type##_decode(data, size, &m->name, err);                                    \
     }
+DOORS(slices, slices)
+DOORS(sliced, sliced)
 DOORS(hello, hello)
 DOORS(welcome, welcome)
 DOORS(ack, ack)
@@ -528,6 +581,8 @@ const struct row rows[ROW_COUNT] = {
     {REPL_WIRE_TIMELINE, timeline_make, points_same, timeline_out, timeline_in, points_free},
     {REPL_WIRE_RESEND, resend_make, resend_same, resend_out, resend_in, resend_free},
     {REPL_WIRE_DAMAGED, damaged_make, damaged_same, damaged_out, damaged_in, damaged_free},
+    {REPL_WIRE_SLICES, slices_make, slices_same, slices_out, slices_in, slices_free},
+    {REPL_WIRE_SLICED, sliced_make, sliced_same, sliced_out, sliced_in, nothing_to_free},
 };
 
 enum repl_code decode_copy(const struct row *row, const uint8_t *data, size_t size)

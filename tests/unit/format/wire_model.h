@@ -24,6 +24,8 @@ union message {
     struct repl_pool_names pool;
     struct repl_resend resend;
     struct repl_damaged damaged;
+    struct repl_slices slices;
+    struct repl_sliced sliced;
 };
 
 struct row {
@@ -35,7 +37,7 @@ struct row {
     void (*free)(union message *m);
 };
 
-#define ROW_COUNT 16u
+#define ROW_COUNT 18u
 extern const struct row rows[ROW_COUNT];
 const struct row *row_of(enum repl_wire_type type);
 
