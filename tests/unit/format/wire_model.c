@@ -467,6 +467,13 @@ static struct repl_frame_entry random_frame(struct random *random, uint32_t raw_
     return frame;
 }
 
+static bool frame_same(const struct repl_frame_entry *a, const struct repl_frame_entry *b)
+{
+    return a->offset == b->offset && a->stored_size == b->stored_size &&
+           a->raw_size == b->raw_size && a->raw_xxh3 == b->raw_xxh3 && a->codec == b->codec &&
+           a->has_pages == b->has_pages;
+}
+
 static void slices_make(struct random *random, union message *m)
 {
     m->slices = (struct repl_slices){.frame = random_frame(random, REPL_FRAME_RAW_MAX),
@@ -483,7 +490,7 @@ static void slices_make(struct random *random, union message *m)
 static bool slices_same(const union message *ma, const union message *mb)
 {
     const struct repl_slices *a = &ma->slices, *b = &mb->slices;
-    return a->count == b->count && memcmp(&a->frame, &b->frame, sizeof a->frame) == 0 &&
+    return a->count == b->count && frame_same(&a->frame, &b->frame) &&
            memcmp(a->slices, b->slices, a->count * sizeof a->slices[0]) == 0;
 }
 
@@ -502,7 +509,7 @@ static void sliced_make(struct random *random, union message *m)
 /* What is decoded is in the message, which may be gone. */
 static bool sliced_same(const union message *ma, const union message *mb)
 {
-    return memcmp(&ma->sliced.frame, &mb->sliced.frame, sizeof ma->sliced.frame) == 0;
+    return frame_same(&ma->sliced.frame, &mb->sliced.frame);
 }
 
 /* --- the types, one row each ----------------------------------------------------------------- */
