@@ -152,14 +152,13 @@ static const struct repl_option help_options[] = {
      "Prints the manual page repl(1), or with \"config\" repl.conf(5), as troff input."},
     {"completion", REPL_COMPLETION_SHELLS, REPL_OPTION_TEXT, &help_completion,
      "Prints what a shell completes verbs and options by: source <(repl help --completion bash). "
-     "An "
-     "installation has it where bash looks for it."},
+     "An installation has it where bash, zsh and fish look for it."},
     {NULL, NULL, REPL_OPTION_FLAG, NULL, NULL},
 };
 
 static const struct repl_verb verb_help = {
     .name = "help",
-    .synopsis = "[--man] [VERB|config] | --completion bash",
+    .synopsis = "[--man] [VERB|config] | --completion " REPL_COMPLETION_SHELLS,
     .summary = "Explains a verb, or the configuration files.",
     .options = help_options,
     .positional_max = 1,
