@@ -70,24 +70,42 @@ static void print_version(void)
 static void page_begin(const char *title, const char *section, const char *name,
                        const char *summary)
 {
-    printf(".TH %s %s \"\" \"repl %s\"\n.SH NAME\n%s \\- %s\n", title, section, REPL_VERSION, name,
-           summary);
+    printf(".TH %s %s \"\" \"repl %s\"\n.SH NAME\n%s \\- ", title, section, REPL_VERSION, name);
+    repl_document_troff_words(stdout, summary);
+    putchar('\n');
+}
+
+static void print_exit_codes(void)
+{
+    fputs(".SH EXIT STATUS\n", stdout);
+    for (size_t i = 0; i < sizeof exit_codes / sizeof exit_codes[0]; i++)
+        printf(".TP\n%d\n%s\n", exit_codes[i].code, exit_codes[i].meaning);
 }
 
 static void print_program_page(void)
 {
     page_begin("REPL", "1", "repl", program_summary);
     fputs(".SH SYNOPSIS\n.B repl\n\\fIVERB\\fR [\\fIOPTIONS\\fR] [\\fIARGUMENTS\\fR]\n"
-          ".SH VERBS\n",
+          ".SH VERBS\nEach has a page of its own.\n",
           stdout);
-    for (size_t i = 0; i < VERB_COUNT; i++)
-        repl_verb_document(verbs[i], stdout);
-    fputs(".SH EXIT STATUS\n", stdout);
-    for (size_t i = 0; i < sizeof exit_codes / sizeof exit_codes[0]; i++)
-        printf(".TP\n%d\n%s\n", exit_codes[i].code, exit_codes[i].meaning);
+    for (size_t i = 0; i < VERB_COUNT; i++) {
+        printf(".TP\n.BR repl\\-%s (1)\n", verbs[i]->name);
+        repl_document_troff(stdout, verbs[i]->summary);
+    }
+    print_exit_codes();
     fputs(".SH FILES\n" REPL_AGENT_CONFIG_PATH ", " REPL_SITE_CONFIG_PATH "\n"
           ".SH SEE ALSO\n.BR repl.conf (5)\n",
           stdout);
+}
+
+static void print_verb_page(const struct repl_verb *verb)
+{
+    char name[64];
+    snprintf(name, sizeof name, "repl\\-%s", verb->name);
+    page_begin(name, "1", name, verb->summary);
+    repl_verb_document(verb, stdout);
+    print_exit_codes();
+    fputs(".SH SEE ALSO\n.BR repl (1),\n.BR repl.conf (5)\n", stdout);
 }
 
 static void print_config_page(void)
@@ -106,16 +124,16 @@ static const char *help_completion;
 static int help_on_verb(const char *name)
 {
     const struct repl_verb *verb = find_verb(name);
-    if (verb == NULL || help_man) {
+    if (verb == NULL) {
         struct repl_error err;
         repl_ignore(repl_fail(&err, REPL_E_USAGE,
-                              verb == NULL ? "there is no verb \"%s\": \"repl --help\" lists them"
-                                           : "%s has no page of its own: write \"repl help --man\" "
-                                             "for repl(1), which has all verbs",
-                              name));
+                              "there is no verb \"%s\": \"repl --help\" lists them", name));
         return repl_verb_fail("help", &err);
     }
-    repl_verb_help(verb, stdout);
+    if (help_man)
+        print_verb_page(verb);
+    else
+        repl_verb_help(verb, stdout);
     return REPL_EXIT_OK;
 }
 
@@ -149,7 +167,8 @@ static int help_run(int argc, char **argv)
 
 static const struct repl_option help_options[] = {
     {"man", NULL, REPL_OPTION_FLAG, &help_man,
-     "Prints the manual page repl(1), or with \"config\" repl.conf(5), as troff input."},
+     "Prints the manual page repl(1), of a verb repl-VERB(1), or with \"config\" repl.conf(5), as "
+     "troff input."},
     {"completion", REPL_COMPLETION_SHELLS, REPL_OPTION_TEXT, &help_completion,
      "Prints what a shell completes verbs and options by: source <(repl help --completion bash). "
      "An installation has it where bash, zsh and fish look for it."},

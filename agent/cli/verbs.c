@@ -216,14 +216,19 @@ static void document_option(FILE *out, const struct repl_option *option)
 
 void repl_verb_document(const struct repl_verb *verb, FILE *out)
 {
-    fprintf(out, ".SS repl %s ", verb->name);
-    repl_document_troff_words(out, verb->synopsis);
-    fputc('\n', out);
+    fprintf(out, ".SH SYNOPSIS\n.B repl %s\n", verb->name);
+    if (verb->synopsis[0] != '\0') {
+        repl_document_troff_words(out, verb->synopsis);
+        fputc('\n', out);
+    }
+    fputs(".SH DESCRIPTION\n", out);
     repl_document_troff(out, verb->summary);
     if (verb->description != NULL) {
         fputs(".sp\n", out);
         repl_document_troff(out, verb->description);
     }
+    fputs(".SH OPTIONS\n", out);
     for (const struct repl_option *option = verb->options; option->name != NULL; option++)
         document_option(out, option);
+    document_option(out, &help_option);
 }

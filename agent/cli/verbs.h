@@ -46,7 +46,8 @@ struct repl_verb {
  * --help prints and returns 0. Errors go to standard error and give REPL_EXIT_USAGE. */
 int repl_verb_dispatch(const struct repl_verb *verb, int argc, char **argv);
 void repl_verb_help(const struct repl_verb *verb, FILE *out);
-void repl_verb_document(const struct repl_verb *verb, FILE *out); /* troff */
+/* Troff: the sections SYNOPSIS, DESCRIPTION and OPTIONS of the verb's manual page. */
+void repl_verb_document(const struct repl_verb *verb, FILE *out);
 
 /* "repl VERB: TEXT" to standard error; returns the exit code that fits err->code. verb may be
  * NULL, for an error that belongs to none. */

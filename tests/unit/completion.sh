@@ -1,7 +1,7 @@
 #!/bin/bash
 # Completion in bash, zsh and fish, as these do it: in bash the function that is registered for repl is
 # called with the words of a command line; fish says what it would offer; zsh is asked for its list at a
-# terminal of its own. And the manual pages, which man finds nothing wrong with.
+# terminal of its own.
 #
 #   completion.sh REPL
 set -eu -o pipefail
@@ -121,11 +121,3 @@ zsh_offered "repl restore db1 --owner="
 grep -q "numeric.*skip" shown || { cat -A shown; fail "zsh: the words of --owner"; }
 zsh_offered "repl m"
 grep -q "^mark .*" shown && grep -q "^mount " shown || { cat -A shown; fail "zsh: verbs"; }
-
-# --- manual pages
-for page in "" config; do
-    # shellcheck disable=SC2086
-    "$repl" help --man $page >page
-    LC_ALL=C.UTF-8 MANWIDTH=100 man --warnings=w -E UTF-8 -l page >/dev/null 2>warnings || fail "man $page"
-    [ ! -s warnings ] || { head warnings; fail "manual page ${page:-repl}"; }
-done

@@ -215,14 +215,15 @@ static void test_document(void **state)
     repl_verb_document(&test_verb, out);
     fclose(out);
     assert_string_equal(text,
-                        ".SS repl try [\\-\\-flag] A [B]\n"
-                        "Tries things.\n.sp\nFirst paragraph.\n.sp\nSecond one.\n"
-                        ".TP\n\\fB\\-\\-flag\\fR\nA flag.\n"
+                        ".SH SYNOPSIS\n.B repl try\n[\\-\\-flag] A [B]\n"
+                        ".SH DESCRIPTION\nTries things.\n.sp\nFirst paragraph.\n.sp\nSecond one.\n"
+                        ".SH OPTIONS\n.TP\n\\fB\\-\\-flag\\fR\nA flag.\n"
                         ".TP\n\\fB\\-\\-text\\fR \\fIFILE\\fR\n"
                         "A text\\(aqs help\n.sp\n    as it stands\n.br\nand filled.\n"
                         ".TP\n\\fB\\-\\-size\\fR \\fISIZE\\fR\nA size.\n"
                         ".TP\n\\fB\\-\\-count\\fR \\fIN\\fR\nA \\(aqcount\\(aq of \\ethings.\n"
-                        ".TP\n\\fB\\-x\\fR\nA letter.\n");
+                        ".TP\n\\fB\\-x\\fR\nA letter.\n"
+                        ".TP\n\\fB\\-\\-help\\fR\nShows this text.\n");
     free(text);
 }
 
