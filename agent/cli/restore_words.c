@@ -55,6 +55,31 @@ void repl_restore_print_device(const struct repl_target *target,
                 target->size - point->volume_size);
 }
 
+void repl_restore_print_result(const struct repl_restore_options *options,
+                               const struct repl_restore_result *result)
+{
+    char size[REPL_WORDS_SIZE], data[REPL_WORDS_SIZE];
+    const char *path = options->target->path;
+    if (result->lost_bytes > 0) {
+        repl_words_bytes(result->lost_bytes, data);
+        fprintf(stderr,
+                "%s of what an earlier run wrote was not on %s any more and has been written "
+                "again: see what else writes to it\n",
+                data, path);
+    }
+    repl_words_bytes(result->volume_size, size);
+    repl_words_bytes(result->data_bytes, data);
+    fprintf(stderr, "restored and verified: %s holds point %" PRIu64 ", %s (%s of data)\n", path,
+            repl_history_catalogue(options->history)->points[options->point].point.seq, size, data);
+    if (result->same_bytes > 0) {
+        char fetched[REPL_WORDS_SIZE];
+        struct repl_origin *origin = repl_history_origin(options->history);
+        repl_words_bytes(result->same_bytes, data);
+        repl_words_bytes(atomic_load(&origin->fetched_bytes), fetched);
+        fprintf(stderr, "%s of it were there already; %s were fetched\n", data, fetched);
+    }
+}
+
 /* --- a plan in words ------------------------------------------------------------------------- */
 
 static void print_point(const struct repl_point *point)

@@ -16,6 +16,10 @@ void repl_restore_print_progress(void *context, const struct repl_restore_status
 void repl_restore_print_device(const struct repl_target *target,
                                const struct repl_points_entry *point);
 
+/* What a restore has done, on standard error. */
+void repl_restore_print_result(const struct repl_restore_options *options,
+                               const struct repl_restore_result *result);
+
 /* A block volume's plan on standard output. limit: bytes a second that may be fetched now; 0: no
  * limit. */
 void repl_restore_print_plan(const struct repl_restore_options *options,

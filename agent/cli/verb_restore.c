@@ -18,6 +18,7 @@
 #include "cli/tree_words.h"
 #include "cli/verbs.h"
 #include "config/config.h"
+#include "recover/common_point.h"
 #include "recover/restore.h"
 #include "recover/restore_progress.h"
 #include "recover/source_guard.h"
@@ -34,6 +35,7 @@ static const char *restore_bandwidth;
 static bool restore_yes, restore_overwrite, restore_onto_source, restore_whole;
 static bool restore_dry_run, restore_json;
 static struct repl_pace_plan restore_pace; /* of --bandwidth */
+static uint64_t restore_again_seq;         /* of several volumes: the first one's point */
 static uint64_t restore_threads;
 /* Of trees only: */
 static const char *restore_path, *restore_owner;
@@ -61,7 +63,7 @@ static repl_result confirm(const struct repl_target *target, const struct repl_p
                            struct repl_error *err)
 {
     char answer[PATH_MAX + 2];
-    if (!target->is_device)
+    if (!target->is_device || restore_dry_run)
         return REPL_SUCCESS;
     repl_restore_print_device(target, point);
     if (restore_yes)
@@ -84,36 +86,10 @@ static repl_result check_target(const struct repl_target *target,
     REPL_TRY(check_host(target, err));
     REPL_TRY(repl_store_guard(target, restore_origin.store, err));
     REPL_TRY(repl_restore_check_size(target, point->volume_size, err));
-    REPL_TRY(repl_target_try_open(target, err)); /* before anybody is asked */
-    return restore_dry_run ? REPL_SUCCESS : confirm(target, point, err);
+    return repl_target_try_open(target, err); /* before anybody is asked */
 }
 
 /* --- doing it -------------------------------------------------------------------------------- */
-
-static void print_result(const struct repl_restore_options *options,
-                         const struct repl_restore_result *result)
-{
-    char size[REPL_WORDS_SIZE], data[REPL_WORDS_SIZE];
-    const char *path = options->target->path;
-    if (result->lost_bytes > 0) {
-        repl_words_bytes(result->lost_bytes, data);
-        fprintf(stderr,
-                "%s of what an earlier run wrote was not on %s any more and has been written "
-                "again: see what else writes to it\n",
-                data, path);
-    }
-    repl_words_bytes(result->volume_size, size);
-    repl_words_bytes(result->data_bytes, data);
-    fprintf(stderr, "restored and verified: %s holds point %" PRIu64 ", %s (%s of data)\n", path,
-            repl_history_catalogue(options->history)->points[options->point].point.seq, size, data);
-    if (result->same_bytes > 0) {
-        char fetched[REPL_WORDS_SIZE];
-        struct repl_origin *origin = repl_history_origin(options->history);
-        repl_words_bytes(result->same_bytes, data);
-        repl_words_bytes(atomic_load(&origin->fetched_bytes), fetched);
-        fprintf(stderr, "%s of it were there already; %s were fetched\n", data, fetched);
-    }
-}
 
 static int64_t now_ns(void)
 {
@@ -133,7 +109,7 @@ static repl_result run_and_print(const struct repl_restore_options *options, str
         fputc('\n', stderr);
     REPL_TRY(repl_restore_explain(ran, &result, options, err));
     if (!restore_dry_run)
-        print_result(options, &result);
+        repl_restore_print_result(options, &result);
     else if (!restore_json)
         repl_restore_print_plan(options, &result, limit);
     if (restore_json)
@@ -141,11 +117,11 @@ static repl_result run_and_print(const struct repl_restore_options *options, str
     return repl_output_end(err);
 }
 
+/* Of a target that has been checked, and is meant. */
 static repl_result restore_to_target(struct repl_history *history, size_t point,
                                      struct repl_target *target, struct repl_error *err)
 {
     char progress_path[PATH_MAX];
-    REPL_TRY(check_target(target, &repl_history_catalogue(history)->points[point], err));
     if (target->is_device && !restore_dry_run)
         REPL_TRY(repl_restore_state_make(restore_state, err));
     REPL_TRY(repl_restore_progress_path(target, restore_state, progress_path, sizeof progress_path,
@@ -160,6 +136,8 @@ static repl_result restore_to_target(struct repl_history *history, size_t point,
                                                  .overwrite = restore_overwrite,
                                                  .whole = restore_whole,
                                                  .dry_run = restore_dry_run,
+                                                 .estimate = true,
+                                                 .again_seq = restore_again_seq,
                                                  .threads = (unsigned)restore_threads,
                                                  .interrupted = repl_interrupt_flag(),
                                                  .status =
@@ -293,15 +271,26 @@ static repl_result restore_tree(struct repl_history *history, size_t point, stru
 
 /* --- either of them -------------------------------------------------------------------------- */
 
-static repl_result restore_block(struct repl_history *history, size_t point, struct repl_error *err)
+static repl_result check_block_options(struct repl_history *history, struct repl_error *err)
 {
-    struct repl_target target = {.fd = -1, .direct_fd = -1};
     if (restore_path != NULL || restore_owner != NULL || restore_delete)
         return repl_fail(err, REPL_E_USAGE,
                          "--path, --owner and --delete are for directory trees, and %s "
                          "is a block volume",
                          repl_history_origin(history)->volume);
+    return REPL_SUCCESS;
+}
+
+static repl_result restore_block(struct repl_history *history, size_t point, struct repl_error *err)
+{
+    struct repl_target target = {.fd = -1, .direct_fd = -1};
+    const struct repl_points_entry *entry = &repl_history_catalogue(history)->points[point];
+    REPL_TRY(check_block_options(history, err));
     repl_result result = repl_target_examine(restore_to, &target, err);
+    if (repl_ok(result))
+        result = check_target(&target, entry, err);
+    if (repl_ok(result))
+        result = confirm(&target, entry, err);
     if (repl_ok(result))
         result = restore_to_target(history, point, &target, err);
     repl_target_fini(&target);
@@ -320,7 +309,7 @@ static repl_result throttle_make(struct repl_error *err)
     return repl_throttle_new(&restore_pace, NULL, &restore_origin.throttle, err);
 }
 
-static repl_result restore(const char *volume, struct repl_error *err)
+static repl_result restore_one(const char *volume, struct repl_error *err)
 {
     struct repl_history *history = NULL;
     size_t point = 0;
@@ -329,9 +318,6 @@ static repl_result restore(const char *volume, struct repl_error *err)
         return repl_fail(err, REPL_E_USAGE,
                          "--to is missing: name a block device or a new file, or for a "
                          "directory tree a directory");
-    if (restore_threads > 64)
-        return repl_fail(err, REPL_E_USAGE, "--threads: at most 64");
-    REPL_TRY(throttle_make(err));
     REPL_TRY(repl_look_open("restore", &restore_origin, volume, &history, err));
     repl_result result = repl_look_point(history, "--at", restore_at, &point, err);
     if (repl_ok(result))
@@ -343,20 +329,196 @@ static repl_result restore(const char *volume, struct repl_error *err)
     return result;
 }
 
-static int restore_run(int argc, char **argv)
+/* --- several volumes, as of one point -------------------------------------------------------- */
+
+struct member {
+    char volume[REPL_VOLUME_NAME_SIZE + 1];
+    const char *to;
+    struct repl_history *history;
+    size_t point;
+    enum repl_volume_kind kind;
+    struct repl_target target; /* of a block volume */
+};
+
+static repl_result member_open(struct member *m, const char *word, struct repl_error *err)
+{
+    const char *sign = strchr(word, '=');
+    if (sign == NULL || sign[1] == '\0')
+        return repl_fail(err, REPL_E_USAGE,
+                         "%s: of several volumes each is given with its target, VOLUME=TARGET",
+                         word);
+    if ((size_t)(sign - word) > REPL_VOLUME_NAME_SIZE)
+        return repl_fail(err, REPL_E_USAGE, "%s: the volume's name is too long", word);
+    memcpy(m->volume, word, (size_t)(sign - word));
+    m->to = sign + 1;
+    return repl_look_open("restore", &restore_origin, m->volume, &m->history, err);
+}
+
+/* The point that all have in common, said of each on standard error. */
+static repl_result members_point(struct member *members, size_t count, struct repl_error *err)
+{
+    struct repl_common_volume volumes[REPL_COMMON_VOLUMES_MAX];
+    struct repl_when when;
+    struct timespec now;
+    for (size_t i = 0; i < count; i++)
+        volumes[i] = (struct repl_common_volume){
+            .name = members[i].volume, .catalogue = repl_history_catalogue(members[i].history)};
+    clock_gettime(CLOCK_REALTIME, &now);
+    REPL_TRY(repl_forward(
+        repl_when_parse(restore_at, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, &when, err),
+        err, "--at"));
+    REPL_TRY(repl_forward(repl_common_point_find(&when, volumes, count, err), err, "--at"));
+    for (size_t i = 0; i < count; i++) {
+        const struct repl_points_entry *entry = &volumes[i].catalogue->points[volumes[i].point];
+        char *text = repl_when_describe(&when, entry);
+        if (text == NULL)
+            return repl_fail(err, REPL_E_NOMEM, "out of memory");
+        fprintf(stderr, "%s: %s", members[i].volume, text);
+        free(text);
+        members[i].point = volumes[i].point;
+        REPL_TRY(repl_look_kind(members[i].history, members[i].point, &members[i].kind, err));
+    }
+    restore_again_seq = volumes[0].catalogue->points[volumes[0].point].point.seq;
+    return REPL_SUCCESS;
+}
+
+/* All that can be known of it without writing. */
+static repl_result member_check(struct member *m, struct repl_error *err)
+{
+    char progress_path[PATH_MAX];
+    struct repl_restore_result result;
+    restore_to = m->to;
+    if (m->kind == REPL_VOLUME_TREE)
+        return check_tree_target(err);
+    REPL_TRY(check_block_options(m->history, err));
+    REPL_TRY(repl_target_examine(m->to, &m->target, err));
+    REPL_TRY(check_target(&m->target, &repl_history_catalogue(m->history)->points[m->point], err));
+    REPL_TRY(repl_restore_progress_path(&m->target, restore_state, progress_path,
+                                        sizeof progress_path, err));
+    const struct repl_restore_options options = {.history = m->history,
+                                                 .point = m->point,
+                                                 .target = &m->target,
+                                                 .progress_path = progress_path,
+                                                 .overwrite = restore_overwrite,
+                                                 .whole = restore_whole,
+                                                 .dry_run = true};
+    return repl_restore_run(&options, &result, err);
+}
+
+/* Two that would overwrite each other. */
+static bool members_collide(const struct member *a, const struct member *b)
+{
+    bool block = a->kind == REPL_VOLUME_BLOCK && b->kind == REPL_VOLUME_BLOCK;
+    return strcmp(a->to, b->to) == 0 || strcmp(a->volume, b->volume) == 0 ||
+           (block && repl_target_overlaps(&a->target, b->to));
+}
+
+static repl_result members_check(struct member *members, size_t count, struct repl_error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        REPL_TRY(repl_forward(member_check(&members[i], err), err, "%s: nothing was written",
+                              members[i].volume));
+        for (size_t j = 0; j < i; j++) {
+            if (members_collide(&members[i], &members[j]))
+                return repl_fail(err, REPL_E_USAGE,
+                                 "%s=%s and %s=%s: each volume is given once, and goes to a target "
+                                 "of its own; nothing was written",
+                                 members[j].volume, members[j].to, members[i].volume,
+                                 members[i].to);
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (members[i].kind == REPL_VOLUME_BLOCK)
+            REPL_TRY(confirm(&members[i].target,
+                             &repl_history_catalogue(members[i].history)->points[members[i].point],
+                             err));
+    }
+    return REPL_SUCCESS;
+}
+
+static int member_restore(struct member *m)
 {
     struct repl_error err;
-    (void)argc;
+    restore_to = m->to;
+    repl_result result = m->kind == REPL_VOLUME_TREE
+                             ? restore_tree(m->history, m->point, &err)
+                             : restore_to_target(m->history, m->point, &m->target, &err);
+    if (repl_ok(result))
+        return restore_lacking ? REPL_EXIT_WARNING : REPL_EXIT_OK;
+    repl_ignore(repl_forward(result, &err, "%s", m->volume));
+    return repl_verb_fail("restore", &err);
+}
+
+/* One after the other. What fails leaves the next ones to be tried, but for an interruption. */
+static int members_restore(struct member *members, size_t count)
+{
+    size_t done = 0;
+    int worst = REPL_EXIT_OK;
+    for (size_t i = 0; i < count && !atomic_load(repl_interrupt_flag()); i++) {
+        int code = member_restore(&members[i]);
+        done += code <= REPL_EXIT_WARNING;
+        worst = code > worst ? code : worst;
+    }
+    fprintf(stderr, "%zu of %zu volumes %s, as of one point\n", done, count,
+            restore_dry_run ? "can be restored" : "are restored and verified");
+    if (done < count && worst <= REPL_EXIT_WARNING) /* interrupted between two */
+        return REPL_EXIT_RETRY;
+    return worst;
+}
+
+static int restore_several(char **words, size_t count)
+{
+    struct member members[REPL_COMMON_VOLUMES_MAX] = {{.to = NULL}};
+    struct repl_error err;
+    repl_result result = REPL_SUCCESS;
+    if (restore_to != NULL || restore_path != NULL)
+        result = repl_fail(&err, REPL_E_USAGE, "--to and --path are for one volume alone");
+    for (size_t i = 0; i < count; i++) {
+        members[i].target.fd = members[i].target.direct_fd = -1;
+        if (repl_ok(result))
+            result = member_open(&members[i], words[i], &err);
+    }
+    if (repl_ok(result))
+        result = members_point(members, count, &err);
+    if (repl_ok(result))
+        result = members_check(members, count, &err);
+    int code = repl_ok(result) ? members_restore(members, count) : repl_verb_fail("restore", &err);
+    for (size_t i = 0; i < count; i++) {
+        repl_target_fini(&members[i].target);
+        repl_history_close(members[i].history);
+    }
+    return code;
+}
+
+/* --- the verb -------------------------------------------------------------------------------- */
+
+static int restore_any(int argc, char **argv)
+{
+    struct repl_error err;
+    repl_result result = throttle_make(&err);
+    if (repl_ok(result) && restore_threads > 64)
+        result = repl_fail(&err, REPL_E_USAGE, "--threads: at most 64");
+    if (repl_ok(result) && (argc > 1 || strchr(argv[0], '=') != NULL))
+        return restore_several(argv, (size_t)argc);
+    if (repl_ok(result))
+        result = restore_one(argv[0], &err);
+    if (!repl_ok(result))
+        return repl_verb_fail("restore", &err);
+    return restore_lacking ? REPL_EXIT_WARNING : REPL_EXIT_OK;
+}
+
+static int restore_run(int argc, char **argv)
+{
     if (restore_at == NULL)
         restore_at = "latest";
     if (restore_state == NULL)
         restore_state = PROGRESS_DIRECTORY;
-    repl_result result = restore(argv[0], &err);
+    restore_again_seq = 0;
+    restore_lacking = false;
+    int code = restore_any(argc, argv);
     repl_throttle_free(restore_origin.throttle);
     restore_origin.throttle = NULL;
-    if (!repl_ok(result))
-        return repl_verb_fail("restore", &err);
-    return restore_lacking ? REPL_EXIT_WARNING : REPL_EXIT_OK;
+    return code;
 }
 
 static const struct repl_option restore_options[] = {
@@ -413,7 +575,8 @@ static const struct repl_option restore_options[] = {
 
 const struct repl_verb repl_verb_restore = {
     .name = "restore",
-    .synopsis = "VOLUME [--at WHEN] --to DEVICE|FILE|DIR [--path SUB] [--dry-run]",
+    .synopsis = "VOLUME [--at WHEN] --to DEVICE|FILE|DIR [--path SUB] [--dry-run] | "
+                "VOLUME=TARGET... [--at WHEN]",
     .summary =
         "Writes a volume as it was at a point to a device, file or directory, and verifies it.",
     .description =
@@ -434,10 +597,18 @@ const struct repl_verb repl_verb_restore = {
         "not be kept. A run that was killed may leave files named .repl-restore-*, which --delete "
         "removes.\n"
         "\n"
+        "Several volumes, each with its target as VOLUME=TARGET, are restored as of one point: a "
+        "moment at which they were cut together, as volumes of a group are. --at is a time, for "
+        "which the newest such point by then is taken, or a number or name of the first volume's. "
+        "All volumes and targets are checked, and all devices asked for, before the first is "
+        "written; the exit code is the worst of all. After an interruption the same command with "
+        "--at and the number of the first volume's point goes on; files that are complete by then "
+        "take --overwrite, and are compared.\n"
+        "\n"
         "The history comes from the site that the configuration names, or from a store directory "
         "(--store), for which no site has to run.",
     .options = restore_options,
     .positional_min = 1,
-    .positional_max = 1,
+    .positional_max = REPL_COMMON_VOLUMES_MAX,
     .run = restore_run,
 };

@@ -462,6 +462,8 @@ static repl_result look_only(struct restore *r, struct repl_restore_result *out,
     if (keep && !options->overwrite)
         REPL_TRY(repl_restore_progress_look(options->progress_path, &plan, r->hashes, &out->resumed,
                                             err));
+    if (!options->estimate)
+        return REPL_SUCCESS;
     const struct repl_restore_estimate_options estimate = {
         .history = options->history,
         .view = r->view,
@@ -586,7 +588,10 @@ repl_result repl_restore_explain(repl_result result, const struct repl_restore_r
         return repl_forward(result, err,
                             "%s is incomplete, do not use it yet; the same command with --at %llu "
                             "goes on where it ended",
-                            path, (unsigned long long)c->points[options->point].point.seq);
+                            path,
+                            (unsigned long long)(options->again_seq != 0
+                                                     ? options->again_seq
+                                                     : c->points[options->point].point.seq));
     if (!out->mismatch && (result.code == REPL_E_CORRUPT || result.code == REPL_E_MISSING))
         return repl_forward(result, err,
                             "%s is incomplete, do not use it; \"repl verify %s\" names the points "

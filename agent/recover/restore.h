@@ -32,6 +32,8 @@ struct repl_restore_options {
     bool overwrite;             /* a file that exists, or an unfinished restore, may be given up */
     bool whole;                 /* all is written, whatever the target holds already */
     bool dry_run;               /* all is checked, nothing written */
+    bool estimate;              /* of a dry run: what it takes, too */
+    uint64_t again_seq;         /* how the same command names the point; 0: by its own number */
     unsigned threads;           /* 0: one for each processor, two at least */
     const atomic_bool *interrupted; /* may be NULL: set to end it so that it can go on later */
     repl_restore_status_fn *status; /* about once a second; may be NULL */

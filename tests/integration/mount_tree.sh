@@ -37,7 +37,15 @@ start_agent
 wait_replicated data
 stop_agent
 
-run "$REPL" restore data --to "$workdir/restored" --state "$workdir/tmp" --store "$workdir/store" 2>/dev/null
+plan() { # JQ: of a dry run
+    "$REPL" restore data --to "$workdir/restored" --state "$workdir/tmp" --store "$workdir/store" --dry-run --json \
+        2>/dev/null | jq -e "$1" >/dev/null || fail "the plan is not: $1"
+}
+plan '.schema == 1 and .dry_run and .kind == "tree" and .made > 5 and (.changes | map(select(.change == "make")) | length) == .made'
+[ ! -e "$workdir/restored" ] || fail "a dry run made something"
+run "$REPL" restore data --to "$workdir/restored" --state "$workdir/tmp" --store "$workdir/store" --json 2>/dev/null |
+    jq -e '(.dry_run | not) and .files > 1 and .changes == []' >/dev/null || fail "what came of the restore"
+plan '.changes == [] and .made == 0 and .equal == .files'
 run "$REPL" mount data "$mnt" --state "$workdir/tmp" --site "127.0.0.1:$port" \
     --fingerprint "$site_fingerprint" --key "$workdir/rescue.key" 2>"$workdir/said"
 [ -z "$(ls "$workdir/tmp")" ] || fail "there is a file in $workdir/tmp that is in the way of others"

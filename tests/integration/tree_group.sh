@@ -109,12 +109,14 @@ fi
 
 # --- the points --------------------------------------------------------------------------------------
 
-restore() { # VOLUME SEQ END TARGET: by the time that the points of a group have in common
+restore_both() { # FILES_SEQ OTHER_SEQ END: by the time that the points of a group have in common
     local when=$(($3 + 1000)) # jq keeps about so much of it
     when=$(date -u -d "@${when%?????????}.${when: -9}" +%FT%T.%NZ)
-    run "$REPL" restore "$1" --at "$when" --to "$4" --store "$workdir/store" --yes >"$workdir/restore.log" 2>&1
-    grep -q "^point $2 of" "$workdir/restore.log" || fail "volume $1 at $when is not point $2"
-    grep -q "together with its group" "$workdir/restore.log" || fail "point $2 of $1 does not say that it is a group's"
+    run "$REPL" restore "files=$workdir/restored" "other=$workdir/other" --at "$when" --store "$workdir/store" \
+        --yes >"$workdir/restore.log" 2>&1
+    grep -q "^files: point $1 of" "$workdir/restore.log" || fail "volume files at $when is not point $1"
+    grep -q "^other: point $2 of" "$workdir/restore.log" || fail "volume other at $when is not point $2"
+    [ "$(grep -c "together with its group" "$workdir/restore.log")" = 2 ] || fail "they do not say that they are a group's"
 }
 clean_without_replay() { # IMAGE
     if dumpe2fs -h "$1" 2>/dev/null | grep -q needs_recovery; then fail "frozen, and its journal has to be replayed"; fi
@@ -126,8 +128,7 @@ judge() { # LOG BEGIN END, of the tree that is restored
 }
 check() { # FILES_SEQ OTHER_SEQ BEGIN END
     rm -rf "$workdir/restored" "$workdir/other"
-    restore files "$1" "$4" "$workdir/restored"
-    restore other "$2" "$4" "$workdir/other"
+    restore_both "$1" "$2" "$4"
     if [ "$WITH" = tree ]; then
         judge "$workdir/other/log" "$3" "$4"
     else

@@ -38,6 +38,8 @@ struct store_model {
     uint64_t log_end, record_number;
     struct repl_digest prev;
     uint64_t size; /* of the volume */
+    uint64_t slot; /* when the next point is cut; 0: by its number */
+    uint16_t point_flags;
     uint8_t *now;
     uint8_t *points[MODEL_POINTS_MAX]; /* by seq */
     /* the segment that is being built */
@@ -238,8 +240,9 @@ static inline void model_zero(struct store_model *m, uint64_t offset, uint64_t s
 
 static inline struct repl_point model_point(const struct store_model *m)
 {
-    int64_t end_ns = model_end_ns(m->header.to_seq);
+    int64_t end_ns = model_end_ns(m->slot != 0 ? m->slot : m->header.to_seq);
     return (struct repl_point){.seq = m->header.to_seq,
+                               .flags = m->point_flags,
                                .begin_ns = end_ns - 1000000,
                                .end_ns = end_ns,
                                .consistency = REPL_CONSISTENCY_CRASH,
