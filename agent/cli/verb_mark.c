@@ -352,7 +352,7 @@ static repl_result list_print(const struct marking *m, struct repl_error *err)
             name_text(mark, entry);
     }
     if (mark_json)
-        return json_print(json_pack("{s:i, s:s, s:o, s:I}", "version", 1, "volume", m->volume,
+        return json_print(json_pack("{s:i, s:s, s:o, s:I}", "schema", 1, "volume", m->volume,
                                     "names", names, "proven_seq", (json_int_t)proven),
                           err);
     json_decref(names);
@@ -373,7 +373,7 @@ static repl_result mark_print(const struct marking *m, struct repl_error *err)
     snprintf(named.text, sizeof named.text, "%s", m->name);
     if (mark_json) {
         json_t *json = name_json(&mark, entry);
-        json_object_set_new(json, "version", json_integer(1));
+        json_object_set_new(json, "schema", json_integer(1));
         json_object_set_new(json, "volume", json_string(m->volume));
         return json_print(json, err);
     }
@@ -389,7 +389,7 @@ static repl_result proven_print(const struct marking *m, struct repl_error *err)
 {
     uint64_t seq = m->catalogue.points[m->point].point.seq;
     if (mark_json)
-        return json_print(json_pack("{s:i, s:s, s:I}", "version", 1, "volume", m->volume,
+        return json_print(json_pack("{s:i, s:s, s:I}", "schema", 1, "volume", m->volume,
                                     "proven_seq", (json_int_t)seq),
                           err);
     printf("point %" PRIu64 " of volume %s stays as the last that was restored and found good\n",
@@ -512,8 +512,7 @@ static const struct repl_option mark_options[] = {
      "How long to wait for the point and the site, 1 min if not given. When it is over the exit "
      "code is 2, and the message says whether the name may have been given."},
     {"list", NULL, REPL_OPTION_FLAG, &mark_list, "Lists the names that points have."},
-    {"json", NULL, REPL_OPTION_FLAG, &mark_json,
-     "Prints JSON, with times in nanoseconds since 1970 UTC."},
+    {"json", NULL, REPL_OPTION_FLAG, &mark_json, "Prints one JSON object, docs/formats/mark.md."},
     {"hold", NULL, REPL_OPTION_FLAG, &mark_hold,
      "At the site: the name is held, also one that a host has given."},
     {"proven", NULL, REPL_OPTION_FLAG, &mark_proven,

@@ -293,7 +293,7 @@ static repl_result print_json(struct timeline *t, struct repl_error *err)
     const struct repl_catalogue *c = t->catalogue;
     t->list = json_array();
     walk(t);
-    json_t *all = json_pack("{s:i, s:s, s:s, s:I, s:I, s:b, s:s, s:o}", "version", 1, "volume",
+    json_t *all = json_pack("{s:i, s:s, s:s, s:I, s:I, s:b, s:s, s:o}", "schema", 1, "volume",
                             t->origin->volume, "origin", t->origin->label, "now_ns",
                             (json_int_t)t->now_ns, "gap_longer_than_ns", (json_int_t)t->gap_ns,
                             "damaged", c->damaged, "note", c->note, "timeline", t->list);
@@ -379,7 +379,7 @@ static int points_run(int argc, char **argv)
 
 static const struct repl_option points_options[] = {
     {"json", NULL, REPL_OPTION_FLAG, &points_json,
-     "Prints one JSON object, with every time in nanoseconds since 1970 UTC."},
+     "Prints one JSON object, docs/formats/points.md."},
     {"gap", "TIME", REPL_OPTION_TEXT, &points_gap,
      "How long must have passed without a point to be shown as a gap. Without it, four times the "
      "volume's RPO where the configuration is at hand, else 1 min."},

@@ -23,14 +23,20 @@
 #endif
 #define MODEL_POINTS_MAX 16
 #define MODEL_BASE_NS    (INT64_C(1777889820) * 1000000000) /* 2026-05-04T10:17:00Z */
-#define MODEL_STEP_NS    (INT64_C(10) * 1000000000)         /* from point to point */
+#ifndef MODEL_STEP_NS
+#define MODEL_STEP_NS (INT64_C(10) * 1000000000) /* from point to point */
+#endif
 
 struct store_model {
     struct temporary temporary;
     char path[300]; /* of the store */
     const char *volume;
     struct repl_store *store;
-    bool beside; /* the store is another model's */
+    bool beside;  /* the store is another model's */
+    bool forgets; /* what the volume held at each point is not kept: there are many */
+    /* what the next point looks like, as the site would say; taken by model_end */
+    enum repl_trouble_kind trouble;
+    uint64_t trouble_before_seq;
     struct repl_frame_coder *coder;
     struct random random;
     struct repl_uuid uuid;
@@ -282,10 +288,15 @@ static inline void model_end(struct store_model *m, bool has_point)
         commit.commit.point = point;
     /* not what has changed, but easily added up */
     commit.commit.churn =
-        (struct repl_churn){.known = true, .changed_bytes = m->header.to_seq - m->header.from_seq};
+        (struct repl_churn){.known = true,
+                            .changed_bytes = m->header.to_seq - m->header.from_seq,
+                            .trouble = m->trouble,
+                            .trouble_before_seq = m->trouble_before_seq};
+    m->trouble = REPL_TROUBLE_NONE;
+    m->trouble_before_seq = 0;
     model_log(m, &commit);
     m->prev = footer.digest;
-    if (!has_point)
+    if (!has_point || m->forgets)
         return;
     uint64_t seq = m->header.to_seq;
     ensure(seq < MODEL_POINTS_MAX);
