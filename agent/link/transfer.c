@@ -449,6 +449,12 @@ static repl_result fail_connect(const struct link_transfer *transfer, struct rep
     if (os_errno == 0 || os_errno == EINPROGRESS)
         return repl_fail(err, REPL_E_RETRY, "connect to %s: %s", transfer->site->address,
                          transfer->curl_text);
+    if (os_errno == ECONNREFUSED)
+        return repl_fail(
+            err, REPL_E_RETRY,
+            "connect to %s: connection refused; does the site run there, and listen on "
+            "that port (\"repl status\" at the site)?",
+            transfer->site->address);
     return repl_fail_errno(err, REPL_E_RETRY, (int)os_errno, "connect to %s",
                            transfer->site->address);
 }

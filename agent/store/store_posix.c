@@ -562,6 +562,11 @@ static repl_result root_open(struct posix_store *store, const char *path, bool c
     if (create && !made && errno != EEXIST)
         return repl_posix_fail(err, errno, "cannot make the store %s", path);
     store->root_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (store->root_fd < 0 && errno == ENOENT)
+        return repl_fail(err, REPL_E_MISSING,
+                         "there is no store %s: write the directory that \"store\" in the site's "
+                         "configuration names",
+                         path);
     if (store->root_fd < 0)
         return repl_posix_fail(err, errno, "cannot open the store %s", path);
     store->path = realpath(path, NULL);
