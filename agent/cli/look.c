@@ -54,13 +54,17 @@ repl_result repl_look_kind(struct repl_history *history, size_t point, enum repl
     return REPL_SUCCESS;
 }
 
-json_t *repl_look_point_json(const struct repl_history *history, size_t point)
+json_t *repl_look_json_of(const struct repl_point *p)
 {
     char time[REPL_WORDS_SIZE];
-    const struct repl_point *p = &repl_history_catalogue(history)->points[point].point;
     repl_words_utc(p->end_ns, time);
     return json_pack("{s:I, s:s, s:I, s:s}", "seq", (json_int_t)p->seq, "time", time, "time_ns",
                      (json_int_t)p->end_ns, "consistency", repl_words_consistency(p->consistency));
+}
+
+json_t *repl_look_point_json(const struct repl_history *history, size_t point)
+{
+    return repl_look_json_of(&repl_history_catalogue(history)->points[point].point);
 }
 
 repl_result repl_look_json_begin(json_t *head, const char *list, struct repl_error *err)

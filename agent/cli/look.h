@@ -21,6 +21,7 @@ REPL_RESULT repl_look_kind(struct repl_history *history, size_t point, enum repl
                            struct repl_error *err);
 
 /* {"seq", "time", "time_ns", "consistency"}; NULL: out of memory. */
+json_t *repl_look_json_of(const struct repl_point *point);
 json_t *repl_look_point_json(const struct repl_history *history, size_t point);
 /* Prints an object, as far as it goes: of its last member, an array, named list, the elements are
  * yet to be printed, and "]}" behind them. Takes over head, NULL: out of memory. */

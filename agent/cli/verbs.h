@@ -64,6 +64,7 @@ extern const struct repl_verb repl_verb_cp;
 extern const struct repl_verb repl_verb_diff;
 extern const struct repl_verb repl_verb_mount;
 extern const struct repl_verb repl_verb_umount;
+extern const struct repl_verb repl_verb_bisect;
 extern const struct repl_verb repl_verb_inspect;
 extern const struct repl_verb repl_verb_restore;
 extern const struct repl_verb repl_verb_verify;
