@@ -2,7 +2,9 @@
  * Segments and supplies share one table of slots: the catalogue's segments
  * first, then its supplies. A slot is filled once and never changes again, so
  * what it holds may be used without the lock. It is opened outside of the lock;
- * if two threads open the same one, the second result is thrown away.
+ * if two threads open the same one, the second result is thrown away. Where a
+ * site gives the ends of many at once, those of it and of the ones before it, as
+ * far as a view goes back, are asked for when one is to be opened.
  *
  * Chunks are found by a hash table of (slot, place in that segment's chunk
  * table). It is filled when the first chunk is asked for, supplies first and
@@ -22,11 +24,17 @@
 #include "base/hash.h"
 #include "recover/pool_chunks.h"
 
+/* So many bytes of ends are kept: of a history whose segments are large they are read as needed. */
+#define TAILS_BYTES_MAX (UINT64_C(64) << 20)
+
 struct history_slot {
     struct repl_history *history;
     struct repl_segment_id id;
     uint64_t file_size;           /* 0: not known yet */
     struct repl_segment *segment; /* NULL: not opened yet; set once, under the mutex */
+    uint8_t *tail;                /* its header, and all from tail_begin on; NULL: not at hand */
+    uint64_t tail_begin;
+    bool tail_asked; /* set once, like those before it, under the tail_mutex */
 };
 
 struct chunk_place {
@@ -49,6 +57,10 @@ struct repl_history {
     size_t slot_count;
     pthread_mutex_t mutex; /* guards the pointers to open segments, supplies' sizes and views */
     struct view_context *views;
+    /* Guarded by tail_mutex, which is taken without another: */
+    pthread_mutex_t tail_mutex;
+    bool no_tails;       /* they cannot be had, as from a site that is too old for them */
+    uint64_t tail_bytes; /* kept */
     /* Guarded by chunk_mutex, which is taken before mutex: */
     pthread_mutex_t chunk_mutex;
     struct chunk_place *chunks;
@@ -94,6 +106,7 @@ repl_result repl_history_open(struct repl_origin *origin, struct repl_history **
     }
     history->origin = origin;
     pthread_mutex_init(&history->mutex, NULL);
+    pthread_mutex_init(&history->tail_mutex, NULL);
     pthread_mutex_init(&history->chunk_mutex, NULL);
     repl_result result = origin->ops->catalogue(origin, &history->catalogue, err);
     if (repl_ok(result))
@@ -112,8 +125,10 @@ void repl_history_close(struct repl_history *history)
 {
     if (history == NULL)
         return;
-    for (size_t i = 0; history->slots != NULL && i < history->slot_count; i++)
+    for (size_t i = 0; history->slots != NULL && i < history->slot_count; i++) {
         repl_segment_free(history->slots[i].segment);
+        free(history->slots[i].tail);
+    }
     free(history->slots);
     while (history->views != NULL) {
         struct view_context *view = history->views;
@@ -124,6 +139,7 @@ void repl_history_close(struct repl_history *history)
     repl_pool_chunks_free(history->pool);
     repl_catalogue_fini(&history->catalogue);
     pthread_mutex_destroy(&history->chunk_mutex);
+    pthread_mutex_destroy(&history->tail_mutex);
     pthread_mutex_destroy(&history->mutex);
     history->origin->ops->close(history->origin);
     free(history);
@@ -146,6 +162,16 @@ static repl_result slot_read_at(void *context, uint64_t offset, void *out, size_
 {
     const struct history_slot *slot = context;
     struct repl_origin *origin = slot->history->origin;
+    if (slot->tail != NULL && offset <= slot->file_size && size <= slot->file_size - offset) {
+        if (offset >= slot->tail_begin) {
+            memcpy(out, slot->tail + REPL_SEGMENT_HEADER_SIZE + (offset - slot->tail_begin), size);
+            return REPL_SUCCESS;
+        }
+        if (offset + size <= REPL_SEGMENT_HEADER_SIZE) {
+            memcpy(out, slot->tail + offset, size);
+            return REPL_SUCCESS;
+        }
+    }
     return origin->ops->read_at(origin, &slot->id, slot->file_size, offset, out, size, err);
 }
 
@@ -243,6 +269,72 @@ static repl_result slot_failed(repl_result result, const struct history_slot *sl
                         slot->id.part);
 }
 
+/* --- ends of segments ------------------------------------------------------------------------ */
+
+/* What has another end than the catalogue says is read as if there were none. */
+static void tail_keep(struct repl_history *history, struct history_slot *slot,
+                      const struct repl_tail *tail)
+{
+    size_t size = REPL_SEGMENT_HEADER_SIZE + (size_t)tail->size;
+    if (tail->size == 0 || tail->begin + tail->size != slot->file_size)
+        return;
+    slot->tail = malloc(size);
+    if (slot->tail == NULL)
+        return;
+    memcpy(slot->tail, tail->header, REPL_SEGMENT_HEADER_SIZE);
+    memcpy(slot->tail + REPL_SEGMENT_HEADER_SIZE, tail->bytes, tail->size);
+    slot->tail_begin = tail->begin;
+    history->tail_bytes += size;
+}
+
+/* Of the i-th and those before it that a view of it takes; how many of them are asked for. */
+static uint32_t unopened_list(struct repl_history *history, size_t i,
+                              struct repl_unopened_entry entries[REPL_TAILS_MAX],
+                              struct history_slot *slots[REPL_TAILS_MAX])
+{
+    uint32_t count = 0;
+    size_t base = repl_history_base_of(history, i);
+    for (size_t k = i + 1; k-- > base && count < REPL_TAILS_MAX;) {
+        struct history_slot *slot = &history->slots[k];
+        if (slot->tail_asked)
+            continue;
+        entries[count] = (struct repl_unopened_entry){
+            .to_seq = slot->id.to_seq, .part = slot->id.part, .merge = slot->id.merge};
+        slots[count++] = slot;
+    }
+    return count;
+}
+
+/* Without them each segment is opened by itself, which also tells what is wrong. Those that did not
+ * fit into the answer are asked for again. */
+static void tails_ask(struct repl_history *history, size_t i)
+{
+    struct repl_unopened_entry entries[REPL_TAILS_MAX];
+    struct history_slot *slots[REPL_TAILS_MAX];
+    struct repl_origin *origin = history->origin;
+    struct repl_tails tails = {0};
+    struct repl_error ignored;
+    void *body = NULL;
+    pthread_mutex_lock(&history->tail_mutex);
+    bool ask = origin->ops->tails != NULL && i < history->catalogue.segment_count &&
+               !history->no_tails && !history->slots[i].tail_asked &&
+               history->tail_bytes < TAILS_BYTES_MAX;
+    if (ask) {
+        const struct repl_unopened unopened = {.count = unopened_list(history, i, entries, slots),
+                                               .entries = entries};
+        repl_result result = origin->ops->tails(origin, &unopened, &body, &tails, &ignored);
+        history->no_tails = !repl_ok(result);
+        slots[0]->tail_asked = true; /* in any case */
+        for (uint32_t k = 0; repl_ok(result) && k < tails.count && k < unopened.count; k++) {
+            slots[k]->tail_asked = true;
+            tail_keep(history, slots[k], &tails.tails[k]);
+        }
+    }
+    pthread_mutex_unlock(&history->tail_mutex);
+    repl_tails_fini(&tails);
+    free(body);
+}
+
 static repl_result slot_get(struct repl_history *history, size_t i, const struct repl_segment **out,
                             struct repl_error *err)
 {
@@ -251,6 +343,7 @@ static repl_result slot_get(struct repl_history *history, size_t i, const struct
     struct repl_segment *segment = slot->segment;
     pthread_mutex_unlock(&history->mutex);
     if (segment == NULL) {
+        tails_ask(history, i);
         repl_result result = slot_size(history, slot, err);
         if (repl_ok(result))
             result = slot_open(history, i, &segment, err);

@@ -55,6 +55,12 @@ struct repl_origin_ops {
     REPL_RESULT(*read_at)
     (struct repl_origin *origin, const struct repl_segment_id *id, uint64_t file_size,
      uint64_t offset, void *out, size_t size, struct repl_error *err);
+    /* Headers and ends of segments, see struct repl_tails, within the message that *body then is,
+     * the caller's to free. NULL where to open a segment costs no more. REPL_E_VERSION: the site is
+     * too old for it. */
+    REPL_RESULT(*tails)
+    (struct repl_origin *origin, const struct repl_unopened *unopened, void **body,
+     struct repl_tails *out, struct repl_error *err);
     /* Parts of a frame of a segment, see struct repl_slices, one behind the other into out. NULL
      * where all of a frame costs no more. REPL_E_VERSION: the site is too old for it. Any number of
      * threads, each with a coder of its own. */

@@ -483,6 +483,32 @@ static repl_result site_slices(struct repl_origin *base, const struct repl_segme
     return result;
 }
 
+static repl_result site_tails(struct repl_origin *base, const struct repl_unopened *unopened,
+                              void **out_body, struct repl_tails *out, struct repl_error *err)
+{
+    struct site_origin *origin = (struct site_origin *)base;
+    struct repl_buffer body = {0};
+    struct answer answer;
+    char path[512];
+    snprintf(path, sizeof path, "/v1/volumes/%s/tails", base->volume);
+    repl_result result = repl_unopened_encode(unopened, &body, err);
+    if (repl_ok(result))
+        result = ask(origin, path, NULL, &body, REPL_MESSAGE_SIZE_MAX, &answer, err);
+    repl_buffer_fini(&body);
+    if (result.code == REPL_E_MISSING)
+        return repl_fail(err, REPL_E_VERSION, "%s is of an older release", base->label);
+    REPL_TRY(result);
+    result = repl_origin_fetch(base, answer.size, err);
+    if (repl_ok(result))
+        result = repl_forward(repl_tails_decode(answer.body, answer.size, out, err), err, "%s",
+                              base->label);
+    if (repl_ok(result))
+        *out_body = answer.body;
+    else
+        free(answer.body);
+    return result;
+}
+
 /* Whether there is an answer to that question about the volume. */
 static bool answers(struct site_origin *origin, const char *what)
 {
@@ -610,6 +636,7 @@ static const struct repl_origin_ops site_origin_ops = {
     .catalogue = site_catalogue,
     .size = site_size,
     .read_at = site_read_at,
+    .tails = site_tails,
     .slices = site_slices,
     .chunks = site_chunks,
     .digests = site_digests,

@@ -132,6 +132,9 @@ static bool volume_path_parse(const struct path *path, const char *method, struc
     } else if (path->count == 4 && strcmp(word, "chunks") == 0) {
         *wanted = "POST";
         out->kind = SITE_REQUEST_CHUNKS;
+    } else if (path->count == 4 && strcmp(word, "tails") == 0) {
+        *wanted = "POST";
+        out->kind = SITE_REQUEST_TAILS;
     } else if (path->count == 5 && strcmp(word, "pool") == 0) {
         out->kind = SITE_REQUEST_POOL;
         return prefix_parse(path->parts[4], &out->after);

@@ -193,6 +193,14 @@ REPL_RESULT site_slices_read(struct repl_site *site, const char *volume,
                              const struct repl_segment_id *id, const struct repl_slices *wanted,
                              struct repl_buffer *out, struct repl_error *err);
 
+/* --- ends of segments (site_tails.c) -----------------------------------------------------------
+ */
+
+/* A tails message. Blocks. */
+REPL_RESULT site_tails_read(struct repl_site *site, const char *volume,
+                            const struct repl_unopened *unopened, struct repl_buffer *out,
+                            struct repl_error *err);
+
 /* --- chunks and what the pool holds (site_pool.c): all of them block ---------------------------
  */
 

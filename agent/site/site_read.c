@@ -40,6 +40,7 @@ struct site_read {
     bool range_bad;
     struct repl_missing wanted;
     struct repl_slices slices;
+    struct repl_unopened unopened;
     char pool[REPL_VOLUME_NAME_SIZE + 1]; /* that the volume is of; "": it shares with nobody */
     struct repl_uuid id;                  /* the volume's */
 };
@@ -242,6 +243,10 @@ static void read_work(struct repl_job *job)
             site_slices_read(read->request->site, read->request->ask.name, &read->request->ask.id,
                              &read->slices, &read->body, &read->err);
         return;
+    case SITE_REQUEST_TAILS:
+        read->result = site_tails_read(read->request->site, read->request->ask.name,
+                                       &read->unopened, &read->body, &read->err);
+        return;
     case SITE_REQUEST_POOL:
         read->result = pool_read(read, &read->err);
         return;
@@ -299,16 +304,17 @@ static void read_done(struct repl_job *job)
     repl_buffer_fini(&read->body);
     repl_missing_fini(&read->wanted);
     repl_slices_fini(&read->slices);
+    repl_unopened_fini(&read->unopened);
     request->read = NULL;
     free(read);
     site_request_unhold(request);
 }
 
-static bool is_committed(const struct site_volume *v, const struct repl_segment_id *id)
+static bool is_committed(const struct site_volume *v, uint64_t to_seq, uint32_t part)
 {
     const struct repl_head *head = &v->journal.head;
     return v->journal.has_head &&
-           (id->to_seq < head->to_seq || (id->to_seq == head->to_seq && id->part <= head->part));
+           (to_seq < head->to_seq || (to_seq == head->to_seq && part <= head->part));
 }
 
 /* What is not complete must not pass for all there is. A pool's names are a guess anyway. */
@@ -325,7 +331,8 @@ static bool read_check(struct site_request *request)
     const struct site_volume *v = request->volume;
     bool segment =
         request->ask.kind == SITE_REQUEST_SEGMENT || request->ask.kind == SITE_REQUEST_SLICES;
-    if (segment && request->ask.id.supply == 0 && !is_committed(v, &request->ask.id)) {
+    if (segment && request->ask.id.supply == 0 &&
+        !is_committed(v, request->ask.id.to_seq, request->ask.id.part)) {
         site_refuse_text(request, REPL_REFUSAL_NOT_FOUND,
                          "segment %" PRIu64 ".%" PRIu32 " is not part of volume %s's history",
                          request->ask.id.to_seq, request->ask.id.part, v->name);
@@ -349,6 +356,8 @@ static repl_result body_decode(struct site_read *read, const struct site_request
         return repl_wanted_decode(body->data, body->size, &read->wanted, err);
     case SITE_REQUEST_SLICES:
         return repl_slices_decode(body->data, body->size, &read->slices, err);
+    case SITE_REQUEST_TAILS:
+        return repl_unopened_decode(body->data, body->size, &read->unopened, err);
     default:
         return REPL_SUCCESS;
     }
@@ -370,6 +379,11 @@ void site_read_begin(struct site_request *request)
         free(read);
         site_refuse_text(request, REPL_REFUSAL_REQUEST, "%.350s", err.text);
         return;
+    }
+    for (uint32_t i = 0; i < read->unopened.count; i++) {
+        struct repl_unopened_entry *entry = &read->unopened.entries[i];
+        if (!is_committed(v, entry->to_seq, entry->part))
+            *entry = (struct repl_unopened_entry){0}; /* which there is none of */
     }
     read->request = request;
     read->fd = -1;

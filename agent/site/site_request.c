@@ -340,6 +340,7 @@ static void on_body(void *owner, struct repl_exchange *exchange, const void *dat
     case SITE_REQUEST_MARK:
     case SITE_REQUEST_CHUNKS:
     case SITE_REQUEST_SLICES:
+    case SITE_REQUEST_TAILS:
         if (request->body.size + size > SMALL_BODY_MAX)
             site_refuse_status(request, 413, REPL_REFUSAL_REQUEST, "the message is too long");
         else if (!repl_ok(repl_buffer_append(&request->body, data, size, &err)))

@@ -42,6 +42,9 @@
 #define REPL_MISSING_CHUNKS_MAX 8192u
 /* Chunks that are asked for at once: 16 MiB. */
 #define REPL_WANTED_CHUNKS_MAX 256u
+/* Segments whose ends may be asked for at once, and how long one may be that is given so. */
+#define REPL_TAILS_MAX      256u
+#define REPL_TAIL_BYTES_MAX (1u << 18)
 /* Slices of a frame that may be asked for at once, and how many bytes they may be in all. */
 #define REPL_SLICES_MAX       256u
 #define REPL_SLICES_BYTES_MAX (1u << 19)

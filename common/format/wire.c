@@ -37,6 +37,8 @@ static const char *const type_names[] = {
     [REPL_WIRE_DAMAGED] = "damaged points",
     [REPL_WIRE_SLICES] = "slices",
     [REPL_WIRE_SLICED] = "sliced",
+    [REPL_WIRE_UNOPENED] = "unopened",
+    [REPL_WIRE_TAILS] = "tails",
 };
 
 enum repl_wire_type repl_wire_type_of(const void *data, size_t size)

@@ -35,7 +35,9 @@ enum repl_wire_type {
     REPL_WIRE_DAMAGED = 17,
     REPL_WIRE_SLICES = 18,
     REPL_WIRE_SLICED = 19,
-    REPL_WIRE_LAST = REPL_WIRE_SLICED,
+    REPL_WIRE_UNOPENED = 20,
+    REPL_WIRE_TAILS = 21,
+    REPL_WIRE_LAST = REPL_WIRE_TAILS,
 };
 
 /* Source to site, first after each loss of contact: who I am and where I stand. */
@@ -161,6 +163,35 @@ struct repl_sliced {
     const uint8_t *stored; /* frame.stored_size bytes; decoded: within the message */
 };
 
+/* Recovery to site: segments that are to be opened, of which header and all behind the frames is
+ * wanted. */
+struct repl_unopened_entry {
+    uint64_t to_seq, merge; /* merge: 0: as it was received */
+    uint32_t part;
+};
+struct repl_unopened {
+    uint32_t count;                      /* 1 to REPL_TAILS_MAX */
+    struct repl_unopened_entry *entries; /* decoded: heap, freed by repl_unopened_fini */
+};
+void repl_unopened_fini(struct repl_unopened *unopened);
+
+/* Site to recovery: these, in the order of the question, as far as they fit. */
+struct repl_tail {
+    uint32_t size;         /* at most REPL_TAIL_BYTES_MAX; 0: it is longer, or cannot be had */
+    uint64_t begin;        /* where in the segment it begins: behind the last frame */
+    const uint8_t *header; /* REPL_SEGMENT_HEADER_SIZE bytes; decoded: within the message; NULL
+                              where the size is 0 */
+    const uint8_t *bytes;  /* up to the segment's end */
+};
+struct repl_tails {
+    uint32_t count;          /* at most REPL_TAILS_MAX */
+    struct repl_tail *tails; /* decoded: heap, freed by repl_tails_fini */
+};
+void repl_tails_fini(struct repl_tails *tails);
+/* How many bytes a tail takes in the message, which has room for REPL_TAILS_ROOM. */
+#define REPL_TAILS_ROOM (REPL_MESSAGE_SIZE_MAX - 20u)
+size_t repl_tail_room(const struct repl_tail *tail);
+
 /* Source to site, every few seconds: how it fares; and where nothing changed since point seq, that
  * the point is still the present. */
 struct repl_report {
@@ -271,6 +302,14 @@ REPL_RESULT repl_sliced_encode(const struct repl_sliced *m, struct repl_buffer *
                                struct repl_error *err);
 REPL_RESULT repl_sliced_decode(const void *data, size_t size, struct repl_sliced *out,
                                struct repl_error *err);
+REPL_RESULT repl_unopened_encode(const struct repl_unopened *m, struct repl_buffer *out,
+                                 struct repl_error *err);
+REPL_RESULT repl_unopened_decode(const void *data, size_t size, struct repl_unopened *out,
+                                 struct repl_error *err);
+REPL_RESULT repl_tails_encode(const struct repl_tails *m, struct repl_buffer *out,
+                              struct repl_error *err);
+REPL_RESULT repl_tails_decode(const void *data, size_t size, struct repl_tails *out,
+                              struct repl_error *err);
 REPL_RESULT repl_report_encode(const struct repl_report *m, struct repl_buffer *out,
                                struct repl_error *err);
 REPL_RESULT repl_report_decode(const void *data, size_t size, struct repl_report *out,

@@ -82,6 +82,10 @@ static const char *ask_write(const struct site_ask *ask, char path[PATH_SIZE])
         method = "POST";
         snprintf(rest, sizeof rest, "segments/%s/slices", id);
         break;
+    case SITE_REQUEST_TAILS:
+        method = "POST";
+        snprintf(rest, sizeof rest, "tails");
+        break;
     case SITE_REQUEST_POOL:
         snprintf(rest, sizeof rest, "pool/%016" PRIx64, ask->after);
         break;

@@ -63,6 +63,8 @@ TRY_TYPE(resend, struct repl_resend, repl_resend_fini)
 TRY_TYPE(damaged, struct repl_damaged, repl_damaged_fini)
 TRY_TYPE(slices, struct repl_slices, repl_slices_fini)
 TRY_TYPE(sliced, struct repl_sliced, nothing_to_free)
+TRY_TYPE(unopened, struct repl_unopened, repl_unopened_fini)
+TRY_TYPE(tails, struct repl_tails, repl_tails_fini)
 
 static void try_all(const uint8_t *data, size_t size)
 {
@@ -84,6 +86,8 @@ static void try_all(const uint8_t *data, size_t size)
     try_damaged(data, size);
     try_slices(data, size);
     try_sliced(data, size);
+    try_unopened(data, size);
+    try_tails(data, size);
     (void)repl_wire_type_of(data, size);
 }
 

@@ -210,6 +210,22 @@ static void bytes_of_names_lie_where_the_specification_says(void **state)
                    "REPL\x13\0\0\0\x2e\0\0\0"
                    "\0\0\0\0\0\0\0\0\2\0\0\0\0\x40\0\0\0\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0xy",
                    46);
+    struct repl_unopened_entry unopened[] = {{.to_seq = 2, .part = 3, .merge = 4}};
+    m = (union message){.unopened = {.count = 1, .entries = unopened}};
+    assert_encodes(REPL_WIRE_UNOPENED, &m,
+                   "REPL\x14\0\0\0\x28\0\0\0\1\0\0\0\0\0\0\0"
+                   "\2\0\0\0\0\0\0\0\3\0\0\0\4\0\0\0\0\0\0\0",
+                   40);
+    uint8_t header[128];
+    char expected[12 + 8 + 16 + 128 + 2 + 16] =
+        "REPL\x15\0\0\0\xb6\0\0\0\2\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\0\1\0\0\0\0\0";
+    memset(header, 'h', sizeof header);
+    memset(expected + 36, 'h', sizeof header);
+    memcpy(expected + 164, "xy", 2);
+    struct repl_tail tails[] = {
+        {.size = 2, .begin = 256, .header = header, .bytes = (const uint8_t *)"xy"}, {0}};
+    m = (union message){.tails = {.count = 2, .tails = tails}};
+    assert_encodes(REPL_WIRE_TAILS, &m, expected, sizeof expected);
     memcpy(name.bytes, "\1\2\3\4\5\6\7\x8", 8);
     assert_true(repl_chunk_prefix(&name) == prefixes[0]); /* they are in the order of the names */
 }

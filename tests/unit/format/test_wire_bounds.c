@@ -325,6 +325,42 @@ static void slices_lie_apart_in_their_frame(void **state)
     assert_int_equal(there_and_back(REPL_WIRE_SLICED, &m), REPL_E_CORRUPT);
 }
 
+static void tails_are_held_to_their_bounds(void **state)
+{
+    (void)state;
+    union message m;
+    static uint8_t bytes[REPL_TAIL_BYTES_MAX + 1];
+    struct repl_tail tails[REPL_TAILS_MAX + 1] = {
+        {.size = REPL_TAIL_BYTES_MAX, .begin = 128, .header = bytes, .bytes = bytes}};
+    m.tails = (struct repl_tails){.count = 1, .tails = tails};
+    assert_int_equal(there_and_back(REPL_WIRE_TAILS, &m), REPL_OK);
+    tails[0].begin = REPL_SEGMENT_HARD_LIMIT - REPL_TAIL_BYTES_MAX;
+    assert_int_equal(there_and_back(REPL_WIRE_TAILS, &m), REPL_OK);
+    tails[0].begin++; /* behind the end of any segment */
+    assert_int_equal(there_and_back(REPL_WIRE_TAILS, &m), REPL_E_CORRUPT);
+    tails[0].begin = 127; /* within its header */
+    assert_int_equal(there_and_back(REPL_WIRE_TAILS, &m), REPL_E_CORRUPT);
+    tails[0].begin = 128;
+    tails[0].size++;
+    assert_int_equal(there_and_back(REPL_WIRE_TAILS, &m), REPL_E_CORRUPT);
+    tails[0] = (struct repl_tail){.begin = 128};
+    assert_int_equal(there_and_back(REPL_WIRE_TAILS, &m), REPL_E_CORRUPT);
+    tails[0] = (struct repl_tail){0};
+    m.tails.count = REPL_TAILS_MAX;
+    assert_int_equal(there_and_back(REPL_WIRE_TAILS, &m), REPL_OK);
+    struct repl_buffer buffer = {0};
+    m.tails.count++;
+    assert_int_equal(repl_tails_encode(&m.tails, &buffer, NULL).code, REPL_E_INTERNAL);
+
+    struct repl_unopened_entry entries[REPL_TAILS_MAX + 1] = {0};
+    m.unopened = (struct repl_unopened){.count = REPL_TAILS_MAX, .entries = entries};
+    assert_int_equal(there_and_back(REPL_WIRE_UNOPENED, &m), REPL_OK);
+    m.unopened.count++;
+    assert_int_equal(repl_unopened_encode(&m.unopened, &buffer, NULL).code, REPL_E_INTERNAL);
+    m.unopened.count = 0;
+    assert_int_equal(there_and_back(REPL_WIRE_UNOPENED, &m), REPL_E_CORRUPT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -336,6 +372,7 @@ int main(void)
         cmocka_unit_test(chunks_are_in_order_and_get_on),
         cmocka_unit_test(runs_lie_apart),
         cmocka_unit_test(slices_lie_apart_in_their_frame),
+        cmocka_unit_test(tails_are_held_to_their_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

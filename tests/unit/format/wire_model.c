@@ -499,6 +499,66 @@ static void slices_free(union message *m)
     repl_slices_fini(&m->slices);
 }
 
+static void unopened_make(struct random *random, union message *m)
+{
+    uint32_t count = 1 + (uint32_t)random_below(random, 9);
+    m->unopened = (struct repl_unopened){.count = count,
+                                         .entries = calloc(count, sizeof m->unopened.entries[0])};
+    for (uint32_t i = 0; i < count; i++)
+        m->unopened.entries[i] =
+            (struct repl_unopened_entry){.to_seq = random_next(random),
+                                         .merge = random_below(random, 3),
+                                         .part = (uint32_t)random_below(random, 5)};
+}
+
+static bool unopened_same(const union message *ma, const union message *mb)
+{
+    const struct repl_unopened *a = &ma->unopened, *b = &mb->unopened;
+    bool same = a->count == b->count;
+    for (uint32_t i = 0; same && i < a->count; i++)
+        same = a->entries[i].to_seq == b->entries[i].to_seq &&
+               a->entries[i].merge == b->entries[i].merge &&
+               a->entries[i].part == b->entries[i].part;
+    return same;
+}
+
+static void unopened_free(union message *m)
+{
+    repl_unopened_fini(&m->unopened);
+}
+
+static void tails_make(struct random *random, union message *m)
+{
+    static uint8_t bytes[2000];
+    uint32_t count = (uint32_t)random_below(random, 6);
+    random_fill(random, bytes, sizeof bytes);
+    m->tails =
+        (struct repl_tails){.count = count, .tails = calloc(count + 1, sizeof m->tails.tails[0])};
+    for (uint32_t i = 0; i < count; i++) {
+        if (random_below(random, 4) == 0)
+            continue;
+        m->tails.tails[i] = (struct repl_tail){.size = 1 + (uint32_t)random_below(random, 1000),
+                                               .begin = 128 + random_below(random, 1 << 20),
+                                               .header = bytes,
+                                               .bytes = bytes + random_below(random, 1000)};
+    }
+}
+
+/* What is decoded is in the message, which may be gone. */
+static bool tails_same(const union message *ma, const union message *mb)
+{
+    const struct repl_tails *a = &ma->tails, *b = &mb->tails;
+    bool same = a->count == b->count;
+    for (uint32_t i = 0; same && i < a->count; i++)
+        same = a->tails[i].size == b->tails[i].size && a->tails[i].begin == b->tails[i].begin;
+    return same;
+}
+
+static void tails_free(union message *m)
+{
+    repl_tails_fini(&m->tails);
+}
+
 static void sliced_make(struct random *random, union message *m)
 {
     static uint8_t bytes[2000];
@@ -526,6 +586,8 @@ static bool sliced_same(const union message *ma, const union message *mb)
         return repl_##type##_decode(data, size, &m->name, err);                                    \
     }
 DOORS(slices, slices)
+DOORS(unopened, unopened)
+DOORS(tails, tails)
 DOORS(sliced, sliced)
 DOORS(hello, hello)
 DOORS(welcome, welcome)
@@ -590,6 +652,8 @@ const struct row rows[ROW_COUNT] = {
     {REPL_WIRE_DAMAGED, damaged_make, damaged_same, damaged_out, damaged_in, damaged_free},
     {REPL_WIRE_SLICES, slices_make, slices_same, slices_out, slices_in, slices_free},
     {REPL_WIRE_SLICED, sliced_make, sliced_same, sliced_out, sliced_in, nothing_to_free},
+    {REPL_WIRE_UNOPENED, unopened_make, unopened_same, unopened_out, unopened_in, unopened_free},
+    {REPL_WIRE_TAILS, tails_make, tails_same, tails_out, tails_in, tails_free},
 };
 
 enum repl_code decode_copy(const struct row *row, const uint8_t *data, size_t size)

@@ -26,6 +26,8 @@ union message {
     struct repl_damaged damaged;
     struct repl_slices slices;
     struct repl_sliced sliced;
+    struct repl_unopened unopened;
+    struct repl_tails tails;
 };
 
 struct row {
@@ -37,7 +39,7 @@ struct row {
     void (*free)(union message *m);
 };
 
-#define ROW_COUNT 18u
+#define ROW_COUNT 20u
 extern const struct row rows[ROW_COUNT];
 const struct row *row_of(enum repl_wire_type type);
 

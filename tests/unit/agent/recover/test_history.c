@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "cli/verbs.h"
+#include "format/segment_format.h"
 #include "format/slot.h"
 #include "recover/block_cache.h"
 #include "recover/verify_history.h"
@@ -100,6 +101,100 @@ static void test_views(void **state)
         assert_memory_equal(bytes, f->model.points[i + 1], MODEL_SIZE);
     }
     free(bytes);
+}
+
+/* --- ends of segments ------------------------------------------------------------------------ */
+
+static struct {
+    const struct repl_origin_ops *real;
+    unsigned asked, read; /* ends, and calls of read_at for what they have */
+    uint32_t fit;         /* into an answer */
+    bool fails, shifted;
+} ends;
+
+static repl_result ends_read_at(struct repl_origin *origin, const struct repl_segment_id *id,
+                                uint64_t file_size, uint64_t offset, void *out, size_t size,
+                                struct repl_error *err)
+{
+    ends.read += offset < REPL_SEGMENT_HEADER_SIZE || offset + size == file_size;
+    return ends.real->read_at(origin, id, file_size, offset, out, size, err);
+}
+
+/* All but the header is given as the end: where it begins is the answer's to say. */
+static repl_result ends_tails(struct repl_origin *origin, const struct repl_unopened *unopened,
+                              void **body, struct repl_tails *out, struct repl_error *err)
+{
+    static uint8_t bytes[16][REPL_TAIL_BYTES_MAX];
+    struct repl_catalogue c = {0};
+    if (ends.fails)
+        return repl_fail(err, REPL_E_VERSION, "no ends");
+    REPL_TRY(ends.real->catalogue(origin, &c, err));
+    ends.asked += unopened->count;
+    *body = NULL;
+    *out = (struct repl_tails){.tails = calloc(16, sizeof out->tails[0])};
+    for (uint32_t i = 0; i < unopened->count && i < ends.fit; i++) {
+        const struct repl_unopened_entry *entry = &unopened->entries[i];
+        const struct repl_segment_id id = {
+            .to_seq = entry->to_seq, .part = entry->part, .merge = entry->merge};
+        uint64_t size = 0;
+        for (size_t k = 0; k < c.segment_count; k++) {
+            if (c.segments[k].head.to_seq == id.to_seq && c.segments[k].head.part == id.part)
+                size = c.segments[k].file_size;
+        }
+        struct repl_tail *tail = &out->tails[out->count++];
+        assert_true(size > 0);
+        uint64_t begin = size > 20000 ? size - 20000 : REPL_SEGMENT_HEADER_SIZE;
+        *tail = (struct repl_tail){.size = (uint32_t)(size - begin),
+                                   .begin = begin - ends.shifted,
+                                   .header = bytes[i],
+                                   .bytes = bytes[i] + REPL_SEGMENT_HEADER_SIZE};
+        REPL_TRY(ends.real->read_at(origin, &id, size, 0, bytes[i], REPL_SEGMENT_HEADER_SIZE, err));
+        REPL_TRY(ends.real->read_at(origin, &id, size, begin, bytes[i] + REPL_SEGMENT_HEADER_SIZE,
+                                    tail->size, err));
+    }
+    repl_catalogue_fini(&c);
+    return REPL_SUCCESS;
+}
+
+static void all_points(struct fixture *f, bool fails, bool shifted, uint32_t fit)
+{
+    uint8_t *bytes = malloc(MODEL_SIZE);
+    reopen(f);
+    struct repl_origin *origin = repl_history_origin(f->history);
+    ends.real = origin->ops;
+    struct repl_origin_ops ops = *origin->ops;
+    ops.tails = ends_tails;
+    ops.read_at = ends_read_at;
+    origin->ops = &ops;
+    ends.asked = ends.read = 0;
+    ends.fails = fails;
+    ends.shifted = shifted;
+    ends.fit = fit;
+    for (size_t i = MODEL_LAST; i-- > 0;) {
+        if (!repl_ok(read_point(f, i, bytes)))
+            fail_msg("%s", f->err.text);
+        assert_memory_equal(bytes, f->model.points[i + 1], MODEL_SIZE);
+    }
+    origin->ops = ends.real;
+    free(bytes);
+}
+
+/* Each end is asked for once; without them, and where they do not fit, segments are read. */
+static void test_ends(void **state)
+{
+    struct fixture *f = *state;
+    all_points(f, false, false, 16);
+    assert_int_equal(ends.asked, 5);
+    assert_true(ends.read <= 2); /* of the supply, which has none */
+    unsigned least = ends.read;
+    all_points(f, false, false, 2); /* what did not fit is asked for again */
+    assert_true(ends.asked > 5);
+    assert_int_equal(ends.read, least);
+    all_points(f, true, false, 16);
+    assert_int_equal(ends.asked, 0);
+    assert_true(ends.read > least);
+    all_points(f, false, true, 16); /* they do not end where the segment does */
+    assert_true(ends.read > least);
 }
 
 static void test_unknown_volume(void **state)
@@ -529,6 +624,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_catalogue, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_views, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unknown_volume, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_ends, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_torn_log, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_damaged_log, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_verify_whole, set_up, tear_down),
