@@ -34,12 +34,7 @@ struct listing {
 
 static const char *kind_name(const struct repl_tree_entry *entry)
 {
-    static const char *const names[] = {
-        [REPL_NODE_FILE] = "file",           [REPL_NODE_DIRECTORY] = "directory",
-        [REPL_NODE_SYMLINK] = "symlink",     [REPL_NODE_FIFO] = "fifo",
-        [REPL_NODE_CHARACTER] = "character", [REPL_NODE_BLOCK] = "block",
-        [REPL_NODE_SOCKET] = "socket"};
-    return entry->found ? names[entry->node.kind] : "missing";
+    return entry->found ? repl_words_node(entry->node.kind) : "missing";
 }
 
 /* As ls(1) has it. */

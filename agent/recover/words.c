@@ -77,6 +77,16 @@ void repl_words_bytes(uint64_t bytes, char text[REPL_WORDS_SIZE])
                  units[unit]);
 }
 
+const char *repl_words_node(enum repl_node_kind kind)
+{
+    static const char *const names[] = {
+        [REPL_NODE_GONE] = "gone",           [REPL_NODE_FILE] = "file",
+        [REPL_NODE_DIRECTORY] = "directory", [REPL_NODE_SYMLINK] = "symlink",
+        [REPL_NODE_FIFO] = "fifo",           [REPL_NODE_CHARACTER] = "character",
+        [REPL_NODE_BLOCK] = "block",         [REPL_NODE_SOCKET] = "socket"};
+    return names[kind];
+}
+
 const char *repl_words_consistency(enum repl_consistency consistency)
 {
     switch (consistency) {

@@ -20,6 +20,9 @@ void repl_words_duration(int64_t duration_ns, char text[REPL_WORDS_SIZE]);
 /* "512 B", "1.5 GiB". */
 void repl_words_bytes(uint64_t bytes, char text[REPL_WORDS_SIZE]);
 
+/* "file", "directory", "symlink", "fifo", "character", "block", "socket". */
+const char *repl_words_node(enum repl_node_kind kind);
+
 /* "crash", "filesystem", "application", "per-file", "none". */
 const char *repl_words_consistency(enum repl_consistency consistency);
 /* "quiet", "window", "freeze", "command", "files",

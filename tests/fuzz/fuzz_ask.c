@@ -22,6 +22,8 @@ static void id_write(const struct repl_segment_id *id, char *out, size_t size)
     int used = snprintf(out, size, "%" PRIu64 ".%" PRIu32, id->to_seq, id->part);
     if (id->supply != 0)
         snprintf(out + used, size - (size_t)used, ".%" PRIu32, id->supply);
+    else if (id->merge != 0)
+        snprintf(out + used, size - (size_t)used, ".m%" PRIu64, id->merge);
 }
 
 /* Its method. */

@@ -36,7 +36,7 @@ rot() { # OFFSET: sets $file
     printf 'rot' | dd of="$file" bs=1 seek=$((at + 100)) conv=notrunc status=none
 }
 restore() { # POINT
-    "$REPL" restore raw --at "$1" --to "$workdir/restored" --store "$workdir/store" --yes --overwrite \
+    "$REPL" restore raw --at "$1" --to "$workdir/restored" --store "$workdir/store" --yes --overwrite --whole \
         >"$workdir/restore.log" 2>&1
 }
 

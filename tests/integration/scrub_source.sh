@@ -52,7 +52,7 @@ damaged() { [ "$(site_value "$1" .damaged_segments)" = 1 ]; }
 repaired() { [ "$(site_value "$1" .repaired_segments)" = 1 ]; }
 restore() { # VOLUME POINT
     "$REPL" restore "$1" --at "$2" --to "$workdir/restored-$1" --store "$workdir/store" --yes \
-        --overwrite >"$workdir/restore.log" 2>&1
+        --overwrite --whole >"$workdir/restore.log" 2>&1
 }
 
 note "what the source still has"

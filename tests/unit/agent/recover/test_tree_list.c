@@ -234,8 +234,9 @@ static void test_refused(void **state)
     assert_int_equal(LS(f, MODEL_VOLUME, "--at", "2"), REPL_EXIT_CORRUPT);
     assert_string_equal(said.out, "");
 
-    const char *const diff[] = {"--store", f->model.path, MODEL_VOLUME, "1", "1", NULL};
-    assert_int_equal(verb_output(&repl_verb_diff, &said, diff), REPL_EXIT_REFUSED);
+    const char *const diff[] = {"--store", f->model.path, "--compare", MODEL_VOLUME,
+                                "1",       "1",           NULL};
+    assert_int_equal(verb_output(&repl_verb_diff, &said, diff), REPL_EXIT_USAGE);
     assert_says(MODEL_VOLUME " is a directory tree");
 
     f->model.kind = REPL_VOLUME_BLOCK;
