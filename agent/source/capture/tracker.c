@@ -16,30 +16,50 @@ int64_t repl_tracker_now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+static repl_result tracker_new(const struct repl_track_target *target, struct repl_tracker **out,
+                               struct repl_error *err)
+{
+    *out = calloc(1, sizeof **out);
+    if (*out == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory");
+    (*out)->target = *target;
+    repl_result result = repl_accounting_open(target, &(*out)->accounting, err);
+    if (!repl_ok(result)) {
+        free(*out);
+        *out = NULL;
+    }
+    return result;
+}
+
+/* opened: how it went with the maps. */
+static repl_result tracker_opened(struct repl_tracker **tracker, repl_result opened)
+{
+    if (!repl_ok(opened)) {
+        repl_accounting_close(&(*tracker)->accounting);
+        free(*tracker);
+        *tracker = NULL;
+        return opened;
+    }
+    /* the size that is followed, which may be smaller than the device by now */
+    (*tracker)->target.sector_count = (*tracker)->maps.config->sector_count;
+    return opened;
+}
+
 repl_result repl_tracker_open(const struct repl_track_target *target,
                               const struct repl_uuid *volume, struct repl_tracker **out,
                               enum repl_track_origin *origin, char cause[REPL_TRACK_CAUSE_SIZE],
                               struct repl_error *err)
 {
-    *out = NULL;
-    struct repl_tracker *tracker = calloc(1, sizeof *tracker);
-    if (tracker == NULL)
-        return repl_fail(err, REPL_E_NOMEM, "out of memory");
-    tracker->target = *target;
-    repl_result result = repl_accounting_open(target, &tracker->accounting, err);
-    if (repl_ok(result)) {
-        result = repl_track_maps_open(target, volume, &tracker->maps, origin, cause, err);
-        if (!repl_ok(result))
-            repl_accounting_close(&tracker->accounting);
-    }
-    if (!repl_ok(result)) {
-        free(tracker);
-        return result;
-    }
-    /* the size that is followed, which may be smaller than the device by now */
-    tracker->target.sector_count = tracker->maps.config->sector_count;
-    *out = tracker;
-    return REPL_SUCCESS;
+    REPL_TRY(tracker_new(target, out, err));
+    return tracker_opened(out,
+                          repl_track_maps_open(target, volume, &(*out)->maps, origin, cause, err));
+}
+
+repl_result repl_tracker_open_private(const struct repl_track_target *target,
+                                      struct repl_tracker **out, struct repl_error *err)
+{
+    REPL_TRY(tracker_new(target, out, err));
+    return tracker_opened(out, repl_track_maps_private(target, &(*out)->maps, err));
 }
 
 void repl_tracker_close(struct repl_tracker *tracker)

@@ -37,7 +37,11 @@ REPL_RESULT repl_tracker_open(const struct repl_track_target *target,
                               const struct repl_uuid *volume, struct repl_tracker **out,
                               enum repl_track_origin *origin, char cause[REPL_TRACK_CAUSE_SIZE],
                               struct repl_error *err);
-/* The tracking goes on. NULL is allowed. */
+/* One of this process alone, begun anew: nothing is pinned, no BPF filesystem is needed, and it
+ * ends with the close or the process. Any number may follow one device, an agent's among them. */
+REPL_RESULT repl_tracker_open_private(const struct repl_track_target *target,
+                                      struct repl_tracker **out, struct repl_error *err);
+/* What is pinned goes on. NULL is allowed. */
 void repl_tracker_close(struct repl_tracker *tracker);
 /* The tracking ends; what was pinned for the volume is gone. None pinned is fine. */
 REPL_RESULT repl_tracker_forget(const struct repl_uuid *volume, struct repl_error *err);

@@ -10,6 +10,11 @@
 #include "source/capture/track_bits.h"
 #include "source/capture/tracker.h"
 
+struct bpf_object;
+struct bpf_link;
+
+#define REPL_TRACK_PROGRAMS 3u
+
 /* The maps, mapped. */
 struct repl_track_maps {
     uint64_t *bits;
@@ -17,6 +22,9 @@ struct repl_track_maps {
     struct repl_track_config *config;
     struct repl_track_counts *counts;
     struct repl_track_faults *faults; /* test build of the programs, else NULL */
+    /* where nothing is pinned, what holds the programs and their links; else NULL */
+    struct bpf_object *object;
+    struct bpf_link *links[REPL_TRACK_PROGRAMS];
 };
 
 struct repl_tracker {
@@ -34,6 +42,9 @@ REPL_RESULT repl_track_maps_open(const struct repl_track_target *target,
                                  const struct repl_uuid *volume, struct repl_track_maps *out,
                                  enum repl_track_origin *origin, char cause[REPL_TRACK_CAUSE_SIZE],
                                  struct repl_error *err);
+/* The same for maps and programs that are this process's own and end with it. */
+REPL_RESULT repl_track_maps_private(const struct repl_track_target *target,
+                                    struct repl_track_maps *out, struct repl_error *err);
 void repl_track_maps_close(struct repl_track_maps *maps);
 
 /* For tests that make the programs overlook events; NULL without them. */

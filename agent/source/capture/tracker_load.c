@@ -40,6 +40,7 @@ static const struct {
     {"repl_completed", "completed"},
 };
 #define PROGRAMS (sizeof programs / sizeof programs[0])
+_Static_assert(PROGRAMS == REPL_TRACK_PROGRAMS, "each link of private maps has a place");
 
 /* --- paths ----------------------------------------------------------------------------------- */
 
@@ -132,6 +133,9 @@ void repl_track_maps_close(struct repl_track_maps *maps)
         munmap(maps->counts, sizeof *maps->counts);
     if (maps->faults != NULL)
         munmap(maps->faults, sizeof *maps->faults);
+    for (size_t i = 0; i < PROGRAMS; i++)
+        bpf_link__destroy(maps->links[i]); /* NULL is fine */
+    bpf_object__close(maps->object);
     *maps = (struct repl_track_maps){0};
 }
 
@@ -330,17 +334,25 @@ static repl_result object_load(const struct repl_track_target *target, struct bp
     return REPL_SUCCESS;
 }
 
+static repl_result link_attach(struct bpf_object *object, size_t index, struct bpf_link **out,
+                               struct repl_error *err)
+{
+    const char *name = programs[index].program;
+    *out = bpf_program__attach(bpf_object__find_program_by_name(object, name));
+    if (*out == NULL)
+        return repl_fail_errno(err, REPL_E_IO, errno, "attaching %s to its tracepoint (%s)", name,
+                               complaint);
+    return REPL_SUCCESS;
+}
+
 static repl_result links_pin(struct bpf_object *object, const char *directory,
                              struct repl_error *err)
 {
     for (size_t i = 0; i < PROGRAMS; i++) {
         char path[PATH_SIZE];
+        struct bpf_link *link = NULL;
         pin_name(directory, programs[i].pin, path);
-        struct bpf_program *program = bpf_object__find_program_by_name(object, programs[i].program);
-        struct bpf_link *link = bpf_program__attach(program);
-        if (link == NULL)
-            return repl_fail_errno(err, REPL_E_IO, errno, "attaching %s to its tracepoint (%s)",
-                                   programs[i].program, complaint);
+        REPL_TRY(link_attach(object, i, &link, err));
         int failed = bpf_link__pin(link, path);
         bpf_link__destroy(link); /* the pin holds it */
         if (failed != 0)
@@ -389,6 +401,31 @@ static repl_result maps_make(const struct repl_track_target *target, const char 
         repl_track_maps_close(out);
         repl_ignore(directory_remove(directory, NULL)); /* the failure above is the news */
     }
+    return result;
+}
+
+static repl_result private_attach(const struct repl_track_target *target,
+                                  struct repl_track_maps *out, struct repl_error *err)
+{
+    int fds[MAPS];
+    for (size_t i = 0; i < MAPS; i++)
+        fds[i] = bpf_object__find_map_fd_by_name(out->object, map_names[i]);
+    REPL_TRY(maps_map(fds, out, err));
+    config_fill(out->config, target);
+    for (size_t i = 0; i < PROGRAMS; i++)
+        REPL_TRY(link_attach(out->object, i, &out->links[i], err));
+    out->config->complete = 1;
+    return REPL_SUCCESS;
+}
+
+repl_result repl_track_maps_private(const struct repl_track_target *target,
+                                    struct repl_track_maps *out, struct repl_error *err)
+{
+    *out = (struct repl_track_maps){0};
+    REPL_TRY(object_load(target, &out->object, err));
+    repl_result result = private_attach(target, out, err);
+    if (!repl_ok(result))
+        repl_track_maps_close(out);
     return result;
 }
 

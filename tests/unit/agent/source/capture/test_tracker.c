@@ -328,6 +328,38 @@ static void touched_forgets_after_two_swaps(void **state)
     assert_exactly(f, 60, 1);
 }
 
+/* Beside the pinned one, of which it takes nothing. */
+static void a_private_one_leaves_nothing_behind(void **state)
+{
+    struct fixture *f = *state;
+    struct repl_tracker *private = NULL;
+    struct repl_error err;
+    char text[REPL_UUID_TEXT_SIZE], pins[128];
+    open_tracker(f);
+    struct repl_tracker *pinned = f->tracker;
+    if (!repl_ok(repl_tracker_open_private(&f->target, &private, &err)))
+        fail_msg("%s", err.text);
+    write_pages(f, 7, 3);
+    f->tracker = private;
+    take(f);
+    assert_exactly(f, 7, 3);
+    take(f);
+    assert_int_equal(f->got.set_count, 0);
+    f->tracker = pinned;
+    take(f);
+    assert_exactly(f, 7, 3);
+    repl_tracker_close(private);
+
+    assert_true(repl_ok(repl_tracker_forget(&f->volume, &err)));
+    repl_uuid_format(&f->volume, text);
+    snprintf(pins, sizeof pins, "/sys/fs/bpf/repl/%s", text);
+    assert_int_equal(access(pins, F_OK), -1);
+    if (!repl_ok(repl_tracker_open_private(&f->target, &private, &err)))
+        fail_msg("%s", err.text);
+    assert_int_equal(access(pins, F_OK), -1);
+    repl_tracker_close(private);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +370,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(a_partition_sees_its_own_pages, setup, teardown),
         cmocka_unit_test_setup_teardown(tracking_goes_on_without_an_agent, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_private_one_leaves_nothing_behind, setup, teardown),
         cmocka_unit_test_setup_teardown(an_incomplete_set_is_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(another_device_is_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(a_device_that_grows_is_followed, setup, teardown),
