@@ -14,10 +14,12 @@
 static const struct repl_verb verb_help;
 
 static const struct repl_verb *const verbs[] = {
-    &repl_verb_agent,   &repl_verb_guard,  &repl_verb_site,   &repl_verb_keygen, &repl_verb_status,
-    &repl_verb_points,  &repl_verb_ls,     &repl_verb_diff,   &repl_verb_cp,     &repl_verb_inspect,
-    &repl_verb_restore, &repl_verb_mount,  &repl_verb_umount, &repl_verb_verify, &repl_verb_mark,
-    &repl_verb_full,    &repl_verb_forget, &repl_verb_bisect, &repl_verb_doctor, &verb_help,
+    &repl_verb_agent,  &repl_verb_guard,   &repl_verb_site,    &repl_verb_keygen,
+    &repl_verb_status, &repl_verb_points,  &repl_verb_ls,      &repl_verb_diff,
+    &repl_verb_cp,     &repl_verb_inspect, &repl_verb_restore, &repl_verb_mount,
+    &repl_verb_umount, &repl_verb_verify,  &repl_verb_mark,    &repl_verb_full,
+    &repl_verb_forget, &repl_verb_bisect,  &repl_verb_doctor,  &repl_verb_estimate,
+    &verb_help,
 };
 
 #define VERB_COUNT (sizeof verbs / sizeof verbs[0])

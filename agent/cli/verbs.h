@@ -72,5 +72,6 @@ extern const struct repl_verb repl_verb_mark;
 extern const struct repl_verb repl_verb_full;
 extern const struct repl_verb repl_verb_forget;
 extern const struct repl_verb repl_verb_doctor;
+extern const struct repl_verb repl_verb_estimate;
 
 #endif

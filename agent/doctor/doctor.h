@@ -15,4 +15,7 @@
  * still use the config; the caller leaves that alone and ends with _exit. */
 bool repl_doctor_examine(const struct repl_config *config, struct repl_findings *findings);
 
+/* Appends what the kernel and this process may do, of all that following a device needs. */
+void repl_doctor_kernel(struct repl_findings *findings);
+
 #endif

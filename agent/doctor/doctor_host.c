@@ -12,6 +12,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "doctor/doctor.h"
 #include "doctor/doctor_internal.h"
 #include "doctor/judge.h"
 #include "format/wire.h"
@@ -54,6 +55,12 @@ void doctor_check_kernel(const struct repl_config *config, const struct repl_con
         repl_judge_memlock(findings,
                            limit.rlim_cur == RLIM_INFINITY ? UINT64_MAX : (uint64_t)limit.rlim_cur,
                            (effective & UINT64_C(1) << CAP_IPC_LOCK_AT) != 0);
+}
+
+void repl_doctor_kernel(struct repl_findings *findings)
+{
+    static const struct repl_config agent = {.role = REPL_ROLE_AGENT};
+    doctor_check_kernel(&agent, NULL, findings);
 }
 
 void doctor_check_tracking(const struct repl_config *config,

@@ -1,0 +1,205 @@
+#include "estimate/follow.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "estimate/window.h"
+#include "loop/loop.h"
+#include "source/capture/tracker.h"
+
+#define NS_PER_S INT64_C(1000000000)
+
+struct choice {
+    struct repl_bitmap changed; /* in its open window */
+    struct repl_known known;
+};
+
+struct follow {
+    const struct repl_follow_options *options;
+    struct repl_follow *out;
+    struct repl_tracker *tracker;
+    struct repl_write_counters counters; /* at the begin */
+    int64_t ahead[2];                    /* of the kernel's count: the programs', at the begin */
+    struct repl_bitmap taken;            /* by the last look */
+    struct choice choices[REPL_ESTIMATE_CHOICES];
+    struct repl_batch *batch;
+};
+
+static void follow_fini(struct follow *f)
+{
+    repl_tracker_close(f->tracker);
+    for (unsigned i = 0; i < REPL_ESTIMATE_CHOICES; i++) {
+        repl_bitmap_fini(&f->choices[i].changed);
+        repl_known_fini(&f->choices[i].known);
+    }
+    repl_bitmap_fini(&f->taken);
+    if (f->batch != NULL)
+        repl_batch_fini(f->batch);
+    free(f->batch);
+}
+
+static repl_result follow_init(struct follow *f, struct repl_error *err)
+{
+    const struct repl_device *device = f->options->device;
+    uint64_t pages = (device->size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
+    struct repl_track_target target;
+    for (unsigned i = 0; i < REPL_ESTIMATE_CHOICES; i++) {
+        REPL_TRY(repl_bitmap_init(&f->choices[i].changed, pages, err));
+        REPL_TRY(repl_known_init(&f->choices[i].known, err));
+    }
+    REPL_TRY(repl_bitmap_init(&f->taken, pages, err));
+    struct repl_batch *batch = malloc(sizeof *batch);
+    if (batch == NULL)
+        return repl_fail(err, REPL_E_NOMEM, "out of memory");
+    repl_result result = repl_batch_init(batch, err);
+    if (!repl_ok(result)) {
+        free(batch);
+        return result;
+    }
+    f->batch = batch;
+    REPL_TRY(repl_track_target_find(device->number, &target, err));
+    return repl_tracker_open_private(&target, &f->tracker, err);
+}
+
+/* --- a second -------------------------------------------------------------------------------- */
+
+static bool interrupted(const struct follow *f)
+{
+    return atomic_load(f->options->interrupted);
+}
+
+/* A signal ends it. */
+static void sleep_until(const struct follow *f, int64_t until_ns)
+{
+    for (int64_t left_ns; !interrupted(f) && (left_ns = until_ns - repl_now_mono_ns()) > 0;) {
+        /* in pieces, as a signal may come right before a sleep */
+        int64_t piece_ns = left_ns < NS_PER_S / 5 ? left_ns : NS_PER_S / 5;
+        struct timespec piece = {.tv_nsec = (long)piece_ns};
+        nanosleep(&piece, NULL);
+    }
+}
+
+/* Moves what was written since the last look into each open window; at_ns: as of when. */
+static repl_result look(struct follow *f, int64_t *at_ns, struct repl_error *err)
+{
+    REPL_TRY(repl_tracker_check(f->tracker, NULL, err));
+    REPL_TRY(repl_device_sync(f->options->device, err));
+    repl_bitmap_clear_all(&f->taken);
+    *at_ns = repl_now_mono_ns();
+    repl_tracker_exchange(f->tracker, &f->taken);
+    repl_tracker_settle(f->tracker, NULL, 0, false);
+    uint64_t first, count;
+    for (uint64_t from = 0;
+         repl_bitmap_next_run(&f->taken, from, f->taken.bit_count, &first, &count);
+         from = first + count)
+        for (unsigned i = 0; i < REPL_ESTIMATE_CHOICES; i++)
+            repl_bitmap_set(&f->choices[i].changed, first, count);
+    f->out->changed_bytes += f->taken.set_count * REPL_PAGE_SIZE;
+    return REPL_SUCCESS;
+}
+
+static repl_result window_end(struct follow *f, unsigned i, int64_t at_ns, struct repl_error *err)
+{
+    struct choice *choice = &f->choices[i];
+    struct repl_estimate_window window;
+    REPL_TRY(repl_window_reduce(f->options->device, &choice->changed, &choice->known, f->batch,
+                                &window, err));
+    repl_estimate_add(&f->out->estimate, i, at_ns, &window);
+    repl_bitmap_clear_all(&choice->changed);
+    f->out->known_full[i] = choice->known.full;
+    return REPL_SUCCESS;
+}
+
+static repl_result windows_end(struct follow *f, int64_t at_ns, bool last, struct repl_error *err)
+{
+    for (unsigned i = 0; i < REPL_ESTIMATE_CHOICES; i++)
+        if (repl_estimate_due(&f->out->estimate, i, at_ns) ||
+            (last && f->out->estimate.choices[i].windows == 0))
+            REPL_TRY(window_end(f, i, at_ns, err));
+    return REPL_SUCCESS;
+}
+
+/* --- all of it ------------------------------------------------------------------------------- */
+
+#define BEGIN_SAMPLES 5
+
+/* By how much the programs' count is above the kernel's, read before or after it. */
+static int64_t ahead_of(const struct repl_audit_sample *sample, unsigned quantity, bool before)
+{
+    const struct repl_audit_kernel *kernel = before ? &sample->before : &sample->after;
+    return (int64_t)(sample->counts.completed[quantity] - kernel->done[quantity]);
+}
+
+/* A write is traced before it is accounted: of several samples the lowest has least in between. */
+static repl_result counts_begin(struct follow *f, struct repl_error *err)
+{
+    const struct timespec pause = {.tv_nsec = 2000000};
+    struct repl_audit_sample sample;
+    for (unsigned n = 0; n < BEGIN_SAMPLES; n++) {
+        REPL_TRY(repl_tracker_sample(f->tracker, &sample, err));
+        for (unsigned i = REPL_AUDIT_WRITTEN; i <= REPL_AUDIT_DISCARDED; i++) {
+            int64_t ahead = ahead_of(&sample, i, false);
+            if (n == 0 || ahead < f->ahead[i])
+                f->ahead[i] = ahead;
+        }
+        nanosleep(&pause, NULL);
+    }
+    return REPL_SUCCESS;
+}
+
+/* What the kernel has counted for sure, and the programs have not. */
+static repl_result counts_end(struct follow *f, struct repl_error *err)
+{
+    struct repl_audit_sample sample;
+    struct repl_write_counters now;
+    REPL_TRY(repl_tracker_sample(f->tracker, &sample, err));
+    for (unsigned i = REPL_AUDIT_WRITTEN; i <= REPL_AUDIT_DISCARDED; i++) {
+        int64_t missed = f->ahead[i] - ahead_of(&sample, i, true);
+        f->out->missed_bytes += missed > 0 ? (uint64_t)missed : 0;
+    }
+    REPL_TRY(repl_device_counters(f->options->device, &now, err));
+    f->out->written_bytes =
+        (now.sectors_written - f->counters.sectors_written) * REPL_SYSFS_SECTOR_SIZE;
+    f->out->discarded_bytes =
+        (now.sectors_discarded - f->counters.sectors_discarded) * REPL_SYSFS_SECTOR_SIZE;
+    return REPL_SUCCESS;
+}
+
+static repl_result follow(struct follow *f, struct repl_error *err)
+{
+    int64_t at_ns = 0, begin_ns;
+    REPL_TRY(counts_begin(f, err));
+    /* what was written before is nobody's here */
+    REPL_TRY(look(f, &begin_ns, err));
+    for (unsigned i = 0; i < REPL_ESTIMATE_CHOICES; i++)
+        repl_bitmap_clear_all(&f->choices[i].changed);
+    REPL_TRY(repl_device_counters(f->options->device, &f->counters, err));
+    f->out->changed_bytes = 0;
+    repl_estimate_begin(&f->out->estimate, begin_ns);
+    int64_t end_ns = begin_ns + f->options->for_ns;
+    for (int64_t due_ns = begin_ns, last = false; !last;) {
+        due_ns += NS_PER_S * (1 + (repl_now_mono_ns() - due_ns) / NS_PER_S);
+        sleep_until(f, due_ns < end_ns ? due_ns : end_ns);
+        last = interrupted(f) || repl_now_mono_ns() >= end_ns;
+        REPL_TRY(look(f, &at_ns, err));
+        f->out->measured_ns = at_ns - begin_ns;
+        REPL_TRY(windows_end(f, at_ns, last, err));
+        if (f->options->progress != NULL)
+            f->options->progress(f->out->measured_ns, f->options->for_ns, f->out->changed_bytes);
+    }
+    f->out->ended_early = f->out->measured_ns < f->options->for_ns;
+    return counts_end(f, err);
+}
+
+repl_result repl_follow(const struct repl_follow_options *options, struct repl_follow *out,
+                        struct repl_error *err)
+{
+    struct follow f = {.options = options, .out = out};
+    *out = (struct repl_follow){0};
+    repl_result result = follow_init(&f, err);
+    if (repl_ok(result))
+        result = follow(&f, err);
+    follow_fini(&f);
+    return result;
+}
