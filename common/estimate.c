@@ -36,7 +36,8 @@ void repl_estimate_add(struct repl_estimate *estimate, unsigned choice, int64_t 
     if (length_ns == 0 || (!whole && c->windows > 0))
         return;
     double scale = repl_estimate_share((double)window->changed_bytes, (double)window->read_bytes);
-    double sent = scale * (double)(window->stored_bytes + window->notes_bytes);
+    double sent = scale * (double)(window->stored_bytes + window->notes_bytes) +
+                  (double)window->records_bytes;
     double rate = sent * (double)NS_PER_S / (double)length_ns;
     c->whole = whole;
     c->windows++;

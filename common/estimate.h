@@ -18,7 +18,7 @@
 /* 1 s, 10 s, 1 min, 10 min, 1 h */
 extern const int64_t repl_estimate_rpo_ms[REPL_ESTIMATE_CHOICES];
 
-/* Of one window. All but changed_bytes is about the part of it that was read. */
+/* Of one window. All but the first and the last is about the part of it that was read. */
 struct repl_estimate_window {
     uint64_t changed_bytes;   /* whole pages that were written at least once */
     uint64_t read_bytes;      /* 0 only if nothing changed */
@@ -28,6 +28,7 @@ struct repl_estimate_window {
     uint64_t frame_bytes;     /* what is left for frames */
     uint64_t stored_bytes;    /* the frames */
     uint64_t notes_bytes;     /* what the segment says of all of this */
+    uint64_t records_bytes;   /* what it says of names and metadata */
 };
 
 struct repl_estimate_choice {

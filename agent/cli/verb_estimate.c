@@ -1,5 +1,5 @@
 /*
- * repl estimate: what following a device would cost at each RPO, found by
+ * repl estimate: what following a device or a tree would cost at each RPO, found by
  * following it without replicating. The JSON is docs/formats/estimate.md.
  */
 #include <errno.h>
@@ -15,6 +15,7 @@
 #include "doctor/doctor.h"
 #include "estimate/estimate_print.h"
 #include "recover/words.h"
+#include "source/capture/device.h"
 
 #define NS_PER_MS INT64_C(1000000)
 #define FOR_MS    INT64_C(600000)
@@ -44,19 +45,15 @@ static repl_result for_parse(int64_t *for_ms, struct repl_error *err)
     return REPL_SUCCESS;
 }
 
-/* What can be said before the device is opened. */
-static repl_result path_check(const char *path, struct repl_error *err)
+/* What can be said before it is opened. */
+static repl_result path_check(const char *path, bool *directory, struct repl_error *err)
 {
     struct stat st;
     if (stat(path, &st) != 0) {
         enum repl_code code = errno == ENOENT || errno == ENOTDIR ? REPL_E_MISSING : REPL_E_IO;
         return repl_fail_errno(err, code, errno, "%s; lsblk lists the devices there are", path);
     }
-    if (S_ISDIR(st.st_mode))
-        return repl_fail(err, REPL_E_REFUSED,
-                         "%s is a directory, and only block devices can be estimated; name the one "
-                         "it lies on: findmnt -n -o SOURCE -T %s",
-                         path, path);
+    *directory = S_ISDIR(st.st_mode);
     return REPL_SUCCESS;
 }
 
@@ -77,57 +74,68 @@ static int refused(struct repl_error *err)
     return code;
 }
 
-static repl_result print(const struct repl_device *device, const struct repl_follow *follow,
+static repl_result print(const struct repl_followed *followed, const struct repl_follow *follow,
                          int64_t asked_ns, struct repl_error *err)
 {
     if (estimate_json) {
-        json_t *json = repl_estimate_json(device, follow, asked_ns);
+        json_t *json = repl_estimate_json(followed, follow, asked_ns);
         if (json == NULL)
             return repl_fail(err, REPL_E_NOMEM, "out of memory");
         json_dumpf(json, stdout, JSON_COMPACT);
         json_decref(json);
         putchar('\n');
     } else {
-        repl_estimate_print(stdout, device, follow, asked_ns);
+        repl_estimate_print(stdout, followed, follow, asked_ns);
     }
     return repl_output_end(err);
 }
 
-static int device_estimate(const struct repl_device *device, int64_t for_ns)
+static repl_result measure(struct repl_followed *followed, int64_t for_ns,
+                           struct repl_follow *follow, struct repl_error *err)
 {
-    struct repl_error err;
-    struct repl_follow follow;
     bool terminal = isatty(STDERR_FILENO);
-    const struct repl_follow_options options = {.device = device,
+    const struct repl_follow_options options = {.followed = followed,
                                                 .for_ns = for_ns,
                                                 .interrupted = repl_interrupt_flag(),
                                                 .progress = terminal ? progress_print : NULL};
-    repl_interrupt_catch();
-    repl_result result = repl_follow(&options, &follow, &err);
+    repl_result result = repl_follow(&options, follow, err);
     if (terminal)
         fputs("\r\033[K", stderr);
-    if (!repl_ok(result))
-        return err.os_errno == EPERM || err.os_errno == EACCES ? refused(&err)
-                                                               : repl_verb_fail("estimate", &err);
-    if (!repl_ok(print(device, &follow, for_ns, &err)))
-        return repl_verb_fail("estimate", &err);
-    return follow.missed_bytes > 0 ? REPL_EXIT_WARNING : REPL_EXIT_OK;
+    return repl_ok(result) ? print(followed, follow, for_ns, err) : result;
+}
+
+/* A device is opened, and a tree is not; all is closed in any case. */
+static repl_result estimate(const char *path, bool directory, int64_t for_ns,
+                            struct repl_follow *follow, struct repl_error *err)
+{
+    struct repl_followed *followed = NULL;
+    struct repl_device device;
+    if (!directory)
+        REPL_TRY(repl_device_open(path, &device, err));
+    repl_result result = directory ? repl_followed_tree(path, &followed, err)
+                                   : repl_followed_device(&device, &followed, err);
+    if (repl_ok(result))
+        result = measure(followed, for_ns, follow, err);
+    repl_followed_close(followed);
+    if (!directory)
+        repl_device_close(&device);
+    return result;
 }
 
 static int estimate_run(int argc, char **argv)
 {
     struct repl_error err;
-    struct repl_device device;
+    struct repl_follow follow = {0};
+    bool directory = false;
     int64_t for_ms;
     (void)argc;
-    if (!repl_ok(for_parse(&for_ms, &err)) || !repl_ok(path_check(argv[0], &err)))
+    if (!repl_ok(for_parse(&for_ms, &err)) || !repl_ok(path_check(argv[0], &directory, &err)))
         return repl_verb_fail("estimate", &err);
-    if (!repl_ok(repl_device_open(argv[0], &device, &err)))
+    repl_interrupt_catch();
+    if (!repl_ok(estimate(argv[0], directory, for_ms * NS_PER_MS, &follow, &err)))
         return err.os_errno == EPERM || err.os_errno == EACCES ? refused(&err)
                                                                : repl_verb_fail("estimate", &err);
-    int code = device_estimate(&device, for_ms * NS_PER_MS);
-    repl_device_close(&device);
-    return code;
+    return follow.counts.missed > 0 ? REPL_EXIT_WARNING : REPL_EXIT_OK;
 }
 
 static const struct repl_option estimate_options[] = {
@@ -141,29 +149,31 @@ static const struct repl_option estimate_options[] = {
 
 const struct repl_verb repl_verb_estimate = {
     .name = "estimate",
-    .synopsis = "DEVICE [--for TIME] [--json]",
-    .summary = "Measures what replicating a device would cost at each RPO, without doing so.",
+    .synopsis = "DEVICE|PATH [--for TIME] [--json]",
+    .summary = "Measures what replicating a device or tree would cost at each RPO, without doing "
+               "so.",
     .description =
-        "Follows what is written to a block device, a disk or a partition, as an agent would, but "
-        "sends and keeps nothing, and needs no configuration. It then prints how much changes, how "
-        "well that compresses, what of it is zeros, duplicates or the same bytes as before, and "
-        "for an RPO of 1 s, 10 s, 1 min, 10 min and 1 h the bandwidth that is needed, as the mean "
-        "and for the busiest window, and what the site's journal grows by in a day. The longer the "
-        "RPO, the less: what is written several times in a window is sent once. An agent may "
-        "replicate the device meanwhile. Run it as root, at a busy time of day.\n"
+        "Follows what changes of a block device (a disk or a partition) or of a directory tree, as "
+        "an agent would, but sends and keeps nothing, and needs no configuration. It then prints "
+        "how much changes, how well that compresses, what of it is zeros, duplicates or the same "
+        "bytes as before, and for an RPO of 1 s, 10 s, 1 min, 10 min and 1 h the bandwidth that "
+        "is needed, as the mean and for the busiest window, and what the site's journal grows by "
+        "in a day. The longer the RPO, the less: what is written several times in a window is sent "
+        "once. An agent may replicate the same meanwhile. Run it as root, at a busy time of day.\n"
         "\n"
         "It costs the host something: the page cache is written back once a second, and what "
         "changed is read and compressed, on one processor; of each window at most 64 MiB and for "
         "some 0.15 seconds, spread over all that changed. The rest is taken to be like that, and "
-        "then the output says so.\n"
+        "then the output says so. Of a tree every name is looked at first, before the time "
+        "begins; until the end an index of it lies in TMPDIR, or /var/tmp, which has to be outside "
+        "of it.\n"
         "\n"
-        "Ctrl-C or SIGTERM ends it early, with a table for the time that was measured. A "
-        "directory is refused: name the block device it lies on.\n"
+        "Ctrl-C or SIGTERM ends it early, with a table for the time that was measured.\n"
         "\n"
         "The exit code is 0, also if it was ended early; 1 if the tracking did not see all that "
-        "was written, so that the figures are too low; 4 if there is no such device, 5 if it "
-        "cannot be followed or the kernel does not allow it, 64 for wrong arguments, 70 if the "
-        "machine failed in something.",
+        "was written, so that the figures are too low; 4 if there is no such device or directory, "
+        "5 if it cannot be followed or the kernel does not allow it, 64 for wrong arguments, 70 if "
+        "the machine failed in something.",
     .options = estimate_options,
     .positional_min = 1,
     .positional_max = 1,

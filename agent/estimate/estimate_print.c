@@ -34,9 +34,11 @@ static void changes_print(FILE *out, const struct repl_follow *follow)
     const struct repl_estimate_choice *c = &follow->estimate.choices[0];
     char written[REPL_WORDS_SIZE], changed[REPL_WORDS_SIZE], discarded[REPL_WORDS_SIZE];
     double seconds = (double)follow->measured_ns / (double)NS_PER_S;
-    fprintf(out, "  written      %s/s by the kernel's count, and %s/s discarded\n",
-            bytes_words(repl_estimate_share((double)follow->written_bytes, seconds), written),
-            bytes_words(repl_estimate_share((double)follow->discarded_bytes, seconds), discarded));
+    if (follow->counts.known)
+        fprintf(
+            out, "  written      %s/s by the kernel's count, and %s/s discarded\n",
+            bytes_words(repl_estimate_share((double)follow->counts.written, seconds), written),
+            bytes_words(repl_estimate_share((double)follow->counts.discarded, seconds), discarded));
     fprintf(out, "  changed      %s/s, in whole pages of 4 KiB, each once a second\n",
             bytes_words(repl_estimate_share((double)follow->changed_bytes, seconds), changed));
     fprintf(out,
@@ -81,21 +83,23 @@ static void remarks_print(FILE *out, const struct repl_follow *follow)
         fputs("Not all that was sent could be remembered: there are more duplicates and rewrites "
               "than\nwere found, and less has to be sent.\n",
               out);
-    if (follow->missed_bytes > 0)
+    if (follow->counts.missed > 0)
         fprintf(out,
                 "The tracking did not see %s of what was written: the figures are too low by "
                 "about\nas much. An agent notices that and reads it again.\n",
-                bytes_words((double)follow->missed_bytes, missed));
+                bytes_words((double)follow->counts.missed, missed));
 }
 
-void repl_estimate_print(FILE *out, const struct repl_device *device,
+void repl_estimate_print(FILE *out, const struct repl_followed *followed,
                          const struct repl_follow *follow, int64_t asked_ns)
 {
     char size[REPL_WORDS_SIZE], measured[REPL_WORDS_SIZE], asked[REPL_WORDS_SIZE];
+    bool tree = strcmp(followed->kind, "tree") == 0;
     repl_words_duration(follow->measured_ns, measured);
     repl_words_duration(asked_ns, asked);
-    fprintf(out, "%s (%s), %s, followed for %s", device->path, device->identity,
-            bytes_words((double)device->size, size), measured);
+    fprintf(out, "%s (%s), %s%s, followed for %s", followed->path, followed->identity,
+            bytes_words((double)followed->size, size), tree ? " of room for contents" : "",
+            measured);
     if (follow->ended_early)
         fprintf(out, " of the %s asked for: ended early", asked);
     fputc('\n', out);
@@ -125,7 +129,7 @@ static json_t *choice_json(const struct repl_follow *follow, unsigned i)
         (json_int_t)repl_estimate_bytes_per_day(c));
 }
 
-json_t *repl_estimate_json(const struct repl_device *device, const struct repl_follow *follow,
+json_t *repl_estimate_json(const struct repl_followed *followed, const struct repl_follow *follow,
                            int64_t asked_ns)
 {
     json_t *choices = json_array();
@@ -135,12 +139,21 @@ json_t *repl_estimate_json(const struct repl_device *device, const struct repl_f
             return NULL;
         }
     }
-    return json_pack(
-        "{s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:o}", "schema", 1, "kind",
-        "block", "device", device->path, "identity", device->identity, "size_bytes",
-        (json_int_t)device->size, "asked_ms", (json_int_t)(asked_ns / NS_PER_MS), "measured_ms",
+    json_t *json = json_pack(
+        "{s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:I, s:o}", "schema", 1, "kind",
+        followed->kind, "path", followed->path, "identity", followed->identity, "size_bytes",
+        (json_int_t)followed->size, "asked_ms", (json_int_t)(asked_ns / NS_PER_MS), "measured_ms",
         (json_int_t)(follow->measured_ns / NS_PER_MS), "ended_early", follow->ended_early,
-        "written_bytes", (json_int_t)follow->written_bytes, "discarded_bytes",
-        (json_int_t)follow->discarded_bytes, "changed_bytes", (json_int_t)follow->changed_bytes,
-        "missed_bytes", (json_int_t)follow->missed_bytes, "choices", choices);
+        "changed_bytes", (json_int_t)follow->changed_bytes, "missed_bytes",
+        (json_int_t)follow->counts.missed, "choices", choices);
+    if (json == NULL || !follow->counts.known)
+        return json;
+    json_t *counts = json_pack("{s:I, s:I}", "written_bytes", (json_int_t)follow->counts.written,
+                               "discarded_bytes", (json_int_t)follow->counts.discarded);
+    bool whole = counts != NULL && json_object_update(json, counts) == 0;
+    json_decref(counts);
+    if (whole)
+        return json;
+    json_decref(json);
+    return NULL;
 }

@@ -10,10 +10,10 @@
 #include "estimate/follow.h"
 
 /* asked_ns: how long it was to be followed. */
-void repl_estimate_print(FILE *out, const struct repl_device *device,
+void repl_estimate_print(FILE *out, const struct repl_followed *followed,
                          const struct repl_follow *follow, int64_t asked_ns);
 /* A new reference; NULL: out of memory. */
-json_t *repl_estimate_json(const struct repl_device *device, const struct repl_follow *follow,
+json_t *repl_estimate_json(const struct repl_followed *followed, const struct repl_follow *follow,
                            int64_t asked_ns);
 
 #endif

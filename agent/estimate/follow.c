@@ -1,34 +1,29 @@
 #include "estimate/follow.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "estimate/window.h"
 #include "loop/loop.h"
-#include "source/capture/tracker.h"
 
 #define NS_PER_S INT64_C(1000000000)
 
 struct choice {
     struct repl_bitmap changed; /* in its open window */
+    uint64_t records_bytes;
     struct repl_known known;
 };
 
 struct follow {
     const struct repl_follow_options *options;
     struct repl_follow *out;
-    struct repl_tracker *tracker;
-    struct repl_write_counters counters; /* at the begin */
-    int64_t ahead[2];                    /* of the kernel's count: the programs', at the begin */
-    struct repl_bitmap taken;            /* by the last look */
+    struct repl_bitmap taken; /* by the last look */
     struct choice choices[REPL_ESTIMATE_CHOICES];
     struct repl_batch *batch;
 };
 
 static void follow_fini(struct follow *f)
 {
-    repl_tracker_close(f->tracker);
     for (unsigned i = 0; i < REPL_ESTIMATE_CHOICES; i++) {
         repl_bitmap_fini(&f->choices[i].changed);
         repl_known_fini(&f->choices[i].known);
@@ -41,9 +36,7 @@ static void follow_fini(struct follow *f)
 
 static repl_result follow_init(struct follow *f, struct repl_error *err)
 {
-    const struct repl_device *device = f->options->device;
-    uint64_t pages = (device->size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
-    struct repl_track_target target;
+    uint64_t pages = (f->options->followed->size + REPL_PAGE_SIZE - 1) / REPL_PAGE_SIZE;
     for (unsigned i = 0; i < REPL_ESTIMATE_CHOICES; i++) {
         REPL_TRY(repl_bitmap_init(&f->choices[i].changed, pages, err));
         REPL_TRY(repl_known_init(&f->choices[i].known, err));
@@ -58,8 +51,7 @@ static repl_result follow_init(struct follow *f, struct repl_error *err)
         return result;
     }
     f->batch = batch;
-    REPL_TRY(repl_track_target_find(device->number, &target, err));
-    return repl_tracker_open_private(&target, &f->tracker, err);
+    return REPL_SUCCESS;
 }
 
 /* --- a second -------------------------------------------------------------------------------- */
@@ -83,13 +75,14 @@ static void sleep_until(const struct follow *f, int64_t until_ns)
 /* Moves what was written since the last look into each open window; at_ns: as of when. */
 static repl_result look(struct follow *f, int64_t *at_ns, struct repl_error *err)
 {
-    REPL_TRY(repl_tracker_check(f->tracker, NULL, err));
-    REPL_TRY(repl_device_sync(f->options->device, err));
+    struct repl_followed *followed = f->options->followed;
+    uint64_t first, count, records = 0;
     repl_bitmap_clear_all(&f->taken);
-    *at_ns = repl_now_mono_ns();
-    repl_tracker_exchange(f->tracker, &f->taken);
-    repl_tracker_settle(f->tracker, NULL, 0, false);
-    uint64_t first, count;
+    REPL_TRY(followed->ops->look(followed, &f->taken, at_ns, &records, err));
+    for (unsigned i = 0; i < REPL_ESTIMATE_CHOICES; i++) {
+        REPL_TRY(repl_bitmap_grow(&f->choices[i].changed, f->taken.bit_count, err));
+        f->choices[i].records_bytes += records;
+    }
     for (uint64_t from = 0;
          repl_bitmap_next_run(&f->taken, from, f->taken.bit_count, &first, &count);
          from = first + count)
@@ -99,14 +92,21 @@ static repl_result look(struct follow *f, int64_t *at_ns, struct repl_error *err
     return REPL_SUCCESS;
 }
 
+static void choice_clear(struct choice *choice)
+{
+    repl_bitmap_clear_all(&choice->changed);
+    choice->records_bytes = 0;
+}
+
 static repl_result window_end(struct follow *f, unsigned i, int64_t at_ns, struct repl_error *err)
 {
     struct choice *choice = &f->choices[i];
     struct repl_estimate_window window;
-    REPL_TRY(repl_window_reduce(f->options->device, &choice->changed, &choice->known, f->batch,
+    REPL_TRY(repl_window_reduce(f->options->followed, &choice->changed, &choice->known, f->batch,
                                 &window, err));
+    window.records_bytes = choice->records_bytes;
     repl_estimate_add(&f->out->estimate, i, at_ns, &window);
-    repl_bitmap_clear_all(&choice->changed);
+    choice_clear(choice);
     f->out->known_full[i] = choice->known.full;
     return REPL_SUCCESS;
 }
@@ -122,59 +122,16 @@ static repl_result windows_end(struct follow *f, int64_t at_ns, bool last, struc
 
 /* --- all of it ------------------------------------------------------------------------------- */
 
-#define BEGIN_SAMPLES 5
-
-/* By how much the programs' count is above the kernel's, read before or after it. */
-static int64_t ahead_of(const struct repl_audit_sample *sample, unsigned quantity, bool before)
-{
-    const struct repl_audit_kernel *kernel = before ? &sample->before : &sample->after;
-    return (int64_t)(sample->counts.completed[quantity] - kernel->done[quantity]);
-}
-
-/* A write is traced before it is accounted: of several samples the lowest has least in between. */
-static repl_result counts_begin(struct follow *f, struct repl_error *err)
-{
-    const struct timespec pause = {.tv_nsec = 2000000};
-    struct repl_audit_sample sample;
-    for (unsigned n = 0; n < BEGIN_SAMPLES; n++) {
-        REPL_TRY(repl_tracker_sample(f->tracker, &sample, err));
-        for (unsigned i = REPL_AUDIT_WRITTEN; i <= REPL_AUDIT_DISCARDED; i++) {
-            int64_t ahead = ahead_of(&sample, i, false);
-            if (n == 0 || ahead < f->ahead[i])
-                f->ahead[i] = ahead;
-        }
-        nanosleep(&pause, NULL);
-    }
-    return REPL_SUCCESS;
-}
-
-/* What the kernel has counted for sure, and the programs have not. */
-static repl_result counts_end(struct follow *f, struct repl_error *err)
-{
-    struct repl_audit_sample sample;
-    struct repl_write_counters now;
-    REPL_TRY(repl_tracker_sample(f->tracker, &sample, err));
-    for (unsigned i = REPL_AUDIT_WRITTEN; i <= REPL_AUDIT_DISCARDED; i++) {
-        int64_t missed = f->ahead[i] - ahead_of(&sample, i, true);
-        f->out->missed_bytes += missed > 0 ? (uint64_t)missed : 0;
-    }
-    REPL_TRY(repl_device_counters(f->options->device, &now, err));
-    f->out->written_bytes =
-        (now.sectors_written - f->counters.sectors_written) * REPL_SYSFS_SECTOR_SIZE;
-    f->out->discarded_bytes =
-        (now.sectors_discarded - f->counters.sectors_discarded) * REPL_SYSFS_SECTOR_SIZE;
-    return REPL_SUCCESS;
-}
-
 static repl_result follow(struct follow *f, struct repl_error *err)
 {
     int64_t at_ns = 0, begin_ns;
-    REPL_TRY(counts_begin(f, err));
-    /* what was written before is nobody's here */
+    /* what was written before is nobody's here; the first look at a tree takes its time, and what
+     * is written meanwhile is not counted either */
+    REPL_TRY(look(f, &begin_ns, err));
     REPL_TRY(look(f, &begin_ns, err));
     for (unsigned i = 0; i < REPL_ESTIMATE_CHOICES; i++)
-        repl_bitmap_clear_all(&f->choices[i].changed);
-    REPL_TRY(repl_device_counters(f->options->device, &f->counters, err));
+        choice_clear(&f->choices[i]);
+    REPL_TRY(f->options->followed->ops->begin(f->options->followed, err));
     f->out->changed_bytes = 0;
     repl_estimate_begin(&f->out->estimate, begin_ns);
     int64_t end_ns = begin_ns + f->options->for_ns;
@@ -189,7 +146,7 @@ static repl_result follow(struct follow *f, struct repl_error *err)
             f->options->progress(f->out->measured_ns, f->options->for_ns, f->out->changed_bytes);
     }
     f->out->ended_early = f->out->measured_ns < f->options->for_ns;
-    return counts_end(f, err);
+    return f->options->followed->ops->counts(f->options->followed, &f->out->counts, err);
 }
 
 repl_result repl_follow(const struct repl_follow_options *options, struct repl_follow *out,

@@ -1,10 +1,7 @@
 #include "estimate/window.h"
 
-#include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 
-#include "block/read_full.h"
 #include "format/segment_format.h"
 #include "loop/loop.h"
 
@@ -56,18 +53,14 @@ static repl_result pieces_find(struct pieces *pieces, struct repl_batch *batch,
     return REPL_SUCCESS;
 }
 
-static repl_result batch_read(const struct repl_device *device, struct repl_batch *batch,
+static repl_result batch_read(struct repl_followed *followed, struct repl_batch *batch,
                               struct repl_error *err)
 {
     for (uint32_t i = 0; i < batch->read_count; i++) {
         const struct repl_batch_read *read = &batch->reads[i];
         size_t size = repl_batch_read_size(batch, read);
-        uint64_t offset = read->page * REPL_PAGE_SIZE;
-        ssize_t got = repl_read_full(device->fd, repl_batch_read_to(batch, read), size, offset);
-        if (got != (ssize_t)size)
-            return repl_fail_errno(err, REPL_E_IO, got < 0 ? errno : ENODATA,
-                                   "%s: reading %zu bytes at offset %" PRIu64, device->path, size,
-                                   offset);
+        REPL_TRY(followed->ops->read(followed, read->page, read->count, size,
+                                     repl_batch_read_to(batch, read), err));
     }
     return REPL_SUCCESS;
 }
@@ -134,7 +127,7 @@ static size_t step_of(size_t count)
     }
 }
 
-static repl_result pieces_reduce(const struct repl_device *device, const struct pieces *pieces,
+static repl_result pieces_reduce(struct repl_followed *followed, const struct pieces *pieces,
                                  const struct repl_bitmap *changed, struct repl_known *known,
                                  struct repl_batch *batch, struct names *names,
                                  struct repl_estimate_window *out, struct repl_error *err)
@@ -146,7 +139,7 @@ static repl_result pieces_reduce(const struct repl_device *device, const struct 
          i++, at = (at + step) % pieces->count) {
         uint64_t from = pieces->first[at];
         batch_fill(batch, changed, &from);
-        REPL_TRY(batch_read(device, batch, err));
+        REPL_TRY(batch_read(followed, batch, err));
         held_find(batch, known);
         REPL_TRY(repl_batch_reduce(batch, err));
         batch_count(batch, out);
@@ -157,7 +150,7 @@ static repl_result pieces_reduce(const struct repl_device *device, const struct 
     return REPL_SUCCESS;
 }
 
-repl_result repl_window_reduce(const struct repl_device *device, const struct repl_bitmap *changed,
+repl_result repl_window_reduce(struct repl_followed *followed, const struct repl_bitmap *changed,
                                struct repl_known *known, struct repl_batch *batch,
                                struct repl_estimate_window *out, struct repl_error *err)
 {
@@ -166,7 +159,7 @@ repl_result repl_window_reduce(const struct repl_device *device, const struct re
     *out = (struct repl_estimate_window){.changed_bytes = changed->set_count * REPL_PAGE_SIZE};
     if (changed->set_count == 0)
         return REPL_SUCCESS;
-    batch->volume_size = device->size;
+    batch->volume_size = followed->size;
     batch->chunk_known = repl_known_chunk;
     batch->chunk_context = known;
     repl_result result = pieces_find(&pieces, batch, changed, err);
@@ -174,7 +167,7 @@ repl_result repl_window_reduce(const struct repl_device *device, const struct re
         result = repl_fail(err, REPL_E_NOMEM, "out of memory");
     if (repl_ok(result)) {
         names->count = 0;
-        result = pieces_reduce(device, &pieces, changed, known, batch, names, out, err);
+        result = pieces_reduce(followed, &pieces, changed, known, batch, names, out, err);
     }
     for (size_t i = 0; repl_ok(result) && i < names->count; i++)
         repl_known_chunk_add(known, &names->names[i]);

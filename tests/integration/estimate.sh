@@ -1,12 +1,13 @@
 #!/bin/bash
 # repl estimate: a writer whose rates are known is followed, and the figures for an RPO of 1 s and of
-# 10 s are what follows from them; a second one beside it is ended by SIGINT. What cannot be followed
+# 10 s are what follows from them; a second one beside it is ended by SIGINT. The same of a tree. What cannot be followed
 # is refused with the exit code that the manual says.
 . "$(dirname "$0")/functions.sh"
 requires_root
 requires_loop
 requires_tool jq
 requires_tool python3
+requires_tool mkfs.ext4
 source_directory=$(cd "$(dirname "$0")/../.." && pwd)
 
 make_loop "$workdir/disk" 256M
@@ -66,7 +67,8 @@ test_pids[2]=
 note "the table for 3 s"
 cat "$workdir/early.txt"
 
-run /usr/bin/python3 - "$source_directory/docs/formats/schemas/estimate.json" "$workdir/estimate.json" <<'PYTHON'
+as_the_schema_says() {
+    run /usr/bin/python3 - "$source_directory/docs/formats/schemas/estimate.json" "$workdir/estimate.json" <<'PYTHON'
 import json, sys
 try:
     import jsonschema
@@ -76,6 +78,8 @@ schema, instance = (json.load(open(path)) for path in sys.argv[1:])
 jsonschema.Draft202012Validator.check_schema(schema)
 jsonschema.Draft202012Validator(schema).validate(instance)
 PYTHON
+}
+as_the_schema_says
 
 # within WHAT EXPRESSION LEAST MOST: in MiB a second of what was measured
 within() {
@@ -104,6 +108,45 @@ jq -e '[.choices[].extrapolated] == [false, false, true, true, true] and .missed
     fail "not as measured: $(cat "$workdir/estimate.json")"
 [ ! -s "$workdir/estimate.err" ] || fail "progress without a terminal: $(cat "$workdir/estimate.err")"
 
+# A tree on a disk: each second 1 MiB more of a log of random bytes, one file of 1 MiB rewritten in place
+# four times, and a small file made and renamed.
+make_loop "$workdir/tree_disk" 256M
+run mkfs.ext4 -q "$loop"
+make_mount "$loop" "$workdir/tree"
+head -c 8M /dev/urandom >"$workdir/tree/before"
+cat >"$workdir/files.py" <<'PYTHON'
+import os, sys, time
+top, begin = sys.argv[1], time.monotonic()
+log = open(top + "/log", "wb", 0)
+hot = open(top + "/hot", "wb", 0)
+for step in range(4 * 20):
+    time.sleep(max(0, begin + step / 4 - time.monotonic()))
+    log.write(os.urandom(1 << 18))
+    hot.seek(0)
+    hot.write(os.urandom(1 << 20))
+    if step % 4 == 0:
+        with open(top + "/small", "w") as small:
+            small.write(str(step))
+        os.rename(top + "/small", "%s/small.%d" % (top, step))
+PYTHON
+python3 "$workdir/files.py" "$workdir/tree" &
+writer=$!
+test_pids[2]=$writer
+mkdir "$workdir/tmp"
+TMPDIR=$workdir/tmp "$REPL" estimate "$workdir/tree" --for 4s --json >"$workdir/estimate.json" 2>"$workdir/estimate.err" ||
+    fail "a tree: exit $?: $(cat "$workdir/estimate.err")"
+kill -0 "$writer" 2>/dev/null || fail "the writer ended too early"
+stop_pid "$writer"
+test_pids[2]=
+[ -z "$(ls "$workdir/tmp")" ] || fail "left behind: $(ls "$workdir/tmp")"
+as_the_schema_says
+# what was written between the look and the read is found once more, as what is known
+within "tree: changed" '.changed_bytes * 1000 / .measured_ms' 1.6 4.2
+within "tree at 1 s: sent" ".choices[0].mean_bytes_per_s" 1.6 2.6
+within "tree at 10 s: sent" ".choices[1].mean_bytes_per_s" 0.9 1.6
+jq -e '.kind == "tree" and .missed_bytes == 0 and (.choices[0].extrapolated | not) and .choices[1].extrapolated' \
+    "$workdir/estimate.json" >/dev/null || fail "a tree: $(cat "$workdir/estimate.json")"
+
 # refused CODE WORD ARGUMENT...
 refused() {
     local code=$1 word=$2 got
@@ -115,11 +158,13 @@ refused() {
     [ ! -s "$workdir/refused.out" ] || fail "$*: it printed data"
 }
 refused 4 lsblk "$REPL" estimate "$workdir/none"
-refused 5 findmnt "$REPL" estimate "$workdir"
 refused 5 "loop device" "$REPL" estimate "$workdir/disk"
+TMPDIR=$workdir/tree refused 5 TMPDIR "$REPL" estimate "$workdir/tree"
+refused 5 memory "$REPL" estimate /dev/shm
 refused 64 -- "$REPL" estimate "$disk" --for 10
 refused 64 --for "$REPL" estimate "$disk" --for 500ms
 if command -v setpriv >/dev/null; then
     refused 5 CAP_SYS_ADMIN setpriv --bounding-set=-sys_admin,-bpf,-perfmon "$REPL" estimate "$disk" --for 1s
+    refused 5 "cannot be heard of" setpriv --bounding-set=-sys_admin,-bpf,-perfmon "$REPL" estimate "$workdir/tree" --for 1s
 fi
 note "passed"
