@@ -124,6 +124,7 @@ static repl_result windows_end(struct follow *f, int64_t at_ns, bool last, struc
 
 static repl_result follow(struct follow *f, struct repl_error *err)
 {
+    struct repl_followed *followed = f->options->followed;
     int64_t at_ns = 0, begin_ns;
     /* what was written before is nobody's here; the first look at a tree takes its time, and what
      * is written meanwhile is not counted either */
@@ -131,7 +132,7 @@ static repl_result follow(struct follow *f, struct repl_error *err)
     REPL_TRY(look(f, &begin_ns, err));
     for (unsigned i = 0; i < REPL_ESTIMATE_CHOICES; i++)
         choice_clear(&f->choices[i]);
-    REPL_TRY(f->options->followed->ops->begin(f->options->followed, err));
+    REPL_TRY(followed->ops->begin(followed, err));
     f->out->changed_bytes = 0;
     repl_estimate_begin(&f->out->estimate, begin_ns);
     int64_t end_ns = begin_ns + f->options->for_ns;
@@ -140,13 +141,15 @@ static repl_result follow(struct follow *f, struct repl_error *err)
         sleep_until(f, due_ns < end_ns ? due_ns : end_ns);
         last = interrupted(f) || repl_now_mono_ns() >= end_ns;
         REPL_TRY(look(f, &at_ns, err));
+        if (last) /* before anything takes its time */
+            REPL_TRY(followed->ops->counts(followed, &f->out->counts, err));
         f->out->measured_ns = at_ns - begin_ns;
         REPL_TRY(windows_end(f, at_ns, last, err));
         if (f->options->progress != NULL)
             f->options->progress(f->out->measured_ns, f->options->for_ns, f->out->changed_bytes);
     }
     f->out->ended_early = f->out->measured_ns < f->options->for_ns;
-    return f->options->followed->ops->counts(f->options->followed, &f->out->counts, err);
+    return REPL_SUCCESS;
 }
 
 repl_result repl_follow(const struct repl_follow_options *options, struct repl_follow *out,
