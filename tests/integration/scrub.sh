@@ -46,7 +46,7 @@ rot $((9 * 1024 * 1024))
 run cp "$file" "$workdir/rotten"
 start_site
 repaired() { [ "$(site_value raw .repaired_segments)" = 1 ]; }
-wait_for 20 "the segment is put right" repaired
+wait_for 120 "the segment is put right" repaired
 [ "$(site_value raw .damaged_segments)" = 0 ] || fail "it is still said to be damaged"
 cmp -s "$file" "$workdir/rotten" && fail "the file is as it was"
 restore "$first" || fail "the first point is not restored"
@@ -57,7 +57,7 @@ stop_site
 rot $((4 * 1024 * 1024 + 600 * 1024))
 start_site
 damaged() { [ "$(site_value raw .damaged_segments)" = 1 ]; }
-wait_for 20 "the segment is found damaged" damaged
+wait_for 120 "the segment is found damaged" damaged
 site_value raw .damaged | grep -q "^segment .* (points $first to " || fail "the points are not named"
 restore "$first" && fail "a damaged point is restored as if nothing was"
 "$REPL" verify raw --store "$workdir/store" --max-age 0s >"$workdir/verify.log" 2>&1 &&
@@ -78,7 +78,7 @@ spared() {
     end=${text##* }
     [[ $text == "segment "*" (points $first to "* ]] && [ "${end%)}" -lt "$last" ]
 }
-wait_for 20 "only points of before are said to be damaged" spared
+wait_for 120 "only points of before are said to be damaged" spared
 stop_site
 restore "$last" || fail "the last point is not restored"
 same_bytes "$workdir/restored" "$disk" || fail "the last point is not what is on the device"

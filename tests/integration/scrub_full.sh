@@ -58,18 +58,18 @@ start_site
 damaged() { [ "$(site_value "$1" .damaged_segments)" = 1 ]; }
 asked() { grep -q "volume $1: a segment cannot be opened, .* Its source is asked for that" "$workdir/site.log"; }
 for v in raw tree; do
-    wait_for 20 "the segment of $v is found damaged" damaged $v
+    wait_for 120 "the segment of $v is found damaged" damaged $v
     asked $v && fail "$v is asked for as a whole though it was seen damaged once only"
 done
 stop_site
 start_site
-for v in raw tree; do wait_for 20 "all of $v is asked for" asked $v; done
+for v in raw tree; do wait_for 120 "all of $v is asked for" asked $v; done
 restore raw "${before[raw]}" && fail "a point that needs what is lost is restored as if nothing was"
 
 note "all of it comes"
 start_agent
 full() { [ "$(site_value "$1" .point.seq)" -gt "${before[$1]}" ]; }
-for v in raw tree; do wait_for 40 "all of $v is there" full $v; done
+for v in raw tree; do wait_for 120 "all of $v is there" full $v; done
 run dd if=/dev/urandom of="$disk" bs=4k count=2 seek=500 oflag=direct conv=notrunc status=none
 run rm "$workdir/mnt/directory/file"
 wait_replicated raw
@@ -84,7 +84,7 @@ restore raw "${before[raw]}" && fail "what is lost is restored"
 for v in raw tree; do
     points="(points ${before[$v]} to ${before[$v]})"
     spared() { site_value $v .damaged | grep -qF "$points"; }
-    wait_for 20 "only what was lost of $v is said to be" spared
+    wait_for 120 "only what was lost of $v is said to be" spared
 done
 
 note "the same by hand"
@@ -94,7 +94,7 @@ last=$(site_value raw .point.seq)
 run "$REPL" full raw --config "$workdir/agent.conf" >"$workdir/full.log"
 grep -q "All of the volume is sent once more" "$workdir/full.log" || fail "repl full says $(cat "$workdir/full.log")"
 more() { [ "$(site_value raw .point.seq)" -gt "$last" ]; }
-wait_for 20 "the full is there" more
+wait_for 120 "the full is there" more
 # It needs nothing of what was before it.
 stop_agent
 stop_site

@@ -62,9 +62,9 @@ rot raw "$workdir/image" $((9 * 1024 * 1024))
 raw_file=$file
 rot tree "$workdir/file" $((5 * 1024 * 1024))
 start_site
-for v in raw tree; do wait_for 20 "the segment of $v is found damaged" damaged $v; done
+for v in raw tree; do wait_for 120 "the segment of $v is found damaged" damaged $v; done
 start_agent
-for v in raw tree; do wait_for 40 "the segment of $v is put right" repaired $v; done
+for v in raw tree; do wait_for 120 "the segment of $v is put right" repaired $v; done
 same_bytes "$raw_file" "$workdir/raw.whole" || fail "the segment of raw is another one"
 same_bytes "$file" "$workdir/tree.whole" || fail "the segment of tree is another one"
 restore raw "${first[raw]}" || fail "the first point of raw is not restored"
@@ -81,13 +81,13 @@ stop_agent
 stop_site
 rot raw "$workdir/image" $((4 * 1024 * 1024 + 600 * 1024))
 start_site
-wait_for 20 "the segment is found damaged" damaged raw
+wait_for 120 "the segment is found damaged" damaged raw
 start_agent
 spared() { site_value raw .damaged | grep -q "^segment .* (points ${first[raw]} to $last)\$"; }
 wait_replicated raw
 more() { [ "$(site_value raw .point.seq)" -gt "$last" ]; }
-wait_for 20 "the source has sent it" more
-wait_for 40 "only points of before are said to be damaged" spared
+wait_for 120 "the source has sent it" more
+wait_for 120 "only points of before are said to be damaged" spared
 last=$(site_value raw .point.seq)
 restore raw "$last" || fail "the last point is not restored"
 same_bytes "$workdir/restored-raw" "$disk" || fail "the last point is not what is on the device"
